@@ -22,7 +22,7 @@ V1_PREFIX = b"PROXY "
 V1_MAX = 107  # longest line, CRLF included (section 2.1: 108 bytes hold it with the final zero)
 V2_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 V2_FIXED = 16  # signature, version and command, family, length
-V2_MAX = 4096  # our bound on the whole header with its TLVs; it is meant to fit the first segment of a connection
+V2_MAX = 4096  # our bound on the whole header, TLVs included; common senders stay within one segment
 
 _V2_HEAD = struct.Struct("!12sBBH")
 _LOCAL, _PROXY = 0x20, 0x21  # version 2 in the high half, command in the low
@@ -45,8 +45,8 @@ class ProxyProtocolError(ValueError):
 class Result:
     """A complete header, and the bytes that follow it.
 
-    `source` and `destination` are None where the sender speaks for itself (LOCAL, UNKNOWN) or for a socket without
-    an IP address: then the connection's own addresses hold.
+    Both endpoints are None where the sender speaks for itself (LOCAL, UNKNOWN) or for a socket with
+    no IP address: then the connection's own addresses hold.
     """
 
     source: Endpoint | None
@@ -65,7 +65,7 @@ class Parser:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Result | None:
-        """Take the next bytes; None means more are needed. Raises `ProxyProtocolError` as soon as one is wrong."""
+        """Take the next bytes; None asks for more. Raises `ProxyProtocolError` as soon as one is wrong."""
         self._buffer += data
         buffer = self._buffer
         if not buffer:
