@@ -14,6 +14,7 @@ import urllib.request
 from dataclasses import dataclass, field
 
 from ncfast import __version__
+from ncfast.errors import NcfastError
 
 REPLY_MAX = 8192  # bytes of the proxy's reply up to its blank line, as for every HTTP head here
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?")
@@ -21,15 +22,15 @@ _HOST = re.compile(r"[A-Za-z0-9._:-]+")
 _TUNNELLED = {"ws": "http", "wss": "https"}
 
 
-class ProxySettingError(ValueError):
+class ProxySettingError(NcfastError):
     """The proxy's URL cannot be used (local misconfiguration). The text shows no credentials."""
 
 
-class ProxyReplyError(ValueError):
+class ProxyReplyError(NcfastError):
     """The proxy's reply is not an HTTP/1 response head within `REPLY_MAX` bytes."""
 
 
-class ProxyRefused(Exception):
+class ProxyRefused(NcfastError):
     """The proxy answered CONNECT with `status` instead of opening the tunnel."""
 
     def __init__(self, status: int) -> None:
@@ -68,7 +69,7 @@ def choose(hub_url: str, setting: str) -> Proxy | None:
 
 
 def parse(url: str) -> Proxy:
-    """Read a proxy's URL: http(s)://, optional user:password@, host, optional port. Raises `ProxySettingError`."""
+    """Read a proxy's URL: http(s)://, optional user:password@, host, port. Raises `ProxySettingError`."""
     try:
         parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port
@@ -88,7 +89,7 @@ def parse(url: str) -> Proxy:
 
 
 def connect_request(host: str, port: int, credentials: tuple[str, str] | None = None) -> bytes:
-    """The CONNECT request for a tunnel to `host:port`; `credentials` (user, password) go as Basic in UTF-8."""
+    """The CONNECT request for a tunnel to `host:port`; `credentials` (user, password) go as Basic."""
     if not _HOST.fullmatch(host):
         raise ValueError("the host of a CONNECT request must be a name or an address")
     authority = _authority(host, port)

@@ -15,6 +15,8 @@ import struct
 from dataclasses import dataclass
 from typing import Literal
 
+from ncfast.errors import NcfastError
+
 Version = Literal["v1", "v2", "any"]
 Endpoint = tuple[str, int]
 
@@ -37,7 +39,7 @@ _V1_LINE = re.compile(
 )
 
 
-class ProxyProtocolError(ValueError):
+class ProxyProtocolError(NcfastError):
     """The peer sent something else than the PROXY header that is due. The text holds none of its bytes."""
 
 
