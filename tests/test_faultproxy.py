@@ -1,0 +1,132 @@
+"""The fault proxy does what its names say: a test tool that lies makes every test above it lie."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from ncfast.demo.faultproxy import FaultProxy
+
+
+@asynccontextmanager
+async def echo_behind_a_proxy():
+    async def echo(reader, writer):
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+            writer.write_eof()
+        except ConnectionError:
+            ended.set()
+        finally:
+            writer.close()
+
+    ended = asyncio.Event()  # the target has seen a reset
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    async with server, FaultProxy(server.sockets[0].getsockname()) as proxy:
+        yield proxy, ended
+
+
+def run(scenario):
+    async def bounded():
+        async with asyncio.timeout(20), echo_behind_a_proxy() as (proxy, ended):
+            await scenario(proxy, ended)
+
+    asyncio.run(bounded())
+
+
+def test_forwards_both_ways_and_keeps_the_half_close():
+    async def scenario(proxy, ended):
+        reader, writer = await asyncio.open_connection(*proxy.address)
+        writer.write(b"x" * 300_000)
+        writer.write_eof()
+        assert await reader.read() == b"x" * 300_000
+        writer.close()
+        assert (proxy.up.bytes, proxy.down.bytes, proxy.accepted) == (300_000, 300_000, 1)
+
+    run(scenario)
+
+
+def test_cut_resets_both_ends_and_lets_new_ones_in():
+    async def scenario(proxy, ended):
+        reader, writer = await asyncio.open_connection(*proxy.address)
+        writer.write(b"a")
+        await reader.readexactly(1)
+        assert proxy.cut() == 1
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        await ended.wait()
+        reader, writer = await asyncio.open_connection(*proxy.address)
+        writer.write(b"b")
+        assert await reader.readexactly(1) == b"b"
+        writer.close()
+
+    run(scenario)
+
+
+def test_stall_loses_nothing():
+    async def scenario(proxy, ended):
+        reader, writer = await asyncio.open_connection(*proxy.address)
+        proxy.stall()
+        writer.write(b"late")
+        reading = asyncio.create_task(reader.readexactly(4))
+        while proxy.up.bytes < 4:
+            await asyncio.sleep(0)
+        assert not reading.done() and proxy.connections == 1
+        proxy.resume()
+        assert await reading == b"late"
+        writer.close()
+
+    run(scenario)
+
+
+def test_drop_is_one_way():
+    async def scenario(proxy, ended):
+        reader, writer = await asyncio.open_connection(*proxy.address)
+        proxy.down.drop()
+        writer.write(b"swallowed")
+        while proxy.down.bytes < 9:
+            await asyncio.sleep(0)
+        proxy.resume()
+        writer.write(b"heard")
+        assert await reader.readexactly(5) == b"heard"
+        writer.close()
+
+    run(scenario)
+
+
+def test_slice_and_trickle_keep_the_bytes():
+    async def scenario(proxy, ended):
+        proxy.up.slice(7)
+        proxy.down.trickle(2000)
+        reader, writer = await asyncio.open_connection(*proxy.address)
+        writer.write(bytes(range(250)))
+        assert await reader.readexactly(250) == bytes(range(250))
+        writer.close()
+
+    run(scenario)
+
+
+def test_refuse_resets_at_once():
+    async def scenario(proxy, ended):
+        proxy.refuse()
+        with pytest.raises(ConnectionResetError):
+            reader, _ = await asyncio.open_connection(*proxy.address)
+            await reader.read()
+        proxy.refuse(False)
+        _, writer = await asyncio.open_connection(*proxy.address)
+        writer.close()
+
+    run(scenario)
+
+
+def test_a_dead_target_resets_the_dialler():
+    async def scenario(proxy, ended):
+        proxy.target = ("127.0.0.1", 1)
+        reader, _ = await asyncio.open_connection(*proxy.address)
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+
+    run(scenario)
