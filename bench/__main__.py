@@ -1,0 +1,75 @@
+"""``python -m bench``: run the benchmarks, print the table, keep the JSON."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bench import idle_memory, iperf, pingpong, redis, report
+from bench.metric import Sample, compare
+from bench.rig import REFERENCE, ROUTES
+from bench.scale import FULL, QUICK, SMOKE
+
+BENCHES = {"pingpong": pingpong, "redis": redis, "iperf": iperf, "idle": idle_memory}
+SCALES = {"full": FULL, "quick": QUICK, "smoke": SMOKE}
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(argv)
+    scale = SCALES[options.scale]
+    if options.rounds:
+        scale = replace(scale, rounds=options.rounds, idle_rounds=options.rounds)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # unwinds, so that every child is reaped
+
+    results, samples = {}, {}
+    for name in options.only:
+        samples[name] = []
+        with tempfile.TemporaryDirectory(prefix="ncfast-bench-") as folder:
+            for sample in BENCHES[name].run(options.routes, scale, Path(folder)):
+                samples[name].append(sample)
+                _progress(name, sample)
+        results[name] = list(compare(BENCHES[name].METRICS, samples[name], REFERENCE))
+    print(report.table(results, REFERENCE))
+    print(f"\nsamples: {report.save(options.output, results, samples, options.routes)}")
+    return 0
+
+
+def _progress(bench: str, sample: Sample) -> None:
+    turn, route, values = sample
+    figures = ", ".join(f"{name} {value:,.1f}" for name, value in values.items())
+    print(f"{bench} round {turn + 1} {route}: {figures}", file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--only", type=_names(BENCHES), default=list(BENCHES), metavar="NAMES",
+                        help=f"comma-separated: {','.join(BENCHES)} (default: all)")
+    parser.add_argument("--routes", type=_names(ROUTES), default=["direct", "haproxy", "ncfast"], metavar="NAMES",
+                        help=f"comma-separated: {','.join(ROUTES)} (default: direct,haproxy,ncfast)")
+    parser.add_argument("--rounds", type=int, help="rounds of each benchmark instead of the scale's own")
+    parser.add_argument("--quick", dest="scale", action="store_const", const="quick", default="full",
+                        help="a few minutes instead of some twenty: for a direction, not for a figure")
+    parser.add_argument("--smoke", dest="scale", action="store_const", const="smoke",
+                        help="the least work that runs every line")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON")
+    return parser
+
+
+def _names(known: dict):
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"unknown name {name!r}: one or more of {','.join(known)}")
+        return names
+    return parse
+
+
+if __name__ == "__main__":
+    sys.exit(main())

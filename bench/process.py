@@ -1,0 +1,108 @@
+"""Child processes of a benchmark: started, waited for by what they log, always reaped."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import orjson
+
+T = TypeVar("T")
+
+START_SEC = 15.0
+STOP_SEC = 10.0
+
+
+class Process:
+    """A running program whose standard output and error go to one log file."""
+
+    def __init__(self, argv: Sequence[str], log: Path, pass_fds: Sequence[int] = (), cwd: Path | None = None):
+        self.argv = list(argv)
+        self.log = log
+        with log.open("wb") as out:
+            self._popen = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=out,
+                                           stderr=subprocess.STDOUT, pass_fds=pass_fds, cwd=cwd)
+        self.pid = self._popen.pid
+
+    def wait_for(self, match: Callable[[str], T | None], timeout: float = START_SEC) -> T:
+        """What ``match`` returns for the first complete log line that it accepts.
+
+        Raises RuntimeError with the log's end if the program exits first or ``timeout`` seconds pass.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            exited = self._popen.poll()
+            for line in self.log.read_text(errors="replace").splitlines(keepends=True):
+                if line.endswith("\n") and (found := match(line)) is not None:
+                    return found
+            if exited is not None or time.monotonic() > deadline:
+                why = "is not ready in time" if exited is None else f"exited with {exited}"
+                raise RuntimeError(f"{' '.join(self.argv)} {why}:\n{self.log.read_text()[-2000:]}")
+            time.sleep(0.01)
+
+    def wait_for_event(self, event: str, timeout: float = START_SEC) -> dict:
+        """The first JSON log line whose ``event`` is this one."""
+        def match(line: str) -> dict | None:
+            if not line.startswith("{"):
+                return None
+            fields = orjson.loads(line)
+            return fields if fields.get("event") == event else None
+        return self.wait_for(match, timeout)
+
+    def wait_for_text(self, text: str) -> None:
+        self.wait_for(lambda line: text in line or None)
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL after ``STOP_SEC``."""
+        self._popen.terminate()
+        try:
+            self._popen.wait(STOP_SEC)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+
+
+@contextmanager
+def running(argv: Sequence[str], log: Path, **options) -> Iterator[Process]:
+    process = Process(argv, log, **options)
+    try:
+        yield process
+    finally:
+        process.stop()
+
+
+def cpu_sec(pid: int) -> float:
+    """Time that all threads of ``pid`` have spent on a CPU (first field of schedstat, nanoseconds)."""
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in _tasks(pid)) / 1e9
+
+
+def resident_bytes(pid: int) -> int:
+    """Exact resident set, from smaps_rollup: the counters in ``status`` lag behind by some pages a thread."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Rss:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"no Rss in /proc/{pid}/smaps_rollup")
+
+
+@contextmanager
+def on_one_cpu(pids: Sequence[int]) -> Iterator[None]:
+    """Holds every thread of ``pids`` and the calling thread on one CPU, then gives back what each had."""
+    threads = [0, *(int(task.name) for pid in pids for task in _tasks(pid))]
+    before = {thread: os.sched_getaffinity(thread) for thread in threads}
+    cpu = max(before[0])
+    try:
+        for thread in threads:
+            os.sched_setaffinity(thread, {cpu})
+        yield
+    finally:
+        for thread, cpus in before.items():
+            os.sched_setaffinity(thread, cpus)
+
+
+def _tasks(pid: int) -> list[Path]:
+    return list(Path(f"/proc/{pid}/task").iterdir())

@@ -1,0 +1,71 @@
+"""The table that is read and the JSON that is kept."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import orjson
+
+from bench.metric import Comparison, Sample
+
+HEAD = ("benchmark", "figure", "unit", "route", "median", "ratio", "of one round", "floor", "")
+NUMERIC = {4, 5, 6, 7}
+
+
+def table(results: dict[str, list[Comparison]], reference: str) -> str:
+    """One line for each benchmark, figure and route; ratios are to ``reference`` in the same run."""
+    rows = [HEAD]
+    for bench, comparisons in results.items():
+        shown = None
+        for entry in comparisons:
+            metric = entry.metric
+            label = (bench, metric.name, metric.unit) if metric.name != shown else ("", "", "")
+            shown = metric.name
+            rows.append((*label, entry.route, f"{entry.value:,.1f}",
+                         "" if entry.ratio is None else f"{entry.ratio:.2f}",
+                         "" if entry.ratio is None else f"{entry.low:.2f} to {entry.high:.2f}",
+                         _floor(entry), {None: "", True: "reached", False: "MISSED"}[entry.passed]))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    lines = ["  ".join(cell.rjust(width) if column in NUMERIC else cell.ljust(width)
+                       for column, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]
+    return "\n".join([f"ratios are to {reference}", "", lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _floor(entry: Comparison) -> str:
+    if entry.passed is None:
+        return ""
+    sign = "<=" if entry.metric.better == "lower" else ">="
+    if entry.metric.limit is not None:
+        return f"{sign} {entry.metric.limit:g} {entry.metric.unit}"
+    return f"{sign} {entry.metric.ratio_floor:g}"
+
+
+def save(folder: Path, results: dict[str, list[Comparison]], samples: dict[str, list[Sample]],
+         routes: Sequence[str]) -> Path:
+    """Writes medians and every sample, with what is needed to judge them, to a new file in ``folder``."""
+    folder.mkdir(exist_ok=True)
+    now = datetime.now(timezone.utc)
+    path = folder / f"{now:%Y%m%dT%H%M%S}.json"
+    path.write_bytes(orjson.dumps({
+        "when": now.isoformat(timespec="seconds"),
+        "machine": {"kernel": platform.release(), "cpus": os.cpu_count(), "load": os.getloadavg(),
+                    "python": platform.python_version(), "haproxy": _first_line(["haproxy", "-v"])},
+        "routes": list(routes),
+        "results": {bench: [_plain(entry) for entry in comparisons] for bench, comparisons in results.items()},
+        "samples": samples,
+    }, option=orjson.OPT_INDENT_2))
+    return path
+
+
+def _plain(entry: Comparison) -> dict:
+    return {"figure": entry.metric.name, "unit": entry.metric.unit, "route": entry.route, "median": entry.value,
+            "ratio": entry.ratio, "ratio_low": entry.low, "ratio_high": entry.high, "passed": entry.passed}
+
+
+def _first_line(argv: Iterable[str]) -> str:
+    return subprocess.run(list(argv), stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[0]

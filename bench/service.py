@@ -1,0 +1,51 @@
+"""The services at the far end of every route."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.process import running
+from bench.rig import ROOT, Address
+
+
+@dataclass(frozen=True)
+class Service:
+    address: Address
+    pid: int
+
+
+@contextmanager
+def echo(folder: Path) -> Iterator[Service]:
+    with running([sys.executable, "-m", "bench.echo"], folder / "echo.log", cwd=ROOT) as process:
+        port = process.wait_for(lambda line: int(line.split()[1]) if line.startswith("port ") else None)
+        yield Service(("127.0.0.1", port), process.pid)
+
+
+@contextmanager
+def redis(folder: Path) -> Iterator[Service]:
+    """redis-server without persistence."""
+    port = _free_port()
+    with running(["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "",
+                  "--appendonly", "no", "--dir", str(folder)], folder / "redis.log") as process:
+        process.wait_for_text("Ready to accept connections")
+        yield Service(("127.0.0.1", port), process.pid)
+
+
+@contextmanager
+def iperf(folder: Path) -> Iterator[Service]:
+    port = _free_port()
+    with running(["iperf3", "--server", "--bind", "127.0.0.1", "--port", str(port), "--forceflush"],
+                 folder / "iperf.log") as process:
+        process.wait_for_text("Server listening on")
+        yield Service(("127.0.0.1", port), process.pid)
+
+
+def _free_port() -> int:
+    """redis-server and iperf3 do not tell which port they got when asked for port 0."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
