@@ -1,0 +1,107 @@
+"""An agent's configuration file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from ncfast.config.sections import (
+    TRANSPORT_WHY,
+    CertifiedTls,
+    Drain,
+    EndLimits,
+    FlowConfig,
+    Logging,
+    Section,
+    Tunnel,
+    key,
+)
+from ncfast.config.values import (
+    AgentId,
+    Count,
+    FilePath,
+    Name,
+    ProxyChoice,
+    Seconds,
+    Target,
+    TunnelUrl,
+    fault,
+)
+
+
+class Health(Section):
+    """Health checks of a connector's target: a plain TCP connect. A failing target withdraws its connector."""
+
+    interval_sec: Seconds = key(10, ge=0.05, le=3600, unit="s", why="Between two checks.")
+    timeout_sec: Seconds = key(3, gt=0, le=300, unit="s", why="A check that takes longer has failed.")
+    fall: Count = key(3, ge=1, le=100, unit="checks", why="Failures in a row that withdraw the connector.")
+    rise: Count = key(2, ge=1, le=100, unit="checks", why="Successes in a row that announce it again.")
+
+
+class Connector(Section):
+    """One private TCP service that this agent offers."""
+
+    name: Name = key(why="What listeners call it; unique in the file, and within the token's scope.")
+    target: Target = key(why="Where the service listens, as host:port. Names are resolved at each dial.")
+    proxy_protocol: Literal["off", "v1", "v2"] = key(
+        "off", why="Send a PROXY protocol header with the client's address to the target."
+    )
+    dial_timeout_sec: Seconds = key(
+        5, gt=0, le=300, unit="s", why="How long a connect to the target may take, name lookup included."
+    )
+    health: Health | None = key(None, why="Check the target; without it the connector is always announced.")
+    max_dials: Count = key(
+        256,
+        ge=1,
+        le=100_000,
+        unit="connects",
+        why="Connects to the target in progress at once; protects the service.",
+    )
+
+
+class ClientTls(CertifiedTls):
+    """TLS towards the hubs (wss://)."""
+
+    ca_file: FilePath | None = key(None, why="CA bundle to trust instead of the system's, PEM.")
+
+
+class Reconnect(Section):
+    """Attempts to reach a hub: full jitter between zero and a bound that doubles from min_sec to max_sec."""
+
+    min_sec: Seconds = key(
+        0.2, gt=0, le=60, unit="s", why="Bound of the first pause; jittered too, against stampedes."
+    )
+    max_sec: Seconds = key(30, gt=0, le=3600, unit="s", why="The bound stops growing here.")
+    connect_timeout_sec: Seconds = key(
+        10, gt=0, le=300, unit="s", why="Name lookup, TCP, TLS and WebSocket handshake together."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Reconnect:
+        if self.min_sec > self.max_sec:
+            raise fault("min_sec is larger than max_sec", "swap them", "min_sec", "max_sec")
+        return self
+
+
+class AgentConfig(Section):
+    """An agent: dials out to its hubs and offers the services it can reach."""
+
+    hubs: list[TunnelUrl] = key(
+        min_length=1,
+        why="Hubs to dial, as wss://host/tunnel, tried in turn; ws:// only on a trusted network.",
+    )
+    agent_id: AgentId = key(why="This agent's identity; must equal the token's sub.")
+    token_file: FilePath = key(why="File with the token; read again before it expires.")
+    connectors: list[Connector] = key(min_length=1, why="The services offered.")
+    tls: ClientTls | None = key(None, why="TLS towards the hubs; without it the system's CAs.")
+    reconnect: Reconnect = key(default_factory=Reconnect, why="Attempts to reach a hub.")
+    http_proxy: ProxyChoice = key(
+        "env", why="Proxy towards the hubs. env: HTTPS_PROXY, HTTP_PROXY and NO_PROXY. off: none. Or its URL."
+    )
+    limits: EndLimits = key(default_factory=EndLimits, why="Bounds on the process.")
+    flow: FlowConfig = key(default_factory=FlowConfig, why="Timers and windows of a flow.")
+    tunnel: Tunnel = key(default_factory=Tunnel, why="Keepalive and queues of a tunnel.")
+    drain: Drain = key(default_factory=Drain, why="The orderly end.")
+    logging: Logging = key(default_factory=Logging, why="Log lines.")
+    transport: Literal["aiofastnet", "uvloop"] = key("aiofastnet", why=TRANSPORT_WHY)

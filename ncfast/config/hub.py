@@ -1,0 +1,302 @@
+"""A hub's configuration file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from ncfast.config.ha import Ha
+from ncfast.config.sections import (
+    KIB,
+    TRANSPORT_WHY,
+    Drain,
+    EndLimits,
+    FlowConfig,
+    Logging,
+    Section,
+    Tunnel,
+    key,
+)
+from ncfast.config.values import (
+    CIDR,
+    Address,
+    Bytes,
+    Count,
+    FilePath,
+    JwksUrl,
+    Name,
+    Rate,
+    Seconds,
+    fault,
+)
+
+Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
+
+
+class Listener(Section):
+    """One TCP port for clients, bound to one connector. Reload (SIGHUP) adds, changes and removes listeners."""
+
+    name: Name = key(why="The listener's name in logs, metrics and status; unique in the file.")
+    bind: Address = key(
+        why="Where clients connect. ':389' is every interface; port 0 lets the kernel choose."
+    )
+    connector: Name = key(why="The private service to reach, by the name its agents announce.")
+    tenant: Name | None = key(
+        None,
+        why=(
+            "Only agents whose token carries this tenant serve the listener; without it, agents without a"
+            " tenant."
+        ),
+    )
+    proxy_protocol: Literal["off", "v1", "v2", "any"] = key(
+        "off",
+        why=(
+            "The PROXY protocol header that sources in proxy_from send first. Never guessed: from such a"
+            " source it must come whole and valid, from any other it is never parsed."
+        ),
+    )
+    proxy_from: list[CIDR] = key([], why="The load balancers trusted to send a PROXY header.")
+    allow: list[CIDR] = key([], why="Client networks let in; empty lets in all that deny does not name.")
+    deny: list[CIDR] = key([], why="Client networks kept out; wins over allow.")
+    max_connections: Count = key(
+        10_000,
+        ge=1,
+        le=10_000_000,
+        unit="connections",
+        why="Clients of this listener at once; further ones are closed.",
+    )
+    max_connections_per_source: Count = key(
+        0, ge=0, le=10_000_000, unit="connections", why="Clients at once from one address; 0 sets no cap."
+    )
+    idle_timeout_sec: Seconds = key(
+        3600,
+        ge=0,
+        le=604_800,
+        unit="s",
+        why="A flow without a byte either way for this long is reset; 0 never.",
+    )
+    first_byte_timeout_sec: Seconds = key(
+        0,
+        ge=0,
+        le=3600,
+        unit="s",
+        why=(
+            "A client that sends no first byte within this is closed; 0 never, since in some protocols the"
+            " server speaks first."
+        ),
+    )
+    hold_sec: Seconds = key(
+        10,
+        ge=0,
+        le=600,
+        unit="s",
+        why=(
+            "How long a new client is held while every agent of its connector is reconnecting, so that a"
+            " short outage shows as latency and not as an error; 0 refuses at once."
+        ),
+    )
+    hold_max: Count = key(
+        1024, ge=0, le=1_000_000, unit="connections", why="Clients held at once; then refused."
+    )
+    backlog: Count = key(
+        1024,
+        ge=1,
+        le=65535,
+        unit="connections",
+        why="listen(2) backlog; the kernel caps it at net.core.somaxconn.",
+    )
+
+    @model_validator(mode="after")
+    def _proxy_protocol_has_sources(self) -> Listener:
+        if self.proxy_protocol != "off" and not self.proxy_from:
+            raise fault(
+                "proxy_protocol is on and no source is trusted to send it",
+                "name the load balancers in proxy_from",
+                "proxy_protocol",
+                "proxy_from",
+            )
+        if self.proxy_protocol == "off" and self.proxy_from:
+            raise fault(
+                "proxy_from without proxy_protocol", "set proxy_protocol: any", "proxy_from", "proxy_protocol"
+            )
+        return self
+
+
+class ServerTls(Section):
+    """The edge's own TLS; leave the section out behind an ingress that ends TLS."""
+
+    cert_file: FilePath = key(why="Certificate chain, PEM, the server's own first. Read again on reload.")
+    key_file: FilePath = key(why="Private key of cert_file, PEM, without a passphrase. Read again on reload.")
+    client_ca_file: FilePath | None = key(
+        None, why="CA bundle, PEM; when given, every agent must show a client certificate that it signed."
+    )
+
+
+class Edge(Section):
+    """The HTTP edge where agents dial in: /tunnel, /healthz, /readyz (and /mesh with ha)."""
+
+    bind: Address = key(
+        Address("127.0.0.1", 8080),
+        why="Where agents and the ingress connect. Loopback, until told otherwise.",
+    )
+    tls: ServerTls | None = key(None, why="Serve TLS here, rather than behind an ingress.")
+    trusted_proxies: list[CIDR] = key(
+        [], why="Ingresses whose X-Forwarded-For is believed, counted from the right; empty believes none."
+    )
+    handshake_timeout_sec: Seconds = key(
+        5, gt=0, le=60, unit="s", why="From accept to an established tunnel (TLS, HTTP, token); then closed."
+    )
+    max_header_bytes: Bytes = key(
+        8 * KIB,
+        ge=KIB,
+        le=64 * KIB,
+        unit="bytes",
+        why="Request line and headers together; more is refused with 431.",
+    )
+    max_headers: Count = key(
+        64, ge=8, le=1024, unit="headers", why="Header lines of one request; more is refused."
+    )
+    max_pending_handshakes: Count = key(
+        512,
+        ge=1,
+        le=100_000,
+        unit="connections",
+        why=(
+            "Connections that are not yet a tunnel; counted before TLS starts, so that half handshakes cannot"
+            " pile up."
+        ),
+    )
+    handshakes_per_source_per_sec: Rate = key(
+        50,
+        ge=0,
+        le=100_000,
+        unit="1/s",
+        why="New connections a second from one address, with as much burst; 0 no cap.",
+    )
+
+
+class Admin(Section):
+    """The operator's HTTP edge: /metrics, /status, /drain. It asks for no password: keep it on loopback."""
+
+    bind: Address = key(
+        Address("127.0.0.1", 9400),
+        why="Where Prometheus and `ncfast status` connect. Another address is warned about.",
+    )
+
+
+class Jwt(Section):
+    """How an agent's token is checked. Keys are read again on reload."""
+
+    audience: str = key("nowconnect", min_length=1, why="The token's aud must contain exactly this.")
+    algorithms: list[Algorithm] = key(
+        ["HS256"],
+        min_length=1,
+        why=(
+            "The one signature algorithm accepted, whatever the token says of itself: one family, so that a"
+            " public key can never be taken for a shared secret. HS256 needs key_file and is for development;"
+            " use RS256, ES256 or EdDSA."
+        ),
+    )
+    key_file: FilePath | None = key(
+        None,
+        why=(
+            "The shared secret (HS256), or the public key or keys in PEM. Exactly one of key_file and"
+            " jwks_url."
+        ),
+    )
+    jwks_url: JwksUrl | None = key(
+        None, why="Where the issuer publishes its public keys; https only, a fixed host, no redirects."
+    )
+    issuer: str | None = key(
+        None, min_length=1, why="The token's iss must equal this; without it iss is not checked."
+    )
+    leeway_sec: Seconds = key(30, ge=0, le=30, unit="s", why="Clock difference forgiven in exp, nbf and iat.")
+    max_lifetime_sec: Count = key(
+        86_400,
+        ge=60,
+        le=86_400,
+        unit="s",
+        why="The longest exp - iat accepted: a stolen token ends within the day.",
+    )
+    expiry_grace_sec: Seconds = key(
+        60,
+        ge=0,
+        le=3600,
+        unit="s",
+        why=(
+            "From a token's expiry no new flow is opened on its tunnel; after this much longer without a"
+            " refreshed token the tunnel is closed."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _one_key_source_one_family(self) -> Jwt:
+        if self.key_file and self.jwks_url:
+            raise fault("both key_file and jwks_url are given", "keep one of them", "jwks_url", "key_file")
+        if not self.key_file and not self.jwks_url:
+            raise fault(
+                "no key to check tokens with", "give key_file or jwks_url", "", "key_file", "jwks_url"
+            )
+        if len(self.algorithms) > 1:
+            raise fault(
+                "more than one signature algorithm",
+                "keep the one that the tokens are signed with",
+                "algorithms",
+            )
+        if self.jwks_url and self.algorithms == ["HS256"]:
+            raise fault(
+                "HS256 checks with a shared secret, which a jwks_url never holds",
+                "set algorithms: [RS256] (or ES256, EdDSA), or use key_file",
+                "algorithms",
+                "jwks_url",
+            )
+        return self
+
+
+class Auth(Section):
+    """Who may open a tunnel. Without this section the key comes from NC_JWT_KEY_FILE or NC_JWKS_URL."""
+
+    jwt: Jwt = key(why="How tokens are checked.")
+
+
+class Limits(EndLimits):
+    """Bounds on what the hub holds; at each of them new work is refused and counted, old work goes on."""
+
+    max_agents: Count = key(
+        10_000,
+        ge=1,
+        le=1_000_000,
+        unit="tunnels",
+        why="Tunnels at once; then handshakes get 503 with Retry-After.",
+    )
+    pending_opens_per_agent: Count = key(
+        256,
+        ge=1,
+        le=100_000,
+        unit="flows",
+        why="Opens one agent has not answered yet; further clients are refused.",
+    )
+    opens_per_source_per_sec: Rate = key(
+        0,
+        ge=0,
+        le=1_000_000,
+        unit="1/s",
+        why="New flows a second from one client address, with as much burst; 0 no cap.",
+    )
+
+
+class HubConfig(Section):
+    """A hub: listeners for clients, an edge for agents, an admin edge for operators."""
+
+    listeners: list[Listener] = key(why="The TCP ports for clients.")
+    edge: Edge = key(default_factory=Edge, why="Where agents dial in.")
+    admin: Admin = key(default_factory=Admin, why="Where operators look.")
+    auth: Auth | None = key(None, why="Who may open a tunnel.")
+    limits: Limits = key(default_factory=Limits, why="Bounds on the process.")
+    flow: FlowConfig = key(default_factory=FlowConfig, why="Timers and windows of a flow.")
+    tunnel: Tunnel = key(default_factory=Tunnel, why="Keepalive and queues of a tunnel.")
+    drain: Drain = key(default_factory=Drain, why="The orderly end.")
+    logging: Logging = key(default_factory=Logging, why="Log lines.")
+    transport: Literal["aiofastnet", "uvloop"] = key("aiofastnet", why=TRANSPORT_WHY)
+    ha: Ha = key(default_factory=Ha, why="Several hubs as one cluster.")

@@ -1,0 +1,270 @@
+"""The kinds of value a configuration key can hold: addresses, networks, names, numbers, URLs.
+
+Every refusal is raised through :func:`fault`, so that it carries a remedy and never repeats the value: the
+loader shows values itself, as they were written and with secrets masked.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic_core import PydanticCustomError, core_schema
+
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*\.?")
+_URL_FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\xa0\\<>\"{}|^`]")  # urlsplit() would drop or guess at these
+
+
+def fault(message: str, remedy: str = "", *keys: str) -> PydanticCustomError:
+    """A refusal for a validator to raise.
+
+    ``keys`` are the keys of the section that it concerns, the one to point at first.
+    """
+    context = {"message": message, "remedy": remedy, "keys": keys}
+    return PydanticCustomError("ncfast", "{message}", context)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """``host:port``. An empty host is every interface; with port 0 the kernel chooses, and the log tells."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, value: Any) -> Address:
+        """Reads ``127.0.0.1:389``, ``[::1]:389``, ``name:389`` or ``:389``."""
+        if isinstance(value, Address):
+            return value
+        if not isinstance(value, str):
+            raise fault("not an address", "write 'host:port' in quotes, such as '127.0.0.1:389'")
+        host, colon, port = value.rpartition(":")
+        if not colon:
+            raise fault("address without a port", "write 'host:port', such as '127.0.0.1:389'")
+        if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
+            raise fault(
+                "the port is not a number from 0 to 65535", "write 'host:port', such as '127.0.0.1:389'"
+            )
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+            if not _is_ip(host, 6):
+                raise fault("not an IPv6 address between the brackets", "write '[::1]:389'")
+        elif ":" in host:
+            raise fault("an IPv6 address needs brackets", "write '[::1]:389'")
+        elif host and not (_is_ip(host, 4) or _is_host_name(host)):
+            raise fault("not a host name or IPv4 address", "write 'host:port', such as '127.0.0.1:389'")
+        return cls(host, int(port))
+
+    @property
+    def is_wildcard(self) -> bool:
+        """True when the address stands for every interface."""
+        return (
+            self.host in ("", "0.0.0.0") or _is_ip(self.host, 6) and ipaddress.ip_address(self.host) == _ANY6
+        )
+
+    @property
+    def is_loopback(self) -> bool:
+        """True when only this machine can reach the address."""
+        if self.host == "localhost":
+            return True
+        return _is_ip(self.host) and ipaddress.ip_address(self.host).is_loopback
+
+    def overlaps(self, other: Address) -> bool:
+        """True when both cannot be bound at once. Ports 0 never collide; ``::`` takes IPv4 too, as on Linux."""
+        if self.port != other.port or self.port == 0:
+            return False
+        if self.host == other.host:
+            return True
+        for wide, narrow in ((self, other), (other, self)):
+            if wide.is_wildcard and (
+                wide.host != "0.0.0.0" or not _is_ip(narrow.host, 6) or narrow.is_wildcard
+            ):
+                return True
+        loopbacks = {"localhost", "127.0.0.1", "::1"}
+        return "localhost" in (self.host, other.host) and {self.host, other.host} <= loopbacks
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls.parse, serialization=core_schema.to_string_ser_schema()
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"type": "string", "title": "Address", "examples": ["127.0.0.1:389", "[::1]:389", ":389"]}
+
+
+_ANY6 = ipaddress.IPv6Address("::")
+
+
+def _is_ip(host: str, version: int | None = None) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == (version or ipaddress.ip_address(host).version)
+    except ValueError:
+        return False
+
+
+def _is_host_name(host: str) -> bool:
+    """A DNS name; one whose last label is a number is a mistyped IPv4 address (RFC 1123 2.1)."""
+    last = host.rstrip(".").rpartition(".")[2]
+    return len(host) <= 253 and _HOST_NAME.fullmatch(host) is not None and not last.isdigit()
+
+
+def _dialled(address: Address) -> Address:
+    if not address.host or address.is_wildcard:
+        raise fault("an address to connect to needs a host", "write 'host:port', such as '127.0.0.1:389'")
+    if address.port == 0:
+        raise fault("an address to connect to needs a port", "write 'host:port', such as '127.0.0.1:389'")
+    return address
+
+
+def _network(value: Any) -> IPv4Network | IPv6Network:
+    if isinstance(value, (IPv4Network, IPv6Network)):
+        return value
+    try:
+        if not isinstance(value, str):
+            raise ValueError
+        network = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise fault(
+            "not a network", "write '10.0.0.0/8' or '2001:db8::/32'; one address is '10.0.0.7/32'"
+        ) from None
+    address, slash, _ = value.partition("/")
+    if slash and ipaddress.ip_address(address) != network.network_address:
+        raise fault("the network has host bits set", f"did you mean '{network}'?")
+    return network
+
+
+def _not_bool(value: Any) -> Any:
+    """pydantic would take ``true`` for the number 1."""
+    if isinstance(value, bool):
+        raise fault("must be a number, not true or false", "write the number")
+    return value
+
+
+def _true_or_false(value: Any) -> bool:
+    """Only these two: pydantic would also take 1, 'yes', 'on'. The words as text come from a ``${NAME}``."""
+    words = {"true": True, "false": False, True: True, False: False}
+    if not isinstance(value, (str, bool)) or value not in words:
+        raise fault("must be true or false", "write true or false")
+    return words[value]
+
+
+def split_url(value: str, *schemes: str) -> SplitResult:
+    """Parses a URL; refuses what parsers disagree about: odd characters, no host, a bad port, a fragment."""
+    listing = " or ".join(f"{scheme}://" for scheme in schemes)
+    if _URL_FORBIDDEN.search(value):
+        raise fault("the URL has a character that a URL cannot have", "percent-encode it, or remove it")
+    try:
+        url = urlsplit(value)
+        port = url.port
+    except ValueError:
+        raise fault("the URL cannot be read", f"write {listing}host:port/path") from None
+    if url.scheme not in schemes:
+        raise fault(f"the URL must start with {listing}", f"write {listing}host:port/path")
+    if port == 0 or not url.hostname or not (_is_ip(url.hostname) or _is_host_name(url.hostname)):
+        raise fault("the URL names no host", f"write {listing}host:port/path")
+    if "#" in value:
+        raise fault("the URL has a fragment (#...)", "remove it")
+    return url
+
+
+def _no_user(url: SplitResult) -> None:
+    if url.username is not None or url.password is not None:
+        raise fault("the URL holds a user name or password", "remove the part before the @")
+
+
+def _link_url(value: str, path: str) -> str:
+    url = split_url(value, "ws", "wss")
+    _no_user(url)
+    if "?" in value:
+        raise fault("the URL has a query (?...)", "remove it; the token belongs into a file")
+    if not url.path.endswith(path):
+        raise fault(f"the URL must end in {path}", f"write wss://host{path}")
+    return value
+
+
+def _tunnel_url(value: str) -> str:
+    return _link_url(value, "/tunnel")
+
+
+def _mesh_url(value: str) -> str:
+    return _link_url(value, "/mesh")
+
+
+def _jwks_url(value: str) -> str:
+    _no_user(split_url(value, "https"))
+    return value
+
+
+def _redis_url(value: str) -> str:
+    if not value.startswith("unix:///"):
+        split_url(value, "redis", "rediss")
+    return value
+
+
+def _proxy_choice(value: Any) -> str:
+    if value in ("env", "off"):
+        return value
+    if not isinstance(value, str) or "://" not in value:
+        raise fault("must be env, off, or the URL of a proxy", "write http://host:port")
+    split_url(value, "http", "https")
+    return value
+
+
+def _path(value: Any) -> Any:
+    """A path, and not the secret itself pasted where its file belongs."""
+    if value == "":
+        raise fault("an empty path", "name the file")
+    if isinstance(value, str) and ("\n" in value or "\0" in value or value.startswith(("eyJ", "-----BEGIN"))):
+        raise fault(
+            "this is the content of a file, not its path", "put it into a file and name the file here"
+        )
+    return value
+
+
+def mask_url(value: str) -> str:
+    """The URL with its user name and password hidden."""
+    return re.sub(r"(?<=://)[^/?#]*@", "***@", value)
+
+
+def _pattern(pattern: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": pattern})
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+AgentId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$")]
+Count = Annotated[int, BeforeValidator(_not_bool)]
+Bytes = Annotated[int, BeforeValidator(_not_bool)]
+Seconds = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
+Rate = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
+Switch = Annotated[bool, BeforeValidator(_true_or_false)]
+Target = Annotated[Address, AfterValidator(_dialled)]
+FilePath = Annotated[Path, BeforeValidator(_path)]
+CIDR = Annotated[
+    IPv4Network | IPv6Network,
+    BeforeValidator(_network),
+    PlainSerializer(str),
+    WithJsonSchema({"type": "string", "title": "CIDR", "examples": ["10.0.0.0/8", "2001:db8::/32"]}),
+]
+TunnelUrl = Annotated[str, AfterValidator(_tunnel_url), _pattern("^wss?://.*/tunnel$")]
+MeshUrl = Annotated[str, AfterValidator(_mesh_url), _pattern("^wss?://.*/mesh$")]
+JwksUrl = Annotated[str, AfterValidator(_jwks_url), _pattern("^https://")]
+RedisUrl = Annotated[
+    str, AfterValidator(_redis_url), PlainSerializer(mask_url), _pattern("^(rediss?|unix)://")
+]
+ProxyChoice = Annotated[
+    str,
+    BeforeValidator(_proxy_choice),
+    PlainSerializer(mask_url),
+    WithJsonSchema({"anyOf": [{"enum": ["env", "off"]}, {"type": "string", "pattern": "^https?://"}]}),
+]
