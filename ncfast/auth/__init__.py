@@ -1,0 +1,22 @@
+"""Who may open a tunnel: tokens, the keys that verify them, and the identities they prove."""
+
+from ncfast.auth.errors import REASONS, AuthError, AuthSetupError
+from ncfast.auth.identity import Identity
+from ncfast.auth.keys import ALGORITHMS
+from ncfast.auth.mint import mint
+from ncfast.auth.remote import JwksKeys
+from ncfast.auth.static import StaticKeys, read_secret
+from ncfast.auth.verifier import Verifier
+
+__all__ = [
+    "ALGORITHMS",
+    "REASONS",
+    "AuthError",
+    "AuthSetupError",
+    "Identity",
+    "JwksKeys",
+    "StaticKeys",
+    "Verifier",
+    "mint",
+    "read_secret",
+]

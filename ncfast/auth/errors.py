@@ -1,0 +1,42 @@
+"""What can go wrong with a token (`AuthError`) and with the set-up that judges tokens (`AuthSetupError`)."""
+
+from __future__ import annotations
+
+from ncfast.errors import NcfastError
+
+# Every reason a token can be refused for: metric label and log field ↔ sentence for a person.
+# The sentences are constants: nothing that arrived from outside can reach a log through them.
+REASONS: dict[str, str] = {
+    "malformed": "the token is not a well-formed JWT",
+    "too_large": "the token is longer than 8 KiB",
+    "header": "the token's header has a parameter that is not accepted",
+    "algorithm": "the token's algorithm is not allowed",
+    "unknown_key": "no key matches the token",
+    "keys_unavailable": "the key source has no usable keys at the moment",
+    "signature": "the token's signature is wrong",
+    "missing_claim": "a required claim is missing",
+    "claim_type": "a claim has the wrong type or is out of range",
+    "audience": "the token is meant for another audience",
+    "issuer": "the token comes from another issuer",
+    "expired": "the token has expired",
+    "not_yet_valid": "the token is not valid yet",
+    "lifetime": "the token's lifetime is longer than allowed",
+    "subject": "the token's subject is not an acceptable agent id",
+    "connectors": "the token's connectors claim is not a list of acceptable names",
+    "tenant": "the token's tenant is not an acceptable name",
+}
+
+
+class AuthError(NcfastError):
+    """The remote side offered a token that is refused.
+
+    `reason` is a key of `REASONS`. Neither the reason nor the text carries anything out of the token.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(REASONS[reason])
+        self.reason = reason
+
+
+class AuthSetupError(NcfastError):
+    """Key, key file, JWKS URL, policy or library is unfit; the text says what the operator can do."""

@@ -1,0 +1,148 @@
+"""Verification keys: each bound to one algorithm, gathered in a `KeySet`.
+
+The binding is what defeats algorithm confusion: a key is asked for by (kid, algorithm) and never used under
+another algorithm than the one its own type dictates, whatever a token's header says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jwt.algorithms import HMACAlgorithm
+
+from ncfast.auth.errors import AuthSetupError
+
+SYMMETRIC = "HS256"
+ASYMMETRIC = ("RS256", "ES256", "EdDSA")
+ALGORITHMS = (SYMMETRIC, *ASYMMETRIC)
+
+MIN_SECRET_BYTES = 32       # RFC 7518 §3.2: as long as the hash
+MIN_RSA_BITS = 2048         # RFC 7518 §3.3
+MAX_RSA_BITS = 8192         # a check of a larger one costs milliseconds of the event loop
+MAX_KID_CHARS = 256
+MAX_CANDIDATES = 8          # signature checks that one unauthenticated token may cost
+
+PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+
+_PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s.*?-----END \1-----", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One verification key. `kid` is None where the source names no key id (a secret, a PEM file)."""
+
+    algorithm: str
+    material: bytes | PublicKey = field(repr=False)
+    kid: str | None = None
+
+
+class KeySet:
+    """An immutable set of keys, looked up by a token's key id and algorithm."""
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        self._by_kid: dict[tuple[str | None, str], list[Key]] = {}
+        self._by_algorithm: dict[str, list[Key]] = {}
+        for key in keys:
+            self._by_kid.setdefault((key.kid, key.algorithm), []).append(key)
+            self._by_algorithm.setdefault(key.algorithm, []).append(key)
+        for (kid, algorithm), same in self._by_kid.items():
+            others = len(self._by_kid.get((None, algorithm), ())) if kid is not None else 0
+            if len(same) + others > MAX_CANDIDATES:
+                raise AuthSetupError(
+                    f"more than {MAX_CANDIDATES} {algorithm} keys share a key id or have none: "
+                    "remove retired ones, or name each with its own kid"
+                )
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_algorithm.values()))
+
+    def find(self, kid: str | None, algorithm: str) -> Sequence[Key]:
+        """The keys a token may be signed with, at most `MAX_CANDIDATES`.
+
+        Keys without a kid answer for any token; a token without a kid matches the sole key of its algorithm too.
+        """
+        nameless = self._by_kid.get((None, algorithm), [])
+        if kid is not None:
+            return self._by_kid.get((kid, algorithm), []) + nameless
+        alone = self._by_algorithm.get(algorithm, [])
+        return alone if len(alone) == 1 else nameless
+
+
+def check_algorithms(algorithms: Sequence[str]) -> frozenset[str]:
+    """The allow-list as a set, or `AuthSetupError`: known names only, no shared secret beside public keys."""
+    allowed = frozenset(algorithms)
+    choice = ", ".join(ALGORITHMS)
+    if not allowed:
+        raise AuthSetupError(f"auth.jwt.algorithms is empty: name at least one of {choice}")
+    if unknown := sorted(allowed.difference(ALGORITHMS)):
+        raise AuthSetupError(f"auth.jwt.algorithms: {unknown[0]!r} is not supported; choose from {choice}")
+    if SYMMETRIC in allowed and len(allowed) > 1:
+        raise AuthSetupError(f"auth.jwt.algorithms: {SYMMETRIC}, a shared secret, must stand alone")
+    return allowed
+
+
+def secret_key(secret: bytes) -> Key:
+    """The HS256 key made of `secret`; refuses one that is short, or that is really a public key or a JWK."""
+    if len(secret) < MIN_SECRET_BYTES:
+        raise AuthSetupError(
+            f"the HS256 secret has {len(secret)} bytes, at least {MIN_SECRET_BYTES} are needed: "
+            "make one with `openssl rand -hex 32`"
+        )
+    try:
+        HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
+    except jwt.InvalidKeyError:
+        raise AuthSetupError(
+            "the HS256 secret is a public key, certificate or JWK, which is no secret: "
+            "set auth.jwt.algorithms to the key's own algorithm"
+        ) from None
+    return Key(SYMMETRIC, secret)
+
+
+def public_key(material: object, kid: str | None = None) -> Key:
+    """The key made of a `cryptography` public key, bound to the one algorithm of its type."""
+    if isinstance(material, RSAPublicKey):
+        if not MIN_RSA_BITS <= material.key_size <= MAX_RSA_BITS:
+            raise AuthSetupError(
+                f"an RSA key of {material.key_size} bits: {MIN_RSA_BITS} to {MAX_RSA_BITS} are accepted"
+            )
+        return Key("RS256", material, kid)
+    if isinstance(material, EllipticCurvePublicKey):
+        if not isinstance(material.curve, SECP256R1):
+            raise AuthSetupError(f"an EC key on curve {material.curve.name}: ES256 needs P-256 (prime256v1)")
+        return Key("ES256", material, kid)
+    if isinstance(material, Ed25519PublicKey):
+        return Key("EdDSA", material, kid)
+    raise AuthSetupError("a key that is neither RSA, EC on P-256 nor Ed25519")
+
+
+def pem_keys(document: bytes) -> list[Key]:
+    """The keys of a PEM file: one or more public keys, and nothing broken or private among them."""
+    keys = []
+    for number, block in enumerate(_PEM_BLOCK.finditer(document), 1):
+        label = block[1].decode("ascii")
+        if "PRIVATE KEY" in label:
+            raise AuthSetupError(
+                f"PEM block {number} is a private key, which a hub must not hold: "
+                "keep it at the issuer and give the hub the output of `openssl pkey -in KEY -pubout`"
+            )
+        if not label.endswith("PUBLIC KEY"):
+            remedy = ": use `openssl x509 -in CERT -pubkey -noout`" if label == "CERTIFICATE" else ""
+            raise AuthSetupError(f"PEM block {number} is a {label}, a PUBLIC KEY is needed{remedy}")
+        try:
+            material = load_pem_public_key(block[0])
+        except (ValueError, UnsupportedAlgorithm):
+            raise AuthSetupError(f"PEM block {number} does not hold a readable public key") from None
+        keys.append(public_key(material))
+    if b"-----" in _PEM_BLOCK.sub(b"", document):
+        raise AuthSetupError("the PEM file has a broken block: each needs its BEGIN and END line")
+    if not keys:
+        raise AuthSetupError("the file holds no PEM block")
+    return keys
