@@ -1,0 +1,26 @@
+"""Options and failure reports of the whole test suite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--direct",
+        action="store_true",
+        help="integration tests of traffic go straight to the services: shows that the tests themselves are sound",
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Keep each phase's report on its item, and put the logs of its processes under a failure."""
+    report = yield
+    setattr(item, f"report_{report.when}", report)
+    if report.failed:
+        for topology in getattr(item, "topologies", []):
+            report.sections.append(("logs of hub and agents", topology.logs()))
+    return report

@@ -1,0 +1,109 @@
+"""Fixtures of the integration tests: services, and the topology in front of them."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import services
+from support.peer import Address, Peer
+from support.topology import Topology
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    config.addinivalue_line("markers", "traffic: also holds without hub and agent, under --direct")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--direct"):
+        for item in items:
+            if item.path.is_relative_to(Path(__file__).parent) and item.get_closest_marker("traffic") is None:
+                item.add_marker(pytest.mark.skip(reason="needs a hub, and --direct has none"))
+
+
+@pytest.fixture
+def topology(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Topology]]:
+    """Makes the test's topology; at its end, the conservation checks and the orderly shutdown."""
+    made: list[Topology] = []
+    request.node.topologies = made
+
+    def make(connectors: dict[str, Address], **options: Any) -> Topology:
+        directory = tmp_path / f"t{len(made)}"
+        directory.mkdir()
+        made.append(Topology(directory, connectors, direct=request.config.getoption("--direct"), **options))
+        return made[-1]
+
+    with ExitStack() as ending:
+        ending.callback(lambda: [each.close() for each in made])
+        yield make
+        report = getattr(request.node, "report_call", None)
+        if report is not None and report.passed:
+            for each in made:
+                each.check()
+
+
+@pytest.fixture(scope="module")
+def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
+    """The scripted service."""
+    service = Peer(tmp_path_factory.mktemp("peer"))
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="module")
+def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, peer: Peer
+) -> Iterator[Topology]:
+    """One plain topology for a module's tests of traffic: connectors ``peer`` and ``armed``."""
+    connectors = {"peer": peer.address, "armed": peer.armed_address}
+    directory = tmp_path_factory.mktemp("shared")
+    made = Topology(directory, connectors, direct=request.config.getoption("--direct"))
+    failed = request.session.testsfailed
+    try:
+        yield made
+        if request.session.testsfailed == failed:
+            made.check()
+    finally:
+        made.close()
+
+
+@pytest.fixture(autouse=True)
+def _logs_of_shared(request: pytest.FixtureRequest) -> None:
+    """A failing test that uses the shared topology shows its logs."""
+    if "shared" in request.fixturenames:
+        request.node.topologies = [request.getfixturevalue("shared")]
+
+
+@pytest.fixture(scope="module")
+def ldap_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+    with services.slapd(tmp_path_factory.mktemp("ldap")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def redis_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+    with services.redis_server(tmp_path_factory.mktemp("redis")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def iperf3_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+    with services.iperf3_server(tmp_path_factory.mktemp("iperf3")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def http_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("http")
+
+
+@pytest.fixture(scope="module")
+def http_service(http_directory: Path) -> Iterator[Address]:
+    with services.http_files(http_directory) as address:
+        yield address

@@ -1,0 +1,40 @@
+"""The test's hold on the proxy that breaks connections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from support.process import support_program
+
+
+class FaultProxy:
+    """One ``fault_proxy_program`` process in front of ``upstream``."""
+
+    def __init__(self, directory: Path, upstream: tuple[str, int], name: str = "fault_proxy") -> None:
+        self.program = support_program("fault_proxy_program", directory, name, upstream[0], str(upstream[1]))
+        self.address = ("127.0.0.1", self.program.answer()["port"])
+
+    def fault(self, kind: str) -> None:
+        """``rst``, ``silence``, ``restart`` (back after 0.2 s) or ``down`` (until ``up``), now."""
+        self.program.ask(do="fault", kind=kind)
+
+    def plan(self, faults: list[tuple[int, str]]) -> None:
+        """Faults that happen by themselves once so many more bytes have gone through."""
+        self.program.ask(do="plan", plan=faults)
+
+    def up(self) -> None:
+        self.program.ask(do="up")
+
+    def freeze(self) -> None:
+        """Carry nothing until ``thaw``; nothing is lost."""
+        self.program.ask(do="freeze")
+
+    def thaw(self) -> None:
+        self.program.ask(do="thaw")
+
+    def stats(self) -> dict[str, int]:
+        """``forwarded`` bytes, ``accepted`` and ``active`` connections, ``faults`` so far."""
+        return self.program.ask(do="stats")
+
+    def stop(self) -> None:
+        self.program.stop()

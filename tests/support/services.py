@@ -1,0 +1,193 @@
+"""Real services on free ports of the loopback interface."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.peer import Address
+from support.process import Program, child_env, free_port, require, wait_until
+
+LDAP_SUFFIX = "dc=example,dc=net"
+LDAP_ADMIN = f"cn=admin,{LDAP_SUFFIX}"
+LDAP_PASSWORD = "correct horse"
+LDAP_ENTRIES = 1000
+
+
+def accepts(address: Address) -> bool:
+    """Whether something listens there."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(address) == 0
+
+
+@contextmanager
+def on_free_port(
+    start: Callable[[int], Program], ready: Callable[[Address], bool] = accepts
+) -> Iterator[Address]:
+    """Run a program that must be told its port; another port is tried when someone was quicker."""
+    for _ in range(5):
+        port = free_port()
+        address = ("127.0.0.1", port)
+        program = start(port)
+        try:
+            wait_until(
+                lambda a=address, p=program: p.exit_code() is not None or ready(a),
+                f"{program.name} listening",
+            )
+            if program.exit_code() is None:
+                yield address
+                return
+        finally:
+            program.stop()
+    raise AssertionError(program.tail())
+
+
+@contextmanager
+def slapd(directory: Path) -> Iterator[Address]:
+    """OpenLDAP with an administrator and 1,000 people under ``ou=people``."""
+    server, loader = require("slapd", "slapadd")
+    database = directory / "ldap-db"
+    database.mkdir()
+    schema = Path("/etc/ldap/schema")
+    if not schema.is_dir():
+        schema = Path("/etc/openldap/schema")
+    modules = [p for p in (Path("/usr/lib/ldap"), Path("/usr/lib/openldap")) if (p / "back_mdb.so").exists()]
+    config = directory / "slapd.conf"
+    config.write_text(
+        "".join(f"include {schema}/{name}.schema\n" for name in ("core", "cosine", "inetorgperson"))
+        + "".join(f"modulepath {path}\nmoduleload back_mdb\n" for path in modules[:1])
+        + f"pidfile {directory}/slapd.pid\nsizelimit unlimited\ndatabase mdb\nmaxsize 67108864\ndbnosync\n"
+        + f'suffix "{LDAP_SUFFIX}"\nrootdn "{LDAP_ADMIN}"\nrootpw "{LDAP_PASSWORD}"\ndirectory {database}\n'
+    )
+    people = "".join(
+        f"dn: uid=user{n},ou=people,{LDAP_SUFFIX}\nobjectClass: inetOrgPerson\nuid: user{n}\ncn: User {n}\n"
+        f"sn: Surname {n}\nmail: user{n}@example.net\ndescription: {hashlib.sha256(b'%d' % n).hexdigest() * 4}\n\n"
+        for n in range(LDAP_ENTRIES)
+    )
+    ldif = directory / "people.ldif"
+    ldif.write_text(
+        f"dn: {LDAP_SUFFIX}\nobjectClass: dcObject\nobjectClass: organization\no: Example\ndc: example\n\n"
+        f"dn: ou=people,{LDAP_SUFFIX}\nobjectClass: organizationalUnit\nou: people\n\n{people}"
+    )
+    subprocess.run([loader, "-q", "-f", config, "-l", ldif], check=True, capture_output=True, timeout=60)
+
+    def start(port: int) -> Program:
+        argv = [server, "-d", "0", "-f", str(config), "-h", f"ldap://127.0.0.1:{port}/"]
+        return Program("slapd", argv, directory)
+
+    with on_free_port(start) as address:
+        yield address
+
+
+@contextmanager
+def redis_server(directory: Path) -> Iterator[Address]:
+    """Redis with persistence and its unix socket off."""
+    (server,) = require("redis-server")
+
+    def start(port: int) -> Program:
+        options = {"--port": str(port), "--bind": "127.0.0.1", "--save": "", "--appendonly": "no", "--dir": "."}
+        return Program("redis", [server, *(word for pair in options.items() for word in pair)], directory)
+
+    with on_free_port(start) as address:
+        yield address
+
+
+@contextmanager
+def iperf3_server(directory: Path) -> Iterator[Address]:
+    """A persistent iperf3 server, one test at a time."""
+    (server,) = require("iperf3")
+
+    def start(port: int) -> Program:
+        argv = [server, "--server", "--bind", "127.0.0.1", "--port", str(port), "--forceflush"]
+        return Program("iperf3", argv, directory)
+
+    # a connection without a hello would count as a test, so its own word is awaited instead
+    def ready(address: Address) -> bool:
+        return b"Server listening" in (directory / "iperf3.out").read_bytes()
+
+    with on_free_port(start, ready) as address:
+        yield address
+
+
+class _QuietFiles(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_PUT(self) -> None:
+        digest = hashlib.sha256()
+        left = int(self.headers["Content-Length"])
+        while left:
+            data = self.rfile.read(min(left, 1 << 16))
+            digest.update(data)
+            left -= len(data)
+        body = digest.hexdigest().encode()
+        self.send_response(201)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def http_files(directory: Path) -> Iterator[Address]:
+    """An HTTP file server of ``directory``; it answers PUT with the SHA-256 of what it got."""
+    handler = functools.partial(_QuietFiles, directory=directory)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield server.server_address[:2]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def recorder(reply: bytes = b"") -> Iterator[tuple[Address, list[bytes]]]:
+    """A server that keeps what each connection sent until its FIN, and answers it with ``reply``."""
+    seen: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    sock, _ = listener.accept()
+                except OSError:
+                    return
+                with sock:
+                    sock.settimeout(30)
+                    data = b""
+                    try:
+                        while more := sock.recv(65536):
+                            data += more
+                        sock.sendall(reply)
+                    except OSError:
+                        pass
+                    seen.append(data)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname(), seen
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def run(
+    argv: list[str], *, check: bool = True, timeout: float = 90, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run a client program to its end; its output is in the failure when it does not succeed."""
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, env=child_env(), input=stdin)
+    assert not check or done.returncode == 0, f"{argv} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
