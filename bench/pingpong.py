@@ -40,7 +40,7 @@ def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
     with ExitStack() as stack:
         echo = stack.enter_context(service.echo(folder))
         ways = stack.enter_context(routes(names, echo.address, folder))
-        clients = {way.name: stack.enter_context(_connect(way)) for way in ways}
+        clients = {way.name: stack.enter_context(connect(way)) for way in ways}
         pids = [echo.pid, *(pid for way in ways for pid in way.pids.values())]
         _turns(ways, clients, scale)        # a first round that nobody reads
         for turn in range(scale.rounds):
@@ -57,7 +57,7 @@ def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
                 }
 
 
-def _connect(way: Route) -> socket.socket:
+def connect(way: Route) -> socket.socket:
     client = socket.create_connection(way.address, timeout=10)
     client.settimeout(None)     # a timeout would cost a poll() a call
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -44,7 +44,7 @@ listeners:
 edge: {{ bind: '127.0.0.1:0' }}
 admin: {{ bind: '127.0.0.1:0' }}
 auth:
-  jwt: {{ key_file: {key} }}
+  jwt: {{ key_file: '{key}' }}
 logging: {{ format: json }}
 drain: {{ timeout_sec: 1 }}
 transport: {transport}
@@ -53,7 +53,7 @@ transport: {transport}
 AGENT = """
 hubs: ['ws://{edge}/tunnel']
 agent_id: bench
-token_file: {token}
+token_file: '{token}'
 connectors:
   - {{ name: bench, target: '{host}:{port}' }}
 logging: {{ format: json }}
