@@ -1,0 +1,59 @@
+"""What ``/readyz`` answers: pure logic over flags that the hub keeps up to date.
+
+Degraded is still 200. A degraded hub must stay reachable for agents: were it taken out of the balancer because
+Redis or its peers are away, a whole cluster could lock itself out at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+STATUSES = ("ready", "degraded", "draining", "not_serving")
+
+
+@dataclass(slots=True)
+class Readiness:
+    """The hub's health as separate flags; three kinds of trouble outside (mesh, registry, keys) stay three flags."""
+
+    mode: str = "off"  # off, shadow, active: mesh and registry matter in active mode only
+    serving: bool = False  # the edges and listeners are open
+    draining: bool = False
+    mesh_ok: bool = True
+    registry_ok: bool = True
+    jwks_ok: bool = True  # keys for new tokens are fresh; old ones stay in use
+    memory_pressure: bool = False  # the byte budget is at its bound, new flows are refused
+    fd_pressure: bool = False  # accepting is paused for lack of descriptors
+    listeners_down: int = 0  # configured, but could not be bound
+
+    def reasons(self) -> list[str]:
+        """What is wrong, from a fixed set of words."""
+        active = self.mode == "active"
+        troubles = (
+            ("mesh_missing", active and not self.mesh_ok),
+            ("registry_unhealthy", active and not self.registry_ok),
+            ("jwks_stale", not self.jwks_ok),
+            ("memory_pressure", self.memory_pressure),
+            ("fd_pressure", self.fd_pressure),
+            ("listener_down", self.listeners_down > 0),
+        )
+        return [reason for reason, present in troubles if present]
+
+    def status(self) -> dict[str, Any]:
+        """``{"status": ..., "reasons": [...]}`` for the snapshot."""
+        reasons = self.reasons()
+        if self.draining:
+            status = "draining"
+        elif not self.serving:
+            status = "not_serving"
+        else:
+            status = "degraded" if reasons else "ready"
+        return {"status": status, "reasons": reasons}
+
+    def answer(self) -> tuple[int, dict[str, Any]]:
+        """HTTP status and body of ``/readyz``: 503 only when draining or not serving."""
+        body = self.status()
+        code = 503 if body["status"] in ("draining", "not_serving") else 200
+        if not body["reasons"]:
+            del body["reasons"]
+        return code, body
