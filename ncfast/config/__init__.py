@@ -1,6 +1,9 @@
 """Configuration: YAML files into frozen, checked models."""
 
 from ncfast.config.agent import AgentConfig, ClientTls, Connector, Health, Reconnect
+from ncfast.config.auth import resolve_auth
+from ncfast.config.checks import warnings
+from ncfast.config.development import development_hub
 from ncfast.config.ha import Ha, Mesh, MeshTls
 from ncfast.config.hub import (
     Admin,
@@ -12,6 +15,8 @@ from ncfast.config.hub import (
     Listener,
     ServerTls,
 )
+from ncfast.config.loader import agent_from_flags, load_agent, load_any, load_hub
+from ncfast.config.problems import ConfigError, Problem
 from ncfast.config.sections import Drain, EndLimits, FlowConfig, Logging, Tunnel
 from ncfast.config.values import CIDR, Address
 
@@ -22,6 +27,7 @@ __all__ = [
     "AgentConfig",
     "Auth",
     "ClientTls",
+    "ConfigError",
     "Connector",
     "Drain",
     "Edge",
@@ -36,7 +42,15 @@ __all__ = [
     "Logging",
     "Mesh",
     "MeshTls",
+    "Problem",
     "Reconnect",
     "ServerTls",
     "Tunnel",
+    "agent_from_flags",
+    "development_hub",
+    "load_agent",
+    "load_any",
+    "load_hub",
+    "resolve_auth",
+    "warnings",
 ]

@@ -31,7 +31,7 @@ from ncfast.config.values import (
 
 
 class Health(Section):
-    """Health checks of a connector's target: a plain TCP connect. A failing target withdraws its connector."""
+    """Health checks of a connector's target: a TCP connect. A failing target withdraws its connector."""
 
     interval_sec: Seconds = key(10, ge=0.05, le=3600, unit="s", why="Between two checks.")
     timeout_sec: Seconds = key(3, gt=0, le=300, unit="s", why="A check that takes longer has failed.")

@@ -35,7 +35,7 @@ Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
 
 
 class Listener(Section):
-    """One TCP port for clients, bound to one connector. Reload (SIGHUP) adds, changes and removes listeners."""
+    """One TCP port for clients, bound to one connector. Reload (SIGHUP) adds, changes, removes."""
 
     name: Name = key(why="The listener's name in logs, metrics and status; unique in the file.")
     bind: Address = key(

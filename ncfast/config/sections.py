@@ -1,7 +1,7 @@
 """The sections that a hub's file and an agent's file share.
 
 Each key is declared once, by :func:`key`, with its unit, bounds and reason; ``docs/configuration.md`` and the
-JSON Schema are generated from here. Models are frozen: a reload makes a new configuration, it never changes one.
+JSON Schema are generated from here. Models are frozen: a reload makes a new one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ GIB = 1024 * MIB
 
 
 def key(default: Any = ..., *, why: str, unit: str = "", **more: Any) -> Any:
-    """One configuration key. ``why``: what it does and the reason of its default. ``unit``: what it counts."""
+    """One configuration key. ``why``: what it does, and the default's reason. ``unit``: what it counts."""
     extra = {"x-unit": unit} if unit else None
     if "default_factory" not in more:
         more["default"] = default

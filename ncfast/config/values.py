@@ -18,6 +18,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Wi
 from pydantic_core import PydanticCustomError, core_schema
 
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*\.?")
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+_AGENT_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$")
 _URL_FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\xa0\\<>\"{}|^`]")  # urlsplit() would drop or guess at these
 
 
@@ -58,6 +60,7 @@ class Address:
             host = host[1:-1]
             if not _is_ip(host, 6):
                 raise fault("not an IPv6 address between the brackets", "write '[::1]:389'")
+            host = str(ipaddress.ip_address(host))
         elif ":" in host:
             raise fault("an IPv6 address needs brackets", "write '[::1]:389'")
         elif host and not (_is_ip(host, 4) or _is_host_name(host)):
@@ -67,30 +70,33 @@ class Address:
     @property
     def is_wildcard(self) -> bool:
         """True when the address stands for every interface."""
-        return (
-            self.host in ("", "0.0.0.0") or _is_ip(self.host, 6) and ipaddress.ip_address(self.host) == _ANY6
-        )
+        return self.host in ("", "0.0.0.0", "::")
 
     @property
     def is_loopback(self) -> bool:
         """True when only this machine can reach the address."""
-        if self.host == "localhost":
-            return True
-        return _is_ip(self.host) and ipaddress.ip_address(self.host).is_loopback
+        return self.host == "localhost" or _is_ip(self.host) and ipaddress.ip_address(self.host).is_loopback
 
     def overlaps(self, other: Address) -> bool:
-        """True when both cannot be bound at once. Ports 0 never collide; ``::`` takes IPv4 too, as on Linux."""
+        """True when both cannot be bound at once.
+
+        Ports 0 never collide. ``[::]`` is IPv6 alone, as asyncio binds it; an empty host is both families.
+        """
         if self.port != other.port or self.port == 0:
             return False
-        if self.host == other.host:
-            return True
-        for wide, narrow in ((self, other), (other, self)):
-            if wide.is_wildcard and (
-                wide.host != "0.0.0.0" or not _is_ip(narrow.host, 6) or narrow.is_wildcard
-            ):
-                return True
-        loopbacks = {"localhost", "127.0.0.1", "::1"}
-        return "localhost" in (self.host, other.host) and {self.host, other.host} <= loopbacks
+        same = not self._hosts().isdisjoint(other._hosts())
+        return same or self._covers(other) or other._covers(self)
+
+    def _hosts(self) -> set[str]:
+        return {"127.0.0.1", "::1"} if self.host == "localhost" else {self.host.lower()}
+
+    def _covers(self, other: Address) -> bool:
+        """True when this is a wildcard that takes in at least one address of the other."""
+        if self.host == "0.0.0.0":
+            return not _is_ip(other.host, 6)
+        if self.host == "::":
+            return not _is_ip(other.host, 4)
+        return not self.host
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
@@ -101,9 +107,6 @@ class Address:
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
         return {"type": "string", "title": "Address", "examples": ["127.0.0.1:389", "[::1]:389", ":389"]}
-
-
-_ANY6 = ipaddress.IPv6Address("::")
 
 
 def _is_ip(host: str, version: int | None = None) -> bool:
@@ -117,6 +120,20 @@ def _is_host_name(host: str) -> bool:
     """A DNS name; one whose last label is a number is a mistyped IPv4 address (RFC 1123 2.1)."""
     last = host.rstrip(".").rpartition(".")[2]
     return len(host) <= 253 and _HOST_NAME.fullmatch(host) is not None and not last.isdigit()
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise fault("not a name", "use 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first")
+    return value
+
+
+def _agent_id(value: str) -> str:
+    if not _AGENT_ID.fullmatch(value):
+        raise fault(
+            "not an agent id", "use 1 to 128 letters, digits or any of . _ : @ -, a letter or digit first"
+        )
+    return value
 
 
 def _dialled(address: Address) -> Address:
@@ -241,8 +258,8 @@ def _pattern(pattern: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": pattern})
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-AgentId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$")]
+Name = Annotated[str, AfterValidator(_name), _pattern(_NAME.pattern)]
+AgentId = Annotated[str, AfterValidator(_agent_id), _pattern(_AGENT_ID.pattern)]
 Count = Annotated[int, BeforeValidator(_not_bool)]
 Bytes = Annotated[int, BeforeValidator(_not_bool)]
 Seconds = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
