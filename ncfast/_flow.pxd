@@ -1,0 +1,137 @@
+"""One end of a flow: sequence, acknowledgement, windows, resume. Sans-I/O."""
+
+from libc.stdint cimport uint8_t, uint64_t
+
+from ncfast._frames cimport Chunk, DedupRing, Header, SegmentPool
+
+
+cdef enum Pending:
+    """Control frames that a flow owes its peer; a bit says `owed`, so that they coalesce."""
+    SEND_OPEN = 1
+    SEND_OPEN_ACK = 2
+    SEND_RESUME = 4
+    SEND_RESUME_ACK = 8
+    SEND_ACK = 16
+    SEND_RST = 32
+    SEND_FIN = 64          # not urgent: stays behind the data
+    SEND_LATE_RST = 128    # not urgent: stays behind the FIN
+
+
+cdef enum:
+    URGENT = 63            # the bits above that may overtake data
+
+
+cdef class FlowContext:
+    """What all flows of a process share."""
+    cdef readonly SegmentPool pool
+    cdef readonly DedupRing closed
+    cdef readonly object clock
+    cdef public object owner
+    cdef public Py_ssize_t budget
+    cdef public Py_ssize_t window_initial
+    cdef public Py_ssize_t window_max
+    cdef readonly Py_ssize_t backlog
+    cdef public uint64_t duplicates
+    cdef public uint64_t gaps
+    cdef public uint64_t bytes_in
+    cdef public uint64_t bytes_out
+    cdef public uint64_t discarded
+
+    cdef bint pressed(self) noexcept
+
+
+cdef class Sink:
+    """The socket above a flow."""
+    cdef Py_ssize_t deliver(self, const uint8_t* p, Py_ssize_t n) except -1
+    cdef Py_ssize_t waiting(self) except -1
+    cdef int finish(self) except -1
+    cdef int set_reading(self, bint on) except -1
+    cdef int release(self, bint reset) except -1
+
+
+cdef class Path:
+    """The link below a flow."""
+    cdef readonly uint64_t epoch
+    cdef readonly double rtt
+    cdef readonly Py_ssize_t inflight
+    cdef public Py_ssize_t max_inflight
+    cdef public Py_ssize_t peer_window   # credit that the peer gives each new flow
+
+    cdef int submit(self, Flow flow) except -1
+    cdef int ack_soon(self, Flow flow) except -1
+    cdef int forget(self, Flow flow) except -1
+    cdef int withdraw(self, Flow flow) except -1
+    cdef Py_ssize_t read_size(self) noexcept
+
+
+cdef class Flow:
+    cdef readonly bytes cid
+    cdef readonly bytes secret
+    cdef readonly bytes open_body
+    cdef readonly int state
+    cdef readonly int end_code
+    cdef public object info
+    cdef FlowContext ctx
+    cdef readonly Path path
+    cdef readonly Sink sink
+    cdef bint resumed                # the exchange of M_RESUME is over: data may be sent on this path
+    # outbound
+    cdef Chunk head
+    cdef Chunk tail
+    cdef Chunk unsent
+    cdef readonly uint64_t snd_nxt   # next byte's sequence
+    cdef readonly uint64_t snd_una   # oldest unacknowledged
+    cdef readonly uint64_t snd_max   # end of what was ever sent
+    cdef readonly uint64_t snd_limit
+    cdef readonly Py_ssize_t unsent_bytes
+    cdef readonly Py_ssize_t inflight
+    cdef bint fin_sent
+    cdef readonly bint fin_acked
+    # inbound
+    cdef readonly uint64_t rcv_nxt
+    cdef readonly uint64_t rcv_limit # granted
+    cdef uint64_t rcv_acked          # last told
+    cdef readonly Py_ssize_t window
+    cdef readonly Py_ssize_t backlog
+    cdef list early                  # bytes that came before the target was connected
+    cdef bint fin_received
+    cdef bint asked_again            # a gap was seen and M_RESUME sent
+    # scheduling, the path's business
+    cdef int pending
+    cdef bint in_urgent
+    cdef bint in_data
+    cdef bint ack_waiting
+    cdef bint reading
+    cdef Py_ssize_t deficit
+    cdef int rst_code
+    # window tuning
+    cdef double tune_since
+    cdef uint64_t tune_from
+    # time
+    cdef public double since         # last progress, or last change of state
+    cdef uint64_t seen
+    cdef uint64_t seen_una
+    cdef double una_since
+    cdef readonly double detached_at
+
+    cdef int move(self, event) except -1
+    cdef int push(self, Chunk chunk) except -1
+    cdef Py_ssize_t room(self) noexcept
+    cdef Chunk take(self)
+    cdef int fill_header(self, Header* h, int type) except -1
+    cdef int update_reading(self) except -1
+    cdef int on_data(self, uint64_t seq, const uint8_t* p, Py_ssize_t n) except -1
+    cdef int on_ack(self, uint64_t ack, uint64_t limit) except -1
+    cdef int on_fin(self, uint64_t seq) except -1
+    cdef int on_rst(self, int code) except -1
+    cdef int on_open_ack(self, uint64_t ack, uint64_t limit) except -1
+    cdef int on_drained(self) except -1
+    cdef uint64_t ack_value(self) noexcept
+    cdef uint64_t grant(self) except? 0
+    cdef int set_backlog(self, Py_ssize_t backlog) except -1
+    cdef int consider_ack(self) except -1
+    cdef int gap(self) except -1
+    cdef int drop_out(self) except -1
+    cdef int maybe_done(self) except -1
+    cdef int finish_end(self, int code) except -1
+    cdef int violation(self, str detail) except -1

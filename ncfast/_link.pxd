@@ -1,0 +1,76 @@
+"""A link: many flows over one carrier. Sans-I/O."""
+
+from libc.stdint cimport uint8_t, uint64_t
+
+from ncfast._flow cimport Flow, FlowContext, Path
+from ncfast._frames cimport HEADER_SIZE, Header
+
+
+cdef struct Piece:
+    const uint8_t* p
+    Py_ssize_t n
+
+
+cdef class Carrier:
+    """What moves a link's bytes."""
+    cdef int send(self, Piece* pieces, list bases, int count, Py_ssize_t total) except -1
+    cdef int end(self, reason, str detail) except -1
+
+
+cdef class Link(Path):
+    cdef readonly Carrier carrier
+    cdef readonly FlowContext ctx
+    cdef readonly object handler
+    cdef readonly dict flows
+    cdef readonly bint closed
+    cdef readonly str peer
+    cdef object _call_soon
+    cdef object _call_later
+    # outbound
+    cdef object _control
+    cdef object _urgent
+    cdef object _bulk
+    cdef object _short
+    cdef object _acks
+    cdef bint _writable
+    cdef bint _corked
+    cdef bint _ack_timer
+    cdef bint _pong_owed
+    cdef uint64_t _pong_seq
+    cdef public int queue_depth
+    # inbound
+    cdef Header _h
+    cdef uint8_t _head[HEADER_SIZE]
+    cdef int _head_have
+    cdef Py_ssize_t _left
+    cdef uint64_t _at
+    cdef Flow _flow
+    cdef bytearray _body
+    # keepalive
+    cdef bint _heard
+    cdef double _last_heard
+    cdef double _blocked_since
+    cdef double _ping_sent
+    cdef uint64_t _ping_seq
+    cdef int _noise
+    # counters, read at scrape time
+    cdef uint64_t _frames_in[16]
+    cdef uint64_t _frames_out[16]
+    cdef readonly uint64_t bytes_in
+    cdef readonly uint64_t bytes_out
+    cdef readonly uint64_t stale_epoch
+
+    cdef int receive(self, uint8_t* p, Py_ssize_t n) except -1
+    cdef int _dispatch(self, const uint8_t* body, Py_ssize_t n) except -1
+    cdef int _flush(self) except -1
+    cdef int _gather(self, Flow flow, Piece* pieces, list bases, int* count, Py_ssize_t* total, Py_ssize_t allowance) except -1
+    cdef int _piece(self, bytes frame, Piece* pieces, list bases, int* count, Py_ssize_t* total) except -1
+    cdef bytes _flow_frame(self, Flow flow, int type)
+    cdef bytes _pong(self)
+    cdef bint _requeue(self, Flow flow) except -1
+    cdef int _gather_urgent(self, Flow flow, Piece* pieces, list bases, int* count, Py_ssize_t* total) except -1
+    cdef int _answer_rst(self, const uint8_t* cid, int code) except -1
+    cdef Flow _find(self)
+    cdef int _begin_data(self) except -1
+    cdef int _stranger(self) except -1
+    cdef int set_writable(self, bint on) except -1

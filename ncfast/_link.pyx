@@ -1,0 +1,592 @@
+"""A link: many flows over one carrier, framed. Sans-I/O: bytes come in by `receive`, leave by the carrier; timers are asked
+for through `call_later`, and `tick(now)` is called about once a second.
+
+Out: three queues, served in this order. `urgent`: flows that owe a control frame. `short`: flows whose unsent bytes
+fit in SHORT. `bulk`: the others, by deficit round robin (Shreedhar and Varghese, SIGCOMM 1995) with a quantum of 16 KiB.
+After SHORT_RUN bytes of short messages one bulk quantum is served, so that neither starves. The first frame of an idle link
+leaves at once; what follows in the same turn of the loop leaves in one write at its end, except whole large chunks, for
+which a write of their own costs nothing.
+
+In: data is passed to its flow as it comes, without waiting for the frame's end; only headers and control bodies are
+gathered.
+"""
+
+from collections import deque
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from ncfast._flow cimport (
+    SEND_ACK, SEND_FIN, SEND_LATE_RST, SEND_OPEN, SEND_OPEN_ACK, SEND_RESUME, SEND_RESUME_ACK, SEND_RST, URGENT,
+    Flow, FlowContext, Path,
+)
+from ncfast._frames cimport (
+    ANNOUNCE, AUTH, CID_SIZE, CODEC_OK, CODEC_UNKNOWN_SKIP, GOAWAY, HEADER_SIZE, HELLO, HELLO_ACK, M_ACK, M_DATA, M_FIN,
+    M_OPEN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, M_RST, MAX_CONTROL, MAX_DATA, PING, PONG, SECRET_SIZE,
+    Chunk, Header, build_frame, check_header, codec_error, read_header, write_header,
+)
+
+from ncfast._frames import FrameType
+from ncfast.errors import Reason, reason_of
+from ncfast.states import FlowState
+
+cdef enum:
+    MAX_PIECES = 64            # frames a write at most (an iovec and a little copying each)
+    MAX_BATCH = 131072         # bytes a write at most, about what TCP_NOTSENT_LOWAT lets the kernel hold unsent
+    SHORT = 4096               # a flow with no more than this to send is a short message
+    SHORT_RUN = 65536          # bytes of short messages before bulk gets a turn
+    QUANTUM = 16384            # bytes of a bulk flow's turn, and the size of its reads while others wait
+    NOISE = 1000               # frames between two ticks that moved nothing, beyond four a flow, before the peer is a flood
+    NO_LIMIT = 1 << 30
+
+cdef double ACK_DELAY = 0.025  # seconds; below TCP's 40 ms, so that a chain of both does not add up
+
+cdef int CLOSED = FlowState.CLOSED
+cdef int OPENING_FIN = FlowState.OPENING_FIN
+cdef int R_UNKNOWN_FLOW = Reason.UNKNOWN_FLOW
+cdef int R_RESUME_DENIED = Reason.RESUME_DENIED
+
+
+cdef class Carrier:
+
+    cdef int send(self, Piece* pieces, list bases, int count, Py_ssize_t total) except -1:
+        """Sends the pieces in order, now; what the kernel does not take is kept by the carrier. `bases[i]` owns piece i."""
+        raise NotImplementedError
+
+    cdef int end(self, reason, str detail) except -1:
+        raise NotImplementedError
+
+
+cdef class Link(Path):
+    """`handler` gets the events that are not the hot path's: `_on_frame__hello(payload)`, `__hello_ack(payload, epoch)`,
+    `__open(cid, limit, payload)`, `__resume(cid, secret, ack, limit)`, `__goaway(code)`, `__auth(code, payload)`, `__announce(payload)`,
+    and `link_ended(link, reason, detail)` once. `peer` names the far end in errors."""
+
+    def __init__(self, handler, Carrier carrier not None, FlowContext ctx not None, call_soon, call_later, *,
+                 Py_ssize_t max_inflight, int queue_depth, str peer=""):
+        self.handler = handler
+        self.carrier = carrier
+        self.ctx = ctx
+        self._call_soon = call_soon
+        self._call_later = call_later
+        self.max_inflight = max_inflight
+        self.queue_depth = queue_depth
+        self.peer = peer
+        self.peer_window = ctx.window_initial
+        self.flows = {}
+        self._control = deque()
+        self._urgent = deque()
+        self._short = deque()
+        self._bulk = deque()
+        self._acks = deque()
+        self._writable = True
+        self._last_heard = ctx.clock()
+        self._blocked_since = -1.0
+        self._ping_sent = -1.0
+
+    def establish(self, uint64_t epoch):
+        """Every frame of a flow carries `epoch` from now on, and must."""
+        self.epoch = epoch
+
+    @property
+    def queued(self):
+        """Control frames and flows that wait for the carrier."""
+        return len(self._control) + len(self._urgent) + len(self._short) + len(self._bulk)
+
+    def counters(self):
+        """(frames in, frames out) by frame type name."""
+        return ({t.name: self._frames_in[<int>t] for t in FrameType if self._frames_in[<int>t]},
+                {t.name: self._frames_out[<int>t] for t in FrameType if self._frames_out[<int>t]})
+
+    def add(self, Flow flow not None):
+        """From now on frames of this cid on this link are the flow's."""
+        self.flows[flow.cid] = flow
+
+    # out
+
+    cdef int submit(self, Flow flow) except -1:
+        cdef bint idle
+        if self.closed:
+            return 0
+        if flow.pending & URGENT:
+            if not flow.in_urgent:
+                flow.in_urgent = True
+                self._urgent.append(flow)
+        elif not flow.in_data and (flow.unsent is not None or flow.pending):
+            idle = not (self._short or self._bulk or self._urgent or self._control)
+            flow.in_data = True
+            if flow.unsent_bytes <= SHORT:
+                self._short.append(flow)
+            else:
+                self._bulk.append(flow)
+                if idle and self._writable:
+                    return self._flush()
+        else:
+            return 0
+        if not self._corked:
+            self._corked = True
+            self._call_soon(self._uncork)
+            return self._flush()
+        return 0
+
+    def _uncork(self):
+        self._corked = False
+        if not self.closed:
+            self._flush()
+
+    cdef int ack_soon(self, Flow flow) except -1:
+        if not flow.ack_waiting:
+            flow.ack_waiting = True
+            self._acks.append(flow)
+            if not self._ack_timer:
+                self._ack_timer = True
+                self._call_later(ACK_DELAY, self._send_acks)
+        return 0
+
+    def _send_acks(self):
+        cdef Flow flow
+        self._ack_timer = False
+        if self.closed:
+            return
+        acks, self._acks = self._acks, deque()
+        self._corked = True
+        for flow in acks:
+            flow.ack_waiting = False
+            if flow.path is self and flow.state != CLOSED and flow.ack_value() != flow.rcv_acked:
+                flow.pending |= SEND_ACK
+                self.submit(flow)
+        self._uncork()
+
+    cdef int forget(self, Flow flow) except -1:
+        if self.flows.get(flow.cid) is flow:
+            del self.flows[flow.cid]
+        return 0
+
+    cdef int withdraw(self, Flow flow) except -1:
+        if flow.in_urgent:
+            self._urgent.remove(flow)
+            flow.in_urgent = False
+        if flow.in_data:
+            (self._short if flow in self._short else self._bulk).remove(flow)
+            flow.in_data = False
+        if flow.ack_waiting:
+            self._acks.remove(flow)
+            flow.ack_waiting = False
+        return self.forget(flow)
+
+    cdef Py_ssize_t read_size(self) noexcept:
+        """A chunk is a frame: while others wait, chunks are cut to a quantum as they are read."""
+        return QUANTUM if len(self._bulk) > 1 or self._short else MAX_DATA
+
+    cdef int set_writable(self, bint on) except -1:
+        """The carrier holds bytes that the kernel did not take (False), or no longer (True)."""
+        self._writable = on
+        if on:
+            self._blocked_since = -1.0
+            if not self.closed:
+                self._flush()
+        else:
+            self._blocked_since = self.ctx.clock()
+        return 0
+
+    def send(self, int type, bytes payload=b"", *, int code=0, uint64_t seq=0):
+        """A frame of the link itself: HELLO, GOAWAY, AUTH, ANNOUNCE, PING."""
+        cdef Header h
+        if self.closed:
+            return
+        memset(&h, 0, sizeof(h))
+        h.type = type
+        h.code = code
+        h.seq = seq
+        h.epoch = self.epoch
+        h.length = PyBytes_GET_SIZE(payload)
+        self._control.append(build_frame(&h, <const uint8_t*>PyBytes_AS_STRING(payload)))
+        self._frames_out[type] += 1
+        if len(self._control) > self.queue_depth:
+            self.fail(Reason.STALLED, "control frames pile up: the peer does not read")
+            return
+        if self._writable:
+            self._flush()
+
+    cdef int _answer_rst(self, const uint8_t* cid, int code) except -1:
+        """For a flow that is not ours; dropped when the queue is full, the peer will ask again or time out."""
+        cdef Header h
+        memset(&h, 0, sizeof(h))
+        h.type = M_RST
+        h.code = code
+        h.epoch = self.epoch
+        memcpy(h.cid, cid, CID_SIZE)
+        if len(self._control) < self.queue_depth:
+            self._control.append(build_frame(&h, NULL))
+            self._frames_out[<int>M_RST] += 1
+            if not self._corked:
+                self._corked = True
+                self._call_soon(self._uncork)
+        return 0
+
+    cdef int _piece(self, bytes frame, Piece* pieces, list bases, int* count, Py_ssize_t* total) except -1:
+        pieces[count[0]].p = <const uint8_t*>PyBytes_AS_STRING(frame)
+        pieces[count[0]].n = PyBytes_GET_SIZE(frame)
+        bases.append(frame)
+        total[0] += PyBytes_GET_SIZE(frame)
+        count[0] += 1
+        return 0
+
+    cdef bytes _flow_frame(self, Flow flow, int type):
+        cdef Header h
+        cdef bytes payload = b""
+        flow.fill_header(&h, type)
+        if type == M_OPEN:
+            payload = flow.open_body
+            h.ack = 0
+        elif type == M_RESUME:
+            payload = flow.secret
+        elif type == M_RST:
+            h.code = flow.rst_code
+            h.ack = h.limit = 0
+        h.length = PyBytes_GET_SIZE(payload)
+        self._frames_out[type] += 1
+        return build_frame(&h, <const uint8_t*>PyBytes_AS_STRING(payload))
+
+    cdef int _gather_urgent(self, Flow flow, Piece* pieces, list bases, int* count, Py_ssize_t* total) except -1:
+        if flow.pending & SEND_RST:
+            flow.pending = 0
+            return self._piece(self._flow_frame(flow, M_RST), pieces, bases, count, total)
+        if flow.pending & SEND_OPEN:
+            flow.pending &= ~SEND_OPEN
+            self._piece(self._flow_frame(flow, M_OPEN), pieces, bases, count, total)
+        if flow.pending & SEND_OPEN_ACK:
+            flow.pending &= ~SEND_OPEN_ACK
+            self._piece(self._flow_frame(flow, M_OPEN_ACK), pieces, bases, count, total)
+        if flow.pending & SEND_RESUME:
+            flow.pending &= ~SEND_RESUME
+            self._piece(self._flow_frame(flow, M_RESUME), pieces, bases, count, total)
+        if flow.pending & SEND_RESUME_ACK:
+            flow.pending &= ~SEND_RESUME_ACK
+            self._piece(self._flow_frame(flow, M_RESUME_ACK), pieces, bases, count, total)
+        if flow.pending & SEND_ACK:      # not left to data that the in-flight cap may hold: two full directions would starve
+            self._piece(self._flow_frame(flow, M_ACK), pieces, bases, count, total)
+        return 0
+
+    cdef int _gather(self, Flow flow, Piece* pieces, list bases, int* count, Py_ssize_t* total, Py_ssize_t allowance) except -1:
+        """Chunks of the flow within `allowance` bytes, then its end if that is due."""
+        cdef Chunk chunk
+        while flow.unsent is not None and count[0] < MAX_PIECES and self.inflight < self.max_inflight \
+                and flow.unsent.size <= allowance:
+            chunk = flow.take()
+            if chunk is None:
+                break
+            allowance -= chunk.size
+            pieces[count[0]].p = <const uint8_t*>PyBytes_AS_STRING(chunk.buf) + chunk.off - HEADER_SIZE
+            pieces[count[0]].n = HEADER_SIZE + chunk.size
+            bases.append(chunk.buf)
+            total[0] += HEADER_SIZE + chunk.size
+            count[0] += 1
+            self._frames_out[<int>M_DATA] += 1
+        flow.deficit = allowance
+        if flow.unsent is None and flow.resumed and count[0] < MAX_PIECES - 2:
+            if flow.pending & SEND_FIN:
+                flow.pending &= ~SEND_FIN
+                flow.fin_sent = True
+                self._piece(self._flow_frame(flow, M_FIN), pieces, bases, count, total)
+            if flow.pending & SEND_LATE_RST:
+                flow.pending = 0
+                self._piece(self._flow_frame(flow, M_RST), pieces, bases, count, total)
+                flow.finish_end(flow.rst_code)
+        return 0
+
+    cdef int _flush(self) except -1:
+        cdef Piece pieces[MAX_PIECES + 8]
+        cdef int count
+        cdef Py_ssize_t total, run, before
+        cdef Flow flow
+        cdef list bases
+        while self._writable and not self.closed:
+            bases = []
+            count = 0
+            total = 0
+            run = 0
+            if self._pong_owed:
+                self._pong_owed = False
+                self._control.append(self._pong())
+            while self._control and count < MAX_PIECES:
+                self._piece(self._control.popleft(), pieces, bases, &count, &total)
+            while self._urgent and count < MAX_PIECES:
+                flow = self._urgent.popleft()
+                flow.in_urgent = False
+                self._gather_urgent(flow, pieces, bases, &count, &total)
+                if not flow.in_data and (flow.unsent is not None or flow.pending) and flow.state != CLOSED:
+                    flow.in_data = True
+                    if flow.unsent_bytes <= SHORT:
+                        self._short.append(flow)
+                    else:
+                        self._bulk.append(flow)
+            while self._short and count < MAX_PIECES - 2 and total < MAX_BATCH and run < SHORT_RUN:
+                flow = self._short.popleft()
+                flow.in_data = False
+                if flow.path is not self:
+                    continue
+                before = total
+                self._gather(flow, pieces, bases, &count, &total, NO_LIMIT)
+                run += total - before
+                if flow.unsent is not None or flow.pending & (SEND_FIN | SEND_LATE_RST):
+                    if not self._requeue(flow):
+                        break
+            while self._bulk and count < MAX_PIECES - 2 and total < MAX_BATCH:
+                flow = self._bulk.popleft()
+                flow.in_data = False
+                if flow.path is not self:
+                    continue
+                self._gather(flow, pieces, bases, &count, &total, flow.deficit + QUANTUM)
+                if flow.unsent is not None or flow.pending & (SEND_FIN | SEND_LATE_RST):
+                    if not self._requeue(flow):
+                        break
+                else:
+                    flow.deficit = 0
+            if count == 0:
+                return 0
+            self.bytes_out += total
+            self.carrier.send(pieces, bases, count, total)
+        return 0
+
+    cdef bint _requeue(self, Flow flow) except -1:
+        """A flow that has more to send goes to the back; False if the link's in-flight cap, not the batch, held it."""
+        if not flow.resumed or flow.path is not self or flow.state == CLOSED:
+            return True                  # comes back by itself when it is resumed
+        if flow.unsent is not None and flow.unsent.seq + flow.unsent.size > flow.snd_limit:
+            return True                  # comes back with new credit
+        flow.in_data = True
+        self._bulk.append(flow)
+        return self.inflight < self.max_inflight
+
+    cdef bytes _pong(self):
+        cdef Header h
+        memset(&h, 0, sizeof(h))
+        h.type = PONG
+        h.seq = self._pong_seq
+        h.epoch = self.epoch
+        self._frames_out[<int>PONG] += 1
+        return build_frame(&h, NULL)
+
+    # in
+
+    cdef int receive(self, uint8_t* p, Py_ssize_t n) except -1:
+        """Bytes from the carrier, cut anywhere."""
+        cdef Py_ssize_t k
+        cdef Flow flow
+        cdef int verdict
+        self._heard = True
+        self.bytes_in += n
+        while n > 0 and not self.closed:
+            if self._left == 0:
+                k = HEADER_SIZE - self._head_have
+                if n < k:
+                    memcpy(self._head + self._head_have, p, n)
+                    self._head_have += n
+                    return 0
+                if self._head_have:
+                    memcpy(self._head + self._head_have, p, k)
+                    read_header(self._head, &self._h)
+                    self._head_have = 0
+                else:
+                    read_header(p, &self._h)
+                p += k
+                n -= k
+                verdict = check_header(&self._h)
+                if verdict < 0:
+                    self.fail(Reason.PROTOCOL_ERROR, codec_error(verdict))
+                    return 0
+                self._left = self._h.length
+                self._frames_in[self._h.type if verdict == CODEC_OK else 0] += 1
+                if verdict == CODEC_UNKNOWN_SKIP:
+                    self._noise += 1
+                    self._flow = None
+                    self._h.type = M_DATA            # skipped like data of a flow that is not ours
+                elif self._h.type == M_DATA:
+                    self._begin_data()
+                elif self._left == 0:
+                    self._dispatch(NULL, 0)
+                continue
+            k = self._left if self._left < n else n
+            if self._h.type == M_DATA:
+                flow = self._flow
+                if flow is not None:
+                    flow.on_data(self._at, p, k)
+                    self._at += k
+                self._left -= k
+            elif self._body is None and k == self._left:
+                self._left = 0
+                self._dispatch(p, k)
+            else:
+                if self._body is None:
+                    self._body = bytearray()
+                self._body += p[:k]
+                self._left -= k
+                if self._left == 0:
+                    body, self._body = bytes(self._body), None
+                    self._dispatch(<const uint8_t*>PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body))
+            p += k
+            n -= k
+        return 0
+
+    cdef Flow _find(self):
+        """The flow of the header, if it is on this link and the frame of its epoch."""
+        cdef Flow flow
+        if self._h.epoch != self.epoch:
+            self.stale_epoch += 1
+            self._noise += 1
+            return None
+        found = self.flows.get(PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE))
+        if found is None:
+            self._noise += 1
+            return None
+        return <Flow>found
+
+    cdef int _begin_data(self) except -1:
+        cdef Flow flow = self._find()
+        self._flow = flow
+        self._at = self._h.seq
+        if flow is None:
+            return self._stranger()
+        flow.on_ack(self._h.ack, self._h.limit)
+        if flow.state == CLOSED:
+            self._flow = None
+        elif self._h.seq + self._h.length > flow.rcv_limit:
+            self._noise += 100
+            flow.violation("past the limit")
+            self._flow = None
+        return 0
+
+    cdef int _stranger(self) except -1:
+        """A frame for a flow we do not have: late ones are dropped and counted, the sender of others is told."""
+        if self._h.epoch != self.epoch:
+            return 0
+        if self.ctx.closed.last(PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)) is not None \
+                and self._h.type != M_RESUME:
+            self.ctx.duplicates += 1
+            return 0
+        if self._h.type == M_DATA or self._h.type == M_FIN or self._h.type == M_RESUME or self._h.type == M_OPEN_ACK:
+            return self._answer_rst(self._h.cid, R_UNKNOWN_FLOW)
+        return 0
+
+    cdef int _dispatch(self, const uint8_t* body, Py_ssize_t n) except -1:
+        """A whole frame other than M_DATA."""
+        cdef Flow flow
+        cdef int type = self._h.type
+        if type == M_ACK or type == M_FIN or type == M_RST or type == M_OPEN_ACK or type == M_RESUME_ACK:
+            flow = self._find()
+            if flow is None:
+                return self._stranger()
+            if type == M_ACK:
+                flow.on_ack(self._h.ack, self._h.limit)
+            elif type == M_FIN:
+                flow.on_ack(self._h.ack, self._h.limit)
+                flow.on_fin(self._h.seq)
+            elif type == M_RST:
+                flow.on_rst(self._h.code)
+            elif type == M_OPEN_ACK:
+                flow.on_open_ack(self._h.ack, self._h.limit)
+            else:
+                flow.resume(self, self._h.ack, self._h.limit, False)
+            return 0
+        if type == PING:
+            self._pong_owed = True
+            self._pong_seq = self._h.seq
+            self._noise += 1
+            return self._flush()
+        if type == PONG:
+            if self._ping_sent >= 0 and self._h.seq == self._ping_seq:
+                self.rtt = self.ctx.clock() - self._ping_sent
+                self._ping_sent = -1.0
+                self.handler.link_rtt(self, self.rtt)
+            else:
+                self._noise += 1
+            return 0
+        payload = PyBytes_FromStringAndSize(<const char*>body, n) if n else b""
+        if type == M_OPEN or type == M_RESUME:
+            if self._h.epoch != self.epoch:
+                self.stale_epoch += 1
+                return self._answer_rst(self._h.cid, <int>Reason.STALE_EPOCH)
+            cid = PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)
+            if type == M_OPEN:
+                self.handler._on_frame__open(cid, self._h.limit, payload)
+            elif not self.handler._on_frame__resume(cid, payload, self._h.ack, self._h.limit):
+                self._noise += 1
+                self._stranger()
+        elif type == HELLO:
+            self.handler._on_frame__hello(payload)
+        elif type == HELLO_ACK:
+            self.handler._on_frame__hello_ack(payload)
+        elif type == GOAWAY:
+            self._noise += 10
+            self.handler._on_frame__goaway(reason_of(self._h.code))
+        elif type == AUTH:
+            self._noise += 10
+            self.handler._on_frame__auth(self._h.code, payload)
+        else:
+            self._noise += 10
+            self.handler._on_frame__announce(payload)
+        return 0
+
+    def refuse(self, bytes cid not None, int code):
+        """Answers an open or resume that cannot be."""
+        self._answer_rst(<const uint8_t*>PyBytes_AS_STRING(cid), code)
+
+    # time and end
+
+    def ping(self):
+        """Sends a PING unless one is unanswered; `handler.link_rtt(link, seconds)` tells the round trip."""
+        if self._ping_sent < 0:
+            self._ping_seq += 1
+            self._ping_sent = self.ctx.clock()
+            self.send(PING, seq=self._ping_seq)
+
+    def tick(self, double now, double interval, double timeout, double stall):
+        """Keepalive and flood control; call about once a second. Any received byte proves life; silence beyond
+        `interval` is asked about, beyond `timeout` it ends the link, as does a peer that takes nothing for `stall`."""
+        cdef int noise = self._noise
+        self._noise = 0
+        if self.closed:
+            return
+        if self._heard:
+            self._heard = False
+            self._last_heard = now
+        if noise > NOISE + 4 * len(self.flows):
+            self.fail(Reason.FLOOD, f"{noise} frames without effect since the last tick")
+        elif now - self._last_heard >= timeout:
+            self.fail(Reason.KEEPALIVE_TIMEOUT, f"nothing heard for {now - self._last_heard:.1f} s")
+        elif self._blocked_since >= 0 and now - self._blocked_since >= stall:
+            self.fail(Reason.STALLED, f"the peer has taken nothing for {now - self._blocked_since:.1f} s")
+        elif now - self._last_heard >= interval or self._ping_sent < 0:
+            self.ping()
+
+    def fail(self, reason, str detail=""):
+        """Ends the link for `reason`, once: the carrier tells the peer, every flow detaches, the handler is told."""
+        if self.closed:
+            return
+        self.closed = True
+        self.carrier.end(reason, detail)
+        self._release(reason, detail)
+
+    def lost(self, reason, str detail=""):
+        """The carrier is gone already."""
+        if not self.closed:
+            self.closed = True
+            self._release(reason, detail)
+
+    def _release(self, reason, detail):
+        cdef Flow flow
+        for queue in (self._urgent, self._short, self._bulk):
+            for flow in queue:
+                flow.in_urgent = flow.in_data = False
+            queue.clear()
+        for flow in self._acks:
+            flow.ack_waiting = False
+        self._acks.clear()
+        self._control.clear()
+        self._flow = None
+        for flow in list(self.flows.values()):
+            flow.detach()
+        self.flows.clear()
+        self.handler.link_ended(self, reason, detail)

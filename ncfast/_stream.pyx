@@ -1,0 +1,184 @@
+"""The socket end of a flow: an asyncio BufferedProtocol over a client's or a target's TCP connection.
+
+Bytes are read straight into the pool's segment, behind room for the frame header. Bytes for the socket are written at once;
+the transport copies what the kernel does not take, so the link's receive buffer is free again when `deliver` returns.
+"""
+
+import socket
+import struct
+
+from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.stdint cimport uint8_t
+
+from ncfast._flow cimport Flow, FlowContext, Sink
+from ncfast._frames cimport MAX_DATA
+
+cdef enum:
+    HIGH_WATER = 32768         # bytes; below it a backlog counts as delivered, far less than any window
+    LOW_WATER = 8192
+
+cdef double LINGER = 2.0       # seconds that a closed socket is still read, so that the kernel does not answer a late byte with
+                               # a reset that destroys our last ones (the "ultimate SO_LINGER page")
+cdef double REAP_EVERY = 5.0   # seconds; a closing socket that takes nothing between two looks is aborted
+cdef bytes RESET = struct.pack("ii", 1, 0)
+
+
+cdef class SocketEnd(Sink):
+    """`owner.socket_ready(end)` is called when the socket is usable, `owner.socket_gone(end)` when it is closed.
+
+    `reset_code` is the Reason sent when the peer resets; `retains` says that the transport keeps unsent buffers by
+    reference instead of copying them (uvloop's own does).
+    """
+
+    def __init__(self, FlowContext ctx not None, owner, call_later, int reset_code, bint retains=False):
+        self.ctx = ctx
+        self._owner = owner
+        self._call_later = call_later
+        self._reset_code = reset_code
+        self._retains = retains
+
+    def carry(self, Flow flow not None):
+        """Puts the flow on this socket."""
+        self.flow = flow
+        flow.bind(self)
+
+    # asyncio
+
+    def is_buffered_protocol(self):
+        return True
+
+    def connection_made(self, transport):
+        self.transport = transport
+        transport.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
+        self._owner.socket_ready(self)
+
+    def get_buffer(self, hint):
+        cdef Py_ssize_t size = MAX_DATA
+        cdef uint8_t* at = self.ctx.pool.reserve()
+        if self.flow is not None:
+            size = self.flow.room()
+            if size <= 0:
+                size = 1                 # a transport that asks although paused; the flow sends it when it has credit
+        if at != self._view_at or size != self._view_size:
+            self._view = PyMemoryView_FromMemory(<char*>at, size, PyBUF_WRITE)
+            self._view_at = at
+            self._view_size = size
+        return self._view
+
+    def buffer_updated(self, Py_ssize_t n):
+        if self.flow is None:
+            self.ctx.discarded += n
+            return
+        self.flow.push(self.ctx.pool.commit(n))
+
+    def eof_received(self):
+        self._eof_in = True
+        if self.flow is not None:
+            self.flow.finish()
+        elif self._released:
+            self._close()
+        return True
+
+    def pause_writing(self):
+        self._blocked = True
+
+    def resume_writing(self):
+        self._blocked = False
+        if self.flow is not None:
+            self.flow.on_drained()
+
+    def connection_lost(self, exc):
+        cdef Flow flow = self.flow
+        self._lost = True
+        self.flow = None
+        self._view = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if flow is not None:
+            flow.reset(self._reset_code)
+        self._owner.socket_gone(self)
+        self.transport = None
+
+    # Sink
+
+    cdef Py_ssize_t deliver(self, const uint8_t* p, Py_ssize_t n) except -1:
+        if self._lost or self._eof_out:
+            return 0
+        if self._retains:
+            self.transport.write(PyBytes_FromStringAndSize(<const char*>p, n))
+        else:
+            self.transport.write(PyMemoryView_FromMemory(<char*>p, n, PyBUF_READ))
+        return self.transport.get_write_buffer_size() if self._blocked else 0
+
+    cdef Py_ssize_t waiting(self) except -1:
+        return self.transport.get_write_buffer_size() if self._blocked and not self._lost else 0
+
+    cdef int finish(self) except -1:
+        if not self._lost and not self._eof_out:
+            self._eof_out = True
+            try:
+                self.transport.write_eof()
+            except OSError:
+                pass                     # reset meanwhile: connection_lost is on its way
+        return 0
+
+    cdef int set_reading(self, bint on) except -1:
+        if self._lost or self.transport is None or self._eof_in:
+            return 0
+        if on:
+            self.transport.resume_reading()
+        else:
+            self.transport.pause_reading()
+        return 0
+
+    cdef int release(self, bint reset) except -1:
+        self.flow = None
+        self._released = True
+        if self._lost or self.transport is None:
+            return 0
+        if reset:
+            self.abort()
+        elif self._eof_in:
+            self._close()
+        else:
+            self.finish()
+            self.transport.resume_reading()
+            self._timer = self._call_later(LINGER, self._close)
+        return 0
+
+    def abort(self):
+        """Resets the connection: the far side sees an error, not an end of stream."""
+        if self._lost or self.transport is None:
+            return
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            except OSError:
+                pass
+        self.transport.abort()
+
+    def _close(self):
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._lost:
+            return
+        self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self._timer = self._call_later(REAP_EVERY, self._reap, self.transport.get_write_buffer_size())
+
+    def _reap(self, Py_ssize_t before):
+        """A closing socket whose peer does not read must not keep its descriptor."""
+        cdef Py_ssize_t left
+        self._timer = None
+        if self._lost:
+            return
+        left = self.transport.get_write_buffer_size()
+        if left >= before:
+            self.abort()
+        else:
+            self._timer = self._call_later(REAP_EVERY, self._reap, left)

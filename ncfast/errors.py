@@ -1,0 +1,141 @@
+"""Every way a flow, link or handshake can end: one table from which wire codes, logs and metric labels come.
+
+A `Reason` is sent as the 16-bit `code` of M_RST and GOAWAY frames. Its name, in lower case, is the metric label and the
+log field; error text is never protocol. Codes are pinned by a test: they may be added to, never renumbered.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+
+class Blame(enum.Enum):
+    """Who is at fault: decides the log level and whether the peer is told or cut."""
+
+    NOBODY = "info"
+    REMOTE = "warning"
+    ENVIRONMENT = "notice"
+    LOCAL = "error"
+
+
+class Reason(enum.IntEnum):
+    """Why something ended. 1-63 flows, 64-127 links."""
+
+    NONE = 0
+    # flows
+    CLOSED = 1                 # both directions finished and acknowledged
+    CLIENT_RESET = 2           # the client's socket was reset
+    TARGET_RESET = 3           # the target's socket was reset
+    TARGET_REFUSED = 4         # the target refused the connection
+    TARGET_UNREACHABLE = 5     # no route, name not found, or other dial failure
+    TARGET_TIMEOUT = 6         # the dial took longer than dial_timeout_sec
+    NO_SUCH_CONNECTOR = 7      # the agent does not serve that connector (any longer)
+    SCOPE_DENIED = 8           # the agent's token does not cover that connector
+    NO_AGENT = 9               # no agent serves the connector
+    LINK_LOST = 10             # the flow had no link for flow_grace_sec, or the far end came back without it
+    AGENT_RESTARTED = 11       # the agent came back as another process: its target sockets are gone
+    UNKNOWN_FLOW = 12          # a frame for a flow the receiver does not have
+    FLOW_CONTROL = 13          # the peer sent past its window
+    OPEN_TIMEOUT = 14          # no M_OPEN_ACK within open_timeout_sec
+    IDLE_TIMEOUT = 15          # no byte in either direction for idle_timeout_sec
+    HALF_CLOSE_TIMEOUT = 16    # one direction closed and no progress for half_close_sec
+    FIRST_BYTE_TIMEOUT = 17    # the client sent nothing within first_byte_timeout_sec
+    DRAINING = 18              # the hub or agent went away and the drain limit passed
+    OVERLOADED = 19            # a cap on flows, dials or memory was reached
+    HOLD_TIMEOUT = 20          # held for a reconnecting agent, which did not come in time
+    RESUME_DENIED = 21         # wrong secret or wrong agent on resume
+    ACCESS_DENIED = 22         # the listener's allow and deny lists
+    PROXY_HEADER = 23          # PROXY protocol header expected and absent, late or malformed
+    STALE_EPOCH = 24           # sent under an epoch that is over
+    INTERNAL = 25              # a defect of ours
+    # links
+    PROTOCOL_ERROR = 64        # malformed frame
+    MESSAGE_TOO_BIG = 65       # WebSocket message or frame over its bound
+    KEEPALIVE_TIMEOUT = 66     # nothing heard for ping_timeout_sec
+    STALLED = 67               # bytes sent and not acknowledged for stall_sec
+    CONNECTION_LOST = 68       # the transport ended (reset, EOF, or error)
+    SUPERSEDED = 69            # a newer session of the same agent took over
+    TOKEN_EXPIRED = 70         # the token ran out and no fresh one came within its grace
+    GOING_AWAY = 71            # orderly shutdown or drain
+    HANDSHAKE_TIMEOUT = 72     # no HELLO in time
+    FLOOD = 73                 # more control frames than any honest peer sends
+    UNAUTHORIZED = 74          # identity in HELLO is not the token's
+    VERSION = 75               # no common protocol version
+
+    @property
+    def label(self) -> str:
+        """The name in logs and metrics."""
+        return self.name.lower()
+
+
+class _Row(NamedTuple):
+    blame: Blame
+    close_code: int            # WebSocket close code (RFC 6455, section 7.4; 4000-4999 are ours)
+
+
+_LINKS: dict[Reason, _Row] = {
+    Reason.PROTOCOL_ERROR: _Row(Blame.REMOTE, 1002),
+    Reason.MESSAGE_TOO_BIG: _Row(Blame.REMOTE, 1009),
+    Reason.KEEPALIVE_TIMEOUT: _Row(Blame.ENVIRONMENT, 4001),
+    Reason.STALLED: _Row(Blame.ENVIRONMENT, 4002),
+    Reason.CONNECTION_LOST: _Row(Blame.ENVIRONMENT, 1006),
+    Reason.SUPERSEDED: _Row(Blame.NOBODY, 4003),
+    Reason.TOKEN_EXPIRED: _Row(Blame.REMOTE, 4004),
+    Reason.GOING_AWAY: _Row(Blame.NOBODY, 1001),
+    Reason.HANDSHAKE_TIMEOUT: _Row(Blame.REMOTE, 1008),
+    Reason.FLOOD: _Row(Blame.REMOTE, 1008),
+    Reason.UNAUTHORIZED: _Row(Blame.REMOTE, 1008),
+    Reason.VERSION: _Row(Blame.REMOTE, 1002),
+    Reason.INTERNAL: _Row(Blame.LOCAL, 1011),
+    Reason.DRAINING: _Row(Blame.NOBODY, 1001),
+}
+
+# Failures of an open after which the target has not seen a byte: another agent may be tried.
+RETRYABLE = frozenset({
+    Reason.TARGET_REFUSED, Reason.TARGET_UNREACHABLE, Reason.TARGET_TIMEOUT,
+    Reason.NO_SUCH_CONNECTOR, Reason.OVERLOADED, Reason.DRAINING,
+})
+
+
+def blame(reason: Reason) -> Blame:
+    """Who is at fault when a link ends for `reason`."""
+    return _LINKS[reason].blame
+
+
+def close_code(reason: Reason) -> int:
+    """The WebSocket close code that tells a peer of `reason`."""
+    return _LINKS[reason].close_code
+
+
+_BY_CLOSE_CODE = {row.close_code: reason for reason, row in reversed(_LINKS.items())}
+
+
+def reason_of_close(code: int) -> Reason:
+    """The reason behind a received WebSocket close code; any other than ours reads as CONNECTION_LOST."""
+    return _BY_CLOSE_CODE.get(code, Reason.CONNECTION_LOST)
+
+
+def reason_of(code: int) -> Reason:
+    """The reason for a wire code; unknown codes of newer peers read as INTERNAL."""
+    try:
+        return Reason(code)
+    except ValueError:
+        return Reason.INTERNAL
+
+
+class NcfastError(Exception):
+    """Base of all errors that ncfast raises on purpose."""
+
+
+class LocalError(NcfastError):
+    """Misuse of an interface by our own code: a defect."""
+
+
+class RemoteError(NcfastError):
+    """The peer broke the protocol; its link ends with `reason`."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(f"{reason.label}: {detail}" if detail else reason.label)
+        self.reason = reason
+        self.detail = detail
