@@ -1,0 +1,131 @@
+"""The admin edge's page for people: the snapshot as HTML, with nothing fetched from elsewhere and no script."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable
+from hashlib import sha256
+from html import escape
+from typing import Any
+
+MAX_AGENTS = 200  # rows; all of them are in /status
+REFRESH_SEC = 5
+
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 1.5rem auto; padding: 0 1rem; }
+h1 { font-size: 1.4rem; margin: 0; }
+table { border-collapse: collapse; width: 100%; margin: 1.5rem 0; font-variant-numeric: tabular-nums; }
+caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
+th, td { text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #8886; }
+.number { text-align: right; }
+.trouble { font-weight: 700; text-decoration: underline; }
+"""
+
+# The page may use its own style and nothing else: text of a peer that slipped through could not do a thing.
+SECURITY_POLICY = (
+    f"default-src 'none'; style-src 'sha256-{b64encode(sha256(STYLE.encode()).digest()).decode()}'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def render(hub: dict[str, Any], refresh: bool = True) -> bytes:
+    """The page for one ``hub.snapshot()``; without ``refresh`` it stands still, for those who read slowly."""
+    ready = hub["ready"]
+    status = ready["status"].replace("_", " ")
+    reasons = ", ".join(ready["reasons"]).replace("_", " ")
+    agents = hub["agents"][:MAX_AGENTS]
+    shown = f"{len(agents)} of {len(hub['agents'])}" if len(hub["agents"]) > len(agents) else str(len(agents))
+    flows, memory = hub["flows"], hub["memory"]
+    parts = [
+        "<!doctype html><html lang=en><head><meta charset=utf-8>",
+        "<meta name=viewport content='width=device-width'>",
+        f"<meta http-equiv=refresh content={REFRESH_SEC}>" if refresh else "",
+        f"<title>{_text(hub['replica_id'])}: {_text(status)}</title><style>{STYLE}</style></head><body><main>",
+        f"<h1>Hub {_text(hub['replica_id'])}: ",
+        f"<span{'' if status == 'ready' else ' class=trouble'}>{_text(status)}</span></h1>",
+        f"<p>{_text(reasons)}</p>" if reasons else "",
+        f"<p>ncfast {_text(hub['version'])}, {_text(hub['state'])} for {_duration(hub['uptime_sec'])}. ",
+        "<a href='/?refresh=off'>Stop refreshing</a>" if refresh else "<a href='/'>Refresh by itself</a>",
+        " · <a href=/status>JSON</a> · <a href=/metrics>Metrics</a></p>",
+        _table(
+            "Flows",
+            ("active", "opening", "detached", "held", "opened", "resumed", "closed", "from clients", "to clients"),
+            [
+                (
+                    *(flows[key] for key in ("active", "opening", "detached", "held", "opened", "resumed")),
+                    sum(flows["closed"].values()),
+                    _bytes(hub["bytes"]["client_in"]),
+                    _bytes(hub["bytes"]["client_out"]),
+                )
+            ],
+        ),
+        _table(
+            "Listeners",
+            ("name", "bind", "connector", "active", "accepted", "held", "accepting"),
+            [
+                (*(entry[key] for key in ("name", "bind", "connector", "active", "accepted", "held")),
+                 "yes" if entry["accepting"] else "no")
+                for entry in hub["listeners"]
+            ],
+        ),
+        _table(
+            f"Agents ({shown})",
+            ("agent", "connectors", "from", "round trip", "flows", "received", "sent", "connected", "state"),
+            [
+                (
+                    agent["agent_id"],
+                    ", ".join(agent["connectors"]),
+                    agent["remote"],
+                    "" if agent["rtt_ms"] is None else f"{agent['rtt_ms']:.1f} ms",
+                    agent["flows"],
+                    _bytes(agent["bytes_in"]),
+                    _bytes(agent["bytes_out"]),
+                    _duration(agent["connected_sec"]),
+                    "draining" if agent["draining"] else "up",
+                )
+                for agent in agents
+            ],
+        ),
+        _table(
+            "Flows closed",
+            ("reason", "flows"),
+            sorted(flows["closed"].items(), key=lambda item: -item[1]),
+        ),
+        f"<p>Memory that waits: {_bytes(memory['held_bytes'])} of {_bytes(memory['budget_bytes'])}.</p>",
+        "</main></body></html>\n",
+    ]
+    return "".join(parts).encode()
+
+
+def _table(caption: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
+    head = "".join(f"<th scope=col>{_text(column)}</th>" for column in columns)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    empty = f"<tr><td colspan={len(columns)}>none</td></tr>"
+    return f"<table><caption>{_text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body or empty}</tbody></table>"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, int):
+        return f"<td class=number>{value:,}</td>"
+    return f"<td>{_text(value)}</td>"
+
+
+def _text(value: Any) -> str:
+    return escape(str(value)).encode("utf-8", "backslashreplace").decode()
+
+
+def _bytes(count: int) -> str:
+    size, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if size < 1024:
+            break
+        size, unit = size / 1024, larger
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, whole = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if days else f"{hours} h {minutes} min" if hours else f"{minutes} min {whole} s"
