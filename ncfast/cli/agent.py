@@ -1,0 +1,61 @@
+"""Run an agent: it dials out to its hubs and offers the private services it can reach; it never listens.
+
+Either by flags (one hub and one connector at least), or by a file, which has more settings.
+SIGTERM drains.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "run an agent"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help="the agent's YAML file, instead of the flags below")
+    flags = parser.add_argument_group("without a file")
+    flags.add_argument("--hub", action="append", metavar="URL", help="wss://host/tunnel; repeat for more hubs")
+    flags.add_argument("--agent-id", metavar="ID", help="this agent's name, the token's sub")
+    flags.add_argument(
+        "--connector", action="append", metavar="NAME=HOST:PORT", help="a service to offer; repeat for more"
+    )
+    flags.add_argument("--token-file", metavar="FILE", help="the file that holds the token")
+    flags.add_argument("--ca-file", metavar="FILE", help="trust this CA instead of the system's (PEM)")
+    flags.add_argument("--client-cert", metavar="FILE", help="certificate to show to the hub (PEM)")
+    flags.add_argument("--client-key", metavar="FILE", help="its private key (PEM)")
+    parser.set_defaults(usage_error=parser.error)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    needed = {
+        "--hub": arguments.hub,
+        "--agent-id": arguments.agent_id,
+        "--connector": arguments.connector,
+        "--token-file": arguments.token_file,
+    }
+    certificates = {
+        "ca_file": arguments.ca_file,
+        "cert_file": arguments.client_cert,
+        "key_file": arguments.client_key,
+    }
+    if arguments.config:
+        given = [flag for flag, value in needed.items() if value]
+        if given or any(certificates.values()):
+            arguments.usage_error("--config takes the place of the other flags, give one or the other")
+    elif missing := [flag for flag, value in needed.items() if not value]:
+        arguments.usage_error(f"give --config, or also {', '.join(missing)}")
+    elif bool(arguments.client_cert) != bool(arguments.client_key):
+        arguments.usage_error("--client-cert and --client-key belong together")
+
+    from ncfast.config import ClientTls, agent_from_flags, load_agent
+
+    if arguments.config:
+        config = load_agent(arguments.config)
+    else:
+        config = agent_from_flags(arguments.hub, arguments.agent_id, arguments.connector, arguments.token_file)
+        if any(certificates.values()):
+            config = config.model_copy(update={"tls": ClientTls(**certificates)})
+
+    from ncfast import serve  # after the configuration: a wrong one is told at once
+
+    return serve.run_agent(config, config_path=arguments.config)

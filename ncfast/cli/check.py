@@ -1,0 +1,57 @@
+"""Check a hub's or an agent's file: print what it was understood to say, or everything that is wrong with it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+HELP = "check a configuration file"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a hub's or an agent's YAML file")
+    parser.add_argument("--all", action="store_true", help="show the defaults of keys that the file leaves out, too")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ncfast.cli.table import table
+    from ncfast.config import HubConfig, load_any, warnings
+
+    config = load_any(arguments.file)
+    kind = "a hub" if isinstance(config, HubConfig) else "an agent"
+    values = config.model_dump(mode="json", by_alias=True, exclude_unset=not arguments.all)
+    print(f"{arguments.file}: the configuration of {kind}, nothing wrong with it\n")
+    print("\n".join(table(("KEY", "VALUE"), list(_flat(values)))))
+    notes = [*warnings(config), *_absent_files(config.model_dump(by_alias=True))]
+    if isinstance(config, HubConfig) and config.auth is None:
+        notes.append("auth: not in the file; the hub starts only with NC_JWT_KEY_FILE or NC_JWKS_URL set")
+    if notes:
+        print()
+    for note in notes:
+        print(f"warning: {note}")
+    return 0
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves with their keys as `listeners[0].bind`."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _flat(inner, f"{key}.{name}" if key else name)
+    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+        for index, inner in enumerate(value):
+            yield from _flat(inner, f"{key}[{index}]")
+    elif isinstance(value, list):
+        yield key, ", ".join(map(str, value)) or "(none)"
+    elif isinstance(value, bool):
+        yield key, str(value).lower()
+    else:
+        yield key, value
+
+
+def _absent_files(values: dict[str, Any]) -> Iterator[str]:
+    """Files that are named and not here; only a warning, as the file may be checked on another machine."""
+    for key, value in _flat(values):
+        if isinstance(value, Path) and not value.is_file():
+            yield f"{key}: there is no file {value} on this machine"

@@ -1,0 +1,24 @@
+"""Exit codes, the same for every command; those above 2 are BSD's sysexits(3)."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    UNAVAILABLE = 69
+    CONFIG = 78
+    INTERRUPTED = 130
+
+
+MEANINGS = {
+    ExitCode.OK: "done; for hub and agent: drained after SIGTERM or SIGINT",
+    ExitCode.FAILURE: "failed while running; the message says at what",
+    ExitCode.USAGE: "wrong arguments",
+    ExitCode.UNAVAILABLE: "the hub's admin edge cannot be reached (status)",
+    ExitCode.CONFIG: "the configuration, a key or a token file cannot be used",
+    ExitCode.INTERRUPTED: "ended by Ctrl-C (status --watch, demo)",
+}

@@ -1,0 +1,85 @@
+"""From arguments to a command, and from whatever it raises to one message and an exit code.
+
+A command is a module with `HELP`, `add_arguments(parser)` and `run(arguments) -> int`. It imports what it needs
+inside `run`, so that `--help` and `version` do not wait for the event loop, pydantic and cryptography to load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from ncfast.cli import agent, check, demo, hub, status, token, version
+from ncfast.cli.exitcode import MEANINGS, ExitCode
+
+_COMMANDS = {
+    "hub": hub,
+    "agent": agent,
+    "check": check,
+    "token": token,
+    "status": status,
+    "demo": demo,
+    "version": version,
+}
+_EPILOG = "exit codes:\n" + "\n".join(f"  {code:>3}  {text}" for code, text in MEANINGS.items())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. Without a command it is `hub`."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        arguments.insert(0, "hub")
+    parsed = _parser().parse_args(arguments)
+    try:
+        return parsed.run(parsed)
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:  # `ncfast status | head`: nobody reads on, and the interpreter shall not complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FAILURE
+    except Exception as error:
+        code = _known(error)
+        if code is None:
+            raise  # a defect: its traceback is what a report needs
+        print("\n".join(f"ncfast: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ncfast",
+        description="A reverse-TCP hub whose flows survive the links they cross. Without a command: hub.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(metavar="command", required=True)
+    for name, module in _COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=module.HELP,
+            description=module.__doc__,
+            epilog=_EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def _known(error: Exception) -> ExitCode | None:
+    """The exit code for an error that its message explains; None for a defect of ours."""
+    from ncfast.auth import AuthSetupError
+    from ncfast.config import ConfigError
+    from ncfast.errors import LocalError, NcfastError
+
+    if isinstance(error, (ConfigError, AuthSetupError)):
+        return ExitCode.CONFIG
+    if isinstance(error, LocalError):
+        return None
+    if isinstance(error, (NcfastError, OSError)):
+        return ExitCode.FAILURE
+    return None

@@ -1,0 +1,50 @@
+"""Columns of text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """Lines with aligned columns; columns of numbers only are flush right. None shows as a dash."""
+    texts = [list(header), *([_text(cell) for cell in row] for row in rows)]
+    numeric = [bool(rows) and all(_is_number(row[at]) for row in rows) for at in range(len(header))]
+    widths = [max(len(row[at]) for row in texts) for at in range(len(header))]
+    return [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in texts
+    ]
+
+
+def size(count: int) -> str:
+    """Bytes in binary units."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 42s, 3m 5s, 2h 10m, 4d 1h."""
+    whole = int(seconds)
+    for unit, length, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if whole >= length:
+            return f"{whole // length}{unit} {whole % length // part}{smaller}"
+    return f"{whole}s"
+
+
+def _is_number(cell: object) -> bool:
+    return isinstance(cell, (int, float)) and not isinstance(cell, bool)
+
+
+def _text(cell: object) -> str:
+    """A cell's text; control characters from a far end cannot reach the terminal."""
+    if cell is None:
+        return "-"
+    text = f"{cell:.1f}" if isinstance(cell, float) else str(cell)
+    return "".join(char if char.isprintable() else "?" for char in text)
