@@ -67,7 +67,7 @@ class KeySet:
     def find(self, kid: str | None, algorithm: str) -> Sequence[Key]:
         """The keys a token may be signed with, at most `MAX_CANDIDATES`.
 
-        Keys without a kid answer for any token; a token without a kid matches the sole key of its algorithm too.
+        Keys without a kid answer for any token; a token without a kid also matches an algorithm's sole key.
         """
         nameless = self._by_kid.get((None, algorithm), [])
         if kid is not None:

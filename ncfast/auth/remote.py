@@ -64,7 +64,7 @@ class JwksKeys:
         self._attempt: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin fetching. Call it once, in the running loop; until a fetch succeeds every token is refused."""
+        """Begin fetching. Call it once, in the running loop; until a fetch succeeds no token is accepted."""
         self._loop = asyncio.get_running_loop()
         self._refresher = self._loop.create_task(self._keep_fresh(), name="jwks-refresher")
 
