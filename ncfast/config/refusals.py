@@ -29,6 +29,8 @@ def refused(model: type[BaseModel], document: Document, error: ErrorDetails) -> 
     """The problem that pydantic's ``error`` stands for."""
     path, kind = error["loc"], error["type"]
     schema = schema_at(model, path)
+    if kind != "missing" and error["input"] is not None and schema.get("type") in ("integer", "number"):
+        return document.problem(path, *_number(schema))
     if kind == "ncfast":
         context = error["ctx"]
         key = context["keys"][0] if context["keys"] else ""
@@ -43,8 +45,6 @@ def refused(model: type[BaseModel], document: Document, error: ErrorDetails) -> 
         return document.problem(
             path, f"must be one of {', '.join(schema['enum'])}", _nearest(error, schema["enum"])
         )
-    if schema.get("type") in ("integer", "number"):
-        return document.problem(path, *_number(schema))
     return document.problem(path, *_MESSAGES.get(kind, (error["msg"], "see docs/configuration.md")))
 
 
@@ -61,7 +61,7 @@ def _nearest_key(model: type[BaseModel], path: Path) -> str:
     """The key that was probably meant: a like one in the same section, or the same one in another section."""
     name = path[-1]
     here = list(schema_at(model, path[:-1]).get("properties", {}))
-    if near := difflib.get_close_matches(str(name), here, n=1):
+    if near := difflib.get_close_matches(str(name), here, n=1, cutoff=0.5):
         return f"did you mean '{near[0]}'?"
     if elsewhere := [dotted(other) for other in _all_keys(model) if other[-1] == name]:
         return f"did you mean '{elsewhere[0]}'?"

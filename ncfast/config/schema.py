@@ -1,6 +1,6 @@
 """The JSON Schema of both kinds of file, for editors; and questions that the loader asks of it.
 
-``python -m ncfast.config.schema`` prints it; ``config/ncfast.schema.json`` is that output, and a test
+``python -m ncfast.config schema`` prints it; ``config/ncfast.schema.json`` is that output, and a test
 compares them.
 """
 
@@ -69,7 +69,3 @@ def file_schema() -> dict[str, Any]:
 
 def schema_text() -> str:
     return json.dumps(file_schema(), indent=2) + "\n"
-
-
-if __name__ == "__main__":
-    print(schema_text(), end="")

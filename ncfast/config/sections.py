@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ncfast.config.values import Bytes, Count, FilePath, Seconds, fault
+from ncfast.config.values import Address, Bytes, Count, FilePath, Seconds, fault
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -19,7 +19,9 @@ GIB = 1024 * MIB
 
 def key(default: Any = ..., *, why: str, unit: str = "", **more: Any) -> Any:
     """One configuration key. ``why``: what it does, and the default's reason. ``unit``: what it counts."""
-    extra = {"x-unit": unit} if unit else None
+    extra = {"x-unit": unit} if unit else {}
+    if isinstance(default, Address):
+        extra["default"] = str(default)
     if "default_factory" not in more:
         more["default"] = default
     return Field(description=why, json_schema_extra=extra, **more)

@@ -164,7 +164,7 @@ def _network(value: Any) -> IPv4Network | IPv6Network:
 def _not_bool(value: Any) -> Any:
     """pydantic would take ``true`` for the number 1."""
     if isinstance(value, bool):
-        raise fault("must be a number, not true or false", "write the number")
+        raise fault("must be a number")
     return value
 
 
@@ -254,12 +254,12 @@ def mask_url(value: str) -> str:
     return re.sub(r"(?<=://)[^/?#]*@", "***@", value)
 
 
-def _pattern(pattern: str) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "pattern": pattern})
+def _text(title: str, pattern: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "title": title, "pattern": pattern})
 
 
-Name = Annotated[str, AfterValidator(_name), _pattern(_NAME.pattern)]
-AgentId = Annotated[str, AfterValidator(_agent_id), _pattern(_AGENT_ID.pattern)]
+Name = Annotated[str, AfterValidator(_name), _text("Name", _NAME.pattern)]
+AgentId = Annotated[str, AfterValidator(_agent_id), _text("Agent id", _AGENT_ID.pattern)]
 Count = Annotated[int, BeforeValidator(_not_bool)]
 Bytes = Annotated[int, BeforeValidator(_not_bool)]
 Seconds = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
@@ -273,15 +273,17 @@ CIDR = Annotated[
     PlainSerializer(str),
     WithJsonSchema({"type": "string", "title": "CIDR", "examples": ["10.0.0.0/8", "2001:db8::/32"]}),
 ]
-TunnelUrl = Annotated[str, AfterValidator(_tunnel_url), _pattern("^wss?://.*/tunnel$")]
-MeshUrl = Annotated[str, AfterValidator(_mesh_url), _pattern("^wss?://.*/mesh$")]
-JwksUrl = Annotated[str, AfterValidator(_jwks_url), _pattern("^https://")]
+TunnelUrl = Annotated[str, AfterValidator(_tunnel_url), _text("URL", "^wss?://.*/tunnel$")]
+MeshUrl = Annotated[str, AfterValidator(_mesh_url), _text("URL", "^wss?://.*/mesh$")]
+JwksUrl = Annotated[str, AfterValidator(_jwks_url), _text("URL", "^https://")]
 RedisUrl = Annotated[
-    str, AfterValidator(_redis_url), PlainSerializer(mask_url), _pattern("^(rediss?|unix)://")
+    str, AfterValidator(_redis_url), PlainSerializer(mask_url), _text("URL", "^(rediss?|unix)://")
 ]
 ProxyChoice = Annotated[
     str,
     BeforeValidator(_proxy_choice),
     PlainSerializer(mask_url),
-    WithJsonSchema({"anyOf": [{"enum": ["env", "off"]}, {"type": "string", "pattern": "^https?://"}]}),
+    WithJsonSchema(
+        {"anyOf": [{"enum": ["env", "off"]}, {"type": "string", "title": "URL", "pattern": "^https?://"}]}
+    ),
 ]

@@ -51,9 +51,9 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
 
     def problem(self, path: Path, message: str, remedy: str = "") -> Problem:
-        """A problem with what stands at ``path``; if nothing does, in the line of the nearest section above."""
+        """A problem with what stands at ``path``; if nothing does, it points at the section around it."""
         text = self.texts.get(path)
-        value = "" if text is None else shown(path, text)
+        value = shown(path, text) if text else ""
         place = path
         while place and place not in self.marks:
             place = place[:-1]
@@ -106,7 +106,7 @@ def _not_yaml(document: Document, error: yaml.MarkedYAMLError) -> Document:
 
 
 def _mask_quoted(quoted: re.Match[str]) -> str:
-    """Only a single character (',' or '\\\\t') or a token's name ('<scalar>') may stay."""
+    """Only a single character (a comma, an escaped tab) or a token's name (<scalar>) may stay."""
     text = quoted[0][1:-1]
     return quoted[0] if len(text) <= 1 or text.startswith(("\\", "<")) else "'...'"
 
@@ -118,9 +118,7 @@ class _Reader:
         self._document = document
         self._env = env
         self._constructor = yaml.constructor.SafeConstructor()
-        self._open: set[int] = (
-            set()
-        )  # containers around the present value, to see an alias of its own container
+        self._open: set[int] = set()  # the containers around the present value; an alias of one never ends
         self._values = 0
 
     def value(self, node: yaml.Node, path: Path) -> Any:
