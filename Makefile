@@ -1,0 +1,64 @@
+# One-liners for everything; CI calls only these. `make` alone lists them.
+
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := setup.py $(wildcard ncfast/*.pyx ncfast/*.pxd)
+PACKAGES := redis-server redis-tools slapd ldap-utils haproxy iperf3 nginx-light
+FUZZ_SECONDS ?= 600
+
+export PATH := $(PATH):/usr/sbin:/sbin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test test-setup bench fuzz build dist clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: build  ## see flows survive a tunnel that is cut under them
+	$(BIN)/python -m ncfast demo $(DEMO)
+
+test: test-setup  ## all tests, with real programs (TESTS=... for some)
+	$(BIN)/python -m pytest $(TESTS)
+
+test-setup: build $(VENV)/.test
+	.ci/need $(PACKAGES)
+
+bench: test-setup  ## measure beside two chained HAProxy processes (BENCH=--quick for a first look)
+	$(BIN)/python -m bench $(BENCH)
+
+fuzz: build $(VENV)/.fuzz  ## fuzz each target for FUZZ_SECONDS (600)
+	for target in tests/fuzz/fuzz_*.py; do $(BIN)/python $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+build: $(VENV)/.built  ## virtual environment and Cython modules
+
+dist: $(VENV)/.installed  ## sdist, and a wheel built from that sdist
+	$(BIN)/pip install -q build
+	$(BIN)/python -m build
+
+clean:  ## remove all that is built here, the virtual environment too
+	rm -rf $(VENV) build dist *.egg-info ncfast/*.c ncfast/*.so .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The package is installed editable: Python files need nothing more, Cython files are built again below.
+$(VENV)/.installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.14 found; say where it is: make PYTHON=..."; exit 1; }
+	$(PYTHON) -c 'import ensurepip, os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
+		|| .ci/need gcc libc6-dev $$($(PYTHON) -c 'import sys; v = "python%d.%d" % sys.version_info[:2]; print(v + "-venv", v + "-dev")')
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q 'setuptools>=77' 'cython>=3.2'
+	$(BIN)/pip install -q --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.built: $(VENV)/.installed $(SOURCES)
+	$(BIN)/python setup.py -q build_ext --inplace
+	touch $@
+
+$(VENV)/.test: $(VENV)/.installed
+	$(BIN)/pip install -q --no-build-isolation -e '.[test]'
+	touch $@
+
+$(VENV)/.fuzz: $(VENV)/.installed
+	$(BIN)/pip install -q --no-build-isolation -e '.[fuzz]'
+	touch $@
