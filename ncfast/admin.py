@@ -1,7 +1,7 @@
 """The admin edge: metrics, status, health and drain, on a port of their own that is never the public one.
 
-It has no accounts. It listens on the loopback address unless configured otherwise; whoever reaches it may read the
-status and drain the hub, except a web page: a request with an ``Origin`` changes nothing.
+It has no accounts. It listens on the loopback address unless configured otherwise; whoever reaches it may
+read the status and drain the hub, except a web page: a request with an ``Origin`` changes nothing.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class Admin:
             return Response.text(404, "Not Found: " + " ".join(self._routes))
         method, answer = self._routes[path]
         if request.method != method and (request.method, method) != ("HEAD", "GET"):
-            return Response.text(405, "Method Not Allowed", ("Allow", "GET, HEAD" if method == "GET" else method))
+            allow = "GET, HEAD" if method == "GET" else method
+            return Response.text(405, "Method Not Allowed", ("Allow", allow))
         return answer(request)
 
     def _page(self, request: Request) -> Response:

@@ -1,7 +1,8 @@
 """The smallest HTTP/1.1 server that an admin edge and health checks need: one request, one answer, close.
 
-The parser is the one of websockets (strict: CRLF only, no folding, no transfer codings, no bodies); what is added
-here are the bounds in bytes, headers and time, and a close that neither waits for ever nor loses the answer.
+The parser is the one of websockets (strict: CRLF only, no folding, no transfer codings, no bodies); what is
+added here are the bounds in bytes, headers and time, and a close that neither waits for ever nor loses the
+answer.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _log = log.get("http")
 class HttpLimits:
     """Bounds of one connection; the defaults are those of the tunnel's handshake."""
 
-    timeout_sec: float = 5.0  # from the connect to the whole request, and again from the answer to the peer's close
+    timeout_sec: float = 5.0  # from the connect to the whole request, and again from the answer to the close
     max_bytes: int = 8192  # request line and headers; what most servers take
     max_headers: int = 64
     max_connections: int = 64  # at once on one server; further ones are closed unread
@@ -178,7 +179,7 @@ class HttpProtocol(asyncio.Protocol):
         self._timer = self._loop.call_later(self._limits.timeout_sec, self.abort)
         self._transport.write(response.serialize(head_only))
         if self._transport.can_write_eof():
-            # Closing with bytes unread would send a reset that can overtake the answer: end our side, let the peer close.
+            # Closing with bytes unread sends a reset, which can overtake the answer: end our side only.
             self._transport.write_eof()
         else:
             self._transport.close()

@@ -1,14 +1,15 @@
 """Structured logs: one event, one line, with nothing in it that a peer could forge or a person would mind.
 
-``log = ncfast.log.get("hub")`` then ``log.info("agent_connected", agent_id=..., remote=...)``. Callers cannot get
-it wrong: only the fields of `FIELDS` pass, values are cut to 256 characters and escaped, client addresses and
-identities are masked by the configured rule, exceptions show their type and place but never their text (a
+``log = ncfast.log.get("hub")`` then ``log.info("agent_connected", agent_id=..., remote=...)``. Callers cannot
+get it wrong: only the fields of `FIELDS` pass, values are cut to 256 characters and escaped, client addresses
+and identities are masked by the configured rule, exceptions show their type and place but never their text (a
 parser's text quotes its input), and an event that floods is thinned, with ``suppressed=n`` on its next line.
 No call here blocks or raises. The byte path does not log.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -46,17 +47,19 @@ FIELDS = (
     | URL_FIELDS
     | frozenset(
         # process and configuration
-        "version python pid state mode role replica_id transport signal timeout_sec uptime_sec file line key keys "
-        "changed refused ok status ready reasons "
+        "version python pid state mode role replica_id transport signal timeout_sec uptime_sec "
+        "file line key keys changed refused ok status ready reasons "
         # edges and listeners
-        "edge admin listeners listener bind method http_status size limit used backlog held active count total "
+        "edge admin listeners listener bind method http_status size limit used backlog held active "
+        "count total "
         # tunnels
-        "epoch session previous_epoch connectors connector tenant link code rtt_ms features draining attempt "
-        "delay_sec connected_sec expires_in_sec target healthy lost detached queued_frames inflight_bytes owner "
+        "epoch session previous_epoch connectors connector tenant link code rtt_ms features draining "
+        "attempt delay_sec connected_sec expires_in_sec target healthy lost detached queued_frames "
+        "inflight_bytes owner software added withdrawn refresh "
         # flows
         "cid path bytes_in bytes_out duration_sec duration_ms open_ms held_ms resumes retries flows reason "
         # faults
-        "error errno trace failures faults age lag_ms budget_bytes held_bytes frame_type security".split()
+        "error trace library text lag_ms budget_bytes held_bytes frame_type security".split()
     )
 )
 
@@ -103,6 +106,21 @@ class _Sink:
     info = warning = error = debug
 
 
+class _Libraries(logging.Handler):
+    """Records of libraries (asyncio's "Task exception was never retrieved") as events of ours.
+
+    Only the first line of the template passes: arguments, and asyncio's ``future: <Task ... exception=...>``,
+    quote whatever the failing code was holding.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "error" if record.levelno >= logging.ERROR else "warning"
+        fields: dict[str, Any] = {"library": record.name, "text": str(record.msg).partition("\n")[0]}
+        if record.exc_info and record.exc_info[1]:
+            fields.update(error=record.exc_info[1], trace=trace(record.exc_info[1].__traceback__))
+        getattr(_libraries, level)("library_message", **fields)
+
+
 class _State:
     """What `setup` may replace while the process runs."""
 
@@ -126,10 +144,14 @@ def setup(
 ) -> None:
     """Takes level, format and masking rule into use at once, also for loggers handed out before.
 
-    ``auto`` follows the environment's ``NC_LOG_FORMAT``, otherwise ``console`` on a terminal and ``json`` elsewhere.
-    ``secret`` keys the ``hash`` rule, so that several hubs show one client alike; by default it is drawn once a process.
+    ``auto`` follows the environment's ``NC_LOG_FORMAT``, otherwise it is ``console`` on a terminal and
+    ``json`` elsewhere. ``secret`` keys the ``hash`` rule, so that several hubs show one client alike; by
+    default each process draws its own. ``clock`` gives the seconds by which floods are thinned. What libraries
+    say through the standard ``logging`` comes out here too.
     Raises ValueError for a value that is none of these.
     """
+    if _bridge not in logging.getLogger().handlers:
+        logging.getLogger().addHandler(_bridge)
     stream = stream or sys.stderr
     terminal = stream.isatty()
     if format == "auto":
@@ -155,7 +177,7 @@ def get(name: str) -> Logger:
 
 
 def security(event: str, /, **fields: Any) -> None:
-    """A security event (``auth_failed``, ``scope_denied``, ...): marked ``security: true`` and never below the level."""
+    """A security event (``auth_failed``, ``scope_denied``, ...): ``security: true``, shown at every level."""
     _security.warning(event, **fields, security=True)
 
 
@@ -190,13 +212,14 @@ def dropped() -> int:
 
 
 def trace(start: TracebackType | FrameType | None) -> list[str]:
-    """Places of a traceback or a running frame, innermost last: ``file:line function``, no values, no source."""
+    """Places of a traceback or a running frame, innermost last: ``file:line function``, without values."""
     if isinstance(start, FrameType):
         places = list(walk_stack(start))[::-1]
     else:
         places = list(walk_tb(start))
     return [
-        f"{os.path.basename(frame.f_code.co_filename)}:{line} {frame.f_code.co_name}" for frame, line in places[-16:]
+        f"{os.path.basename(frame.f_code.co_filename)}:{line} {frame.f_code.co_name}"
+        for frame, line in places[-16:]
     ]
 
 
@@ -302,3 +325,5 @@ def _bare_url(url: str) -> str:
 _state = _State()
 _security = get("security")
 _access = get("access")
+_libraries = get("library")
+_bridge = _Libraries(logging.WARNING)

@@ -11,7 +11,7 @@ MAX_WAITING = 8192  # lines; at 256-byte values a few MiB when the reader of the
 
 
 class LogWriter:
-    """Writes lines in order to ``stream``, which may be replaced at any time; drops and counts them when it is stuck."""
+    """Writes lines in order to ``stream``, which may be replaced; drops and counts them when it is stuck."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -39,17 +39,18 @@ class LogWriter:
         return reached.wait(timeout)
 
     def _run(self) -> None:
-        waiting = self._waiting
+        lines: list[str] = []
         while True:
-            item = waiting.get()
-            while not isinstance(item, Event):
-                lines = [item]
-                while len(lines) < 256 and not waiting.empty() and not isinstance(item := waiting.get(), Event):
-                    lines.append(item)
+            item = self._waiting.get()
+            if isinstance(item, str):
+                lines.append(item)
+                if len(lines) < 256 and not self._waiting.empty():
+                    continue  # what waits leaves in one write
+            if lines:
                 self._write(lines)
-                if not isinstance(item, Event):
-                    item = waiting.get()
-            item.set()
+                lines = []
+            if isinstance(item, Event):
+                item.set()
 
     def _write(self, lines: list[str]) -> None:
         try:

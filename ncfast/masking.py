@@ -1,8 +1,8 @@
 """How client addresses and identities are shown in logs and on the status edge.
 
-``none`` shows them, ``truncate`` keeps the network (IPv4 /24, IPv6 /48) and the first three characters of a name,
-``hash`` replaces them by a keyed digest: the same client keeps the same digest, and without the key nobody can
-try out the four billion addresses of IPv4.
+``none`` shows them, ``truncate`` keeps the network (IPv4 /24, IPv6 /48) and the first three characters of a
+name, ``hash`` replaces them by a keyed digest: the same client keeps the same digest, and without the key
+nobody can try out the four billion addresses of IPv4.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ RULES = ("none", "truncate", "hash")
 
 
 class Mask:
-    """One rule, applied to addresses (``1.2.3.4:5``, ``[2001:db8::1]:5``, either without port) and to names."""
+    """One rule, applied to addresses (``1.2.3.4:5``, ``[2001:db8::1]:5``, also without port) and to names."""
 
     __slots__ = ("_rule", "_secret")
 
@@ -26,7 +26,7 @@ class Mask:
         self._secret = secret
 
     def address(self, text: str) -> str:
-        """A client address by the rule; what is no IP address is masked as a name, never passed on as it is."""
+        """A client address by the rule; what is no IP address is masked as a name, never passed on as is."""
         if self._rule == "none" or not text:
             return text
         address = _parse(text)

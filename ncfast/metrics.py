@@ -1,7 +1,7 @@
 """The hub's metrics: one table, read from `Stats` and ``hub.snapshot()`` when Prometheus asks.
 
-The table below is the whole truth: the exposition, ``docs/metrics.md`` and the tests are made from it. Labels have
-bounded sets of values (see `LABEL_CAP`); no label ever holds a flow, an agent, a tenant or an address.
+The table below is the whole truth: the exposition, ``docs/metrics.md`` and the tests are made from it. Labels
+have bounded sets of values (see `LABEL_CAP`); no label ever holds a flow, an agent, a tenant or an address.
 ``python -m ncfast.metrics`` prints the page of the documentation.
 """
 
@@ -122,25 +122,37 @@ METRICS = (
     ),
     # Flows. Conservation: opened = closed over all reasons + active.
     _counter("flows_opened", "Flows started.", lambda s, h: s.flows_opened),
-    _counter("flows_closed", "Flows ended, each under exactly one reason.", lambda s, h: s.flows_closed, "reason"),
+    _counter(
+        "flows_closed", "Flows ended, each under exactly one reason.",
+        lambda s, h: s.flows_closed, "reason",
+    ),
     _gauge("flows_active", "Flows started and not ended.", lambda s, h: h["flows"]["active"]),
-    _gauge("flows_opening", "Of the active: waiting for the agent's answer.", lambda s, h: h["flows"]["opening"]),
+    _gauge(
+        "flows_opening", "Of the active: waiting for the agent's answer.",
+        lambda s, h: h["flows"]["opening"],
+    ),
     _gauge(
         "flows_detached", "Of the active: without a link, waiting to resume within the grace time.",
         lambda s, h: h["flows"]["detached"],
     ),
     _gauge("clients_held", "Clients held for an agent to come back.", lambda s, h: h["flows"]["held"]),
     _gauge(
-        "flows_unaccounted", "Started less ended less active: 0 unless flows are lost or counted twice.", _unaccounted
+        "flows_unaccounted", "Started less ended less active: 0 unless flows are lost or counted twice.",
+        _unaccounted,
     ),
-    _counter("flows_resumed", "Flows that went on over a new link without losing a byte.", lambda s, h: s.flows_resumed),
+    _counter(
+        "flows_resumed", "Flows that went on over a new link without losing a byte.",
+        lambda s, h: s.flows_resumed,
+    ),
     _counter(
         "flows_retried", "Opens tried again at another agent before the target saw a byte.",
         lambda s, h: s.flows_retried,
     ),
     _counter("opens_refused", "Opens that no agent took, by reason.", lambda s, h: s.opens_refused, "reason"),
-    _histogram("open_latency", "From the client's accept to the agent's answer that the target is connected.",
-               lambda s, h: s.open_latency),
+    _histogram(
+        "open_latency", "From the client's accept to the agent's answer that the target is connected.",
+        lambda s, h: s.open_latency,
+    ),
     _histogram("flow_duration", "Life of a flow, from accept to close.", lambda s, h: s.flow_duration),
     # Bytes of clients.
     _counter("client_in_bytes", "Bytes read from clients.", lambda s, h: s.client_bytes_in),
@@ -153,7 +165,10 @@ METRICS = (
     _gauge("agents", "Agents connected.", lambda s, h: len(h["agents"])),
     _gauge("agents_draining", "Agents connected that take no new flows.", _sum_of_agents("draining")),
     _gauge("connector_agents", "Agents that offer a connector.", _agents_by_connector, "connector"),
-    _gauge("tunnel_queued_frames", "Frames waiting to be sent, over all tunnels.", _sum_of_agents("queued_frames")),
+    _gauge(
+        "tunnel_queued_frames", "Frames waiting to be sent, over all tunnels.",
+        _sum_of_agents("queued_frames"),
+    ),
     _gauge(
         "tunnel_inflight_bytes", "Bytes sent and not yet acknowledged, over all tunnels.",
         _sum_of_agents("inflight_bytes"),
@@ -172,7 +187,8 @@ METRICS = (
         lambda s, h: {"in": h["links"]["bytes_in"], "out": h["links"]["bytes_out"]}, "direction",
     ),
     _counter(
-        "duplicates_dropped", "Frames dropped because all their bytes had arrived before; replays cause them.",
+        "duplicates_dropped",
+        "Frames dropped because all their bytes had arrived before; replays cause them.",
         lambda s, h: s.duplicates_dropped,
     ),
     _counter(
@@ -184,17 +200,30 @@ METRICS = (
         lambda s, h: s.protocol_errors, "reason",
     ),
     # Memory of everything that waits.
-    _gauge("memory_budget_bytes", "Bound of all bytes that wait in the process.", lambda s, h: h["memory"]["budget_bytes"]),
-    _gauge("memory_held_bytes", "Bytes that wait now: replay, receive buffers, queues.", lambda s, h: h["memory"]["held_bytes"]),
+    _gauge(
+        "memory_budget_bytes", "Bound of all bytes that wait in the process.",
+        lambda s, h: h["memory"]["budget_bytes"],
+    ),
+    _gauge(
+        "memory_held_bytes", "Bytes that wait now: replay, receive buffers, queues.",
+        lambda s, h: h["memory"]["held_bytes"],
+    ),
     _gauge(
         "memory_segments", "Buffers of the segment pool.",
-        lambda s, h: {"in_use": h["memory"]["segments_in_use"], "free": h["memory"]["segments_free"]}, "state",
+        lambda s, h: {"in_use": h["memory"]["segments_in_use"], "free": h["memory"]["segments_free"]},
+        "state",
     ),
     # The process itself.
-    _histogram("loop_lag", "How late the event loop ran a timer, sampled ten times a second.", lambda s, h: s.loop_lag),
+    _histogram(
+        "loop_lag", "How late the event loop ran a timer, sampled ten times a second.",
+        lambda s, h: s.loop_lag,
+    ),
     _histogram("gc_pause", "Pauses of Python's cycle collector.", lambda s, h: s.gc_pause),
     _counter("log_suppressed", "Log lines held back by the limit per event.", lambda s, h: log.suppressed()),
-    _counter("log_dropped", "Log lines lost because the log's reader stood still.", lambda s, h: log.dropped()),
+    _counter(
+        "log_dropped", "Log lines lost because the log's reader stood still.",
+        lambda s, h: log.dropped(),
+    ),
 )  # fmt: skip
 
 OVERFLOW = Metric(
@@ -213,7 +242,7 @@ class Labels:
         self._overflow: dict[str, set[str]] = {}
 
     def start(self, hub: dict[str, Any]) -> None:
-        """Starts a scrape. Configured names come first, so that what agents announce cannot crowd them out."""
+        """Starts a scrape. Configured names come first: what agents announce cannot crowd them out."""
         self._overflow.clear()
         for entry in hub["listeners"]:
             self.bound("listener", entry["name"])
@@ -276,10 +305,10 @@ class Metrics(Collector):
 
 def document() -> str:
     """``docs/metrics.md``."""
-    rows = [
-        f"| `{metric.name}` | {metric.kind} | {', '.join(f'`{label}`' for label in metric.labels)} | {metric.help} |"
-        for metric in (*METRICS, OVERFLOW)
-    ]
+    rows = []
+    for metric in (*METRICS, OVERFLOW):
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        rows.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |")
     return "\n".join(
         [
             "# Metrics",
@@ -287,18 +316,18 @@ def document() -> str:
             "`GET /metrics` on the admin edge, in Prometheus' text format. This page is printed by",
             "`python -m ncfast.metrics`; a test keeps the two equal.",
             "",
-            f"A label has at most {LABEL_CAP} values of its own; what comes later is added up under `{OTHER}`, and",
-            f"`{OVERFLOW.name}` says how many that are. No label holds a flow, an agent, a tenant or an address.",
-            "A labelled counter has no series before its first event; histograms count seconds.",
-            "Two sums that always hold: opened flows are the closed ones over all reasons plus the active ones",
-            "(`nowconnect_flows_unaccounted` is 0), and what was read from clients was delivered, discarded or waits.",
+            f"A label has at most {LABEL_CAP} values of its own; later ones are added up under `{OTHER}`,",
+            f"and `{OVERFLOW.name}` says how many they are. No label holds a flow, an agent, a",
+            "tenant or an address. A labelled counter has no series before its first event; histograms count",
+            "seconds. Opened flows are always the closed ones over all reasons plus the active ones:",
+            "`nowconnect_flows_unaccounted` is 0.",
             "",
             "| name | type | labels | meaning |",
             "| --- | --- | --- | --- |",
             *rows,
             "",
-            "Besides these, the usual `process_*` metrics: CPU seconds, resident and virtual memory, open and maximal",
-            "descriptors, start time.",
+            "Besides these, the usual `process_*` metrics: CPU seconds, resident and virtual memory, open",
+            "and maximal descriptors, start time.",
             "",
         ]
     )

@@ -1,7 +1,7 @@
 """What ``/readyz`` answers: pure logic over flags that the hub keeps up to date.
 
-Degraded is still 200. A degraded hub must stay reachable for agents: were it taken out of the balancer because
-Redis or its peers are away, a whole cluster could lock itself out at once.
+Degraded is still 200. A degraded hub must stay reachable for agents: were it taken out of the balancer
+because Redis or its peers are away, a whole cluster could lock itself out at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ STATUSES = ("ready", "degraded", "draining", "not_serving")
 
 @dataclass(slots=True)
 class Readiness:
-    """The hub's health as separate flags; three kinds of trouble outside (mesh, registry, keys) stay three flags."""
+    """The hub's health as separate flags; mesh, registry and keys fail apart and are shown apart."""
 
     mode: str = "off"  # off, shadow, active: mesh and registry matter in active mode only
     serving: bool = False  # the edges and listeners are open

@@ -1,7 +1,8 @@
 """What the process counts: plain integers that the event path adds to and the collector reads at scrape time.
 
 Nothing here locks, formats or allocates per observation (a prometheus-client ``inc`` takes a lock each time).
-All of it belongs to the event-loop thread. Counters only grow; what goes up and down is in ``hub.snapshot()``.
+All of it belongs to the event-loop thread. Counters only grow; what goes up and down is in
+``hub.snapshot()``.
 Keys of the dictionaries are names of a fixed set (reasons, frame types) or configured names (listeners),
 never anything a peer chose; `ncfast.metrics` caps them all the same.
 """
@@ -36,11 +37,6 @@ class Histogram:
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.sum += seconds
 
-    @property
-    def count(self) -> int:
-        """How many values were observed."""
-        return sum(self.counts)
-
     def cumulative(self) -> list[tuple[str, int]]:
         """``(le, observations at or below it)`` for every bucket, ending with ``+Inf``."""
         buckets = []
@@ -57,7 +53,7 @@ def _histogram(buckets: tuple[float, ...]) -> Histogram:
 
 @dataclass(slots=True, eq=False)
 class Stats:
-    """Counters of one hub (or agent) since it started. Conservation: opened = closed over all reasons + active."""
+    """Counters since the start. Conservation: flows opened = flows closed over all reasons + active."""
 
     flows_opened: int = 0
     flows_closed: Counter[str] = field(default_factory=Counter)  # by reason

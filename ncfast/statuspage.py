@@ -1,4 +1,4 @@
-"""The admin edge's page for people: the snapshot as HTML, with nothing fetched from elsewhere and no script."""
+"""The admin edge's page for people: the snapshot as HTML, without scripts or anything from elsewhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 MAX_AGENTS = 200  # rows; all of them are in /status
 REFRESH_SEC = 5
+FLOW_COUNTS = ("active", "opening", "detached", "held", "opened", "resumed")
+LISTENER_COLUMNS = ("name", "bind", "connector", "active", "accepted", "held")
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -41,7 +43,8 @@ def render(hub: dict[str, Any], refresh: bool = True) -> bytes:
         "<!doctype html><html lang=en><head><meta charset=utf-8>",
         "<meta name=viewport content='width=device-width'>",
         f"<meta http-equiv=refresh content={REFRESH_SEC}>" if refresh else "",
-        f"<title>{_text(hub['replica_id'])}: {_text(status)}</title><style>{STYLE}</style></head><body><main>",
+        f"<title>{_text(hub['replica_id'])}: {_text(status)}</title>",
+        f"<style>{STYLE}</style></head><body><main>",
         f"<h1>Hub {_text(hub['replica_id'])}: ",
         f"<span{'' if status == 'ready' else ' class=trouble'}>{_text(status)}</span></h1>",
         f"<p>{_text(reasons)}</p>" if reasons else "",
@@ -50,10 +53,10 @@ def render(hub: dict[str, Any], refresh: bool = True) -> bytes:
         " · <a href=/status>JSON</a> · <a href=/metrics>Metrics</a></p>",
         _table(
             "Flows",
-            ("active", "opening", "detached", "held", "opened", "resumed", "closed", "from clients", "to clients"),
+            (*FLOW_COUNTS, "closed", "from clients", "to clients"),
             [
                 (
-                    *(flows[key] for key in ("active", "opening", "detached", "held", "opened", "resumed")),
+                    *(flows[key] for key in FLOW_COUNTS),
                     sum(flows["closed"].values()),
                     _bytes(hub["bytes"]["client_in"]),
                     _bytes(hub["bytes"]["client_out"]),
@@ -62,10 +65,9 @@ def render(hub: dict[str, Any], refresh: bool = True) -> bytes:
         ),
         _table(
             "Listeners",
-            ("name", "bind", "connector", "active", "accepted", "held", "accepting"),
+            (*LISTENER_COLUMNS, "accepting"),
             [
-                (*(entry[key] for key in ("name", "bind", "connector", "active", "accepted", "held")),
-                 "yes" if entry["accepting"] else "no")
+                (*(entry[key] for key in LISTENER_COLUMNS), "yes" if entry["accepting"] else "no")
                 for entry in hub["listeners"]
             ],
         ),
@@ -102,7 +104,10 @@ def _table(caption: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...
     head = "".join(f"<th scope=col>{_text(column)}</th>" for column in columns)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     empty = f"<tr><td colspan={len(columns)}>none</td></tr>"
-    return f"<table><caption>{_text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body or empty}</tbody></table>"
+    return (
+        f"<table><caption>{_text(caption)}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body or empty}</tbody></table>"
+    )
 
 
 def _cell(value: Any) -> str:
@@ -128,4 +133,6 @@ def _duration(seconds: float) -> str:
     minutes, whole = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h" if days else f"{hours} h {minutes} min" if hours else f"{minutes} min {whole} s"
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {whole} s"

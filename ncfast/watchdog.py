@@ -1,4 +1,4 @@
-"""Watches the process itself: how late the event loop runs, where it is stuck, how long the collector pauses it."""
+"""Watches the process itself: how late the loop runs, where it is stuck, how long the collector pauses it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = log.get("watchdog")
 
 
 class Watchdog:
-    """Samples loop lag and collector pauses into `Stats`; logs ``loop_stuck`` with the stack of what blocks the loop.
+    """Samples loop lag and collector pauses into `Stats`; logs ``loop_stuck`` with what blocks the loop.
 
     The stack is taken by a thread of its own, which sees only frames that let go of the interpreter lock.
     """
@@ -78,9 +78,9 @@ class Watchdog:
 def freeze() -> None:
     """Call once everything long-lived exists: the collector then never walks it again and runs rarely.
 
-    Flows break their own cycles, so what the collector finds is little; 50,000 allocations between looks at the
-    young ones keep a burst of accepts out of it. A full collection of a large heap stalls a loop by tens of
-    milliseconds (gc_pause shows them).
+    Flows break their own cycles, so what the collector finds is little; 50,000 allocations between looks at
+    the young ones keep a burst of accepts out of it. A full collection of a large heap stalls a loop by tens
+    of milliseconds (gc_pause shows them).
     """
     gc.collect()
     gc.freeze()

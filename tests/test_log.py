@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import gc
 import io
 import itertools
+import logging
 import os
 import random
 import threading
@@ -40,7 +42,7 @@ class Captured(io.StringIO):
 @pytest.fixture
 def captured():
     stream = Captured()
-    log.setup("info", "json", "none", stream=stream, clock=itertools.count().__next__)  # a second a line: no thinning
+    log.setup("info", "json", stream=stream, clock=itertools.count().__next__)  # a second a line: no thinning
     yield stream
     log.setup()
 
@@ -114,9 +116,13 @@ class Rude:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.binary()
-                    | st.sampled_from([Rude(), Rude, ValueError("x"), object()]),
-                    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4)))  # fmt: skip
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.binary()
+        | st.sampled_from([Rude(), Rude, ValueError("x"), object()]),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    )
+)
 def test_no_value_raises_into_the_caller(value):
     stream = Captured()
     log.setup("info", "json", stream=stream)
@@ -140,7 +146,9 @@ def test_canaries_never_reach_the_log(captured):
     """Token, address, subject, payload and exception text, at debug level, by every way a caller may take."""
     log.setup("debug", "json", "hash", stream=captured, clock=itertools.count().__next__)
     logger = log.get("test")
-    canaries = {"token": TOKEN, "address": "198.51.100.77", "sub": "canary-agent", "payload": "canary-payload"}
+    canaries = {
+        "token": TOKEN, "address": "198.51.100.77", "sub": "canary-agent", "payload": "canary-payload",
+    }
     try:
         raise ValueError(f"bad kid {canaries['payload']} from {canaries['address']}")
     except ValueError as error:
@@ -173,6 +181,27 @@ def test_an_exception_shows_type_and_place_only(captured):
     assert "canary" not in captured.getvalue()
 
 
+def test_what_libraries_log_comes_as_events_without_their_arguments(captured):
+    async def fails() -> None:
+        raise ValueError("canary")
+
+    async def main() -> None:
+        task = asyncio.create_task(fails())
+        await asyncio.wait([task])
+        del task
+        gc.collect()
+
+    asyncio.run(main())
+    logging.getLogger("some.library").warning("cannot read %s\nforged", "canary")
+    logging.getLogger("some.library").info("not wanted")
+    lost, warned = captured.events()
+    assert (lost["event"], lost["level"], lost["library"]) == ("library_message", "error", "asyncio")
+    assert lost["text"] == "Task exception was never retrieved" and lost["error"] == "ValueError"
+    assert lost["trace"][-1].endswith(" fails")
+    assert (warned["library"], warned["text"]) == ("some.library", "cannot read %s")
+    assert "canary" not in captured.getvalue()
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -202,7 +231,8 @@ def test_masked_addresses_keep_no_host_part(address, port):
 
 
 def test_masked_identities():
-    assert [Mask("truncate", b"k").identity(text) for text in ("site-1", "abc", "a", "")] == ["sit…", "ab…", "…", ""]
+    truncate = Mask("truncate", b"k")
+    assert [truncate.identity(text) for text in ("site-1", "abc", "a", "")] == ["sit…", "ab…", "…", ""]
     assert len(Mask("hash", b"k").identity("site-1")) == 12
     assert Mask("hash", b"k").identity("192.0.2.1") != Mask("hash", b"k").address("192.0.2.1")
     with pytest.raises(ValueError, match="logging.mask"):
