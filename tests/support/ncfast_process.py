@@ -6,10 +6,9 @@ import copy
 import http.client
 import json
 import signal
-import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import yaml
 
 from support.eventlog import EventLog
 from support.peer import Address
-from support.process import Program, child_env, wait_until
+from support.process import Program, wait_until
 
 ACCESS = "flow_closed"  # the event of the access-log line
 
@@ -26,12 +25,12 @@ FAST_HUB: dict[str, Any] = {
     "edge": {"bind": "127.0.0.1:0"},
     "admin": {"bind": "127.0.0.1:0"},
     "tunnel": {"ping_interval_sec": 0.5, "ping_timeout_sec": 2},
-    "logging": {"format": "json"},
+    "logging": {"format": "json", "mask": "none"},
 }
 FAST_AGENT: dict[str, Any] = {
     "tunnel": {"ping_interval_sec": 0.5, "ping_timeout_sec": 2},
     "reconnect": {"min_sec": 0.05, "max_sec": 0.5},
-    "logging": {"format": "json"},
+    "logging": {"format": "json", "mask": "none"},
 }
 
 
@@ -53,16 +52,6 @@ def ncfast(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "ncfast", *map(str, arguments)]
 
 
-@cache
-def mint(key_file: Path, agent_id: str, connectors: tuple[str, ...] = (), ttl: int = 3600) -> str:
-    """A token as ``python -m ncfast token`` prints it; minted once for each set of claims."""
-    scopes = [word for name in connectors for word in ("--connector", name)]
-    argv = ncfast("token", "--key-file", key_file, "--agent-id", agent_id, "--ttl", str(ttl), *scopes)
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=child_env())
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
 def _address(text: str) -> Address:
     host, _, port = text.rpartition(":")
     return host, int(port)
@@ -75,6 +64,7 @@ class Hub:
         self, directory: Path, config: Mapping[str, Any], *, name: str = "hub", max_files: int | None = None
     ) -> None:
         self.config = dict(config)
+        self.unlogged_flows = 0  # whose access-log line the test itself has switched off
         self.config_path = directory / f"{name}.yaml"
         self.write_config(self.config)
         argv = ncfast("hub", "--config", self.config_path)
@@ -97,9 +87,7 @@ class Hub:
     def reloads(self) -> dict[str, int]:
         """How many reloads were taken and refused."""
         counts = self.metric_by("nowconnect_config_reloads_total")
-        return {"ok": int(sum(v for k, v in counts.items() if "ok" in k)), "refused": int(
-            sum(v for k, v in counts.items() if "refused" in k)
-        )}
+        return {result: int(counts.get((result,), 0)) for result in ("ok", "refused")}
 
     @property
     def edge(self) -> Address:
@@ -179,15 +167,13 @@ class Hub:
         closed = sum(flows["closed"].values())
         assert flows["opened"] == closed, flows
         assert status["memory"]["held_bytes"] == 0, status["memory"]
-        lines = wait_until(
-            lambda: len(found := self.access_lines()) >= closed and found, f"{closed} access-log lines"
-        ) if closed else self.access_lines()
-        assert len(lines) == closed, f"{len(lines)} access-log lines for {closed} flows"
-        assert len({line["cid"] for line in lines}) == closed, "a flow has two access-log lines"
-        by_reason: dict[str, int] = {}
-        for line in lines:
-            by_reason[line["reason"]] = by_reason.get(line["reason"], 0) + 1
-        assert by_reason == {reason: n for reason, n in flows["closed"].items() if n}
+        expected = closed - self.unlogged_flows
+        wait_until(lambda: len(self.access_lines()) >= expected, f"{expected} access-log lines")
+        lines = self.access_lines()
+        assert len(lines) == expected, f"{len(lines)} access-log lines for {expected} flows"
+        assert len({line["cid"] for line in lines}) == expected, "a flow has two access-log lines"
+        by_reason = Counter(line["reason"] for line in lines)
+        assert by_reason <= Counter(flows["closed"]), (by_reason, flows["closed"])
 
     def check_log(self) -> None:
         """Nothing but JSON lines, and no defect of ours among them."""

@@ -74,9 +74,9 @@ class PeerProgram:
         except OSError:
             head = b""
         line, newline, surplus = head.partition(b"\n")
-        if newline:
+        if newline and line.startswith(b"{"):
             await self._run(sock, json.loads(line), surplus)
-        else:
+        else:  # not one of our clients: an attack's bytes, a probe, or a client that left
             sock.close()
 
     async def _serve_armed(self, sock: socket.socket) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ncfast.auth import mint
 from support.fault_proxy import FaultProxy
-from support.ncfast_process import FAST_HUB, Agent, Hub, merged, mint
+from support.ncfast_process import FAST_HUB, Agent, Hub, merged
 from support.peer import Address
 
 
@@ -86,9 +87,9 @@ class Topology:
         host, port = self.proxy.address if self.proxy else self.hub.edge
         return f"ws://{host}:{port}/tunnel"
 
-    def token(self, agent_id: str) -> str:
-        """A token for these connectors."""
-        return mint(self.key_file, agent_id, tuple(self.connectors))
+    def token(self, agent_id: str, **claims: Any) -> str:
+        """A token for these connectors; ``claims`` as ``ncfast.auth.mint`` takes them."""
+        return mint(self.key_file.read_bytes(), agent_id, **{"connectors": list(self.connectors), **claims})
 
     def add_agent(
         self,

@@ -1,0 +1,128 @@
+"""Health, readiness, metrics, status and logs of a hub that carries traffic."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable
+
+from support.bystander import Bystander
+from support.ncfast_process import ACCESS
+from support.peer import Peer, run_flow
+from support.process import wait_until
+from support.topology import Topology
+
+
+def one_flow(made: Topology, peer: Peer) -> None:
+    """1,000 bytes and the order line towards the service, 5,000 back."""
+    asyncio.run(
+        run_flow(
+            peer, made.address("peer"),
+            client=[["send", 1000], ["fin"], ["drain"]], service=[["drain"], ["send", 5000], ["fin"]],
+        )
+    )
+
+
+def test_health_and_readiness(topology: Callable[..., Topology], peer: Peer) -> None:
+    made = topology({"peer": peer.address}, agents=0)
+    assert made.hub.get("/healthz")[0] == 200
+    code, body = made.hub.get("/readyz")
+    assert (code, json.loads(body)) == (200, {"status": "ready"})
+
+
+def test_keep_alive_serves_many_probes_on_one_connection(topology: Callable[..., Topology], peer: Peer) -> None:
+    made = topology({"peer": peer.address}, agents=0)
+    with socket.create_connection(made.hub.edge, timeout=20) as probe:
+        probe.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while data := probe.recv(4096):
+            answer += data
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+def test_metrics_count_what_happened(topology: Callable[..., Topology], peer: Peer) -> None:
+    made = topology({"peer": peer.address})
+    for _ in range(3):
+        one_flow(made, peer)
+    made.hub.wait_idle()
+    hub = made.hub
+    assert hub.metric("nowconnect_flows_opened_total") == 3
+    assert hub.metric_by("nowconnect_flows_closed_total") == {("closed",): 3}
+    assert hub.metric_by("nowconnect_accepted_total") == {("peer",): 3}
+    assert hub.metric("nowconnect_flows_unaccounted") == 0
+    assert hub.metric("nowconnect_client_out_bytes_total") == 3 * 5000
+    assert 3 * 1000 < hub.metric("nowconnect_client_in_bytes_total") < 3 * 1500
+    assert hub.metric("nowconnect_discarded_bytes_total") == 0
+    assert hub.metric("nowconnect_agents") == 1
+    assert hub.metric_by("nowconnect_connector_agents") == {("peer",): 1}
+    assert hub.metric("nowconnect_open_latency_seconds_count") == 3
+    assert hub.metric("nowconnect_memory_held_bytes") == 0
+    assert hub.metric("process_open_fds") > 0
+    wait_until(lambda: hub.metric("nowconnect_tunnel_rtt_seconds_count") > 0, "a measured round trip")
+
+
+def test_labels_are_bounded(topology: Callable[..., Topology], peer: Peer) -> None:
+    made = topology({"peer": peer.address})
+    one_flow(made, peer)
+    values = {
+        value
+        for family in made.hub.metrics()
+        for sample in family.samples
+        for value in sample.labels.values()
+    }
+    assert not any("site-1" in value or "127.0.0.1" in value for value in values), values
+
+
+def test_status_shows_agents_listeners_and_flows(topology: Callable[..., Topology], peer: Peer) -> None:
+    made = topology({"peer": peer.address})
+    with Bystander(made, peer):
+        wait_until(lambda: made.hub.status()["agents"][0]["rtt_ms"], "a measured round trip")
+        status = made.hub.status()
+    (agent,) = status["agents"]
+    (listener,) = status["listeners"]
+    assert (agent["connectors"], agent["flows"], agent["draining"]) == (["peer"], 1, False)
+    assert agent["epoch"] >= 1 and 0 < agent["rtt_ms"] < 10_000 and agent["token_expires_sec"] > 3000
+    assert (listener["name"], listener["connector"], listener["active"]) == ("peer", "peer", 1)
+    assert listener["accepting"] is True
+    assert (status["role"], status["state"], status["mode"]) == ("hub", "serving", "off")
+    assert status["ready"]["status"] == "ready" and status["pid"] == made.hub.program.pid
+    assert status["flows"]["active"] == 1
+
+
+def test_access_line_tells_the_whole_story_of_a_flow(topology: Callable[..., Topology], peer: Peer) -> None:
+    made = topology({"peer": peer.address})
+    one_flow(made, peer)
+    line = made.hub.log.wait(ACCESS)
+    assert (line["listener"], line["connector"], line["agent_id"]) == ("peer", "peer", "site-1"), line
+    assert (line["reason"], line["resumes"], line["path"]) == ("closed", 0, "local"), line
+    assert 1000 < line["bytes_in"] < 1500 and line["bytes_out"] == 5000, line
+    assert line["client"].startswith("127.0.0.1:") and line["cid"] and line["duration_sec"] >= 0, line
+
+
+def test_nothing_private_is_in_the_logs_by_default(topology: Callable[..., Topology], peer: Peer) -> None:
+    """Default masking, most talkative level; addresses, identities, tokens, payload are the canaries."""
+    talkative = {"logging": {"level": "debug", "mask": None}}
+    made = topology({"peer": peer.address}, agents=0, hub=talkative, agent=talkative)
+    secret_agent = "canary-agent-7f3a"
+    made.add_agent(secret_agent)
+    with socket.create_connection(made.address("peer"), source_address=("127.9.8.7", 0), timeout=20) as client:
+        client.sendall(b"canary-payload-51c2\n")
+        client.shutdown(socket.SHUT_WR)
+        try:
+            client.recv(1)
+        except ConnectionResetError:
+            pass
+    with socket.create_connection(made.hub.edge, source_address=("127.9.8.7", 0), timeout=20) as client:
+        client.sendall(b"GET /tunnel HTTP/1.1\r\nHost: canary-host-9d\r\nAuthorization: Bearer canary-token-11\r\n\r\n")
+        client.recv(4096)
+    one_flow(made, peer)
+    made.hub.wait_idle()
+    assert made.agent.stop() == 0
+    canaries = [secret_agent, "127.9.8.7", "canary-payload-51c2", "canary-host-9d", "canary-token-11"]
+    canaries.append(made.agent.token_file.read_text())
+    canaries.append(made.key_file.read_text())
+    for program in (made.hub.program, made.agent.program):
+        text = program.err_path.read_text() + program.out_path.read_text()
+        for canary in canaries:
+            assert canary not in text, f"{canary!r} is in the log of {program.name}"
