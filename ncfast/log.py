@@ -59,7 +59,7 @@ FIELDS = (
         # flows
         "cid path bytes_in bytes_out duration_sec duration_ms open_ms held_ms resumes retries flows reason "
         # faults
-        "error trace library text lag_ms budget_bytes held_bytes frame_type security".split()
+        "error trace task library text lag_ms budget_bytes held_bytes frame_type security".split()
     )
 )
 
@@ -146,8 +146,8 @@ def setup(
 
     ``auto`` follows the environment's ``NC_LOG_FORMAT``, otherwise it is ``console`` on a terminal and
     ``json`` elsewhere. ``secret`` keys the ``hash`` rule, so that several hubs show one client alike; by
-    default each process draws its own. ``clock`` gives the seconds by which floods are thinned. What libraries
-    say through the standard ``logging`` comes out here too.
+    default each process draws its own. ``clock`` gives the seconds by which floods are thinned. What
+    libraries say through the standard ``logging`` comes out here too.
     Raises ValueError for a value that is none of these.
     """
     if _bridge not in logging.getLogger().handlers:
