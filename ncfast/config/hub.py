@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from ncfast.config.ha import Ha
 from ncfast.config.sections import (
@@ -193,9 +193,9 @@ class Jwt(Section):
         ["HS256"],
         min_length=1,
         why=(
-            "The one signature algorithm accepted, whatever the token says of itself: one family, so that a"
-            " public key can never be taken for a shared secret. HS256 needs key_file and is for development;"
-            " use RS256, ES256 or EdDSA."
+            "Signature algorithms accepted, whatever a token says of itself: HS256 alone, or those of public"
+            " keys, never both, so that a public key cannot be taken for a shared secret. HS256 needs"
+            " key_file and is for development."
         ),
     )
     key_file: FilePath | None = key(
@@ -230,23 +230,24 @@ class Jwt(Section):
         ),
     )
 
+    @field_validator("algorithms")
+    @classmethod
+    def _one_family(cls, algorithms: list[Algorithm]) -> list[Algorithm]:
+        if "HS256" in algorithms and len(algorithms) > 1:
+            raise fault("HS256, a shared secret, stands beside other algorithms", "keep one family")
+        return algorithms
+
     @model_validator(mode="after")
-    def _one_key_source_one_family(self) -> Jwt:
+    def _one_key_source(self) -> Jwt:
         if self.key_file and self.jwks_url:
             raise fault("both key_file and jwks_url are given", "keep one of them", "jwks_url", "key_file")
         if not self.key_file and not self.jwks_url:
             raise fault(
                 "no key to check tokens with", "give key_file or jwks_url", "", "key_file", "jwks_url"
             )
-        if len(self.algorithms) > 1:
-            raise fault(
-                "more than one signature algorithm",
-                "keep the one that the tokens are signed with",
-                "algorithms",
-            )
         if self.jwks_url and self.algorithms == ["HS256"]:
             raise fault(
-                "HS256 checks with a shared secret, which a jwks_url never holds",
+                "HS256 checks with a shared secret, which a jwks_url never publishes",
                 "set algorithms: [RS256] (or ES256, EdDSA), or use key_file",
                 "algorithms",
                 "jwks_url",

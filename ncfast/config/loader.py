@@ -18,7 +18,7 @@ from ncfast.config import checks
 from ncfast.config.agent import AgentConfig
 from ncfast.config.hub import HubConfig
 from ncfast.config.problems import ConfigError, Path, Problem, dotted
-from ncfast.config.refusals import refused
+from ncfast.config.refusals import meant, refused
 from ncfast.config.schema import AGENT_KEYS, words_at
 from ncfast.config.yamlfile import Document, read
 
@@ -108,7 +108,7 @@ def _validate(model: type[Model], document: Document, known: set[str]) -> tuple[
 
     pydantic checks how the keys of a section fit together only once each of them is right by itself; leaving
     the wrong ones out (their defaults step in) shows such problems in the same report. What concerns a key
-    that was left out, or one in ``known``, is not reported again.
+    that was left out, misspelt, or in ``known``, is not reported again.
     """
     data = copy.deepcopy(document.data)
     problems: list[Problem] = []
@@ -120,7 +120,9 @@ def _validate(model: type[Model], document: Document, known: set[str]) -> tuple[
             fresh = [error for error in refusal.errors(include_url=False) if error["loc"] not in settled]
         if not fresh:
             return None, problems
-        left_out = {dotted(path) for path in settled} | known
+        unknown = [error["loc"] for error in fresh if error["type"] == "extra_forbidden"]
+        misspelt = {meant(model, path) for path in unknown} - document.marks.keys() - {None}
+        left_out = {dotted(path) for path in settled | misspelt} | known
         for error in fresh:
             section, keys = error["loc"], error.get("ctx", {}).get("keys", ())
             concerned = {dotted((*section, key)) for key in keys if key} or {dotted(section)}

@@ -56,7 +56,7 @@ name it in their first line.
 | `NC_JWT_KEY_FILE` | hub | without an `auth` section: as `auth.jwt.key_file` |
 | `NC_JWKS_URL` | hub | without an `auth` section: as `auth.jwt.jwks_url` |
 | `NC_JWT_ALGORITHM` | hub | with one of these two; unset: HS256 with a key file, RS256 with a URL |
-| `NC_LOG_FORMAT` | both | wins over `logging.format` |
+| `NC_LOG_FORMAT` | both | `json` or `console`, while `logging.format` is `auto` |
 
 Without an `auth` section and without `NC_JWT_KEY_FILE` and `NC_JWKS_URL` a hub refuses to start; only
 development mode (no file at all) makes a key of its own.

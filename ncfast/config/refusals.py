@@ -57,12 +57,19 @@ def _number(schema: dict[str, Any]) -> tuple[str, str]:
     return f"must be a {whole}number {span}", f"write the number alone, in {unit}"
 
 
+def meant(model: type[BaseModel], path: Path) -> Path | None:
+    """The path of the known key that the unknown key at ``path`` probably stands for."""
+    here = schema_at(model, path[:-1]).get("properties", {})
+    near = difflib.get_close_matches(str(path[-1]), here, n=1, cutoff=0.5)
+    return (*path[:-1], near[0]) if near else None
+
+
 def _nearest_key(model: type[BaseModel], path: Path) -> str:
     """The key that was probably meant: a like one in the same section, or the same one in another section."""
     name = path[-1]
     here = list(schema_at(model, path[:-1]).get("properties", {}))
-    if near := difflib.get_close_matches(str(name), here, n=1, cutoff=0.5):
-        return f"did you mean '{near[0]}'?"
+    if near := meant(model, path):
+        return f"did you mean '{near[-1]}'?"
     if elsewhere := [dotted(other) for other in _all_keys(model) if other[-1] == name]:
         return f"did you mean '{elsewhere[0]}'?"
     return f"known here: {', '.join(here)}"

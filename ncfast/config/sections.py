@@ -207,8 +207,8 @@ class Logging(Section):
     format: Literal["auto", "json", "console"] = key(
         "auto",
         why=(
-            "json: one object a line. console: readable. auto: console on a terminal, json otherwise. "
-            "NC_LOG_FORMAT in the environment wins."
+            "json: one object a line. console: readable. auto: what NC_LOG_FORMAT in the environment says, "
+            "otherwise console on a terminal and json elsewhere."
         ),
     )
     mask: Literal["none", "truncate", "hash"] = key(
