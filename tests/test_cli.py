@@ -1,0 +1,279 @@
+"""The command line as a shell script sees it: standard output, one message on standard error, the exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import jwt
+import pytest
+
+from ncfast.cli import main
+
+HUB = """\
+listeners:
+  - { name: l1, bind: '127.0.0.1:0', connector: ldap, deny: [10.0.0.0/8, 192.0.2.0/24] }
+ha: { redis_url: 'redis://:${REDIS_PASSWORD}@redis:6379/0' }
+"""
+AGENT = """\
+hubs: ['wss://hub.example.net/tunnel']
+agent_id: site-1
+token_file: /nowhere/token
+connectors: [{ name: ldap, target: '127.0.0.1:389' }]
+"""
+STATUS = {
+    "role": "hub", "version": "0.1.0", "replica_id": "hub-a", "mode": "off", "pid": 7, "uptime_sec": 3700.5,
+    "state": "serving", "ready": {"status": "degraded", "reasons": ["registry"]},
+    "edge": "127.0.0.1:8080", "admin": "127.0.0.1:9400",
+    "listeners": [{"name": "l1", "bind": "0.0.0.0:389", "connector": "ldap", "tenant": None, "active": 12,
+                   "accepted": 3456, "held": 0, "accepting": True}],
+    "agents": [{"agent_id": "si\x1b[2Jte", "tenant": None, "epoch": 3, "session": "s", "connectors": ["ldap"],
+                "remote": "192.0.2.0/24", "rtt_ms": 1.25, "flows": 12, "bytes_in": 5_000_000, "bytes_out": 12,
+                "connected_sec": 65, "queued_frames": 0, "inflight_bytes": 0, "token_expires_sec": 90_000,
+                "draining": False}],
+    "flows": {"active": 12, "opening": 0, "detached": 1, "held": 0, "opened": 99,
+              "closed": {"closed": 80, "client_reset": 7}, "resumed": 4},
+    "bytes": {"client_in": 2048, "client_out": 3 * 1024**3},
+    "memory": {"budget_bytes": 1 << 30, "held_bytes": 65536, "segments_in_use": 1, "segments_free": 9},
+    "links": {"frames_in": {}, "frames_out": {}, "bytes_in": 1, "bytes_out": 1},
+}  # fmt: skip
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """One real process."""
+    return subprocess.run(
+        [sys.executable, "-m", "ncfast", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def code_of(*arguments: str) -> int:
+    """The exit code in this process, whether argparse leaves by SystemExit or the command returns."""
+    try:
+        return main(arguments)
+    except SystemExit as left:
+        return left.code
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(text: str) -> str:
+        path = tmp_path / "config.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write_file
+
+
+@pytest.fixture
+def key_file(tmp_path) -> str:
+    path = tmp_path / "jwt.key"
+    path.write_text("k" * 32 + "\n")
+    return str(path)
+
+
+@pytest.fixture
+def admin():
+    """A fake admin edge; set `reply` to what it shall answer."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            status, body = server.reply
+            self.send_response(status if self.path == "/status" else 404)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server.reply = (200, json.dumps(STATUS).encode())
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_every_command_explains_itself_and_the_exit_codes(capsys):
+    for command in ([], ["hub"], ["agent"], ["check"], ["token"], ["status"], ["demo"], ["version"]):
+        assert code_of(*command, "--help") == 0
+        text = capsys.readouterr().out
+        assert "usage: ncfast" in text and "exit codes:" in text and "78" in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("bogus",),
+        ("hub", "--conf", "x"),
+        ("hub", "x"),
+        ("--bogus",),
+        ("agent",),
+        ("agent", "--hub", "ws://h/tunnel"),
+        ("agent", "--config", "f", "--hub", "ws://h/tunnel"),
+        ("agent", "--config", "f", "--ca-file", "c"),
+        ("agent", "--hub", "ws://h/tunnel", "--agent-id", "a", "--connector", "c=h:1", "--token-file", "t",
+         "--client-cert", "c"),
+        ("check",),
+        ("token", "--agent-id", "a"),
+        ("status", "--url", "localhost:9400"),
+        ("status", "--watch", "0"),
+        ("status", "--watch", "soon"),
+        ("demo", "--size", "0"),
+        ("demo", "--cuts", "two"),
+        ("version", "--verbose"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_exit_2(arguments, capsys):
+    assert code_of(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and "error:" in captured.err
+
+
+def test_version_and_help_load_nothing_heavy():
+    script = (
+        "import sys; from ncfast.cli import main; main(['version']);"
+        "print([name for name in ('uvloop', 'pydantic', 'cryptography', 'asyncio', 'yaml') if name in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    version, loaded = out.splitlines()
+    assert version.startswith("ncfast 0.") and loaded == "[]"
+
+
+def test_token_alone_on_standard_output(key_file):
+    done = run("token", "--key-file", key_file, "--agent-id", "site-1", "--connector", "ldap", "--connector", "db",
+               "--tenant", "acme", "--ttl", "60")  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\n") == 1
+    claims = jwt.decode(done.stdout.strip(), "k" * 32, algorithms=["HS256"], audience="nowconnect")
+    assert (claims["sub"], claims["connectors"], claims["tenant"]) == ("site-1", ["db", "ldap"], "acme")
+    assert claims["exp"] - claims["iat"] == 60
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [(["--agent-id", "a b"], 2), (["--agent-id", "a", "--ttl", "0"], 2), (["--agent-id", "a", "--ttl", "1e3"], 2),
+     (["--agent-id", "a", "--key-file", "/nowhere/key"], 78)],
+)  # fmt: skip
+def test_token_refuses(key_file, more, code, capsys):
+    assert code_of("token", "--key-file", key_file, *more) == code
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err
+
+
+def test_a_weak_key_is_a_configuration_error(tmp_path, capsys):
+    (tmp_path / "k").write_text("short")
+    assert code_of("token", "--key-file", str(tmp_path / "k"), "--agent-id", "a") == 78
+    assert "short" not in capsys.readouterr().err.replace("shorter", "").replace("too short", "")
+
+
+def test_check_shows_a_hub(write, monkeypatch, capsys):
+    monkeypatch.setenv("REDIS_PASSWORD", "canary")
+    assert code_of("check", write(HUB)) == 0
+    out = capsys.readouterr().out
+    assert "a hub" in out and "listeners[0].deny" in out and "10.0.0.0/8, 192.0.2.0/24" in out
+    assert "NC_JWT_KEY_FILE" in out  # no auth section: said, as the hub would not start by itself
+    assert "canary" not in out and "redis:6379" in out
+    assert "edge.bind" not in out  # a default
+
+
+def test_check_all_shows_defaults(write, monkeypatch, capsys):
+    monkeypatch.setenv("REDIS_PASSWORD", "canary")
+    assert code_of("check", "--all", write(HUB)) == 0
+    assert "127.0.0.1:8080" in capsys.readouterr().out
+
+
+def test_check_shows_an_agent_and_the_file_that_is_missing(write, capsys):
+    assert code_of("check", write(AGENT)) == 0
+    out = capsys.readouterr().out
+    assert "an agent" in out and "127.0.0.1:389" in out
+    assert "warning: token_file: there is no file /nowhere/token" in out
+
+
+def test_check_names_all_problems_at_once(write):
+    path = write(HUB.replace("connector:", "conector:").replace(":0'", ":99999'").replace("${REDIS_PASSWORD}", "pw"))
+    done = run("check", path)
+    assert done.returncode == 78 and done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) >= 3 and all(line.startswith(f"ncfast: {path}") for line in lines)
+    assert "did you mean 'connector'?" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [("check",), ("hub", "--config"), ("agent", "--config")])
+def test_a_file_that_is_not_there_exits_78(command):
+    done = run(*command, "/nowhere/config.yaml")
+    assert done.returncode == 78
+    assert done.stderr.startswith("ncfast: /nowhere/config.yaml: ") and done.stderr.count("\n") == 1
+
+
+def test_status_as_a_table(admin, capsys):
+    assert code_of("status", "--url", admin.url + "/") == 0
+    out = capsys.readouterr().out
+    assert "hub hub-a 0.1.0, pid 7, serving, degraded (registry), up 1h 1m" in out
+    assert "1 detached" in out and "closed 80" in out and "3.0 GiB" in out and "1.2" in out
+    assert "\x1b" not in out  # an agent cannot drive the operator's terminal
+    header = next(line for line in out.splitlines() if line.startswith("LISTENER"))
+    row = out.splitlines()[out.splitlines().index(header) + 1]
+    assert row.index("ldap") == header.index("CONNECTOR") and row.split()[-1] == "accepting"
+
+
+def test_status_of_an_empty_hub(admin, capsys):
+    admin.reply = (200, json.dumps({**STATUS, "listeners": [], "agents": [], "replica_id": None}).encode())
+    assert code_of("status", "--url", admin.url) == 0
+    out = capsys.readouterr().out
+    assert "no listeners" in out and "no agents connected" in out
+
+
+def test_status_as_json(admin, capsys):
+    assert code_of("status", "--json", "--url", admin.url) == 0
+    assert json.loads(capsys.readouterr().out) == STATUS
+
+
+def test_status_ignores_proxies_of_the_environment(admin, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert code_of("status", "--url", admin.url) == 0
+
+
+@pytest.mark.parametrize("reply", [(500, b"{}"), (200, b"<html>"), (200, b"[]"), (200, b"{}"), (200, b"\xff")])
+def test_status_of_something_else_exits_69(admin, reply, capsys):
+    admin.reply = reply
+    assert code_of("status", "--url", admin.url) == 69
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+
+
+def test_status_without_a_hub_exits_69():
+    done = run("status", "--url", "http://127.0.0.1:1")
+    assert (done.returncode, done.stdout) == (69, "")
+    assert done.stderr.startswith("ncfast: no answer from http://127.0.0.1:1/status") and done.stderr.count("\n") == 1
+
+
+def test_status_watch_repeats_until_it_is_interrupted(admin):
+    with subprocess.Popen(
+        [sys.executable, "-m", "ncfast", "status", "--url", admin.url, "--json", "--watch", "0.1"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as watching:  # fmt: skip
+        assert [json.loads(watching.stdout.readline()) for _ in range(3)] == [STATUS] * 3
+        watching.send_signal(2)
+        assert watching.wait(10) == 130
+        assert watching.stderr.read() == ""
+
+
+def test_output_into_a_closed_pipe_is_no_traceback(admin):
+    command = f"{sys.executable} -m ncfast status --json --watch 0.1 --url {admin.url} | head -n 1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1 and json.loads(done.stdout) == STATUS and done.stderr == ""
+
+
+def test_docs_name_every_command_and_exit_code():
+    text = Path(__file__).parent.parent.joinpath("docs", "cli.md").read_text()
+    for word in ("hub", "agent", "check", "token", "status", "demo", "version"):
+        assert f"## {word}" in text
+    for code in (0, 1, 2, 69, 78, 130):
+        assert f"| {code} |" in text
