@@ -1,0 +1,97 @@
+"""The demo: its parts tell intact from damaged, and the whole of it plays, tidies up and says so."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+
+import pytest
+
+from ncfast.demo.children import Child, ChildEnded
+from ncfast.demo.clients import Conversations, Transfer
+from ncfast.demo.faultproxy import FaultProxy
+from ncfast.demo.service import Service, stream
+from ncfast.demo.view import View, progress, talk, verdict
+
+
+def run(scenario):
+    async def bounded():
+        async with asyncio.timeout(30), Service() as service:
+            await scenario(service)
+
+    asyncio.run(bounded())
+
+
+def test_a_stream_is_reproducible_and_never_repeats():
+    chunks = list(stream(7, 200_000))
+    assert chunks == list(stream(7, 200_000)) != list(stream(8, 200_000))
+    assert len(b"".join(chunks)) == 200_000 and len(set(chunks)) == len(chunks)
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_a_transfer_is_intact_when_nothing_happens(direction):
+    async def scenario(service):
+        transfer = Transfer(direction, 300_001, seed=1)
+        await transfer.run(service.address)
+        assert transfer.intact and transfer.moved == 300_001
+        assert "intact" in verdict(transfer) and "100%" in progress(transfer)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_a_transfer_that_is_cut_without_anybody_to_resume_it_is_not_intact(direction):
+    async def scenario(service):
+        async with FaultProxy(service.address) as proxy:
+            transfer = Transfer(direction, 50_000_000, seed=1)
+            running = asyncio.create_task(transfer.run(proxy.address))
+            while transfer.moved < 1_000_000:
+                await asyncio.sleep(0)
+            proxy.cut()
+            with pytest.raises(ConnectionError):
+                await running
+            assert not transfer.intact and "DIFFERENT" in verdict(transfer)
+
+    run(scenario)
+
+
+def test_conversations_notice_a_flow_that_breaks():
+    async def scenario(service):
+        async with FaultProxy(service.address) as proxy:
+            conversations, stop = Conversations(3), asyncio.Event()
+            talking = asyncio.create_task(conversations.run(proxy.address, stop))
+            while conversations.round_trips < 6:
+                await asyncio.sleep(0)
+            assert "none lost" in talk(conversations)
+            proxy.cut()
+            await talking
+            assert len(conversations.faults) == 3 and "3 FAILED" in talk(conversations)
+
+    run(scenario)
+
+
+def test_a_child_that_ends_is_told_with_its_last_words():
+    async def scenario():
+        async with asyncio.timeout(30), Child("hub", "--config", "/nowhere/hub.yaml") as child:
+            with pytest.raises(ChildEnded, match="(?s)the hub ended too early.*/nowhere/hub.yaml: cannot be read"):
+                await child.event("hub_ready")
+            with pytest.raises(ChildEnded):
+                await child.ended()
+
+    asyncio.run(scenario())
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_the_live_block_is_for_terminals_only():
+    for out, live in ((io.StringIO(), False), (Terminal(), True)):
+        view = View(out, lambda: ["block"])
+        view.refresh()
+        view.line("event")
+        view.refresh()
+        view.close()
+        assert ("block" in out.getvalue()) == ("\x1b" in out.getvalue()) == live
+        assert "event\n" in out.getvalue()
