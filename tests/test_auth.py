@@ -24,6 +24,7 @@ from support.tokens import (
     pem,
     policy,
     private_key,
+    shared_secret,
     signer,
     token,
     verifier,
@@ -132,7 +133,7 @@ CLAIMS = [
 
 @pytest.mark.parametrize(("changes", "expected"), CLAIMS, ids=lambda value: str(value)[:50])
 def test_claims(changes, expected):
-    assert judge(verifier(StaticKeys.from_secret(SECRET)), genuine("HS256", **changes)) == expected
+    assert judge(verifier(shared_secret()), genuine("HS256", **changes)) == expected
 
 
 @pytest.mark.parametrize(("issuer", "expected"), [
@@ -145,7 +146,7 @@ def test_claims(changes, expected):
     (ABSENT, "missing_claim"),
 ])
 def test_issuer_where_the_policy_names_one(issuer, expected):
-    judging = verifier(StaticKeys.from_secret(SECRET), issuer="https://id.example")
+    judging = verifier(shared_secret(), issuer="https://id.example")
     assert judge(judging, genuine("HS256", iss=issuer)) == expected
 
 
@@ -154,12 +155,12 @@ def test_issuer_where_the_policy_names_one(issuer, expected):
     b'{"exp":' + b"9" * 5000 + b"}", b'{"sub":"site-1","sub":"site-2"}', b'{"a":{"b":1,"b":1}}',
 ], ids=lambda payload: repr(payload[:20]))
 def test_a_signed_payload_that_is_no_object(payload):
-    judging = verifier(StaticKeys.from_secret(SECRET))
+    judging = verifier(shared_secret())
     assert judge(judging, token({"alg": "HS256"}, payload, signer("HS256"))) == "malformed"
 
 
 def test_the_policy_sets_leeway_lifetime_and_audience():
-    strict = verifier(StaticKeys.from_secret(SECRET), leeway_sec=0, max_lifetime_sec=3600, audience="hub")
+    strict = verifier(shared_secret(), leeway_sec=0, max_lifetime_sec=3600, audience="hub")
     assert judge(strict, genuine("HS256", aud="hub")) == identity()
     assert judge(strict, genuine("HS256")) == "audience"
     assert judge(strict, genuine("HS256", aud="hub", exp=NOW)) == "expired"
@@ -180,7 +181,7 @@ def test_the_policy_sets_leeway_lifetime_and_audience():
 ])
 def test_an_unsafe_policy_is_refused(changes, says):
     with pytest.raises(AuthSetupError, match=says):
-        verifier(StaticKeys.from_secret(SECRET), **changes)
+        verifier(shared_secret(), **changes)
 
 
 def test_an_unsafe_library_is_refused():
@@ -206,7 +207,7 @@ def test_an_identity_allows_what_its_token_lists():
 
 def test_an_error_tells_nothing_that_came_with_the_token():
     canary = "canary4711"
-    judging = verifier(StaticKeys.from_secret(SECRET))
+    judging = verifier(shared_secret())
     offered = [
         canary, f"{canary}.{canary}.{canary}", genuine("HS256", sub=f"{canary} "),
         genuine("HS256", aud=canary), genuine("HS256", exp=canary),
@@ -225,7 +226,7 @@ def test_an_error_tells_nothing_that_came_with_the_token():
 
 
 def test_a_key_hides_its_secret():
-    [key] = asyncio.run(StaticKeys.from_secret(SECRET).find(None, "HS256"))
+    [key] = asyncio.run(shared_secret().find(None, "HS256"))
     assert "secret" not in repr(key)
 
 
@@ -242,7 +243,7 @@ PAYLOADS = st.fixed_dictionaries({}, optional=dict.fromkeys(
     ["sub", "aud", "iat", "exp", "nbf", "iss", "jti", "tenant", "connectors"],
     JSON | st.sampled_from(["nowconnect", NOW, NOW + 60, ["ldap"]]),
 ))
-JUDGE = verifier(StaticKeys.from_secret(SECRET))
+JUDGE = verifier(shared_secret())
 
 
 def decided(text: str) -> bool:
@@ -397,17 +398,11 @@ def test_reload_takes_the_new_key_and_refuses_a_bad_one(tmp_path):
     assert judge(judging, genuine("EdDSA")) == identity()
 
 
-def test_reload_of_a_secret_in_memory_changes_nothing():
-    keys = StaticKeys.from_secret(SECRET)
-    keys.reload()
-    assert judge(verifier(keys), genuine("HS256")) == identity()
-
-
 # -- minting
 
 
 def test_a_minted_token_is_accepted():
-    judging = verifier(StaticKeys.from_secret(SECRET), issuer="ncfast-dev")
+    judging = verifier(shared_secret(), issuer="ncfast-dev")
     minted = judge(judging, mint(SECRET, "site-1", ["pg", "ldap"], tenant="acme", ttl=60, now=NOW))
     assert minted == identity(
         connectors=frozenset({"ldap", "pg"}), tenant="acme", issued_at=NOW, expires_at=NOW + 60,
@@ -419,7 +414,7 @@ def test_a_minted_token_is_accepted():
 
 
 def test_a_minted_token_starts_now_by_default():
-    judging = Verifier(policy(), StaticKeys.from_secret(SECRET))
+    judging = Verifier(policy(), shared_secret())
     assert judge(judging, mint(SECRET, "site-1", ["ldap"])).agent_id == "site-1"
 
 

@@ -21,6 +21,7 @@ from support.tokens import (
     jwks,
     pem,
     private_key,
+    shared_secret,
     signer,
     token,
     verifier,
@@ -207,7 +208,7 @@ def test_no_forgery_passes(source, algorithm):
 
 
 def test_no_forgery_passes_a_shared_secret():
-    judging = verifier(StaticKeys.from_secret(SECRET))
+    judging = verifier(shared_secret())
     assert judge(judging, genuine("HS256")).agent_id == "site-1"
     rows = list(secret_corpus())
     verdicts = {name: judge(judging, text) for name, text in rows}
@@ -223,7 +224,7 @@ def test_a_public_key_is_no_secret_even_where_the_policy_asks_for_one(source, al
 
 
 def test_the_reason_names_the_check_that_refused():
-    judging = verifier(StaticKeys.from_secret(SECRET))
+    judging = verifier(shared_secret())
     verdicts = {name: judge(judging, text) for name, text in secret_corpus()}
     assert verdicts["alg 'none', some signature"] == "algorithm"
     assert verdicts["right alg, empty signature"] == "signature"

@@ -27,15 +27,10 @@ class StaticKeys:
 
     healthy = True
 
-    def __init__(self, keys: KeySet, path: Path | None, algorithms: Collection[str]) -> None:
+    def __init__(self, keys: KeySet, path: Path, algorithms: Collection[str]) -> None:
         self._keys = keys
         self._path = path
         self._algorithms = algorithms
-
-    @classmethod
-    def from_secret(cls, secret: bytes) -> StaticKeys:
-        """One HS256 secret held in memory: the development mode's random key."""
-        return cls(KeySet([secret_key(secret)]), None, [SYMMETRIC])
 
     @classmethod
     def from_file(cls, path: str | Path, algorithms: Sequence[str]) -> StaticKeys:
@@ -55,8 +50,7 @@ class StaticKeys:
 
     def reload(self) -> None:
         """Read the file again and swap the keys at once; on `AuthSetupError` the old keys stay."""
-        if self._path is not None:
-            self._keys = _load(self._path, self._algorithms)
+        self._keys = _load(self._path, self._algorithms)
 
     async def find(self, kid: str | None, algorithm: str) -> Sequence[Key]:
         """The keys that may have signed a token; raises `AuthError` if there is none."""

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import functools
 import json
+import tempfile
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import get_default_algorithms
 
-from ncfast.auth import AuthError, Identity, Verifier
+from ncfast.auth import AuthError, Identity, StaticKeys, Verifier
 
 NOW = 1_800_000_000
 SECRET = b"a secret of exactly thirty-two b"
@@ -95,6 +96,14 @@ def policy(**changes: Any) -> SimpleNamespace:
     """What a verifier reads of `auth.jwt`."""
     whole = {"audience": "nowconnect", "algorithms": ["HS256"], "issuer": None}
     return SimpleNamespace(**(whole | {"leeway_sec": 30.0, "max_lifetime_sec": 86_400} | changes))
+
+
+def shared_secret() -> StaticKeys:
+    """The keys of a hub that shares `SECRET` with the issuer."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(SECRET)
+        file.flush()
+        return StaticKeys.from_file(file.name, ["HS256"])
 
 
 def verifier(keys: Any, **changes: Any) -> Verifier:
