@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +25,7 @@ from ncfast.config import (
     load_any,
     load_hub,
     resolve_auth,
+    waits_for_restart,
     warnings,
 )
 from ncfast.config.reference import reference_text
@@ -172,7 +176,7 @@ def test_number_keys_take_numbers_in_their_bounds(write, text):
         ("just text\n", "1: a configuration is made of sections"),
         ("a: 1\n---\nb: 2\n", "not YAML: but found another document"),
         ("a:\n\tb: 1\n", "2: not YAML: found character '\\t' that cannot start any token"),
-        ("limits: &here { max_flows: 10, inner: *here }\n" + LISTENERS, "aliases without end"),
+        ("limits: &here { max_flows: 10, inner: *here, outer: *here }\n" + LISTENERS, "aliases without end"),
         (LISTENERS + "edge: !custom { bind: ':1' }\n", "2: edge: a tag (!...)"),
         (LISTENERS + "edge:\n  bind: !!binary aGk=\n", "3: edge.bind: a tag (!...)"),
         (LISTENERS + "edge:\n  <<: { bind: ':1' }\n", "3: edge: a key must be a word, and merge keys"),
@@ -221,19 +225,24 @@ def test_any_bytes_load_or_are_refused(tmp_path_factory, content):
         load_any(file, {})
 
 
-KEYS = st.sampled_from(
-    ["listeners", "edge", "bind", "auth", "jwt", "ha", "mesh", "tls", "peers", "hubs", "limits", "x"]
-)
 LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.just(":80"))
-TREES = st.recursive(
-    LEAVES, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=4))
+WRONG = st.one_of(
+    LEAVES, st.lists(LEAVES, max_size=2), st.dictionaries(st.text(max_size=8), LEAVES, max_size=2)
 )
+EXAMPLES = [yaml.safe_load(file.read_text()) for file in GOOD]
 
 
-@given(st.dictionaries(KEYS, TREES, min_size=1, max_size=6))
-def test_any_tree_of_known_keys_loads_or_is_refused(tmp_path_factory, tree):
-    import yaml
-
+@given(st.data())
+def test_any_value_in_any_place_loads_or_is_refused(tmp_path_factory, data):
+    tree = copy.deepcopy(data.draw(st.sampled_from(EXAMPLES)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place: Any = tree
+        while True:
+            key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+            if not place[key] or not isinstance(place[key], (dict, list)) or data.draw(st.booleans()):
+                break
+            place = place[key]
+        place[key] = data.draw(WRONG)
     file = tmp_path_factory.getbasetemp() / "tree.yaml"
     file.write_text(yaml.safe_dump(tree))
     try:
@@ -547,6 +556,7 @@ def test_agent_from_wrong_flags():
         "token_file",
     ]
     assert all(line.startswith("command line: ") for line in lines) and "hunter2" not in str(refusal.value)
+    assert "(got 'http://h/tunnel')" in lines[4]
 
 
 def test_development_hub_takes_other_ports():
@@ -629,3 +639,15 @@ def test_public_key_algorithms_may_stand_together(write):
 )
 def test_warnings(write, text, expected):
     assert [line.split(": ")[0] for line in warnings(load_any(write(text), {}))] == expected
+
+
+def test_changes_that_wait_for_a_restart(write):
+    running = load_hub(write(LISTENERS), {})
+    changed = LISTENERS.replace("389", "390") + "logging: { level: debug }\nauth: { jwt: { key_file: /k } }\n"
+    assert waits_for_restart(running, load_hub(write(changed), {})) == []
+    other = load_hub(write(LISTENERS + "limits: { max_flows: 7 }\nflow: { flow_grace_sec: 1 }\n"), {})
+    assert sorted(waits_for_restart(running, other)) == ["flow.flow_grace_sec", "limits.max_flows"]
+
+
+def test_value_of_a_file_that_is_no_configuration_is_not_shown(write):
+    assert "hunter2" not in "\n".join(problems_of(write("hunter2\n")))

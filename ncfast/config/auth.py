@@ -30,4 +30,4 @@ def resolve_auth(config: HubConfig, env: Mapping[str, str] | None = None) -> Jwt
     algorithm = env.get("NC_JWT_ALGORITHM") or ("RS256" if jwks_url else "HS256")
     given = {"key_file": key_file, "jwks_url": jwks_url}
     data = {"algorithms": [algorithm], **{name: value for name, value in given.items() if value}}
-    return build(Jwt, Document(ENVIRONMENT, data))
+    return build(Jwt, Document.of(ENVIRONMENT, data))

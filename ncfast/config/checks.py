@@ -6,7 +6,6 @@ wrong: all problems are shown at once.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from ncfast.config.agent import AgentConfig
 from ncfast.config.hub import Admin, Edge, HubConfig
-from ncfast.config.problems import Path, Problem, dotted
+from ncfast.config.problems import KeyPath, Problem, dotted
 from ncfast.config.values import Address
 from ncfast.config.yamlfile import Document
 
@@ -37,7 +36,7 @@ def warnings(config: HubConfig | AgentConfig) -> list[str]:
     return list(_hub_warnings(config) if isinstance(config, HubConfig) else _agent_warnings(config))
 
 
-def _get(data: Any, path: Path) -> Any:
+def _get(data: Any, path: KeyPath) -> Any:
     for part in path:
         known = part in data if isinstance(data, dict) else isinstance(data, list) and isinstance(part, int)
         if not known:
@@ -46,7 +45,7 @@ def _get(data: Any, path: Path) -> Any:
     return data
 
 
-def _items(document: Document, section: str, *more: str) -> Iterator[tuple[Path, Any]]:
+def _items(document: Document, section: str, *more: str) -> Iterator[tuple[KeyPath, Any]]:
     items = _get(document.data, (section,))
     for index in range(len(items) if isinstance(items, list) else 0):
         path = (section, index, *more)
@@ -56,7 +55,7 @@ def _items(document: Document, section: str, *more: str) -> Iterator[tuple[Path,
 
 
 def _repeated(document: Document, section: str, *more: str) -> Iterator[Problem]:
-    first: dict[str, Path] = {}
+    first: dict[str, KeyPath] = {}
     for path, value in _items(document, section, *more):
         if not isinstance(value, str):
             continue
@@ -72,13 +71,13 @@ def _overlapping(document: Document) -> Iterator[Problem]:
     """Sockets that the kernel would not bind together; in a hub's file the default binds take part."""
     if "listeners" not in document.data:
         return
-    binds: list[tuple[Path, Any]] = [
+    binds: list[tuple[KeyPath, Any]] = [
         (("edge", "bind"), _get(document.data, ("edge", "bind")) or Edge().bind),
         (("admin", "bind"), _get(document.data, ("admin", "bind")) or Admin().bind),
         (("ha", "mesh", "listen"), _get(document.data, ("ha", "mesh", "listen"))),
         *_items(document, "listeners", "bind"),
     ]
-    taken: list[tuple[Path, Address]] = []
+    taken: list[tuple[KeyPath, Address]] = []
     for path, value in binds:
         try:
             address = Address.parse(value)
@@ -122,14 +121,7 @@ def _hub_warnings(config: HubConfig) -> Iterator[str]:
 def _agent_warnings(config: AgentConfig) -> Iterator[str]:
     for index, hub in enumerate(config.hubs):
         url = urlsplit(hub)
-        if url.scheme == "ws" and not _is_loopback(url.hostname or ""):
+        if url.scheme == "ws" and not Address(url.hostname or "", 0).is_loopback:
             yield f"hubs[{index}]: ws:// to another machine; the token travels in clear"
     if config.tls is not None and not any(hub.startswith("wss://") for hub in config.hubs):
         yield "tls: no hub is reached by wss://, so the section has no effect"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from ncfast.config import checks
 from ncfast.config.agent import AgentConfig
 from ncfast.config.hub import HubConfig
-from ncfast.config.problems import ConfigError, Path, Problem, dotted
+from ncfast.config.problems import ConfigError, KeyPath, Problem, dotted
 from ncfast.config.refusals import meant, refused
 from ncfast.config.schema import AGENT_KEYS, words_at
 from ncfast.config.yamlfile import Document, read
@@ -25,7 +25,7 @@ from ncfast.config.yamlfile import Document, read
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def load_hub(path: str | FilePath, env: Mapping[str, str] | None = None) -> HubConfig:
+def load_hub(path: str | Path, env: Mapping[str, str] | None = None) -> HubConfig:
     """Reads a hub's file. ``env`` is what ``${NAME}`` draws from, the process environment by default.
 
     Raises :class:`ConfigError`.
@@ -38,7 +38,7 @@ def load_hub(path: str | FilePath, env: Mapping[str, str] | None = None) -> HubC
     return build(HubConfig, document)
 
 
-def load_agent(path: str | FilePath, env: Mapping[str, str] | None = None) -> AgentConfig:
+def load_agent(path: str | Path, env: Mapping[str, str] | None = None) -> AgentConfig:
     """Reads an agent's file; otherwise as :func:`load_hub`."""
     document = _read(path, env)
     if isinstance(document.data, dict) and "listeners" in document.data and not _is_agent(document):
@@ -46,14 +46,14 @@ def load_agent(path: str | FilePath, env: Mapping[str, str] | None = None) -> Ag
     return build(AgentConfig, document)
 
 
-def load_any(path: str | FilePath, env: Mapping[str, str] | None = None) -> HubConfig | AgentConfig:
+def load_any(path: str | Path, env: Mapping[str, str] | None = None) -> HubConfig | AgentConfig:
     """Reads either kind: a file with ``hubs`` or ``agent_id`` is an agent's, any other a hub's."""
     document = _read(path, env)
     return build(AgentConfig if _is_agent(document) else HubConfig, document)
 
 
 def agent_from_flags(
-    hubs: Sequence[str], agent_id: str, connectors: Sequence[str], token_file: str | FilePath
+    hubs: Sequence[str], agent_id: str, connectors: Sequence[str], token_file: str | Path
 ) -> AgentConfig:
     """An agent from ``--hub``, ``--agent-id``, ``--connector name=host:port`` and ``--token-file``.
 
@@ -66,14 +66,10 @@ def agent_from_flags(
         "token_file": str(token_file),
         "connectors": [{"name": name, "target": target} for name, _, target in pairs],
     }
-    document = Document("command line", data)
-    for index, (name, target) in enumerate((name, target) for name, _, target in pairs):
-        document.texts["connectors", index, "name"] = name
-        document.texts["connectors", index, "target"] = target
-    return build(AgentConfig, document)
+    return build(AgentConfig, Document.of("command line", data))
 
 
-def _read(path: str | FilePath, env: Mapping[str, str] | None) -> Document:
+def _read(path: str | Path, env: Mapping[str, str] | None) -> Document:
     document = read(os.fspath(path), os.environ if env is None else env)
     if document.data is None and document.problems:
         raise ConfigError(document.problems)
@@ -97,7 +93,8 @@ def build(model: type[Model], document: Document) -> Model:
             problems.append(doubt)
     config, refusals = _validate(model, document, {problem.key for problem in problems})
     problems += refusals
-    problems += checks.across(document)
+    named = {problem.key for problem in problems}
+    problems += [problem for problem in checks.across(document) if problem.key not in named]
     if config is None or problems:
         raise ConfigError(problems)
     return config
@@ -112,7 +109,7 @@ def _validate(model: type[Model], document: Document, known: set[str]) -> tuple[
     """
     data = copy.deepcopy(document.data)
     problems: list[Problem] = []
-    settled: set[Path] = set()
+    settled: set[KeyPath] = set()
     while True:
         try:
             return model.model_validate(data, by_alias=True, by_name=False), problems
@@ -132,7 +129,7 @@ def _validate(model: type[Model], document: Document, known: set[str]) -> tuple[
             settled.add(_leave_out(data, section))
 
 
-def _leave_out(data: Any, path: Path) -> Path:
+def _leave_out(data: Any, path: KeyPath) -> KeyPath:
     """Deletes what stands at ``path``, or the list that it is an item of; returns the path of what went."""
     while path and isinstance(path[-1], int):
         path = path[:-1]

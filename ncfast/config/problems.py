@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 _SECRET_KEY = re.compile(r"(?i)secret|passw|token|credential|private|(^|_)(api)?key$")
 _SECRET_TEXT = re.compile(r"^\s*(eyJ|-----BEGIN)")
@@ -46,12 +46,12 @@ class ConfigError(Exception):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-def dotted(path: Path) -> str:
+def dotted(path: KeyPath) -> str:
     """``("listeners", 0, "bind")`` as ``listeners[0].bind``."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
-def shown(path: Path, text: str) -> str:
+def shown(path: KeyPath, text: str) -> str:
     """The value as a message may show it: quoted, cut short, control characters escaped, secrets masked."""
     names = [part for part in path if isinstance(part, str)]
     secret = bool(names) and _SECRET_KEY.search(names[-1]) and not _FILE_KEY.search(names[-1])

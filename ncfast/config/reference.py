@@ -48,6 +48,12 @@ name it in their first line.
 - **Paths** are taken from the directory in which the process runs.
 - **Aliases** (`*name`) are allowed; merge keys (`<<`) and tags (`!name`) are not.
 
+## Reload
+
+On SIGHUP a hub reads its file again. Listeners, logging, token keys (`auth`) and the edge's certificates
+(`edge.tls`) change without losing a flow. Any other changed key waits for a restart, and the log names it. A
+file with a problem is refused whole and the old configuration stays in force.
+
 ## Environment
 
 | variable | used by | says |

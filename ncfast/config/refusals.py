@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from ncfast.config.problems import Path, Problem, dotted
+from ncfast.config.problems import KeyPath, Problem, dotted
 from ncfast.config.schema import schema_at, schema_of, target
 from ncfast.config.yamlfile import Document
 
@@ -57,14 +57,14 @@ def _number(schema: dict[str, Any]) -> tuple[str, str]:
     return f"must be a {whole}number {span}", f"write the number alone, in {unit}"
 
 
-def meant(model: type[BaseModel], path: Path) -> Path | None:
+def meant(model: type[BaseModel], path: KeyPath) -> KeyPath | None:
     """The path of the known key that the unknown key at ``path`` probably stands for."""
     here = schema_at(model, path[:-1]).get("properties", {})
     near = difflib.get_close_matches(str(path[-1]), here, n=1, cutoff=0.5)
     return (*path[:-1], near[0]) if near else None
 
 
-def _nearest_key(model: type[BaseModel], path: Path) -> str:
+def _nearest_key(model: type[BaseModel], path: KeyPath) -> str:
     """The key that was probably meant: a like one in the same section, or the same one in another section."""
     name = path[-1]
     here = list(schema_at(model, path[:-1]).get("properties", {}))
@@ -80,10 +80,10 @@ def _nearest(error: ErrorDetails, words: list[str]) -> str:
     return f"did you mean '{near[0]}'?" if near else "choose one of them"
 
 
-def _all_keys(model: type[BaseModel]) -> Iterator[Path]:
+def _all_keys(model: type[BaseModel]) -> Iterator[KeyPath]:
     root = schema_of(model)
 
-    def walk(schema: dict[str, Any], path: Path) -> Iterator[Path]:
+    def walk(schema: dict[str, Any], path: KeyPath) -> Iterator[KeyPath]:
         for name, inner in schema.get("properties", {}).items():
             yield (*path, name)
             inner = target(root, inner)

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from ncfast.config.agent import AgentConfig
 from ncfast.config.hub import HubConfig
-from ncfast.config.problems import Path
+from ncfast.config.problems import KeyPath
 
 AGENT_KEYS = ("hubs", "agent_id")  # a file with one of these is an agent's
 
@@ -24,7 +24,7 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     return model.model_json_schema()
 
 
-def schema_at(model: type[BaseModel], path: Path) -> dict[str, Any]:
+def schema_at(model: type[BaseModel], path: KeyPath) -> dict[str, Any]:
     """The schema of the value at ``path``, references followed; empty where the model knows no such path."""
     root = schema_of(model)
     schema = root
@@ -44,7 +44,7 @@ def target(root: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     return root["$defs"][reference.rpartition("/")[2]] if reference else schema
 
 
-def words_at(model: type[BaseModel], path: Path) -> set[str]:
+def words_at(model: type[BaseModel], path: KeyPath) -> set[str]:
     """The words that the key at ``path`` offers: ``{"off", "shadow", "active"}``."""
     schema = schema_at(model, path)
     return {word for choice in [schema, *schema.get("anyOf", [])] for word in choice.get("enum", [])}

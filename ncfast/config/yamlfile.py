@@ -18,10 +18,11 @@ from typing import Any
 
 import yaml
 
-from ncfast.config.problems import Path, Problem, dotted, shown
+from ncfast.config.problems import KeyPath, Problem, dotted, shown
 
 MAX_FILE_BYTES = 1 << 20  # a thousand listeners take about 100 KiB
-MAX_VALUES = 100_000  # aliases of aliases must not multiply without end
+MAX_VALUES = 100_000  # aliases of aliases must not multiply without end,
+MAX_DEPTH = 20  # nor an alias contain itself
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}?")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -45,15 +46,30 @@ class Document:
 
     file: str
     data: Any = None
-    marks: dict[Path, tuple[int, int]] = field(default_factory=dict)
-    texts: dict[Path, str] = field(default_factory=dict)
-    doubts: dict[Path, Problem] = field(default_factory=dict)
+    marks: dict[KeyPath, tuple[int, int]] = field(default_factory=dict)
+    texts: dict[KeyPath, str] = field(default_factory=dict)
+    doubts: dict[KeyPath, Problem] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
-    def problem(self, path: Path, message: str, remedy: str = "") -> Problem:
+    @classmethod
+    def of(cls, source: str, data: dict[str, Any]) -> Document:
+        """What comes from no file, such as the command line."""
+        document = cls(source, data)
+
+        def remember(value: Any, path: KeyPath) -> None:
+            if isinstance(value, str):
+                document.texts[path] = value
+            elif isinstance(value, (dict, list)):
+                for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+                    remember(inner, (*path, key))
+
+        remember(data, ())
+        return document
+
+    def problem(self, path: KeyPath, message: str, remedy: str = "") -> Problem:
         """A problem with what stands at ``path``; if nothing does, it points at the section around it."""
         text = self.texts.get(path)
-        value = shown(path, text) if text else ""
+        value = shown(path, text) if path and text else ""
         place = path
         while place and place not in self.marks:
             place = place[:-1]
@@ -78,15 +94,15 @@ def read(file: str, env: Mapping[str, str]) -> Document:
         return _unreadable(document, f"larger than {MAX_FILE_BYTES} bytes", "is this the right file?")
     try:
         node = yaml.compose(content, Loader=yaml.SafeLoader)
+        document.data = None if node is None else _Reader(document, env).value(node, ())
     except yaml.MarkedYAMLError as error:
         return _not_yaml(document, error)
     except yaml.reader.ReaderError:
         return _unreadable(document, "not text in UTF-8, or with control characters", "save it as UTF-8")
-    except RecursionError:
-        return _unreadable(document, "nested too deeply", "no section needs more than five levels")
+    except (RecursionError, _EndlessError):
+        return _unreadable(document, "nested too deeply, or aliases without end", "write the values out")
     if node is None:
         return _unreadable(document, "the file is empty", "start from an example in config/")
-    document.data = _Reader(document, env).value(node, ())
     return document
 
 
@@ -111,6 +127,10 @@ def _mask_quoted(quoted: re.Match[str]) -> str:
     return quoted[0] if len(text) <= 1 or text.startswith(("\\", "<")) else "'...'"
 
 
+class _EndlessError(Exception):
+    """More values, or more levels, than a configuration can have."""
+
+
 class _Reader:
     """Walks the node graph of one document."""
 
@@ -118,29 +138,23 @@ class _Reader:
         self._document = document
         self._env = env
         self._constructor = yaml.constructor.SafeConstructor()
-        self._open: set[int] = set()  # the containers around the present value; an alias of one never ends
         self._values = 0
 
-    def value(self, node: yaml.Node, path: Path) -> Any:
+    def value(self, node: yaml.Node, path: KeyPath) -> Any:
         mark = node.start_mark
         self._document.marks.setdefault(path, (mark.line + 1, mark.column + 1))
         self._values += 1
-        if id(node) in self._open or self._values > MAX_VALUES:
-            self._wrong(path, "aliases without end", "write the values out")
-            return None
+        if len(path) > MAX_DEPTH or self._values > MAX_VALUES:
+            raise _EndlessError
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
         if not node.tag.startswith("tag:yaml.org,2002:"):
             self._wrong(path, *_TAGGED)
-        self._open.add(id(node))
         if isinstance(node, yaml.SequenceNode):
-            result: Any = [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
-        else:
-            result = self._mapping(node, path)
-        self._open.discard(id(node))
-        return result
+            return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
+        return self._mapping(node, path)
 
-    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             place = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
@@ -162,7 +176,7 @@ class _Reader:
             result[key] = self.value(value_node, inner)
         return result
 
-    def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
+    def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         document = self._document
         document.texts[path] = text = node.value
         plain = node.style is None
@@ -179,7 +193,7 @@ class _Reader:
             return None
         return self._expand(result, path) if isinstance(result, str) else result
 
-    def _expand(self, text: str, path: Path) -> str:
+    def _expand(self, text: str, path: KeyPath) -> str:
         def replace(match: re.Match[str]) -> str:
             name = match[1]
             if not match[0].endswith("}") or not _NAME.fullmatch(name):
@@ -200,10 +214,10 @@ class _Reader:
         except (yaml.YAMLError, ValueError):  # such as 2024-02-31, or the lone = of YAML 1.1
             return _UNREADABLE
 
-    def _wrong(self, path: Path, message: str, remedy: str) -> None:
+    def _wrong(self, path: KeyPath, message: str, remedy: str) -> None:
         self._document.problems.append(self._document.problem(path, message, remedy))
 
-    def _at(self, place: tuple[int, int], path: Path, message: str, remedy: str) -> None:
+    def _at(self, place: tuple[int, int], path: KeyPath, message: str, remedy: str) -> None:
         problem = Problem(self._document.file, *place, dotted(path), "", message, remedy)
         self._document.problems.append(problem)
 

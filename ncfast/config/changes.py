@@ -1,0 +1,25 @@
+"""What a reload (SIGHUP) can put into force, and what waits for a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ncfast.config.hub import HubConfig
+from ncfast.config.problems import KeyPath, dotted
+
+RELOADED: tuple[KeyPath, ...] = (("listeners",), ("logging",), ("auth",), ("edge", "tls"))
+
+
+def waits_for_restart(running: HubConfig, loaded: HubConfig) -> list[str]:
+    """The keys that differ between the two and that a reload does not change: ``["limits.max_flows"]``."""
+    changed = _changed(running.model_dump(by_alias=True), loaded.model_dump(by_alias=True), ())
+    return [dotted(path) for path in changed if not any(path[: len(kept)] == kept for kept in RELOADED)]
+
+
+def _changed(one: Any, other: Any, path: KeyPath) -> Iterator[KeyPath]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in one.keys() & other.keys():
+            yield from _changed(one[key], other[key], (*path, key))
+    elif one != other:
+        yield path
