@@ -11,7 +11,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--direct",
         action="store_true",
-        help="integration tests of traffic go straight to the services: shows that the tests themselves are sound",
+        help="only tests of traffic, without hub and agent: shows that the tests themselves are sound",
     )
 
 

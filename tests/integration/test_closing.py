@@ -118,7 +118,7 @@ def test_reset_amid_a_large_body_is_never_a_clean_end(peer: Peer, shared: Topolo
 
 
 def test_reset_after_fin_does_not_drop_the_body(peer: Peer, shared: Topology) -> None:
-    """The service has shut down its side and everything is acknowledged; its reset is then only tidying up."""
+    """The service has shut down its side and all is acknowledged; its reset is then only tidying up."""
     for _ in range(20):
         both = flow(
             peer, shared, client=[["drain"]], service=[["send", MIB], ["fin"], ["flushed"], ["rst"]]

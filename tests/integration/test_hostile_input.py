@@ -7,7 +7,7 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jwt
 import pytest
@@ -15,18 +15,25 @@ from ncfast._frames import FrameType, encode
 from support.bystander import Bystander
 from support.peer import Peer
 from support.process import wait_until
-from support.raw_tunnel import BINARY, CONTINUATION, PING, TEXT, RawTunnel, upgrade_request, ws_frame, ws_header
-from support.topology import Topology
+from support.raw_tunnel import (
+    BINARY,
+    CONTINUATION,
+    PING,
+    TEXT,
+    RawTunnel,
+    upgrade_request,
+    ws_frame,
+    ws_header,
+)
+from support.topology import MakeTopology, Topology
 
 MIB = 1 << 20
 UNLIMITED = {"edge": {"handshakes_per_source_per_sec": 0, "handshake_timeout_sec": 2}}
 
 
 @pytest.fixture(scope="module")
-def fort(peer: Peer, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Topology]:
+def fort(peer: Peer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
     """One hub for all attacks, with an honest agent beside the attackers."""
-    if request.config.getoption("--direct"):
-        pytest.skip("needs a hub")
     made = Topology(tmp_path_factory.mktemp("fort"), {"peer": peer.address}, hub=UNLIMITED)
     yield made
     made.check()
@@ -133,7 +140,7 @@ def test_handshakes_that_never_end(fort: Topology, bystander: Bystander) -> None
 
 def claims(**changes: object) -> dict[str, object]:
     now = int(time.time())
-    base = {"sub": "mallory", "aud": "nowconnect", "iss": "x", "iat": now, "exp": now + 600, "connectors": ["peer"]}
+    base = {"sub": "mallory", "aud": "nowconnect", "iss": "x", "iat": now, "exp": now + 600}
     return {name: value for name, value in {**base, **changes}.items() if value is not None}
 
 
@@ -179,14 +186,15 @@ def test_tokens_that_are_no_good(fort: Topology, bystander: Bystander) -> None:
     assert not any(token in text for token in tokens.values() if len(token) > 30), "a token is in the log"
 
 
+PLAIN = ("Upgrade", "Connection")
 REFUSALS = {
     "origin: a browser": ({"headers": ("Origin: https://evil.example",)}, {403}),
     "token in the query": ({"path": "/tunnel?token=abc", "anonymous": True}, {400}),
     "unknown path": ({"path": "/nothing"}, {404}),
     "POST": ({"method": "POST"}, {400, 405}),
-    "no upgrade": ({"without": ("Upgrade", "Connection")}, {400, 426}),
+    "no upgrade": ({"without": PLAIN}, {400, 426}),
     "no key": ({"without": ("Sec-WebSocket-Key",)}, {400}),
-    "old version": ({"without": ("Sec-WebSocket-Version",), "headers": ("Sec-WebSocket-Version: 8",)}, {400, 426}),
+    "no version": ({"without": ("Sec-WebSocket-Version",)}, {400, 426}),
     "with a body": ({"headers": ("Content-Length: 5",)}, {400}),
     "chunked": ({"headers": ("Transfer-Encoding: chunked",)}, {400}),
     "header too long": ({"headers": ("X-Long: " + "a" * 9000,)}, {400, 431}),
@@ -197,9 +205,9 @@ REFUSALS = {
     "space before the colon": ({"headers": ("X-A : b",)}, {400}),
     "absolute path": ({"path": "http://evil.example/tunnel"}, {400, 404}),
     "dots": ({"path": "/healthz/../tunnel"}, {400, 404}),
-    "metrics on the public edge": ({"path": "/metrics", "without": ("Upgrade", "Connection")}, {404}),
-    "status on the public edge": ({"path": "/status", "without": ("Upgrade", "Connection")}, {404}),
-    "drain on the public edge": ({"path": "/drain", "method": "POST", "without": ("Upgrade", "Connection")}, {404, 405}),
+    "metrics on the public edge": ({"path": "/metrics", "without": PLAIN}, {404}),
+    "status on the public edge": ({"path": "/status", "without": PLAIN}, {404}),
+    "drain on the public edge": ({"path": "/drain", "method": "POST", "without": PLAIN}, {404, 405}),
 }
 
 
@@ -229,12 +237,13 @@ def test_header_of_a_mebibyte_costs_no_memory(fort: Topology, bystander: Bystand
 
 def test_compression_is_not_negotiated(fort: Topology) -> None:
     with raw(fort) as tunnel:
-        tunnel.send(upgrade_request(fort.token("mallory"), headers=("Sec-WebSocket-Extensions: permessage-deflate",)))
+        offer = ("Sec-WebSocket-Extensions: permessage-deflate",)
+        tunnel.send(upgrade_request(fort.token("mallory"), headers=offer))
         status, head = tunnel.head()
         assert status == 101 and b"deflate" not in head.lower(), head
 
 
-def test_one_source_may_not_shake_hands_without_limit(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_one_source_may_not_shake_hands_without_limit(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address}, hub={"edge": {"handshakes_per_source_per_sec": 5}})
     with Bystander(made, peer):
         statuses = []
@@ -365,10 +374,11 @@ def test_broken_hello_is_refused(fort: Topology, bystander: Bystander, name: str
 
 
 def test_frames_for_flows_that_do_not_exist(fort: Topology, bystander: Bystander) -> None:
-    """Late frames are a fact of life; a million of them are an attack, and either way nobody else is touched."""
-    kinds = (FrameType.M_DATA, FrameType.M_ACK, FrameType.M_FIN, FrameType.M_RST, FrameType.M_OPEN_ACK)
+    """Late frames are a fact of life; many of them are an attack; either way nobody else is touched."""
+    kinds = (FrameType.M_ACK, FrameType.M_FIN, FrameType.M_RST, FrameType.M_OPEN_ACK)
     with joined(fort) as tunnel:
-        frames = b"".join(encode(kind, cid=CID, epoch=1, payload=b"x" if kind == FrameType.M_DATA else b"") for kind in kinds)
+        frames = encode(FrameType.M_DATA, cid=CID, epoch=1, payload=b"x")
+        frames += b"".join(encode(kind, cid=CID, epoch=1) for kind in kinds)
         for _ in range(200):
             tunnel.send(ws_frame(frames * 10))
         bystander.goes_on()
@@ -392,7 +402,7 @@ def test_floods_end_the_tunnel_that_floods(fort: Topology, bystander: Bystander,
 # --- scopes
 
 
-def test_connector_outside_the_tokens_scope_is_not_served(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_connector_outside_the_tokens_scope_is_not_served(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address, "armed": peer.armed_address}, agents=0, listener={"hold_sec": 0})
     made.add_agent("site-1", token=made.token("site-1", connectors=["peer"]), wait=False)
     denied = made.hub.log.wait("scope_denied")
@@ -404,7 +414,7 @@ def test_connector_outside_the_tokens_scope_is_not_served(topology: Callable[...
             pass
 
 
-def test_agent_of_another_tenant_does_not_serve_a_listener(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_agent_of_another_tenant_does_not_serve_a_listener(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address}, agents=0, listener={"hold_sec": 0, "tenant": "acme"})
     made.add_agent("site-1", token=made.token("site-1", tenant="other"))
     with socket.create_connection(made.address("peer"), timeout=30) as client:

@@ -8,16 +8,14 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable
 
 import pytest
-from ncfast.auth import mint
 from support.bystander import Bystander
 from support.ncfast_process import ACCESS, merged
 from support.peer import Both, Peer, byte_exact, run_flow
 from support.process import wait_until
 from support.script import Gates
-from support.topology import Topology
+from support.topology import MakeTopology, Topology
 
 MIB = 1 << 20
 
@@ -49,9 +47,7 @@ def no_longer_accepts(made: Topology) -> bool:
 
 
 @pytest.mark.parametrize("by", ["SIGTERM", "POST /drain"])
-def test_drain_finishes_what_runs_and_takes_nothing_new(
-    topology: Callable[..., Topology], peer: Peer, by: str
-) -> None:
+def test_drain_finishes_what_runs_and_takes_nothing_new(topology: MakeTopology, peer: Peer, by: str) -> None:
     made = topology({"peer": peer.address}, hub={"drain": {"timeout_sec": 60}})
 
     async def scenario() -> Both:
@@ -78,7 +74,7 @@ def test_drain_finishes_what_runs_and_takes_nothing_new(
     assert made.hub.access_lines(reason="closed"), made.hub.program.tail()
 
 
-def test_drain_has_a_limit(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_drain_has_a_limit(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address}, hub={"drain": {"timeout_sec": 0.5}})
 
     async def scenario() -> Both:
@@ -94,7 +90,7 @@ def test_drain_has_a_limit(topology: Callable[..., Topology], peer: Peer) -> Non
     made.hub.log.wait(ACCESS, reason="draining")
 
 
-def test_agent_drains_on_sigterm(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_agent_drains_on_sigterm(topology: MakeTopology, peer: Peer) -> None:
     """Its flows finish, and meanwhile new clients are another agent's."""
     made = topology({"peer": peer.address}, agent={"drain": {"timeout_sec": 60}})
 
@@ -120,7 +116,7 @@ def test_agent_drains_on_sigterm(topology: Callable[..., Topology], peer: Peer) 
     byte_exact(both.client, 10 + 8 * MIB)
 
 
-def test_ctrl_c_ends_hub_and_agent_with_0_or_130(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_ctrl_c_ends_hub_and_agent_with_0_or_130(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address})
     for program in (made.agent.program, made.hub.program):
         program.signal(signal.SIGINT)
@@ -130,7 +126,7 @@ def test_ctrl_c_ends_hub_and_agent_with_0_or_130(topology: Callable[..., Topolog
 # --- SIGHUP
 
 
-def test_reload_changes_the_log_level(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_reload_changes_the_log_level(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address})
     hub = made.hub
 
@@ -149,9 +145,7 @@ def test_reload_changes_the_log_level(topology: Callable[..., Topology], peer: P
     hub.unlogged_flows = 1
 
 
-def test_reload_adds_and_removes_listeners_without_losing_a_flow(
-    topology: Callable[..., Topology], peer: Peer
-) -> None:
+def test_reload_adds_and_removes_listeners_without_losing_a_flow(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address})
     hub = made.hub
     first = made.address("peer")
@@ -179,7 +173,7 @@ def test_reload_adds_and_removes_listeners_without_losing_a_flow(
         byte_exact(flow.client, 1000)
 
 
-def test_reload_rotates_the_key_without_losing_a_flow(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_reload_rotates_the_key_without_losing_a_flow(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address})
     old = made.token("site-2")
     with Bystander(made, peer):
@@ -202,9 +196,7 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
-def test_bad_file_is_refused_and_the_old_one_stays(
-    topology: Callable[..., Topology], peer: Peer, name: str
-) -> None:
+def test_bad_file_is_refused_and_the_old_one_stays(topology: MakeTopology, peer: Peer, name: str) -> None:
     made = topology({"peer": peer.address})
     hub = made.hub
     with Bystander(made, peer):
@@ -225,7 +217,7 @@ def test_bad_file_is_refused_and_the_old_one_stays(
 # --- tokens run out
 
 
-def test_expired_token_closes_the_tunnel(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_expired_token_closes_the_tunnel(topology: MakeTopology, peer: Peer) -> None:
     made = topology(
         {"peer": peer.address}, agents=0,
         hub={"auth": {"jwt": {"leeway_sec": 0, "expiry_grace_sec": 1}}},
@@ -239,7 +231,7 @@ def test_expired_token_closes_the_tunnel(topology: Callable[..., Topology], peer
     assert made.hub.status()["agents"] == []
 
 
-def test_fresh_token_is_sent_on_the_live_tunnel(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_fresh_token_is_sent_on_the_live_tunnel(topology: MakeTopology, peer: Peer) -> None:
     made = topology(
         {"peer": peer.address}, agents=0,
         hub={"auth": {"jwt": {"leeway_sec": 0, "expiry_grace_sec": 5}}},
@@ -254,9 +246,7 @@ def test_fresh_token_is_sent_on_the_live_tunnel(topology: Callable[..., Topology
         assert len(made.hub.log.events("agent_connected")) == 1, "the agent reconnected instead"
 
 
-def test_agent_that_moves_to_a_new_tunnel_replaces_the_old_one(
-    topology: Callable[..., Topology], peer: Peer
-) -> None:
+def test_agent_that_moves_to_a_new_tunnel_replaces_the_old_one(topology: MakeTopology, peer: Peer) -> None:
     """Two processes with one identity: the newest session wins, and says so."""
     made = topology({"peer": peer.address}, agent={"reconnect": {"min_sec": 30, "max_sec": 30}})
     first = made.agent
@@ -272,7 +262,7 @@ def test_agent_that_moves_to_a_new_tunnel_replaces_the_old_one(
 # --- scarcity
 
 
-def test_descriptors_run_out_and_come_back(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_descriptors_run_out_and_come_back(topology: MakeTopology, peer: Peer) -> None:
     """400 clients at a hub with 200 descriptors: it sheds, neither spins nor floods its log, and recovers."""
     made = topology({"peer": peer.address}, max_files=200)
     hub = made.hub
@@ -294,7 +284,7 @@ def test_descriptors_run_out_and_come_back(topology: Callable[..., Topology], pe
         assert hub.program.cpu_seconds() - busy < 0.6, "the hub spins while it is short of descriptors"
         assert hub.log.mark() - lines < 50, "the hub floods its log while it is short of descriptors"
         mark = made.agent.log.mark()
-        made.agent.program.signal(signal.SIGSTOP)  # a tunnel can still be made: descriptors are kept back for it
+        made.agent.program.signal(signal.SIGSTOP)  # descriptors are kept back, so that it can come again
         hub.log.wait("agent_disconnected")
         made.agent.program.signal(signal.SIGCONT)
         made.agent.wait_tunnel(mark)
@@ -304,7 +294,7 @@ def test_descriptors_run_out_and_come_back(topology: Callable[..., Topology], pe
             pass
 
 
-def test_memory_budget_refuses_new_flows_and_recovers(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_memory_budget_refuses_new_flows_and_recovers(topology: MakeTopology, peer: Peer) -> None:
     made = topology(
         {"peer": peer.address},
         hub={"limits": {"memory_bytes": 16 * MIB}, "flow": {"stall_sec": 0}},
@@ -320,7 +310,8 @@ def test_memory_budget_refuses_new_flows_and_recovers(topology: Callable[..., To
             asyncio.create_task(
                 run_flow(
                     peer, made.address("peer"), seed=seed, gates=gates, receive_buffer=8192,
-                    client=[["read", 1], ["wait", "read on"], ["drain"]], service=[["send", 8 * MIB], ["fin"]],
+                    client=[["read", 1], ["wait", "read on"], ["drain"]],
+                    service=[["send", 8 * MIB], ["fin"]],
                 )
             )
             for seed in seeds

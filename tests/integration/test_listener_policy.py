@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -13,7 +13,7 @@ from support import services
 from support.ncfast_process import ACCESS
 from support.peer import Peer, order_line, run_flow
 from support.process import wait_until
-from support.topology import Topology
+from support.topology import MakeTopology, Topology
 
 V2_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
@@ -28,8 +28,8 @@ def v2(source: str, port: int) -> bytes:
 
 
 @contextmanager
-def client_from(made: Topology, source: str = "127.0.0.1", connector: str = "peer") -> Iterator[socket.socket]:
-    with socket.create_connection(made.address(connector), timeout=30, source_address=(source, 0)) as sock:
+def client_from(made: Topology, source: str = "127.0.0.1") -> Iterator[socket.socket]:
+    with socket.create_connection(made.address("peer"), timeout=30, source_address=(source, 0)) as sock:
         yield sock
 
 
@@ -64,10 +64,11 @@ def is_served(made: Topology, source: str = "127.0.0.1") -> bool:
 
 @pytest.mark.parametrize(("spoken", "accepted"), [("v1", "v1"), ("v2", "v2"), ("v1", "any"), ("v2", "any")])
 def test_proxy_header_from_a_trusted_source_names_the_client(
-    topology: Callable[..., Topology], spoken: str, accepted: str
+    topology: MakeTopology, spoken: str, accepted: str
 ) -> None:
     with services.recorder(b"answer") as (target, seen):
-        made = topology({"peer": target}, listener={"proxy_protocol": accepted, "proxy_from": ["127.0.0.0/8"]})
+        trust = {"proxy_protocol": accepted, "proxy_from": ["127.0.0.0/8"]}
+        made = topology({"peer": target}, listener=trust)
         head = {"v1": v1, "v2": v2}[spoken]("198.51.100.7", 4321)
         for whole in (True, False):
             with client_from(made) as sock:
@@ -84,7 +85,7 @@ def test_proxy_header_from_a_trusted_source_names_the_client(
         assert line["client"].startswith("198.51.100.7"), line
 
 
-def test_proxy_header_from_anyone_else_is_payload(topology: Callable[..., Topology]) -> None:
+def test_proxy_header_from_anyone_else_is_payload(topology: MakeTopology) -> None:
     with services.recorder(b"answer") as (target, seen):
         made = topology({"peer": target}, listener={"proxy_protocol": "any", "proxy_from": ["192.0.2.0/24"]})
         with client_from(made) as sock:
@@ -106,7 +107,7 @@ BAD_HEADERS = {
 
 
 @pytest.mark.parametrize("name", BAD_HEADERS)
-def test_trusted_source_without_a_whole_header_is_closed(topology: Callable[..., Topology], name: str) -> None:
+def test_trusted_source_without_a_whole_header_is_closed(topology: MakeTopology, name: str) -> None:
     with services.recorder(b"answer") as (target, seen):
         made = topology({"peer": target}, listener={"proxy_protocol": "any", "proxy_from": ["127.0.0.0/8"]})
         with client_from(made) as sock:
@@ -119,7 +120,7 @@ def test_trusted_source_without_a_whole_header_is_closed(topology: Callable[...,
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-def test_target_is_told_the_clients_address(topology: Callable[..., Topology], version: str) -> None:
+def test_target_is_told_the_clients_address(topology: MakeTopology, version: str) -> None:
     with services.recorder(b"answer") as (target, seen):
         made = topology({"peer": target}, agent_connector={"proxy_protocol": version})
         with client_from(made) as sock:
@@ -136,7 +137,7 @@ def test_target_is_told_the_clients_address(topology: Callable[..., Topology], v
             assert data[24:26] == struct.pack("!H", port)
 
 
-def test_address_from_a_proxy_header_reaches_the_target(topology: Callable[..., Topology]) -> None:
+def test_address_from_a_proxy_header_reaches_the_target(topology: MakeTopology) -> None:
     with services.recorder(b"answer") as (target, seen):
         made = topology(
             {"peer": target},
@@ -163,7 +164,7 @@ def test_address_from_a_proxy_header_reaches_the_target(topology: Callable[..., 
     ids=["deny", "allow", "deny wins"],
 )
 def test_networks_are_let_in_or_kept_out(
-    topology: Callable[..., Topology], rules: dict[str, list[str]], served: str, turned_away: str
+    topology: MakeTopology, rules: dict[str, list[str]], served: str, turned_away: str
 ) -> None:
     with services.recorder(b"answer") as (target, seen):
         made = topology({"peer": target}, listener=rules)
@@ -174,7 +175,7 @@ def test_networks_are_let_in_or_kept_out(
         assert made.hub.metric("nowconnect_accept_shed_total") == 3
 
 
-def test_rules_judge_the_address_in_the_proxy_header(topology: Callable[..., Topology]) -> None:
+def test_rules_judge_the_address_in_the_proxy_header(topology: MakeTopology) -> None:
     with services.recorder(b"answer") as (target, seen):
         made = topology(
             {"peer": target},
@@ -194,7 +195,7 @@ def test_rules_judge_the_address_in_the_proxy_header(topology: Callable[..., Top
 # --- how many
 
 
-def test_connections_of_a_listener_are_capped(topology: Callable[..., Topology]) -> None:
+def test_connections_of_a_listener_are_capped(topology: MakeTopology) -> None:
     with services.recorder(b"answer") as (target, _):
         made = topology({"peer": target}, listener={"max_connections": 3})
         first = [socket.create_connection(made.address("peer"), timeout=30) for _ in range(3)]
@@ -207,7 +208,7 @@ def test_connections_of_a_listener_are_capped(topology: Callable[..., Topology])
             client.close()
 
 
-def test_connections_of_one_source_are_capped(topology: Callable[..., Topology]) -> None:
+def test_connections_of_one_source_are_capped(topology: MakeTopology) -> None:
     with services.recorder(b"answer") as (target, _):
         made = topology({"peer": target}, listener={"max_connections_per_source": 2})
         with client_from(made, "127.0.0.2"), client_from(made, "127.0.0.2"):
@@ -218,7 +219,7 @@ def test_connections_of_one_source_are_capped(topology: Callable[..., Topology])
         assert is_served(made, "127.0.0.2")
 
 
-def test_flows_of_the_hub_are_capped(topology: Callable[..., Topology]) -> None:
+def test_flows_of_the_hub_are_capped(topology: MakeTopology) -> None:
     with services.recorder(b"answer") as (target, _):
         made = topology({"peer": target}, hub={"limits": {"max_flows": 2}})
         with client_from(made), client_from(made):
@@ -228,7 +229,7 @@ def test_flows_of_the_hub_are_capped(topology: Callable[..., Topology]) -> None:
         assert is_served(made)
 
 
-def test_opens_of_one_source_are_limited_in_rate(topology: Callable[..., Topology]) -> None:
+def test_opens_of_one_source_are_limited_in_rate(topology: MakeTopology) -> None:
     with services.recorder(b"answer") as (target, _):
         made = topology({"peer": target}, hub={"limits": {"opens_per_source_per_sec": 2}})
         served = [is_served(made, "127.0.0.2") for _ in range(30)]
@@ -239,21 +240,22 @@ def test_opens_of_one_source_are_limited_in_rate(topology: Callable[..., Topolog
 # --- how long
 
 
-def test_idle_flow_is_closed_by_name(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_idle_flow_is_closed_by_name(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address}, listener={"idle_timeout_sec": 1})
-    both = asyncio.run(run_flow(peer, made.address("peer"), client=[["send", 5], ["drain"]], service=[["drain"]]))
+    script = [["send", 5], ["drain"]]
+    both = asyncio.run(run_flow(peer, made.address("peer"), client=script, service=[["drain"]]))
     assert both.client.error == "ECONNRESET" and both.service.error == "ECONNRESET", both
     made.hub.log.wait(ACCESS, reason="idle_timeout")
 
 
-def test_client_without_a_first_byte_is_closed_by_name(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_client_without_a_first_byte_is_closed_by_name(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address}, listener={"first_byte_timeout_sec": 0.5})
     with client_from(made) as sock:
         assert says_until_closed(sock) == b""
     made.hub.log.wait(ACCESS, reason="first_byte_timeout")
 
 
-def test_half_closed_flow_without_progress_is_reset_by_name(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_half_closed_flow_without_progress_is_reset_by_name(topology: MakeTopology, peer: Peer) -> None:
     timers = {"flow": {"half_close_sec": 1}}
     made = topology({"peer": peer.address}, hub=timers, agent=timers)
     with client_from(made) as sock:
@@ -265,7 +267,7 @@ def test_half_closed_flow_without_progress_is_reset_by_name(topology: Callable[.
     made.hub.log.wait(ACCESS, reason="half_close_timeout")
 
 
-def test_target_that_does_not_answer_is_given_up(topology: Callable[..., Topology]) -> None:
+def test_target_that_does_not_answer_is_given_up(topology: MakeTopology) -> None:
     """A listening socket whose queue is full drops SYNs: the dial hangs, and the client must not."""
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))

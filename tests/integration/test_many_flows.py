@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 from support.peer import Peer, byte_exact, connect, order_line, run_flow
 from support.process import wait_until
 from support.script import End, Gates, Outcome
-from support.topology import Topology
+from support.topology import MakeTopology
 
 pytestmark = pytest.mark.traffic
 MIB = 1 << 20
 FLOWS = 2000
+PATIENT = {"flow": {"stall_sec": 120}}
 
 
-def test_2000_flows_at_once(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_2000_flows_at_once(topology: MakeTopology, peer: Peer) -> None:
     """All are open before the first one ends; each carries its own pattern both ways."""
     made = topology({"peer": peer.address})
     both_ways = [["both", [["send", 20_000]], [["read", 20_000]]]]
@@ -27,7 +27,8 @@ def test_2000_flows_at_once(topology: Callable[..., Topology], peer: Peer) -> No
             sock = await connect(made.address("peer"))
             end = End(sock, send_seed=2 * seed, receive_seed=2 * seed + 1, gates=gates)
             script = [*both_ways, ["fin"], ["drain"]]
-            await asyncio.get_running_loop().sock_sendall(sock, order_line(seed, [["read", 1], *both_ways, ["drain"]]))
+            order = order_line(seed, [["read", 1], *both_ways, ["drain"]])
+            await asyncio.get_running_loop().sock_sendall(sock, order)
         opened.release()
         return await end.run([["wait", "all"], ["send", 1], *script])
 
@@ -51,7 +52,7 @@ def test_2000_flows_at_once(topology: Callable[..., Topology], peer: Peer) -> No
         byte_exact(outcome, 20_000)
 
 
-def test_2000_short_flows_one_after_another(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_2000_short_flows_one_after_another(topology: MakeTopology, peer: Peer) -> None:
     """Open, one exchange, close, 50 at a time: the life of an LDAP client without a pool."""
     made = topology({"peer": peer.address})
 
@@ -60,7 +61,8 @@ def test_2000_short_flows_one_after_another(topology: Callable[..., Topology], p
             seed = peer.next_seed()
             sock = await connect(made.address("peer"))
             end = End(sock, send_seed=2 * seed, receive_seed=2 * seed + 1, gates=Gates())
-            await asyncio.get_running_loop().sock_sendall(sock, order_line(seed, [["read", 64], ["send", 700]]))
+            order = order_line(seed, [["read", 64], ["send", 700]])
+            await asyncio.get_running_loop().sock_sendall(sock, order)
             outcome = await end.run([["send", 64], ["drain"]])
             assert outcome.error is None, outcome
             byte_exact(outcome, 700)
@@ -72,9 +74,9 @@ def test_2000_short_flows_one_after_another(topology: Callable[..., Topology], p
     asyncio.run(scenario())
 
 
-def test_slow_readers_stall_only_themselves(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_slow_readers_stall_only_themselves(topology: MakeTopology, peer: Peer) -> None:
     """Ten clients stop reading 24 MiB each; a fast flow goes on beside them; they get every byte later."""
-    made = topology({"peer": peer.address}, hub={"flow": {"stall_sec": 120}}, agent={"flow": {"stall_sec": 120}})
+    made = topology({"peer": peer.address}, hub=PATIENT, agent=PATIENT)
     size, slow = 24 * MIB, 10
     base = 0 if made.direct else made.hub.program.rss()
 
@@ -102,7 +104,8 @@ def test_slow_readers_stall_only_themselves(topology: Callable[..., Topology], p
             assert sent < size, "nothing held the source back"
         fast = []
         for _ in range(3):
-            flow = await run_flow(peer, made.address("peer"), client=[["drain"]], service=[["send", 64 * MIB]])
+            service = [["send", 64 * MIB]]
+            flow = await run_flow(peer, made.address("peer"), client=[["drain"]], service=service)
             fast.append(flow.client)
         if not made.direct:
             grown = made.hub.program.peak_rss() - base
@@ -118,9 +121,9 @@ def test_slow_readers_stall_only_themselves(topology: Callable[..., Topology], p
         byte_exact(outcome, size)
 
 
-def test_slow_service_holds_its_own_client_back_only(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_slow_service_holds_its_own_client_back_only(topology: MakeTopology, peer: Peer) -> None:
     """The mirror image: a service that stops reading, beside one that reads."""
-    made = topology({"peer": peer.address}, hub={"flow": {"stall_sec": 120}}, agent={"flow": {"stall_sec": 120}})
+    made = topology({"peer": peer.address}, hub=PATIENT, agent=PATIENT)
     size = 24 * MIB
 
     async def scenario() -> None:
@@ -142,7 +145,7 @@ def test_slow_service_holds_its_own_client_back_only(topology: Callable[..., Top
     asyncio.run(scenario())
 
 
-def test_one_byte_writes_stay_bytes_not_objects(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_one_byte_writes_stay_bytes_not_objects(topology: MakeTopology, peer: Peer) -> None:
     """100,000 single bytes towards a service that does not read yet cost little memory anywhere."""
     made = topology({"peer": peer.address})
     seed, count = peer.next_seed(), 100_000
@@ -161,7 +164,7 @@ def test_one_byte_writes_stay_bytes_not_objects(topology: Callable[..., Topology
         assert made.hub.program.peak_rss() - base < 64 * MIB
 
 
-def test_flows_leave_no_descriptor_behind(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_flows_leave_no_descriptor_behind(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address})
     if made.direct:
         pytest.skip("about the hub's and agent's descriptors")
@@ -179,7 +182,5 @@ def test_flows_leave_no_descriptor_behind(topology: Callable[..., Topology], pee
 
     asyncio.run(scenario())
     made.hub.wait_idle()
-    wait_until(
-        lambda: (made.hub.program.open_files(), made.agent.program.open_files()) == files,
-        f"open files back at {files}, they are {made.hub.program.open_files(), made.agent.program.open_files()}",
-    )
+    now = made.hub.program.open_files, made.agent.program.open_files
+    wait_until(lambda: tuple(count() for count in now) == files, f"open files back at {files}")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable
 
 import pytest
 from support.ncfast_process import ACCESS
 from support.peer import Both, Peer, byte_exact, connect, order_line, run_flow
 from support.process import wait_until
 from support.script import End, Gates, pattern_sha256
-from support.topology import Topology
+from support.topology import MakeTopology, Topology
 
 MIB = 1 << 20
 TEN_CUTS = ["rst", "silence", "restart", "rst", "restart", "silence", "rst", "restart", "silence", "rst"]
@@ -28,16 +27,16 @@ def refused_promptly(made: Topology, connector: str = "peer") -> None:
 
 
 @pytest.mark.timeout(240)
-def test_256_mib_each_way_while_the_tunnel_is_cut_ten_times(
-    topology: Callable[..., Topology], peer: Peer
-) -> None:
+def test_256_mib_each_way_while_the_tunnel_is_cut_ten_times(topology: MakeTopology, peer: Peer) -> None:
     """One flow, both directions at once; RST, silence and proxy restarts, spread over the transfer."""
     made = topology({"peer": peer.address}, via_proxy=True)
     size, seed = 256 * MIB, peer.next_seed()
     script = [["both", [["send", size], ["fin"]], [["drain"]]]]
     made.proxy.plan([(number * 2 * size // 11, kind) for number, kind in enumerate(TEN_CUTS, 1)])
     both = asyncio.run(
-        run_flow(peer, made.address("peer"), seed=seed, client=script, service=script, digest=True, timeout=200)
+        run_flow(
+            peer, made.address("peer"), seed=seed, client=script, service=script, digest=True, timeout=200
+        )
     )
     assert made.proxy.stats()["faults"] == len(TEN_CUTS)
     for end, pattern in ((both.service, 2 * seed), (both.client, 2 * seed + 1)):
@@ -49,15 +48,13 @@ def test_256_mib_each_way_while_the_tunnel_is_cut_ten_times(
 
 
 @pytest.mark.parametrize("kind", ["rst", "silence", "restart"])
-def test_50_conversations_go_on_across_cuts(
-    topology: Callable[..., Topology], peer: Peer, kind: str
-) -> None:
+def test_50_conversations_go_on_across_cuts(topology: MakeTopology, peer: Peer, kind: str) -> None:
     """Request and answer in lockstep, so that at each cut some bytes are in every place they can be."""
     made = topology({"peer": peer.address}, via_proxy=True)
     turns, size = 200, 700
 
     async def scenario() -> list[Both]:
-        conversations = [
+        talks = [
             asyncio.create_task(
                 run_flow(
                     peer, made.address("peer"),
@@ -70,11 +67,11 @@ def test_50_conversations_go_on_across_cuts(
         for _ in range(3):
             agent_mark = made.agent.log.mark()
             start = made.proxy.stats()["forwarded"]
-            while made.proxy.stats()["forwarded"] < start + 500_000 and not all(c.done() for c in conversations):
+            while made.proxy.stats()["forwarded"] < start + 500_000 and not all(c.done() for c in talks):
                 await asyncio.sleep(0.005)
             await asyncio.to_thread(made.proxy.fault, kind)
             await asyncio.to_thread(made.agent.wait_tunnel, agent_mark)
-        return await asyncio.gather(*conversations)
+        return await asyncio.gather(*talks)
 
     for both in asyncio.run(scenario()):
         assert both.client.error is None and both.service.error is None, both
@@ -82,7 +79,7 @@ def test_50_conversations_go_on_across_cuts(
         byte_exact(both.service, turns * size)
 
 
-def test_half_closed_flow_survives_a_cut(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_half_closed_flow_survives_a_cut(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address}, via_proxy=True)
 
     async def scenario() -> Both:
@@ -111,7 +108,7 @@ def test_half_closed_flow_survives_a_cut(topology: Callable[..., Topology], peer
 
 @pytest.mark.parametrize("way", ["fin", "rst"])
 def test_a_flow_that_ends_while_detached_ends_the_same_way(
-    topology: Callable[..., Topology], peer: Peer, way: str
+    topology: MakeTopology, peer: Peer, way: str
 ) -> None:
     """The service answers and closes, or resets, while there is no tunnel."""
     made = topology({"peer": peer.address}, via_proxy=True)
@@ -145,8 +142,8 @@ def test_a_flow_that_ends_while_detached_ends_the_same_way(
         assert both.client.error == "ECONNRESET", both
 
 
-def test_agent_restart_ends_its_flows_by_name(topology: Callable[..., Topology], peer: Peer) -> None:
-    """Killed, its sockets to the targets are gone: its flows are reset, and new ones are served by the new process."""
+def test_agent_restart_ends_its_flows_by_name(topology: MakeTopology, peer: Peer) -> None:
+    """Killed, its sockets to the targets are gone: its flows are reset, the new process serves new ones."""
     made = topology({"peer": peer.address})
 
     async def scenario() -> None:
@@ -154,7 +151,8 @@ def test_agent_restart_ends_its_flows_by_name(topology: Callable[..., Topology],
             asyncio.create_task(
                 run_flow(
                     peer, made.address("peer"),
-                    client=[["send", 10], ["read", 10], ["drain"]], service=[["read", 10], ["send", 10], ["drain"]],
+                    client=[["send", 10], ["read", 10], ["drain"]],
+                    service=[["read", 10], ["send", 10], ["drain"]],
                 )
             )
             for _ in range(5)
@@ -174,14 +172,16 @@ def test_agent_restart_ends_its_flows_by_name(topology: Callable[..., Topology],
 
 
 def test_agent_that_stays_away_ends_its_flows_after_the_grace_time(
-    topology: Callable[..., Topology], peer: Peer
+    topology: MakeTopology, peer: Peer
 ) -> None:
     made = topology({"peer": peer.address}, via_proxy=True, hub={"flow": {"flow_grace_sec": 1}})
 
     async def scenario() -> Both:
         seed = peer.next_seed()
         flow = asyncio.create_task(
-            run_flow(peer, made.address("peer"), seed=seed, client=[["send", 1], ["drain"]], service=[["drain"]])
+            run_flow(
+                peer, made.address("peer"), seed=seed, client=[["send", 1], ["drain"]], service=[["drain"]]
+            )
         )
         while not (seen := peer.outcome(seed)) or seen.received < 1:
             await asyncio.sleep(0.01)
@@ -195,7 +195,7 @@ def test_agent_that_stays_away_ends_its_flows_after_the_grace_time(
 
 
 def test_clients_that_arrive_while_the_agent_reconnects_are_served_afterwards(
-    topology: Callable[..., Topology], peer: Peer
+    topology: MakeTopology, peer: Peer
 ) -> None:
     made = topology({"peer": peer.address}, via_proxy=True, listener={"hold_sec": 60})
 
@@ -223,7 +223,7 @@ def test_clients_that_arrive_while_the_agent_reconnects_are_served_afterwards(
         byte_exact(both.client, 100_000)
 
 
-def test_hold_queue_is_bounded_in_number_and_time(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_hold_queue_is_bounded_in_number_and_time(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address}, via_proxy=True, listener={"hold_sec": 2, "hold_max": 3})
     mark = made.hub.log.mark()
     made.proxy.fault("down")
@@ -241,7 +241,7 @@ def test_hold_queue_is_bounded_in_number_and_time(topology: Callable[..., Topolo
     wait_until(lambda: made.hub.status()["flows"]["held"] == 0, "nobody held any longer")
 
 
-def test_held_client_that_leaves_is_forgotten(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_held_client_that_leaves_is_forgotten(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address}, via_proxy=True, listener={"hold_sec": 60})
     mark = made.hub.log.mark()
     made.proxy.fault("down")
@@ -253,14 +253,14 @@ def test_held_client_that_leaves_is_forgotten(topology: Callable[..., Topology],
     made.proxy.up()
 
 
-def test_without_any_agent_clients_are_refused(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_without_any_agent_clients_are_refused(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address}, agents=0, listener={"hold_sec": 0})
     for _ in range(3):
         refused_promptly(made)
 
 
 def test_connector_that_no_agent_has_ever_announced_is_refused_though_others_may_be_held(
-    topology: Callable[..., Topology], peer: Peer
+    topology: MakeTopology, peer: Peer
 ) -> None:
     """Holding is for agents that reconnect; for one never seen there is nothing to wait for."""
     made = topology({"peer": peer.address, "armed": peer.armed_address}, agents=0, listener={"hold_sec": 60})
@@ -268,7 +268,7 @@ def test_connector_that_no_agent_has_ever_announced_is_refused_though_others_may
     refused_promptly(made, "armed")
 
 
-def test_target_down_closes_the_client_and_is_named(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_target_down_closes_the_client_and_is_named(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address})
     peer.unlisten()
     try:
@@ -281,7 +281,7 @@ def test_target_down_closes_the_client_and_is_named(topology: Callable[..., Topo
 
 
 def test_failing_health_check_withdraws_the_connector_until_the_target_is_back(
-    topology: Callable[..., Topology], peer: Peer
+    topology: MakeTopology, peer: Peer
 ) -> None:
     made = topology(
         {"peer": peer.address},
@@ -305,7 +305,7 @@ def test_failing_health_check_withdraws_the_connector_until_the_target_is_back(
 
 
 def test_frozen_agent_is_noticed_by_silence_and_its_flows_resume_when_it_thaws(
-    topology: Callable[..., Topology], peer: Peer
+    topology: MakeTopology, peer: Peer
 ) -> None:
     """SIGSTOP: no FIN, no RST, the kernel still acknowledges; only the missing pings tell."""
     made = topology({"peer": peer.address})
@@ -333,7 +333,7 @@ def test_frozen_agent_is_noticed_by_silence_and_its_flows_resume_when_it_thaws(
     byte_exact(both.client, 10 + 2 * MIB)
 
 
-def test_two_agents_for_one_connector_least_loaded_first(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_two_agents_for_one_connector_least_loaded_first(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address}, agents=2)
     made.hub.wait_agents(2)
 
@@ -355,7 +355,7 @@ def test_two_agents_for_one_connector_least_loaded_first(topology: Callable[...,
 
 
 def test_open_is_retried_on_another_agent_when_the_first_ones_target_is_down(
-    topology: Callable[..., Topology], peer: Peer
+    topology: MakeTopology, peer: Peer
 ) -> None:
     """Before the target has seen a byte the client need not hear of it."""
     with socket.create_server(("127.0.0.1", 0)) as closed:

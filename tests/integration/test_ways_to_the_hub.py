@@ -1,4 +1,4 @@
-"""How an agent gets to the hub: TLS with its own CA, client certificates, HTTP proxies, several hubs, the command line."""
+"""How an agent gets to the hub: TLS, client certificates, HTTP proxies, several hubs, the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import base64
 import http.client
 import json
 import ssl
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from support.ncfast_process import ncfast
 from support.peer import Peer
 from support.process import Program
 from support.services import run
-from support.topology import Topology
+from support.topology import MakeTopology, Topology
 
 
 class Certificates:
@@ -45,7 +44,7 @@ def certificates(tmp_path: Path) -> Certificates:
     return Certificates(tmp_path / "pki")
 
 
-def secure(topology: Callable[..., Topology], peer: Peer, certificates: Certificates, **tls: Any) -> Topology:
+def secure(topology: MakeTopology, peer: Peer, certificates: Certificates, **tls: Any) -> Topology:
     """A hub with TLS on its edge, and no agent yet."""
     return topology({"peer": peer.address}, agents=0, hub={"edge": {"tls": {**certificates.server, **tls}}})
 
@@ -56,7 +55,7 @@ def wss(made: Topology, host: str = "127.0.0.1") -> list[str]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_tunnel_over_tls_with_a_ca_of_its_own(
-    topology: Callable[..., Topology], peer: Peer, certificates: Certificates, host: str
+    topology: MakeTopology, peer: Peer, certificates: Certificates, host: str
 ) -> None:
     made = secure(topology, peer, certificates)
     made.add_agent("site-1", hubs=wss(made, host), overrides={"tls": {"ca_file": str(certificates.ca_file)}})
@@ -70,7 +69,7 @@ def test_tunnel_over_tls_with_a_ca_of_its_own(
 
 @pytest.mark.parametrize("trust", ["the system's CAs", "another CA"])
 def test_hub_with_a_certificate_nobody_vouches_for_gets_no_token(
-    topology: Callable[..., Topology], peer: Peer, certificates: Certificates, tmp_path: Path, trust: str
+    topology: MakeTopology, peer: Peer, certificates: Certificates, tmp_path: Path, trust: str
 ) -> None:
     made = secure(topology, peer, certificates)
     other = Certificates(tmp_path / "other")
@@ -81,7 +80,7 @@ def test_hub_with_a_certificate_nobody_vouches_for_gets_no_token(
 
 
 def test_certificate_for_another_name_is_refused(
-    topology: Callable[..., Topology], peer: Peer, certificates: Certificates, tmp_path: Path
+    topology: MakeTopology, peer: Peer, certificates: Certificates, tmp_path: Path
 ) -> None:
     wrong = certificates._issue(tmp_path / "pki", "wrong", "hub.example.net")
     made = topology({"peer": peer.address}, agents=0, hub={"edge": {"tls": wrong}})
@@ -93,7 +92,7 @@ def test_certificate_for_another_name_is_refused(
 
 
 def test_client_certificate_is_demanded_and_checked(
-    topology: Callable[..., Topology], peer: Peer, certificates: Certificates, tmp_path: Path
+    topology: MakeTopology, peer: Peer, certificates: Certificates, tmp_path: Path
 ) -> None:
     made = secure(topology, peer, certificates, client_ca_file=str(certificates.ca_file))
     trust = {"ca_file": str(certificates.ca_file)}
@@ -108,7 +107,7 @@ def test_client_certificate_is_demanded_and_checked(
 
 
 @pytest.mark.parametrize("way", ["configured", "environment"])
-def test_agent_goes_through_an_http_proxy(topology: Callable[..., Topology], peer: Peer, way: str) -> None:
+def test_agent_goes_through_an_http_proxy(topology: MakeTopology, peer: Peer, way: str) -> None:
     made = topology({"peer": peer.address}, agents=0)
     with connect_proxy() as proxy:
         url = "http://%s:%d" % proxy.address
@@ -123,7 +122,7 @@ def test_agent_goes_through_an_http_proxy(topology: Callable[..., Topology], pee
 
 
 def test_http_proxy_with_password_and_tls_inside(
-    topology: Callable[..., Topology], peer: Peer, certificates: Certificates
+    topology: MakeTopology, peer: Peer, certificates: Certificates
 ) -> None:
     made = secure(topology, peer, certificates)
     basic = "Basic " + base64.b64encode(b"user:s3cret word").decode()
@@ -141,7 +140,7 @@ def test_http_proxy_with_password_and_tls_inside(
         assert "s3cret" not in log and basic not in log
 
 
-def test_http_proxy_that_refuses_is_reported(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_http_proxy_that_refuses_is_reported(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address}, agents=0)
     with connect_proxy("Basic xyz") as proxy:
         agent = made.add_agent("site-1", overrides={"http_proxy": "http://%s:%d" % proxy.address}, wait=False)
@@ -149,7 +148,7 @@ def test_http_proxy_that_refuses_is_reported(topology: Callable[..., Topology], 
         assert agent.stop() == 0
 
 
-def test_agent_tries_its_hubs_in_turn(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_agent_tries_its_hubs_in_turn(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address}, agents=0)
     nobody = "ws://127.0.0.1:1/tunnel"
     made.add_agent("site-1", hubs=[nobody, made.tunnel_url])
@@ -157,12 +156,11 @@ def test_agent_tries_its_hubs_in_turn(topology: Callable[..., Topology], peer: P
         pass
 
 
-def test_everything_by_the_command_line(topology: Callable[..., Topology], peer: Peer, tmp_path: Path) -> None:
+def test_everything_by_the_command_line(topology: MakeTopology, peer: Peer, tmp_path: Path) -> None:
     """``token`` and ``agent`` with flags alone, as the README has it."""
     made = topology({"peer": peer.address}, agents=0)
-    minted = run(
-        ncfast("token", "--key-file", made.key_file, "--agent-id", "site-1", "--connector", "peer", "--ttl", "3600")
-    ).stdout
+    claims = ["--agent-id", "site-1", "--connector", "peer", "--ttl", "3600"]
+    minted = run(ncfast("token", "--key-file", made.key_file, *claims)).stdout
     token_file = tmp_path / "T"
     token_file.write_text(minted)
     agent = Program(
@@ -177,7 +175,8 @@ def test_everything_by_the_command_line(topology: Callable[..., Topology], peer:
     try:
         made.hub.log.wait("agent_connected")
         with Bystander(made, peer):
-            shown = json.loads(run(ncfast("status", "--json", "--url", "http://%s:%d" % made.hub.admin)).stdout)
+            admin = "http://%s:%d" % made.hub.admin
+            shown = json.loads(run(ncfast("status", "--json", "--url", admin)).stdout)
             assert [each["connectors"] for each in shown["agents"]] == [["peer"]]
     finally:
         assert agent.stop() == 0, agent.tail()

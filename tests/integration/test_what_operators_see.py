@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Callable
 
 from support.bystander import Bystander
 from support.ncfast_process import ACCESS
 from support.peer import Peer, run_flow
 from support.process import wait_until
-from support.topology import Topology
+from support.topology import MakeTopology, Topology
 
 
 def one_flow(made: Topology, peer: Peer) -> None:
@@ -24,14 +23,14 @@ def one_flow(made: Topology, peer: Peer) -> None:
     )
 
 
-def test_health_and_readiness(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_health_and_readiness(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address}, agents=0)
     assert made.hub.get("/healthz")[0] == 200
     code, body = made.hub.get("/readyz")
     assert (code, json.loads(body)) == (200, {"status": "ready"})
 
 
-def test_keep_alive_serves_many_probes_on_one_connection(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_probe_that_closes_gets_its_answer(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address}, agents=0)
     with socket.create_connection(made.hub.edge, timeout=20) as probe:
         probe.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -41,7 +40,7 @@ def test_keep_alive_serves_many_probes_on_one_connection(topology: Callable[...,
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
-def test_metrics_count_what_happened(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_metrics_count_what_happened(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address})
     for _ in range(3):
         one_flow(made, peer)
@@ -62,7 +61,7 @@ def test_metrics_count_what_happened(topology: Callable[..., Topology], peer: Pe
     wait_until(lambda: hub.metric("nowconnect_tunnel_rtt_seconds_count") > 0, "a measured round trip")
 
 
-def test_labels_are_bounded(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_labels_are_bounded(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address})
     one_flow(made, peer)
     values = {
@@ -74,7 +73,7 @@ def test_labels_are_bounded(topology: Callable[..., Topology], peer: Peer) -> No
     assert not any("site-1" in value or "127.0.0.1" in value for value in values), values
 
 
-def test_status_shows_agents_listeners_and_flows(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_status_shows_agents_listeners_and_flows(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address})
     with Bystander(made, peer):
         wait_until(lambda: made.hub.status()["agents"][0]["rtt_ms"], "a measured round trip")
@@ -90,7 +89,7 @@ def test_status_shows_agents_listeners_and_flows(topology: Callable[..., Topolog
     assert status["flows"]["active"] == 1
 
 
-def test_access_line_tells_the_whole_story_of_a_flow(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_access_line_tells_the_whole_story_of_a_flow(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address})
     one_flow(made, peer)
     line = made.hub.log.wait(ACCESS)
@@ -100,21 +99,22 @@ def test_access_line_tells_the_whole_story_of_a_flow(topology: Callable[..., Top
     assert line["client"].startswith("127.0.0.1:") and line["cid"] and line["duration_sec"] >= 0, line
 
 
-def test_nothing_private_is_in_the_logs_by_default(topology: Callable[..., Topology], peer: Peer) -> None:
+def test_nothing_private_is_in_the_logs_by_default(topology: MakeTopology, peer: Peer) -> None:
     """Default masking, most talkative level; addresses, identities, tokens, payload are the canaries."""
     talkative = {"logging": {"level": "debug", "mask": None}}
     made = topology({"peer": peer.address}, agents=0, hub=talkative, agent=talkative)
     secret_agent = "canary-agent-7f3a"
     made.add_agent(secret_agent)
-    with socket.create_connection(made.address("peer"), source_address=("127.9.8.7", 0), timeout=20) as client:
+    with socket.create_connection(made.address("peer"), 20, ("127.9.8.7", 0)) as client:
         client.sendall(b"canary-payload-51c2\n")
         client.shutdown(socket.SHUT_WR)
         try:
             client.recv(1)
         except ConnectionResetError:
             pass
-    with socket.create_connection(made.hub.edge, source_address=("127.9.8.7", 0), timeout=20) as client:
-        client.sendall(b"GET /tunnel HTTP/1.1\r\nHost: canary-host-9d\r\nAuthorization: Bearer canary-token-11\r\n\r\n")
+    with socket.create_connection(made.hub.edge, 20, ("127.9.8.7", 0)) as client:
+        client.sendall(b"GET /tunnel HTTP/1.1\r\nHost: canary-host-9d\r\n")
+        client.sendall(b"Authorization: Bearer canary-token-11\r\n\r\n")
         client.recv(4096)
     one_flow(made, peer)
     made.hub.wait_idle()

@@ -37,7 +37,7 @@ class FaultProxyProgram:
                 await proxy.__aexit__()
                 await asyncio.sleep(RESTART_SEC)
                 await self.up()
-            case "silence":  # for the present connections, for ever; later ones go through directions of their own
+            case "silence":  # the present connections, for ever; later ones go through new directions
                 proxy.stall()
                 self._forwarded += proxy.up.bytes + proxy.down.bytes
                 proxy.up, proxy.down = Way(), Way()

@@ -1,4 +1,4 @@
-"""The hub and the agent as an operator runs them: ``python -m ncfast``, a YAML file, JSON logs on standard error."""
+"""Hub and agent as an operator runs them: ``python -m ncfast``, a YAML file, JSON logs on standard error."""
 
 from __future__ import annotations
 

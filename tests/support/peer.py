@@ -117,7 +117,7 @@ async def run_flow(
 ) -> Both:
     """Run one flow to its end at both ends.
 
-    With ``armed`` the service acts before the client has sent a byte; ``address`` must then lead to its armed port.
+    With ``armed`` the service acts before the client has sent a byte; ``address`` leads to its armed port.
     """
     seed = peer.next_seed() if seed is None else seed
     async with asyncio.timeout(timeout):

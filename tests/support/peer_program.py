@@ -1,7 +1,7 @@
 """The service behind an agent whose every move a test decides; run as a process, asked over its pipes.
 
-Two ports: on ``port`` a client's first line is JSON that says what this end shall do with the flow; on ``armed_port``
-this end acts at once, without a byte from the client, on the next order given through the pipe.
+Two ports: on ``port`` a client's first line is JSON that says what this end shall do with the flow; on
+``armed_port`` this end acts at once, without a byte from the client, on the next order from the pipe.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ import base64
 import os
 import socket
 import struct
-from types import TracebackType
+
+from typing import Any
 
 from support.peer import Address
 
@@ -35,12 +36,14 @@ def upgrade_request(
     return "\r\n".join([f"{method} {path} HTTP/1.1", *kept, *headers, "", ""]).encode("latin-1")
 
 
-def ws_frame(payload: bytes, opcode: int = BINARY, *, fin: bool = True, masked: bool = True, rsv: int = 0) -> bytes:
+def ws_frame(payload: bytes, opcode: int = BINARY, **header: Any) -> bytes:
     """One WebSocket frame as a client sends it."""
-    return ws_header(len(payload), opcode, fin=fin, masked=masked, rsv=rsv) + payload  # the mask is all zero
+    return ws_header(len(payload), opcode, **header) + payload  # the mask is all zero
 
 
-def ws_header(length: int, opcode: int = BINARY, *, fin: bool = True, masked: bool = True, rsv: int = 0) -> bytes:
+def ws_header(
+    length: int, opcode: int = BINARY, *, fin: bool = True, masked: bool = True, rsv: int = 0
+) -> bytes:
     """Its header alone, with whatever length it claims."""
     first = (0x80 if fin else 0) | rsv << 4 | opcode
     mask_bit = 0x80 if masked else 0
@@ -128,5 +131,5 @@ class RawTunnel:
     def __enter__(self) -> RawTunnel:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.sock.close()

@@ -15,8 +15,8 @@ A script is a list of steps, done in order:
 ``["both", a, b]``     run the scripts ``a`` and ``b`` at the same time
 =====================  ================================================================================
 
-A flow's end closes its socket after its last step. Bytes are a pattern known to both ends by its seed, so each end knows
-the offset of the first wrong byte; the SHA-256 is there for transfers that promise one.
+A flow's end closes its socket after its last step. Bytes are a pattern known to both ends by its seed, so each
+end knows the offset of the first wrong byte; the SHA-256 is there for transfers that promise one.
 """
 
 from __future__ import annotations
@@ -144,9 +144,12 @@ class End:
         out = self.outcome
         if not data:
             out.eof = True
-        elif out.first_bad is None and data != (expected := pattern(self._receive_seed, out.received, len(data))):
-            wrong = next(i for i, (got, want) in enumerate(zip(data, expected, strict=True)) if got != want)
-            out.first_bad = out.received + wrong
+        elif out.first_bad is None:
+            expected = pattern(self._receive_seed, out.received, len(data))
+            if data != expected:
+                pairs = zip(data, expected, strict=True)
+                wrong = next(i for i, (got, want) in enumerate(pairs) if got != want)
+                out.first_bad = out.received + wrong
         out.received += len(data)
         if self._digest:
             self._digest.update(data)

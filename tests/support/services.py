@@ -69,7 +69,8 @@ def slapd(directory: Path) -> Iterator[Address]:
     )
     people = "".join(
         f"dn: uid=user{n},ou=people,{LDAP_SUFFIX}\nobjectClass: inetOrgPerson\nuid: user{n}\ncn: User {n}\n"
-        f"sn: Surname {n}\nmail: user{n}@example.net\ndescription: {hashlib.sha256(b'%d' % n).hexdigest() * 4}\n\n"
+        f"sn: Surname {n}\nmail: user{n}@example.net\n"
+        f"description: {hashlib.sha256(b'%d' % n).hexdigest() * 4}\n\n"
         for n in range(LDAP_ENTRIES)
     )
     ldif = directory / "people.ldif"
@@ -93,8 +94,8 @@ def redis_server(directory: Path) -> Iterator[Address]:
     (server,) = require("redis-server")
 
     def start(port: int) -> Program:
-        options = {"--port": str(port), "--bind": "127.0.0.1", "--save": "", "--appendonly": "no", "--dir": "."}
-        return Program("redis", [server, *(word for pair in options.items() for word in pair)], directory)
+        options = f"--port {port} --bind 127.0.0.1 --appendonly no --dir . --save".split()
+        return Program("redis", [server, *options, ""], directory)
 
     with on_free_port(start) as address:
         yield address
@@ -189,5 +190,5 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a client program to its end; its output is in the failure when it does not succeed."""
     done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, env=child_env(), input=stdin)
-    assert not check or done.returncode == 0, f"{argv} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert not check or done.returncode == 0, f"{argv}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done

@@ -1,9 +1,9 @@
-"""client → hub listener → tunnel (→ fault proxy) → agent → service, built for one test or for a module of them."""
+"""client → hub listener → tunnel (→ fault proxy) → agent → service, for one test or for a module of them."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from support.peer import Address
 class Topology:
     """A hub, one agent or more, and what lies between them.
 
-    ``connectors`` maps a connector's name to its service's address; there is one listener of that name for each.
-    With ``direct`` there is neither hub nor agent and clients go straight to the services: the control experiment
-    that shows a test's own client and service to be sound.
+    ``connectors`` maps a connector's name to its service's address; there is one listener of that name for
+    each. With ``direct`` there is neither hub nor agent and clients go straight to the services: the control
+    experiment that shows a test's own client and service to be sound.
     """
 
     def __init__(
@@ -150,3 +150,6 @@ class Topology:
         """End every process that is left."""
         for part in [*self.agents, *filter(None, (self.proxy, self._hub))]:
             part.stop()
+
+
+MakeTopology = Callable[..., Topology]
