@@ -55,9 +55,10 @@ FIELDS = (
         # tunnels
         "epoch session previous_epoch connectors connector tenant link code rtt_ms features draining "
         "attempt delay_sec connected_sec expires_in_sec target healthy lost detached queued_frames "
-        "inflight_bytes owner software added withdrawn refresh "
+        "inflight_bytes owner software added withdrawn refresh replica agents "
         # flows
-        "cid path bytes_in bytes_out duration_sec duration_ms open_ms held_ms resumes retries flows reason "
+        "cid path bytes_in bytes_out duration duration_sec open_ms held_ms resumes retries flows reason "
+        "flows_opened flows_closed "
         # faults
         "error trace task library text lag_ms budget_bytes held_bytes frame_type security".split()
     )
