@@ -6,16 +6,15 @@ read the status and drain the hub, except a web page: a request with an ``Origin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import orjson
 from websockets.http11 import Request
 
 from ncfast import metrics, statuspage
-from ncfast.config import Address
 from ncfast.httpd import HttpLimits, HttpServer, Response
-from ncfast.net import Net
 from ncfast.readiness import Readiness
 
 
@@ -27,13 +26,23 @@ class Hub(metrics.Hub, Protocol):
     def request_drain(self) -> None: ...
 
 
+class Closable(Protocol):
+    """A listening socket, as ``loop.create_server`` returns it."""
+
+    def close(self) -> None: ...
+
+
+Listen = Callable[[Callable[[], asyncio.BaseProtocol], Any], Awaitable[Closable]]
+
+
 class Admin:
     """Answers the admin edge's requests for one hub."""
 
-    def __init__(self, hub: Hub, net: Net, limits: HttpLimits = HttpLimits()) -> None:
+    def __init__(self, hub: Hub, loop: asyncio.AbstractEventLoop, limits: HttpLimits = HttpLimits()) -> None:
         self._hub = hub
         self._metrics = metrics.Metrics(hub)
-        self._http = HttpServer(self.handle, limits, net)
+        self._http = HttpServer(self.handle, limits, loop)
+        self._server: Closable | None = None
         self._routes: dict[str, tuple[str, Callable[[Request], Response]]] = {
             "/": ("GET", self._page),
             "/metrics": ("GET", self._metrics_text),
@@ -43,12 +52,15 @@ class Admin:
             "/drain": ("POST", self._drain),
         }
 
-    async def start(self, address: Address) -> str:
-        """Binds ``address`` and returns it as bound, ``host:port``. Raises OSError."""
-        return await self._http.start(address)
+    async def start(self, listen: Listen, address: Any) -> Closable:
+        """Opens the edge through ``listen(protocol_factory, address)`` and returns the server."""
+        self._server = await listen(self._http.protocol, address)
+        return self._server
 
     def close(self) -> None:
         """Stops listening and ends open connections."""
+        if self._server is not None:
+            self._server.close()
         self._http.close()
 
     def handle(self, request: Request) -> Response:

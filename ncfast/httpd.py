@@ -8,11 +8,9 @@ answer.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
 
 from websockets.datastructures import Headers
 from websockets.exceptions import HeaderLineTooLong, RequestLineTooLong, TooManyHeaders
@@ -21,8 +19,6 @@ from websockets.http11 import Response as WireResponse
 from websockets.streams import StreamReader
 
 from ncfast import log
-from ncfast.config import Address
-from ncfast.net import Acceptor, Net
 
 _log = log.get("http")
 
@@ -125,10 +121,12 @@ class RequestReader:
 class HttpProtocol(asyncio.Protocol):
     """One connection: reads one request within the limits, answers, closes."""
 
-    def __init__(self, handler: Handler, limits: HttpLimits, net: Net, live: set[HttpProtocol]) -> None:
+    def __init__(
+        self, handler: Handler, limits: HttpLimits, loop: asyncio.AbstractEventLoop, live: set[HttpProtocol]
+    ) -> None:
         self._handler = handler
         self._limits = limits
-        self._net = net
+        self._loop = loop
         self._live = live
         self._reader: RequestReader | None = RequestReader(limits)
         self._transport: asyncio.Transport
@@ -139,7 +137,7 @@ class HttpProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
         self._live.add(self)
-        self._timer = self._net.call_later(self._limits.timeout_sec, self._request_late)
+        self._timer = self._loop.call_later(self._limits.timeout_sec, self._request_late)
         if len(self._live) > self._limits.max_connections:
             self._refused("too_many_connections")
             self.abort()
@@ -161,12 +159,6 @@ class HttpProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
         self._live.discard(self)
-        self._net.gone()
-
-    def handshake_failed(self, exc: Exception) -> None:
-        """The accepted socket never became a connection."""
-        self._net.gone()
-        _log.warning("http_refused", reason="handshake", error=exc)
 
     # the answer and the end
 
@@ -184,7 +176,7 @@ class HttpProtocol(asyncio.Protocol):
     def _answer(self, response: Response, head_only: bool = False) -> None:
         self._reader = None
         self._timer.cancel()
-        self._timer = self._net.call_later(self._limits.timeout_sec, self.abort)
+        self._timer = self._loop.call_later(self._limits.timeout_sec, self.abort)
         self._transport.write(response.serialize(head_only))
         if self._transport.can_write_eof():
             # Closing with bytes unread sends a reset, which can overtake the answer: end our side only.
@@ -201,27 +193,19 @@ class HttpProtocol(asyncio.Protocol):
 
 
 class HttpServer:
-    """One address that answers HTTP, and the connections that live on it."""
+    """Makes the protocols of one listening socket and knows which of them live."""
 
-    def __init__(self, handler: Handler, limits: HttpLimits, net: Net) -> None:
+    def __init__(self, handler: Handler, limits: HttpLimits, loop: asyncio.AbstractEventLoop) -> None:
         self._handler = handler
         self._limits = limits
-        self._net = net
-        self._acceptor: Acceptor | None = None
+        self._loop = loop
         self._live: set[HttpProtocol] = set()
 
-    async def start(self, address: Address) -> str:
-        """Binds ``address`` and returns it as bound, ``host:port``. Raises OSError."""
-        self._acceptor = await self._net.listen(address, self._on_socket)
-        return self._acceptor.address
-
-    def _on_socket(self, sock: socket.socket, peer: Any) -> None:
-        self._net.opened()
-        self._net.adopt(sock, HttpProtocol(self._handler, self._limits, self._net, self._live))
+    def protocol(self) -> HttpProtocol:
+        """The protocol factory for ``create_server``."""
+        return HttpProtocol(self._handler, self._limits, self._loop, self._live)
 
     def close(self) -> None:
-        """Stops listening and ends every open connection."""
-        if self._acceptor is not None:
-            self._acceptor.close()
+        """Ends every open connection."""
         for connection in list(self._live):
             connection.abort()
