@@ -1,8 +1,8 @@
 """Resident memory of an idle flow, in the process that the client meets and in the one behind it.
 
-Every flow has echoed one byte each way before it falls idle: it is fully established, and whatever its first bytes
-needed has been given back or is counted. A few such flows stand before the first reading, so that what a process
-allocates once is not charged to the flows. Socket memory of the kernel is not in these figures.
+Every flow has echoed one byte each way before it falls idle: it is fully established, and whatever its first
+bytes needed has been given back or is counted. A few such flows stand before the first reading, so that what a
+process allocates once is not charged to the flows. Socket memory of the kernel is not in these figures.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
     need = 2 * (scale.idle_flows + WARM_UP) + 200       # HAProxy holds two descriptors a flow
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < need:
-        raise RuntimeError(f"{scale.idle_flows} idle flows need {need} descriptors; raise the limit (ulimit -Hn) of {hard}")
+        raise RuntimeError(f"{scale.idle_flows} idle flows need {need} descriptors, the limit (ulimit -Hn) is {hard}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))        # children inherit it
     for turn in range(scale.idle_rounds):
         for name in names:
             with service.echo(folder) as echo, routes([name], echo.address, folder) as (way,):
-                if way.pids:
+                if way.pids:                                        # the direct route has no process of its own
                     yield turn, name, measure(way, scale.idle_flows)
 
 

@@ -38,7 +38,7 @@ def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
 
 
 def load(way: Route, scale: Scale, *options: str) -> tuple[float, float]:
-    """Bytes a second as the receiver saw them, and an estimate of all bytes moved, omitted seconds included."""
+    """Bytes a second as the receiver saw them, and about how many were moved, omitted seconds included."""
     host, port = way.address
     done = subprocess.run(["iperf3", "--client", host, "--port", str(port), "--json", "--no-delay",
                            "--time", str(scale.iperf_sec), "--omit", str(scale.iperf_omit_sec), *options],

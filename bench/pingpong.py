@@ -5,8 +5,8 @@ route, and the samples are all ours. sockperf was tried beside it: the same spre
 The routes take turns of a fraction of a second within each round, each over a connection that stays open, so
 that drift of the machine falls on all alike.
 
-The figures ``1cpu`` repeat it with everything held on one CPU: no idle CPU has to wake up, so what is left is the
-work that the route does. Floors apply to the first kind, which is what a user sees.
+The figures ``1cpu`` repeat it with everything held on one CPU: no idle CPU has to wake up, so what is left is
+the work that the route does. Floors apply to the first kind, which is what a user sees.
 """
 
 from __future__ import annotations
@@ -51,8 +51,10 @@ def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
                 times, cpu = free[way.name]
                 held_times, _ = held[way.name]
                 yield turn, way.name, {
-                    "rtt median": _quantile(times, 0.5), "rtt p99": _quantile(times, 0.99),
-                    "rtt median, 1cpu": _quantile(held_times, 0.5), "rtt p99, 1cpu": _quantile(held_times, 0.99),
+                    "rtt median": _quantile(times, 0.5),
+                    "rtt p99": _quantile(times, 0.99),
+                    "rtt median, 1cpu": _quantile(held_times, 0.5),
+                    "rtt p99, 1cpu": _quantile(held_times, 0.99),
                     **({"cpu per round trip": cpu} if way.pids else {}),
                 }
 
@@ -66,7 +68,7 @@ def connect(way: Route) -> socket.socket:
 
 def _turns(ways: Sequence[Route], clients: dict[str, socket.socket],
            scale: Scale) -> dict[str, tuple[list[int], float]]:
-    """By route: all times in nanoseconds, sorted, and the microseconds of CPU a round trip took in the route."""
+    """By route: all times in nanoseconds, sorted, and microseconds of CPU that the route spent on each."""
     times = {way.name: array("q") for way in ways}
     cpu = dict.fromkeys(times, 0.0)
     for _ in range(scale.blocks):

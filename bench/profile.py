@@ -1,7 +1,7 @@
 """``python -m bench.profile pingpong``: where hub and agent spend their time under one benchmark's load.
 
-Uses ``perf`` (Debian: linux-perf) with the CPU clock as its event, so it needs no hardware counters. Cython modules show
-up as symbols of their own shared objects, the interpreter's own work as symbols of libpython.
+Uses ``perf`` (Debian: linux-perf) with the CPU clock as its event, so it needs no hardware counters. Cython
+modules show up as symbols of their own shared objects, the interpreter's own work as symbols of libpython.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from bench import iperf, pingpong, redis, service
 from bench.rig import ROUTES, Route, routes
 from bench.scale import FULL
 
-SERVICES = {"pingpong": service.echo, "redis": service.redis, "upload": service.iperf, "download": service.iperf}
+SERVICES = {"pingpong": service.echo, "redis": service.redis,
+            "upload": service.iperf, "download": service.iperf}
 SAMPLES_PER_SEC = 1999      # not a divisor of any timer's period
 
 
@@ -28,7 +29,7 @@ def main() -> int:
     parser.add_argument("--route", choices=[name for name in ROUTES if name != "direct"], default="ncfast")
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--lines", type=int, default=40, help="symbols shown of each process")
-    parser.add_argument("--data", type=Path, help="keep perf's data in this file, for `perf report -g caller -i`")
+    parser.add_argument("--data", type=Path, help="keep perf's samples in this file")
     options = parser.parse_args()
 
     with ExitStack() as stack:
@@ -46,8 +47,8 @@ def main() -> int:
 def record(load: str, way: Route, data: Path, seconds: int) -> None:
     """Samples the route's processes for ``seconds`` while the load runs."""
     perf = subprocess.Popen(
-        ["perf", "record", "--quiet", "--event", "cpu-clock", "--freq", str(SAMPLES_PER_SEC), "--call-graph", "fp",
-         "--pid", ",".join(map(str, way.pids.values())), "--output", str(data), "--", "sleep", str(seconds)])
+        ["perf", "record", "--quiet", "--event", "cpu-clock", "--freq", str(SAMPLES_PER_SEC),
+         "--call-graph", "fp", "--pid", ",".join(map(str, way.pids.values())), "--output", str(data), "--", "sleep", str(seconds)])
     try:
         while perf.poll() is None:
             if load == "pingpong":
@@ -66,8 +67,8 @@ def record(load: str, way: Route, data: Path, seconds: int) -> None:
 
 def report(data: Path, pid: int) -> list[str]:
     """perf's flat list of one process, the most expensive symbol first."""
-    done = subprocess.run(["perf", "report", "--input", str(data), "--pid", str(pid), "--stdio", "--no-children",
-                           "--call-graph", "none", "--sort", "dso,symbol"],
+    done = subprocess.run(["perf", "report", "--input", str(data), "--pid", str(pid), "--stdio",
+                           "--no-children", "--call-graph", "none", "--sort", "dso,symbol"],
                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
     return [line.rstrip() for line in done.stdout.splitlines() if line.strip() and not line.startswith("#")]
 

@@ -41,5 +41,6 @@ def load(way: Route, requests: int) -> dict[str, float]:
     """Requests a second by command."""
     host, port = way.address
     done = subprocess.run(["redis-benchmark", "-h", host, "-p", str(port), "-c", "50", "-n", str(requests),
-                           "-t", "set,get", "--csv"], stdout=subprocess.PIPE, text=True, check=True, timeout=120)
+                           "-t", "set,get", "--csv"],
+                          stdout=subprocess.PIPE, text=True, check=True, timeout=120)
     return {row["test"]: float(row["rps"]) for row in csv.DictReader(done.stdout.splitlines())}

@@ -56,15 +56,15 @@ def save(folder: Path, results: dict[str, list[Comparison]], samples: dict[str, 
         "machine": {"kernel": platform.release(), "cpus": os.cpu_count(), "load": os.getloadavg(),
                     "python": platform.python_version(), "haproxy": _first_line(["haproxy", "-v"])},
         "routes": list(routes),
-        "results": {bench: [_plain(entry) for entry in comparisons] for bench, comparisons in results.items()},
+        "results": {bench: [_plain(entry) for entry in entries] for bench, entries in results.items()},
         "samples": samples,
     }, option=orjson.OPT_INDENT_2))
     return path
 
 
 def _plain(entry: Comparison) -> dict:
-    return {"figure": entry.metric.name, "unit": entry.metric.unit, "route": entry.route, "median": entry.value,
-            "ratio": entry.ratio, "ratio_low": entry.low, "ratio_high": entry.high, "passed": entry.passed}
+    return {"figure": entry.metric.name, "unit": entry.metric.unit, "route": entry.route,
+            "median": entry.value, "ratio": entry.ratio, "ratio_low": entry.low, "ratio_high": entry.high, "passed": entry.passed}
 
 
 def _first_line(argv: Iterable[str]) -> str:

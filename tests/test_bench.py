@@ -39,7 +39,8 @@ def test_bench_compares_hub_and_agent_with_haproxy(name: str, tmp_path: Path) ->
 
 
 def test_bench_compares_transports(tmp_path: Path) -> None:
-    run("bench", "--smoke", "--only", "pingpong", "--routes", "ncfast,ncfast-uvloop", "--output", str(tmp_path))
+    routes = "ncfast,ncfast-uvloop"
+    run("bench", "--smoke", "--only", "pingpong", "--routes", routes, "--output", str(tmp_path))
 
 
 def test_profile_names_symbols_of_both_processes(tmp_path: Path) -> None:
