@@ -60,7 +60,7 @@ FIELDS = (
         "cid path bytes_in bytes_out duration duration_sec open_ms held_ms resumes retries flows reason "
         "flows_opened flows_closed "
         # faults; detail and problems are our own words for people, not the text of a parser's exception
-        "detail problems error trace task library text lag_ms budget_bytes held_bytes frame_type security".split()
+        "detail problems error trace task library text lag_ms frame_type security".split()
     )
 )
 
