@@ -33,8 +33,9 @@ cdef class FlowContext:
     cdef readonly Py_ssize_t backlog
     cdef public uint64_t duplicates
     cdef public uint64_t gaps
-    cdef public uint64_t bytes_in
-    cdef public uint64_t bytes_out
+    cdef public uint64_t bytes_read  # from sockets; = bytes_out + discarded + what is held for replay
+    cdef public uint64_t bytes_in    # written to sockets
+    cdef public uint64_t bytes_out   # acknowledged by peers
     cdef public uint64_t discarded
 
     cdef bint pressed(self) noexcept

@@ -195,6 +195,7 @@ cdef class Flow:
             self.ctx.discarded += chunk.size
             self.ctx.pool.release(chunk)
             return 0
+        self.ctx.bytes_read += chunk.size
         chunk.seq = self.snd_nxt
         self.snd_nxt += chunk.size
         if self.head is None:

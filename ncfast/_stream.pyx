@@ -8,9 +8,10 @@ import socket
 import struct
 
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint8_t
+from libc.string cimport memcpy
 
 from ncfast._flow cimport Flow, FlowContext, Sink
 from ncfast._frames cimport MAX_DATA
@@ -72,6 +73,15 @@ cdef class SocketEnd(Sink):
             self.ctx.discarded += n
             return
         self.flow.push(self.ctx.pool.commit(n))
+
+    def feed(self, bytes data not None):
+        """Bytes that were read before this end took the socket over."""
+        cdef Py_ssize_t at = 0, n
+        while at < PyBytes_GET_SIZE(data) and self.flow is not None:
+            n = min(PyBytes_GET_SIZE(data) - at, <Py_ssize_t>MAX_DATA)
+            memcpy(self.ctx.pool.reserve(), PyBytes_AS_STRING(data) + at, n)
+            self.flow.push(self.ctx.pool.commit(n))
+            at += n
 
     def eof_received(self):
         self._eof_in = True

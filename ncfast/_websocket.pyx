@@ -100,6 +100,12 @@ cdef class WebSocketCarrier(Carrier):
     def buffer_updated(self, Py_ssize_t n):
         self._receive(self._buffer.data, n)
 
+    def feed(self, bytes data not None):
+        """Bytes that came with the answer to the opening handshake."""
+        cdef Py_ssize_t n = min(PyBytes_GET_SIZE(data), self._buffer.size)
+        memcpy(self._buffer.data, PyBytes_AS_STRING(data), n)
+        self._receive(self._buffer.data, n)
+
     def eof_received(self):
         if not self._ended:
             self._ended = True

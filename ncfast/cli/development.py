@@ -13,14 +13,13 @@ from pathlib import Path
 
 from ncfast.auth import mint
 from ncfast.config import HubConfig, development_hub
-from ncfast.serve import Development
 
 _AGENT = "dev-agent"
 _TOKEN_SEC = 86_400  # the longest that a hub accepts: a working day without a new paste
 
 
 @contextmanager
-def development() -> Iterator[tuple[HubConfig, Development]]:
+def development() -> Iterator[HubConfig]:
     """A loopback hub with a random key, and the files it needs, which no other user can read.
 
     Prints how to use it; the token stands in a file, never on a command line.
@@ -30,7 +29,7 @@ def development() -> Iterator[tuple[HubConfig, Development]]:
         config = development_hub(write_private(Path(directory, "jwt.key"), key))
         token = mint(key.encode(), _AGENT, [each.connector for each in config.listeners], ttl=_TOKEN_SEC)
         print(_welcome(config, write_private(Path(directory, "token"), token)), flush=True)
-        yield config, Development(key=key.encode(), token=token)
+        yield config
 
 
 def write_private(path: Path, text: str) -> Path:

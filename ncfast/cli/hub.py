@@ -30,5 +30,5 @@ def run(arguments: argparse.Namespace) -> int:
     from ncfast import serve
     from ncfast.cli.development import development
 
-    with development() as (config, made_up):
-        return serve.run_hub(config, development=made_up)
+    with development() as config:
+        return serve.run_hub(config)

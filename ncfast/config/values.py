@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*\.?")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-_AGENT_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$")
+_AGENT_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 _URL_FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\xa0\\<>\"{}|^`]")  # urlsplit() would drop or guess at these
 
 
@@ -131,7 +131,7 @@ def _name(value: str) -> str:
 def _agent_id(value: str) -> str:
     if not _AGENT_ID.fullmatch(value):
         raise fault(
-            "not an agent id", "use 1 to 128 letters, digits or any of . _ : @ -, a letter or digit first"
+            "not an agent id", "use 1 to 128 letters, digits or any of . _ -, a letter or digit first"
         )
     return value
 

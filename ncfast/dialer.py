@@ -1,0 +1,185 @@
+"""Dialling a hub: TCP, HTTP proxy if there is one, TLS, WebSocket handshake; then a link."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import urllib.parse
+from typing import TYPE_CHECKING, Any
+
+import aiofastnet
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidStatus
+from websockets.protocol import Protocol as WebSocket
+from websockets.protocol import Side, State
+from websockets.uri import parse_uri
+
+from ncfast import __version__
+from ncfast._link import Link
+from ncfast._websocket import WebSocketCarrier
+from ncfast.config import ClientTls
+from ncfast.edge import QUIET
+from ncfast.errors import NcfastError
+from ncfast.httpproxy import ConnectReply, ProxyRefused, ProxyReplyError, choose, connect_request
+from ncfast.net import tune
+
+if TYPE_CHECKING:
+    from ncfast.agent import Agent
+
+MAX_ANSWER = 16384             # bytes of the hub's answer to the handshake
+
+
+class DialError(NcfastError):
+    """No tunnel came about. `reason` is a word for log and metric, `retry_after` the seconds the hub asked to wait, or None."""
+
+    def __init__(self, reason: str, text: str, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+def client_context(tls: ClientTls | None) -> ssl.SSLContext:
+    """TLS towards hubs: the system's authorities or `ca_file`, and our certificate if there is one. Raises OSError, ssl.SSLError."""
+    context = ssl.create_default_context(cafile=str(tls.ca_file) if tls is not None and tls.ca_file is not None else None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls is not None and tls.cert_file is not None:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+    return context
+
+
+async def dial(agent: Agent, url: str, token: str, handler: Any) -> Link:
+    """A link to the hub at `url`, its handshake done, within `reconnect.connect_timeout_sec`. Raises DialError."""
+    timeout = agent.config.reconnect.connect_timeout_sec
+    opening = Opening(agent, url, token, handler)
+    try:
+        async with asyncio.timeout(timeout):
+            return await opening.run(timeout)
+    except TimeoutError:
+        raise DialError("timeout", f"{url}: no answer within {timeout:g} s") from None
+    except (ProxyRefused, ProxyReplyError) as exc:
+        raise DialError("proxy", f"{url}: {exc}") from None
+    except ssl.SSLCertVerificationError as exc:
+        raise DialError("certificate", f"{url}: the hub's certificate is not trusted: {exc.verify_message}; see tls.ca_file") from None
+    except ssl.SSLError as exc:
+        raise DialError("tls", f"{url}: TLS handshake failed ({exc.reason or type(exc).__name__})") from None
+    except OSError as exc:
+        raise DialError("unreachable", f"{url}: {exc.strerror or type(exc).__name__}") from None
+    finally:
+        opening.close_unless_done()
+
+
+class Opening(asyncio.Protocol):
+    """The connection until the tunnel stands."""
+
+    def __init__(self, agent: Agent, url: str, token: str, handler: Any) -> None:
+        self._agent = agent
+        self._url = url
+        self._handler = handler
+        self._parts = urllib.parse.urlsplit(url)
+        self._secure = self._parts.scheme == "wss"
+        self._port = self._parts.port or (443 if self._secure else 80)
+        self._ws = ClientProtocol(parse_uri(url), extensions=None, logger=QUIET)
+        self._token = token
+        self._reply: ConnectReply | None = None
+        self._answer = bytearray()
+        self._next: asyncio.Future[Any] = agent.net.loop.create_future()
+        self._transport: Any = None
+        self._done = False
+
+    async def run(self, timeout: float) -> Link:
+        net, host = self._agent.net, self._parts.hostname or ""
+        context = self._agent.tls_context if self._secure else None
+        proxy = choose(self._url, self._agent.config.http_proxy)
+        if proxy is None:
+            self._transport = await net.connect(host, self._port, self, timeout=timeout, ssl=context, server_hostname=host)
+        else:
+            outer = ssl.create_default_context() if proxy.tls else None
+            self._transport = await net.connect(proxy.host, proxy.port, self, timeout=timeout, ssl=outer)
+            self._reply = ConnectReply()
+            self._transport.write(connect_request(host, self._port, proxy.credentials))
+            await self._next
+            self._reply = None
+            self._next = net.loop.create_future()
+            if context is not None:
+                self._transport = await aiofastnet.start_tls(net.loop, self._transport, self, context, server_hostname=host,
+                                                             ssl_handshake_timeout=timeout)
+        request = self._ws.connect()
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        request.headers["User-Agent"] = f"ncfast/{__version__}"
+        self._ws.send_request(request)
+        for data in self._ws.data_to_send():
+            self._transport.write(data)
+        return await self._next
+
+    # asyncio
+
+    def data_received(self, data: bytes) -> None:
+        if self._next.done():
+            return
+        try:
+            if self._reply is not None:
+                if self._reply.feed(data) is not None:
+                    self._next.set_result(None)
+                return
+            self._answered(data)
+        except (ProxyRefused, ProxyReplyError, DialError) as exc:
+            self._next.set_exception(exc)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._next.done():
+            self._next.set_exception(DialError("closed", f"{self._url}: the connection was closed during the handshake"))
+
+    def close_unless_done(self) -> None:
+        if not self._done and self._transport is not None:
+            self._transport.abort()
+        if not self._next.done():
+            self._next.cancel()
+
+    # the handshake's answer
+
+    def _answered(self, data: bytes) -> None:
+        self._answer += data
+        end = self._answer.find(b"\r\n\r\n")
+        if end < 0:
+            if len(self._answer) > MAX_ANSWER:
+                raise DialError("not_a_hub", f"{self._url}: the answer is no WebSocket handshake")
+            return
+        head, rest = bytes(self._answer[:end + 4]), bytes(self._answer[end + 4:])
+        self._ws.receive_data(head)
+        if not head.startswith(b"HTTP/1.1 101 ") and self._ws.handshake_exc is None:
+            self._ws.receive_data(rest)                # the refusal's body
+            if self._ws.handshake_exc is None:
+                self._ws.receive_eof()
+        if self._ws.state is State.OPEN:
+            self._next.set_result(self._upgrade(rest))
+        else:
+            raise self._refusal()
+
+    def _refusal(self) -> DialError:
+        exc = self._ws.handshake_exc
+        if not isinstance(exc, InvalidStatus):
+            return DialError("not_a_hub", f"{self._url}: the answer is no WebSocket handshake")
+        status = exc.response.status_code
+        try:
+            wait = float(exc.response.headers.get("Retry-After", ""))
+        except ValueError:
+            wait = None
+        words = {401: "the hub refused the token", 403: "forbidden", 404: "no tunnel there; the URL ends in /tunnel",
+                 429: "too many attempts", 503: "the hub takes no agents at the moment"}
+        return DialError(f"http_{status}", f"{self._url}: {words.get(status, 'refused')} (HTTP {status})", wait)
+
+    def _upgrade(self, rest: bytes) -> Link:
+        agent, net, tunnel = self._agent, self._agent.net, self._agent.config.tunnel
+        carrier = WebSocketCarrier(WebSocket(Side.CLIENT, logger=QUIET), self._transport, net.call_later, agent.receive_buffer,
+                                   client=True, max_message=tunnel.max_message_bytes, entropy=net.entropy)
+        link = Link(self._handler, carrier, agent.context, net.call_soon, net.call_later,
+                    max_inflight=tunnel.per_link_max_inflight_bytes, queue_depth=tunnel.send_queue_depth, peer=self._url)
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None:
+            tune(sock, user_timeout_sec=tunnel.ping_timeout_sec, notsent_lowat=tunnel.notsent_lowat)
+        self._done = True
+        carrier.start(link)
+        self._transport.set_protocol(carrier)
+        if rest:
+            net.call_soon(carrier.feed, rest)          # after `dial` has returned the link to its owner
+        return link

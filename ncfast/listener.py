@@ -1,0 +1,244 @@
+"""A listener: clients come in here, one flow each."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ncfast import log
+from ncfast._flow import Flow
+from ncfast._stream import SocketEnd
+from ncfast.config import Listener as ListenerConfig
+from ncfast.errors import Reason
+from ncfast.net import Acceptor, reset, tune
+from ncfast.proxyproto import Parser, ProxyProtocolError
+
+if TYPE_CHECKING:
+    from ncfast.hub import Hub
+    from ncfast.session import AgentSession
+
+_log = log.get("listener")
+
+PROXY_HEADER_TIMEOUT = 3.0     # seconds for a complete PROXY header
+
+
+@dataclass(slots=True, frozen=True)
+class Timeouts:
+    """What `Flow.check` compares with, in seconds; 0 switches idle and first_byte off."""
+
+    open: float
+    grace: float
+    half_close: float
+    stall: float
+    idle: float = 0.0
+    first_byte: float = 0.0
+
+
+class ClientInfo:
+    """What the hub knows of a flow beside its bytes."""
+
+    __slots__ = ("accepted_at", "agent_key", "client", "hub", "instance", "listener", "opened", "resumes", "session", "source",
+                 "timeouts", "tried")
+
+    def __init__(self, hub: Hub, listener: ClientListener, source: str, client: str) -> None:
+        self.hub = hub
+        self.listener = listener
+        self.source = source                           # address alone, what caps count
+        self.client = client                           # host:port
+        self.timeouts = listener.timeouts
+        self.accepted_at = hub.net.clock()
+        self.agent_key = ""
+        self.instance = ""
+        self.session: AgentSession | None = None
+        self.opened = False
+        self.resumes = 0
+        self.tried: set[str] = set()
+
+    def flow_opened(self, flow: Flow) -> None:
+        """M_OPEN_ACK has come."""
+        self.hub.flow_opened(flow)
+
+
+class ClientListener:
+    """One bound TCP port. Its settings may be replaced while it listens; open flows keep those they started with."""
+
+    def __init__(self, hub: Hub, config: ListenerConfig) -> None:
+        self.hub = hub
+        self.active = 0
+        self.per_source: Counter[str] = Counter()
+        self._acceptor: Acceptor | None = None
+        self.configure(config)
+
+    def configure(self, config: ListenerConfig) -> None:
+        """Takes new settings for new clients; the address stays."""
+        flow = self.hub.config.flow
+        self.config = config
+        self.name = config.name
+        self.key = (config.tenant, config.connector)
+        self.timeouts = Timeouts(open=flow.open_timeout_sec, grace=flow.grace_sec, half_close=flow.half_close_sec,
+                                 stall=flow.stall_sec, idle=config.idle_timeout_sec, first_byte=config.first_byte_timeout_sec)
+
+    async def open(self) -> None:
+        """Binds the port. Raises OSError."""
+        self._acceptor = await self.hub.net.listen(
+            self.config.bind, self._on_socket, backlog=self.config.backlog,
+            reserve=self.hub.config.limits.fd_reserve, on_shed=self._shed)
+
+    def close(self) -> None:
+        """Stops accepting; open flows live on."""
+        if self._acceptor is not None:
+            self._acceptor.close()
+
+    @property
+    def address(self) -> str:
+        return self._acceptor.address if self._acceptor is not None else str(self.config.bind)
+
+    @property
+    def accepting(self) -> bool:
+        return self._acceptor is not None and not self._acceptor.closed and not self._acceptor.paused
+
+    @property
+    def out_of_descriptors(self) -> bool:
+        return self._acceptor is not None and self._acceptor.paused
+
+    # accepting
+
+    def _shed(self, reason: str, sock: socket.socket | None = None) -> None:
+        self.hub.stats.accept_shed[reason] += 1
+        _log.warning("client_shed", listener=self.name, reason=reason)
+        if sock is not None:
+            reset(sock)
+
+    def _on_socket(self, sock: socket.socket, peer: Any) -> None:
+        host = peer[0]
+        config = self.config
+        if config.allow or config.deny or config.proxy_from:
+            address = ipaddress.ip_address(host.partition("%")[0])
+            if any(address in network for network in config.deny) or (
+                    config.allow and not any(address in network for network in config.allow)):
+                return self._shed("acl", sock)
+            if config.proxy_protocol != "off" and any(address in network for network in config.proxy_from):
+                self.active += 1
+                self.hub.net.opened()
+                self.hub.net.adopt(sock, ProxyHeader(self, host, str(peer[1])))
+                return None
+        if not self._may_open(host, sock):
+            return None
+        self.active += 1
+        self.hub.net.opened()
+        self._tune(sock)
+        self.hub.net.adopt(sock, SocketEnd(self.hub.context, _Client(self, host, f"{host}:{peer[1]}"), self.hub.net.call_later,
+                                           Reason.CLIENT_RESET, self.hub.net.retains))
+        return None
+
+    def _tune(self, sock: socket.socket) -> None:
+        try:
+            tune(sock, user_timeout_sec=max(self.timeouts.stall, 10.0))
+        except OSError:
+            pass                                       # gone already; the first read will tell
+
+    def _may_open(self, source: str, sock: socket.socket | None) -> bool:
+        reason = self.refusal(source)
+        if reason is not None:
+            self._shed(reason, sock)
+        return reason is None
+
+    def refusal(self, source: str) -> str | None:
+        """Why a client from `source` may not come in now, or None."""
+        config, hub = self.config, self.hub
+        if self.active >= config.max_connections:
+            return "listener_cap"
+        if config.max_connections_per_source and self.per_source[source] >= config.max_connections_per_source:
+            return "source_cap"
+        if len(hub.flows) >= hub.config.limits.max_flows:
+            return "flow_cap"
+        if hub.context.over_budget:
+            return "memory"
+        if not hub.open_throttle.admit(source):
+            return "rate"
+        return None
+
+
+class _Client:
+    """Owner of one client's socket."""
+
+    __slots__ = ("_client", "_listener", "_source", "flow")
+
+    def __init__(self, listener: ClientListener, source: str, client: str) -> None:
+        self._listener = listener
+        self._source = source
+        self._client = client
+        self.flow: Flow | None = None
+        listener.per_source[source] += 1
+
+    def socket_ready(self, end: SocketEnd) -> None:
+        self._listener.hub.client_ready(end, ClientInfo(self._listener.hub, self._listener, self._source, self._client))
+
+    def socket_gone(self, end: SocketEnd) -> None:
+        listener = self._listener
+        listener.active -= 1
+        listener.hub.net.gone()
+        listener.per_source[self._source] -= 1
+        if not listener.per_source[self._source]:
+            del listener.per_source[self._source]
+
+
+class ProxyHeader(asyncio.Protocol):
+    """A trusted source's connection until its PROXY header is complete; then the client it names takes the socket over.
+
+    The source decides whether a header is expected, never the content (PROXY protocol specification, section 2).
+    """
+
+    def __init__(self, listener: ClientListener, host: str, port: str) -> None:
+        self._listener = listener
+        self._peer = (host, port)
+        self._parser = Parser(listener.config.proxy_protocol)
+        self._timer: asyncio.TimerHandle | None = None
+        self._transport: Any = None
+        self._handed_over = False
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._timer = self._listener.hub.net.call_later(PROXY_HEADER_TIMEOUT, self._refuse, "proxy_header_timeout")
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            result = self._parser.feed(data)
+        except ProxyProtocolError:
+            self._refuse("proxy_header")
+            return
+        if result is None:
+            return
+        host, port = (result.source if result.source is not None else self._peer)[:2]
+        listener = self._listener
+        if (reason := listener.refusal(str(host))) is not None:
+            self._refuse(reason)
+            return
+        self._timer.cancel()                           # type: ignore[union-attr]
+        self._handed_over = True
+        end = SocketEnd(listener.hub.context, _Client(listener, str(host), f"{host}:{port}"), listener.hub.net.call_later,
+                        Reason.CLIENT_RESET, listener.hub.net.retains)
+        listener._tune(self._transport.get_extra_info("socket"))
+        self._transport.set_protocol(end)
+        end.connection_made(self._transport)
+        if result.rest:
+            end.feed(result.rest)
+
+    def eof_received(self) -> bool:
+        self._refuse("proxy_header")
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._handed_over:
+            self._listener.active -= 1
+            self._listener.hub.net.gone()
+
+    def _refuse(self, reason: str) -> None:
+        self._listener._shed(reason)
+        self._transport.abort()

@@ -1,0 +1,74 @@
+"""The JSON bodies of HELLO, HELLO_ACK, M_OPEN and ANNOUNCE. Unknown members are ignored: newer peers may say more."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ncfast.errors import Reason, RemoteError
+
+VERSION = 1
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Hex16 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]           # 16 bytes in hexadecimal
+Offset = Annotated[int, Field(ge=0, lt=2**62)]
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    def pack(self) -> bytes:
+        """The body on the wire."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+    @classmethod
+    def unpack(cls, body: bytes) -> Any:
+        """Raises RemoteError (protocol_error); its detail names the member, never its value."""
+        try:
+            return cls.model_validate_json(body)
+        except ValidationError as exc:
+            where = ".".join(str(part) for part in exc.errors(include_input=False)[0]["loc"]) or "body"
+            raise RemoteError(Reason.PROTOCOL_ERROR, f"{cls.__name__}: {where} is missing or malformed") from None
+
+
+class Hello(Message):
+    """agent -> hub."""
+
+    version: int
+    agent_id: Name
+    instance: Hex16                                    # drawn at the agent's start: tells a reconnect from a restart
+    connectors: Annotated[list[Name], Field(max_length=256)]
+    last_epoch: Offset = 0                             # the highest epoch this agent was ever granted
+    window: Annotated[int, Field(ge=1024, lt=2**40)]   # bytes of credit that each new flow's agent end starts with
+    software: Annotated[str, Field(max_length=64)] = ""
+
+
+class HelloAck(Message):
+    """hub -> agent."""
+
+    version: int
+    replica_id: Name
+    session: Hex16
+    epoch: Offset
+    ping_interval: float                               # seconds
+    ping_timeout: float                                # seconds
+    grace: float                                       # seconds that the hub keeps flows of a lost tunnel
+
+
+class Open(Message):
+    """Body of M_OPEN, hub -> agent."""
+
+    connector: Name
+    listener: Name
+    secret: Hex16                                      # must be shown again in M_RESUME
+    origin: Name                                       # replica that accepted the client
+    client: Annotated[list[Any], Field(min_length=4, max_length=4)]  # client host, port, and the hub's own host, port
+
+
+class Announce(Message):
+    """agent -> hub: what is served from now on."""
+
+    connectors: Annotated[list[Name], Field(max_length=256)]
+
+

@@ -1,0 +1,139 @@
+"""Runs a hub or an agent as a process: loop, signals, logs, reload, exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import signal
+import ssl
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from ncfast import log
+from ncfast.agent import Agent
+from ncfast.auth import AuthSetupError
+from ncfast.config import AgentConfig, ConfigError, HubConfig, load_agent, load_hub, resolve_auth
+from ncfast.hub import Hub
+from ncfast.net import Net
+from ncfast.watchdog import Watchdog, freeze
+
+_log = log.get("serve")
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_CONFIG = 78               # EX_CONFIG of sysexits.h
+
+
+def run_hub(config: HubConfig, *, config_path: str | Path | None = None, on_ready: Callable[[Hub], None] | None = None) -> int:
+    """Serves until SIGTERM or SIGINT, which drain; SIGHUP reloads `config_path`. Returns the exit code."""
+    return _run(_hub(config, config_path, on_ready), config)
+
+
+def run_agent(config: AgentConfig, *, config_path: str | Path | None = None) -> int:
+    """Stays connected until SIGTERM or SIGINT; SIGHUP reads token and log settings again. Returns the exit code."""
+    return _run(_agent(config, config_path), config)
+
+
+def _run(main: Coroutine[Any, Any, int], config: HubConfig | AgentConfig) -> int:
+    log.setup(config.logging.level, config.logging.format, config.logging.mask)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        code = runner.run(main)
+    log.flush()
+    return code
+
+
+@dataclass
+class _Signals:
+    """SIGTERM and SIGINT ask for an orderly end, a second one ends at once; SIGHUP reloads."""
+
+    stop: Callable[[], None]
+    reload: Callable[[], None]
+    count: int = 0
+
+    def install(self, loop: asyncio.AbstractEventLoop) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, loop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+
+    def _stop(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.count += 1
+        if self.count > 1:
+            raise SystemExit(EXIT_FAILURE)
+        self.stop()
+
+
+async def _hub(config: HubConfig, path: str | Path | None, on_ready: Callable[[Hub], None] | None) -> int:
+    loop = asyncio.get_running_loop()
+    net = Net(loop, transport=config.transport)
+    try:
+        hub = Hub(config, resolve_auth(config), net)
+        await hub.start()
+    except ConfigError as exc:
+        _log.error("config_refused", problems=[str(problem) for problem in exc.problems])
+        return EXIT_CONFIG
+    except (AuthSetupError, ssl.SSLError) as exc:
+        _log.error("start_refused", detail=str(exc))
+        return EXIT_CONFIG
+    except OSError as exc:
+        _log.error("start_failed", detail=exc.strerror or str(exc))
+        return EXIT_FAILURE
+    watchdog = Watchdog(loop, hub.stats)
+    watchdog.start()
+    _Signals(hub.request_drain, lambda: net.spawn(_reload_hub(hub, path), "reload")).install(loop)
+    if on_ready is not None:
+        on_ready(hub)
+    freeze()
+    await hub.drain_requested.wait()
+    await hub.drain()
+    watchdog.stop()
+    return EXIT_OK
+
+
+async def _reload_hub(hub: Hub, path: str | Path | None) -> None:
+    if path is None:
+        _log.warning("reload_ignored", detail="the hub was started without a configuration file")
+        return
+    try:
+        config = load_hub(path)
+        await hub.reload(config, resolve_auth(config))
+    except ConfigError as exc:
+        hub.stats.config_reloads["refused"] += 1
+        _log.error("config_refused", problems=[str(problem) for problem in exc.problems], detail="the old configuration stays")
+    except (OSError, AuthSetupError) as exc:
+        hub.stats.config_reloads["refused"] += 1
+        _log.error("config_refused", problems=[str(exc)], detail="the old configuration stays")
+    else:
+        hub.stats.config_reloads["ok"] += 1
+
+
+async def _agent(config: AgentConfig, path: str | Path | None) -> int:
+    loop = asyncio.get_running_loop()
+    net = Net(loop, transport=config.transport)
+    try:
+        agent = Agent(config, net)
+    except (OSError, ssl.SSLError) as exc:
+        _log.error("start_refused", detail=f"tls: {exc.strerror or type(exc).__name__}")
+        return EXIT_CONFIG
+    _Signals(agent.stop, lambda: net.spawn(_reload_agent(agent, path), "reload")).install(loop)
+    freeze()
+    await agent.run()
+    return EXIT_OK
+
+
+async def _reload_agent(agent: Agent, path: str | Path | None) -> None:
+    if path is not None:
+        try:
+            config = load_agent(path)
+        except ConfigError as exc:
+            _log.error("config_refused", problems=[str(problem) for problem in exc.problems], detail="the old configuration stays")
+            return
+        log.setup(config.logging.level, config.logging.format, config.logging.mask)
+    await agent.refresh_token()
+    _log.info("config_reloaded")

@@ -1,0 +1,178 @@
+"""The hub's side of one tunnel: who the agent is, what it serves, when its token ends."""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING
+
+from ncfast import __version__, log
+from ncfast._frames import FrameType
+from ncfast._link import Link
+from ncfast.auth import AuthError, Identity
+from ncfast.errors import Blame, Reason, RemoteError, blame
+from ncfast.messages import VERSION, Announce, Hello, HelloAck
+
+if TYPE_CHECKING:
+    from ncfast.hub import Hub
+
+_log = log.get("tunnel")
+
+
+class AgentSession:
+    """Handler of a tunnel's frames on the hub. Until HELLO was accepted it serves nothing."""
+
+    def __init__(self, hub: Hub, identity: Identity, remote: str) -> None:
+        self.hub = hub
+        self.identity = identity
+        self.remote = remote
+        self.session_id = hub.net.entropy(16).hex()
+        self.agent_id = identity.agent_id
+        self.key = f"{identity.tenant or ''}/{identity.agent_id}"
+        self.instance = ""
+        self.epoch = 0
+        self.connectors: frozenset[str] = frozenset()
+        self.draining = False
+        self.established = False
+        self.opening = 0
+        self.started_at = hub.net.clock()
+        self.link: Link = None                         # set by the edge before any frame can come
+
+    @property
+    def load(self) -> int:
+        """Flows on this tunnel, what `least loaded` compares."""
+        return len(self.link.flows)
+
+    def serves(self, tenant: str | None, connector: str) -> bool:
+        """Whether a new flow may be opened here: announced, within the token's scope and lifetime, not leaving."""
+        return (self.established and not self.draining and tenant == self.identity.tenant and connector in self.connectors
+                and self.identity.allows(connector) and self.hub.wall_clock() < self.identity.expires_at)
+
+    # frames
+
+    def _on_frame__hello(self, body: bytes) -> None:
+        if self.established:
+            self.link.fail(Reason.PROTOCOL_ERROR, "a second HELLO")
+            return
+        try:
+            hello: Hello = Hello.unpack(body)
+        except RemoteError as exc:
+            self.link.fail(exc.reason, exc.detail)
+            return
+        if hello.version != VERSION:
+            self.link.fail(Reason.VERSION, f"speaks version {hello.version}, this hub speaks {VERSION}")
+            return
+        if hello.agent_id != self.identity.agent_id:
+            log.security("identity_mismatch", agent_id=self.identity.agent_id, remote=self.remote)
+            self.link.fail(Reason.UNAUTHORIZED, "HELLO names another agent than the token")
+            return
+        self.instance = hello.instance
+        self.link.peer_window = hello.window
+        self._announce(hello.connectors)
+        self.epoch = self.hub.claim(self, hello.last_epoch)
+        self.link.establish(self.epoch)
+        self.established = True
+        tunnel = self.hub.config.tunnel
+        self.link.send(FrameType.HELLO_ACK, HelloAck(
+            version=VERSION, replica_id=self.hub.replica_id, session=self.session_id, epoch=self.epoch,
+            ping_interval=float(tunnel.ping_interval_sec), ping_timeout=float(tunnel.ping_timeout_sec),
+            grace=float(self.hub.config.flow.grace_sec)).pack())
+        _log.info("agent_connected", agent_id=self.agent_id, remote=self.remote, epoch=self.epoch, session=self.session_id,
+                  connectors=sorted(self.connectors), software=hello.software)
+        self.hub.agent_up(self)
+        self.link.ping()
+
+    def _announce(self, connectors: list[str]) -> None:
+        """Takes what the token allows; the rest is a security event, not an error."""
+        allowed = frozenset(name for name in connectors if self.identity.allows(name))
+        for name in sorted(set(connectors) - allowed):
+            log.security("scope_denied", agent_id=self.agent_id, connector=name, remote=self.remote)
+        self.connectors = allowed
+
+    def _on_frame__announce(self, body: bytes) -> None:
+        try:
+            announce: Announce = Announce.unpack(body)
+        except RemoteError as exc:
+            self.link.fail(exc.reason, exc.detail)
+            return
+        before = self.connectors
+        self._announce(announce.connectors)
+        _log.info("connectors_changed", agent_id=self.agent_id, added=sorted(self.connectors - before),
+                  withdrawn=sorted(before - self.connectors))
+        self.hub.connectors_changed(self)
+
+    def _on_frame__auth(self, code: int, token: bytes) -> None:
+        self.hub.net.spawn(self._refresh(token.decode("latin-1")), "refresh-token")
+
+    async def _refresh(self, token: str) -> None:
+        try:
+            identity = await self.hub.verifier.verify(token)
+        except AuthError as exc:
+            self.hub.stats.auth_failed[exc.reason] += 1
+            log.security("auth_failed", reason=exc.reason, agent_id=self.agent_id, remote=self.remote, refresh=True)
+            self.link.send(FrameType.AUTH, code=Reason.UNAUTHORIZED)
+            return
+        if identity.agent_id != self.identity.agent_id or identity.tenant != self.identity.tenant:
+            log.security("identity_mismatch", agent_id=self.agent_id, remote=self.remote, refresh=True)
+            self.link.fail(Reason.UNAUTHORIZED, "the refreshed token names another agent")
+            return
+        self.identity = identity
+        self._announce(sorted(self.connectors))
+        self.link.send(FrameType.AUTH)
+        _log.info("token_refreshed", agent_id=self.agent_id)
+
+    def _on_frame__goaway(self, reason: Reason) -> None:
+        self.draining = True
+        _log.info("agent_draining", agent_id=self.agent_id)
+
+    def _on_frame__resume(self, cid: bytes, secret: bytes, ack: int, limit: int) -> bool:
+        flow = self.hub.flows.get(cid)
+        if flow is None or not self.established:
+            return False
+        info = flow.info
+        if info.agent_key != self.key or info.instance != self.instance or not hmac.compare_digest(secret, flow.secret):
+            log.security("resume_denied", agent_id=self.agent_id, remote=self.remote)
+            self.link.refuse(cid, Reason.RESUME_DENIED)
+            return True
+        if not self.identity.allows(info.listener.config.connector):
+            log.security("scope_denied", agent_id=self.agent_id, connector=info.listener.config.connector, remote=self.remote)
+            flow.reset(Reason.SCOPE_DENIED)
+            self.link.refuse(cid, Reason.SCOPE_DENIED)
+            return True
+        self.link.add(flow)
+        flow.resume(self.link, ack, limit, True)
+        info.session = self
+        info.resumes += 1
+        self.hub.stats.flows_resumed += 1
+        return True
+
+    def _on_frame__open(self, cid: bytes, limit: int, body: bytes) -> None:
+        self.link.fail(Reason.PROTOCOL_ERROR, "agents do not open flows")
+
+    def _on_frame__hello_ack(self, body: bytes) -> None:
+        self.link.fail(Reason.PROTOCOL_ERROR, "HELLO_ACK is the hub's to send")
+
+    # link
+
+    def link_rtt(self, link: Link, seconds: float) -> None:
+        self.hub.stats.tunnel_rtt.observe(seconds)
+
+    def link_ended(self, link: Link, reason: Reason, detail: str) -> None:
+        level = _log.warning if blame(reason) is Blame.REMOTE else _log.info
+        level("agent_disconnected", agent_id=self.agent_id, remote=self.remote, reason=reason.label, detail=detail, epoch=self.epoch)
+        self.hub.session_ended(self, reason)
+
+    def tick(self, now: float) -> None:
+        """Timers of the tunnel, about once a second."""
+        config = self.hub.config
+        if not self.established:
+            if now - self.started_at >= config.edge.handshake_timeout_sec:
+                self.link.fail(Reason.HANDSHAKE_TIMEOUT, "no HELLO")
+            return
+        if self.hub.wall_clock() >= self.identity.expires_at + self.hub.expiry_grace:
+            log.security("token_expired", agent_id=self.agent_id, remote=self.remote)
+            self.link.fail(Reason.TOKEN_EXPIRED, "no fresh token came in time")
+            return
+        self.link.tick(now, config.tunnel.ping_interval_sec, config.tunnel.ping_timeout_sec, config.flow.stall_sec)
+
+
+SOFTWARE = f"ncfast/{__version__}"
