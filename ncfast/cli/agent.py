@@ -56,6 +56,6 @@ def run(arguments: argparse.Namespace) -> int:
         if any(certificates.values()):
             config = config.model_copy(update={"tls": ClientTls(**certificates)})
 
-    from ncfast import serve  # after the configuration: a wrong one is told at once
+    from ncfast import serve
 
     return serve.run_agent(config, config_path=arguments.config)

@@ -18,17 +18,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ncfast.config import load_hub
+    from ncfast.config import load_hub, resolve_auth
 
     path = arguments.config or os.environ.get("NC_CONFIG")
-    if path:
-        config = load_hub(path)
-        from ncfast import serve  # after the file: a wrong one is told at once
+    if not path:
+        from ncfast.cli import development
 
-        return serve.run_hub(config, config_path=path)
+        return development.run_hub()
+    config = load_hub(path)
+    resolve_auth(config)  # a hub that cannot check tokens is refused before anything is loaded or bound
 
     from ncfast import serve
-    from ncfast.cli.development import development
 
-    with development() as config:
-        return serve.run_hub(config)
+    return serve.run_hub(config, config_path=path)
