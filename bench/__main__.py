@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
                         metavar="NAMES", help=f"comma-separated: {','.join(ROUTES)} (default: direct,haproxy,ncfast)")
     parser.add_argument("--rounds", type=int, help="rounds of each benchmark instead of the scale's own")
     parser.add_argument("--quick", dest="scale", action="store_const", const="quick", default="full",
-                        help="about two minutes instead of ten: for a direction, not for a figure")
+                        help="two minutes instead of ten: a direction, not a figure")
     parser.add_argument("--smoke", dest="scale", action="store_const", const="smoke",
                         help="the least work that runs every line")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON")

@@ -36,12 +36,12 @@ def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
     need = 2 * (scale.idle_flows + WARM_UP) + 200       # HAProxy holds two descriptors a flow
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < need:
-        raise RuntimeError(f"{scale.idle_flows} idle flows need {need} descriptors, the limit (ulimit -Hn) is {hard}")
+        raise RuntimeError(f"{scale.idle_flows} idle flows need {need} descriptors; ulimit -Hn says {hard}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))        # children inherit it
     for turn in range(scale.idle_rounds):
         for name in names:
             with service.echo(folder) as echo, routes([name], echo.address, folder) as (way,):
-                if way.pids:                                        # the direct route has no process of its own
+                if way.pids:        # the direct route has no process of its own
                     yield turn, name, measure(way, scale.idle_flows)
 
 

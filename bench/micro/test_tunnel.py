@@ -1,4 +1,4 @@
-"""All that the product does for a message between client socket and target socket, without kernel and event loop."""
+"""All that the product does for a message between both sockets, without kernel and event loop."""
 
 from __future__ import annotations
 
