@@ -96,7 +96,7 @@ def test_access_line_tells_the_whole_story_of_a_flow(topology: MakeTopology, pee
     assert (line["listener"], line["connector"], line["agent_id"]) == ("peer", "peer", "site-1"), line
     assert (line["reason"], line["resumes"], line["path"]) == ("closed", 0, "local"), line
     assert 1000 < line["bytes_in"] < 1500 and line["bytes_out"] == 5000, line
-    assert line["client"].startswith("127.0.0.1:") and line["cid"] and line["duration_sec"] >= 0, line
+    assert line["client"].startswith("127.0.0.1:") and line["cid"] and line["duration"] >= 0, line
 
 
 def test_nothing_private_is_in_the_logs_by_default(topology: MakeTopology, peer: Peer) -> None:
