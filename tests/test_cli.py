@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -277,3 +280,96 @@ def test_docs_name_every_command_and_exit_code():
         assert f"## {word}" in text
     for code in (0, 1, 2, 69, 78, 130):
         assert f"| {code} |" in text
+
+
+HIDDEN = ("NC_CONFIG", "NC_JWT_KEY_FILE", "NC_JWKS_URL", "NC_JWT_ALGORITHM")
+FREE_PORTS_HUB = """\
+listeners: [{ name: l1, bind: '127.0.0.1:0', connector: ldap }]
+edge: { bind: '127.0.0.1:0' }
+admin: { bind: '127.0.0.1:0' }
+"""
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in HIDDEN}
+    return {**kept, "NC_LOG_FORMAT": "json", **more}
+
+
+@contextmanager
+def running(*command: str, **more: str):
+    """A process that is asked to end, by SIGTERM, and must do so with 0."""
+    with subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**more)
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def event(process, name: str) -> dict:
+    """The next such line of its log."""
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if (fields := json.loads(line))["event"] == name:
+            return fields
+    raise AssertionError("".join(seen))
+
+
+def test_a_hub_without_any_key_exits_78(write):
+    done = subprocess.run(
+        [sys.executable, "-m", "ncfast", "--config", write(FREE_PORTS_HUB)],
+        capture_output=True, text=True, timeout=60, env=environment(),
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (78, "")
+    assert done.stderr.startswith("ncfast: ") and "NC_JWT_KEY_FILE" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_hub_whose_port_is_taken_exits_1(write, key_file, admin):
+    taken = FREE_PORTS_HUB.replace("127.0.0.1:0", f"127.0.0.1:{admin.server_port}", 1)
+    done = subprocess.run(
+        [sys.executable, "-m", "ncfast", "hub", "--config", write(taken)],
+        capture_output=True, text=True, timeout=60, env=environment(NC_JWT_KEY_FILE=key_file),
+    )  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+
+
+def test_hub_by_environment_agent_by_flags_status_by_url(write, key_file, tmp_path, capsys):
+    token_file = tmp_path / "token"
+    token_file.write_text(run("token", "--key-file", key_file, "--agent-id", "site-1", "--connector", "ldap").stdout)
+    with running("-m", "ncfast", NC_CONFIG=write(FREE_PORTS_HUB), NC_JWT_KEY_FILE=key_file) as hub:
+        ready = event(hub, "hub_ready")
+        with running(
+            "-m", "ncfast", "agent", "--hub", f"ws://{ready['edge']}/tunnel", "--agent-id", "site-1",
+            "--connector", "ldap=127.0.0.1:389", "--token-file", str(token_file),
+        ) as agent:  # fmt: skip
+            event(agent, "tunnel_up")
+            assert code_of("status", "--url", f"http://{ready['admin']}") == 0
+            out = capsys.readouterr().out
+            assert ready["listeners"]["l1"] in out and "AGENT" in out and "ldap" in out
+            assert code_of("status", "--json", "--url", f"http://{ready['admin']}") == 0
+            assert len(json.loads(capsys.readouterr().out)["agents"]) == 1
+        event(hub, "agent_disconnected")
+
+
+def test_development_mode_prints_a_command_that_works(tmp_path):
+    on_free_ports = (
+        "import sys; from functools import partial; from ncfast.cli import development, main;"
+        "free = dict.fromkeys(('listener', 'edge', 'admin'), '127.0.0.1:0');"
+        "development.development_hub = partial(development.development_hub, **free); sys.exit(main([]))"
+    )
+    with running("-c", on_free_ports, TMPDIR=str(tmp_path), XDG_RUNTIME_DIR=str(tmp_path)) as hub:
+        for line in hub.stdout:
+            if "start an agent" in line:
+                break
+        command = shlex.split(line.removeprefix("  start an agent"))
+        secrets = list(tmp_path.glob("*/*"))
+        assert {path.name for path in secrets} == {"jwt.key", "token"}
+        assert all(path.stat().st_mode & 0o077 == 0 for path in secrets)
+        assert not any(path.read_text() in line for path in secrets)
+        with running(*command[1:]) as agent:
+            event(agent, "tunnel_up")
+    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -95,3 +100,48 @@ def test_the_live_block_is_for_terminals_only():
         view.close()
         assert ("block" in out.getvalue()) == ("\x1b" in out.getvalue()) == live
         assert "event\n" in out.getvalue()
+
+
+def play(*arguments: str, **options) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ncfast", "demo", "--size", "24", "--cuts", "2", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+def children_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def test_the_whole_demo_ends_by_itself_and_leaves_nothing_behind(tmp_path):
+    with play(env={**os.environ, "TMPDIR": str(tmp_path)}) as demo:
+        out, err = demo.communicate(timeout=90)
+    assert (demo.returncode, err) == (0, ""), out
+    assert out.count("cut the tunnel") == out.count("tunnel is back") == 2
+    assert out.count("intact") == 2 and "none lost or out of order" in out
+    assert out.endswith("Nothing was lost, repeated or reordered.\n")
+    assert "\x1b" not in out and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_stays_ends_well_by_a_signal(number):
+    with play("--stay") as demo:
+        lines = []
+        while "Ctrl-C ends the demo" not in "".join(lines[-1:]):
+            lines.append(demo.stdout.readline())
+            assert lines[-1], "".join(lines)
+        children = children_of(demo.pid)
+        assert len(children) == 2
+        demo.send_signal(number)
+        assert demo.wait(30) == 0
+        assert not any(Path("/proc", child).exists() for child in children)
+
+
+def test_a_demo_interrupted_half_way_reaps_its_children():
+    with play("--size", "4000") as demo:
+        while "traffic" not in demo.stdout.readline():
+            assert demo.poll() is None
+        children = children_of(demo.pid)
+        demo.send_signal(signal.SIGTERM)
+        assert demo.wait(30) == 130
+        assert len(children) == 2 and not any(Path("/proc", child).exists() for child in children)
