@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments.insert(0, "hub")
+    sys.stdout.reconfigure(errors="replace")  # a terminal without our characters shall not end a command
     parsed = _parser().parse_args(arguments)
     try:
         return parsed.run(parsed)
