@@ -74,8 +74,8 @@ def render(status: dict[str, Any]) -> str:
     reasons = f" ({', '.join(ready['reasons'])})" if ready["reasons"] else ""
     endings = ", ".join(f"{reason} {count}" for reason, count in sorted(flows["closed"].items()))
     lines = [
-        f"hub {status['replica_id'] or ''}".rstrip() + f" {status['version']}, pid {status['pid']},"
-        f" {status['state']}, {ready['status']}{reasons}, up {duration(status['uptime_sec'])}",
+        f"{status['replica_id']} (ncfast {status['version']}, pid {status['pid']}): {status['state']},"
+        f" {ready['status']}{reasons}, up {duration(status['uptime_sec'])}",
         f"edge {status['edge']}   admin {status['admin']}   ha {status['mode']}",
         "",
         f"flows   {flows['active']} active, {flows['opening']} opening, {flows['detached']} detached,"
