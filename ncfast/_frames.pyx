@@ -6,6 +6,7 @@ Header, 56 bytes in network byte order (docs/protocol.md has the spec, tests/vec
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
@@ -32,7 +33,7 @@ cdef extern from *:
     void nc_store64(uint8_t* p, uint64_t v) noexcept nogil
 
 cdef extern from "Python.h":
-    Py_ssize_t Py_REFCNT(object o)
+    Py_ssize_t Py_REFCNT(PyObject* o)    # by pointer: as an object the call itself would hold a reference
 
 
 cdef void write_header(uint8_t* p, const Header* h) noexcept nogil:
@@ -66,7 +67,7 @@ cdef enum:
 
 cdef int check_header(const Header* h) noexcept nogil:
     """Everything that can be said of a header before its payload is read; CODEC_* result."""
-    if h.length > (MAX_DATA if h.type == M_DATA else MAX_CONTROL):
+    if h.length > <uint32_t>(MAX_DATA if h.type == M_DATA else MAX_CONTROL):
         return CODEC_LENGTH
     if h.flags & ~<uint8_t>IGNORABLE:
         return CODEC_FLAGS
@@ -166,10 +167,9 @@ cdef class Chunk:
     cdef uint8_t* frame(self) except NULL:
         """Where the header goes. If a transport still holds a view of the memory, the chunk moves to a copy first:
         a header is never rewritten under an unsent write."""
-        if Py_REFCNT(self.buf) > 1:
-            start = self.off - HEADER_SIZE
-            copy = PyBytes_FromStringAndSize(PyBytes_AS_STRING(self.buf) + start, HEADER_SIZE + self.size)
-            self.buf = copy
+        if Py_REFCNT(<PyObject*>self.buf) > 1:
+            self.buf = PyBytes_FromStringAndSize(
+                <char*>PyBytes_AS_STRING(self.buf) + (self.off - HEADER_SIZE), HEADER_SIZE + self.size)
             self.off = HEADER_SIZE
         return <uint8_t*>PyBytes_AS_STRING(self.buf) + self.off - HEADER_SIZE
 
@@ -233,7 +233,7 @@ cdef class SegmentPool:
         if chunk.pooled:
             chunk.pooled = False
             self.in_use -= 1
-            if Py_REFCNT(buf) == 1 and PyBytes_GET_SIZE(buf) == self.segment_size and len(self.free) < self.max_free:
+            if Py_REFCNT(<PyObject*>buf) == 1 and PyBytes_GET_SIZE(buf) == self.segment_size and len(self.free) < self.max_free:
                 self.free.append(buf)
 
 

@@ -51,6 +51,7 @@ cdef class Link(Path):
     cdef double _last_heard
     cdef double _blocked_since
     cdef double _ping_sent
+    cdef double _pinged_at
     cdef uint64_t _ping_seq
     cdef int _noise
     # counters, read at scrape time

@@ -539,12 +539,12 @@ cdef class Link(Path):
         """Sends a PING unless one is unanswered; `handler.link_rtt(link, seconds)` tells the round trip."""
         if self._ping_sent < 0:
             self._ping_seq += 1
-            self._ping_sent = self.ctx.clock()
+            self._ping_sent = self._pinged_at = self.ctx.clock()
             self.send(PING, seq=self._ping_seq)
 
     def tick(self, double now, double interval, double timeout, double stall):
-        """Keepalive and flood control; call about once a second. Any received byte proves life; silence beyond
-        `interval` is asked about, beyond `timeout` it ends the link, as does a peer that takes nothing for `stall`."""
+        """Keepalive and flood control; call about once a second. A ping goes every `interval` seconds, any received byte
+        proves life, silence for `timeout` ends the link, and so does a peer that takes nothing for `stall`."""
         cdef int noise = self._noise
         self._noise = 0
         if self.closed:
@@ -558,7 +558,7 @@ cdef class Link(Path):
             self.fail(Reason.KEEPALIVE_TIMEOUT, f"nothing heard for {now - self._last_heard:.1f} s")
         elif self._blocked_since >= 0 and now - self._blocked_since >= stall:
             self.fail(Reason.STALLED, f"the peer has taken nothing for {now - self._blocked_since:.1f} s")
-        elif now - self._last_heard >= interval or self._ping_sent < 0:
+        elif now - self._pinged_at >= interval:
             self.ping()
 
     def fail(self, reason, str detail=""):
