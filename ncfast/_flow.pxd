@@ -102,6 +102,7 @@ cdef class Flow:
     cdef bint in_urgent
     cdef bint in_data
     cdef bint ack_waiting
+    cdef uint64_t ack_mark           # rcv_acked when the delay began
     cdef bint reading
     cdef Py_ssize_t deficit
     cdef int rst_code

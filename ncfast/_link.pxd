@@ -26,6 +26,7 @@ cdef class Link(Path):
     cdef readonly str peer
     cdef object _call_soon
     cdef object _call_later
+    cdef object _uncork_callback
     # outbound
     cdef object _control
     cdef object _urgent

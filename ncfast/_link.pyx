@@ -80,6 +80,7 @@ cdef class Link(Path):
         self._short = deque()
         self._bulk = deque()
         self._acks = deque()
+        self._uncork_callback = self._uncork         # bound once, not at each write
         self._writable = True
         self._last_heard = ctx.clock()
         self._blocked_since = -1.0
@@ -126,18 +127,19 @@ cdef class Link(Path):
             return 0
         if not self._corked:
             self._corked = True
-            self._call_soon(self._uncork)
+            self._call_soon(self._uncork_callback)
             return self._flush()
         return 0
 
     def _uncork(self):
         self._corked = False
-        if not self.closed:
+        if not self.closed and (self._urgent or self._short or self._bulk or self._control):
             self._flush()
 
     cdef int ack_soon(self, Flow flow) except -1:
         if not flow.ack_waiting:
             flow.ack_waiting = True
+            flow.ack_mark = flow.rcv_acked
             self._acks.append(flow)
             if not self._ack_timer:
                 self._ack_timer = True
@@ -153,7 +155,11 @@ cdef class Link(Path):
         self._corked = True
         for flow in acks:
             flow.ack_waiting = False
-            if flow.path is self and flow.state != CLOSED and flow.ack_value() != flow.rcv_acked:
+            if flow.path is not self or flow.state == CLOSED or flow.ack_value() == flow.rcv_acked:
+                continue
+            if flow.rcv_acked != flow.ack_mark:
+                self.ack_soon(flow)      # its own data carried one meanwhile, and is likely to carry the next
+            else:
                 flow.pending |= SEND_ACK
                 self.submit(flow)
         self._uncork()
@@ -222,7 +228,7 @@ cdef class Link(Path):
             self._frames_out[<int>M_RST] += 1
             if not self._corked:
                 self._corked = True
-                self._call_soon(self._uncork)
+                self._call_soon(self._uncork_callback)
         return 0
 
     cdef int _piece(self, bytes frame, Piece* pieces, list bases, int* count, Py_ssize_t* total) except -1:
@@ -585,6 +591,7 @@ cdef class Link(Path):
             flow.ack_waiting = False
         self._acks.clear()
         self._control.clear()
+        self._uncork_callback = None
         self._flow = None
         for flow in list(self.flows.values()):
             flow.detach()
