@@ -78,7 +78,9 @@ def test_conversations_notice_a_flow_that_breaks():
 def test_a_child_that_ends_is_told_with_its_last_words():
     async def scenario():
         async with asyncio.timeout(30), Child("hub", "--config", "/nowhere/hub.yaml") as child:
-            with pytest.raises(ChildEnded, match="(?s)the hub ended too early.*/nowhere/hub.yaml: cannot be read"):
+            with pytest.raises(
+                ChildEnded, match="(?s)the hub ended too early.*/nowhere/hub.yaml: cannot be read"
+            ):
                 await child.event("hub_ready")
             with pytest.raises(ChildEnded):
                 await child.ended()
@@ -127,7 +129,7 @@ def test_the_whole_demo_ends_by_itself_and_leaves_nothing_behind(tmp_path):
 def test_a_demo_that_stays_ends_well_by_a_signal(number):
     with play("--stay") as demo:
         lines = []
-        while "Ctrl-C ends the demo" not in "".join(lines[-1:]):
+        while "watch the hub" not in "".join(lines[-1:]):
             lines.append(demo.stdout.readline())
             assert lines[-1], "".join(lines)
         children = children_of(demo.pid)

@@ -1,6 +1,7 @@
-"""See it work: a hub, an agent, a small service and its clients on this machine, and a tunnel that is cut under them.
+"""See it work on this machine: a hub, an agent, a small service, its clients, and a tunnel that is cut.
 
-Data flows both ways while the tunnel is cut again and again; SHA-256 shows that nothing was lost. Ends by itself.
+Data flows both ways while the tunnel is cut again and again; SHA-256 shows that nothing was lost.
+It ends by itself.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ HELP = "see flows survive a tunnel that is cut under them"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--size", type=_positive, default=256, metavar="MIB", help="to move each way (default: 256)")
-    parser.add_argument("--cuts", type=_positive, default=5, metavar="N", help="cuts of the tunnel (default: 5)")
+    parser.add_argument(
+        "--size", type=_positive, default=256, metavar="MIB", help="to move each way (default: 256)"
+    )
+    parser.add_argument(
+        "--cuts", type=_positive, default=5, metavar="N", help="cuts of the tunnel (default: 5)"
+    )
     parser.add_argument("--stay", action="store_true", help="keep everything up afterwards, to play with")
 
 

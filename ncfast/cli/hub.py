@@ -1,7 +1,7 @@
 """Run a hub: listeners for clients, an edge for agents, an admin edge for operators.
 
-The file is --config, or else what NC_CONFIG names. With neither, the hub runs in development mode: loopback only,
-a registry in memory, a random signing key, and it prints the command that starts an agent.
+The file is --config, or else what NC_CONFIG names. With neither, the hub runs in development mode: loopback
+only, a registry in memory, a random signing key, and it prints the command that starts an agent.
 SIGHUP reads the file again, SIGTERM drains.
 """
 

@@ -1,7 +1,7 @@
 """From arguments to a command, and from whatever it raises to one message and an exit code.
 
-A command is a module with `HELP`, `add_arguments(parser)` and `run(arguments) -> int`. It imports what it needs
-inside `run`, so that `--help` and `version` do not wait for the event loop, pydantic and cryptography to load.
+A command is a module with `HELP`, `add_arguments(parser)` and `run(arguments) -> int`. It imports what it
+needs inside `run`, so that `--help` and `version` need not wait for event loop, pydantic and cryptography.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return parsed.run(parsed)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:  # `ncfast status | head`: nobody reads on, and the interpreter shall not complain at exit
+    except (
+        BrokenPipeError
+    ):  # `ncfast status | head`: nobody reads on, and the interpreter shall not complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.FAILURE
     except Exception as error:

@@ -26,7 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="the document as the hub sends it")
     parser.add_argument(
-        "--watch", nargs="?", type=_interval, const=2.0, metavar="SECONDS", help="again and again (default: every 2)"
+        "--watch",
+        nargs="?",
+        type=_interval,
+        const=2.0,
+        metavar="SECONDS",
+        help="again and again (default: every 2)",
     )
 
 
@@ -55,7 +60,9 @@ def _fetch(base: str) -> dict[str, Any]:
     import urllib.request
 
     url = f"{base}/status"
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # an admin edge is never behind a proxy
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({})
+    )  # an admin edge is never behind a proxy
     try:
         with opener.open(url, timeout=_TIMEOUT_SEC) as answer:
             document = json.loads(answer.read(_MAX_BYTES))
@@ -70,7 +77,7 @@ def _fetch(base: str) -> dict[str, Any]:
 
 def render(status: dict[str, Any]) -> str:
     """The status document as text for a person."""
-    ready, flows, memory = status["ready"], status["flows"], status["memory"]
+    ready, flows, moved, memory = (status[part] for part in ("ready", "flows", "bytes", "memory"))
     reasons = f" ({', '.join(ready['reasons'])})" if ready["reasons"] else ""
     endings = ", ".join(f"{reason} {count}" for reason, count in sorted(flows["closed"].items()))
     lines = [
@@ -81,7 +88,7 @@ def render(status: dict[str, Any]) -> str:
         f"flows   {flows['active']} active, {flows['opening']} opening, {flows['detached']} detached,"
         f" {flows['held']} held   {flows['opened']} opened, {flows['resumed']} resumed",
         f"ended   {endings or 'none'}",
-        f"bytes   {size(status['bytes']['client_in'])} from clients, {size(status['bytes']['client_out'])} to them",
+        f"bytes   {size(moved['client_in'])} from clients, {size(moved['client_out'])} to them",
         f"memory  {size(memory['held_bytes'])} of {size(memory['budget_bytes'])} held",
         "",
         *_listeners(status["listeners"]),
@@ -116,7 +123,19 @@ def _agents(agents: list[dict[str, Any]]) -> list[str]:
     if not agents:
         return ["no agents connected"]
     return table(
-        ("AGENT", "TENANT", "CONNECTORS", "REMOTE", "EPOCH", "FLOWS", "RTT ms", "IN", "OUT", "CONNECTED", "TOKEN"),
+        (
+            "AGENT",
+            "TENANT",
+            "CONNECTORS",
+            "REMOTE",
+            "EPOCH",
+            "FLOWS",
+            "RTT ms",
+            "IN",
+            "OUT",
+            "CONNECTED",
+            "TOKEN",
+        ),
         [
             (
                 each["agent_id"] + (" (draining)" if each["draining"] else ""),

@@ -22,7 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tenant", metavar="NAME", help="the agent's tenant (default: none)")
     parser.add_argument("--ttl", type=int, default=3600, metavar="SECONDS", help="lifetime (default: 3600)")
     parser.add_argument(
-        "--audience", default="nowconnect", metavar="NAME", help="the hub's auth.jwt.audience (default: nowconnect)"
+        "--audience",
+        default="nowconnect",
+        metavar="NAME",
+        help="the hub's auth.jwt.audience (default: nowconnect)",
     )
     parser.set_defaults(usage_error=parser.error)
 

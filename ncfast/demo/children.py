@@ -31,7 +31,10 @@ class Child:
 
     async def __aenter__(self) -> Child:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "ncfast", *self._arguments,
+            sys.executable,
+            "-m",
+            "ncfast",
+            *self._arguments,
             env={**os.environ, "NC_LOG_FORMAT": "json"},
             stdin=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The clients of the demo: two long transfers and many small conversations, each checking every byte it gets."""
+"""The clients of the demo: two long transfers and many small conversations, each checking every byte."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from ncfast.demo.service import CHUNK, stream
 
 Address = tuple[str, int]
 
-_PAUSE_SEC = 0.05  # between two lines of a conversation: some 20 a second, as a person's session would never reach
+_PAUSE_SEC = (
+    0.05  # between two lines of a conversation: some 20 a second, as a person's session would never reach
+)
 
 
 @dataclass
@@ -29,7 +31,7 @@ class Transfer:
         return bool(self.sent_digest) and self.sent_digest == self.received_digest
 
     async def run(self, address: Address) -> None:
-        """Move the bytes; the sending end and the receiving end each take their own digest of what they saw."""
+        """Move the bytes; the sending and the receiving end each take a digest of what they saw."""
         reader, writer = await asyncio.open_connection(*address)
         try:
             await (self._up if self.direction == "up" else self._down)(reader, writer)

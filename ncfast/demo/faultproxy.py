@@ -9,8 +9,8 @@
         proxy.up.trickle(1000)   # bytes per second
         proxy.up.slice(7)        # no write longer than 7 bytes
 
-`up` is from the dialling side to the target, `down` is the way back. Faults hold for open and future connections.
-Dropped bytes are gone: a stream that lost some is of no use any more, so end a `drop` with a `cut`.
+`up` is from the dialling side to the target, `down` is the way back. Faults hold for open and future
+connections. Dropped bytes are gone: a stream that lost some is of no use, so end a `drop` with a `cut`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Way:
 
 
 class FaultProxy:
-    """Listens on `bind` (port 0: any) and forwards each connection to `target`. Use it as a context manager."""
+    """Listens on `bind` (port 0: any), forwards each connection to `target`; use it as a context manager."""
 
     def __init__(self, target: Address, bind: Address = ("127.0.0.1", 0)) -> None:
         self.target = target

@@ -2,7 +2,7 @@
 
     clients ⇄ hub ⇄ (tunnel, through the fault proxy) ⇄ agent ⇄ service
 
-Hub and agent are real child processes on ports of the kernel's choice; service, clients and fault proxy live here.
+Hub and agent are real child processes on ports of the kernel's choice; the rest lives in this process.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Demo:
         self._view = View(out, self._block)
 
     async def start(self, stack: AsyncExitStack) -> None:
-        """Bring everything up; `stack` takes it down again. Raises `ChildEnded` if the hub or the agent fails."""
+        """Bring everything up; `stack` takes it down again. Raises `ChildEnded` if hub or agent fail."""
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ncfast-demo-")))
         service = await stack.enter_async_context(Service())
 
@@ -106,9 +106,9 @@ class Demo:
         """Keep everything up until a signal; meanwhile Enter cuts the tunnel once more."""
         for line in (
             "",
-            f"Everything stays up. Try the echo service:  nc {self._clients_at.replace(':', ' ')}",
-            f"Watch the hub:                              python -m ncfast status --url {self._status_at} --watch",
-            "Enter cuts the tunnel once more, Ctrl-C ends the demo.",
+            "Everything stays up; Enter cuts the tunnel once more, Ctrl-C ends the demo.",
+            f"  talk to the echo service   nc {self._clients_at.replace(':', ' ')}",
+            f"  watch the hub              {sys.executable} -m ncfast status --watch --url {self._status_at}",
         ):
             self._view.line(line)
         loop, enter = asyncio.get_running_loop(), asyncio.Event()
@@ -127,7 +127,9 @@ class Demo:
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as around:
             talking = around.create_task(self._conversations.run(clients_at, stop))
-            helpers = [around.create_task(each) for each in (self._draw(), self._hub.ended(), self._agent.ended())]
+            helpers = [
+                around.create_task(each) for each in (self._draw(), self._hub.ended(), self._agent.ended())
+            ]
             async with asyncio.TaskGroup() as work:
                 for transfer in self._transfers:
                     work.create_task(transfer.run(clients_at))
@@ -140,7 +142,9 @@ class Demo:
     async def _cut_under_way(self) -> None:
         """Cut at even steps of the faster transfer, so that both are running each time."""
         for number in range(1, self._cuts + 1):
-            while max(transfer.moved / transfer.size for transfer in self._transfers) < number / (self._cuts + 1):
+            while max(transfer.moved / transfer.size for transfer in self._transfers) < number / (
+                self._cuts + 1
+            ):
                 await asyncio.sleep(0.005)
             await self._cut()
 
@@ -148,7 +152,9 @@ class Demo:
         sessions = self._agent.count("tunnel_up")
         self._proxy.cut()
         since, self._tunnel = time.monotonic(), "CUT"
-        moved = ", ".join(f"{transfer.moved / MIB:.0f} MiB {transfer.direction}" for transfer in self._transfers)
+        moved = ", ".join(
+            f"{transfer.moved / MIB:.0f} MiB {transfer.direction}" for transfer in self._transfers
+        )
         self._view.event(f"cut the tunnel: connection reset at both ends ({moved} so far)")
         await self._agent.event("tunnel_up", sessions + 1)
         self._outages.append(time.monotonic() - since)
@@ -174,7 +180,9 @@ class Demo:
         lines = ["", *map(verdict, self._transfers), talk(self._conversations), *self._conversations.faults]
         if self._outages:
             shortest, longest = min(self._outages) * 1000, max(self._outages) * 1000
-            lines.append(f"  tunnel cut {len(self._outages)} times, away for {shortest:.0f} to {longest:.0f} ms")
+            lines.append(
+                f"  tunnel cut {len(self._outages)} times, away for {shortest:.0f} to {longest:.0f} ms"
+            )
         lines.append("Nothing was lost, repeated or reordered." if whole else "FAILED: see above.")
         self._view.close()
         for line in lines:
@@ -183,8 +191,11 @@ class Demo:
 
 
 async def run(out: TextIO, *, megabytes: int, cuts: int, stay: bool) -> bool:
-    """The whole demo; True when every byte arrived. SIGINT or SIGTERM ends it early with CancelledError, and ends
-    a demo that stays in good order. Raises `ChildEnded` if the hub or the agent does not start."""
+    """The whole demo; True when every byte arrived.
+
+    SIGINT or SIGTERM ends it early with CancelledError, and ends a demo that stays in good order. Raises
+    `ChildEnded` if the hub or the agent does not start.
+    """
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGINT, signal.SIGTERM):

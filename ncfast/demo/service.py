@@ -1,7 +1,8 @@
 """The private service of the demo: takes or gives a stream with its SHA-256, and echoes everything else.
 
-The first line decides. `UP <bytes>`: that many bytes follow, the answer is their digest. `DOWN <bytes> <seed>`: the
-answer is so many bytes of the stream of that seed, then their digest. Any other line: an echo, `nc` is a fine client.
+The first line decides. `UP <bytes>`: that many bytes follow, the answer is their digest.
+`DOWN <bytes> <seed>`: the answer is so many bytes of that seed's stream, then their digest.
+Any other line: an echo, for `nc`.
 """
 
 from __future__ import annotations

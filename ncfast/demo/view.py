@@ -70,13 +70,14 @@ def verdict(transfer: Transfer) -> str:
     name = f"  {transfer.direction:<5} {transfer.size / MIB:.0f} MiB"
     if transfer.intact:
         return f"{name}  intact     sha256 {transfer.sent_digest[:16]}… at both ends"
-    return f"{name}  DIFFERENT  sent {transfer.sent_digest or '-'}, received {transfer.received_digest or '-'}"
+    return (
+        f"{name}  DIFFERENT  sent {transfer.sent_digest or '-'}, received {transfer.received_digest or '-'}"
+    )
 
 
 def talk(conversations: Conversations) -> str:
     """The small flows in one line."""
     wrong = len(conversations.faults)
-    return (
-        f"  {conversations.count} small flows, {conversations.round_trips:,} lines echoed, "
-        + (f"{wrong} FAILED" if wrong else "none lost or out of order")
+    return f"  {conversations.count} small flows, {conversations.round_trips:,} lines echoed, " + (
+        f"{wrong} FAILED" if wrong else "none lost or out of order"
     )

@@ -1,4 +1,4 @@
-"""The first bytes on the edge, cut anywhere: a request, an HTTP error of ours, or patience; never another exception."""
+"""The first bytes on the edge, cut anywhere: a request, an HTTP error of ours, or patience, nothing else."""
 
 import logging
 import sys

@@ -1,6 +1,6 @@
-"""Frames: whatever arrives is decoded, waited for, or refused; what is decoded encodes to the very same bytes.
+"""Frames: whatever arrives is decoded, waited for or refused; what is decoded encodes to the same bytes.
 
-The codec is C and shows libFuzzer no coverage: its guide is this file, which makes headers that are nearly right.
+The codec is C and shows libFuzzer no coverage: its guide is this file, which makes nearly right headers.
 """
 
 import struct
@@ -42,7 +42,15 @@ def one_input(data: bytes) -> None:
         type_, flags, code, epoch, cid, seq, ack, limit, payload, end = frame
         assert at < end <= len(wire)
         again = encode(
-            type_, flags=flags, code=code, epoch=epoch, cid=cid, seq=seq, ack=ack, limit=limit, payload=payload
+            type_,
+            flags=flags,
+            code=code,
+            epoch=epoch,
+            cid=cid,
+            seq=seq,
+            ack=ack,
+            limit=limit,
+            payload=payload,
         )
         assert again == wire[at:end], "a frame has two spellings"
         at = end

@@ -1,4 +1,4 @@
-"""PROXY protocol: a result, an error of ours, or patience; the same whole or byte by byte, and when built again."""
+"""PROXY protocol: a result, an error of ours, or patience; the same whole, byte by byte, and built again."""
 
 import sys
 
