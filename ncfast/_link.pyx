@@ -33,7 +33,8 @@ from ncfast.states import FlowState
 
 cdef enum:
     MAX_PIECES = 64            # frames a write at most (an iovec and a little copying each)
-    MAX_BATCH = 131072         # bytes a write at most, about what TCP_NOTSENT_LOWAT lets the kernel hold unsent
+    MAX_BATCH = 131072         # bytes from which a write is full, about what TCP_NOTSENT_LOWAT lets the kernel hold unsent;
+                               # with the frame that fills it at most 227 KiB, so every peer must take messages of 256 KiB
     SHORT = 4096               # a flow with no more than this to send is a short message
     SHORT_RUN = 65536          # bytes of short messages before bulk gets a turn
     QUANTUM = 16384            # bytes of a bulk flow's turn, and the size of its reads while others wait
@@ -316,7 +317,7 @@ cdef class Link(Path):
             if self._pong_owed:
                 self._pong_owed = False
                 self._control.append(self._pong())
-            while self._control and count < MAX_PIECES:
+            while self._control and count < MAX_PIECES and total < MAX_BATCH:
                 self._piece(self._control.popleft(), pieces, bases, &count, &total)
             while self._urgent and count < MAX_PIECES:
                 flow = self._urgent.popleft()

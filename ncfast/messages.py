@@ -51,9 +51,6 @@ class HelloAck(Message):
     replica_id: Name
     session: Hex16
     epoch: Offset
-    ping_interval: float                               # seconds
-    ping_timeout: float                                # seconds
-    grace: float                                       # seconds that the hub keeps flows of a lost tunnel
 
 
 class Open(Message):

@@ -71,11 +71,8 @@ class AgentSession:
         self.epoch = self.hub.claim(self, hello.last_epoch)
         self.link.establish(self.epoch)
         self.established = True
-        tunnel = self.hub.config.tunnel
         self.link.send(FrameType.HELLO_ACK, HelloAck(
-            version=VERSION, replica_id=self.hub.replica_id, session=self.session_id, epoch=self.epoch,
-            ping_interval=float(tunnel.ping_interval_sec), ping_timeout=float(tunnel.ping_timeout_sec),
-            grace=float(self.hub.config.flow.grace_sec)).pack())
+            version=VERSION, replica_id=self.hub.replica_id, session=self.session_id, epoch=self.epoch).pack())
         _log.info("agent_connected", agent_id=self.agent_id, remote=self.remote, epoch=self.epoch, session=self.session_id,
                   connectors=sorted(self.connectors), software=hello.software)
         self.hub.agent_up(self)

@@ -92,13 +92,6 @@ class FlowConfig(Section):
             "16 MiB fills 1 Gbit/s at 130 ms."
         ),
     )
-    abort_after_close_sec: Seconds = key(
-        5,
-        gt=0,
-        le=300,
-        unit="s",
-        why="How long a closed socket may take to send its last bytes before it is aborted.",
-    )
 
     @model_validator(mode="after")
     def _initial_fits(self) -> FlowConfig:
@@ -151,7 +144,7 @@ class Tunnel(Section):
     )
     max_message_bytes: Bytes = key(
         MIB,
-        ge=128 * KIB,
+        ge=256 * KIB,
         le=16 * MIB,
         unit="bytes",
         why=(
