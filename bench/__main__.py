@@ -51,7 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", type=_names(BENCHES), default=list(BENCHES), metavar="NAMES",
                         help=f"comma-separated: {','.join(BENCHES)} (default: all)")
     parser.add_argument("--routes", type=_names(ROUTES), default=["direct", "haproxy", "ncfast"],
-                        metavar="NAMES", help=f"comma-separated: {','.join(ROUTES)} (default: direct,haproxy,ncfast)")
+                        metavar="NAMES",
+                        help=f"comma-separated: {','.join(ROUTES)} (default: direct,haproxy,ncfast)")
     parser.add_argument("--rounds", type=int, help="rounds of each benchmark instead of the scale's own")
     parser.add_argument("--quick", dest="scale", action="store_const", const="quick", default="full",
                         help="two minutes instead of ten: a direction, not a figure")

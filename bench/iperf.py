@@ -29,7 +29,7 @@ def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
                 values = {}
                 for metric, options in (("upload", ()), ("download", ("--reverse",))):
                     before = sum(map(cpu_sec, way.pids.values()))
-                    rate, moved = load(way, scale, *options)
+                    rate, moved = load(way, iperf, scale, *options)
                     values[metric] = rate / 1e6
                     if way.pids:
                         cpu = sum(map(cpu_sec, way.pids.values())) - before
@@ -37,14 +37,15 @@ def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
                 yield turn, way.name, values
 
 
-def load(way: Route, scale: Scale, *options: str) -> tuple[float, float]:
+def load(way: Route, server: service.Service, scale: Scale, *options: str) -> tuple[float, float]:
     """Bytes a second as the receiver saw them, and about how many were moved, omitted seconds included."""
+    service.wait_until_iperf_is_free(server)
     host, port = way.address
     done = subprocess.run(["iperf3", "--client", host, "--port", str(port), "--json", "--no-delay",
                            "--time", str(scale.iperf_sec), "--omit", str(scale.iperf_omit_sec), *options],
                           stdout=subprocess.PIPE, timeout=scale.iperf_sec + scale.iperf_omit_sec + 30)
     report = orjson.loads(done.stdout)
-    if done.returncode:
-        raise RuntimeError(f"iperf3 over {way.name}: {report.get('error')}")
+    if "error" in report:           # the exit code is 0 for some errors
+        raise RuntimeError(f"iperf3 over {way.name}: {report['error']}")
     rate = report["end"]["sum_received"]["bits_per_second"] / 8
     return rate, rate * (scale.iperf_sec + scale.iperf_omit_sec)

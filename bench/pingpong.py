@@ -41,7 +41,7 @@ def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
         echo = stack.enter_context(service.echo(folder))
         ways = stack.enter_context(routes(names, echo.address, folder))
         clients = {way.name: stack.enter_context(connect(way)) for way in ways}
-        pids = [echo.pid, *(pid for way in ways for pid in way.pids.values())]
+        pids = [echo.process.pid, *(pid for way in ways for pid in way.pids.values())]
         _turns(ways, clients, scale)        # a first round that nobody reads
         for turn in range(scale.rounds):
             free = _turns(ways, clients, scale)

@@ -30,29 +30,35 @@ class Process:
         self.pid = self._popen.pid
 
     def wait_for(self, match: Callable[[str], T | None], timeout: float = START_SEC) -> T:
-        """What ``match`` returns for the first complete log line that it accepts.
+        """What ``match`` returns for the first complete log line it accepts; otherwise as `wait_until`."""
+        def first(log: str) -> T | None:
+            lines = log[:log.rfind("\n") + 1].splitlines()
+            return next((found for line in lines if (found := match(line)) is not None), None)
+        return self.wait_until(first, timeout)
+
+    def wait_until(self, match: Callable[[str], T | None], timeout: float = START_SEC) -> T:
+        """What ``match`` returns for the whole log, once that is not None.
 
         Raises RuntimeError with the log's end if the program exits first or ``timeout`` seconds pass.
         """
         deadline = time.monotonic() + timeout
         while True:
             exited = self._popen.poll()
-            for line in self.log.read_text(errors="replace").splitlines(keepends=True):
-                if line.endswith("\n") and (found := match(line)) is not None:
-                    return found
+            if (found := match(self.log.read_text(errors="replace"))) is not None:
+                return found
             if exited is not None or time.monotonic() > deadline:
                 why = "is not ready in time" if exited is None else f"exited with {exited}"
                 raise RuntimeError(f"{' '.join(self.argv)} {why}:\n{self.log.read_text()[-2000:]}")
             time.sleep(0.01)
 
-    def wait_for_event(self, event: str, timeout: float = START_SEC) -> dict:
+    def wait_for_event(self, event: str) -> dict:
         """The first JSON log line whose ``event`` is this one."""
         def match(line: str) -> dict | None:
             if not line.startswith("{"):
                 return None
             fields = orjson.loads(line)
             return fields if fields.get("event") == event else None
-        return self.wait_for(match, timeout)
+        return self.wait_for(match)
 
     def wait_for_text(self, text: str) -> None:
         self.wait_for(lambda line: text in line or None)

@@ -29,46 +29,57 @@ def main() -> int:
     parser.add_argument("--route", choices=[name for name in ROUTES if name != "direct"], default="ncfast")
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--lines", type=int, default=40, help="symbols shown of each process")
-    parser.add_argument("--data", type=Path, help="keep perf's samples in this file")
+    parser.add_argument("--keep", type=Path, help="folder to keep perf's samples in")
     options = parser.parse_args()
 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ncfast-profile-")))
         target = stack.enter_context(SERVICES[options.load](folder))
         (way,) = stack.enter_context(routes([options.route], target.address, folder))
-        data = options.data or folder / "perf.data"
-        record(options.load, way, data, options.seconds)
-        for role, pid in way.pids.items():
-            print(f"\n== {options.route}, {role} side, {options.load} ==")
-            print("\n".join(report(data, pid)[:options.lines]))
+        kept = options.keep or folder
+        record(options.load, way, target, kept, options.seconds)
+        for role in way.pids:
+            print(f"\n== {options.route}, {role} side, {options.load}: by object, by symbol ==")
+            data = samples_of(kept, role)
+            print("\n".join([*report(data, "dso")[:12], "", *report(data, "symbol,dso")[:options.lines]]))
     return 0
 
 
-def record(load: str, way: Route, data: Path, seconds: int) -> None:
-    """Samples the route's processes for ``seconds`` while the load runs."""
-    perf = subprocess.Popen(
+def samples_of(folder: Path, role: str) -> Path:
+    return folder / f"{role}.perf.data"
+
+
+def record(load: str, way: Route, target: service.Service, folder: Path, seconds: int) -> None:
+    """Samples each process of the route for ``seconds`` while the load runs."""
+    recorders = [subprocess.Popen(
         ["perf", "record", "--quiet", "--event", "cpu-clock", "--freq", str(SAMPLES_PER_SEC),
-         "--call-graph", "fp", "--pid", ",".join(map(str, way.pids.values())), "--output", str(data), "--", "sleep", str(seconds)])
+         "--call-graph", "fp", "--pid", str(pid), "--output", str(samples_of(folder, role)),
+         "--", "sleep", str(seconds)]) for role, pid in way.pids.items()]
+
+    def recording() -> bool:
+        return any(recorder.poll() is None for recorder in recorders)
+
     try:
-        while perf.poll() is None:
+        while recording():
             if load == "pingpong":
                 with pingpong.connect(way) as client:
-                    while perf.poll() is None:
+                    while recording():
                         pingpong.ping(client, 1000)
             elif load == "redis":
                 redis.load(way, 10_000)
             else:
-                iperf.load(way, replace(FULL, iperf_sec=seconds, iperf_omit_sec=0),
+                iperf.load(way, target, replace(FULL, iperf_sec=seconds, iperf_omit_sec=0),
                            *(["--reverse"] if load == "download" else []))
     finally:
-        perf.terminate()
-        perf.wait()
+        for recorder in recorders:
+            recorder.terminate()
+            recorder.wait()
 
 
-def report(data: Path, pid: int) -> list[str]:
-    """perf's flat list of one process, the most expensive symbol first."""
-    done = subprocess.run(["perf", "report", "--input", str(data), "--pid", str(pid), "--stdio",
-                           "--no-children", "--call-graph", "none", "--sort", "dso,symbol"],
+def report(data: Path, sort: str) -> list[str]:
+    """perf's flat list, the most expensive entry first."""
+    done = subprocess.run(["perf", "report", "--input", str(data), "--stdio", "--no-children",
+                           "--call-graph", "none", "--fields", f"overhead,{sort}"],
                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
     return [line.rstrip() for line in done.stdout.splitlines() if line.strip() and not line.startswith("#")]
 

@@ -64,7 +64,8 @@ def save(folder: Path, results: dict[str, list[Comparison]], samples: dict[str, 
 
 def _plain(entry: Comparison) -> dict:
     return {"figure": entry.metric.name, "unit": entry.metric.unit, "route": entry.route,
-            "median": entry.value, "ratio": entry.ratio, "ratio_low": entry.low, "ratio_high": entry.high, "passed": entry.passed}
+            "median": entry.value, "ratio": entry.ratio, "ratio_low": entry.low, "ratio_high": entry.high,
+            "passed": entry.passed}
 
 
 def _first_line(argv: Iterable[str]) -> str:

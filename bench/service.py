@@ -9,21 +9,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.process import running
+from bench.process import Process, running
 from bench.rig import ROOT, Address
 
 
 @dataclass(frozen=True)
 class Service:
     address: Address
-    pid: int
+    process: Process
 
 
 @contextmanager
 def echo(folder: Path) -> Iterator[Service]:
     with running([sys.executable, "-m", "bench.echo"], folder / "echo.log", cwd=ROOT) as process:
         port = process.wait_for(lambda line: int(line.split()[1]) if line.startswith("port ") else None)
-        yield Service(("127.0.0.1", port), process.pid)
+        yield Service(("127.0.0.1", port), process)
 
 
 @contextmanager
@@ -33,7 +33,13 @@ def redis(folder: Path) -> Iterator[Service]:
     with running(["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "",
                   "--appendonly", "no", "--dir", str(folder)], folder / "redis.log") as process:
         process.wait_for_text("Ready to accept connections")
-        yield Service(("127.0.0.1", port), process.pid)
+        yield Service(("127.0.0.1", port), process)
+
+
+def wait_until_iperf_is_free(server: Service) -> None:
+    """A server answers one test at a time, and a proxy between may tell the client of its end first."""
+    server.process.wait_until(
+        lambda log: log.rfind("Server listening on") > log.rfind("Accepted connection") or None)
 
 
 @contextmanager
@@ -42,7 +48,7 @@ def iperf(folder: Path) -> Iterator[Service]:
     with running(["iperf3", "--server", "--bind", "127.0.0.1", "--port", str(port), "--forceflush"],
                  folder / "iperf.log") as process:
         process.wait_for_text("Server listening on")
-        yield Service(("127.0.0.1", port), process.pid)
+        yield Service(("127.0.0.1", port), process)
 
 
 def _free_port() -> int:

@@ -45,7 +45,7 @@ def test_bench_compares_transports(tmp_path: Path) -> None:
 
 def test_profile_names_symbols_of_both_processes(tmp_path: Path) -> None:
     need("perf")
-    output = run("bench.profile", "pingpong", "--seconds", "1", "--data", str(tmp_path / "perf.data"))
+    output = run("bench.profile", "pingpong", "--seconds", "1", "--keep", str(tmp_path))
     assert "near side" in output and "far side" in output and "%" in output
 
 

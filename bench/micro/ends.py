@@ -1,7 +1,7 @@
 """A hub's and an agent's end of one tunnel and one flow in one thread, with memory where the kernel would be.
 
-What this leaves out (system calls, transports, the event loop) is most of the time of a real round trip; what it
-keeps is all that the product itself does for each byte.
+What this leaves out (system calls, transports, the event loop) is most of the time of a real round trip; what
+it keeps is all that the product itself does for each byte.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class End:
                          max_inflight=8 * MIB, queue_depth=1000)
         self.carrier.start(self.link)
         self.link.establish(1)
-        self.socket = SocketEnd(self.context, self, self.never, Reason.TARGET_RESET if client else Reason.CLIENT_RESET)
+        code = Reason.TARGET_RESET if client else Reason.CLIENT_RESET
+        self.socket = SocketEnd(self.context, self, self.never, code)
         self.socket.connection_made(Memory(self._count))
 
     def _count(self, data: bytes) -> None:

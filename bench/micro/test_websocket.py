@@ -1,4 +1,4 @@
-"""Binary messages through our carrier and through `websockets`, whose Sans-I/O objects we use for all but these.
+"""Binary messages through our carrier and through `websockets`, whose Sans-I/O objects we use for the rest.
 
 Ours is timed with the link above it (frame header read or written, frame of an unknown type skipped).
 """
