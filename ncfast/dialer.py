@@ -18,7 +18,7 @@ from ncfast import __version__
 from ncfast._link import Link
 from ncfast._websocket import WebSocketCarrier
 from ncfast.config import ClientTls
-from ncfast.edge import QUIET
+from ncfast.edge import QUIET, unreadable
 from ncfast.errors import NcfastError
 from ncfast.httpproxy import ConnectReply, ProxyRefused, ProxyReplyError, choose, connect_request
 from ncfast.net import tune
@@ -39,11 +39,17 @@ class DialError(NcfastError):
 
 
 def client_context(tls: ClientTls | None) -> ssl.SSLContext:
-    """TLS towards hubs: the system's authorities or `ca_file`, and our certificate if there is one. Raises OSError, ssl.SSLError."""
-    context = ssl.create_default_context(cafile=str(tls.ca_file) if tls is not None and tls.ca_file is not None else None)
+    """TLS towards hubs: the system's authorities or `ca_file`, and our certificate if there is one.
+
+    Raises OSError whose text names the section and the remedy.
+    """
+    try:
+        context = ssl.create_default_context(cafile=str(tls.ca_file) if tls is not None and tls.ca_file is not None else None)
+        if tls is not None and tls.cert_file is not None:
+            context.load_cert_chain(tls.cert_file, tls.key_file)
+    except OSError as exc:
+        raise unreadable("tls", exc) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if tls is not None and tls.cert_file is not None:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
     return context
 
 

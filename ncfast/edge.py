@@ -39,14 +39,27 @@ LINGER = 2.0                   # seconds an answered connection may take to clos
 
 
 def server_context(tls: ServerTls) -> ssl.SSLContext:
-    """TLS 1.2 or newer, with client certificates demanded if a CA for them is configured. Raises OSError, ssl.SSLError."""
+    """TLS 1.2 or newer, with client certificates demanded if a CA for them is configured.
+
+    Raises OSError (ssl.SSLError is one) whose text names the section and the remedy.
+    """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls.cert_file, tls.key_file)
-    if tls.client_ca_file is not None:
-        context.load_verify_locations(tls.client_ca_file)
-        context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+        if tls.client_ca_file is not None:
+            context.load_verify_locations(tls.client_ca_file)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as exc:
+        raise unreadable("edge.tls", exc) from None
     return context
+
+
+def unreadable(section: str, exc: OSError) -> OSError:
+    """What to tell of certificates that cannot be loaded; never their content."""
+    what = exc.reason if isinstance(exc, ssl.SSLError) else exc.strerror
+    return OSError(f"{section}: cannot load certificate, key or CA ({what or type(exc).__name__}); "
+                   "check that the files exist, are PEM, belong together and are readable")
 
 
 class Edge:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import resource
 import signal
-import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +24,21 @@ _log = log.get("serve")
 
 EXIT_OK = 0
 EXIT_FAILURE = 1
-EXIT_CONFIG = 78               # EX_CONFIG of sysexits.h
 
 
 def run_hub(config: HubConfig, *, config_path: str | Path | None = None, on_ready: Callable[[Hub], None] | None = None) -> int:
-    """Serves until SIGTERM or SIGINT, which drain; SIGHUP reloads `config_path`. Returns the exit code."""
+    """Serves until SIGTERM or SIGINT, which drain; SIGHUP reloads `config_path`. Returns the exit code.
+
+    Raises ConfigError, AuthSetupError or OSError when it cannot start.
+    """
     return _run(_hub(config, config_path, on_ready), config)
 
 
 def run_agent(config: AgentConfig, *, config_path: str | Path | None = None) -> int:
-    """Stays connected until SIGTERM or SIGINT; SIGHUP reads token and log settings again. Returns the exit code."""
+    """Stays connected until SIGTERM or SIGINT; SIGHUP reads token and log settings again. Returns the exit code.
+
+    Raises OSError when a certificate cannot be read.
+    """
     return _run(_agent(config, config_path), config)
 
 
@@ -72,18 +76,8 @@ class _Signals:
 async def _hub(config: HubConfig, path: str | Path | None, on_ready: Callable[[Hub], None] | None) -> int:
     loop = asyncio.get_running_loop()
     net = Net(loop, transport=config.transport)
-    try:
-        hub = Hub(config, resolve_auth(config), net)
-        await hub.start()
-    except ConfigError as exc:
-        _log.error("config_refused", problems=[str(problem) for problem in exc.problems])
-        return EXIT_CONFIG
-    except (AuthSetupError, ssl.SSLError) as exc:
-        _log.error("start_refused", detail=str(exc))
-        return EXIT_CONFIG
-    except OSError as exc:
-        _log.error("start_failed", detail=exc.strerror or str(exc))
-        return EXIT_FAILURE
+    hub = Hub(config, resolve_auth(config), net)
+    await hub.start()
     watchdog = Watchdog(loop, hub.stats)
     watchdog.start()
     _Signals(hub.request_drain, lambda: net.spawn(_reload_hub(hub, path), "reload")).install(loop)
@@ -116,11 +110,7 @@ async def _reload_hub(hub: Hub, path: str | Path | None) -> None:
 async def _agent(config: AgentConfig, path: str | Path | None) -> int:
     loop = asyncio.get_running_loop()
     net = Net(loop, transport=config.transport)
-    try:
-        agent = Agent(config, net)
-    except (OSError, ssl.SSLError) as exc:
-        _log.error("start_refused", detail=f"tls: {exc.strerror or type(exc).__name__}")
-        return EXIT_CONFIG
+    agent = Agent(config, net)
     _Signals(agent.stop, lambda: net.spawn(_reload_agent(agent, path), "reload")).install(loop)
     freeze()
     await agent.run()

@@ -42,7 +42,7 @@ class ConfigError(Exception):
     """A configuration that cannot be used. ``problems`` holds all of them, in the order of the file."""
 
     def __init__(self, problems: list[Problem]) -> None:
-        self.problems = sorted(set(problems), key=lambda problem: (problem.line, problem.column, problem.key))
+        self.problems = sorted(dict.fromkeys(problems), key=lambda problem: (problem.line, problem.column, problem.key))
         super().__init__("\n".join(map(str, self.problems)))
 
 
