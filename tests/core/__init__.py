@@ -1,0 +1,1 @@
+"""The core without event loop, sockets and clock: bytes in, bytes out."""
