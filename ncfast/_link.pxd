@@ -35,6 +35,8 @@ cdef class Link(Path):
     cdef object _acks
     cdef bint _writable
     cdef bint _corked
+    cdef unsigned int _lonely
+    cdef unsigned int _turns
     cdef bint _ack_timer
     cdef bint _pong_owed
     cdef uint64_t _pong_seq
@@ -69,6 +71,7 @@ cdef class Link(Path):
     cdef int _piece(self, bytes frame, Piece* pieces, list bases, int* count, Py_ssize_t* total) except -1
     cdef bytes _flow_frame(self, Flow flow, int type)
     cdef bytes _pong(self)
+    cdef int _cork(self) except -1
     cdef bint _requeue(self, Flow flow) except -1
     cdef int _gather_urgent(self, Flow flow, Piece* pieces, list bases, int* count, Py_ssize_t* total) except -1
     cdef int _answer_rst(self, const uint8_t* cid, int code) except -1

@@ -39,6 +39,8 @@ cdef enum:
     SHORT_RUN = 65536          # bytes of short messages before bulk gets a turn
     QUANTUM = 16384            # bytes of a bulk flow's turn, and the size of its reads while others wait
     NOISE = 1000               # frames between two ticks that moved nothing, beyond four a flow, before the peer is a flood
+    LONELY = 8                 # turns of one frame in a row after which corking pauses
+    PROBE = 16                 # then every so many frames it is tried again
     NO_LIMIT = 1 << 30
 
 cdef double ACK_DELAY = 0.025  # seconds; below TCP's 40 ms, so that a chain of both does not add up
@@ -127,15 +129,27 @@ cdef class Link(Path):
         else:
             return 0
         if not self._corked:
+            self._cork()
+            return self._flush()
+        return 0
+
+    cdef int _cork(self) except -1:
+        """Until the end of this turn frames are gathered. The end costs a callback, so a link on which turns have lately
+        made one frame each gathers only now and then, to see whether that has changed."""
+        self._turns += 1
+        if self._lonely < LONELY or self._turns % PROBE == 0:
             self._corked = True
             self._call_soon(self._uncork_callback)
-            return self._flush()
         return 0
 
     def _uncork(self):
         self._corked = False
-        if not self.closed and (self._urgent or self._short or self._bulk or self._control):
-            self._flush()
+        if self._urgent or self._short or self._bulk or self._control:
+            self._lonely = 0
+            if not self.closed:
+                self._flush()
+        else:
+            self._lonely += 1
 
     cdef int ack_soon(self, Flow flow) except -1:
         if not flow.ack_waiting:
