@@ -62,6 +62,7 @@ cdef class Path:
     cdef int ack_soon(self, Flow flow) except -1
     cdef int forget(self, Flow flow) except -1
     cdef int withdraw(self, Flow flow) except -1
+    cdef int freed(self) except -1
     cdef Py_ssize_t read_size(self) noexcept
 
 

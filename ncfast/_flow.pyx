@@ -118,6 +118,10 @@ cdef class Path:
         """The flow leaves for another path: nothing of it is sent here any more."""
         raise NotImplementedError
 
+    cdef int freed(self) except -1:
+        """`inflight` has fallen: what the cap held back may go."""
+        raise NotImplementedError
+
     cdef Py_ssize_t read_size(self) noexcept:
         return MAX_DATA
 
@@ -405,8 +409,10 @@ cdef class Flow:
             return 0
         if not self.reading:
             self.update_reading()
-        if self.path is not None and (self.unsent is not None or self.pending):
-            self.path.submit(self)
+        if self.path is not None:
+            if self.unsent is not None or self.pending:
+                self.path.submit(self)
+            self.path.freed()
         return self.maybe_done()
 
     cdef int on_fin(self, uint64_t seq) except -1:
@@ -436,6 +442,8 @@ cdef class Flow:
 
     cdef int on_open_ack(self, uint64_t ack, uint64_t limit) except -1:
         """The target is connected."""
+        if self.open_body is None:
+            return self.violation("accepts what it asked for itself")
         if self.state == OPENING or self.state == OPENING_FIN:
             self.move(ACCEPTED)
             self.info.flow_opened(self)
@@ -447,7 +455,7 @@ cdef class Flow:
             return 0
         reason = reason_of(code)
         if (self.state == OPENING or self.state == OPENING_FIN) and self.open_body is not None \
-                and self.snd_una == 0 and reason in RETRYABLE:
+                and self.snd_una == 0 and self.rcv_nxt == 0 and reason in RETRYABLE:
             if self.ctx.owner.flow_refused(self, reason):
                 return 0
         if complete and self.fin_acked or (complete and code == R_UNKNOWN_FLOW and self.fin_sent):
@@ -515,16 +523,22 @@ cdef class Flow:
             self.pending &= ~SEND_OPEN
             self.move(ACCEPTED)          # the acknowledgement of the open was lost with the link
             self.info.flow_opened(self)
+        self.on_ack(ack, limit)          # first: what the peer has is not sent again
+        if self.state == CLOSED:
+            return
         if self.path is not path:
+            self.detach()
+            if answer:
+                self.pending |= SEND_RESUME_ACK
             self.attach(path, resumed=True)
-        else:
-            self.rewind()
-            self.resumed = True
+            return
+        self.rewind()
+        self.resumed = True
+        self.asked_again = False
         if answer:
             self.pending |= SEND_RESUME_ACK
-        self.on_ack(ack, limit)
-        if self.state != CLOSED and self.path is not None and (self.unsent is not None or self.pending):
-            self.path.submit(self)
+        if self.unsent is not None or self.pending:
+            path.submit(self)
 
     def rewind(self):
         """Everything unacknowledged is to be sent again."""
@@ -532,6 +546,7 @@ cdef class Flow:
         cdef Py_ssize_t total = 0
         if self.path is not None:
             self.path.inflight -= self.inflight
+            self.path.freed()
         self.inflight = 0
         self.unsent = self.head
         chunk = self.head
@@ -577,7 +592,8 @@ cdef class Flow:
     def send_rst(self, int code):
         if self.path is not None:
             self.rst_code = code
-            self.pending = SEND_RST
+            # an acceptance that is owed goes first: without it the hub would take the open for one the target never saw
+            self.pending = SEND_RST | (self.pending & SEND_OPEN_ACK)
             self.path.submit(self)
 
     cdef int maybe_done(self) except -1:
@@ -606,6 +622,7 @@ cdef class Flow:
             self.path.inflight -= self.inflight
             self.inflight = 0
             self.path.forget(self)
+            self.path.freed()
         self.ctx.owner.flow_closed(self, reason_of(code))
         return 0
 
@@ -625,7 +642,7 @@ cdef class Flow:
 
     def check(self, double now, timeouts):
         """Which timer has run out at `now`: a Reason, or None. `timeouts` has the seconds: open, grace, half_close,
-        idle (0: none), first_byte (0: none), stall. A Reason.STALLED is the path's fault, not the flow's."""
+        and, each 0 for none, idle, first_byte, stall. A Reason.STALLED is the path's fault, not the flow's."""
         cdef uint64_t progress
         if self.state <= OPENING_FIN:
             if self.path is not None and now - self.una_since >= timeouts.open:
@@ -643,8 +660,9 @@ cdef class Flow:
             self.una_since = now
         if self.detached_at >= 0 and now - self.detached_at >= timeouts.grace:
             return Reason.LINK_LOST
-        if self.path is not None and self.resumed and now - self.una_since >= timeouts.stall:
-            return Reason.STALLED
+        if timeouts.stall and self.path is not None \
+                and now - (self.una_since if self.resumed else self.since) >= timeouts.stall:
+            return Reason.STALLED        # nothing acknowledged, or M_RESUME not answered
         if self.state >= HALF_LOCAL and now - self.since >= timeouts.half_close:
             return Reason.HALF_CLOSE_TIMEOUT
         if timeouts.first_byte and self.snd_nxt == 0 and self.open_body is not None and now - self.since >= timeouts.first_byte:

@@ -35,6 +35,7 @@ cdef class Link(Path):
     cdef object _acks
     cdef bint _writable
     cdef bint _corked
+    cdef bint _capped
     cdef unsigned int _lonely
     cdef unsigned int _turns
     cdef bint _ack_timer
@@ -57,6 +58,7 @@ cdef class Link(Path):
     cdef double _pinged_at
     cdef uint64_t _ping_seq
     cdef int _noise
+    cdef int _free_resumes
     # counters, read at scrape time
     cdef uint64_t _frames_in[16]
     cdef uint64_t _frames_out[16]

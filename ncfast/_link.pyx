@@ -41,6 +41,7 @@ cdef enum:
     NOISE = 1000               # frames between two ticks that moved nothing, beyond four a flow, before the peer is a flood
     LONELY = 8                 # turns of one frame in a row after which corking pauses
     PROBE = 16                 # then every so many frames it is tried again
+    FREE_RESUMES = 65536       # asked-for flows that we do not have, before they count as noise
     NO_LIMIT = 1 << 30
 
 cdef double ACK_DELAY = 0.025  # seconds; below TCP's 40 ms, so that a chain of both does not add up
@@ -48,7 +49,6 @@ cdef double ACK_DELAY = 0.025  # seconds; below TCP's 40 ms, so that a chain of 
 cdef int CLOSED = FlowState.CLOSED
 cdef int OPENING_FIN = FlowState.OPENING_FIN
 cdef int R_UNKNOWN_FLOW = Reason.UNKNOWN_FLOW
-cdef int R_RESUME_DENIED = Reason.RESUME_DENIED
 
 
 cdef class Carrier:
@@ -62,9 +62,9 @@ cdef class Carrier:
 
 
 cdef class Link(Path):
-    """`handler` gets the events that are not the hot path's: `_on_frame__hello(payload)`, `__hello_ack(payload, epoch)`,
-    `__open(cid, limit, payload)`, `__resume(cid, secret, ack, limit)`, `__goaway(code)`, `__auth(code, payload)`, `__announce(payload)`,
-    and `link_ended(link, reason, detail)` once. `peer` names the far end in errors."""
+    """`handler` gets the events that are not the hot path's: `_on_frame__hello(payload)`, `__hello_ack(payload)`,
+    `__open(cid, limit, payload)`, `__resume(cid, secret, ack, limit) -> bool` (False: no such flow), `__goaway(reason)`,
+    `__auth(code, payload)`, `__announce(payload)`, `link_rtt(link, seconds)`, and `link_ended(link, reason, detail)` once. `peer` names the far end in errors."""
 
     def __init__(self, handler, Carrier carrier not None, FlowContext ctx not None, call_soon, call_later, *,
                  Py_ssize_t max_inflight, int queue_depth, str peer=""):
@@ -88,10 +88,19 @@ cdef class Link(Path):
         self._last_heard = ctx.clock()
         self._blocked_since = -1.0
         self._ping_sent = -1.0
+        self._free_resumes = FREE_RESUMES
 
     def establish(self, uint64_t epoch):
         """Every frame of a flow carries `epoch` from now on, and must."""
         self.epoch = epoch
+
+    def noise(self, int weight):
+        """Counts something of the peer's that moved nothing."""
+        self._noise += weight
+
+    @property
+    def writable(self):
+        return self._writable
 
     @property
     def queued(self):
@@ -196,6 +205,14 @@ cdef class Link(Path):
             flow.ack_waiting = False
         return self.forget(flow)
 
+    cdef int freed(self) except -1:
+        if self._capped and self.inflight < self.max_inflight and not self.closed:
+            self._capped = False
+            if not self._corked:
+                self._corked = True
+                self._call_soon(self._uncork_callback)
+        return 0
+
     cdef Py_ssize_t read_size(self) noexcept:
         """A chunk is a frame: while others wait, chunks are cut to a quantum as they are read."""
         return QUANTUM if len(self._bulk) > 1 or self._short else MAX_DATA
@@ -231,19 +248,18 @@ cdef class Link(Path):
             self._flush()
 
     cdef int _answer_rst(self, const uint8_t* cid, int code) except -1:
-        """For a flow that is not ours; dropped when the queue is full, the peer will ask again or time out."""
+        """For a flow that is not ours, or cannot be."""
         cdef Header h
         memset(&h, 0, sizeof(h))
         h.type = M_RST
         h.code = code
         h.epoch = self.epoch
         memcpy(h.cid, cid, CID_SIZE)
-        if len(self._control) < self.queue_depth:
-            self._control.append(build_frame(&h, NULL))
-            self._frames_out[<int>M_RST] += 1
-            if not self._corked:
-                self._corked = True
-                self._call_soon(self._uncork_callback)
+        self._control.append(build_frame(&h, NULL))
+        self._frames_out[<int>M_RST] += 1
+        if not self._corked:
+            self._corked = True
+            self._call_soon(self._uncork_callback)
         return 0
 
     cdef int _piece(self, bytes frame, Piece* pieces, list bases, int* count, Py_ssize_t* total) except -1:
@@ -272,6 +288,8 @@ cdef class Link(Path):
 
     cdef int _gather_urgent(self, Flow flow, Piece* pieces, list bases, int* count, Py_ssize_t* total) except -1:
         if flow.pending & SEND_RST:
+            if flow.pending & SEND_OPEN_ACK:
+                self._piece(self._flow_frame(flow, M_OPEN_ACK), pieces, bases, count, total)
             flow.pending = 0
             return self._piece(self._flow_frame(flow, M_RST), pieces, bases, count, total)
         if flow.pending & SEND_OPEN:
@@ -305,7 +323,7 @@ cdef class Link(Path):
             total[0] += HEADER_SIZE + chunk.size
             count[0] += 1
             self._frames_out[<int>M_DATA] += 1
-        flow.deficit = allowance
+        flow.deficit = allowance if allowance < MAX_BATCH else 0
         if flow.unsent is None and flow.resumed and count[0] < MAX_PIECES - 2:
             if flow.pending & SEND_FIN:
                 flow.pending &= ~SEND_FIN
@@ -379,7 +397,8 @@ cdef class Link(Path):
             return True                  # comes back with new credit
         flow.in_data = True
         self._bulk.append(flow)
-        return self.inflight < self.max_inflight
+        self._capped = self.inflight >= self.max_inflight
+        return not self._capped
 
     cdef bytes _pong(self):
         cdef Header h
@@ -458,11 +477,7 @@ cdef class Link(Path):
             self.stale_epoch += 1
             self._noise += 1
             return None
-        found = self.flows.get(PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE))
-        if found is None:
-            self._noise += 1
-            return None
-        return <Flow>found
+        return <Flow>self.flows.get(PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE))
 
     cdef int _begin_data(self) except -1:
         cdef Flow flow = self._find()
@@ -480,14 +495,21 @@ cdef class Link(Path):
         return 0
 
     cdef int _stranger(self) except -1:
-        """A frame for a flow we do not have: late ones are dropped and counted, the sender of others is told."""
+        """A frame for a flow we do not have. Those of a flow that ended lately were on their way, and are counted; only
+        M_RESUME and M_OPEN_ACK show that the peer still has the flow. The sender of others is told, and makes noise."""
         if self._h.epoch != self.epoch:
             return 0
-        if self.ctx.closed.last(PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)) is not None \
-                and self._h.type != M_RESUME:
+        if self._h.type == M_RESUME or self._h.type == M_OPEN_ACK:
+            if self._free_resumes > 0:   # after a restart of ours a peer asks for many at once
+                self._free_resumes -= 1
+            else:
+                self._noise += 1
+            return self._answer_rst(self._h.cid, R_UNKNOWN_FLOW)
+        if self.ctx.closed.last(PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)) is not None:
             self.ctx.duplicates += 1
             return 0
-        if self._h.type == M_DATA or self._h.type == M_FIN or self._h.type == M_RESUME or self._h.type == M_OPEN_ACK:
+        self._noise += 1
+        if (self._h.type == M_DATA or self._h.type == M_FIN) and len(self._control) < self.queue_depth:
             return self._answer_rst(self._h.cid, R_UNKNOWN_FLOW)
         return 0
 
@@ -500,6 +522,8 @@ cdef class Link(Path):
             if flow is None:
                 return self._stranger()
             if type == M_ACK:
+                if self._h.ack <= flow.snd_una and self._h.limit <= flow.snd_limit:
+                    self._noise += 1     # says nothing new
                 flow.on_ack(self._h.ack, self._h.limit)
             elif type == M_FIN:
                 flow.on_ack(self._h.ack, self._h.limit)
@@ -508,6 +532,8 @@ cdef class Link(Path):
                 flow.on_rst(self._h.code)
             elif type == M_OPEN_ACK:
                 flow.on_open_ack(self._h.ack, self._h.limit)
+            elif flow.resumed and not flow.asked_again:
+                self._noise += 100       # an answer that nobody asked for would have everything sent again
             else:
                 flow.resume(self, self._h.ack, self._h.limit, False)
             return 0
@@ -532,9 +558,11 @@ cdef class Link(Path):
             cid = PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)
             if type == M_OPEN:
                 self.handler._on_frame__open(cid, self._h.limit, payload)
-            elif not self.handler._on_frame__resume(cid, payload, self._h.ack, self._h.limit):
-                self._noise += 1
-                self._stranger()
+            else:
+                if cid in self.flows:
+                    self._noise += 50    # a gap; relays that drop are rare, and each time everything is sent again
+                if not self.handler._on_frame__resume(cid, payload, self._h.ack, self._h.limit):
+                    self._stranger()
         elif type == HELLO:
             self.handler._on_frame__hello(payload)
         elif type == HELLO_ACK:
@@ -565,7 +593,7 @@ cdef class Link(Path):
 
     def tick(self, double now, double interval, double timeout, double stall):
         """Keepalive and flood control; call about once a second. A ping goes every `interval` seconds, any received byte
-        proves life, silence for `timeout` ends the link, and so does a peer that takes nothing for `stall`."""
+        proves life, silence for `timeout` ends the link, and so does a peer that takes nothing for `stall` (0: for ever)."""
         cdef int noise = self._noise
         self._noise = 0
         if self.closed:
@@ -577,7 +605,7 @@ cdef class Link(Path):
             self.fail(Reason.FLOOD, f"{noise} frames without effect since the last tick")
         elif now - self._last_heard >= timeout:
             self.fail(Reason.KEEPALIVE_TIMEOUT, f"nothing heard for {now - self._last_heard:.1f} s")
-        elif self._blocked_since >= 0 and now - self._blocked_since >= stall:
+        elif stall and self._blocked_since >= 0 and now - self._blocked_since >= stall:
             self.fail(Reason.STALLED, f"the peer has taken nothing for {now - self._blocked_since:.1f} s")
         elif now - self._pinged_at >= interval:
             self.ping()

@@ -53,7 +53,11 @@ cdef class SocketEnd(Sink):
     def connection_made(self, transport):
         self.transport = transport
         transport.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
-        self._owner.socket_ready(self)
+        try:
+            self._owner.socket_ready(self)
+        except:
+            self.abort()                 # a defect must not leave a socket that nobody serves
+            raise
 
     def get_buffer(self, hint):
         cdef Py_ssize_t size = MAX_DATA
@@ -98,6 +102,11 @@ cdef class SocketEnd(Sink):
         self._blocked = False
         if self.flow is not None:
             self.flow.on_drained()
+
+    def handshake_failed(self, exc):
+        """The transport could not be made."""
+        self._lost = True
+        self._owner.socket_gone(self)
 
     def connection_lost(self, exc):
         cdef Flow flow = self.flow

@@ -40,7 +40,7 @@ cdef enum:
     OP_CONT = 0
     OP_TEXT = 1
     OP_BINARY = 2
-    OP_CLOSE = 8
+    OP_PING = 9
     OP_PONG = 10
     MAX_FRAGMENTS = 16         # an honest agent sends one; ws CVE-2026-48779 is what no bound costs
     JOIN_BELOW = 32768         # smaller batches are copied into one buffer: cheaper than an iovec
@@ -218,6 +218,9 @@ cdef class WebSocketCarrier(Carrier):
     cdef int _control_frame(self) except -1:
         """A whole ping, pong or close, exactly as received, for the library to answer."""
         frame, self._control = self._control, None
+        self.link.noise(1)
+        if (self._head[0] & 0x0F) == OP_PING and not self.link.writable:
+            return 0                     # whoever does not read gets no pongs piled up
         self.ws.receive_data(frame)
         self.ws.events_received()
         if self.ws.parser_exc is not None and self.ws.close_rcvd is None:

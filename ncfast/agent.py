@@ -25,6 +25,7 @@ _log = log.get("agent")
 
 TICK = 0.5                     # seconds between looks at timers
 TOKEN_CHECK = 2.0              # seconds between looks at the token file
+TOKEN_RETRY = 30.0             # seconds before a token that the hub refused is shown again: its keys may have been out of reach
 CONFLICT_DELAY = 30.0          # seconds to wait at least when another process took over under our id
 
 
@@ -59,6 +60,7 @@ class Agent:
         flow = config.flow
         self.timeouts = Timeouts(open=flow.open_timeout_sec, grace=flow.grace_sec, half_close=flow.half_close_sec, stall=flow.stall_sec)
         self._token = ""
+        self._token_refused_at: float | None = None
         self._next_hub = 0
 
     # life
@@ -68,9 +70,8 @@ class Agent:
         for target in self.targets.values():
             self.net.spawn(target.watch(), "health")
         self.net.spawn(self._keep_time(), "timers")
-        connecting = self.net.spawn(self._stay_connected(), "tunnel")
+        self.net.spawn(self._stay_connected(), "tunnel")
         await self.stopping.wait()
-        connecting.cancel()
         await self._drain()
         await self.net.cancel_all()
 
@@ -79,13 +80,12 @@ class Agent:
         self.stopping.set()
 
     async def _drain(self) -> None:
-        tunnel = self.tunnel
-        if tunnel is not None:
-            tunnel.link.send(FrameType.GOAWAY, code=Reason.DRAINING)
-            _log.info("draining", flows=len(self.flows), timeout_sec=self.config.drain.timeout_sec)
-            deadline = self.net.clock() + self.config.drain.timeout_sec
-            while self.flows and self.tunnel is tunnel and self.net.clock() < deadline:
-                await asyncio.sleep(0.05)
+        if self.tunnel is not None:
+            self.tunnel.link.send(FrameType.GOAWAY, code=Reason.DRAINING)
+        _log.info("draining", flows=len(self.flows), timeout_sec=self.config.drain.timeout_sec)
+        deadline = self.net.clock() + self.config.drain.timeout_sec
+        while self.flows and self.net.clock() < deadline:
+            await asyncio.sleep(0.05)
         for flow in list(self.flows.values()):
             flow.reset(Reason.DRAINING)
         await asyncio.sleep(0)
@@ -107,6 +107,9 @@ class Agent:
                 self._next_hub += 1
                 least = exc.retry_after or 0.0
                 _log.warning("connect_failed", hub=url, reason=exc.reason, detail=str(exc))
+            except Exception:          # a defect must not leave the agent alive and away for ever
+                self._next_hub += 1
+                _log.exception("connect_failed", hub=url, reason="internal")
             else:
                 reason = await tunnel.ended
                 if tunnel.up:
@@ -144,26 +147,37 @@ class Agent:
         except DialError as exc:
             _log.warning("token_unreadable", detail=str(exc))
             return
-        if token and token != self._token and self.tunnel is tunnel:
+        again = self._token_refused_at is not None and self.net.clock() - self._token_refused_at >= TOKEN_RETRY
+        if token and (token != self._token or again) and self.tunnel is tunnel:
             self._token = token
+            self._token_refused_at = None
             tunnel.link.send(FrameType.AUTH, token.encode())
+
+    def token_refused(self) -> None:
+        """The hub did not take the token that `refresh_token` showed it."""
+        self._token_refused_at = self.net.clock()
 
     async def _keep_time(self) -> None:
         checked = self.net.clock()
         while True:
             await asyncio.sleep(TICK)
-            now = self.net.clock()
-            tunnel = self.config.tunnel
-            if self.tunnel is not None:
-                self.tunnel.link.tick(now, tunnel.ping_interval_sec, tunnel.ping_timeout_sec, self.config.flow.stall_sec)
-            left = deque(self.flows.values())
-            while left:
-                for _ in range(min(256, len(left))):
-                    self._check(left.popleft(), now)
-                await asyncio.sleep(0)
-            if now - checked >= TOKEN_CHECK:
-                checked = now
-                await self.refresh_token()
+            try:
+                await self._look_after_all()
+                if self.net.clock() - checked >= TOKEN_CHECK:
+                    checked = self.net.clock()
+                    await self.refresh_token()
+            except Exception:          # the timers of all flows hang on this loop
+                _log.exception("timers_failed")
+
+    async def _look_after_all(self) -> None:
+        now, tunnel = self.net.clock(), self.config.tunnel
+        if self.tunnel is not None:
+            self.tunnel.link.tick(now, tunnel.ping_interval_sec, tunnel.ping_timeout_sec, self.config.flow.stall_sec)
+        left = deque(self.flows.values())
+        while left:
+            for _ in range(min(256, len(left))):
+                self._check(left.popleft(), now)
+            await asyncio.sleep(0)
 
     def _check(self, flow: Flow, now: float) -> None:
         reason = flow.check(now, self.timeouts)
@@ -246,6 +260,8 @@ class AgentTunnel:
             if not flow.opening:
                 flow.info.resumes += 1
             flow.attach(self.link, resumed=False)
+        if agent.stopping.is_set():
+            self.link.send(FrameType.GOAWAY, code=Reason.DRAINING)
         self.link.ping()
 
     def _on_frame__open(self, cid: bytes, limit: int, body: bytes) -> None:
@@ -286,6 +302,7 @@ class AgentTunnel:
 
     def _on_frame__auth(self, code: int, body: bytes) -> None:
         if code:
+            self.agent.token_refused()
             _log.error("token_refused", hub=self.url)
         else:
             _log.info("token_refreshed", hub=self.url)

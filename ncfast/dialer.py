@@ -20,7 +20,7 @@ from ncfast._websocket import WebSocketCarrier
 from ncfast.config import ClientTls
 from ncfast.edge import QUIET, unreadable
 from ncfast.errors import NcfastError
-from ncfast.httpproxy import ConnectReply, ProxyRefused, ProxyReplyError, choose, connect_request
+from ncfast.httpproxy import ConnectReply, ProxyRefused, ProxyReplyError, ProxySettingError, choose, connect_request
 from ncfast.net import tune
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ async def dial(agent: Agent, url: str, token: str, handler: Any) -> Link:
         raise DialError("certificate", f"{url}: the hub's certificate is not trusted: {exc.verify_message}; see tls.ca_file") from None
     except ssl.SSLError as exc:
         raise DialError("tls", f"{url}: TLS handshake failed ({exc.reason or type(exc).__name__})") from None
+    except ProxySettingError as exc:
+        raise DialError("proxy_setting", f"{url}: {exc}") from None
     except OSError as exc:
         raise DialError("unreachable", f"{url}: {exc.strerror or type(exc).__name__}") from None
     finally:
@@ -166,10 +168,8 @@ class Opening(asyncio.Protocol):
         if not isinstance(exc, InvalidStatus):
             return DialError("not_a_hub", f"{self._url}: the answer is no WebSocket handshake")
         status = exc.response.status_code
-        try:
-            wait = float(exc.response.headers.get("Retry-After", ""))
-        except ValueError:
-            wait = None
+        after = exc.response.headers.get("Retry-After", "")
+        wait = min(float(after), self._agent.config.reconnect.max_sec) if after.isdecimal() and len(after) < 10 else None
         words = {401: "the hub refused the token", 403: "forbidden", 404: "no tunnel there; the URL ends in /tunnel",
                  429: "too many attempts", 503: "the hub takes no agents at the moment"}
         return DialError(f"http_{status}", f"{self._url}: {words.get(status, 'refused')} (HTTP {status})", wait)

@@ -72,7 +72,7 @@ class Edge:
                                  config.max_pending_handshakes)
         self.throttle = Throttle(config.handshakes_per_source_per_sec, hub.net.clock)
         self.pending: set[Handshake] = set()
-        self._context = server_context(config.tls) if config.tls is not None else None
+        self._context = self.load_tls(config.tls)
         self._acceptor: Acceptor | None = None
 
     async def open(self) -> None:
@@ -80,9 +80,13 @@ class Edge:
         self._acceptor = await self.hub.net.listen(self.hub.config.edge.bind, self._on_socket,
                                                    on_shed=lambda reason: self._refused(reason, ""))
 
-    def reload_tls(self, tls: ServerTls | None) -> None:
-        """Reads certificate and key again, for handshakes from now on. Raises OSError, ssl.SSLError; the old stay then."""
-        self._context = server_context(tls) if tls is not None else None
+    def load_tls(self, tls: ServerTls | None) -> ssl.SSLContext | None:
+        """Reads certificate and key; `use_tls` puts them in force. Raises OSError."""
+        return server_context(tls) if tls is not None else None
+
+    def use_tls(self, context: ssl.SSLContext | None) -> None:
+        """For handshakes from now on."""
+        self._context = context
 
     @property
     def address(self) -> str:
@@ -213,8 +217,8 @@ class Handshake(asyncio.Protocol):
             return self._refuse(400, "body", "A handshake has no body")
         if not self._edge.throttle.admit(source):
             return self._refuse(429, "rate", "Too many handshakes", ("Retry-After", "1"))
-        if self._hub.readiness.draining or not self._hub.readiness.serving:
-            return self._refuse(503, "draining", "This hub is going away", ("Retry-After", "1"))
+        if not self._hub.readiness.serving:
+            return self._refuse(503, "not_serving", "This hub does not serve", ("Retry-After", "1"))
         if len(self._hub.sessions) >= self._hub.config.limits.max_agents:
             return self._refuse(503, "agent_cap", "This hub serves as many agents as it may", ("Retry-After", "5"))
         credentials = headers.get_all("Authorization")
@@ -254,7 +258,11 @@ class Handshake(asyncio.Protocol):
                 else:
                     self._answer(Response.text(401, "The token was refused", ("WWW-Authenticate", 'Bearer error="invalid_token"')))
             return
-        if self._waiting and not self._done:
+        if not self._waiting or self._done:
+            return
+        if self._hub.readiness.draining and not self._hub.awaits(identity):
+            self._refuse(503, "draining", "This hub is going away", ("Retry-After", "1"))
+        else:
             self._upgrade(request, identity)
 
     def _upgrade(self, request: Request, identity: Identity) -> None:

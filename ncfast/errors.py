@@ -45,8 +45,6 @@ class Reason(enum.IntEnum):
     OVERLOADED = 19            # a cap on flows, dials or memory was reached
     HOLD_TIMEOUT = 20          # held for a reconnecting agent, which did not come in time
     RESUME_DENIED = 21         # wrong secret or wrong agent on resume
-    ACCESS_DENIED = 22         # the listener's allow and deny lists
-    PROXY_HEADER = 23          # PROXY protocol header expected and absent, late or malformed
     STALE_EPOCH = 24           # sent under an epoch that is over
     INTERNAL = 25              # a defect of ours
     # links
@@ -83,12 +81,11 @@ _LINKS: dict[Reason, _Row] = {
     Reason.SUPERSEDED: _Row(Blame.NOBODY, 4003),
     Reason.TOKEN_EXPIRED: _Row(Blame.REMOTE, 4004),
     Reason.GOING_AWAY: _Row(Blame.NOBODY, 1001),
-    Reason.HANDSHAKE_TIMEOUT: _Row(Blame.REMOTE, 1008),
-    Reason.FLOOD: _Row(Blame.REMOTE, 1008),
+    Reason.HANDSHAKE_TIMEOUT: _Row(Blame.REMOTE, 4005),
+    Reason.FLOOD: _Row(Blame.REMOTE, 4006),
     Reason.UNAUTHORIZED: _Row(Blame.REMOTE, 1008),
-    Reason.VERSION: _Row(Blame.REMOTE, 1002),
+    Reason.VERSION: _Row(Blame.REMOTE, 4007),
     Reason.INTERNAL: _Row(Blame.LOCAL, 1011),
-    Reason.DRAINING: _Row(Blame.NOBODY, 1001),
 }
 
 # Failures of an open after which the target has not seen a byte: another agent may be tried.

@@ -41,7 +41,6 @@ TICK = 0.5                     # seconds between looks at the tunnels' timers
 SWEEP_SLICE = 256              # flows looked at in one go, about 0.1 ms
 SWEEP_PAUSE = 0.02             # seconds between two slices
 SWEEP_EVERY = 0.5              # seconds between two rounds
-RESUME_TIME = 5.0              # seconds after a tunnel's start in which the agent must have resumed what it still has
 STARTUP_HOLD = 5.0             # seconds after start in which every agent counts as reconnecting, as after a restart they all are
 ROUTE_MEMORY = 4096            # connectors of departed agents remembered, to hold clients for them
 
@@ -79,6 +78,7 @@ class Hub:
         self.sessions: set[AgentSession] = set()
         self.flows: dict[bytes, Flow] = {}
         self.drain_requested = asyncio.Event()
+        self._reloading = asyncio.Lock()
         self.state = "starting"
         self.started_at = net.clock()
         self._agents: dict[str, AgentSession] = {}     # the current session of each agent
@@ -157,9 +157,10 @@ class Hub:
     async def stop(self) -> None:
         """Ends everything now; clients whose flows were still open see a reset."""
         self._close_doors()
-        for flow in list(self.flows.values()):
-            flow.reset(Reason.DRAINING)
-        await asyncio.sleep(0)                         # the resets leave before the tunnels do
+        for _ in range(2):                             # the second time also those whose reset waits behind their bytes
+            for flow in list(self.flows.values()):
+                flow.reset(Reason.DRAINING)
+            await asyncio.sleep(0)                     # the resets leave before the tunnels do
         for session in list(self.sessions):
             session.link.fail(Reason.GOING_AWAY, "the hub stops")
         for timer in self._timers.values():
@@ -178,61 +179,69 @@ class Hub:
         """Takes listeners, keys, certificates and log settings from a new configuration; open flows are not touched.
         What else has changed waits for a restart, and the log says so.
 
-        Raises OSError, ssl.SSLError or AuthSetupError, and then nothing has changed but listeners already bound.
+        Raises OSError or AuthSetupError, and then nothing has changed.
         """
-        wanted = {listener.name: listener for listener in config.listeners}
-        fresh: dict[str, ClientListener] = {}
-        if jwt.jwks_url is None:
-            StaticKeys.from_file(jwt.key_file, jwt.algorithms)     # raises before anything is changed
-        later = waits_for_restart(self.config, config)
-        if later:
-            _log.warning("restart_needed", keys=later)
-        config = self.config.model_copy(update={
+        async with self._reloading:
+            await self._reload(config, jwt)
+
+    async def _reload(self, config: HubConfig, jwt: Jwt) -> None:
+        keys = None if self._same_source(jwt) else key_source(jwt, self.net)
+        tls = self.edge.load_tls(config.edge.tls)
+        old = self.config
+        self.config = old.model_copy(update={
             "listeners": config.listeners, "logging": config.logging, "auth": config.auth,
-            "edge": self.config.edge.model_copy(update={"tls": config.edge.tls})})
-        self.edge.reload_tls(config.edge.tls)
-        old, self.config = self.config, config
+            "edge": old.edge.model_copy(update={"tls": config.edge.tls})})
+        wanted = {listener.name: listener for listener in config.listeners}
         leaving = [name for name, listener in self.listeners.items()
-                   if name not in wanted or wanted[name].bind != listener.config.bind]
+                   if name not in wanted or wanted[name].bind != listener.config.bind or not listener.bound]
+        fresh = {name: ClientListener(self, new) for name, new in wanted.items() if name not in self.listeners or name in leaving}
+        ready = [one for one in fresh.values() if not self._overlaps(one.config, leaving)]
         try:
-            for name, new in wanted.items():
-                if name not in self.listeners or (name in leaving and not self._overlaps(new, leaving)):
-                    fresh[name] = ClientListener(self, new)
-                    await fresh[name].open()
+            for listener in ready:
+                await listener.open()
         except OSError:
             self.config = old
-            for listener in fresh.values():
+            for listener in ready:
                 listener.close()
             raise
+        # nothing can fail from here on, but a port that is handed from one listener to another
         for name in leaving:
             self.listeners.pop(name).close()
-        for name, new in wanted.items():
-            if name in fresh:
-                self.listeners[name] = fresh[name]
-            elif name in self.listeners:
-                self.listeners[name].configure(new)
-            else:
-                self.listeners[name] = ClientListener(self, new)
-                await self.listeners[name].open()
-        await self._reload_keys(jwt)
+        for name, listener in self.listeners.items():
+            listener.configure(wanted[name])
+        self.listeners.update(fresh)
+        for listener in fresh.values():
+            if not listener.bound:
+                try:
+                    await listener.open()
+                except OSError as exc:
+                    _log.error("listener_down", listener=listener.name, detail=exc.strerror)
+        self.edge.use_tls(tls)
+        await self._use_keys(jwt, keys)
         log.setup(config.logging.level, config.logging.format, config.logging.mask)
+        if later := waits_for_restart(old, config):
+            _log.warning("restart_needed", keys=later)
         _log.info("config_reloaded", listeners={name: listener.address for name, listener in self.listeners.items()})
 
     def _overlaps(self, new: Any, leaving: list[str]) -> bool:
         """Whether the new listener needs a port that one that leaves still holds."""
         return any(new.bind.overlaps(self.listeners[name].config.bind) for name in leaving)
 
-    async def _reload_keys(self, jwt: Jwt) -> None:
-        old, before = self.keys, self.jwt
-        if isinstance(old, JwksKeys) and (jwt.jwks_url, jwt.algorithms) == (before.jwks_url, before.algorithms):
+    def _same_source(self, jwt: Jwt) -> bool:
+        return isinstance(self.keys, JwksKeys) and (jwt.jwks_url, jwt.algorithms) == (self.jwt.jwks_url, self.jwt.algorithms)
+
+    async def _use_keys(self, jwt: Jwt, keys: StaticKeys | JwksKeys | None) -> None:
+        old = self.keys
+        if keys is None:
             old.reload()
         else:
-            self.keys = key_source(jwt, self.net)
-            self.keys.start()
-            await old.aclose()
+            self.keys = keys
+            keys.start()
         self.jwt = jwt
         self.verifier = Verifier(jwt, self.keys, self.wall_clock)
         self.expiry_grace = jwt.expiry_grace_sec
+        if keys is not None:
+            await old.aclose()
 
     # clients
 
@@ -244,14 +253,14 @@ class Hub:
         client_host, _, client_port = info.client.rpartition(":")
         local = end.transport.get_extra_info("sockname") or ("", 0)
         body = Open(connector=info.listener.config.connector, listener=info.listener.name, secret=secret.hex(),
-                    origin=self.replica_id, client=[client_host, int(client_port or 0), local[0], local[1]]).pack()
+                    origin=self.replica_id, client=(client_host, int(client_port or 0), local[0], local[1])).pack()
         flow = Flow(self.context, cid, secret, body, info)
         self.flows[cid] = flow
         self.stats.flows_opened += 1
         self.stats.accepted[info.listener.name] += 1
         end.carry(flow)
-        if not self._dispatch(flow):
-            self._hold_or_refuse(flow)
+        if info.listener.key in self._held or not self._dispatch(flow):
+            self._hold_or_refuse(flow)                 # behind those who wait already
 
     def _dispatch(self, flow: Flow) -> bool:
         """Sends the open to the least loaded agent that serves it and was not tried yet."""
@@ -274,16 +283,17 @@ class Hub:
         return True
 
     def _hold_or_refuse(self, flow: Flow) -> None:
-        """While the connector's agents are reconnecting, a client waits, in a bounded queue for a bounded time."""
+        """While the connector's agents are reconnecting, or have all the opens they may have in progress, a client waits,
+        in a bounded queue for a bounded time."""
         info = flow.info
         config = info.listener.config
         key = info.listener.key
         now = self.net.clock()
         lost_at = self._departed.get(key)
-        reconnecting = (lost_at is not None and now - lost_at < self.config.flow.grace_sec) or now - self.started_at < STARTUP_HOLD
-        if not reconnecting or not config.hold_sec or self._held_count[info.listener.name] >= config.hold_max:
-            busy = any(session.serves(*key) for session in self._routes.get(key, ()))
-            reason = Reason.OVERLOADED if busy or reconnecting else Reason.NO_AGENT
+        hopeful = ((lost_at is not None and now - lost_at < self.config.flow.grace_sec) or now - self.started_at < STARTUP_HOLD
+                   or any(session.serves(*key) for session in self._routes.get(key, ())))
+        if not hopeful or not config.hold_sec or self._held_count[info.listener.name] >= config.hold_max:
+            reason = Reason.OVERLOADED if hopeful else Reason.NO_AGENT
             self.stats.opens_refused[reason.label] += 1
             flow.reset(reason)
             return
@@ -323,6 +333,8 @@ class Hub:
         if info.session is not None:
             info.session.opening -= 1
         self.stats.open_latency.observe(self.net.clock() - info.accepted_at)
+        if self._held:
+            self._release_held(info.listener.key)
 
     def flow_refused(self, flow: Flow, reason: Reason) -> bool:
         """The agent could not open; the target has seen nothing, so another agent may try. False ends the flow."""
@@ -422,11 +434,10 @@ class Hub:
             return
         before = set(self._routes)
         self._forget_routes(session)
-        if not session.draining:
-            for key in before - set(self._routes):
-                self._departed[key] = self.net.clock()
-            while len(self._departed) > ROUTE_MEMORY:
-                del self._departed[next(iter(self._departed))]
+        for key in before - set(self._routes):
+            self._departed[key] = self.net.clock()
+        while len(self._departed) > ROUTE_MEMORY:
+            del self._departed[next(iter(self._departed))]
         if session.opening:
             session.opening = 0                        # its opens are detached and count again when they are re-sent
             for flow in self._flows_of.get(session.key, ()):
@@ -436,14 +447,20 @@ class Hub:
     # time
 
     def _tick(self) -> None:
+        self._timers["tick"] = self.net.call_later(TICK, self._tick)   # first: a defect below must not stop the clock
         now = self.net.clock()
         for session in list(self.sessions):
-            session.tick(now)
+            try:
+                session.tick(now)
+            except Exception:
+                _log.exception("tick_failed")
+        for key in list(self._held):
+            self._release_held(key)
         self._expire_held(now)
         self.readiness.jwks_ok = self.keys.healthy
         self.readiness.memory_pressure = self.context.over_budget
         self.readiness.fd_pressure = any(listener.out_of_descriptors for listener in self.listeners.values())
-        self._timers["tick"] = self.net.call_later(TICK, self._tick)
+        self.readiness.listeners_down = sum(not listener.bound for listener in self.listeners.values())
 
     def _sweep_round(self) -> None:
         self._sweep(deque(self.flows.values()))
@@ -452,27 +469,32 @@ class Hub:
         """Looks after every flow's timers, a slice at a time, so that thousands of idle flows do not delay a busy one."""
         now = self.net.clock()
         for _ in range(min(SWEEP_SLICE, len(left))):
-            flow = left.popleft()
-            reason = flow.check(now, flow.info.timeouts)
-            if reason is not None:
-                self._timed_out(flow, reason)
-            elif flow.detached_at >= 0 and self._forgotten(flow, now):
-                flow.reset(Reason.LINK_LOST)
+            try:
+                self._look_after(left.popleft(), now)
+            except Exception:
+                _log.exception("sweep_failed")
         self._timers["sweep"] = (self.net.call_later(SWEEP_PAUSE, self._sweep, left) if left
                                  else self.net.call_later(SWEEP_EVERY, self._sweep_round))
 
-    def _timed_out(self, flow: Flow, reason: Reason) -> None:
+    def _look_after(self, flow: Flow, now: float) -> None:
+        reason = flow.check(now, flow.info.timeouts)
         if reason is Reason.STALLED:                   # the link's fault: it is cut, and its flows resume on the next
             if flow.attached:
                 flow.path.fail(reason, "bytes were sent and not acknowledged")
-        else:
+        elif reason is not None:
             flow.reset(reason)
+        elif flow.detached_at >= 0 and self._forgotten(flow, now):
+            flow.reset(Reason.LINK_LOST)
 
     def _forgotten(self, flow: Flow, now: float) -> bool:
         """The agent is back, in the same process, and has not asked for this flow: it has it no longer."""
         session = self._agents.get(flow.info.agent_key)
         return (session is not None and session.established and not flow.opening and not flow.attached
-                and session.instance == flow.info.instance and now - session.started_at >= RESUME_TIME)
+                and session.instance == flow.info.instance and now >= session.resuming_until)
+
+    def awaits(self, identity: Identity) -> bool:
+        """Whether flows wait for this agent: it may come in even while the hub drains."""
+        return f"{identity.tenant or ''}/{identity.agent_id}" in self._flows_of
 
     # what others see
 

@@ -98,8 +98,12 @@ class ClientListener:
         return self._acceptor.address if self._acceptor is not None else str(self.config.bind)
 
     @property
+    def bound(self) -> bool:
+        return self._acceptor is not None and not self._acceptor.closed
+
+    @property
     def accepting(self) -> bool:
-        return self._acceptor is not None and not self._acceptor.closed and not self._acceptor.paused
+        return self.bound and not self.out_of_descriptors
 
     @property
     def out_of_descriptors(self) -> bool:
@@ -116,18 +120,17 @@ class ClientListener:
     def _on_socket(self, sock: socket.socket, peer: Any) -> None:
         host = peer[0]
         config = self.config
-        if config.allow or config.deny or config.proxy_from:
-            address = ipaddress.ip_address(host.partition("%")[0])
-            if any(address in network for network in config.deny) or (
-                    config.allow and not any(address in network for network in config.allow)):
-                return self._shed("acl", sock)
-            if config.proxy_protocol != "off" and any(address in network for network in config.proxy_from):
-                self.active += 1
-                self.hub.net.opened()
-                self.hub.net.adopt(sock, ProxyHeader(self, host, str(peer[1])))
-                return None
-        if not self._may_open(host, sock):
+        if config.proxy_protocol != "off" and _within(host, config.proxy_from):
+            if self.active >= config.max_connections:
+                return self._shed("listener_cap", sock)
+            self.active += 1
+            self.hub.net.opened()
+            self.hub.net.adopt(sock, ProxyHeader(self, host, str(peer[1])))
             return None
+        if self.active >= config.max_connections:
+            return self._shed("listener_cap", sock)
+        if (reason := self.refusal(host)) is not None:
+            return self._shed(reason, sock)
         self.active += 1
         self.hub.net.opened()
         self._tune(sock)
@@ -141,17 +144,11 @@ class ClientListener:
         except OSError:
             pass                                       # gone already; the first read will tell
 
-    def _may_open(self, source: str, sock: socket.socket | None) -> bool:
-        reason = self.refusal(source)
-        if reason is not None:
-            self._shed(reason, sock)
-        return reason is None
-
     def refusal(self, source: str) -> str | None:
-        """Why a client from `source` may not come in now, or None."""
+        """Why a client from `source` may not come in now, or None. Behind a balancer `source` is whom its header names."""
         config, hub = self.config, self.hub
-        if self.active >= config.max_connections:
-            return "listener_cap"
+        if (config.deny and _within(source, config.deny)) or (config.allow and not _within(source, config.allow)):
+            return "acl"
         if config.max_connections_per_source and self.per_source[source] >= config.max_connections_per_source:
             return "source_cap"
         if len(hub.flows) >= hub.config.limits.max_flows:
@@ -161,6 +158,13 @@ class ClientListener:
         if not hub.open_throttle.admit(source):
             return "rate"
         return None
+
+
+def _within(host: str, networks: list[Any]) -> bool:
+    """Whether the address is in one of the networks; an IPv4 address in IPv6 clothes counts as IPv4."""
+    address = ipaddress.ip_address(host.partition("%")[0])
+    address = getattr(address, "ipv4_mapped", None) or address
+    return any(address in network for network in networks)
 
 
 class _Client:
@@ -231,6 +235,10 @@ class ProxyHeader(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._refuse("proxy_header")
         return False
+
+    def handshake_failed(self, exc: Exception) -> None:
+        """The transport could not be made."""
+        self.connection_lost(exc)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:

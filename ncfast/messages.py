@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,7 +12,9 @@ VERSION = 1
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Hex16 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]           # 16 bytes in hexadecimal
-Offset = Annotated[int, Field(ge=0, lt=2**62)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Host = Annotated[str, Field(max_length=64)]                         # an IP address
+Epoch = Annotated[int, Field(ge=0, lt=2**53)]                       # what every JSON reader holds exactly
 
 
 class Message(BaseModel):
@@ -23,7 +25,7 @@ class Message(BaseModel):
         return self.model_dump_json(exclude_none=True).encode()
 
     @classmethod
-    def unpack(cls, body: bytes) -> Any:
+    def unpack(cls, body: bytes) -> Self:
         """Raises RemoteError (protocol_error); its detail names the member, never its value."""
         try:
             return cls.model_validate_json(body)
@@ -39,8 +41,8 @@ class Hello(Message):
     agent_id: Name
     instance: Hex16                                    # drawn at the agent's start: tells a reconnect from a restart
     connectors: Annotated[list[Name], Field(max_length=256)]
-    last_epoch: Offset = 0                             # the highest epoch this agent was ever granted
-    window: Annotated[int, Field(ge=1024, lt=2**40)]   # bytes of credit that each new flow's agent end starts with
+    last_epoch: Epoch = 0                              # the highest epoch this agent was ever granted
+    window: Annotated[int, Field(ge=65536, lt=2**40)]  # bytes of credit that each new flow's agent end starts with; a frame must fit
     software: Annotated[str, Field(max_length=64)] = ""
 
 
@@ -50,7 +52,7 @@ class HelloAck(Message):
     version: int
     replica_id: Name
     session: Hex16
-    epoch: Offset
+    epoch: Annotated[int, Field(ge=1, le=2**53)]
 
 
 class Open(Message):
@@ -60,7 +62,7 @@ class Open(Message):
     listener: Name
     secret: Hex16                                      # must be shown again in M_RESUME
     origin: Name                                       # replica that accepted the client
-    client: Annotated[list[Any], Field(min_length=4, max_length=4)]  # client host, port, and the hub's own host, port
+    client: tuple[Host, Port, Host, Port]              # the client's address, then the hub's own end of that connection
 
 
 class Announce(Message):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _log = log.get("tunnel")
 
+RESUME_TIME = 5.0              # seconds from HELLO, and again from each M_RESUME, in which the agent asks for what it still has
+
 
 class AgentSession:
     """Handler of a tunnel's frames on the hub. Until HELLO was accepted it serves nothing."""
@@ -30,11 +32,15 @@ class AgentSession:
         self.key = f"{identity.tenant or ''}/{identity.agent_id}"
         self.instance = ""
         self.epoch = 0
-        self.connectors: frozenset[str] = frozenset()
+        self.announced: frozenset[str] = frozenset()
+        self.connectors: frozenset[str] = frozenset()  # announced and within the token's scope
         self.draining = False
         self.established = False
         self.opening = 0
         self.started_at = hub.net.clock()
+        self.resuming_until = 0.0                      # until then flows that the agent has not asked for may still be asked for
+        self._fresh_token: str | None = None
+        self._refreshing = False
         self.link: Link = None                         # set by the edge before any frame can come
 
     @property
@@ -67,38 +73,63 @@ class AgentSession:
             return
         self.instance = hello.instance
         self.link.peer_window = hello.window
-        self._announce(hello.connectors)
+        self._announce(frozenset(hello.connectors))
         self.epoch = self.hub.claim(self, hello.last_epoch)
         self.link.establish(self.epoch)
         self.established = True
+        self.resuming_until = self.hub.net.clock() + RESUME_TIME
         self.link.send(FrameType.HELLO_ACK, HelloAck(
             version=VERSION, replica_id=self.hub.replica_id, session=self.session_id, epoch=self.epoch).pack())
         _log.info("agent_connected", agent_id=self.agent_id, remote=self.remote, epoch=self.epoch, session=self.session_id,
                   connectors=sorted(self.connectors), software=hello.software)
         self.hub.agent_up(self)
+        if self.hub.readiness.draining:
+            self.link.send(FrameType.GOAWAY, code=Reason.DRAINING)
         self.link.ping()
 
-    def _announce(self, connectors: list[str]) -> None:
+    def _announce(self, connectors: frozenset[str]) -> None:
         """Takes what the token allows; the rest is a security event, not an error."""
-        allowed = frozenset(name for name in connectors if self.identity.allows(name))
-        for name in sorted(set(connectors) - allowed):
+        self.announced = connectors
+        self.connectors = frozenset(name for name in connectors if self.identity.allows(name))
+        for name in sorted(connectors - self.connectors):
             log.security("scope_denied", agent_id=self.agent_id, connector=name, remote=self.remote)
-        self.connectors = allowed
+
+    def _too_early(self) -> bool:
+        """Ends a link on which something else than HELLO comes first."""
+        if not self.established:
+            self.link.fail(Reason.PROTOCOL_ERROR, "HELLO comes first")
+        return not self.established
 
     def _on_frame__announce(self, body: bytes) -> None:
+        if self._too_early():
+            return
         try:
             announce: Announce = Announce.unpack(body)
         except RemoteError as exc:
             self.link.fail(exc.reason, exc.detail)
             return
         before = self.connectors
-        self._announce(announce.connectors)
+        self._announce(frozenset(announce.connectors))
         _log.info("connectors_changed", agent_id=self.agent_id, added=sorted(self.connectors - before),
                   withdrawn=sorted(before - self.connectors))
         self.hub.connectors_changed(self)
 
     def _on_frame__auth(self, code: int, token: bytes) -> None:
-        self.hub.net.spawn(self._refresh(token.decode("latin-1")), "refresh-token")
+        if self._too_early():
+            return
+        self._fresh_token = token.decode("latin-1")
+        if not self._refreshing:
+            self._refreshing = True
+            self.hub.net.spawn(self._refresh_latest(), "refresh-token")
+
+    async def _refresh_latest(self) -> None:
+        """One at a time, so that of two tokens the later one counts."""
+        try:
+            while (token := self._fresh_token) is not None:
+                self._fresh_token = None
+                await self._refresh(token)
+        finally:
+            self._refreshing = False
 
     async def _refresh(self, token: str) -> None:
         try:
@@ -113,11 +144,14 @@ class AgentSession:
             self.link.fail(Reason.UNAUTHORIZED, "the refreshed token names another agent")
             return
         self.identity = identity
-        self._announce(sorted(self.connectors))
+        self._announce(self.announced)
+        self.hub.connectors_changed(self)
         self.link.send(FrameType.AUTH)
         _log.info("token_refreshed", agent_id=self.agent_id)
 
     def _on_frame__goaway(self, reason: Reason) -> None:
+        if self._too_early():
+            return
         self.draining = True
         _log.info("agent_draining", agent_id=self.agent_id)
 
@@ -135,6 +169,7 @@ class AgentSession:
             flow.reset(Reason.SCOPE_DENIED)
             self.link.refuse(cid, Reason.SCOPE_DENIED)
             return True
+        self.resuming_until = self.hub.net.clock() + RESUME_TIME
         self.link.add(flow)
         flow.resume(self.link, ack, limit, True)
         info.session = self

@@ -40,10 +40,10 @@ class Target:
         self.agent.net.spawn(self._dial(flow, request), "dial")
 
     async def _dial(self, flow: Flow, request: Open) -> None:
-        owner = _TargetSocket(self.agent, flow, self._proxy_header(request))
-        end = SocketEnd(self.agent.context, owner, self.agent.net.call_later, Reason.TARGET_RESET, self.agent.net.retains)
         config = self.config
         try:
+            owner = _TargetSocket(self.agent, flow, self._proxy_header(request))
+            end = SocketEnd(self.agent.context, owner, self.agent.net.call_later, Reason.TARGET_RESET, self.agent.net.retains)
             await self.agent.net.connect(config.target.host, config.target.port, end, timeout=config.dial_timeout_sec)
         except TimeoutError:
             reason = Reason.TARGET_TIMEOUT
@@ -69,7 +69,7 @@ class Target:
             return build(version, None, None)
         if source.version != here.version:
             return build(version, None, None)
-        return build(version, (host, int(port)), (local_host, int(local_port)))
+        return build(version, (host, port), (local_host, local_port))
 
     async def watch(self) -> None:
         """Checks the target by connecting to it; `fall` failures withdraw the connector, `rise` successes announce it again."""

@@ -77,7 +77,7 @@ class FlowConfig(Section):
     )
     window_initial: Bytes = key(
         256 * KIB,
-        ge=16 * KIB,
+        ge=64 * KIB,
         le=GIB,
         unit="bytes",
         why="What a new flow's far end may send before it is granted more.",
