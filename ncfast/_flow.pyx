@@ -195,11 +195,11 @@ cdef class Flow:
 
     cdef int push(self, Chunk chunk) except -1:
         """Bytes read from the socket."""
+        self.ctx.bytes_read += chunk.size
         if self.state == CLOSED:
             self.ctx.discarded += chunk.size
             self.ctx.pool.release(chunk)
             return 0
-        self.ctx.bytes_read += chunk.size
         chunk.seq = self.snd_nxt
         self.snd_nxt += chunk.size
         if self.head is None:
@@ -242,8 +242,12 @@ cdef class Flow:
         """The next chunk for the path, with its header written; None if there is none it may send."""
         cdef Chunk chunk = self.unsent
         cdef Header h
-        if chunk is None or not self.resumed or chunk.seq + chunk.size > self.snd_limit:
+        if chunk is None or not self.resumed or chunk.seq >= self.snd_limit:
             return None
+        if chunk.seq + chunk.size > self.snd_limit:    # read under another path's larger limit
+            self.ctx.pool.split(chunk, self.snd_limit - chunk.seq)
+            if chunk is self.tail:
+                self.tail = chunk.next
         self.unsent = chunk.next
         self.unsent_bytes -= chunk.size
         self.inflight += chunk.size
@@ -283,7 +287,7 @@ cdef class Flow:
         cdef uint64_t limit
         cdef Py_ssize_t window = self.window
         cdef double now, rtt
-        if consumed - self.tune_from >= <uint64_t>(window // 2):
+        if consumed >= self.tune_from + <uint64_t>(window // 2):   # not a difference: a backlog moves `consumed` back
             now = self.ctx.clock()
             rtt = self.path.rtt if self.path is not None else 0.0
             if window < self.ctx.window_max and now - self.tune_since < 4.0 * rtt * (consumed - self.tune_from) / window:
@@ -308,7 +312,6 @@ cdef class Flow:
     cdef int on_data(self, uint64_t seq, const uint8_t* p, Py_ssize_t n) except -1:
         cdef uint64_t end = seq + n
         if self.state == CLOSED:
-            self.ctx.discarded += n
             return 0
         if end > self.rcv_limit:
             return self.violation("past the limit")
@@ -332,8 +335,7 @@ cdef class Flow:
             self.set_backlog(self.backlog + n)
             return 0
         if self.sink is None:
-            self.ctx.discarded += n      # our socket is gone, the reset to tell it waits behind our bytes
-            return 0
+            return 0                     # our socket is gone, the reset to tell it waits behind our bytes
         self.ctx.bytes_in += n
         self.set_backlog(self.sink.deliver(p, n))
         if self.state == CLOSED:
@@ -539,6 +541,7 @@ cdef class Flow:
             self.pending |= SEND_RESUME_ACK
         if self.unsent is not None or self.pending:
             path.submit(self)
+        self.consider_ack()              # for what came while M_RESUME was on its way
 
     def rewind(self):
         """Everything unacknowledged is to be sent again."""
@@ -613,9 +616,7 @@ cdef class Flow:
             self.move(RESET)
         self.drop_out()
         self.end_code = code
-        if self.early is not None:
-            self.ctx.discarded += self.backlog
-            self.early = None
+        self.early = None
         self.set_backlog(0)
         self.ctx.closed.record(self.cid, self.rcv_nxt + (1 if self.fin_received else 0))
         if self.path is not None:

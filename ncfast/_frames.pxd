@@ -82,6 +82,7 @@ cdef class SegmentPool:
 
     cdef uint8_t* reserve(self) except NULL
     cdef Chunk commit(self, Py_ssize_t size)
+    cdef int split(self, Chunk chunk, Py_ssize_t size) except -1
     cdef void release(self, Chunk chunk)
 
 

@@ -224,6 +224,20 @@ cdef class SegmentPool:
         self.held += PyBytes_GET_SIZE(chunk.buf)
         return chunk
 
+    cdef int split(self, Chunk chunk, Py_ssize_t size) except -1:
+        """Cuts `chunk` after `size` bytes; the rest follows it in memory of its own."""
+        cdef Chunk rest = Chunk.__new__(Chunk)
+        rest.size = chunk.size - size
+        rest.seq = chunk.seq + size
+        rest.off = HEADER_SIZE
+        rest.buf = PyBytes_FromStringAndSize(NULL, HEADER_SIZE + rest.size)
+        memcpy(PyBytes_AS_STRING(rest.buf) + HEADER_SIZE, PyBytes_AS_STRING(chunk.buf) + chunk.off + size, rest.size)
+        rest.next = chunk.next
+        chunk.next = rest
+        chunk.size = size
+        self.held += HEADER_SIZE + (rest.size if chunk.pooled else 0)
+        return 0
+
     cdef void release(self, Chunk chunk):
         """The far end has it. The memory is used again unless somebody still looks at it."""
         cdef bytes buf = chunk.buf

@@ -323,7 +323,8 @@ cdef class Link(Path):
             total[0] += HEADER_SIZE + chunk.size
             count[0] += 1
             self._frames_out[<int>M_DATA] += 1
-        flow.deficit = allowance if allowance < MAX_BATCH else 0
+        # saved up only for a chunk larger than a turn: neither while the link's cap holds all, nor from a short message's turn
+        flow.deficit = allowance if allowance <= MAX_DATA and self.inflight < self.max_inflight else 0
         if flow.unsent is None and flow.resumed and count[0] < MAX_PIECES - 2:
             if flow.pending & SEND_FIN:
                 flow.pending &= ~SEND_FIN
@@ -393,7 +394,7 @@ cdef class Link(Path):
         """A flow that has more to send goes to the back; False if the link's in-flight cap, not the batch, held it."""
         if not flow.resumed or flow.path is not self or flow.state == CLOSED:
             return True                  # comes back by itself when it is resumed
-        if flow.unsent is not None and flow.unsent.seq + flow.unsent.size > flow.snd_limit:
+        if flow.unsent is not None and flow.unsent.seq >= flow.snd_limit:
             return True                  # comes back with new credit
         flow.in_data = True
         self._bulk.append(flow)
@@ -526,11 +527,13 @@ cdef class Link(Path):
                     self._noise += 1     # says nothing new
                 flow.on_ack(self._h.ack, self._h.limit)
             elif type == M_FIN:
+                self._noise += flow.fin_received
                 flow.on_ack(self._h.ack, self._h.limit)
                 flow.on_fin(self._h.seq)
             elif type == M_RST:
                 flow.on_rst(self._h.code)
             elif type == M_OPEN_ACK:
+                self._noise += flow.state > OPENING_FIN
                 flow.on_open_ack(self._h.ack, self._h.limit)
             elif flow.resumed and not flow.asked_again:
                 self._noise += 100       # an answer that nobody asked for would have everything sent again
@@ -554,12 +557,14 @@ cdef class Link(Path):
         if type == M_OPEN or type == M_RESUME:
             if self._h.epoch != self.epoch:
                 self.stale_epoch += 1
+                self._noise += 1
                 return self._answer_rst(self._h.cid, <int>Reason.STALE_EPOCH)
             cid = PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)
             if type == M_OPEN:
                 self.handler._on_frame__open(cid, self._h.limit, payload)
             else:
-                if cid in self.flows:
+                flow = self.flows.get(cid)
+                if flow is not None and flow.state > OPENING_FIN:
                     self._noise += 50    # a gap; relays that drop are rare, and each time everything is sent again
                 if not self.handler._on_frame__resume(cid, payload, self._h.ack, self._h.limit):
                     self._stranger()

@@ -74,6 +74,7 @@ cdef class SocketEnd(Sink):
 
     def buffer_updated(self, Py_ssize_t n):
         if self.flow is None:
+            self.ctx.bytes_read += n
             self.ctx.discarded += n
             return
         self.flow.push(self.ctx.pool.commit(n))

@@ -223,9 +223,9 @@ cdef class WebSocketCarrier(Carrier):
             return 0                     # whoever does not read gets no pongs piled up
         self.ws.receive_data(frame)
         self.ws.events_received()
+        self._send_ws()
         if self.ws.parser_exc is not None and self.ws.close_rcvd is None:
             return self._refuse(Reason.PROTOCOL_ERROR, "invalid WebSocket control frame")
-        self._send_ws()
         if self.ws.state is not State.OPEN and not self._ended:
             self._ended = True
             code = self.ws.close_rcvd.code if self.ws.close_rcvd is not None else 1006
