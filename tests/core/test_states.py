@@ -10,7 +10,7 @@ from ncfast.errors import LocalError
 from ncfast.states import TRANSITIONS, FlowEvent, FlowState, advance
 
 
-@pytest.mark.parametrize("state, event", itertools.product(FlowState, FlowEvent))
+@pytest.mark.parametrize("state, event", list(itertools.product(FlowState, FlowEvent)))
 def test_every_edge_is_in_the_table_or_refused(state, event):
     if (state, event) in TRANSITIONS:
         assert advance(int(state), event) == TRANSITIONS[state, event]

@@ -1,0 +1,301 @@
+"""Both ends of tunnels in one thread: real flows, links, carriers and socket ends; hub and agent reduced to what they decide.
+
+`Hub` and `Agent` follow ncfast/hub.py, session.py and agent.py in attaching, resuming and closing flows.
+"""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+from typing import Any
+
+from core.virtual import Socket, Time, Turns, Wire
+from websockets.protocol import Protocol, Side
+
+from ncfast._flow import Flow, FlowContext
+from ncfast._frames import FrameType
+from ncfast._link import Link
+from ncfast._stream import SocketEnd
+from ncfast._websocket import ReceiveBuffer, WebSocketCarrier
+from ncfast.errors import Reason
+
+KIB = 1024
+TIMEOUTS = SimpleNamespace(open=10.0, grace=30.0, half_close=300.0, stall=30.0, idle=0.0, first_byte=0.0)
+RESUME_TIME = 5.0
+_NOISE = random.Random(389).randbytes(65521)           # a prime length: no shift by a power of two goes unseen
+
+
+def stream(seed: int, start: int, count: int) -> bytes:
+    """Bytes `start` to `start + count` of an endless stream of its own for each seed."""
+    at = (seed * 7919 + start) % len(_NOISE)
+    return (_NOISE * ((at + count) // len(_NOISE) + 1))[at:at + count]
+
+
+class End:
+    """One process."""
+
+    def __init__(self, time: Time, *, client: bool, window: int = 64 * KIB, window_max: int = 512 * KIB, budget: int = 1 << 30,
+                 max_inflight: int = 8 << 20, kernel: int = 64 * KIB, queue_depth: int = 1000) -> None:
+        self.turns = Turns(time)
+        self.client = client
+        self.context = FlowContext(time, budget=budget, window_initial=window, window_max=window_max)
+        self.context.owner = self
+        self.max_inflight = max_inflight
+        self.queue_depth = queue_depth
+        self.kernel = kernel
+        self.buffer = ReceiveBuffer()
+        self.flows: dict[bytes, Flow] = {}
+        self.sockets: dict[bytes, Socket] = {}
+        self.reasons: dict[bytes, list[Reason]] = {}   # how each flow ended; never more than one
+        self.gone = 0                                  # sockets that are closed
+
+    def link(self, handler: Any) -> tuple[Link, Wire]:
+        wire = Wire(self.turns, self.kernel)
+        side = Side.CLIENT if self.client else Side.SERVER
+        carrier = WebSocketCarrier(Protocol(side), wire, self.turns.call_later, self.buffer, client=self.client,
+                                   max_message=1 << 20, entropy=random.Random(4).randbytes)
+        wire.protocol = carrier
+        link = Link(handler, carrier, self.context, self.turns.call_soon, self.turns.call_later,
+                    max_inflight=self.max_inflight, queue_depth=self.queue_depth)
+        carrier.start(link)
+        return link, wire
+
+    def socket(self, flow: Flow, code: Reason) -> Socket:
+        """Puts the flow on a new connection."""
+        transport = Socket(self.turns)
+        end = SocketEnd(self.context, self, self.turns.call_later, code)
+        transport.protocol = end
+        self.sockets[flow.cid] = transport
+        end.connection_made(transport)
+        end.carry(flow)
+        return transport
+
+    def socket_ready(self, end: SocketEnd) -> None:
+        pass
+
+    def socket_gone(self, end: SocketEnd) -> None:
+        self.gone += 1
+
+    def flow_opened(self, flow: Flow) -> None:
+        pass
+
+    def flow_refused(self, flow: Flow, reason: Reason) -> bool:
+        return False
+
+    def flow_closed(self, flow: Flow, reason: Reason) -> None:
+        self.reasons.setdefault(flow.cid, []).append(reason)
+        self.flows.pop(flow.cid, None)
+
+    def check(self, now: float) -> None:
+        """The flows' timers."""
+        for flow in list(self.flows.values()):
+            reason = flow.check(now, TIMEOUTS)
+            if reason is Reason.STALLED:
+                if flow.attached:
+                    flow.path.fail(reason)
+            elif reason is not None and (reason is not Reason.OPEN_TIMEOUT or not self.client):
+                flow.reset(reason)
+
+
+class Session:
+    """The hub's side of a tunnel."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self.link, self.wire = hub.link(self)
+        self.up = False
+        self.up_since = 0.0
+        self.ended: list[tuple[Reason, str]] = []
+        self.rtts: list[float] = []
+        self.seen: list[tuple[Any, ...]] = []
+
+    def _on_frame__hello(self, body: bytes) -> None:
+        self.hub.epoch = max(self.hub.epoch, int.from_bytes(body[:8], "big")) + 1
+        self.link.peer_window = int.from_bytes(body[8:], "big")
+        self.link.establish(self.hub.epoch)
+        self.up = True
+        self.up_since = self.hub.context.clock()
+        self.link.send(FrameType.HELLO_ACK, self.hub.epoch.to_bytes(8, "big"))
+        self.hub.agent_up(self)
+
+    def _on_frame__resume(self, cid: bytes, secret: bytes, ack: int, limit: int) -> bool:
+        flow = self.hub.flows.get(cid)
+        if flow is None:
+            return False
+        if secret != flow.secret:
+            self.link.refuse(cid, Reason.RESUME_DENIED)
+            return True
+        self.link.add(flow)
+        flow.resume(self.link, ack, limit, True)
+        return True
+
+    def _on_frame__goaway(self, reason: Reason) -> None:
+        self.seen.append(("goaway", reason))
+
+    def _on_frame__auth(self, code: int, body: bytes) -> None:
+        self.seen.append(("auth", code, body))
+
+    def _on_frame__announce(self, body: bytes) -> None:
+        self.seen.append(("announce", body))
+
+    def link_rtt(self, link: Link, seconds: float) -> None:
+        self.rtts.append(seconds)
+
+    def link_ended(self, link: Link, reason: Reason, detail: str) -> None:
+        self.ended.append((reason, detail))
+        self.up = False
+
+
+class Hub(End):
+    """Clients come in here."""
+
+    def __init__(self, time: Time, **options: Any) -> None:
+        super().__init__(time, client=False, **options)
+        self.epoch = 0
+        self.sessions: list[Session] = []
+        self._number = 0
+
+    def session(self) -> Session:
+        session = Session(self)
+        self.sessions.append(session)
+        return session
+
+    def connect(self) -> Flow:
+        """A client has come."""
+        self._number += 1
+        cid = b"hub-boot" + self._number.to_bytes(8, "big")
+        flow = Flow(self.context, cid, bytes(15) + bytes([self._number & 255]), b"open", self)
+        self.flows[cid] = flow
+        self.socket(flow, Reason.CLIENT_RESET)
+        self._dispatch(flow)
+        return flow
+
+    def _dispatch(self, flow: Flow, but: Link | None = None) -> bool:
+        for session in self.sessions:
+            if session.up and session.link is not but:
+                session.link.add(flow)
+                flow.attach(session.link, resumed=True)
+                return True
+        return False
+
+    def agent_up(self, session: Session) -> None:
+        for flow in list(self.flows.values()):
+            if not flow.attached and flow.opening:
+                session.link.add(flow)
+                flow.attach(session.link, resumed=True)
+
+    def check(self, now: float) -> None:
+        super().check(now)
+        for flow in list(self.flows.values()):
+            for session in self.sessions:              # the agent is back and has not asked for the flow: it has it no longer
+                if session.up and not flow.attached and not flow.opening and now - session.up_since >= RESUME_TIME:
+                    flow.reset(Reason.LINK_LOST)
+
+    def flow_refused(self, flow: Flow, reason: Reason) -> bool:
+        refused_by = flow.path
+        flow.reopen()
+        return self._dispatch(flow, refused_by)
+
+
+class Agent(End):
+    """Targets are reached from here; a flow waits in `dials` until the test connects or refuses it."""
+
+    def __init__(self, time: Time, **options: Any) -> None:
+        super().__init__(time, client=True, **options)
+        self.epoch = 0
+        self.up = False
+        self.path: Link = None
+        self.wire: Wire = None
+        self.dials: list[Flow] = []
+        self.ended: list[Reason] = []
+
+    def dial(self) -> None:
+        """Begins a tunnel."""
+        self.path, self.wire = self.link(self)
+        self.path.send(FrameType.HELLO, self.epoch.to_bytes(8, "big") + self.context.window_initial.to_bytes(8, "big"))
+
+    def accept(self, flow: Flow) -> None:
+        """The target has accepted."""
+        if not flow.closed:
+            self.socket(flow, Reason.TARGET_RESET)
+            flow.accept()
+
+    def _on_frame__hello_ack(self, body: bytes) -> None:
+        self.epoch = int.from_bytes(body, "big")
+        self.path.establish(self.epoch)
+        self.up = True
+        for flow in list(self.flows.values()):
+            self.path.add(flow)
+            flow.attach(self.path, resumed=False)
+
+    def _on_frame__open(self, cid: bytes, limit: int, body: bytes) -> None:
+        if cid in self.flows:
+            return
+        if self.context.closed.last(cid) is not None:
+            self.path.refuse(cid, Reason.LINK_LOST)
+            return
+        flow = Flow(self.context, cid, bytes(15) + cid[-1:], None, self, limit)
+        self.flows[cid] = flow
+        self.path.add(flow)
+        flow.attach(self.path, resumed=True)
+        self.dials.append(flow)
+
+    def _on_frame__resume(self, cid: bytes, secret: bytes, ack: int, limit: int) -> bool:
+        flow = self.flows.get(cid)
+        if flow is None or flow.secret != secret:
+            return False
+        self.path.add(flow)
+        flow.resume(self.path, ack, limit, True)
+        return True
+
+    def link_rtt(self, link: Link, seconds: float) -> None:
+        pass
+
+    def link_ended(self, link: Link, reason: Reason, detail: str) -> None:
+        self.ended.append(reason)
+        self.up = False
+
+
+class Tunnel:
+    """A hub's and an agent's carrier, and what is on its way between them."""
+
+    def __init__(self, hub: Hub, agent: Agent) -> None:
+        self.hub, self.agent = hub, agent
+        self.session = hub.session()
+        agent.dial()
+
+    def carry(self, up: bool, count: int, cut: int = 1 << 30) -> bool:
+        """Up to `count` bytes arrive, in pieces of at most `cut`; `up` is agent to hub. Whether anything did."""
+        source, sink = (self.agent.wire, self.session.wire) if up else (self.session.wire, self.agent.wire)
+        data = source.take(count)
+        at = 0
+        while at < len(data) and not sink.lost:
+            view = sink.protocol.get_buffer(-1)
+            piece = data[at:at + min(cut, len(view))]
+            view[:len(piece)] = piece
+            sink.protocol.buffer_updated(len(piece))
+            view[:len(piece)] = bytes(len(piece))      # spent: whoever still looks there must not find it
+            at += len(piece)
+        if source.lost and not source.pieces and not sink.lost:
+            sink.protocol.eof_received()
+            sink.close()
+            return True
+        return bool(data)
+
+    def cut(self) -> None:
+        """The path between breaks: what is on its way is lost."""
+        for wire in (self.session.wire, self.agent.wire):
+            wire.pieces.clear()
+            wire.size = 0
+            wire._lose(ConnectionResetError())
+
+    def settle(self, limit: int = 10_000) -> None:
+        """Carries everything, and runs the turns of both loops, until nothing moves."""
+        for _ in range(limit):
+            moved = self.carry(True, 1 << 40)
+            moved = self.carry(False, 1 << 40) or moved
+            moved = self.hub.turns.run() or moved
+            moved = self.agent.turns.run() or moved
+            if not moved:
+                return
+        raise AssertionError("never comes to rest")

@@ -1,0 +1,272 @@
+"""What the core is put on in its tests: a clock, a loop's turns, and transports whose far side the test holds in its hand."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+UNLIMITED = 1 << 60
+
+
+class Time:
+    """Seconds, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Timer:
+    def __init__(self, callback: Callable[..., Any], arguments: tuple) -> None:
+        self.callback: Callable[..., Any] | None = callback
+        self.arguments = arguments
+
+    def cancel(self) -> None:
+        self.callback = None
+
+
+class Turns:
+    """`call_soon` and `call_later` of one event loop."""
+
+    def __init__(self, time: Time) -> None:
+        self.time = time
+        self.soon: deque[tuple[Callable[..., Any], tuple]] = deque()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._number = itertools.count()
+
+    def call_soon(self, callback: Callable[..., Any], *arguments: Any) -> None:
+        self.soon.append((callback, arguments))
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *arguments: Any) -> Timer:
+        timer = Timer(callback, arguments)
+        heapq.heappush(self._timers, (self.time.now + delay, next(self._number), timer))
+        return timer
+
+    def run(self) -> bool:
+        """Timers that are due, then one turn; whether anything happened."""
+        ran = False
+        while self._timers and self._timers[0][0] <= self.time.now:
+            _, _, timer = heapq.heappop(self._timers)
+            if timer.callback is not None:
+                self.call_soon(timer.callback, *timer.arguments)
+        for _ in range(len(self.soon)):
+            callback, arguments = self.soon.popleft()
+            callback(*arguments)
+            ran = True
+        return ran
+
+
+class _Transport:
+    """What both kinds have in common: watermarks, closing, one `connection_lost`."""
+
+    def __init__(self, turns: Turns) -> None:
+        self.turns = turns
+        self.protocol: Any = None
+        self.high, self.low = 65536, 16384
+        self.paused = False                            # the protocol was told to pause writing
+        self.closing = False
+        self.lost = False
+
+    def set_write_buffer_limits(self, high: int, low: int | None = None) -> None:
+        self.high, self.low = high, high // 4 if low is None else low
+
+    def get_write_buffer_size(self) -> int:
+        raise NotImplementedError
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def _mind_watermarks(self) -> None:
+        size = self.get_write_buffer_size()
+        if not self.paused and size > self.high:
+            self.paused = True
+            self.protocol.pause_writing()
+        elif self.paused and size <= self.low:
+            self.paused = False
+            self.protocol.resume_writing()
+
+    def _lose(self, exc: Exception | None) -> None:
+        if not self.lost:
+            self.lost = True
+            self.turns.call_soon(self.protocol.connection_lost, exc)
+
+
+class _Descriptor:
+    """Stands for the kernel's socket; remembers whether a close would reset."""
+
+    resets = False
+
+    def setsockopt(self, level: int, option: int, value: Any) -> None:
+        if (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER):
+            self.resets = True
+
+
+class Socket(_Transport):
+    """A client's or target's connection. The far side writes with `send`, `fin`, `reset`, and takes bytes as its appetite allows."""
+
+    def __init__(self, turns: Turns, appetite: int = UNLIMITED) -> None:
+        super().__init__(turns)
+        self.appetite = appetite                       # bytes that far side and kernels between take from now on
+        self.received = bytearray()
+        self.saw_eof = self.saw_reset = False
+        self.unsent = bytearray()
+        self.incoming = bytearray()
+        self.reading = True
+        self._descriptor = _Descriptor()
+        self._eof_written = False
+        self._fin = self._fin_given = False
+
+    # the far side
+
+    def send(self, data: bytes) -> None:
+        self.incoming += data
+        self._read()
+
+    def fin(self) -> None:
+        self._fin = True
+        self._read()
+
+    def reset(self) -> None:
+        self.incoming.clear()
+        self.unsent.clear()
+        self.closing = True
+        self._lose(ConnectionResetError())
+
+    def take(self, count: int) -> None:
+        """Reads up to `count` bytes more."""
+        self.appetite += count
+        self._write()
+
+    # what the protocol sees
+
+    def get_extra_info(self, name: str) -> Any:
+        return self._descriptor if name == "socket" else None
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.unsent)
+
+    def write(self, data: Any) -> None:
+        assert not self._eof_written, "write after write_eof"
+        if not self.closing:
+            self.unsent += data                        # copied: the caller's memory is spent when this returns
+            self._write()
+
+    def write_eof(self) -> None:
+        if not self.closing and not self._eof_written:
+            self._eof_written = True
+            self._write()
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        if not self.reading:
+            self.reading = True
+            self.turns.call_soon(self._read)
+
+    def close(self) -> None:
+        if not self.closing:
+            self.closing = True
+            self.reading = False
+            self._write()
+
+    def abort(self) -> None:
+        if self.lost:
+            return
+        self.closing = True
+        self.unsent.clear()
+        if self._descriptor.resets:
+            self.saw_reset = True
+        else:
+            self.saw_eof = True                        # the kernel closes politely: whoever aborts without SO_LINGER lies
+        self._lose(None)
+
+    # kernel
+
+    def _read(self) -> None:
+        while self.reading and self.incoming and not self.closing:
+            view = self.protocol.get_buffer(-1)
+            count = min(len(view), len(self.incoming))
+            view[:count] = self.incoming[:count]
+            del self.incoming[:count]
+            self.protocol.buffer_updated(count)
+        if self.reading and self._fin and not self._fin_given and not self.closing:
+            self._fin_given = True
+            if not self.protocol.eof_received():
+                self.close()
+
+    def _write(self) -> None:
+        if self.lost:
+            return
+        count = min(self.appetite, len(self.unsent))
+        self.received += self.unsent[:count]
+        del self.unsent[:count]
+        self.appetite -= count
+        if not self.unsent and (self._eof_written or self.closing):
+            self.saw_eof = True
+        if not self.unsent and self.closing:
+            self._lose(None)
+        else:
+            self._mind_watermarks()
+
+
+class Wire(_Transport):
+    """One end's transport of a tunnel. What was written waits here, by reference as the real transport keeps it, until the
+    test carries it over; `kernel` bytes count as sent."""
+
+    def __init__(self, turns: Turns, kernel: int = 65536) -> None:
+        super().__init__(turns)
+        self.kernel = kernel
+        self.pieces: deque[memoryview] = deque()
+        self.size = 0
+        self.aborted = False
+
+    def get_extra_info(self, name: str) -> Any:
+        return None
+
+    def get_write_buffer_size(self) -> int:
+        return max(0, self.size - self.kernel)
+
+    def write(self, data: Any) -> None:
+        self.writelines([data])
+
+    def writelines(self, lines: list[Any]) -> None:
+        if self.closing:
+            return
+        for line in lines:
+            view = memoryview(line)
+            assert isinstance(view.obj, bytes), "the tunnel's transport keeps references: only immutable memory may go there"
+            self.pieces.append(view)
+            self.size += len(view)
+        self._mind_watermarks()
+
+    def take(self, count: int = UNLIMITED) -> bytes:
+        """Up to `count` bytes leave for the other end."""
+        out = []
+        while self.pieces and count > 0:
+            piece = self.pieces.popleft()
+            if len(piece) > count:
+                self.pieces.appendleft(piece[count:])
+                piece = piece[:count]
+            out.append(bytes(piece))
+            self.size -= len(piece)
+            count -= len(piece)
+        if not self.lost:
+            self._mind_watermarks()
+        return b"".join(out)
+
+    def close(self) -> None:
+        self.closing = True
+        self._lose(None)
+
+    def abort(self) -> None:
+        self.aborted = True
+        self.pieces.clear()
+        self.size = 0
+        self.close()
