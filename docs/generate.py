@@ -1,0 +1,106 @@
+"""Writes what docs/protocol.md takes from the code: reasons, close codes, the state machine, the worked example.
+
+    python -m docs.generate
+
+A part stands between `<!-- generated: NAME -->` and `<!-- end -->`; tests/test_docs.py checks that all are current.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from ncfast import errors
+from ncfast._frames import HEADER_SIZE, FrameType, decode
+from ncfast.errors import RETRYABLE, Blame, Reason
+from ncfast.states import TRANSITIONS, FlowEvent, FlowState
+
+DOCS = Path(__file__).parent
+VECTORS = DOCS.parent / "tests" / "vectors" / "frames.json"
+PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+FIELDS = (("type", 0, 1), ("flags", 1, 1), ("code", 2, 2), ("length", 4, 4), ("epoch", 8, 8), ("cid", 16, 16), ("seq", 32, 8),
+          ("ack", 40, 8), ("limit", 48, 8))
+EVENTS = {FlowEvent.ACCEPTED: "target connected", FlowEvent.LOCAL_FIN: "our socket ended", FlowEvent.REMOTE_FIN: "peer's end delivered",
+          FlowEvent.DONE: "all acknowledged", FlowEvent.RESET: "reset"}
+MASK_KEY = bytes.fromhex("37fa213d")                   # the key of RFC 6455, section 5.7
+LINKS = 64                                             # reasons from here on end a link
+BLAME = {Blame.NOBODY: "nobody", Blame.REMOTE: "the peer", Blame.ENVIRONMENT: "the network", Blame.LOCAL: "a defect of ours"}
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def meanings() -> dict[Reason, str]:
+    """What the table in ncfast/errors.py says beside each reason."""
+    found = re.findall(r"^    ([A-Z_]+) = \d+ +# (.+)$", inspect.getsource(Reason), re.MULTILINE)
+    return {Reason[name]: text for name, text in found}
+
+
+def reasons() -> str:
+    return _table(("code", "reason", "says", "another agent may be tried"),
+                  [(int(reason), f"`{reason.label}`", text, "yes" if reason in RETRYABLE else "")
+                   for reason, text in meanings().items() if reason < LINKS])
+
+
+def close_codes() -> str:
+    rows = [(row.close_code, f"`{reason.label}`", meanings()[reason], BLAME[row.blame]) for reason, row in errors._LINKS.items()]
+    return _table(("close code", "reason", "says", "at fault"), sorted(rows))
+
+
+def states() -> str:
+    assert all((state, FlowEvent.RESET) in TRANSITIONS for state in FlowState if state is not FlowState.CLOSED)
+    edges = [f"    {state.name} --> {after.name}: {EVENTS[event]}" for (state, event), after in TRANSITIONS.items()
+             if event is not FlowEvent.RESET]
+    lines = ["stateDiagram-v2", "    [*] --> OPENING", *edges, "    CLOSED --> [*]"]
+    reset = "`reset` leads from every state to CLOSED; whatever is not drawn cannot happen."
+    return "```mermaid\n" + "\n".join(lines) + "\n```\n\n" + reset
+
+
+def _hex(data: bytes) -> str:
+    return " ".join(f"{byte:02x}" for byte in data)
+
+
+def _dump(case: dict[str, str]) -> str:
+    """One vector: a line for each field, the payload in lines of 16."""
+    wire = bytes.fromhex(case["hex"])
+    decoded = decode(wire)
+    values = {"type": FrameType(decoded[0]).name, "code": decoded[2], "length": len(decoded[8]), "epoch": decoded[3],
+              "seq": decoded[5], "ack": decoded[6], "limit": decoded[7]}
+    lines = [f"{at:3}  {_hex(wire[at:at + size]):<47}  {name} {values.get(name, '')}".rstrip() for name, at, size in FIELDS]
+    for at in range(HEADER_SIZE, len(wire), 16):
+        part = wire[at:at + 16]
+        lines.append(f"{at:3}  {_hex(part):<47}  {''.join(chr(b) if 32 <= b < 127 else '.' for b in part)}")
+    return "\n".join(lines)
+
+
+def example() -> str:
+    cases = json.loads(VECTORS.read_text())["frames"]
+    parts = []
+    for start in ("HELLO:", "HELLO_ACK:", "M_OPEN:", "M_DATA: the first", "M_OPEN_ACK: what came early", "M_FIN: this direction"):
+        case = next(case for case in cases if case["name"].startswith(start))
+        parts.append(f"{case['name']}\n\n```text\n{_dump(case)}\n```")
+    frame = bytes.fromhex(next(case for case in cases if case["name"].startswith("M_OPEN_ACK: what"))["hex"])
+    masked = bytes(byte ^ MASK_KEY[i % 4] for i, byte in enumerate(frame))
+    head = bytes((0x82, 0x80 | len(frame)))
+    parts.append("The M_OPEN_ACK above as the agent sends it, alone in a WebSocket message, masked with the key 37 fa 21 3d: final "
+                 f"binary frame, masked, {len(frame)} bytes, the key, then the frame.\n\n"
+                 f"```text\n{_hex(head)}   {_hex(MASK_KEY)}   {_hex(masked[:16])} ...\n```")
+    return "\n\n".join(parts)
+
+
+PARTS: dict[str, Callable[[], str]] = {"reasons": reasons, "close-codes": close_codes, "states": states, "example": example}
+
+
+def fill(text: str) -> str:
+    """The document with its generated parts as they should be."""
+    return PART.sub(lambda match: f"{match[1]}\n{PARTS[match[2]]()}\n\n{match[3]}", text)
+
+
+if __name__ == "__main__":
+    page = DOCS / "protocol.md"
+    page.write_text(fill(page.read_text()))

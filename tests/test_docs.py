@@ -1,0 +1,187 @@
+"""The documents keep what they promise: paths exist, generated parts are current, commands parse, events are known."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from docs import generate
+from ncfast.auth.errors import REASONS as TOKEN_REASONS
+from ncfast.cli import program
+from ncfast.config import AgentConfig, HubConfig
+from ncfast.errors import Reason
+from ncfast.readiness import Readiness
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SOURCES = [path for path in sorted((ROOT / "ncfast").rglob("*.py*")) if path.suffix in (".py", ".pyx")]
+NAMED_PATH = re.compile(r"`((?:ncfast|tests|docs|bench|config|\.ci)/[\w./-]*[\w/-])`")
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(?:#[\w-]*)?\)")
+EVENT_CALL = re.compile(r"(?:_log\.(?:debug|info|warning|error|exception)|log\.security)\(\s*(?:\(|\w+ if \w+ else )*\"(\w+)\"")
+
+
+def ids(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def section(page: str, title: str) -> str:
+    """The text of a page from a heading to the next of the same or a higher level."""
+    text = (ROOT / page).read_text()
+    level = re.search(rf"^(#+) {re.escape(title)}$", text, re.MULTILINE)
+    assert level is not None, title
+    return re.split(rf"^#{{1,{len(level[1])}}} ", text[level.end():], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def first_cells(text: str) -> set[str]:
+    """Words in backquotes in the first column of tables."""
+    return {word for line in text.splitlines() if line.startswith("| `") for word in re.findall(r"`(\w+)`", line.split("|")[1])}
+
+
+# paths
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_every_path_that_is_named_exists(page):
+    text = page.read_text()
+    missing = [path for path in NAMED_PATH.findall(text) if not (ROOT / path).exists()]
+    missing += [link for link in LINK.findall(text) if not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_sources_name_documents_that_exist():
+    named = {path for source in SOURCES for path in re.findall(r"docs/[\w./-]+\.md", source.read_text())}
+    assert named and not [path for path in named if not (ROOT / path).exists()]
+
+
+# ARCHITECTURE.md
+
+
+def test_architecture_is_short_and_names_every_module():
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    assert len(text.splitlines()) <= 150
+    modules = [ids(path) for path in SOURCES if path.parent == ROOT / "ncfast" and not path.name.startswith("__")]
+    packages = [f"{ids(path.parent)}/" for path in SOURCES if path.name == "__init__.py" and path.parent != ROOT / "ncfast"]
+    assert not [name for name in modules + packages if f"`{name}`" not in text]
+
+
+def arrow() -> dict[str, int]:
+    """From ARCHITECTURE.md: each name and its step."""
+    line = next(line for line in section("ARCHITECTURE.md", "The arrow").splitlines() if " → " in line)
+    return {name: step for step, names in enumerate(line.strip().split(" → ")) for name in names.split(", ")}
+
+
+def imports_at_run_time(path: Path) -> set[str]:
+    """Top-level names under ncfast that a module imports, those for the type checker left out."""
+    text = path.read_text()
+    if path.suffix == ".pyx":
+        return set(re.findall(r"^from ncfast\.(\w+)", text, re.MULTILINE))
+    tree = ast.parse(text)
+    found = set()
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ncfast."):
+            found.add(node.module.split(".")[1])
+    return found
+
+
+def test_imports_follow_the_arrow():
+    steps = arrow()
+    assert not [name for name in steps if not list((ROOT / "ncfast").glob(f"{name}*"))]
+    against = []
+    for path in SOURCES:
+        name = path.relative_to(ROOT / "ncfast").parts[0].partition(".")[0]
+        if name not in ("__main__", "demo"):
+            step = steps.get(name, steps["config"])    # what is not in the arrow stands beside it, and knows nothing of flows
+            against += [f"{ids(path)} imports {other}" for other in imports_at_run_time(path) if steps.get(other, 0) > step]
+    assert not against
+
+
+def test_the_core_knows_no_event_loop():
+    core = [ROOT / "ncfast" / name for name in ("_frames.pyx", "_flow.pyx", "_link.pyx", "errors.py", "states.py", "messages.py")]
+    outside = re.compile(r"^\s*(?:import|from|cimport) (asyncio|uvloop|socket|time|random|ssl|logging|aiofastnet)\b", re.MULTILINE)
+    assert not {ids(path): outside.findall(path.read_text()) for path in core if outside.search(path.read_text())}
+
+
+# docs/protocol.md
+
+
+def test_generated_parts_are_current():
+    text = (ROOT / "docs" / "protocol.md").read_text()
+    assert set(name for _, name, _ in generate.PART.findall(text)) == set(generate.PARTS)
+    assert generate.fill(text) == text, "python -m docs.generate"
+
+
+def test_every_reason_says_what_it_means():
+    assert set(generate.meanings()) == set(Reason) - {Reason.NONE}
+
+
+# docs/operations.md
+
+
+def test_events_of_the_runbook_are_those_of_the_source():
+    documented = first_cells(section("docs/operations.md", "Log events").replace(
+        section("docs/operations.md", "Why an agent does not connect"), ""))
+    logged = {event for path in SOURCES for event in EVENT_CALL.findall(path.read_text())} | {"flow_closed"}
+    written = {word for path in SOURCES for word in re.findall(r'"(\w+)"', path.read_text())}
+    assert documented <= written
+    assert logged <= documented
+
+
+def test_reasons_of_the_runbook_are_those_of_the_table():
+    flows, tunnels = (first_cells(section("docs/operations.md", f"Reasons of {what}")) for what in ("flows", "tunnels"))
+    assert flows == {reason.label for reason in Reason if 0 < reason < generate.LINKS}
+    assert tunnels == {reason.label for reason in Reason if reason >= generate.LINKS} | {"internal"}
+
+
+def test_readiness_reasons_and_token_reasons_are_explained():
+    text = (ROOT / "docs" / "operations.md").read_text()
+    troubled = Readiness(mode="active", mesh_ok=False, registry_ok=False, jwks_ok=False, memory_pressure=True, fd_pressure=True,
+                         listeners_down=1)
+    assert not [word for word in [*troubled.reasons(), *TOKEN_REASONS] if f"`{word}`" not in text]
+
+
+# commands and keys
+
+
+def commands(page: Path) -> list[str]:
+    """Command lines of ncfast in code blocks; continued lines are put together."""
+    text = re.sub(r"\\\n\s*", " ", page.read_text())
+    blocks = re.findall(r"```(?:sh|ini)\n(.*?)```", text, re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if re.search(r"(python -m ncfast|/bin/ncfast)\b", line) and not line.startswith("#")]
+
+
+COMMANDS = [(page, line) for page in PAGES for line in commands(page)]
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) >= 5
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS, ids=lambda value: ids(value) if isinstance(value, Path) else value[:60])
+def test_command_lines_parse(page, line, monkeypatch):
+    words = shlex.split(re.split(r"python -m ncfast\b|/bin/ncfast\b", line, maxsplit=1)[1], comments=True)
+    words = words[:words.index(">")] if ">" in words else words
+
+    def refuse(parser: argparse.ArgumentParser, message: str) -> None:
+        raise AssertionError(f"{ids(page)}: {line}: {message}")
+
+    monkeypatch.setattr(argparse.ArgumentParser, "error", refuse)
+    program._parser().parse_args(words or ["hub"])
+
+
+def test_dotted_keys_of_the_runbook_exist():
+    text = (ROOT / "docs" / "operations.md").read_text()
+    sections = {name: field.annotation for model in (HubConfig, AgentConfig) for name, field in model.model_fields.items()}
+    known = {name for name in sections if hasattr(sections[name], "model_fields")}
+    missing = []
+    for name, key in re.findall(r"`(\w+)\.(\w+)(?::[^`]*)?`", text):
+        if name in known:
+            fields = sections[name].model_fields
+            if key not in fields and key not in {field.alias for field in fields.values()}:
+                missing.append(f"{name}.{key}")
+    assert not missing
