@@ -186,7 +186,7 @@ def test_agent_that_stays_away_ends_its_flows_after_the_grace_time(
         while not (seen := peer.outcome(seed)) or seen.received < 1:
             await asyncio.sleep(0.01)
         made.proxy.fault("down")
-        await asyncio.to_thread(made.hub.log.wait, ACCESS, reason="agent_lost")
+        await asyncio.to_thread(made.hub.log.wait, ACCESS, reason="link_lost")
         made.proxy.up()  # the agent comes back, learns that the hub has given up, and frees the target
         return await flow
 

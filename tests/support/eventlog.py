@@ -67,7 +67,7 @@ class EventLog:
                 raise AssertionError(f"{len(found)} of {count} {name} {fields} in {timeout} s\n{self.tail()}")
             time.sleep(0.01)
 
-    def tail(self, lines: int = 60) -> str:
+    def tail(self, lines: int = 30) -> str:
         """The end of the file, for a failure report."""
         text = self.path.read_text(errors="replace") if self.path.exists() else ""
         return f"--- {self.path.name}\n" + "\n".join(line[:600] for line in text.splitlines()[-lines:])

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -86,6 +87,7 @@ class Program:
                 stderr=err,
             )
         self.pid = self._child.pid
+        self._asking = threading.Lock()
 
     def exit_code(self) -> int | None:
         """None while it runs."""
@@ -145,7 +147,7 @@ class Program:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def tail(self, lines: int = 60) -> str:
+    def tail(self, lines: int = 30) -> str:
         """The end of its output, for a failure report."""
         parts = []
         for path in (self.err_path, self.out_path):
@@ -155,11 +157,15 @@ class Program:
         return "\n".join(parts) or f"--- {self.name} wrote nothing"
 
     def ask(self, **request: Any) -> Any:
-        """One JSON request line on its standard input, one JSON answer line from its standard output."""
+        """One JSON request line on its standard input, one JSON answer line from its standard output.
+
+        From any thread.
+        """
         assert self._child.stdin is not None and self._child.stdout is not None
-        self._child.stdin.write(json.dumps(request).encode() + b"\n")
-        self._child.stdin.flush()
-        return self.answer()
+        with self._asking:
+            self._child.stdin.write(json.dumps(request).encode() + b"\n")
+            self._child.stdin.flush()
+            return self.answer()
 
     def answer(self) -> Any:
         assert self._child.stdout is not None
