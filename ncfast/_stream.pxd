@@ -21,4 +21,5 @@ cdef class SocketEnd(Sink):
     cdef bint _eof_in
     cdef bint _eof_out
     cdef bint _lost
+    cdef bint _broken
     cdef bint _released

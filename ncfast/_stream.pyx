@@ -76,8 +76,18 @@ cdef class SocketEnd(Sink):
         if self.flow is None:
             self.ctx.bytes_read += n
             self.ctx.discarded += n
-            return
-        self.flow.push(self.ctx.pool.commit(n))
+        else:
+            self.flow.push(self.ctx.pool.commit(n))
+        if self._broken:
+            self._call_later(0, self.broken)
+
+    def broken(self):
+        """The connection was reset, and bytes that came before that may still be unread: from here on each read needs a
+        poll handle of its own (see net.ErrorWatch)."""
+        self._broken = True
+        if not self._lost and self.transport is not None and not self._eof_in and self.transport.is_reading():
+            self.transport.pause_reading()
+            self.transport.resume_reading()
 
     def feed(self, bytes data not None):
         """Bytes that were read before this end took the socket over."""

@@ -21,6 +21,7 @@ cdef class WebSocketCarrier(Carrier):
     cdef object _entropy
     cdef bint _client
     cdef bint _ended
+    cdef bint _broken
     cdef uint64_t _max_message
     # a frame's header, then how far its payload has come
     cdef uint8_t _head[14]

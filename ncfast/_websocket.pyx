@@ -99,6 +99,16 @@ cdef class WebSocketCarrier(Carrier):
 
     def buffer_updated(self, Py_ssize_t n):
         self._receive(self._buffer.data, n)
+        if self._broken:
+            self._call_later(0, self.broken)
+
+    def broken(self):
+        """The connection was reset, and bytes that came before that may still be unread: from here on each read needs a
+        poll handle of its own (see net.ErrorWatch)."""
+        self._broken = True
+        if self.transport.is_reading():
+            self.transport.pause_reading()
+            self.transport.resume_reading()
 
     def feed(self, bytes data not None):
         """Bytes that came with the answer to the opening handshake."""

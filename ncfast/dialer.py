@@ -16,9 +16,8 @@ from websockets.uri import parse_uri
 
 from ncfast import __version__
 from ncfast._link import Link
-from ncfast._websocket import WebSocketCarrier
 from ncfast.config import ClientTls
-from ncfast.edge import QUIET, unreadable
+from ncfast.edge import QUIET, TunnelCarrier, unreadable
 from ncfast.errors import NcfastError
 from ncfast.httpproxy import ConnectReply, ProxyRefused, ProxyReplyError, ProxySettingError, choose, connect_request
 from ncfast.net import tune
@@ -176,15 +175,17 @@ class Opening(asyncio.Protocol):
 
     def _upgrade(self, rest: bytes) -> Link:
         agent, net, tunnel = self._agent, self._agent.net, self._agent.config.tunnel
-        carrier = WebSocketCarrier(WebSocket(Side.CLIENT, logger=QUIET), self._transport, net.call_later, agent.receive_buffer,
-                                   client=True, max_message=tunnel.max_message_bytes, entropy=net.entropy)
+        carrier = TunnelCarrier(WebSocket(Side.CLIENT, logger=QUIET), self._transport, net.call_later, agent.receive_buffer,
+                                client=True, max_message=tunnel.max_message_bytes, entropy=net.entropy)
         link = Link(self._handler, carrier, agent.context, net.call_soon, net.call_later,
                     max_inflight=tunnel.per_link_max_inflight_bytes, queue_depth=tunnel.send_queue_depth, peer=self._url)
         sock = self._transport.get_extra_info("socket")
         if sock is not None:
             tune(sock, user_timeout_sec=tunnel.ping_timeout_sec, notsent_lowat=tunnel.notsent_lowat)
         self._done = True
+        net.opened()
         carrier.start(link)
+        carrier.attend(net)
         self._transport.set_protocol(carrier)
         if rest:
             net.call_soon(carrier.feed, rest)          # after `dial` has returned the link to its owner

@@ -21,7 +21,7 @@ from ncfast.auth import AuthError, Identity
 from ncfast.config import ServerTls
 from ncfast.errors import Reason
 from ncfast.httpd import BadRequest, HttpLimits, RequestReader, Response
-from ncfast.net import Acceptor, tune
+from ncfast.net import Acceptor, Net, tune
 from ncfast.session import AgentSession
 from ncfast.throttle import Throttle
 
@@ -282,7 +282,6 @@ class Handshake(asyncio.Protocol):
         session = AgentSession(hub, identity, self._remote)
         carrier = TunnelCarrier(WebSocket(Side.SERVER, logger=QUIET), transport, hub.net.call_later, hub.receive_buffer,
                                 client=False, max_message=tunnel.max_message_bytes, entropy=hub.net.entropy)
-        carrier.net = hub.net
         link = Link(session, carrier, hub.context, hub.net.call_soon, hub.net.call_later,
                     max_inflight=tunnel.per_link_max_inflight_bytes, queue_depth=tunnel.send_queue_depth,
                     peer=identity.agent_id)
@@ -293,12 +292,19 @@ class Handshake(asyncio.Protocol):
         hub.stats.tunnels_opened += 1
         hub.sessions.add(session)
         carrier.start(link)
+        carrier.attend(hub.net)
         transport.set_protocol(carrier)
 
 
 class TunnelCarrier(WebSocketCarrier):
-    """A WebSocket carrier whose descriptor is counted."""
+    """A WebSocket carrier whose connection is counted and watched."""
+
+    def attend(self, net: Net) -> None:
+        """Call when the connection is the carrier's."""
+        self.net = net
+        self.watch = net.watch(self.transport, self.broken)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self.net.unwatch(self.watch)
         self.net.gone()

@@ -170,21 +170,23 @@ def _within(host: str, networks: list[Any]) -> bool:
 class _Client:
     """Owner of one client's socket."""
 
-    __slots__ = ("_client", "_listener", "_source", "flow")
+    __slots__ = ("_client", "_listener", "_source", "_watch")
 
     def __init__(self, listener: ClientListener, source: str, client: str) -> None:
         self._listener = listener
         self._source = source
         self._client = client
-        self.flow: Flow | None = None
+        self._watch = -1
         listener.per_source[source] += 1
 
     def socket_ready(self, end: SocketEnd) -> None:
+        self._watch = self._listener.hub.net.watch(end.transport, end.broken)
         self._listener.hub.client_ready(end, ClientInfo(self._listener.hub, self._listener, self._source, self._client))
 
     def socket_gone(self, end: SocketEnd) -> None:
         listener = self._listener
         listener.active -= 1
+        listener.hub.net.unwatch(self._watch)
         listener.hub.net.gone()
         listener.per_source[self._source] -= 1
         if not listener.per_source[self._source]:

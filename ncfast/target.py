@@ -100,15 +100,17 @@ class Target:
 class _TargetSocket:
     """Owner of one flow's connection to its target."""
 
-    __slots__ = ("_agent", "_flow", "_header")
+    __slots__ = ("_agent", "_flow", "_header", "_watch")
 
     def __init__(self, agent: Agent, flow: Flow, header: bytes) -> None:
         self._agent = agent
         self._flow = flow
         self._header = header
+        self._watch = -1
 
     def socket_ready(self, end: SocketEnd) -> None:
         self._agent.net.opened()
+        self._watch = self._agent.net.watch(end.transport, end.broken)
         if self._flow.closed:                          # the client was faster
             end.abort()
             return
@@ -120,4 +122,5 @@ class _TargetSocket:
         self._flow.accept()
 
     def socket_gone(self, end: SocketEnd) -> None:
+        self._agent.net.unwatch(self._watch)
         self._agent.net.gone()
