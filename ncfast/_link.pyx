@@ -558,7 +558,9 @@ cdef class Link(Path):
             if self._h.epoch != self.epoch:
                 self.stale_epoch += 1
                 self._noise += 1
-                return self._answer_rst(self._h.cid, <int>Reason.STALE_EPOCH)
+                if len(self._control) < self.queue_depth:
+                    self._answer_rst(self._h.cid, <int>Reason.STALE_EPOCH)
+                return 0
             cid = PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)
             if type == M_OPEN:
                 self.handler._on_frame__open(cid, self._h.limit, payload)
