@@ -237,7 +237,7 @@ class TwoEnds(RuleBasedStateMachine):
             end.context.budget = 1 << 30
         self.tunnel.settle()
         if self.agent.path.closed or self.tunnel.session.link.closed:
-            self.agent.path.fail(Reason.CONNECTION_LOST)
+            self.agent.path.fail(Reason.GOING_AWAY)
             self.tunnel.settle()
             self.agent_reconnects()
         for talk in self.talks:

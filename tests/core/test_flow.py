@@ -1,0 +1,357 @@
+"""One flow: order, ends, replays, credit."""
+
+from __future__ import annotations
+
+import pytest
+from core.ends import KIB, TIMEOUTS, Agent, Hub, Tunnel, stream
+from core.raw import Peer, hub_and_peer, of
+from core.virtual import UNLIMITED, Time
+
+from ncfast._frames import FrameType
+from ncfast.errors import Reason
+
+DATA, ACK, FIN, RST = FrameType.M_DATA, FrameType.M_ACK, FrameType.M_FIN, FrameType.M_RST
+RESUME, RESUME_ACK = FrameType.M_RESUME, FrameType.M_RESUME_ACK
+
+
+class Pair:
+    """A hub and an agent with one open flow."""
+
+    def __init__(self, **options):
+        self.time = Time()
+        self.hub, self.agent = Hub(self.time, **options), Agent(self.time, **options)
+        self.tunnel = Tunnel(self.hub, self.agent)
+        self.tunnel.settle()
+        self.near = self.hub.connect()
+        self.tunnel.settle()
+        self.far = self.agent.dials.pop()
+        self.agent.accept(self.far)
+        self.tunnel.settle()
+        self.client, self.target = self.hub.sockets[self.near.cid], self.agent.sockets[self.near.cid]
+
+    def rest(self, seconds=0.1):
+        self.tunnel.settle()
+        self.time.now += seconds
+        self.tunnel.settle()
+
+    def reconnect(self):
+        self.tunnel.cut()
+        self.rest(0)
+        self.tunnel = Tunnel(self.hub, self.agent)
+        self.rest()
+
+
+# ends
+
+def test_fin_stays_behind_the_data_and_says_where_it_ends():
+    _, _, peer = hub_and_peer()
+    flow, client = peer.open(limit=1000)
+    client.send(stream(0, 0, 5000))
+    client.fin()
+    seen, limit = [], 1000
+    while not of(FIN, seen):
+        seen += peer.taken()
+        limit += 1500
+        peer.send(ACK, flow, ack=sum(len(frame.payload) for frame in of(DATA, seen)), limit=limit)
+    assert seen[-1].type is FIN and seen[-1].seq == 5000
+    assert b"".join(frame.payload for frame in of(DATA, seen)) == stream(0, 0, 5000)
+    assert [frame.seq + len(frame.payload) for frame in of(DATA, seen)] <= [1000, 2500, 4000, 5000]
+
+
+@pytest.mark.parametrize("order", ["client first", "target first"])
+def test_half_close_leaves_the_other_direction_open(order):
+    pair = Pair()
+    first, second = (pair.client, pair.target) if order == "client first" else (pair.target, pair.client)
+    first.send(b"a question")
+    first.fin()
+    pair.rest()
+    assert second.received == b"a question" and second.saw_eof and not first.saw_eof
+    second.send(stream(1, 0, 300_000))
+    second.fin()
+    pair.rest()
+    pair.rest()
+    assert first.received == stream(1, 0, 300_000) and first.saw_eof
+    assert pair.hub.reasons == pair.agent.reasons == {pair.near.cid: [Reason.CLOSED]}
+
+
+def test_reset_after_the_end_keeps_the_whole_body():
+    """The target's answer is complete; that it then resets is tidying up, and must not cost a byte of what waits."""
+    pair = Pair()
+    pair.client.appetite = 1000
+    pair.target.send(stream(0, 0, 60_000))
+    pair.target.fin()
+    pair.target.reset()
+    pair.rest()
+    assert len(pair.client.received) == 1000 and not pair.client.saw_reset
+    pair.client.take(UNLIMITED)
+    pair.rest()
+    assert pair.client.received == stream(0, 0, 60_000) and pair.client.saw_eof and not pair.client.saw_reset
+
+
+@pytest.mark.parametrize("sent", [0, 1, 60_000])
+def test_reset_amid_the_body_is_seen_as_a_reset(sent):
+    pair = Pair()
+    pair.target.send(stream(0, 0, sent))
+    pair.rest()
+    pair.target.reset()
+    pair.rest()
+    assert pair.client.saw_reset and not pair.client.saw_eof
+    assert pair.hub.reasons == pair.agent.reasons == {pair.near.cid: [Reason.TARGET_RESET]}
+
+
+def test_reset_does_not_wait_for_credit():
+    pair = Pair(window=16 * KIB)
+    pair.client.appetite = 0
+    pair.target.send(stream(0, 0, 200_000))
+    pair.rest()
+    pair.target.reset()
+    pair.rest()
+    assert pair.client.saw_reset and pair.hub.context.held == pair.agent.context.held == 0
+
+
+def test_an_end_that_says_less_than_was_sent_breaks_the_flow():
+    _, hub, peer = hub_and_peer()
+    flow, client = peer.open()
+    peer.send(DATA, flow, payload=b"x" * 10)
+    peer.send(FIN, flow, seq=9)
+    assert hub.reasons[flow.cid] == [Reason.FLOW_CONTROL] and client.saw_reset and not client.saw_eof
+
+
+def test_data_behind_the_end_breaks_the_flow():
+    _, hub, peer = hub_and_peer()
+    flow, client = peer.open()
+    peer.send(FIN, flow, seq=0)
+    peer.send(DATA, flow, payload=b"x")
+    assert hub.reasons[flow.cid] == [Reason.FLOW_CONTROL] and client.received == b""
+
+
+# order
+
+def test_gap_asks_once_and_repeats_are_trimmed():
+    _, hub, peer = hub_and_peer()
+    flow, client = peer.open()
+    peer.send(DATA, flow, payload=stream(0, 0, 100))
+    peer.taken()
+    for seq in (200, 300, 400):
+        peer.send(DATA, flow, seq=seq, payload=stream(0, seq, 100))
+    asked = of(RESUME, peer.taken())
+    assert [(frame.ack, frame.payload) for frame in asked] == [(100, flow.secret)]
+    assert hub.context.gaps == 3 and client.received == stream(0, 0, 100)
+    peer.send(RESUME_ACK, flow)
+    for seq in (50, 80, 150, 150):         # cut differently from the first time, and overlapping
+        peer.send(DATA, flow, seq=seq, payload=stream(0, seq, 250), cut=33)
+    assert client.received == stream(0, 0, 400)
+    peer.send(DATA, flow, seq=500, payload=b"again")
+    assert len(of(RESUME, peer.taken())) == 1                        # a new gap may be asked for
+
+
+def test_a_missing_end_is_a_gap_too():
+    _, hub, peer = hub_and_peer()
+    flow, client = peer.open()
+    peer.send(FIN, flow, seq=10)
+    assert len(of(RESUME, peer.taken())) == 1 and not client.saw_eof
+    peer.send(RESUME_ACK, flow)
+    peer.send(DATA, flow, payload=b"0123456789")
+    peer.send(FIN, flow, seq=10)
+    assert client.received == b"0123456789" and client.saw_eof
+
+
+def test_a_repeat_is_acknowledged_again():
+    time, _, peer = hub_and_peer()
+    flow, client = peer.open()
+    for _ in range(2):
+        peer.send(DATA, flow, payload=b"0123456789")
+        time.now += 0.06
+        assert [frame.ack for frame in of(ACK, peer.taken())] == [10]
+    assert client.received == b"0123456789"
+
+
+def test_acknowledging_what_was_never_sent_breaks_the_flow():
+    _, hub, peer = hub_and_peer()
+    flow, client = peer.open(limit=10)
+    client.send(b"0123456789 and more")
+    peer.taken()
+    peer.send(ACK, flow, ack=11, limit=10)
+    assert hub.reasons[flow.cid] == [Reason.FLOW_CONTROL] and not peer.link.closed
+
+
+# replays
+
+def test_what_was_lost_with_the_tunnel_is_sent_again():
+    pair = Pair()
+    for k in range(10):
+        pair.client.send(stream(0, 10_000 * k, 10_000))
+        pair.target.send(stream(1, 10_000 * k, 10_000))
+        pair.tunnel.carry(k % 2 == 0, 5000)
+        pair.reconnect()
+    assert pair.target.received == stream(0, 0, 100_000)
+    assert pair.client.received == stream(1, 0, 100_000)
+    assert pair.hub.context.held == pair.agent.context.held == 0
+
+
+def test_frames_that_a_transport_still_holds_are_not_rewritten():
+    """A replay under another epoch writes new headers; those of the first time may be on their way to the kernel."""
+    _, _, peer = hub_and_peer(kernel=1 << 20)
+    flow, client = peer.open(limit=1 << 20)
+    client.send(stream(0, 0, 60_000))
+    held, before = list(peer.wire.pieces), [bytes(piece) for piece in peer.wire.pieces]
+    assert sum(map(len, held)) > 60_000
+    again = Peer(peer.hub)
+    again.send(RESUME, flow, ack=0, limit=1 << 20, payload=flow.secret)
+    assert again.epoch == peer.epoch + 1
+    assert [bytes(piece) for piece in held] == before
+    replay = again.taken()
+    assert b"".join(frame.payload for frame in of(DATA, replay)) == stream(0, 0, 60_000)
+    assert {frame.epoch for frame in replay} == {again.epoch}
+
+
+def test_memory_is_not_used_again_while_a_transport_holds_it():
+    _, _, peer = hub_and_peer(kernel=1 << 20)
+    flow, client = peer.open(limit=1 << 20)
+    client.send(stream(0, 0, 60_000))
+    held, before = list(peer.wire.pieces), [bytes(piece) for piece in peer.wire.pieces]
+    peer.send(ACK, flow, ack=60_000, limit=1 << 20)
+    assert peer.hub.context.held == 0
+    client.send(stream(0, 60_000, 60_000))
+    assert [bytes(piece) for piece in held] == before
+
+
+def test_a_wrong_secret_does_not_get_the_flow():
+    _, hub, peer = hub_and_peer()
+    flow, client = peer.open()
+    thief = Peer(hub)
+    thief.send(RESUME, flow, limit=1000, payload=b"sixteen  guesses")
+    assert [(frame.type, frame.code) for frame in thief.taken()] == [(RST, Reason.RESUME_DENIED)]
+    assert flow.path is peer.link
+    peer.send(DATA, flow, payload=b"still here")
+    assert client.received == b"still here"
+
+
+def test_a_refused_open_goes_to_another_agent_from_byte_0():
+    _, hub, first = hub_and_peer()
+    flow = hub.connect()
+    client = hub.sockets[flow.cid]
+    client.send(stream(0, 0, 50_000))
+    assert len(of(DATA, first.taken())) >= 1
+    second = Peer(hub, window=20_000)                # with less credit than the first gave: chunks are cut to it
+    first.send(RST, flow, code=Reason.TARGET_REFUSED)
+    seen = second.taken()
+    assert seen[0].type is FrameType.M_OPEN and seen[0].payload == b"open"
+    assert b"".join(frame.payload for frame in of(DATA, seen)) == stream(0, 0, 20_000)
+    second.send(FrameType.M_OPEN_ACK, flow, ack=20_000, limit=80_000)
+    seen += second.taken()
+    assert b"".join(frame.payload for frame in of(DATA, seen)) == stream(0, 0, 50_000)
+    assert first.link.inflight == 0 and not first.link.flows and not hub.reasons
+
+
+@pytest.mark.parametrize("touched", ["acknowledged", "answered"])
+def test_an_open_that_the_target_has_seen_is_not_retried(touched):
+    _, hub, first = hub_and_peer()
+    flow = hub.connect()
+    hub.sockets[flow.cid].send(b"once only")
+    first.taken()
+    second = Peer(hub)
+    if touched == "acknowledged":
+        first.send(ACK, flow, ack=4, limit=64 * KIB)
+    else:
+        first.send(DATA, flow, payload=b"hello")
+    first.send(RST, flow, code=Reason.TARGET_REFUSED)
+    assert hub.reasons[flow.cid] == [Reason.TARGET_REFUSED] and second.taken() == []
+
+
+# credit
+
+def test_a_slow_reader_keeps_its_window_and_a_fast_one_gets_more():
+    windows = {}
+    for appetite in (0, UNLIMITED):
+        pair = Pair(window=64 * KIB, window_max=512 * KIB)
+        pair.client.appetite = appetite
+        for _ in range(60):
+            pair.tunnel.session.link.ping()
+            pair.agent.path.ping()
+            pair.time.now += 0.05                    # the round trip
+            pair.tunnel.settle()
+            pair.target.send(bytes(100_000 if not appetite else 400_000))
+            if not appetite:
+                pair.client.take(1000)
+        windows[appetite] = pair.near.window
+        if not appetite:
+            assert pair.hub.context.backlog <= 96 * KIB        # the window, and what a transport takes before it says stop
+    assert windows == {0: 64 * KIB, UNLIMITED: 512 * KIB}
+
+
+def test_nothing_is_read_beyond_the_limit():
+    _, hub, peer = hub_and_peer()
+    flow, client = peer.open(limit=64 * KIB)
+    client.send(bytes(200_000))
+    assert flow.snd_nxt == 64 * KIB and not client.reading
+    peer.send(ACK, flow, ack=64 * KIB, limit=100_000)
+    while hub.turns.run():
+        pass
+    assert flow.snd_nxt == 100_000 and not client.reading
+
+
+def test_short_memory_shrinks_new_credit_and_pauses_reading():
+    _, hub, peer = hub_and_peer(window=64 * KIB)
+    flow, client = peer.open()
+    hub.context.budget = 0
+    client.send(bytes(30_000))
+    client.send(bytes(20_000))
+    assert flow.snd_nxt == 30_000 and not client.reading
+    peer.send(DATA, flow, payload=bytes(60_000))
+    peer.taken()
+    assert flow.rcv_limit == 60_000 + 16 * KIB
+    peer.send(ACK, flow, ack=30_000, limit=1 << 20)
+    hub.turns.run()
+    assert flow.snd_nxt == 50_000
+
+
+def test_accounts_when_a_flow_ends_amid_everything():
+    _, hub, peer = hub_and_peer()
+    flow, client = peer.open(limit=40_000)
+    client.appetite = 0
+    client.send(bytes(70_000))
+    peer.send(ACK, flow, ack=10, limit=40_000)
+    peer.send(DATA, flow, payload=bytes(60_000))
+    client.reset()
+    while hub.turns.run():
+        pass
+    context = hub.context
+    assert context.bytes_read == 40_000 == context.bytes_out + context.discarded
+    assert (context.held, peer.link.inflight, peer.link.flows) == (0, 0, {})
+
+
+# time
+
+def timed_out(flow, time, **changes):
+    timeouts = type("Timeouts", (), {**vars(TIMEOUTS), **changes})
+    start = time.now
+    while (reason := flow.check(time.now, timeouts)) is None and time.now - start < 1000:
+        time.now += 0.5
+    return reason, time.now - start
+
+
+def test_every_state_has_its_timer():
+    time, hub, peer = hub_and_peer()
+    assert timed_out(hub.connect(), time) == (Reason.OPEN_TIMEOUT, 10.0)
+    flow, client = peer.open()
+    assert timed_out(flow, time, idle=50.0) == (Reason.IDLE_TIMEOUT, 50.0)
+    flow, client = peer.open()
+    assert timed_out(flow, time, first_byte=3.0) == (Reason.FIRST_BYTE_TIMEOUT, 3.0)
+    flow, client = peer.open()
+    client.send(b"unanswered")
+    assert timed_out(flow, time)[0] is Reason.STALLED
+    flow, client = peer.open()
+    client.fin()
+    peer.taken()
+    peer.send(ACK, flow, ack=1)
+    assert timed_out(flow, time)[0] is Reason.HALF_CLOSE_TIMEOUT
+    flow, client = peer.open()
+    peer.link.lost(Reason.CONNECTION_LOST)
+    assert timed_out(flow, time) == (Reason.LINK_LOST, 30.0)
+
+
+def test_an_idle_flow_lives_as_long_as_nobody_limits_it():
+    time, _, peer = hub_and_peer()
+    flow, _ = peer.open()
+    assert timed_out(flow, time)[0] is None
