@@ -20,6 +20,7 @@ cdef class SocketEnd(Sink):
     cdef bint _blocked
     cdef bint _eof_in
     cdef bint _eof_out
+    cdef bint _starting
     cdef bint _lost
     cdef bint _broken
     cdef bint _released

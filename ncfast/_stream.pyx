@@ -53,11 +53,14 @@ cdef class SocketEnd(Sink):
     def connection_made(self, transport):
         self.transport = transport
         transport.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
+        self._starting = True
         try:
             self._owner.socket_ready(self)
         except:
             self.abort()                 # a defect must not leave a socket that nobody serves
             raise
+        finally:
+            self._starting = False
 
     def get_buffer(self, hint):
         cdef Py_ssize_t size = MAX_DATA
@@ -183,6 +186,11 @@ cdef class SocketEnd(Sink):
         """Resets the connection: the far side sees an error, not an end of stream."""
         if self._lost or self.transport is None:
             return
+        if self._starting:
+            # aiofastnet 1.2 starts reading right after connection_made, even of a transport that was aborted there, and
+            # the loop would go on polling a descriptor that is closed, or somebody else's by then
+            self._call_later(0, self.abort)
+            return
         sock = self.transport.get_extra_info("socket")
         if sock is not None:
             try:
@@ -196,6 +204,9 @@ cdef class SocketEnd(Sink):
             self._timer.cancel()
             self._timer = None
         if self._lost:
+            return
+        if self._starting:
+            self._timer = self._call_later(0, self._close)
             return
         self.transport.close()
         if self.transport.get_write_buffer_size():
