@@ -74,7 +74,10 @@ def _turns(ways: Sequence[Route], clients: dict[str, socket.socket],
     for _ in range(scale.blocks):
         for way in ways:
             before = sum(map(cpu_sec, way.pids.values()))
-            times[way.name].extend(ping(clients[way.name], scale.pings))
+            try:
+                times[way.name].extend(ping(clients[way.name], scale.pings))
+            except OSError as exc:
+                raise RuntimeError(f"the ping-pong flow over {way.name} broke off") from exc
             cpu[way.name] += sum(map(cpu_sec, way.pids.values())) - before
     trips = scale.blocks * (scale.pings + WARM_UP)
     return {name: (sorted(values), cpu[name] / trips * 1e6) for name, values in times.items()}

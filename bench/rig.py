@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import trustme
+
 from bench.process import Process, running
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +43,7 @@ backend out
 HUB = """
 listeners:
   - {{ name: bench, bind: '127.0.0.1:0', connector: bench }}
-edge: {{ bind: '127.0.0.1:0' }}
+edge: {{ bind: '127.0.0.1:0'{edge_tls} }}
 admin: {{ bind: '127.0.0.1:0' }}
 auth:
   jwt: {{ key_file: '{key}' }}
@@ -51,7 +53,7 @@ transport: {transport}
 """
 
 AGENT = """
-hubs: ['ws://{edge}/tunnel']
+hubs: ['{scheme}://{edge}/tunnel']
 agent_id: bench
 token_file: '{token}'
 connectors:
@@ -59,6 +61,7 @@ connectors:
 logging: {{ format: json }}
 drain: {{ timeout_sec: 1 }}
 transport: {transport}
+{agent_tls}
 """
 
 
@@ -98,8 +101,8 @@ def _one_haproxy(base: Path, onward: Address) -> Iterator[tuple[Process, Address
 
 
 @contextmanager
-def ncfast(name: str, service: Address, folder: Path, transport: str) -> Iterator[Route]:
-    """A hub and an agent, as an operator runs them."""
+def ncfast(name: str, service: Address, folder: Path, transport: str, tls: bool = False) -> Iterator[Route]:
+    """A hub and an agent, as an operator runs them; the tunnel in TLS or not."""
     def file(suffix: str, text: str = "") -> Path:
         path = folder / f"{name}-{suffix}"
         path.write_text(text)
@@ -115,15 +118,27 @@ def ncfast(name: str, service: Address, folder: Path, transport: str) -> Iterato
         key = file("key", secrets.token_hex(32))
         token = file("token", _output("token", "--key-file", str(key), "--agent-id", "bench",
                                        "--connector", "bench", "--ttl", "3600"))
-        hub_file = file("hub.yaml", HUB.format(key=key, transport=transport))
+        edge_tls, agent_tls = _tls(folder / name) if tls else ("", "")
+        hub_file = file("hub.yaml", HUB.format(key=key, transport=transport, edge_tls=edge_tls))
         hub = run("hub", "--config", str(hub_file), log="hub")
         ready = hub.wait_for_event("hub_ready")
-        agent_file = file("agent.yaml", AGENT.format(edge=ready["edge"], token=token, host=host, port=port,
-                                                     transport=transport))
+        agent_file = file("agent.yaml", AGENT.format(
+            scheme="wss" if tls else "ws", edge=ready["edge"], token=token, host=host, port=port,
+            transport=transport, agent_tls=agent_tls))
         agent = run("agent", "--config", str(agent_file), log="agent")
         agent.wait_for_event("tunnel_up")
         host, _, port = ready["listeners"]["bench"].rpartition(":")
         yield Route(name, (host, int(port)), {"near": hub.pid, "far": agent.pid})
+
+
+def _tls(base: Path) -> tuple[str, str]:
+    """What the hub's edge and the agent add to their files for TLS, with a CA of this run."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(f"{base}-ca.pem")
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_and_cert_chain_pem.write_to_path(f"{base}-edge.pem")
+    return (f", tls: {{ cert_file: '{base}-edge.pem', key_file: '{base}-edge.pem' }}",
+            f"tls: {{ ca_file: '{base}-ca.pem' }}")
 
 
 def _output(*arguments: str) -> str:
@@ -138,6 +153,8 @@ ROUTES: dict[str, Maker] = {
     "haproxy": haproxy,
     "ncfast": partial(ncfast, transport="aiofastnet"),
     "ncfast-uvloop": partial(ncfast, transport="uvloop"),
+    "ncfast-tls": partial(ncfast, transport="aiofastnet", tls=True),
+    "ncfast-tls-uvloop": partial(ncfast, transport="uvloop", tls=True),
 }
 REFERENCE = "haproxy"
 

@@ -39,7 +39,7 @@ def test_bench_compares_hub_and_agent_with_haproxy(name: str, tmp_path: Path) ->
 
 
 def test_bench_compares_transports(tmp_path: Path) -> None:
-    routes = "ncfast,ncfast-uvloop"
+    routes = "ncfast,ncfast-uvloop,ncfast-tls"
     run("bench", "--smoke", "--only", "pingpong", "--routes", routes, "--output", str(tmp_path))
 
 
