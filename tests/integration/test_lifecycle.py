@@ -83,6 +83,7 @@ def test_drain_has_a_limit(topology: MakeTopology, peer: Peer) -> None:
         await under_way(peer, seed)
         made.hub.program.signal(signal.SIGTERM)
         assert await asyncio.to_thread(made.hub.program.wait) == 0
+        peer.open_gate(f"go {seed}")
         return await flow
 
     both = asyncio.run(scenario())
@@ -199,6 +200,7 @@ BAD_FILES = {
 def test_bad_file_is_refused_and_the_old_one_stays(topology: MakeTopology, peer: Peer, name: str) -> None:
     made = topology({"peer": peer.address})
     hub = made.hub
+    hub.expected_errors = frozenset({"config_refused"})
     with Bystander(made, peer):
         before = hub.reloads()
         if name == "port in use":
@@ -322,7 +324,8 @@ def test_memory_budget_refuses_new_flows_and_recovers(topology: MakeTopology, pe
             now = hub.status()["memory"]["held_bytes"]
             same = same + 1 if now == held else 0
             held = now
-        assert held <= 16 * MIB, f"{held} bytes held by a hub with a budget of {16 * MIB}"
+        bound = 16 * MIB + len(seeds) * 2 * 65536  # a flow may have a read and a frame in the air
+        assert held <= bound, f"{held} bytes held by a hub with a budget of {16 * MIB}"
         assert hub.program.rss() - base < 96 * MIB
         gates["read on"].set()
         return await asyncio.gather(*flows, return_exceptions=True)

@@ -75,7 +75,7 @@ def test_hub_with_a_certificate_nobody_vouches_for_gets_no_token(
     other = Certificates(tmp_path / "other")
     overrides = {"tls": {"ca_file": str(other.ca_file)}} if trust == "another CA" else {}
     agent = made.add_agent("site-1", hubs=wss(made), overrides=overrides, wait=False)
-    agent.log.wait("tunnel_failed", count=2)
+    agent.log.wait("connect_failed", count=2)
     assert not agent.log.events("tunnel_up") and made.hub.status()["agents"] == []
 
 
@@ -87,7 +87,7 @@ def test_certificate_for_another_name_is_refused(
     agent = made.add_agent(
         "site-1", hubs=wss(made), overrides={"tls": {"ca_file": str(certificates.ca_file)}}, wait=False
     )
-    agent.log.wait("tunnel_failed", count=2)
+    agent.log.wait("connect_failed", count=2)
     assert not agent.log.events("tunnel_up")
 
 
@@ -99,7 +99,7 @@ def test_client_certificate_is_demanded_and_checked(
     foreign = Certificates(tmp_path / "foreign").client
     for name, tls in (("none", trust), ("foreign", {**trust, **foreign})):
         agent = made.add_agent(f"site-{name}", hubs=wss(made), overrides={"tls": tls}, wait=False)
-        agent.log.wait("tunnel_failed", count=2)
+        agent.log.wait("connect_failed", count=2)
         assert not agent.log.events("tunnel_up")
     made.add_agent("site-1", hubs=wss(made), overrides={"tls": {**trust, **certificates.client}})
     with Bystander(made, peer):
@@ -131,7 +131,8 @@ def test_http_proxy_with_password_and_tls_inside(
         made.add_agent(
             "site-1",
             hubs=wss(made),
-            overrides={"http_proxy": url, "tls": {"ca_file": str(certificates.ca_file)}},
+            overrides={"http_proxy": "${SITE_PROXY}", "tls": {"ca_file": str(certificates.ca_file)}},
+            env={"SITE_PROXY": url},
         )
         with Bystander(made, peer):
             pass
@@ -144,7 +145,7 @@ def test_http_proxy_that_refuses_is_reported(topology: MakeTopology, peer: Peer)
     made = topology({"peer": peer.address}, agents=0)
     with connect_proxy("Basic xyz") as proxy:
         agent = made.add_agent("site-1", overrides={"http_proxy": "http://%s:%d" % proxy.address}, wait=False)
-        agent.log.wait("tunnel_failed", count=2)
+        agent.log.wait("connect_failed", count=2)
         assert agent.stop() == 0
 
 

@@ -62,9 +62,9 @@ class EventLog:
             if len(found) >= count:
                 return found[count - 1]
             if ended is not None:
-                raise AssertionError(f"process ended with {ended} before {name} {fields}\n{self.tail()}")
+                raise AssertionError(f"process ended with {ended} before {name} {fields}\n{self.tail(5)}")
             if time.monotonic() > deadline:
-                raise AssertionError(f"{len(found)} of {count} {name} {fields} in {timeout} s\n{self.tail()}")
+                raise AssertionError(f"{len(found)} of {count} {name} {fields} in {timeout} s\n{self.tail(5)}")
             time.sleep(0.01)
 
     def tail(self, lines: int = 30) -> str:

@@ -159,24 +159,27 @@ def recorder(reply: bytes = b"") -> Iterator[tuple[Address, list[bytes]]]:
     seen: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def serve() -> None:
+        def accept() -> None:
             while True:
                 try:
                     sock, _ = listener.accept()
                 except OSError:
                     return
-                with sock:
-                    sock.settimeout(30)
-                    data = b""
-                    try:
-                        while more := sock.recv(65536):
-                            data += more
-                        sock.sendall(reply)
-                    except OSError:
-                        pass
-                    seen.append(data)
+                threading.Thread(target=serve, args=(sock,), daemon=True).start()
 
-        thread = threading.Thread(target=serve)
+        def serve(sock: socket.socket) -> None:
+            with sock:
+                sock.settimeout(60)
+                data = b""
+                try:
+                    while more := sock.recv(65536):
+                        data += more
+                    seen.append(data)
+                    sock.sendall(reply)
+                except OSError:
+                    pass
+
+        thread = threading.Thread(target=accept)
         thread.start()
         try:
             yield listener.getsockname(), seen
