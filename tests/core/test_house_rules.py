@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import re
 import subprocess
 from pathlib import Path
@@ -51,6 +53,29 @@ def test_sizes_on_the_wire():
     assert {name: getattr(_frames, name) for name in sizes} == sizes
     assert (reference.HEADER_SIZE, reference.MAX_DATA, reference.MAX_CONTROL) == (56, 65536, 16384)
     assert _frames.HEADROOM >= 56 + 14                 # the longest WebSocket header in front of ours
+
+
+def public(names):
+    return {name for name in names if not name.startswith("_")}
+
+
+def declared(body):
+    """Public names that a stub's module or class declares."""
+    return public(getattr(node, "name", "") or ast.unparse(getattr(node, "target", None) or node.targets[0]) for node in body
+                  if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AnnAssign, ast.Assign)))
+
+
+@pytest.mark.parametrize("path", CYTHON, ids=lambda path: path.stem)
+def test_stubs_say_what_the_compiled_modules_have(path):
+    module = importlib.import_module(f"ncfast.{path.stem}")
+    stub = ast.parse(path.with_suffix(".pyi").read_text())
+    own = {name for name, thing in vars(module).items()
+           if getattr(thing, "__module__", module.__name__) == module.__name__ and not inspect.ismodule(thing)
+           and not isinstance(thing, frozenset)}
+    assert declared(stub.body) == public(own)
+    for node in stub.body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            assert declared(node.body) == public(vars(getattr(module, node.name))), node.name
 
 
 def calls(path):
