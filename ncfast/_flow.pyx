@@ -8,7 +8,7 @@ acknowledgement tells that the end has arrived too.
 Credit, in rules:
  1. The receiver grants an absolute `limit`; the sender never reads more from its socket than the limit leaves.
  2. limit = delivered to the socket's kernel + window; it never goes back.
- 3. The window starts at `window_initial` and doubles, up to `window_max`, whenever half of it was consumed in less than two
+ 3. The window starts at `window_initial`, or less where many flows share the budget, and doubles, up to `window_max`, whenever half of it was consumed in less than two
     round trips (the rule of quic-go's flow controller); under memory pressure new credit shrinks to 16 KiB.
  4. An acknowledgement means: this process holds the byte, do not replay it. The agent acknowledges nothing before its
     target is connected, so that a failed open can be retried elsewhere from the first byte.
@@ -69,6 +69,10 @@ cdef class FlowContext:
 
     cdef bint pressed(self) noexcept:
         return self.pool.held + self.backlog > self.budget
+
+    cdef Py_ssize_t first_window(self) noexcept:
+        """What a flow that is opened here starts with: a quarter of the budget holds the first windows of all."""
+        return max(<Py_ssize_t>PRESSED_WINDOW, min(self.window_initial, self.budget // (4 * (self.live + 1))))
 
     @property
     def held(self):
@@ -143,7 +147,9 @@ cdef class Flow:
         self.open_body = open_body
         self.info = info
         self.state = OPENING
-        self.window = ctx.window_initial
+        self.window = ctx.window_initial if open_body is None else ctx.first_window()
+        ctx.windows += self.window
+        ctx.live += 1
         self.snd_limit = limit if open_body is None else ctx.window_initial
         self.rcv_limit = self.window
         self.reading = True
@@ -290,8 +296,10 @@ cdef class Flow:
         if consumed >= self.tune_from + <uint64_t>(window // 2):   # not a difference: a backlog moves `consumed` back
             now = self.ctx.clock()
             rtt = self.path.rtt if self.path is not None else 0.0
-            if window < self.ctx.window_max and now - self.tune_since < 4.0 * rtt * (consumed - self.tune_from) / window:
+            if window < self.ctx.window_max and self.ctx.windows + window <= self.ctx.budget // 2 \
+                    and now - self.tune_since < 4.0 * rtt * (consumed - self.tune_from) / window:
                 window = min(window * 2, self.ctx.window_max)
+                self.ctx.windows += window - self.window
                 self.window = window
             self.tune_since = now
             self.tune_from = consumed
@@ -615,6 +623,7 @@ cdef class Flow:
         if self.state != CLOSED:
             self.move(RESET)
         self.drop_out()
+        self.pending &= ~(SEND_FIN | SEND_LATE_RST)    # nothing that waited behind the data is left to say
         self.end_code = code
         self.early = None
         self.set_backlog(0)
