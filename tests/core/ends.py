@@ -285,8 +285,7 @@ class Tunnel:
     def cut(self) -> None:
         """The path between breaks: what is on its way is lost."""
         for wire in (self.session.wire, self.agent.wire):
-            wire.pieces.clear()
-            wire.size = 0
+            wire.lose()
             wire._lose(ConnectionResetError())
 
     def settle(self, limit: int = 10_000) -> None:

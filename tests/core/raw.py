@@ -26,17 +26,26 @@ class Frame(NamedTuple):
 
 
 def messages(data: bytes) -> bytes:
-    """The payload of unmasked WebSocket messages, one after the other; control frames are left out."""
+    """The payload of WebSocket messages, one after the other; control frames are left out."""
     out, at = [], 0
     while at < len(data):
-        length, start = data[at + 1] & 127, at + 2
+        opcode, masked, length, start = data[at] & 15, data[at + 1] & 128, data[at + 1] & 127, at + 2
         extended = {126: 2, 127: 8}.get(length, 0)
         if extended:
             length = int.from_bytes(data[start:start + extended], "big")
-        at = start + extended + length
-        if data[start - 2] & 15 == 2:
-            out.append(data[start + extended:at])
+            start += extended
+        key = data[start:start + 4] if masked else b""
+        start += len(key)
+        at = start + length
+        if opcode == 2:
+            out.append(unmasked(data[start:at], key) if key else data[start:at])
     return b"".join(out)
+
+
+def unmasked(data: bytes, key: bytes) -> bytes:
+    size = len(data)
+    pad = (key * (size // 4 + 1))[:size]
+    return (int.from_bytes(data, "big") ^ int.from_bytes(pad, "big")).to_bytes(size, "big")
 
 
 def frames(data: bytes) -> list[Frame]:

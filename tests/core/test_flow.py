@@ -58,6 +58,17 @@ def test_fin_stays_behind_the_data_and_says_where_it_ends():
     assert [frame.seq + len(frame.payload) for frame in of(DATA, seen)] <= [1000, 2500, 4000, 5000]
 
 
+def test_fin_waits_while_the_links_cap_holds_the_data():
+    _, _, peer = hub_and_peer(max_inflight=1000)
+    flow, client = peer.open(limit=1 << 20)
+    client.send(stream(0, 0, 1000))
+    client.send(stream(0, 1000, 1000))
+    client.fin()
+    assert [(frame.type, frame.seq) for frame in peer.taken()] == [(DATA, 0)]
+    peer.send(ACK, flow, ack=1000, limit=1 << 20)
+    assert [(frame.type, frame.seq) for frame in peer.taken()] == [(DATA, 1000), (FIN, 2000)]
+
+
 @pytest.mark.parametrize("order", ["client first", "target first"])
 def test_half_close_leaves_the_other_direction_open(order):
     pair = Pair()
@@ -107,6 +118,23 @@ def test_reset_does_not_wait_for_credit():
     pair.target.reset()
     pair.rest()
     assert pair.client.saw_reset and pair.hub.context.held == pair.agent.context.held == 0
+
+
+def test_a_reset_that_waits_behind_the_end_ends_the_flow_once():
+    """Our end is acknowledged in the very turn in which the reset behind it was about to leave."""
+    _, hub, peer = hub_and_peer()
+    flow, client = peer.open()
+    client.fin()
+    peer.taken()
+    peer.send(FIN, flow, seq=0)
+    hub.turns.run()
+    for _ in range(20):                                # a busy link: what follows waits for the end of the turn
+        peer.open()[1].send(b"x")
+    client.reset()
+    hub.turns.soon.pop()[0](None)                      # the loss is told before the turn ends
+    peer.send(ACK, flow, ack=1, limit=64 * KIB)
+    assert hub.reasons[flow.cid] == [Reason.CLOSED]
+    assert not of(RST, peer.taken()) and hub.reasons[flow.cid] == [Reason.CLOSED]
 
 
 def test_an_end_that_says_less_than_was_sent_breaks_the_flow():
@@ -278,6 +306,19 @@ def test_a_slow_reader_keeps_its_window_and_a_fast_one_gets_more():
         if not appetite:
             assert pair.hub.context.backlog <= 96 * KIB        # the window, and what a transport takes before it says stop
     assert windows == {0: 64 * KIB, UNLIMITED: 512 * KIB}
+
+
+def test_credit_comes_back_when_a_slow_reader_has_read():
+    _, hub, peer = hub_and_peer(window=64 * KIB)
+    flow, client = peer.open()
+    client.appetite = 0
+    peer.send(DATA, flow, payload=bytes(60_000))
+    assert (flow.backlog, hub.context.backlog, flow.rcv_limit) == (60_000, 60_000, 64 * KIB)
+    client.take(50_000)
+    assert (flow.backlog, hub.context.backlog) == (60_000, 60_000)          # 10,000 wait: above the transport's low water
+    client.take(5_000)
+    assert (flow.backlog, hub.context.backlog) == (0, 0)
+    assert [(frame.ack, frame.limit) for frame in of(ACK, peer.taken())][-1] == (60_000, 60_000 + 64 * KIB)
 
 
 def test_nothing_is_read_beyond_the_limit():

@@ -224,6 +224,8 @@ class Wire(_Transport):
         super().__init__(turns)
         self.kernel = kernel
         self.pieces: deque[memoryview] = deque()
+        self.borders: deque[int] = deque()             # sizes of the messages on their way, one for each write
+        self.begun = False                             # a part of the first has been carried
         self.size = 0
         self.aborted = False
 
@@ -239,6 +241,7 @@ class Wire(_Transport):
     def writelines(self, lines: list[Any]) -> None:
         if self.closing:
             return
+        self.borders.append(sum(map(len, lines)))
         for line in lines:
             view = memoryview(line)
             assert isinstance(view.obj, bytes), "the tunnel's transport keeps references: only immutable memory may go there"
@@ -257,9 +260,20 @@ class Wire(_Transport):
             out.append(bytes(piece))
             self.size -= len(piece)
             count -= len(piece)
+        taken = b"".join(out)
+        self._pass_borders(len(taken))
         if not self.lost:
             self._mind_watermarks()
-        return b"".join(out)
+        return taken
+
+    def _pass_borders(self, count: int) -> None:
+        while count:
+            passed = min(count, self.borders[0])
+            count -= passed
+            self.borders[0] -= passed
+            self.begun = self.borders[0] > 0
+            if not self.begun:
+                self.borders.popleft()
 
     def close(self) -> None:
         self.closing = True
@@ -267,6 +281,39 @@ class Wire(_Transport):
 
     def abort(self) -> None:
         self.aborted = True
-        self.pieces.clear()
-        self.size = 0
+        self.lose()
         self.close()
+
+    def lose(self) -> None:
+        """What is on its way is gone."""
+        self.pieces.clear()
+        self.borders.clear()
+        self.begun = False
+        self.size = 0
+
+    def next_message(self) -> bytes:
+        """The next whole message, left where it is; nothing if a part of it has been carried."""
+        return b"".join(self.pieces)[:self.borders[0]] if self.borders and not self.begun else b""
+
+    def close(self) -> None:
+        self.closing = True
+        self._lose(None)
+
+    def abort(self) -> None:
+        self.aborted = True
+        self.lose()
+        self.close()
+
+    def lose(self) -> None:
+        """What is on its way is gone."""
+        self.pieces.clear()
+        self.borders.clear()
+        self.begun = False
+        self.size = 0
+
+    def next_message(self) -> bytes:
+        """The next whole message, left where it is; nothing if a part of it has been carried."""
+        if not self.borders:
+            return b""
+        whole = b"".join(self.pieces)[:self.borders[0]]
+        return whole if whole[0] == 0x82 else b""
