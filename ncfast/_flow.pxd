@@ -31,6 +31,8 @@ cdef class FlowContext:
     cdef public Py_ssize_t window_initial
     cdef public Py_ssize_t window_max
     cdef readonly Py_ssize_t backlog
+    cdef readonly Py_ssize_t windows # sum of the windows of all flows that live
+    cdef readonly Py_ssize_t live    # how many they are
     cdef public uint64_t duplicates
     cdef public uint64_t gaps
     cdef public uint64_t bytes_read  # from sockets; = bytes_out + discarded + what is held for replay
@@ -39,6 +41,7 @@ cdef class FlowContext:
     cdef public uint64_t discarded
 
     cdef bint pressed(self) noexcept
+    cdef Py_ssize_t first_window(self) noexcept
 
 
 cdef class Sink:

@@ -33,6 +33,8 @@ class FlowContext:
     window_initial: int
     window_max: int
     backlog: int               # bytes that wait for slow sockets
+    windows: int               # sum of the windows of all flows that live
+    live: int                  # how many they are
     duplicates: int
     gaps: int
     bytes_read: int            # from sockets; = bytes_out + discarded + what is held for replay

@@ -8,8 +8,9 @@ acknowledgement tells that the end has arrived too.
 Credit, in rules:
  1. The receiver grants an absolute `limit`; the sender never reads more from its socket than the limit leaves.
  2. limit = delivered to the socket's kernel + window; it never goes back.
- 3. The window starts at `window_initial`, or less where many flows share the budget, and doubles, up to `window_max`, whenever half of it was consumed in less than two
-    round trips (the rule of quic-go's flow controller); under memory pressure new credit shrinks to 16 KiB.
+ 3. The window starts at `window_initial`, or less where many flows share the budget, and doubles, up to `window_max`,
+    whenever half of it was consumed in less than two round trips (the rule of quic-go's flow controller) and all windows
+    together stay within half of the budget; under memory pressure new credit shrinks to 16 KiB.
  4. An acknowledgement means: this process holds the byte, do not replay it. The agent acknowledges nothing before its
     target is connected, so that a failed open can be retried elsewhere from the first byte.
  5. What a path has carried and is not acknowledged counts against the path's `max_inflight`; a flow that ends or leaves
@@ -623,6 +624,8 @@ cdef class Flow:
         if self.state != CLOSED:
             self.move(RESET)
         self.drop_out()
+        self.ctx.windows -= self.window
+        self.ctx.live -= 1
         self.pending &= ~(SEND_FIN | SEND_LATE_RST)    # nothing that waited behind the data is left to say
         self.end_code = code
         self.early = None

@@ -29,6 +29,7 @@ cdef class Link(Path):
     cdef object _uncork_callback
     # outbound
     cdef object _control
+    cdef object _answers
     cdef object _urgent
     cdef object _bulk
     cdef object _short

@@ -79,6 +79,7 @@ cdef class Link(Path):
         self.peer_window = ctx.window_initial
         self.flows = {}
         self._control = deque()
+        self._answers = deque()
         self._urgent = deque()
         self._short = deque()
         self._bulk = deque()
@@ -105,7 +106,7 @@ cdef class Link(Path):
     @property
     def queued(self):
         """Control frames and flows that wait for the carrier."""
-        return len(self._control) + len(self._urgent) + len(self._short) + len(self._bulk)
+        return len(self._control) + len(self._answers) + len(self._urgent) + len(self._short) + len(self._bulk)
 
     def counters(self):
         """(frames in, frames out) by frame type name."""
@@ -153,7 +154,7 @@ cdef class Link(Path):
 
     def _uncork(self):
         self._corked = False
-        if self._urgent or self._short or self._bulk or self._control:
+        if self._urgent or self._short or self._bulk or self._control or self._answers:
             self._lonely = 0
             if not self.closed:
                 self._flush()
@@ -243,8 +244,7 @@ cdef class Link(Path):
         self._frames_out[type] += 1
         if len(self._control) > self.queue_depth:
             self.fail(Reason.STALLED, "control frames pile up: the peer does not read")
-            return
-        if self._writable:
+        elif self._writable:
             self._flush()
 
     cdef int _answer_rst(self, const uint8_t* cid, int code) except -1:
@@ -255,7 +255,7 @@ cdef class Link(Path):
         h.code = code
         h.epoch = self.epoch
         memcpy(h.cid, cid, CID_SIZE)
-        self._control.append(build_frame(&h, NULL))
+        self._answers.append(build_frame(&h, NULL))
         self._frames_out[<int>M_RST] += 1
         if not self._corked:
             self._corked = True
@@ -352,6 +352,8 @@ cdef class Link(Path):
                 self._control.append(self._pong())
             while self._control and count < MAX_PIECES and total < MAX_BATCH:
                 self._piece(self._control.popleft(), pieces, bases, &count, &total)
+            while self._answers and count < MAX_PIECES and total < MAX_BATCH:
+                self._piece(self._answers.popleft(), pieces, bases, &count, &total)
             while self._urgent and count < MAX_PIECES:
                 flow = self._urgent.popleft()
                 flow.in_urgent = False
@@ -510,7 +512,7 @@ cdef class Link(Path):
             self.ctx.duplicates += 1
             return 0
         self._noise += 1
-        if (self._h.type == M_DATA or self._h.type == M_FIN) and len(self._control) < self.queue_depth:
+        if (self._h.type == M_DATA or self._h.type == M_FIN) and len(self._answers) < self.queue_depth:
             return self._answer_rst(self._h.cid, R_UNKNOWN_FLOW)
         return 0
 
@@ -558,7 +560,7 @@ cdef class Link(Path):
             if self._h.epoch != self.epoch:
                 self.stale_epoch += 1
                 self._noise += 1
-                if len(self._control) < self.queue_depth:
+                if len(self._answers) < self.queue_depth:
                     self._answer_rst(self._h.cid, <int>Reason.STALE_EPOCH)
                 return 0
             cid = PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)
@@ -641,6 +643,7 @@ cdef class Link(Path):
             flow.ack_waiting = False
         self._acks.clear()
         self._control.clear()
+        self._answers.clear()
         self._uncork_callback = None
         self._flow = None
         for flow in list(self.flows.values()):

@@ -15,11 +15,10 @@ from ncfast._websocket import ReceiveBuffer
 from ncfast.config import AgentConfig
 from ncfast.dialer import DialError, client_context, dial
 from ncfast.errors import Reason, RemoteError
-from ncfast.listener import Timeouts
-from ncfast.messages import VERSION, Announce, Hello, HelloAck, Open
+from ncfast.messages import SOFTWARE, VERSION, Announce, Hello, HelloAck, Open
 from ncfast.net import Net
-from ncfast.session import SOFTWARE
 from ncfast.target import Target
+from ncfast.timeouts import Timeouts
 
 _log = log.get("agent")
 
@@ -70,22 +69,23 @@ class Agent:
         for target in self.targets.values():
             self.net.spawn(target.watch(), "health")
         self.net.spawn(self._keep_time(), "timers")
-        self.net.spawn(self._stay_connected(), "tunnel")
+        connecting = self.net.spawn(self._stay_connected(), "tunnel")
         await self.stopping.wait()
-        await self._drain()
+        await self._drain(connecting)
         await self.net.cancel_all()
 
     def stop(self) -> None:
         """Asks `run` to end."""
         self.stopping.set()
 
-    async def _drain(self) -> None:
+    async def _drain(self, connecting: asyncio.Task[None]) -> None:
         if self.tunnel is not None:
             self.tunnel.link.send(FrameType.GOAWAY, code=Reason.DRAINING)
         _log.info("draining", flows=len(self.flows), timeout_sec=self.config.drain.timeout_sec)
         deadline = self.net.clock() + self.config.drain.timeout_sec
         while self.flows and self.net.clock() < deadline:
             await asyncio.sleep(0.05)
+        connecting.cancel()
         for flow in list(self.flows.values()):
             flow.reset(Reason.DRAINING)
         await asyncio.sleep(0)
@@ -225,7 +225,8 @@ class AgentTunnel:
         """Says HELLO."""
         agent = self.agent
         self.link.send(FrameType.HELLO, Hello(
-            version=VERSION, agent_id=agent.config.agent_id, instance=agent.instance, connectors=agent.served(),
+            version=VERSION, agent_id=agent.config.agent_id, instance=agent.instance,
+            connectors=[] if agent.stopping.is_set() else agent.served(),
             last_epoch=agent.last_epoch, window=agent.context.window_initial, software=SOFTWARE).pack())
         agent.net.call_later(agent.config.reconnect.connect_timeout_sec, self._late)
 
@@ -293,8 +294,10 @@ class AgentTunnel:
         flow = self.agent.flows.get(cid)
         if flow is None or flow.secret != secret:
             return False
-        self.link.add(flow)
         flow.resume(self.link, ack, limit, True)
+        if flow.closed:
+            return False
+        self.link.add(flow)
         return True
 
     def _on_frame__goaway(self, reason: Reason) -> None:

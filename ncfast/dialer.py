@@ -16,8 +16,8 @@ from websockets.uri import parse_uri
 
 from ncfast import __version__
 from ncfast._link import Link
+from ncfast.carrier import QUIET, TunnelCarrier, unreadable
 from ncfast.config import ClientTls
-from ncfast.edge import QUIET, TunnelCarrier, unreadable
 from ncfast.errors import NcfastError
 from ncfast.httpproxy import ConnectReply, ProxyRefused, ProxyReplyError, ProxySettingError, choose, connect_request
 from ncfast.net import tune

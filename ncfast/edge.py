@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +14,13 @@ from websockets.server import ServerProtocol
 
 from ncfast import log
 from ncfast._link import Link
-from ncfast._websocket import WebSocketCarrier
 from ncfast.admin import healthz, readyz
 from ncfast.auth import AuthError, Identity
+from ncfast.carrier import QUIET, TunnelCarrier, unreadable
 from ncfast.config import ServerTls
 from ncfast.errors import Reason
 from ncfast.httpd import BadRequest, HttpLimits, RequestReader, Response
-from ncfast.net import Acceptor, Net, tune
+from ncfast.net import Acceptor, tune
 from ncfast.session import AgentSession
 from ncfast.throttle import Throttle
 
@@ -29,11 +28,6 @@ if TYPE_CHECKING:
     from ncfast.hub import Hub
 
 _log = log.get("edge")
-
-QUIET = logging.getLogger("ncfast.websockets")     # what we have to say of a handshake, we say in our own log
-QUIET.addHandler(logging.NullHandler())
-QUIET.propagate = False
-QUIET.setLevel(logging.CRITICAL)
 
 LINGER = 2.0                   # seconds an answered connection may take to close its side
 
@@ -53,13 +47,6 @@ def server_context(tls: ServerTls) -> ssl.SSLContext:
     except OSError as exc:
         raise unreadable("edge.tls", exc) from None
     return context
-
-
-def unreadable(section: str, exc: OSError) -> OSError:
-    """What to tell of certificates that cannot be loaded; never their content."""
-    what = exc.reason if isinstance(exc, ssl.SSLError) else exc.strerror
-    return OSError(f"{section}: cannot load certificate, key or CA ({what or type(exc).__name__}); "
-                   "check that the files exist, are PEM, belong together and are readable")
 
 
 class Edge:
@@ -178,14 +165,14 @@ class Handshake(asyncio.Protocol):
 
     # requests
 
-    def _answer(self, response: Response) -> None:
+    def _answer(self, response: Response, head_only: bool = False) -> None:
         self._reader = None
         self._waiting = False
         self._timer.cancel()
         if self._transport is None:
             return
         self._timer = self._hub.net.call_later(LINGER, self._transport.abort)
-        self._transport.write(response.serialize())
+        self._transport.write(response.serialize(head_only))
         if self._transport.can_write_eof():
             self._transport.write_eof()                # the peer closes; unread bytes would turn our close into a reset
         else:
@@ -198,9 +185,9 @@ class Handshake(asyncio.Protocol):
     def _route(self, request: Request) -> None:
         path, question, _ = request.path.partition("?")
         if path == "/healthz" and request.method in ("GET", "HEAD"):
-            self._answer(healthz(request))
+            self._answer(healthz(request), request.method == "HEAD")
         elif path == "/readyz" and request.method in ("GET", "HEAD"):
-            self._answer(readyz(self._hub.readiness))
+            self._answer(readyz(self._hub.readiness), request.method == "HEAD")
         elif path != "/tunnel":
             self._answer(Response.text(404, "Not Found"))
         elif question:
@@ -294,17 +281,3 @@ class Handshake(asyncio.Protocol):
         carrier.start(link)
         carrier.attend(hub.net)
         transport.set_protocol(carrier)
-
-
-class TunnelCarrier(WebSocketCarrier):
-    """A WebSocket carrier whose connection is counted and watched."""
-
-    def attend(self, net: Net) -> None:
-        """Call when the connection is the carrier's."""
-        self.net = net
-        self.watch = net.watch(self.transport, self.broken)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self.net.unwatch(self.watch)
-        self.net.gone()

@@ -409,6 +409,15 @@ class Hub:
         for connector in session.connectors:
             self._release_held((tenant, connector))
 
+    def agent_leaves(self, session: AgentSession) -> None:
+        """No new flows for the session. If it was a connector's last, clients are held in the hope that it comes back."""
+        before = set(self._routes)
+        self._forget_routes(session)
+        for key in before - set(self._routes):
+            self._departed[key] = self.net.clock()
+        while len(self._departed) > ROUTE_MEMORY:
+            del self._departed[next(iter(self._departed))]
+
     def _forget_routes(self, session: AgentSession) -> None:
         for key, sessions in list(self._routes.items()):
             if session in sessions:
@@ -432,12 +441,7 @@ class Hub:
             self.registry.release(session.key, session.epoch)
         if not session.established:
             return
-        before = set(self._routes)
-        self._forget_routes(session)
-        for key in before - set(self._routes):
-            self._departed[key] = self.net.clock()
-        while len(self._departed) > ROUTE_MEMORY:
-            del self._departed[next(iter(self._departed))]
+        self.agent_leaves(session)
         if session.opening:
             session.opening = 0                        # its opens are detached and count again when they are re-sent
             for flow in self._flows_of.get(session.key, ()):

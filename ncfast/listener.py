@@ -6,7 +6,6 @@ import asyncio
 import ipaddress
 import socket
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ncfast import log
@@ -16,6 +15,7 @@ from ncfast.config import Listener as ListenerConfig
 from ncfast.errors import Reason
 from ncfast.net import Acceptor, reset, tune
 from ncfast.proxyproto import Parser, ProxyProtocolError
+from ncfast.timeouts import Timeouts
 
 if TYPE_CHECKING:
     from ncfast.hub import Hub
@@ -24,18 +24,6 @@ if TYPE_CHECKING:
 _log = log.get("listener")
 
 PROXY_HEADER_TIMEOUT = 3.0     # seconds for a complete PROXY header
-
-
-@dataclass(slots=True, frozen=True)
-class Timeouts:
-    """What `Flow.check` compares with, in seconds; 0 switches idle and first_byte off."""
-
-    open: float
-    grace: float
-    half_close: float
-    stall: float
-    idle: float = 0.0
-    first_byte: float = 0.0
 
 
 class ClientInfo:

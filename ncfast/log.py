@@ -117,7 +117,7 @@ class _Libraries(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = "error" if record.levelno >= logging.ERROR else "warning"
         fields: dict[str, Any] = {"library": record.name, "text": str(record.msg).partition("\n")[0]}
-        if record.exc_info and record.exc_info[1]:
+        if record.exc_info and isinstance(record.exc_info[1], BaseException):
             fields.update(error=record.exc_info[1], trace=trace(record.exc_info[1].__traceback__))
         getattr(_libraries, level)("library_message", **fields)
 

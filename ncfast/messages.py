@@ -6,9 +6,11 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ncfast import __version__
 from ncfast.errors import Reason, RemoteError
 
-VERSION = 1
+VERSION = 1                                                         # of the protocol
+SOFTWARE = f"ncfast/{__version__}"                                  # said for the other side's log
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Hex16 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]           # 16 bytes in hexadecimal

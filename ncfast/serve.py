@@ -73,9 +73,19 @@ class _Signals:
         self.stop()
 
 
+def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What no callback caught. Connections that break are not news: whoever owns them is told by its protocol, and counts
+    and logs it; a TLS handshake that fails would otherwise be an error line of the loop's besides."""
+    error = context.get("exception")
+    kind = error if isinstance(error, type) else type(error)       # aiofastnet 1.2 passes a bare ConnectionResetError
+    if not issubclass(kind, OSError):
+        loop.default_exception_handler(context)
+
+
 async def _hub(config: HubConfig, path: str | Path | None, on_ready: Callable[[Hub], None] | None) -> int:
     loop = asyncio.get_running_loop()
     net = Net(loop, transport=config.transport)
+    loop.set_exception_handler(_on_loop_error)
     hub = Hub(config, resolve_auth(config), net)
     await hub.start()
     watchdog = Watchdog(loop, hub.stats)
@@ -110,6 +120,7 @@ async def _reload_hub(hub: Hub, path: str | Path | None) -> None:
 async def _agent(config: AgentConfig, path: str | Path | None) -> int:
     loop = asyncio.get_running_loop()
     net = Net(loop, transport=config.transport)
+    loop.set_exception_handler(_on_loop_error)
     agent = Agent(config, net)
     _Signals(agent.stop, lambda: net.spawn(_reload_agent(agent, path), "reload")).install(loop)
     freeze()

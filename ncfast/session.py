@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from typing import TYPE_CHECKING
 
-from ncfast import __version__, log
+from ncfast import log
 from ncfast._frames import FrameType
 from ncfast._link import Link
 from ncfast.auth import AuthError, Identity
@@ -152,7 +152,10 @@ class AgentSession:
     def _on_frame__goaway(self, reason: Reason) -> None:
         if self._too_early():
             return
+        if self.draining:
+            return
         self.draining = True
+        self.hub.agent_leaves(self)
         _log.info("agent_draining", agent_id=self.agent_id)
 
     def _on_frame__resume(self, cid: bytes, secret: bytes, ack: int, limit: int) -> bool:
@@ -170,8 +173,10 @@ class AgentSession:
             self.link.refuse(cid, Reason.SCOPE_DENIED)
             return True
         self.resuming_until = self.hub.net.clock() + RESUME_TIME
-        self.link.add(flow)
         flow.resume(self.link, ack, limit, True)
+        if flow.closed:
+            return False                               # that was all it waited for: "unknown" tells the agent to end, too
+        self.link.add(flow)
         info.session = self
         info.resumes += 1
         self.hub.stats.flows_resumed += 1
@@ -205,6 +210,3 @@ class AgentSession:
             self.link.fail(Reason.TOKEN_EXPIRED, "no fresh token came in time")
             return
         self.link.tick(now, config.tunnel.ping_interval_sec, config.tunnel.ping_timeout_sec, config.flow.stall_sec)
-
-
-SOFTWARE = f"ncfast/{__version__}"

@@ -45,10 +45,13 @@ def first_cells(text: str) -> set[str]:
 # paths
 
 
+MADE = {"bench/results/"}      # not in a fresh clone, but once its maker has run
+
+
 @pytest.mark.parametrize("page", PAGES, ids=ids)
 def test_every_path_that_is_named_exists(page):
     text = page.read_text()
-    missing = [path for path in NAMED_PATH.findall(text) if not (ROOT / path).exists()]
+    missing = [path for path in NAMED_PATH.findall(text) if not (ROOT / path).exists() and path not in MADE]
     missing += [link for link in LINK.findall(text) if not (page.parent / link).exists()]
     assert not missing
 

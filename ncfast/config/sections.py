@@ -140,7 +140,11 @@ class Tunnel(Section):
         ge=16,
         le=1_000_000,
         unit="frames",
-        why="Frames that may wait for the tunnel's socket; then sources pause.",
+        why=(
+            "Frames of the tunnel itself, and answers to unknown flows, that may wait for a peer that does not "
+            "read. Beyond it the first end the tunnel and the second are dropped. A flow's own frames coalesce "
+            "and are bounded by its window."
+        ),
     )
     max_message_bytes: Bytes = key(
         MIB,

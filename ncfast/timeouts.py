@@ -1,0 +1,17 @@
+"""The timers of a flow, as `Flow.check` compares them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True, frozen=True)
+class Timeouts:
+    """What `Flow.check` compares with, in seconds; 0 switches idle and first_byte off."""
+
+    open: float
+    grace: float
+    half_close: float
+    stall: float
+    idle: float = 0.0
+    first_byte: float = 0.0
