@@ -12,7 +12,7 @@ import time
 import pytest
 from support.bystander import Bystander
 from support.ncfast_process import ACCESS, merged
-from support.peer import Both, Peer, byte_exact, run_flow
+from support.peer import Both, Peer, byte_exact, is_refused, run_flow
 from support.process import wait_until
 from support.script import Gates
 from support.topology import MakeTopology, Topology
@@ -37,15 +37,6 @@ async def under_way(peer: Peer, seed: int) -> None:
         await asyncio.sleep(0.01)
 
 
-def no_longer_accepts(made: Topology) -> bool:
-    """A new client is refused by the kernel, or closed at once."""
-    try:
-        with socket.create_connection(made.address("peer"), timeout=10) as client:
-            return client.recv(1) == b""
-    except (ConnectionRefusedError, ConnectionResetError):
-        return True
-
-
 @pytest.mark.parametrize("by", ["SIGTERM", "POST /drain"])
 def test_drain_finishes_what_runs_and_takes_nothing_new(topology: MakeTopology, peer: Peer, by: str) -> None:
     made = topology({"peer": peer.address}, hub={"drain": {"timeout_sec": 60}})
@@ -61,7 +52,7 @@ def test_drain_finishes_what_runs_and_takes_nothing_new(topology: MakeTopology, 
         await asyncio.to_thread(wait_until, lambda: made.hub.get("/readyz")[0] == 503, "/readyz saying 503")
         assert json.loads(made.hub.get("/readyz")[1])["status"] == "draining"
         assert made.hub.get("/healthz")[0] == 200
-        assert no_longer_accepts(made)
+        assert is_refused(made.address("peer"))
         assert made.hub.program.exit_code() is None and not flow.done()
         await asyncio.to_thread(peer.open_gate, f"go {seed}")
         return await flow

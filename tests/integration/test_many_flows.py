@@ -40,6 +40,7 @@ def test_2000_flows_at_once(topology: MakeTopology, peer: Peer) -> None:
                 await opened.acquire()
             while peer.counts()["active"] < FLOWS:
                 await asyncio.sleep(0.05)
+                assert made.direct or not (ended := made.hub.status()["flows"]["closed"]), ended
             if not made.direct:
                 assert made.hub.status()["flows"]["active"] == FLOWS
             gates["all"].set()

@@ -142,3 +142,12 @@ def byte_exact(outcome: Outcome, length: int) -> None:
     """Fail unless an end received exactly the first ``length`` bytes of the other end's pattern."""
     assert outcome.first_bad is None, f"wrong byte at offset {outcome.first_bad}: {outcome}"
     assert outcome.received == length, outcome
+
+
+def is_refused(address: Address) -> bool:
+    """Whether a client is closed or reset without a byte; it sends none itself."""
+    try:
+        with socket.create_connection(address, timeout=30) as client:
+            return client.recv(1) == b""
+    except (ConnectionResetError, ConnectionRefusedError):
+        return True
