@@ -44,7 +44,7 @@ def says_until_closed(sock: socket.socket) -> bytes:
 
 
 def is_served(made: Topology, source: str = "127.0.0.1") -> bool:
-    """Whether the recording service's answer comes; False when the hub closes instead, whenever it does so."""
+    """Whether the recording service's answer comes; False when the hub closes instead, at any moment."""
     try:
         with client_from(made, source) as sock:
             sock.sendall(b"hello")

@@ -253,7 +253,7 @@ def test_without_any_agent_clients_are_refused(topology: MakeTopology, peer: Pee
 def test_connector_that_no_agent_has_ever_announced_is_refused_at_once(
     topology: MakeTopology, peer: Peer
 ) -> None:
-    """Holding is for agents that reconnect: as all do after a hub's start, and none that was never seen later."""
+    """Holding is for agents that reconnect: as all do after a hub's start, later none that was never seen."""
     made = topology({"peer": peer.address, "armed": peer.armed_address}, agents=0, listener={"hold_sec": 60})
     made.add_agent("site-1", connectors={"peer": "%s:%d" % peer.address})
     wait_until(lambda: made.hub.status()["uptime_sec"] > 6, "the time for agents to come back after a start")

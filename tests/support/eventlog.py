@@ -64,7 +64,7 @@ class EventLog:
             if ended is not None:
                 raise AssertionError(f"process ended with {ended} before {name} {fields}\n{self.tail(5)}")
             if time.monotonic() > deadline:
-                raise AssertionError(f"{len(found)} of {count} {name} {fields} in {timeout} s\n{self.tail(5)}")
+                raise AssertionError(f"{len(found)} of {count} {name} {fields}, {timeout} s\n{self.tail(5)}")
             time.sleep(0.01)
 
     def tail(self, lines: int = 30) -> str:

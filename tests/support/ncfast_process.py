@@ -58,7 +58,7 @@ def _address(text: str) -> Address:
 
 
 def check_log(log: EventLog, expected_errors: frozenset[str] = frozenset()) -> None:
-    """Fail on lines that are not JSON, and on errors that are not expected: level error is for our own defects."""
+    """Fail on lines that are not JSON, and on unexpected errors: level error is for our own defects."""
     defects = [e for e in log.events() if e.get("level") == "error" and e["event"] not in expected_errors]
     assert not defects, defects[:5]
     assert not log.stray, log.stray[:20]

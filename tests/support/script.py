@@ -15,8 +15,8 @@ A script is a list of steps, done in order:
 ``["both", a, b]``     run the scripts ``a`` and ``b`` at the same time
 =====================  ================================================================================
 
-A flow's end closes its socket after its last step. Bytes are a pattern known to both ends by its seed, so each
-end knows the offset of the first wrong byte; the SHA-256 is there for transfers that promise one.
+A flow's end closes its socket after its last step. Bytes are a pattern known to both ends by its seed, so
+each end knows the offset of the first wrong byte; the SHA-256 is there for transfers that promise one.
 """
 
 from __future__ import annotations
