@@ -43,7 +43,7 @@ class FlowContext:
     discarded: int
 
     def __init__(self, clock: Callable[[], float], *, budget: int = ..., window_initial: int = 262144,
-                 window_max: int = 16777216, ring: int = 16384) -> None: ...
+                 window_max: int = 16777216, ring: int = 16384, seed: int = 0) -> None: ...
     @property
     def held(self) -> int:
         """Bytes of memory held for replay and for slow sockets."""

@@ -35,6 +35,8 @@ cdef enum:
     ACK_EVERY = 131072         # bytes received before an acknowledgement goes at once, at most
     MIN_READ = 4096            # a paused socket is read again when at least this much may be read
 
+cdef double LATE_RST = 2.0     # seconds without progress that a reset waits behind bytes for which the peer gives no credit
+
 cdef int OPENING = FlowState.OPENING
 cdef int OPENING_FIN = FlowState.OPENING_FIN
 cdef int HALF_LOCAL = FlowState.HALF_LOCAL
@@ -60,9 +62,9 @@ cdef class FlowContext:
     """
 
     def __cinit__(self, clock, *, Py_ssize_t budget=1 << 30, Py_ssize_t window_initial=262144,
-                  Py_ssize_t window_max=16777216, int ring=16384):
+                  Py_ssize_t window_max=16777216, int ring=16384, uint64_t seed=0):
         self.pool = SegmentPool()
-        self.closed = DedupRing(ring)
+        self.closed = DedupRing(ring, seed)
         self.clock = clock
         self.budget = budget
         self.window_initial = window_initial
@@ -583,17 +585,18 @@ cdef class Flow:
 
     # the end
 
-    def reset(self, int code):
+    def reset(self, int code, *, bint behind=False):
         """Ends the flow now: the peer gets M_RST with `code`, the socket is reset.
 
-        If our direction had already ended in order, the reset goes behind its bytes: a complete answer stays complete."""
+        If our direction had already ended in order, the reset goes behind its bytes: a complete answer stays complete. So it
+        does with `behind`, for a socket that was reset after bytes that it had delivered to us."""
         if self.state == CLOSED:
             return
         if self.sink is not None:
             self.sink.release(not self.fin_received)
             self.sink = None
-        if (self.pending & SEND_FIN or self.fin_sent) and not self.fin_acked and self.path is not None \
-                and not self.pending & SEND_LATE_RST:
+        if self.path is not None and not self.pending & SEND_LATE_RST and not self.fin_acked \
+                and (self.pending & SEND_FIN or self.fin_sent or (behind and self.unsent is not None)):
             self.rst_code = code
             self.pending |= SEND_LATE_RST
             self.path.submit(self)
@@ -676,6 +679,8 @@ cdef class Flow:
         if timeouts.stall and self.path is not None \
                 and now - (self.una_since if self.resumed else self.since) >= timeouts.stall:
             return Reason.STALLED        # nothing acknowledged, or M_RESUME not answered
+        if self.pending & SEND_LATE_RST and not self.pending & SEND_FIN and not self.fin_sent and now - self.since >= LATE_RST:
+            return reason_of(self.rst_code)
         if self.state >= HALF_LOCAL and now - self.since >= timeouts.half_close:
             return Reason.HALF_CLOSE_TIMEOUT
         if timeouts.first_byte and self.snd_nxt == 0 and self.open_body is not None and now - self.since >= timeouts.first_byte:

@@ -92,6 +92,7 @@ cdef class DedupRing:
     cdef uint64_t* _seqs
     cdef uint32_t* _index                # hash -> entry + 1, linear probing
     cdef uint32_t _mask
+    cdef uint64_t _seed
     cdef readonly uint32_t capacity
     cdef uint32_t _next
     cdef readonly uint32_t used

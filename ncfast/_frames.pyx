@@ -254,10 +254,11 @@ cdef class SegmentPool:
 cdef class DedupRing:
     """Which flows ended lately, and how far they had got: a late replay is dropped and counted, not answered.
 
-    `capacity` entries of 24 bytes and an index of 8 to 16 bytes each; nothing is allocated after construction.
+    `capacity` entries of 24 bytes and an index of 8 to 16 bytes each; nothing is allocated after construction. `seed`
+    keeps peers, who may choose cids, from choosing ones that collide.
     """
 
-    def __cinit__(self, uint32_t capacity=16384):
+    def __cinit__(self, uint32_t capacity=16384, uint64_t seed=0):
         if not 1 <= capacity <= (1 << 24):
             raise ValueError("capacity must be between 1 and 2**24")
         cdef uint32_t size = 4
@@ -265,6 +266,7 @@ cdef class DedupRing:
             size *= 2
         self.capacity = capacity
         self._mask = size - 1
+        self._seed = seed
         self._cids = <uint64_t*>calloc(2 * capacity, sizeof(uint64_t))
         self._seqs = <uint64_t*>calloc(capacity, sizeof(uint64_t))
         self._index = <uint32_t*>calloc(size, sizeof(uint32_t))
@@ -281,7 +283,11 @@ cdef class DedupRing:
 
     cdef uint32_t _probe(self, uint64_t a, uint64_t b) noexcept:
         """The index slot of the entry, or the empty slot where it would go."""
-        cdef uint64_t mixed = (a ^ (b * <uint64_t>0x9E3779B97F4A7C15)) * <uint64_t>0xD6E8FEB86659FD93
+        # The finaliser of MurmurHash3 over both words: cids of one hub differ in a counter alone, and only the low bits count.
+        cdef uint64_t mixed = a ^ self._seed ^ (b * <uint64_t>0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> 33)) * <uint64_t>0xFF51AFD7ED558CCD
+        mixed = (mixed ^ (mixed >> 33)) * <uint64_t>0xC4CEB9FE1A85EC53
+        mixed ^= mixed >> 33
         cdef uint32_t slot = <uint32_t>(mixed >> 32) & self._mask
         cdef uint32_t entry
         while True:

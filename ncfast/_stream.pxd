@@ -20,7 +20,10 @@ cdef class SocketEnd(Sink):
     cdef bint _blocked
     cdef bint _eof_in
     cdef bint _eof_out
+    cdef double _waited
     cdef bint _starting
     cdef bint _lost
     cdef bint _broken
     cdef bint _released
+
+    cdef int _read_rest(self, Flow flow) except -1

@@ -4,8 +4,12 @@ Bytes are read straight into the pool's segment, behind room for the frame heade
 the transport copies what the kernel does not take, so the link's receive buffer is free again when `deliver` returns.
 """
 
+import fcntl
+import os
 import socket
 import struct
+import sys
+import termios
 
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -22,6 +26,7 @@ cdef enum:
 
 cdef double LINGER = 2.0       # seconds that a closed socket is still read, so that the kernel does not answer a late byte with
                                # a reset that destroys our last ones (the "ultimate SO_LINGER page")
+cdef double RESET_POLL = 0.01   # seconds between two looks at whether a socket that is to be reset has sent all
 cdef double REAP_EVERY = 5.0   # seconds; a closing socket that takes nothing between two looks is aborted
 cdef bytes RESET = struct.pack("ii", 1, 0)
 
@@ -131,9 +136,26 @@ cdef class SocketEnd(Sink):
             self._timer.cancel()
             self._timer = None
         if flow is not None:
-            flow.reset(self._reset_code)
+            if exc is not None and not self._eof_in:
+                self._read_rest(flow)
+            flow.reset(self._reset_code, behind=True)
         self._owner.socket_gone(self)
         self.transport = None
+
+    cdef int _read_rest(self, Flow flow) except -1:
+        """A failed write, or a reset, may have ended the connection over bytes that wait to be read; they were sent before
+        it, and any peer of a plain connection would have got them. At most what the kernel's buffer holds."""
+        cdef Py_ssize_t n
+        sock = self.transport.get_extra_info("socket")
+        while sock is not None and not flow.closed and not self.ctx.over_budget:
+            try:
+                n = os.readv(sock.fileno(), [PyMemoryView_FromMemory(<char*>self.ctx.pool.reserve(), MAX_DATA, PyBUF_WRITE)])
+            except OSError:
+                return 0
+            if n == 0:
+                return 0                 # after a reset was reported this is no end of stream
+            flow.push(self.ctx.pool.commit(n))
+        return 0
 
     # Sink
 
@@ -173,7 +195,8 @@ cdef class SocketEnd(Sink):
         if self._lost or self.transport is None:
             return 0
         if reset:
-            self.abort()
+            self._waited = 0
+            self._abort_when_sent()
         elif self._eof_in:
             self._close()
         else:
@@ -181,6 +204,28 @@ cdef class SocketEnd(Sink):
             self.transport.resume_reading()
             self._timer = self._call_later(LINGER, self._close)
         return 0
+
+    def _abort_when_sent(self):
+        """Resets the connection when the peer has what was delivered, or after LINGER: a reset destroys what is on its way."""
+        self._timer = None
+        if self._lost:
+            return
+        if self._waited >= LINGER or self._unsent() == 0:
+            self.abort()
+            return
+        self._waited += RESET_POLL
+        self._timer = self._call_later(RESET_POLL, self._abort_when_sent)
+
+    def _unsent(self):
+        """Bytes that the peer has not acknowledged, ours and the kernel's."""
+        cdef Py_ssize_t queued = self.transport.get_write_buffer_size()
+        sock = self.transport.get_extra_info("socket")
+        if queued or sock is None:
+            return queued
+        try:
+            return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        except OSError:
+            return 0
 
     def abort(self):
         """Resets the connection: the far side sees an error, not an end of stream."""

@@ -48,7 +48,7 @@ class Agent:
         self.instance = net.entropy(16).hex()
         self.last_epoch = 0
         self.context = FlowContext(net.clock, budget=config.limits.memory_bytes, window_initial=config.flow.window_initial,
-                                   window_max=config.flow.window_max)
+                                   window_max=config.flow.window_max, seed=int.from_bytes(net.entropy(8)))
         self.context.owner = self
         self.receive_buffer = ReceiveBuffer()
         self.tls_context = client_context(config.tls)

@@ -64,7 +64,7 @@ class Hub:
         self.replica_id = config.ha.replica_id or "hub"
         self.registry = MemoryRegistry()
         self.context = FlowContext(net.clock, budget=config.limits.memory_bytes, window_initial=config.flow.window_initial,
-                                   window_max=config.flow.window_max)
+                                   window_max=config.flow.window_max, seed=int.from_bytes(net.entropy(8)))
         self.context.owner = self
         self.receive_buffer = ReceiveBuffer()
         self.jwt = jwt

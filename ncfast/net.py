@@ -36,7 +36,7 @@ class Net:
     """Sockets on the running loop.
 
     `transport` is "aiofastnet" (Cython transports that write at once and copy only what the kernel did not take) or "uvloop"
-    (the loop's own); bench/ compares them. `rng` is the process's one source of randomness for jitter and choices,
+    (the loop's own, for connections without TLS); bench/ compares them. `rng` is the process's one source of randomness for jitter and choices,
     `entropy(n)` its source of unpredictable bytes.
     """
 
@@ -82,7 +82,7 @@ class Net:
         """Calls `on_error` once, when the transport's connection is reset or fully closed, even while it is not read from.
         Returns what `unwatch` wants when the connection is lost."""
         sock = transport.get_extra_info("socket")
-        if not self.fast or sock is None:
+        if sock is None:
             return -1
         if self._errors is None:
             self._errors = ErrorWatch(self.loop)
@@ -142,7 +142,7 @@ class Net:
     async def _adopt(self, sock: socket.socket, protocol: Any, ssl: ssl_module.SSLContext | None) -> None:
         timeout = HANDSHAKE_TIMEOUT if ssl is not None else None
         try:
-            if self.fast:
+            if self.fast or ssl is not None:
                 await aiofastnet.connect_accepted_socket(self.loop, lambda: protocol, sock, ssl=ssl, ssl_handshake_timeout=timeout)
             else:
                 await self.loop.connect_accepted_socket(lambda: protocol, sock, ssl=ssl, ssl_handshake_timeout=timeout)
@@ -161,7 +161,7 @@ class Net:
         if ssl is not None:
             extra = {"ssl": ssl, "server_hostname": server_hostname or host, "ssl_handshake_timeout": timeout}
         async with asyncio.timeout(timeout):
-            if self.fast:
+            if self.fast or ssl is not None:
                 transport, _ = await aiofastnet.create_connection(self.loop, lambda: protocol, host, port, **extra)
             else:
                 transport, _ = await self.loop.create_connection(lambda: protocol, host, port, **extra)

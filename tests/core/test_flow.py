@@ -110,13 +110,19 @@ def test_reset_amid_the_body_is_seen_as_a_reset(sent):
     assert pair.hub.reasons == pair.agent.reasons == {pair.near.cid: [Reason.TARGET_RESET]}
 
 
-def test_reset_does_not_wait_for_credit():
+def test_reset_does_not_wait_for_credit_for_long():
     pair = Pair(window=16 * KIB)
     pair.client.appetite = 0
     pair.target.send(stream(0, 0, 200_000))
     pair.rest()
     pair.target.reset()
     pair.rest()
+    assert not pair.client.saw_reset                   # the bytes before it may still find room
+    for _ in range(8):
+        pair.rest(0.5)
+        pair.agent.check(pair.time.now)
+    for _ in range(300):                               # nor for a client that takes nothing
+        pair.rest(0.01)
     assert pair.client.saw_reset and pair.hub.context.held == pair.agent.context.held == 0
 
 

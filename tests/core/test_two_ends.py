@@ -185,6 +185,31 @@ class TwoEnds(RuleBasedStateMachine):
         if reconnect:
             self.agent_reconnects()
 
+    # two that would take many steps of the above to come about
+
+    @precondition(lambda self: len(self.talks) < 6 and self.tunnel.session.up)
+    @rule(sizes=st.lists(SIZES, min_size=1, max_size=3))
+    def tunnel_is_cut_while_the_target_is_dialled(self, sizes):
+        """What the client said has arrived, is not acknowledged, and comes again."""
+        self.client_comes()
+        for size in sizes:
+            self.talks[-1].up.write(size)
+        self.tunnel.settle()
+        self.tunnel_is_cut(True)
+
+    @rule(which=PICK, up=st.booleans(), size=SIZES)
+    def relay_drops_amid_traffic_both_ways(self, which, up, size):
+        """Whoever misses a frame asks for it while its own are on their way; those come twice."""
+        for client in (True, False):
+            self.writes(which, client, size)
+        self.relay_drops(up)
+        for client in (True, False):
+            self.writes(which, client, 128)
+        self.tunnel.carry(up, 1 << 30)
+        for client in (True, False):
+            self.writes(which, client, size)
+        self.tunnel.carry(not up, 1 << 30)
+
     @precondition(lambda self: self.agent.path.closed)
     @rule()
     def agent_reconnects(self):

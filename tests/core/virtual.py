@@ -102,6 +102,9 @@ class _Descriptor:
 
     resets = False
 
+    def fileno(self) -> int:
+        raise OSError("no kernel has this socket")
+
     def setsockopt(self, level: int, option: int, value: Any) -> None:
         if (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER):
             self.resets = True
