@@ -41,8 +41,8 @@ class Target:
 
     async def _dial(self, flow: Flow, request: Open) -> None:
         config = self.config
+        owner = _TargetSocket(self, flow, self._proxy_header(request))
         try:
-            owner = _TargetSocket(self.agent, flow, self._proxy_header(request))
             end = SocketEnd(self.agent.context, owner, self.agent.net.call_later, Reason.TARGET_RESET, self.agent.net.retains)
             await self.agent.net.connect(config.target.host, config.target.port, end, timeout=config.dial_timeout_sec)
         except TimeoutError:
@@ -54,7 +54,10 @@ class Target:
         else:
             return
         finally:
-            self.dials -= 1
+            if not owner.ready:
+                self.dials -= 1
+        if owner.ready:                                # it came, and was lost at once: its end tells the flow
+            return
         _log.warning("dial_failed", connector=config.name, target=str(config.target), reason=reason.label)
         flow.reset(reason)
 
@@ -100,15 +103,19 @@ class Target:
 class _TargetSocket:
     """Owner of one flow's connection to its target."""
 
-    __slots__ = ("_agent", "_flow", "_header", "_watch")
+    __slots__ = ("_agent", "_flow", "_header", "_target", "_watch", "ready")
 
-    def __init__(self, agent: Agent, flow: Flow, header: bytes) -> None:
-        self._agent = agent
+    def __init__(self, target: Target, flow: Flow, header: bytes) -> None:
+        self._target = target
+        self._agent = target.agent
         self._flow = flow
         self._header = header
         self._watch = -1
+        self.ready = False
 
     def socket_ready(self, end: SocketEnd) -> None:
+        self.ready = True
+        self._target.dials -= 1                        # before the hub hears of it, and sends the next
         self._agent.net.opened()
         self._watch = self._agent.net.watch(end.transport, end.broken)
         if self._flow.closed:                          # the client was faster
