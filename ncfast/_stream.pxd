@@ -21,6 +21,7 @@ cdef class SocketEnd(Sink):
     cdef bint _eof_in
     cdef bint _eof_out
     cdef double _waited
+    cdef bint _resetting
     cdef bint _starting
     cdef bint _lost
     cdef bint _broken

@@ -110,7 +110,7 @@ cdef class SocketEnd(Sink):
         self._eof_in = True
         if self.flow is not None:
             self.flow.finish()
-        elif self._released:
+        elif self._released and not self._resetting:
             self._close()
         return True
 
@@ -195,7 +195,7 @@ cdef class SocketEnd(Sink):
         if self._lost or self.transport is None:
             return 0
         if reset:
-            self._waited = 0
+            self._resetting = True       # from here on nothing may end this connection in order
             self._abort_when_sent()
         elif self._eof_in:
             self._close()

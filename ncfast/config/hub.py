@@ -172,7 +172,7 @@ class Edge(Section):
         ge=0,
         le=100_000,
         unit="1/s",
-        why="New connections a second from one address, with as much burst; 0 no cap.",
+        why="New connections a second from one address, in bursts of twice as many; 0 no cap.",
     )
 
 
@@ -278,12 +278,22 @@ class Limits(EndLimits):
         unit="flows",
         why="Opens one agent has not answered yet; further clients are refused.",
     )
+    fd_reserve: Count = key(
+        64,
+        ge=8,
+        le=65536,
+        unit="descriptors",
+        why=(
+            "File descriptors kept back from clients, for tunnels, the admin edge and files; accepting stops"
+            " before the process limit is reached."
+        ),
+    )
     opens_per_source_per_sec: Rate = key(
         0,
         ge=0,
         le=1_000_000,
         unit="1/s",
-        why="New flows a second from one client address, with as much burst; 0 no cap.",
+        why="New flows a second from one client address, in bursts of twice as many; 0 no cap.",
     )
 
 

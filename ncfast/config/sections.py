@@ -233,16 +233,6 @@ class EndLimits(Section):
             " bound new flows are refused and reading pauses."
         ),
     )
-    fd_reserve: Count = key(
-        64,
-        ge=8,
-        le=65536,
-        unit="descriptors",
-        why=(
-            "File descriptors kept back from clients, for tunnels, the admin edge and files; accepting stops"
-            " before the process limit is reached."
-        ),
-    )
 
 
 class CertifiedTls(Section):
