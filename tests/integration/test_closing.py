@@ -136,9 +136,18 @@ def test_answer_and_fin_while_the_client_still_sends(peer: Peer, shared: Topolog
         ended_well(both, 3 * MIB, MIB)
 
 
-def test_service_that_closes_with_unread_input_resets(peer: Peer, shared: Topology) -> None:
-    """The kernel turns such a close into a reset. The answer may be cut off, as it may be without a hub between,
-    but a part of it is never taken for the whole."""
+def test_acknowledged_answer_arrives_before_the_reset(peer: Peer, shared: Topology) -> None:
+    """A service that closes with unread input: its kernel resets, yet what was acknowledged before is there."""
+    for _ in range(20):
+        both = flow(
+            peer, shared,
+            client=[["both", [["send", 3 * MIB]], [["read", MIB]]]],
+            service=[["read", MIB], ["send", MIB], ["flushed"], ["rst"]],
+        )
+        byte_exact(both.client, MIB)
+
+
+def test_answer_cut_off_by_a_reset_is_never_taken_for_the_whole(peer: Peer, shared: Topology) -> None:
     for _ in range(20):
         both = flow(
             peer, shared,
