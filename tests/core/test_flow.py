@@ -223,6 +223,46 @@ def test_what_was_lost_with_the_tunnel_is_sent_again():
     assert pair.hub.context.held == pair.agent.context.held == 0
 
 
+def test_an_end_that_was_lost_with_the_tunnel_is_sent_again():
+    pair = Pair()
+    for side in (pair.client, pair.target):
+        side.fin()
+    pair.reconnect()
+    pair.rest()
+    assert pair.client.saw_eof and pair.target.saw_eof
+    assert pair.hub.reasons == pair.agent.reasons == {pair.near.cid: [Reason.CLOSED]}
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["one tunnel", "a cut meanwhile"])
+def test_nothing_is_acknowledged_before_the_target_is_connected_and_then_all_is_delivered(cut):
+    """What came early may yet have to go to another agent; so it is kept at the hub, and kept in order at the agent."""
+    time = Time()
+    hub, agent = Hub(time), Agent(time)
+    tunnel = Tunnel(hub, agent)
+    tunnel.settle()
+    flow = hub.connect()
+    client = hub.sockets[flow.cid]
+    for k in range(5):
+        client.send(stream(0, 8000 * k, 8000))
+    client.fin()
+    for _ in range(4):
+        tunnel.settle()
+        time.now += 0.03
+    assert flow.snd_una == 0 and agent.flows[flow.cid].rcv_nxt == flow.snd_nxt == 40_000
+    if cut:
+        tunnel.cut()
+        tunnel.settle()
+        tunnel = Tunnel(hub, agent)
+        tunnel.settle()
+        assert hub.context.gaps == agent.context.gaps == 0 and agent.context.duplicates
+    agent.accept(agent.dials.pop())
+    for _ in range(4):
+        tunnel.settle()
+        time.now += 0.03
+    target = agent.sockets[flow.cid]
+    assert flow.snd_una == 40_001 and target.received == stream(0, 0, 40_000) and target.saw_eof
+
+
 def test_frames_that_a_transport_still_holds_are_not_rewritten():
     """A replay under another epoch writes new headers; those of the first time may be on their way to the kernel."""
     _, _, peer = hub_and_peer(kernel=1 << 20)

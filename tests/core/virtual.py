@@ -118,6 +118,7 @@ class Socket(_Transport):
         self.appetite = appetite                       # bytes that far side and kernels between take from now on
         self.received = bytearray()
         self.saw_eof = self.saw_reset = False
+        self.reaped = False                            # closed in order, but cut in the end: the far side took nothing for seconds
         self.unsent = bytearray()
         self.incoming = bytearray()
         self.reading = True
@@ -182,6 +183,7 @@ class Socket(_Transport):
     def abort(self) -> None:
         if self.lost:
             return
+        self.reaped = self.closing and bool(self.unsent)
         self.closing = True
         self.unsent.clear()
         if self._descriptor.resets:
