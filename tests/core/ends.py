@@ -298,3 +298,30 @@ class Tunnel:
             if not moved:
                 return
         raise AssertionError("never comes to rest")
+
+
+class Pair:
+    """A hub and an agent with one open flow: `near` and `far`, with `client` and `target` outside."""
+
+    def __init__(self, **options: Any) -> None:
+        self.time = Time()
+        self.hub, self.agent = Hub(self.time, **options), Agent(self.time, **options)
+        self.tunnel = Tunnel(self.hub, self.agent)
+        self.tunnel.settle()
+        self.near = self.hub.connect()
+        self.tunnel.settle()
+        self.far = self.agent.dials.pop()
+        self.agent.accept(self.far)
+        self.tunnel.settle()
+        self.client, self.target = self.hub.sockets[self.near.cid], self.agent.sockets[self.near.cid]
+
+    def rest(self, seconds: float = 0.1) -> None:
+        self.tunnel.settle()
+        self.time.now += seconds
+        self.tunnel.settle()
+
+    def reconnect(self) -> None:
+        self.tunnel.cut()
+        self.rest(0)
+        self.tunnel = Tunnel(self.hub, self.agent)
+        self.rest()

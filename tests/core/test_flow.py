@@ -1,9 +1,9 @@
-"""One flow: order, ends, replays, credit."""
+"""One flow: order, ends, replays."""
 
 from __future__ import annotations
 
 import pytest
-from core.ends import KIB, TIMEOUTS, Agent, Hub, Tunnel, stream
+from core.ends import KIB, Agent, Hub, Pair, Tunnel, stream
 from core.raw import Peer, hub_and_peer, of
 from core.virtual import UNLIMITED, Time
 
@@ -12,33 +12,6 @@ from ncfast.errors import Reason
 
 DATA, ACK, FIN, RST = FrameType.M_DATA, FrameType.M_ACK, FrameType.M_FIN, FrameType.M_RST
 RESUME, RESUME_ACK = FrameType.M_RESUME, FrameType.M_RESUME_ACK
-
-
-class Pair:
-    """A hub and an agent with one open flow."""
-
-    def __init__(self, **options):
-        self.time = Time()
-        self.hub, self.agent = Hub(self.time, **options), Agent(self.time, **options)
-        self.tunnel = Tunnel(self.hub, self.agent)
-        self.tunnel.settle()
-        self.near = self.hub.connect()
-        self.tunnel.settle()
-        self.far = self.agent.dials.pop()
-        self.agent.accept(self.far)
-        self.tunnel.settle()
-        self.client, self.target = self.hub.sockets[self.near.cid], self.agent.sockets[self.near.cid]
-
-    def rest(self, seconds=0.1):
-        self.tunnel.settle()
-        self.time.now += seconds
-        self.tunnel.settle()
-
-    def reconnect(self):
-        self.tunnel.cut()
-        self.rest(0)
-        self.tunnel = Tunnel(self.hub, self.agent)
-        self.rest()
 
 
 # ends
@@ -331,114 +304,3 @@ def test_an_open_that_the_target_has_seen_is_not_retried(touched):
         first.send(DATA, flow, payload=b"hello")
     first.send(RST, flow, code=Reason.TARGET_REFUSED)
     assert hub.reasons[flow.cid] == [Reason.TARGET_REFUSED] and second.taken() == []
-
-
-# credit
-
-def test_a_slow_reader_keeps_its_window_and_a_fast_one_gets_more():
-    windows = {}
-    for appetite in (0, UNLIMITED):
-        pair = Pair(window=64 * KIB, window_max=512 * KIB)
-        pair.client.appetite = appetite
-        for _ in range(60):
-            pair.tunnel.session.link.ping()
-            pair.agent.path.ping()
-            pair.time.now += 0.05                    # the round trip
-            pair.tunnel.settle()
-            pair.target.send(bytes(100_000 if not appetite else 400_000))
-            if not appetite:
-                pair.client.take(1000)
-        windows[appetite] = pair.near.window
-        if not appetite:
-            assert pair.hub.context.backlog <= 96 * KIB        # the window, and what a transport takes before it says stop
-    assert windows == {0: 64 * KIB, UNLIMITED: 512 * KIB}
-
-
-def test_credit_comes_back_when_a_slow_reader_has_read():
-    _, hub, peer = hub_and_peer(window=64 * KIB)
-    flow, client = peer.open()
-    client.appetite = 0
-    peer.send(DATA, flow, payload=bytes(60_000))
-    assert (flow.backlog, hub.context.backlog, flow.rcv_limit) == (60_000, 60_000, 64 * KIB)
-    client.take(50_000)
-    assert (flow.backlog, hub.context.backlog) == (60_000, 60_000)          # 10,000 wait: above the transport's low water
-    client.take(5_000)
-    assert (flow.backlog, hub.context.backlog) == (0, 0)
-    assert [(frame.ack, frame.limit) for frame in of(ACK, peer.taken())][-1] == (60_000, 60_000 + 64 * KIB)
-
-
-def test_nothing_is_read_beyond_the_limit():
-    _, hub, peer = hub_and_peer()
-    flow, client = peer.open(limit=64 * KIB)
-    client.send(bytes(200_000))
-    assert flow.snd_nxt == 64 * KIB and not client.reading
-    peer.send(ACK, flow, ack=64 * KIB, limit=100_000)
-    while hub.turns.run():
-        pass
-    assert flow.snd_nxt == 100_000 and not client.reading
-
-
-def test_short_memory_shrinks_new_credit_and_pauses_reading():
-    _, hub, peer = hub_and_peer(window=64 * KIB)
-    flow, client = peer.open()
-    hub.context.budget = 0
-    client.send(bytes(30_000))
-    client.send(bytes(20_000))
-    assert flow.snd_nxt == 30_000 and not client.reading
-    peer.send(DATA, flow, payload=bytes(60_000))
-    peer.taken()
-    assert flow.rcv_limit == 60_000 + 16 * KIB
-    peer.send(ACK, flow, ack=30_000, limit=1 << 20)
-    hub.turns.run()
-    assert flow.snd_nxt == 50_000
-
-
-def test_accounts_when_a_flow_ends_amid_everything():
-    _, hub, peer = hub_and_peer()
-    flow, client = peer.open(limit=40_000)
-    client.appetite = 0
-    client.send(bytes(70_000))
-    peer.send(ACK, flow, ack=10, limit=40_000)
-    peer.send(DATA, flow, payload=bytes(60_000))
-    client.reset()
-    while hub.turns.run():
-        pass
-    context = hub.context
-    assert context.bytes_read == 40_000 == context.bytes_out + context.discarded
-    assert (context.held, peer.link.inflight, peer.link.flows) == (0, 0, {})
-
-
-# time
-
-def timed_out(flow, time, **changes):
-    timeouts = type("Timeouts", (), {**vars(TIMEOUTS), **changes})
-    start = time.now
-    while (reason := flow.check(time.now, timeouts)) is None and time.now - start < 1000:
-        time.now += 0.5
-    return reason, time.now - start
-
-
-def test_every_state_has_its_timer():
-    time, hub, peer = hub_and_peer()
-    assert timed_out(hub.connect(), time) == (Reason.OPEN_TIMEOUT, 10.0)
-    flow, client = peer.open()
-    assert timed_out(flow, time, idle=50.0) == (Reason.IDLE_TIMEOUT, 50.0)
-    flow, client = peer.open()
-    assert timed_out(flow, time, first_byte=3.0) == (Reason.FIRST_BYTE_TIMEOUT, 3.0)
-    flow, client = peer.open()
-    client.send(b"unanswered")
-    assert timed_out(flow, time)[0] is Reason.STALLED
-    flow, client = peer.open()
-    client.fin()
-    peer.taken()
-    peer.send(ACK, flow, ack=1)
-    assert timed_out(flow, time)[0] is Reason.HALF_CLOSE_TIMEOUT
-    flow, client = peer.open()
-    peer.link.lost(Reason.CONNECTION_LOST)
-    assert timed_out(flow, time) == (Reason.LINK_LOST, 30.0)
-
-
-def test_an_idle_flow_lives_as_long_as_nobody_limits_it():
-    time, _, peer = hub_and_peer()
-    flow, _ = peer.open()
-    assert timed_out(flow, time)[0] is None
