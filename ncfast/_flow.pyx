@@ -354,6 +354,8 @@ cdef class Flow:
         return self.consider_ack()
 
     cdef int set_backlog(self, Py_ssize_t backlog) except -1:
+        if <uint64_t>backlog > self.rcv_nxt:
+            backlog = self.rcv_nxt       # the rest is a PROXY header, ours and not the flow's
         self.ctx.backlog += backlog - self.backlog
         self.backlog = backlog
         return 0

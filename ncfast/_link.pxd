@@ -57,6 +57,7 @@ cdef class Link(Path):
     cdef double _blocked_since
     cdef double _ping_sent
     cdef double _pinged_at
+    cdef uint64_t _bytes_at_tick
     cdef uint64_t _ping_seq
     cdef int _noise
     cdef int _free_resumes

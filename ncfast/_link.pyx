@@ -42,6 +42,7 @@ cdef enum:
     LONELY = 8                 # turns of one frame in a row after which corking pauses
     PROBE = 16                 # then every so many frames it is tried again
     FREE_RESUMES = 65536       # asked-for flows that we do not have, before they count as noise
+    BUSY = 262144              # bytes received between two ticks that make a link busy
     NO_LIMIT = 1 << 30
 
 cdef double ACK_DELAY = 0.025  # seconds; below TCP's 40 ms, so that a chain of both does not add up
@@ -601,10 +602,13 @@ cdef class Link(Path):
             self.send(PING, seq=self._ping_seq)
 
     def tick(self, double now, double interval, double timeout, double stall):
-        """Keepalive and flood control; call about once a second. A ping goes every `interval` seconds, any received byte
-        proves life, silence for `timeout` ends the link, and so does a peer that takes nothing for `stall` (0: for ever)."""
+        """Keepalive and flood control; call about once a second. A ping goes every `interval` seconds, and at each tick of
+        a busy link, since windows are tuned to the round trip under load. Any received byte proves life, silence for
+        `timeout` ends the link, and so does a peer that takes nothing for `stall` (0: for ever)."""
         cdef int noise = self._noise
+        cdef bint busy = self.bytes_in - self._bytes_at_tick > BUSY
         self._noise = 0
+        self._bytes_at_tick = self.bytes_in
         if self.closed:
             return
         if self._heard:
@@ -616,7 +620,7 @@ cdef class Link(Path):
             self.fail(Reason.KEEPALIVE_TIMEOUT, f"nothing heard for {now - self._last_heard:.1f} s")
         elif stall and self._blocked_since >= 0 and now - self._blocked_since >= stall:
             self.fail(Reason.STALLED, f"the peer has taken nothing for {now - self._blocked_since:.1f} s")
-        elif now - self._pinged_at >= interval:
+        elif busy or now - self._pinged_at >= interval:
             self.ping()
 
     def fail(self, reason, str detail=""):
