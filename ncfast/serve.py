@@ -16,6 +16,7 @@ from ncfast import log
 from ncfast.agent import Agent
 from ncfast.auth import AuthSetupError
 from ncfast.config import AgentConfig, ConfigError, HubConfig, load_agent, load_hub, resolve_auth
+from ncfast.errors import NcfastError
 from ncfast.hub import Hub
 from ncfast.net import Net
 from ncfast.watchdog import Watchdog, freeze
@@ -24,6 +25,7 @@ _log = log.get("serve")
 
 EXIT_OK = 0
 EXIT_FAILURE = 1
+OLDEST_UVLOOP = (0, 23)
 
 
 def run_hub(config: HubConfig, *, config_path: str | Path | None = None, on_ready: Callable[[Hub], None] | None = None) -> int:
@@ -42,7 +44,14 @@ def run_agent(config: AgentConfig, *, config_path: str | Path | None = None) -> 
     return _run(_agent(config, config_path), config)
 
 
+def check_uvloop(version: str) -> None:
+    """Raises NcfastError for a uvloop that can close a recycled descriptor after a cancelled connect (its issues 645, 738)."""
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_UVLOOP:
+        raise NcfastError(f"uvloop {version} is too old, another flow's bytes could be mixed up: pip install 'uvloop>=0.23'")
+
+
 def _run(main: Coroutine[Any, Any, int], config: HubConfig | AgentConfig) -> int:
+    check_uvloop(uvloop.__version__)
     log.setup(config.logging.level, config.logging.format, config.logging.mask)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:

@@ -256,5 +256,5 @@ class CertifiedTls(Section):
 
 TRANSPORT_WHY = (
     "Which socket transports to use over the uvloop loop. aiofastnet sends at once and copies only what the"
-    " kernel did not take; uvloop is its own transports, kept for comparison."
+    " kernel did not take; uvloop is its own transports, kept for comparison, for connections without TLS."
 )
