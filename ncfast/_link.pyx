@@ -23,8 +23,8 @@ from ncfast._flow cimport (
 )
 from ncfast._frames cimport (
     ANNOUNCE, AUTH, CID_SIZE, CODEC_OK, CODEC_UNKNOWN_SKIP, GOAWAY, HEADER_SIZE, HELLO, HELLO_ACK, M_ACK, M_DATA, M_FIN,
-    M_OPEN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, M_RST, MAX_CONTROL, MAX_DATA, PING, PONG, SECRET_SIZE,
-    Chunk, Header, build_frame, check_header, codec_error, read_header, write_header,
+    M_OPEN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, M_RST, MAX_DATA, PING, PONG,
+    Chunk, Header, build_frame, check_header, codec_error, read_header,
 )
 
 from ncfast._frames import FrameType

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from pathlib import Path
-from typing import Any
 
 from ncfast import log
 from ncfast._flow import Flow, FlowContext

@@ -18,7 +18,6 @@ from ncfast.admin import healthz, readyz
 from ncfast.auth import AuthError, Identity
 from ncfast.carrier import QUIET, TunnelCarrier, unreadable
 from ncfast.config import ServerTls
-from ncfast.errors import Reason
 from ncfast.httpd import BadRequest, HttpLimits, RequestReader, Response
 from ncfast.net import Acceptor, tune
 from ncfast.session import AgentSession

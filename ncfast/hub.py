@@ -19,7 +19,7 @@ from ncfast._frames import FrameType
 from ncfast._stream import SocketEnd
 from ncfast._websocket import ReceiveBuffer
 from ncfast.admin import Admin
-from ncfast.auth import AuthSetupError, Identity, JwksKeys, StaticKeys, Verifier
+from ncfast.auth import Identity, JwksKeys, StaticKeys, Verifier
 from ncfast.config import HubConfig, Jwt, waits_for_restart
 from ncfast.edge import Edge
 from ncfast.errors import Reason

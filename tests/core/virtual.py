@@ -298,26 +298,6 @@ class Wire(_Transport):
 
     def next_message(self) -> bytes:
         """The next whole message, left where it is; nothing if a part of it has been carried."""
-        return b"".join(self.pieces)[:self.borders[0]] if self.borders and not self.begun else b""
-
-    def close(self) -> None:
-        self.closing = True
-        self._lose(None)
-
-    def abort(self) -> None:
-        self.aborted = True
-        self.lose()
-        self.close()
-
-    def lose(self) -> None:
-        """What is on its way is gone."""
-        self.pieces.clear()
-        self.borders.clear()
-        self.begun = False
-        self.size = 0
-
-    def next_message(self) -> bytes:
-        """The next whole message, left where it is; nothing if a part of it has been carried."""
         if not self.borders:
             return b""
         whole = b"".join(self.pieces)[:self.borders[0]]
