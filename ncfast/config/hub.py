@@ -97,7 +97,8 @@ class Listener(Section):
         ),
     )
     hold_max: Count = key(
-        1024, ge=0, le=1_000_000, unit="connections", why="Clients held at once; then refused."
+        4096, ge=0, le=1_000_000, unit="connections",
+        why="Clients held at once, for an agent that reconnects or has all its opens in progress; then refused.",
     )
     backlog: Count = key(
         1024,
