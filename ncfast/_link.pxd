@@ -76,6 +76,7 @@ cdef class Link(Path):
     cdef bytes _flow_frame(self, Flow flow, int type)
     cdef bytes _pong(self)
     cdef int _cork(self) except -1
+    cdef int _enqueue(self, Flow flow) except -1
     cdef bint _requeue(self, Flow flow) except -1
     cdef int _gather_urgent(self, Flow flow, Piece* pieces, list bases, int* count, Py_ssize_t* total) except -1
     cdef int _answer_rst(self, const uint8_t* cid, int code) except -1

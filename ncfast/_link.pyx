@@ -130,18 +130,22 @@ cdef class Link(Path):
                 self._urgent.append(flow)
         elif not flow.in_data and (flow.unsent is not None or flow.pending):
             idle = not (self._short or self._bulk or self._urgent or self._control)
-            flow.in_data = True
-            if flow.unsent_bytes <= SHORT:
-                self._short.append(flow)
-            else:
-                self._bulk.append(flow)
-                if idle and self._writable:
-                    return self._flush()
+            self._enqueue(flow)
+            if flow.unsent_bytes > SHORT and idle and self._writable:
+                return self._flush()
         else:
             return 0
         if not self._corked:
             self._cork()
             return self._flush()
+        return 0
+
+    cdef int _enqueue(self, Flow flow) except -1:
+        flow.in_data = True
+        if flow.unsent_bytes <= SHORT:
+            self._short.append(flow)
+        else:
+            self._bulk.append(flow)
         return 0
 
     cdef int _cork(self) except -1:
@@ -360,11 +364,7 @@ cdef class Link(Path):
                 flow.in_urgent = False
                 self._gather_urgent(flow, pieces, bases, &count, &total)
                 if not flow.in_data and (flow.unsent is not None or flow.pending) and flow.state != CLOSED:
-                    flow.in_data = True
-                    if flow.unsent_bytes <= SHORT:
-                        self._short.append(flow)
-                    else:
-                        self._bulk.append(flow)
+                    self._enqueue(flow)
             while self._short and count < MAX_PIECES - 2 and total < MAX_BATCH and run < SHORT_RUN:
                 flow = self._short.popleft()
                 flow.in_data = False

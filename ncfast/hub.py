@@ -20,7 +20,7 @@ from ncfast._stream import SocketEnd
 from ncfast._websocket import ReceiveBuffer
 from ncfast.admin import Admin
 from ncfast.auth import Identity, JwksKeys, StaticKeys, Verifier
-from ncfast.config import HubConfig, Jwt, waits_for_restart
+from ncfast.config import Address, HubConfig, Jwt, waits_for_restart
 from ncfast.edge import Edge
 from ncfast.errors import Reason
 from ncfast.listener import ClientInfo, ClientListener
@@ -125,7 +125,7 @@ class Hub:
         if self._admin_server is None or not self._admin_server.sockets:
             return ""
         host, port = self._admin_server.sockets[0].getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return str(Address(host, port))
 
     def request_drain(self) -> None:
         """Asks whoever runs the hub to drain it, as SIGTERM does."""
@@ -498,7 +498,7 @@ class Hub:
 
     def awaits(self, identity: Identity) -> bool:
         """Whether flows wait for this agent: it may come in even while the hub drains."""
-        return f"{identity.tenant or ''}/{identity.agent_id}" in self._flows_of
+        return identity.key in self._flows_of
 
     # what others see
 

@@ -29,7 +29,7 @@ class AgentSession:
         self.remote = remote
         self.session_id = hub.net.entropy(16).hex()
         self.agent_id = identity.agent_id
-        self.key = f"{identity.tenant or ''}/{identity.agent_id}"
+        self.key = identity.key
         self.instance = ""
         self.epoch = 0
         self.announced: frozenset[str] = frozenset()

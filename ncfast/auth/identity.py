@@ -28,6 +28,11 @@ class Identity:
     issued_at: float
     token_id: str | None = None
 
+    @property
+    def key(self) -> str:
+        """The agent's name across tenants, each of which is a name space of its own."""
+        return f"{self.tenant or ''}/{self.agent_id}"
+
     def allows(self, connector: str) -> bool:
         """Whether the agent may serve `connector`; ask at every open, not only when it is announced."""
         return self.connectors is None or connector in self.connectors
