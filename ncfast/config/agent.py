@@ -24,6 +24,7 @@ from ncfast.config.values import (
     Name,
     ProxyChoice,
     Seconds,
+    Switch,
     Target,
     TunnelUrl,
     fault,
@@ -96,6 +97,12 @@ class AgentConfig(Section):
     connectors: list[Connector] = key(min_length=1, why="The services offered.")
     tls: ClientTls | None = key(None, why="TLS towards the hubs; without it the system's CAs.")
     reconnect: Reconnect = key(default_factory=Reconnect, why="Attempts to reach a hub.")
+    standby: Switch = key(
+        True,
+        why=(
+            "Keep a second tunnel, to another hub of the cluster, that takes over at once when the first is lost."
+        ),
+    )
     http_proxy: ProxyChoice = key(
         "env", why="Proxy towards the hubs. env: HTTPS_PROXY, HTTP_PROXY and NO_PROXY. off: none. Or its URL."
     )

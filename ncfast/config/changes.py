@@ -8,7 +8,7 @@ from typing import Any
 from ncfast.config.hub import HubConfig
 from ncfast.config.problems import KeyPath, dotted
 
-RELOADED: tuple[KeyPath, ...] = (("listeners",), ("logging",), ("auth",), ("edge", "tls"))
+RELOADED: tuple[KeyPath, ...] = (("listeners",), ("logging",), ("auth",), ("edge", "tls"), ("ha", "mode"), ("ha", "mesh", "tls"))
 
 
 def waits_for_restart(running: HubConfig, loaded: HubConfig) -> list[str]:

@@ -8,6 +8,7 @@ from pydantic import model_validator
 
 from ncfast.config.sections import GIB, KIB, MIB, Section, key
 from ncfast.config.values import (
+    CIDR,
     Address,
     Bytes,
     Count,
@@ -32,18 +33,46 @@ class MeshTls(Section):
 class Mesh(Section):
     """Links between the hubs of a cluster."""
 
-    listen: Address | None = key(None, why="Where the other replicas connect.")
-    peers: list[MeshUrl] = key([], why="The other replicas, as wss://host/mesh.")
+    listen: Address | None = key(
+        None, why="Where the other replicas connect: TLS with require_mtls, HTTP (/mesh) from trusted_proxies."
+    )
+    listen_unix: FilePath | None = key(
+        None, why="The same on a Unix socket, for replicas of one machine; its file permissions are the guard."
+    )
+    advertise: MeshUrl | None = key(
+        None,
+        why=(
+            "The URL under which the other replicas reach this one, put into the registry; without it what"
+            " listen says, unless that is a wildcard."
+        ),
+    )
+    peers: list[MeshUrl] = key(
+        [],
+        why=(
+            "The other replicas: tls://host:port (raw, mutual TLS), tcp://host:port or unix:///path (raw), or"
+            " wss://host/mesh (through an HTTP ingress). Replicas that the registry knows are dialled as well."
+        ),
+    )
     require_mtls: Switch = key(
         True, why="Both ends show a certificate of the mesh's CA. Turn it off only in a test."
     )
     tls: MeshTls | None = key(None, why="Certificates of the mesh.")
+    secret_file: FilePath | None = key(
+        None,
+        why=(
+            "A secret that all replicas share and prove to each other; without mutual TLS only it lets peers"
+            " of other machines in."
+        ),
+    )
+    trusted_proxies: list[CIDR] = key(
+        [], why="Ingresses that end the peers' mutual TLS: their client certificate headers count on /mesh."
+    )
     send_queue_depth: Count = key(
         1000,
         ge=16,
         le=1_000_000,
         unit="frames",
-        why="Frames that may wait for one link's socket; then sources pause.",
+        why="Frames that may wait for one link's socket; then sources pause, and a relay drops and counts.",
     )
     per_link_max_inflight_bytes: Bytes = key(
         8 * MIB, ge=64 * KIB, le=4 * GIB, unit="bytes", why="Bytes on one link that are not yet acknowledged."
@@ -55,15 +84,32 @@ class Mesh(Section):
         unit="s",
         why="The longest pause between two attempts to reach a peer (full jitter below it).",
     )
+    ping_interval_sec: Seconds = key(1, ge=0.1, le=60, unit="s", why="Between two keepalive pings of a link.")
+    ping_timeout_sec: Seconds = key(
+        3, ge=0.3, le=300, unit="s", why="A link on which nothing is heard, or no ping answered, for so long is lost."
+    )
+
+    @property
+    def used(self) -> bool:
+        """Whether this hub takes part in a mesh that its file names; peers may also come from the registry."""
+        return self.listen is not None or self.listen_unix is not None or bool(self.peers)
 
     @model_validator(mode="after")
     def _mtls_has_certificates(self) -> Mesh:
-        used = self.listen is not None or bool(self.peers)
-        if self.require_mtls and used and self.tls is None:
+        remote = [peer for peer in self.peers if not peer.startswith("unix://")]
+        if self.require_mtls and (self.listen is not None or remote) and self.tls is None:
             raise fault("require_mtls needs certificates", "add the tls section", "require_mtls", "tls")
         if self.require_mtls and any(peer.startswith("ws://") for peer in self.peers):
             raise fault(
                 "require_mtls, but a peer is reached by ws://", "write wss://", "peers", "require_mtls"
+            )
+        if self.require_mtls and any(peer.startswith("tcp://") for peer in self.peers):
+            raise fault(
+                "require_mtls, but a peer is reached by tcp://", "write tls://", "peers", "require_mtls"
+            )
+        if self.ping_timeout_sec <= self.ping_interval_sec:
+            raise fault(
+                "must be longer than ping_interval_sec", "three times as long is usual", "ping_timeout_sec", "ping_interval_sec"
             )
         return self
 
@@ -82,8 +128,24 @@ class Ha(Section):
     replica_id: Name | None = key(
         None, why="This hub's name in the cluster; unique and stable over restarts."
     )
+    cluster: Name = key(
+        "ncfast", why="The cluster's name: prefix of its keys in Redis, part of the replicas' certificate URIs."
+    )
     redis_url: RedisUrl | None = key(
-        None, why="The shared registry; without it the registry is in memory. Password by ${NAME} only."
+        None,
+        why=(
+            "The shared registry: redis://, rediss:// (TLS), unix:// or redis+sentinel://host:port,host:port/service;"
+            " without it the registry is in memory. Password by ${NAME} only."
+        ),
+    )
+    redis_ca_file: FilePath | None = key(
+        None, why="CA bundle to trust for rediss:// instead of the system's, PEM."
+    )
+    redis_timeout_sec: Seconds = key(
+        0.3, ge=0.02, le=10, unit="s", why="How long one command may take; it is tried twice."
+    )
+    lease_sec: Seconds = key(
+        5, ge=1, le=300, unit="s", why="A hub that has not renewed its presence for so long counts as gone."
     )
     mesh: Mesh = key(default_factory=Mesh, why="Links to the other hubs.")
 

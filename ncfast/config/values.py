@@ -215,7 +215,15 @@ def _tunnel_url(value: str) -> str:
 
 
 def _mesh_url(value: str) -> str:
-    return _link_url(value, "/mesh")
+    if value.startswith("unix:///"):
+        return value
+    if value.startswith(("ws://", "wss://")):
+        return _link_url(value, "/mesh")
+    url = split_url(value, "tls", "tcp", "wss", "ws")
+    _no_user(url)
+    if url.port is None or url.path or "?" in value:
+        raise fault("a raw mesh URL is a host and a port", "write tls://host:port, or wss://host/mesh")
+    return value
 
 
 def _jwks_url(value: str) -> str:
@@ -223,8 +231,18 @@ def _jwks_url(value: str) -> str:
     return value
 
 
+SENTINEL = ("redis+sentinel://", "rediss+sentinel://")
+
+
 def _redis_url(value: str) -> str:
-    if not value.startswith("unix:///"):
+    if value.startswith(SENTINEL):
+        scheme, _, rest = value.partition("://")
+        hosts, _, path = rest.rpartition("@")[2].partition("/")
+        if not path.strip("/"):
+            raise fault("a Sentinel URL names the service it watches", f"write {SENTINEL[0]}host:26379,host:26379/mymaster")
+        for host in hosts.split(","):
+            split_url(f"{scheme}://{host}", scheme)
+    elif not value.startswith("unix:///"):
         split_url(value, "redis", "rediss")
     return value
 
@@ -274,10 +292,10 @@ CIDR = Annotated[
     WithJsonSchema({"type": "string", "title": "CIDR", "examples": ["10.0.0.0/8", "2001:db8::/32"]}),
 ]
 TunnelUrl = Annotated[str, AfterValidator(_tunnel_url), _text("URL", "^wss?://.*/tunnel$")]
-MeshUrl = Annotated[str, AfterValidator(_mesh_url), _text("URL", "^wss?://.*/mesh$")]
+MeshUrl = Annotated[str, AfterValidator(_mesh_url), _text("URL", "^(wss?://.*/mesh|(tls|tcp)://.*|unix:///.*)$")]
 JwksUrl = Annotated[str, AfterValidator(_jwks_url), _text("URL", "^https://")]
 RedisUrl = Annotated[
-    str, AfterValidator(_redis_url), PlainSerializer(mask_url), _text("URL", "^(rediss?|unix)://")
+    str, AfterValidator(_redis_url), PlainSerializer(mask_url), _text("URL", "^(rediss?([+]sentinel)?|unix)://")
 ]
 ProxyChoice = Annotated[
     str,
