@@ -43,7 +43,8 @@ class Hello(Message):
     agent_id: Name
     instance: Hex16                                    # drawn at the agent's start: tells a reconnect from a restart
     connectors: Annotated[list[Name], Field(max_length=256)]
-    last_epoch: Epoch = 0                              # the highest epoch this agent was ever granted
+    last_epoch: Epoch = 0                              # above it the hub grants; no two HELLOs of an agent that claim say the same
+    standby: bool = False                              # to be ready only: claims nothing, carries no flow
     window: Annotated[int, Field(ge=65536, lt=2**40)]  # bytes of credit that each new flow's agent end starts with; a frame must fit
     software: Annotated[str, Field(max_length=64)] = ""
 
@@ -54,7 +55,8 @@ class HelloAck(Message):
     version: int
     replica_id: Name
     session: Hex16
-    epoch: Annotated[int, Field(ge=1, le=2**53)]
+    epoch: Annotated[int, Field(ge=0, le=2**53)]       # granted; 0 to a standby, which owns nothing
+    cluster: bool = False                              # other hubs may take over: a standby is of use
 
 
 class Open(Message):
