@@ -26,6 +26,8 @@ cdef class FlowContext:
     cdef readonly SegmentPool pool
     cdef readonly DedupRing closed
     cdef readonly object clock
+    cdef readonly dict flows         # all that live, by cid
+    cdef public bint retains         # transports keep unsent memory by reference
     cdef public object owner
     cdef public Py_ssize_t budget
     cdef public Py_ssize_t window_initial
@@ -54,8 +56,9 @@ cdef class Sink:
 
 
 cdef class Path:
-    """The link below a flow."""
+    """The link below a flow. `epoch` is that of all its flows, 0 where each has its own (between hubs)."""
     cdef readonly uint64_t epoch
+    cdef readonly dict lanes         # relayed flows that come in here: cid -> Lane
     cdef readonly double rtt
     cdef readonly Py_ssize_t inflight
     cdef public Py_ssize_t max_inflight
@@ -65,11 +68,19 @@ cdef class Path:
     cdef int ack_soon(self, Flow flow) except -1
     cdef int forget(self, Flow flow) except -1
     cdef int withdraw(self, Flow flow) except -1
+    cdef int drop(self, Source source) except -1
     cdef int freed(self) except -1
     cdef Py_ssize_t read_size(self) noexcept
 
 
-cdef class Flow:
+cdef class Source:
+    """What takes its turns on a link: the bytes of a flow, or of a relayed direction."""
+    cdef bint in_data                # queued on the link
+    cdef Py_ssize_t deficit          # bytes saved up for a chunk larger than a turn
+    cdef readonly Py_ssize_t unsent_bytes
+
+
+cdef class Flow(Source):
     cdef readonly bytes cid
     cdef readonly bytes secret
     cdef readonly bytes open_body
@@ -78,6 +89,8 @@ cdef class Flow:
     cdef public object info
     cdef FlowContext ctx
     cdef readonly Path path
+    cdef readonly uint64_t epoch     # of the frames on this path
+    cdef double far_rtt              # seconds that a relay adds to the path's round trip
     cdef readonly Sink sink
     cdef bint resumed                # the exchange of M_RESUME is over: data may be sent on this path
     # outbound
@@ -88,7 +101,6 @@ cdef class Flow:
     cdef readonly uint64_t snd_una   # oldest unacknowledged
     cdef readonly uint64_t snd_max   # end of what was ever sent
     cdef readonly uint64_t snd_limit
-    cdef readonly Py_ssize_t unsent_bytes
     cdef readonly Py_ssize_t inflight
     cdef bint fin_sent
     cdef readonly bint fin_acked
@@ -104,11 +116,9 @@ cdef class Flow:
     # scheduling, the path's business
     cdef int pending
     cdef bint in_urgent
-    cdef bint in_data
     cdef bint ack_waiting
     cdef uint64_t ack_mark           # rcv_acked when the delay began
     cdef bint reading
-    cdef Py_ssize_t deficit
     cdef int rst_code
     # window tuning
     cdef double tune_since

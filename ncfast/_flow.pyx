@@ -65,6 +65,7 @@ cdef class FlowContext:
                   Py_ssize_t window_max=16777216, int ring=16384, uint64_t seed=0):
         self.pool = SegmentPool()
         self.closed = DedupRing(ring, seed)
+        self.flows = {}
         self.clock = clock
         self.budget = budget
         self.window_initial = window_initial
@@ -123,6 +124,10 @@ cdef class Path:
 
     cdef int withdraw(self, Flow flow) except -1:
         """The flow leaves for another path: nothing of it is sent here any more."""
+        raise NotImplementedError
+
+    cdef int drop(self, Source source) except -1:
+        """What waits of a relayed direction is not sent."""
         raise NotImplementedError
 
     cdef int freed(self) except -1:
@@ -277,7 +282,7 @@ cdef class Flow:
         h.flags = 0
         h.code = 0
         h.length = 0
-        h.epoch = self.path.epoch
+        h.epoch = self.epoch
         memcpy(h.cid, PyBytes_AS_STRING(self.cid), CID_SIZE)
         h.seq = self.snd_nxt if type == M_FIN else 0
         h.ack = self.rcv_acked = self.ack_value()
@@ -298,7 +303,7 @@ cdef class Flow:
         cdef double now, rtt
         if consumed >= self.tune_from + <uint64_t>(window // 2):   # not a difference: a backlog moves `consumed` back
             now = self.ctx.clock()
-            rtt = self.path.rtt if self.path is not None else 0.0
+            rtt = self.path.rtt + self.far_rtt if self.path is not None else 0.0
             if window < self.ctx.window_max and self.ctx.windows + window <= self.ctx.budget // 2 \
                     and now - self.tune_since < 4.0 * rtt * (consumed - self.tune_from) / window:
                 window = min(window * 2, self.ctx.window_max)
@@ -510,19 +515,21 @@ cdef class Flow:
 
     # paths
 
-    def attach(self, Path path not None, *, bint resumed):
-        """Puts the flow on a path. With `resumed` data may follow at once (after M_OPEN, or after M_RESUME was
-        exchanged); without, the agent's end sends M_RESUME and waits for its answer."""
+    def attach(self, Path path not None, *, bint resumed, uint64_t epoch=0, Py_ssize_t credit=0):
+        """Puts the flow on a path, its frames under `epoch` (0: the path's own). With `resumed` data may follow at once
+        (after M_OPEN, or after M_RESUME was exchanged); without, M_RESUME is sent and its answer waited for. `credit` is
+        what the far end gives a new flow (0: what the path's peer does)."""
         self.detach()
         self.path = path
-        self.resumed = resumed
-        self.detached_at = -1.0
+        self.epoch = epoch if epoch else path.epoch
+        self.resumed = resumed or self.state <= OPENING_FIN    # an open itself goes (again), the far end knows the cid
+        if self.resumed:
+            self.detached_at = -1.0      # the grace runs until M_RESUME is answered
         self.asked_again = False
         self.una_since = self.since = self.ctx.clock()
         if self.state <= OPENING_FIN:
-            self.resumed = True          # nothing to resume: the open itself goes (again), the far end knows the cid
             if self.open_body is not None:
-                self.snd_limit = path.peer_window
+                self.snd_limit = credit if credit else path.peer_window
                 self.pending |= SEND_OPEN
         elif not resumed:
             self.pending |= SEND_RESUME
@@ -530,7 +537,7 @@ cdef class Flow:
             path.submit(self)
         self.update_reading()
 
-    def resume(self, Path path not None, uint64_t ack, uint64_t limit, bint answer):
+    def resume(self, Path path not None, uint64_t ack, uint64_t limit, bint answer, uint64_t epoch=0):
         """The peer has asked to go on from `ack` (`answer`), or has answered our own asking."""
         if self.state == CLOSED:
             return
@@ -541,14 +548,15 @@ cdef class Flow:
         self.on_ack(ack, limit)          # first: what the peer has is not sent again
         if self.state == CLOSED:
             return
-        if self.path is not path:
+        if self.path is not path or (epoch and epoch != self.epoch):
             self.detach()
             if answer:
                 self.pending |= SEND_RESUME_ACK
-            self.attach(path, resumed=True)
+            self.attach(path, resumed=True, epoch=epoch)
             return
         self.rewind()
         self.resumed = True
+        self.detached_at = -1.0
         self.asked_again = False
         if answer:
             self.pending |= SEND_RESUME_ACK
@@ -582,7 +590,9 @@ cdef class Flow:
         self.path = None
         self.resumed = False
         self.pending &= SEND_FIN | SEND_LATE_RST
-        self.detached_at = self.since = self.ctx.clock()
+        self.since = self.ctx.clock()
+        if self.detached_at < 0:
+            self.detached_at = self.since
         self.update_reading()
 
     # the end
@@ -678,9 +688,8 @@ cdef class Flow:
             self.una_since = now
         if self.detached_at >= 0 and now - self.detached_at >= timeouts.grace:
             return Reason.LINK_LOST
-        if timeouts.stall and self.path is not None \
-                and now - (self.una_since if self.resumed else self.since) >= timeouts.stall:
-            return Reason.STALLED        # nothing acknowledged, or M_RESUME not answered
+        if timeouts.stall and self.path is not None and self.resumed and now - self.una_since >= timeouts.stall:
+            return Reason.STALLED
         if self.pending & SEND_LATE_RST and not self.pending & SEND_FIN and not self.fin_sent and now - self.since >= LATE_RST:
             return reason_of(self.rst_code)
         if self.state >= HALF_LOCAL and now - self.since >= timeouts.half_close:

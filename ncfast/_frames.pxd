@@ -12,13 +12,15 @@ cpdef enum FrameType:
     M_ACK = 6          # ack and limit alone
     M_FIN = 7          # this direction ends at seq
     M_RST = 8          # the flow ends now, `code` says why
-    M_RESUME = 9       # re-attach a flow on this link
+    M_RESUME = 9       # re-attach a flow on this link; between hubs the owner vouches in it who the agent is
     M_RESUME_ACK = 10  # re-attached; send from ack
     PING = 11          # seq is echoed
     PONG = 12
     GOAWAY = 13        # no new flows here, move
     AUTH = 14          # a refreshed token; the hub answers with an empty AUTH
     ANNOUNCE = 15      # agent -> hub: the connectors served from now on
+    M_DETACH = 16      # the way beyond is lost: keep the flow, send nothing, wait for M_RESUME
+    M_GAP = 17         # frames of the flow were dropped on the way: ask for them by M_RESUME
 
 
 cpdef enum:

@@ -71,7 +71,7 @@ cdef int check_header(const Header* h) noexcept nogil:
         return CODEC_LENGTH
     if h.flags & ~<uint8_t>IGNORABLE:
         return CODEC_FLAGS
-    if h.type < HELLO or h.type > ANNOUNCE:
+    if h.type < HELLO or h.type > M_GAP:
         return CODEC_UNKNOWN_SKIP if h.flags & IGNORABLE else CODEC_UNKNOWN
     if h.seq >> MAX_OFFSET_SHIFT or h.ack >> MAX_OFFSET_SHIFT or h.limit >> MAX_OFFSET_SHIFT:
         return CODEC_FIELDS
@@ -79,13 +79,14 @@ cdef int check_header(const Header* h) noexcept nogil:
         if h.length == 0:
             return CODEC_LENGTH        # says nothing, costs work: a flood's favourite
     elif h.type == M_RESUME:
-        if h.length != SECRET_SIZE:
+        if h.length < SECRET_SIZE:
             return CODEC_LENGTH
     elif h.type == M_ACK or h.type == M_FIN or h.type == M_RST or h.type == M_RESUME_ACK \
-            or h.type == M_OPEN_ACK or h.type == PING or h.type == PONG or h.type == GOAWAY:
+            or h.type == M_OPEN_ACK or h.type == PING or h.type == PONG or h.type == GOAWAY \
+            or h.type == M_DETACH or h.type == M_GAP:
         if h.length != 0:
             return CODEC_LENGTH
-    if h.code and h.type != M_RST and h.type != GOAWAY and h.type != AUTH:
+    if h.code and h.type != M_RST and h.type != GOAWAY and h.type != AUTH and h.type != M_DETACH:
         return CODEC_FIELDS
     return CODEC_OK
 

@@ -19,20 +19,20 @@ from libc.string cimport memcpy, memset
 
 from ncfast._flow cimport (
     SEND_ACK, SEND_FIN, SEND_LATE_RST, SEND_OPEN, SEND_OPEN_ACK, SEND_RESUME, SEND_RESUME_ACK, SEND_RST, URGENT,
-    Flow, FlowContext, Path,
+    Flow, FlowContext, Path, Source,
 )
 from ncfast._frames cimport (
     ANNOUNCE, AUTH, CID_SIZE, CODEC_OK, CODEC_UNKNOWN_SKIP, GOAWAY, HEADER_SIZE, HELLO, HELLO_ACK, M_ACK, M_DATA, M_FIN,
-    M_OPEN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, M_RST, MAX_DATA, PING, PONG,
-    Chunk, Header, build_frame, check_header, codec_error, read_header,
+    M_DETACH, M_GAP, M_OPEN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, M_RST, MAX_DATA, PING, PONG,
+    Chunk, Header, build_frame, check_header, codec_error, read_header, write_header,
 )
+from ncfast._relay cimport Lane, Relay
 
 from ncfast._frames import FrameType
 from ncfast.errors import Reason, reason_of
 from ncfast.states import FlowState
 
 cdef enum:
-    MAX_PIECES = 64            # frames a write at most (an iovec and a little copying each)
     MAX_BATCH = 131072         # bytes from which a write is full, about what TCP_NOTSENT_LOWAT lets the kernel hold unsent;
                                # with the frame that fills it at most 227 KiB, so every peer must take messages of 256 KiB
     SHORT = 4096               # a flow with no more than this to send is a short message
@@ -41,6 +41,7 @@ cdef enum:
     NOISE = 1000               # frames between two ticks that moved nothing, beyond four a flow, before the peer is a flood
     LONELY = 8                 # turns of one frame in a row after which corking pauses
     PROBE = 16                 # then every so many frames it is tried again
+    FRAME_COST = 256           # bytes that a queued frame counts beside its own
     FREE_RESUMES = 65536       # asked-for flows that we do not have, before they count as noise
     BUSY = 262144              # bytes received between two ticks that make a link busy
     NO_LIMIT = 1 << 30
@@ -50,6 +51,7 @@ cdef double ACK_DELAY = 0.025  # seconds; below TCP's 40 ms, so that a chain of 
 cdef int CLOSED = FlowState.CLOSED
 cdef int OPENING_FIN = FlowState.OPENING_FIN
 cdef int R_UNKNOWN_FLOW = Reason.UNKNOWN_FLOW
+cdef int R_STALE_EPOCH = Reason.STALE_EPOCH
 
 
 cdef class Carrier:
@@ -64,8 +66,10 @@ cdef class Carrier:
 
 cdef class Link(Path):
     """`handler` gets the events that are not the hot path's: `_on_frame__hello(payload)`, `__hello_ack(payload)`,
-    `__open(cid, limit, payload)`, `__resume(cid, secret, ack, limit) -> bool` (False: no such flow), `__goaway(reason)`,
-    `__auth(code, payload)`, `__announce(payload)`, `link_rtt(link, seconds)`, and `link_ended(link, reason, detail)` once. `peer` names the far end in errors."""
+    `__open(cid, epoch, limit, payload)`, `__resume(cid, epoch, payload, ack, limit) -> bool` (False: no such flow),
+    `__goaway(reason)`, `__auth(code, payload)`, `__announce(payload)`, `__stale(cid, epoch)` (the far end of a flow knows of a
+    higher epoch than ours), `link_rtt(link, seconds)`, and `link_ended(link, reason, detail)` once. `peer` names the far end in
+    errors. A link between hubs has no epoch of its own: each of its flows has."""
 
     def __init__(self, handler, Carrier carrier not None, FlowContext ctx not None, call_soon, call_later, *,
                  Py_ssize_t max_inflight, int queue_depth, str peer=""):
@@ -79,6 +83,9 @@ cdef class Link(Path):
         self.peer = peer
         self.peer_window = ctx.window_initial
         self.flows = {}
+        self.lanes = {}
+        self._through_bases = []
+        self._touched = []
         self._control = deque()
         self._answers = deque()
         self._urgent = deque()
@@ -107,7 +114,12 @@ cdef class Link(Path):
     @property
     def queued(self):
         """Control frames and flows that wait for the carrier."""
-        return len(self._control) + len(self._answers) + len(self._urgent) + len(self._short) + len(self._bulk)
+        return len(self._control) + len(self._answers) + len(self._urgent) + len(self._short) + len(self._bulk) + self.relay_frames
+
+    @property
+    def load(self):
+        """Flows on this link, relayed ones included."""
+        return len(self.flows) + len(self.lanes)
 
     def counters(self):
         """(frames in, frames out) by frame type name."""
@@ -140,12 +152,12 @@ cdef class Link(Path):
             return self._flush()
         return 0
 
-    cdef int _enqueue(self, Flow flow) except -1:
-        flow.in_data = True
-        if flow.unsent_bytes <= SHORT:
-            self._short.append(flow)
+    cdef int _enqueue(self, Source source) except -1:
+        source.in_data = True
+        if source.unsent_bytes <= SHORT:
+            self._short.append(source)
         else:
-            self._bulk.append(flow)
+            self._bulk.append(source)
         return 0
 
     cdef int _cork(self) except -1:
@@ -211,6 +223,15 @@ cdef class Link(Path):
             flow.ack_waiting = False
         return self.forget(flow)
 
+    cdef int drop(self, Source source) except -1:
+        cdef Lane lane = source
+        if lane.in_data:
+            (self._short if lane in self._short else self._bulk).remove(lane)
+            lane.in_data = False
+        self.relay_frames -= len(lane.queue)
+        self.relay_bytes -= lane.unsent_bytes + FRAME_COST * len(lane.queue)
+        return lane.clear()
+
     cdef int freed(self) except -1:
         if self._capped and self.inflight < self.max_inflight and not self.closed:
             self._capped = False
@@ -252,16 +273,19 @@ cdef class Link(Path):
         elif self._writable:
             self._flush()
 
-    cdef int _answer_rst(self, const uint8_t* cid, int code) except -1:
-        """For a flow that is not ours, or cannot be."""
+    cdef int _answer(self, int type, const uint8_t* cid, uint64_t epoch, int code, uint64_t seq) except -1:
+        """For a flow that is not ours, or cannot be, or has lost its way."""
         cdef Header h
+        if self.closed:
+            return 0
         memset(&h, 0, sizeof(h))
-        h.type = M_RST
+        h.type = type
         h.code = code
-        h.epoch = self.epoch
+        h.epoch = epoch
+        h.seq = seq
         memcpy(h.cid, cid, CID_SIZE)
         self._answers.append(build_frame(&h, NULL))
-        self._frames_out[<int>M_RST] += 1
+        self._frames_out[type] += 1
         if not self._corked:
             self._corked = True
             self._call_soon(self._uncork_callback)
@@ -346,6 +370,7 @@ cdef class Link(Path):
         cdef int count
         cdef Py_ssize_t total, run, before
         cdef Flow flow
+        cdef Source source
         cdef list bases
         while self._writable and not self.closed:
             bases = []
@@ -366,19 +391,28 @@ cdef class Link(Path):
                 if not flow.in_data and (flow.unsent is not None or flow.pending) and flow.state != CLOSED:
                     self._enqueue(flow)
             while self._short and count < MAX_PIECES - 2 and total < MAX_BATCH and run < SHORT_RUN:
-                flow = self._short.popleft()
-                flow.in_data = False
+                source = self._short.popleft()
+                source.in_data = False
+                before = total
+                if isinstance(source, Lane):
+                    self._gather_lane(<Lane>source, pieces, bases, &count, &total, NO_LIMIT)
+                    run += total - before
+                    continue
+                flow = <Flow>source
                 if flow.path is not self:
                     continue
-                before = total
                 self._gather(flow, pieces, bases, &count, &total, NO_LIMIT)
                 run += total - before
                 if flow.unsent is not None or flow.pending & (SEND_FIN | SEND_LATE_RST):
                     if not self._requeue(flow):
                         break
             while self._bulk and count < MAX_PIECES - 2 and total < MAX_BATCH:
-                flow = self._bulk.popleft()
-                flow.in_data = False
+                source = self._bulk.popleft()
+                source.in_data = False
+                if isinstance(source, Lane):
+                    self._gather_lane(<Lane>source, pieces, bases, &count, &total, source.deficit + QUANTUM)
+                    continue
+                flow = <Flow>source
                 if flow.path is not self:
                     continue
                 self._gather(flow, pieces, bases, &count, &total, flow.deficit + QUANTUM)
@@ -393,8 +427,9 @@ cdef class Link(Path):
             self.carrier.send(pieces, bases, count, total)
         return 0
 
-    cdef bint _requeue(self, Flow flow) except -1:
+    cdef bint _requeue(self, Source source) except -1:
         """A flow that has more to send goes to the back; False if the link's in-flight cap, not the batch, held it."""
+        cdef Flow flow = <Flow>source
         if not flow.resumed or flow.path is not self or flow.state == CLOSED:
             return True                  # comes back by itself when it is resumed
         if flow.unsent is not None and flow.unsent.seq >= flow.snd_limit:
@@ -425,6 +460,7 @@ cdef class Link(Path):
         while n > 0 and not self.closed:
             if self._left == 0:
                 k = HEADER_SIZE - self._head_have
+                self._header_at = NULL
                 if n < k:
                     memcpy(self._head + self._head_have, p, n)
                     self._head_have += n
@@ -435,6 +471,7 @@ cdef class Link(Path):
                     self._head_have = 0
                 else:
                     read_header(p, &self._h)
+                    self._header_at = p
                 p += k
                 n -= k
                 verdict = check_header(&self._h)
@@ -446,6 +483,7 @@ cdef class Link(Path):
                 if verdict == CODEC_UNKNOWN_SKIP:
                     self._noise += 1
                     self._flow = None
+                    self._lane = None
                     self._h.type = M_DATA            # skipped like data of a flow that is not ours
                 elif self._h.type == M_DATA:
                     self._begin_data()
@@ -458,6 +496,8 @@ cdef class Link(Path):
                 if flow is not None:
                     flow.on_data(self._at, p, k)
                     self._at += k
+                elif self._lane is not None:
+                    self._relay_data(p, k)
                 self._left -= k
             elif self._body is None and k == self._left:
                 self._left = 0
@@ -477,18 +517,29 @@ cdef class Link(Path):
     cdef Flow _find(self):
         """The flow of the header, if it is on this link and the frame of its epoch."""
         cdef Flow flow
-        if self._h.epoch != self.epoch:
-            self.stale_epoch += 1
-            self._noise += 1
-            return None
-        return <Flow>self.flows.get(PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE))
+        self._stale = False
+        if self._h.epoch != self.epoch and self.epoch:
+            return self._old_epoch()
+        flow = <Flow>self.flows.get(PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE))
+        if flow is not None and self._h.epoch != flow.epoch:
+            return self._old_epoch()
+        return flow
+
+    def _old_epoch(self):
+        self._stale = True
+        self.stale_epoch += 1
+        self._noise += 1
 
     cdef int _begin_data(self) except -1:
         cdef Flow flow = self._find()
         self._flow = flow
+        self._lane = None
         self._at = self._h.seq
         if flow is None:
-            return self._stranger()
+            self._lane = self._find_lane()
+            if self._lane is None:
+                return self._stranger()
+            return 0
         flow.on_ack(self._h.ack, self._h.limit)
         if flow.state == CLOSED:
             self._flow = None
@@ -501,30 +552,38 @@ cdef class Link(Path):
     cdef int _stranger(self) except -1:
         """A frame for a flow we do not have. Those of a flow that ended lately were on their way, and are counted; only
         M_RESUME and M_OPEN_ACK show that the peer still has the flow. The sender of others is told, and makes noise."""
-        if self._h.epoch != self.epoch:
+        cdef bytes cid
+        if self._stale:
+            return 0
+        cid = PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)
+        if cid in self.ctx.flows and self._h.type != M_RESUME:
+            self.stale_epoch += 1        # it has another way now, and this is what was still on the old one
             return 0
         if self._h.type == M_RESUME or self._h.type == M_OPEN_ACK:
             if self._free_resumes > 0:   # after a restart of ours a peer asks for many at once
                 self._free_resumes -= 1
             else:
                 self._noise += 1
-            return self._answer_rst(self._h.cid, R_UNKNOWN_FLOW)
-        if self.ctx.closed.last(PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)) is not None:
+            return self._answer(M_RST, self._h.cid, self._h.epoch, R_UNKNOWN_FLOW, 0)
+        if self.ctx.closed.last(cid) is not None:
             self.ctx.duplicates += 1
             return 0
         self._noise += 1
         if (self._h.type == M_DATA or self._h.type == M_FIN) and len(self._answers) < self.queue_depth:
-            return self._answer_rst(self._h.cid, R_UNKNOWN_FLOW)
+            return self._answer(M_RST, self._h.cid, self._h.epoch, R_UNKNOWN_FLOW, 0)
         return 0
 
     cdef int _dispatch(self, const uint8_t* body, Py_ssize_t n) except -1:
         """A whole frame other than M_DATA."""
         cdef Flow flow
+        cdef Lane lane
         cdef int type = self._h.type
-        if type == M_ACK or type == M_FIN or type == M_RST or type == M_OPEN_ACK or type == M_RESUME_ACK:
+        if type == M_ACK or type == M_FIN or type == M_RST or type == M_OPEN_ACK or type == M_RESUME_ACK or type == M_DETACH \
+                or type == M_GAP:
             flow = self._find()
             if flow is None:
-                return self._stranger()
+                lane = self._find_lane()
+                return self._stranger() if lane is None else self._relay_control(lane)
             if type == M_ACK:
                 if self._h.ack <= flow.snd_una and self._h.limit <= flow.snd_limit:
                     self._noise += 1     # says nothing new
@@ -537,10 +596,19 @@ cdef class Link(Path):
                 flow.on_rst(self._h.code)
             elif type == M_OPEN_ACK:
                 self._noise += flow.state > OPENING_FIN
+                flow.far_rtt = self._h.seq / 1e6
                 flow.on_open_ack(self._h.ack, self._h.limit)
+            elif type == M_DETACH:
+                flow.detach()
+                if self._h.code == R_STALE_EPOCH:
+                    self.handler._on_frame__stale(flow.cid, self._h.seq)
+            elif type == M_GAP:
+                self._noise += 50
+                flow.gap()
             elif flow.resumed and not flow.asked_again:
                 self._noise += 100       # an answer that nobody asked for would have everything sent again
             else:
+                flow.far_rtt = self._h.seq / 1e6
                 flow.resume(self, self._h.ack, self._h.limit, False)
             return 0
         if type == PING:
@@ -558,21 +626,23 @@ cdef class Link(Path):
             return 0
         payload = PyBytes_FromStringAndSize(<const char*>body, n) if n else b""
         if type == M_OPEN or type == M_RESUME:
-            if self._h.epoch != self.epoch:
-                self.stale_epoch += 1
-                self._noise += 1
+            self._stale = False
+            if self._h.epoch != self.epoch and self.epoch:
+                self._old_epoch()
                 if len(self._answers) < self.queue_depth:
-                    self._answer_rst(self._h.cid, <int>Reason.STALE_EPOCH)
+                    self._answer(M_RST, self._h.cid, self._h.epoch, R_STALE_EPOCH, 0)
                 return 0
             cid = PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)
             if type == M_OPEN:
-                self.handler._on_frame__open(cid, self._h.limit, payload)
+                self.handler._on_frame__open(cid, self._h.epoch, self._h.limit, payload)
             else:
                 flow = self.flows.get(cid)
                 if flow is not None and flow.state > OPENING_FIN:
                     self._noise += 50    # a gap; relays that drop are rare, and each time everything is sent again
-                if not self.handler._on_frame__resume(cid, payload, self._h.ack, self._h.limit):
+                if not self.handler._on_frame__resume(cid, self._h.epoch, payload, self._h.ack, self._h.limit):
                     self._stranger()
+                elif cid in self.flows:
+                    (<Flow>self.flows[cid]).far_rtt = self._h.seq / 1e6
         elif type == HELLO:
             self.handler._on_frame__hello(payload)
         elif type == HELLO_ACK:
@@ -588,9 +658,199 @@ cdef class Link(Path):
             self.handler._on_frame__announce(payload)
         return 0
 
-    def refuse(self, bytes cid not None, int code):
-        """Answers an open or resume that cannot be."""
-        self._answer_rst(<const uint8_t*>PyBytes_AS_STRING(cid), code)
+    def refuse(self, bytes cid not None, int code, uint64_t epoch=0):
+        """Answers an open or resume that cannot be; `epoch` is the frame's, 0 the link's."""
+        self._answer(M_RST, <const uint8_t*>PyBytes_AS_STRING(cid), epoch if epoch else self.epoch, code, 0)
+
+    def tell_detached(self, bytes cid not None, uint64_t epoch, int code, uint64_t newest=0):
+        """Tells an end of a flow that the way beyond this hub is lost: `code` says why, `newest` is the epoch that a stale
+        one lost against."""
+        self._answer(M_DETACH, <const uint8_t*>PyBytes_AS_STRING(cid), epoch, code, newest)
+
+    def forward(self, Lane lane not None, int type, bytes payload, *, uint64_t ack=0, uint64_t limit=0, double rtt=0.0):
+        """Sends on M_OPEN or M_RESUME, which came in by another link with a round trip of `rtt` seconds. False: it was dropped."""
+        cdef Header h
+        cdef bytes frame
+        memset(&h, 0, sizeof(h))
+        h.type = type
+        h.length = PyBytes_GET_SIZE(payload)
+        h.epoch = lane.relay.epoch
+        memcpy(h.cid, PyBytes_AS_STRING(lane.relay.cid), CID_SIZE)
+        h.seq = <uint64_t>(rtt * 1e6)
+        h.ack = ack
+        h.limit = limit
+        frame = build_frame(&h, <const uint8_t*>PyBytes_AS_STRING(payload))
+        passed = self._pass_on(lane, type, <const uint8_t*>PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), frame, None)
+        self._send_through()
+        return passed
+
+    # relayed frames: in by one link, out by another, looked at but not taken apart
+
+    cdef Lane _find_lane(self):
+        """The relayed flow of the header, if it comes in here and the frame is of its epoch."""
+        cdef Lane lane
+        if self._stale or not self.lanes:
+            return None
+        lane = <Lane>self.lanes.get(PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE))
+        if lane is not None and self._h.epoch != lane.relay.epoch:
+            return self._old_epoch()
+        return lane
+
+    cdef int _relay_data(self, uint8_t* p, Py_ssize_t n) except -1:
+        """`n` bytes of payload at p leave as a frame of their own: the very frame, if all of it is here."""
+        cdef Lane lane = self._lane
+        cdef Link out = <Link>lane.out
+        cdef Header h = self._h
+        cdef bytes frame
+        cdef bint passed
+        h.seq = self._at
+        h.length = n
+        self._at += n
+        if out is None or lane.lossy:
+            return self._drop_frame(lane)
+        if self._header_at is not NULL and self._header_at + HEADER_SIZE == p:
+            if n != self._left:
+                write_header(self._header_at, &h)
+            passed = out._pass_on(lane, M_DATA, self._header_at, HEADER_SIZE + n, None, self)
+        else:
+            frame = build_frame(&h, p)
+            passed = out._pass_on(lane, M_DATA, <const uint8_t*>PyBytes_AS_STRING(frame), HEADER_SIZE + n, frame, self)
+        if passed and lane.relay.saw(lane, M_DATA, h.seq, h.ack):
+            lane.relay.forget()
+        return 0
+
+    cdef int _relay_control(self, Lane lane) except -1:
+        cdef Link out = <Link>lane.out
+        cdef int type = self._h.type
+        cdef bytes frame
+        cdef bint passed
+        if out is None or (lane.lossy and type == M_FIN):
+            self._drop_frame(lane)
+            if type == M_RST:
+                lane.relay.forget()
+            return 0
+        if type == M_OPEN_ACK or type == M_RESUME_ACK:
+            self._h.seq = <uint64_t>(self.rtt * 1e6)
+        elif self._header_at is not NULL:
+            passed = out._pass_on(lane, type, self._header_at, HEADER_SIZE, None, self)
+            if passed and lane.relay.saw(lane, type, self._h.seq, self._h.ack):
+                self._relay_over(lane)
+            return 0
+        frame = build_frame(&self._h, NULL)
+        passed = out._pass_on(lane, type, <const uint8_t*>PyBytes_AS_STRING(frame), HEADER_SIZE, frame, self)
+        if passed and lane.relay.saw(lane, type, self._h.seq, self._h.ack):
+            self._relay_over(lane)
+        return 0
+
+    def _relay_over(self, Lane lane):
+        self.ctx.closed.record(lane.relay.cid, lane.end)
+        lane.relay.forget()
+
+    cdef bint _drop_frame(self, Lane lane) except -1:
+        self.drops_away += 1
+        return False
+
+    cdef bint _pass_on(self, Lane lane, int type, const uint8_t* p, Py_ssize_t n, bytes base, Link source) except -1:
+        """A whole frame for this link, from `source`'s read (then it leaves at the end of that read, in one write with the
+        others, and without a base it is not copied) or from nowhere. What finds the link blocked waits, within bounds; beyond
+        them it is dropped, the receiver is told afterwards, and the flow resumes. False: dropped."""
+        if self.closed:
+            self.drops_away += 1
+            return False
+        if self._writable and not lane.queue:
+            if self._through_count and base is None and self._through_bases[self._through_count - 1] is None \
+                    and self._through[self._through_count - 1].p + self._through[self._through_count - 1].n == p:
+                self._through[self._through_count - 1].n += n
+            else:
+                if self._through_count == MAX_PIECES:
+                    self._send_through()
+                if base is None and self.ctx.retains:
+                    base = PyBytes_FromStringAndSize(<const char*>p, n)
+                    p = <const uint8_t*>PyBytes_AS_STRING(base)
+                self._through[self._through_count].p = p
+                self._through[self._through_count].n = n
+                self._through_bases.append(base)
+                if self._through_count == 0 and source is not None:
+                    source._touched.append(self)
+                self._through_count += 1
+            self._through_total += n
+            self._frames_out[type] += 1
+            return True
+        if type != M_RST and type != M_DETACH and (lane.lossy or self.relay_frames >= self.queue_depth
+                                                   or self.relay_bytes + n + FRAME_COST > 2 * self.max_inflight):
+            self.drops_queue += 1
+            if not lane.lossy:
+                lane.lossy = True
+                if not lane.in_data:
+                    self._enqueue(lane)
+            return False
+        if base is None:
+            base = PyBytes_FromStringAndSize(<const char*>p, n)
+        lane.queue.append(base)
+        lane.unsent_bytes += n
+        self.relay_frames += 1
+        self.relay_bytes += n + FRAME_COST
+        self._frames_out[type] += 1
+        if not lane.in_data:
+            self._enqueue(lane)
+        if self._writable and not self._corked:
+            self._corked = True
+            self._call_soon(self._uncork_callback)
+        return True
+
+    cdef int _send_through(self) except -1:
+        cdef int count = self._through_count
+        cdef Py_ssize_t total = self._through_total
+        if count == 0:
+            return 0
+        bases, self._through_bases = self._through_bases, []
+        self._through_count = 0
+        self._through_total = 0
+        self.bytes_out += total
+        return self.carrier.send(self._through, bases, count, total)
+
+    cdef int settle(self) except -1:
+        """The carrier's read has been looked at, and its memory will be used again: what was passed on leaves now."""
+        cdef Link out
+        if self._touched:
+            touched, self._touched = self._touched, []
+            for out in touched:
+                if not out.closed:
+                    out._send_through()
+        return 0
+
+    cdef int _gather_lane(self, Lane lane, Piece* pieces, list bases, int* count, Py_ssize_t* total, Py_ssize_t allowance) except -1:
+        """Waiting frames of a relayed direction within `allowance` bytes; behind the last of them, whether some were dropped."""
+        cdef Header h
+        cdef bytes frame
+        cdef Py_ssize_t size
+        while lane.queue and count[0] < MAX_PIECES:
+            frame = <bytes>lane.queue[0]
+            size = PyBytes_GET_SIZE(frame)
+            if size - HEADER_SIZE > allowance:
+                break
+            lane.queue.popleft()
+            allowance -= size - HEADER_SIZE
+            lane.unsent_bytes -= size
+            self.relay_frames -= 1
+            self.relay_bytes -= size + FRAME_COST
+            self._piece(frame, pieces, bases, count, total)
+        lane.deficit = 0
+        if lane.queue:
+            lane.deficit = allowance if allowance <= MAX_DATA else 0
+            lane.in_data = True
+            self._bulk.append(lane)
+        elif lane.lossy and count[0] < MAX_PIECES:
+            lane.lossy = False
+            memset(&h, 0, sizeof(h))
+            h.type = M_GAP
+            h.epoch = lane.relay.epoch
+            memcpy(h.cid, PyBytes_AS_STRING(lane.relay.cid), CID_SIZE)
+            self._frames_out[<int>M_GAP] += 1
+            self._piece(build_frame(&h, NULL), pieces, bases, count, total)
+        elif lane.lossy:
+            self._enqueue(lane)
+        return 0
 
     # time and end
 
@@ -601,10 +861,11 @@ cdef class Link(Path):
             self._ping_sent = self._pinged_at = self.ctx.clock()
             self.send(PING, seq=self._ping_seq)
 
-    def tick(self, double now, double interval, double timeout, double stall):
+    def tick(self, double now, double interval, double timeout, double stall, double echo=0.0):
         """Keepalive and flood control; call about once a second. A ping goes every `interval` seconds, and at each tick of
         a busy link, since windows are tuned to the round trip under load. Any received byte proves life, silence for
-        `timeout` ends the link, and so does a peer that takes nothing for `stall` (0: for ever)."""
+        `timeout` ends the link, and so does a peer that takes nothing for `stall` (0: for ever), or one that is heard but
+        does not answer a ping for `echo` (0: for ever): it does not hear us."""
         cdef int noise = self._noise
         cdef bint busy = self.bytes_in - self._bytes_at_tick > BUSY
         self._noise = 0
@@ -620,6 +881,8 @@ cdef class Link(Path):
             self.fail(Reason.KEEPALIVE_TIMEOUT, f"nothing heard for {now - self._last_heard:.1f} s")
         elif stall and self._blocked_since >= 0 and now - self._blocked_since >= stall:
             self.fail(Reason.STALLED, f"the peer has taken nothing for {now - self._blocked_since:.1f} s")
+        elif echo and self._ping_sent >= 0 and now - self._ping_sent >= echo:
+            self.fail(Reason.KEEPALIVE_TIMEOUT, f"heard, but no answer to a ping for {now - self._ping_sent:.1f} s")
         elif busy or now - self._pinged_at >= interval:
             self.ping()
 
@@ -639,10 +902,22 @@ cdef class Link(Path):
 
     def _release(self, reason, detail):
         cdef Flow flow
-        for queue in (self._urgent, self._short, self._bulk):
-            for flow in queue:
-                flow.in_urgent = flow.in_data = False
+        cdef Source source
+        for flow in self._urgent:
+            flow.in_urgent = False
+        self._urgent.clear()
+        for queue in (self._short, self._bulk):
+            for source in queue:
+                source.in_data = False
+                if isinstance(source, Lane):
+                    (<Lane>source).clear()
             queue.clear()
+        self.relay_frames = self.relay_bytes = 0
+        self._through_count = 0
+        self._through_total = 0
+        self._through_bases = []
+        self._touched = []
+        self._lane = None
         for flow in self._acks:
             flow.ack_waiting = False
         self._acks.clear()

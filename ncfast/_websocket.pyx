@@ -7,7 +7,7 @@ put it and passed on from there.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.buffer cimport PyBUF_WRITE
+from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -99,6 +99,7 @@ cdef class WebSocketCarrier(Carrier):
 
     def buffer_updated(self, Py_ssize_t n):
         self._receive(self._buffer.data, n)
+        self.link.settle()
         if self._broken:
             self._call_later(0, self.broken)
 
@@ -115,6 +116,7 @@ cdef class WebSocketCarrier(Carrier):
         cdef Py_ssize_t n = min(PyBytes_GET_SIZE(data), self._buffer.size)
         memcpy(self._buffer.data, PyBytes_AS_STRING(data), n)
         self._receive(self._buffer.data, n)
+        self.link.settle()
 
     def eof_received(self):
         if not self._ended:
@@ -296,9 +298,12 @@ cdef class WebSocketCarrier(Carrier):
             return 0
         lines = [PyBytes_FromStringAndSize(<char*>head, h)]
         for i in range(count):
-            base = <bytes>bases[i]
-            at = pieces[i].p - <const uint8_t*>PyBytes_AS_STRING(base)
-            if at == 0 and pieces[i].n == PyBytes_GET_SIZE(base):
+            base = bases[i]
+            if base is None:             # spent when this returns: the transport copies what the kernel does not take
+                lines.append(PyMemoryView_FromMemory(<char*>pieces[i].p, pieces[i].n, PyBUF_READ))
+                continue
+            at = pieces[i].p - <const uint8_t*>PyBytes_AS_STRING(<bytes>base)
+            if at == 0 and pieces[i].n == PyBytes_GET_SIZE(<bytes>base):
                 lines.append(base)
             else:
                 lines.append(memoryview(base)[at:at + pieces[i].n])

@@ -264,7 +264,7 @@ class AgentTunnel:
             self.link.send(FrameType.GOAWAY, code=Reason.DRAINING)
         self.link.ping()
 
-    def _on_frame__open(self, cid: bytes, limit: int, body: bytes) -> None:
+    def _on_frame__open(self, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
         agent = self.agent
         if cid in agent.flows:
             return                                     # sent again after a cut; we have it
@@ -289,7 +289,7 @@ class AgentTunnel:
         flow.attach(self.link, resumed=True)
         target.open(flow, request)
 
-    def _on_frame__resume(self, cid: bytes, secret: bytes, ack: int, limit: int) -> bool:
+    def _on_frame__resume(self, cid: bytes, epoch: int, secret: bytes, ack: int, limit: int) -> bool:
         flow = self.agent.flows.get(cid)
         if flow is None or flow.secret != secret:
             return False

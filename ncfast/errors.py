@@ -45,6 +45,8 @@ class Reason(enum.IntEnum):
     OVERLOADED = 19            # a cap on flows, dials or memory was reached
     HOLD_TIMEOUT = 20          # held for a reconnecting agent, which did not come in time
     RESUME_DENIED = 21         # wrong secret or wrong agent on resume
+    NOT_OWNER = 22             # the hub that was asked does not hold the agent (any longer)
+    ORIGIN_LOST = 23           # the hub that held the client's socket is gone
     STALE_EPOCH = 24           # sent under an epoch that is over
     INTERNAL = 25              # a defect of ours
     # links
@@ -60,6 +62,7 @@ class Reason(enum.IntEnum):
     FLOOD = 73                 # more control frames than any honest peer sends
     UNAUTHORIZED = 74          # identity in HELLO is not the token's
     VERSION = 75               # no common protocol version
+    DUPLICATE = 76             # two hubs had dialled each other: the other link stays
 
     @property
     def label(self) -> str:
@@ -85,13 +88,14 @@ _LINKS: dict[Reason, _Row] = {
     Reason.FLOOD: _Row(Blame.REMOTE, 4006),
     Reason.UNAUTHORIZED: _Row(Blame.REMOTE, 1008),
     Reason.VERSION: _Row(Blame.REMOTE, 4007),
+    Reason.DUPLICATE: _Row(Blame.NOBODY, 4008),
     Reason.INTERNAL: _Row(Blame.LOCAL, 1011),
 }
 
 # Failures of an open after which the target has not seen a byte: another agent may be tried.
 RETRYABLE = frozenset({
     Reason.TARGET_REFUSED, Reason.TARGET_UNREACHABLE, Reason.TARGET_TIMEOUT,
-    Reason.NO_SUCH_CONNECTOR, Reason.OVERLOADED, Reason.DRAINING,
+    Reason.NO_SUCH_CONNECTOR, Reason.OVERLOADED, Reason.DRAINING, Reason.NOT_OWNER, Reason.STALE_EPOCH,
 })
 
 

@@ -66,6 +66,7 @@ class Hub:
         self.context = FlowContext(net.clock, budget=config.limits.memory_bytes, window_initial=config.flow.window_initial,
                                    window_max=config.flow.window_max, seed=int.from_bytes(net.entropy(8)))
         self.context.owner = self
+        self.context.retains = net.retains
         self.receive_buffer = ReceiveBuffer()
         self.jwt = jwt
         self.keys = key_source(jwt, net)
@@ -76,7 +77,7 @@ class Hub:
         self.admin = Admin(self, net.loop)
         self.listeners: dict[str, ClientListener] = {}
         self.sessions: set[AgentSession] = set()
-        self.flows: dict[bytes, Flow] = {}
+        self.flows = self.context.flows
         self.drain_requested = asyncio.Event()
         self._reloading = asyncio.Lock()
         self.state = "starting"

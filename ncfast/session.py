@@ -158,7 +158,7 @@ class AgentSession:
         self.hub.agent_leaves(self)
         _log.info("agent_draining", agent_id=self.agent_id)
 
-    def _on_frame__resume(self, cid: bytes, secret: bytes, ack: int, limit: int) -> bool:
+    def _on_frame__resume(self, cid: bytes, epoch: int, secret: bytes, ack: int, limit: int) -> bool:
         flow = self.hub.flows.get(cid)
         if flow is None or not self.established:
             return False
@@ -182,8 +182,11 @@ class AgentSession:
         self.hub.stats.flows_resumed += 1
         return True
 
-    def _on_frame__open(self, cid: bytes, limit: int, body: bytes) -> None:
+    def _on_frame__open(self, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
         self.link.fail(Reason.PROTOCOL_ERROR, "agents do not open flows")
+
+    def _on_frame__stale(self, cid: bytes, epoch: int) -> None:
+        self.link.fail(Reason.PROTOCOL_ERROR, "agents do not lose their way to themselves")
 
     def _on_frame__hello_ack(self, body: bytes) -> None:
         self.link.fail(Reason.PROTOCOL_ERROR, "HELLO_ACK is the hub's to send")

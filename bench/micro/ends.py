@@ -95,7 +95,7 @@ class End:
     def flow_opened(self, flow: Flow) -> None:
         pass
 
-    def _on_frame__open(self, cid: bytes, limit: int, body: bytes) -> None:
+    def _on_frame__open(self, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
         flow = Flow(self.context, cid, SECRET, None, self, limit)
         self.link.add(flow)
         flow.attach(self.link, resumed=True)

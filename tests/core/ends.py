@@ -118,7 +118,7 @@ class Session:
         self.link.send(FrameType.HELLO_ACK, self.hub.epoch.to_bytes(8, "big"))
         self.hub.agent_up(self)
 
-    def _on_frame__resume(self, cid: bytes, secret: bytes, ack: int, limit: int) -> bool:
+    def _on_frame__resume(self, cid: bytes, epoch: int, secret: bytes, ack: int, limit: int) -> bool:
         flow = self.hub.flows.get(cid)
         if flow is None:
             return False
@@ -228,7 +228,7 @@ class Agent(End):
             self.path.add(flow)
             flow.attach(self.path, resumed=False)
 
-    def _on_frame__open(self, cid: bytes, limit: int, body: bytes) -> None:
+    def _on_frame__open(self, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
         if cid in self.flows:
             return
         if self.context.closed.last(cid) is not None:
@@ -240,7 +240,7 @@ class Agent(End):
         flow.attach(self.path, resumed=True)
         self.dials.append(flow)
 
-    def _on_frame__resume(self, cid: bytes, secret: bytes, ack: int, limit: int) -> bool:
+    def _on_frame__resume(self, cid: bytes, epoch: int, secret: bytes, ack: int, limit: int) -> bool:
         flow = self.flows.get(cid)
         if flow is None or flow.secret != secret:
             return False

@@ -14,9 +14,10 @@ OFFSET_BOUND = 1 << 62
 TYPES = {
     "HELLO": 1, "HELLO_ACK": 2, "M_OPEN": 3, "M_OPEN_ACK": 4, "M_DATA": 5, "M_ACK": 6, "M_FIN": 7, "M_RST": 8,
     "M_RESUME": 9, "M_RESUME_ACK": 10, "PING": 11, "PONG": 12, "GOAWAY": 13, "AUTH": 14, "ANNOUNCE": 15,
+    "M_DETACH": 16, "M_GAP": 17,
 }  # fmt: skip
-EMPTY = {TYPES[name] for name in ("M_OPEN_ACK", "M_ACK", "M_FIN", "M_RST", "M_RESUME_ACK", "PING", "PONG", "GOAWAY")}
-WITH_CODE = {TYPES[name] for name in ("M_RST", "GOAWAY", "AUTH")}
+EMPTY = {TYPES[name] for name in ("M_OPEN_ACK", "M_ACK", "M_FIN", "M_RST", "M_RESUME_ACK", "PING", "PONG", "GOAWAY", "M_DETACH", "M_GAP")}
+WITH_CODE = {TYPES[name] for name in ("M_RST", "GOAWAY", "AUTH", "M_DETACH")}
 SECRET_SIZE = 16
 
 
@@ -38,7 +39,7 @@ def check(type: int, flags: int, code: int, length: int, seq: int, ack: int, lim
         raise FrameError("offset")
     if type == TYPES["M_DATA"] and length == 0:
         raise FrameError("empty data")
-    if type == TYPES["M_RESUME"] and length != SECRET_SIZE:
+    if type == TYPES["M_RESUME"] and length < SECRET_SIZE:
         raise FrameError("secret")
     if type in EMPTY and length:
         raise FrameError("payload")

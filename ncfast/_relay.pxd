@@ -1,0 +1,29 @@
+"""A flow that a hub passes on, between its agent's tunnel and the link to the hub where its client is."""
+
+from libc.stdint cimport uint64_t
+
+from ncfast._flow cimport Path, Source
+
+
+cdef class Lane(Source):
+    """One direction. Its frames come in by one link, under the relay's cid, and leave by `out`."""
+    cdef readonly Relay relay
+    cdef readonly Path out           # None while that link is away
+    cdef object queue                # whole frames that wait for `out`; `unsent_bytes` is their sum
+    cdef readonly bint lossy         # frames were dropped; the receiver is told when the queue has gone
+    cdef bint ended                  # M_FIN has passed
+    cdef uint64_t end                # its number
+    cdef bint done                   # and its acknowledgement
+
+    cdef int clear(self) except -1
+
+
+cdef class Relay:
+    cdef readonly bytes cid
+    cdef readonly uint64_t epoch
+    cdef public object info
+    cdef readonly Lane up            # from the agent
+    cdef readonly Lane down          # to the agent
+
+    cdef Lane opposite(self, Lane lane)
+    cdef bint saw(self, Lane lane, int type, uint64_t seq, uint64_t ack) except -1

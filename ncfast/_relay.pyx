@@ -1,0 +1,99 @@
+"""A flow that a hub passes on: which two links belong to its cid, what waits for them, when it is over. Sans-I/O.
+
+The relay neither acknowledges nor repeats anything: both ends do. It looks at headers only to see both directions end, so
+that it can forget the flow. Moving the frames is the links' work (`Link.receive`, `Link._flush`).
+"""
+
+from collections import deque
+
+from libc.stdint cimport uint64_t
+
+from ncfast._flow cimport Path, Source
+from ncfast._frames cimport M_FIN, M_OPEN_ACK, M_RST
+
+
+cdef class Lane(Source):
+
+    def __cinit__(self):
+        self.queue = deque()
+
+    cdef int clear(self) except -1:
+        self.queue.clear()
+        self.unsent_bytes = 0
+        self.deficit = 0
+        return 0
+
+    @property
+    def waiting(self):
+        """Frames that wait for `out`."""
+        return len(self.queue)
+
+
+cdef class Relay:
+    """The flow `cid` of the agent whose tunnel here has `epoch`; `info`, the hub's, is told `relay_opened(relay)` and `relay_ended(relay)`.
+
+    A relay belongs to one tunnel for life; the link to the client's hub may come and go.
+    """
+
+    def __init__(self, bytes cid not None, uint64_t epoch, Path tunnel not None, info):
+        self.cid = cid
+        self.epoch = epoch
+        self.info = info
+        self.up = Lane()
+        self.down = Lane()
+        self.up.relay = self.down.relay = self
+        self.down.out = tunnel
+        tunnel.lanes[cid] = self.up
+
+    @property
+    def tunnel(self):
+        return self.down.out
+
+    @property
+    def mesh(self):
+        """The link to the client's hub, None while it is away."""
+        return self.up.out
+
+    def connect(self, Path mesh not None):
+        """Puts the flow on a link to its client's hub."""
+        self.disconnect()
+        self.up.out = mesh
+        mesh.lanes[self.cid] = self.down
+
+    def disconnect(self):
+        """The link to the client's hub is gone, or another takes its place; what waited for it goes with it."""
+        cdef Path mesh = self.up.out
+        if mesh is None:
+            return
+        if mesh.lanes.get(self.cid) is self.down:
+            del mesh.lanes[self.cid]
+        mesh.drop(self.up)
+        self.down.out.drop(self.down)
+        self.up.out = None
+        self.up.lossy = self.down.lossy = False        # both ends will resume
+
+    def forget(self):
+        """Frames of this cid are nobody's from now on; those that wait are still sent. `info.relay_ended(relay)` is told once."""
+        cdef Path tunnel = self.down.out, mesh = self.up.out
+        if mesh is not None and mesh.lanes.get(self.cid) is self.down:
+            del mesh.lanes[self.cid]
+        if tunnel.lanes.get(self.cid) is self.up:
+            del tunnel.lanes[self.cid]
+            self.info.relay_ended(self)
+
+    cdef Lane opposite(self, Lane lane):
+        return self.down if lane is self.up else self.up
+
+    cdef bint saw(self, Lane lane, int type, uint64_t seq, uint64_t ack) except -1:
+        """A frame has passed on `lane`; whether it was the flow's last: a reset, or the second acknowledged end."""
+        cdef Lane other = self.opposite(lane)
+        if type == M_OPEN_ACK:
+            self.info.relay_opened(self)
+        elif type == M_FIN:
+            lane.ended = True
+            lane.end = seq
+        elif type == M_RST:
+            return True
+        if other.ended and ack > other.end:
+            other.done = True
+        return lane.done and other.done
