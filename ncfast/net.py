@@ -14,6 +14,7 @@ import resource
 import select
 import socket
 import ssl as ssl_module
+import stat
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -121,6 +122,40 @@ class Net:
             raise OSError(exc.errno, f"cannot listen on {address}: {os.strerror(exc.errno or 0)}") from None
         return Acceptor(self, socks, on_socket, reserve, on_shed)
 
+    async def listen_unix(self, path: str, on_socket: Callable[[socket.socket, Any], None], *, backlog: int = 1024,
+                          reserve: int = 0, on_shed: Callable[[str], None] = lambda reason: None) -> Acceptor:
+        """Listens on a Unix socket that only this user may connect to, in place of one that a process left behind.
+
+        Raises OSError when the path cannot be bound: it is no socket, or somebody listens there.
+        """
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            _clear(path)
+            sock.bind(path)
+            os.chmod(path, 0o600)                      # before `listen`: until then nobody can connect
+            sock.listen(backlog)
+        except OSError as exc:
+            sock.close()
+            raise OSError(exc.errno, f"cannot listen on {path}: {os.strerror(exc.errno or 0)}") from None
+        return Acceptor(self, [sock], on_socket, reserve, on_shed)
+
+    def peek(self, sock: socket.socket, on_byte: Callable[[bytes], None]) -> Callable[[], None]:
+        """Calls `on_byte` once, with the first byte that comes on an accepted socket, which stays unread, or with nothing
+        if none will. Returns what gives up waiting."""
+        def ready() -> None:
+            try:
+                byte = sock.recv(1, socket.MSG_PEEK)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                byte = b""
+            self.loop.remove_reader(sock)
+            on_byte(byte)
+
+        self.loop.add_reader(sock, ready)
+        return lambda: self.loop.remove_reader(sock)
+
     def has_room(self, reserve: int) -> bool:
         """Whether another connection may be accepted with `reserve` descriptors left for others."""
         return self.sockets + reserve + OWN_DESCRIPTORS < self.fd_limit
@@ -165,6 +200,15 @@ class Net:
                 transport, _ = await aiofastnet.create_connection(self.loop, lambda: protocol, host, port, **extra)
             else:
                 transport, _ = await self.loop.create_connection(lambda: protocol, host, port, **extra)
+        return transport
+
+    async def connect_unix(self, path: str, protocol: Any, *, timeout: float) -> Any:
+        """Dials a Unix socket within `timeout` seconds. Returns the transport. Raises OSError and TimeoutError."""
+        async with asyncio.timeout(timeout):
+            if self.fast:
+                transport, _ = await aiofastnet.create_unix_connection(self.loop, lambda: protocol, path)
+            else:
+                transport, _ = await self.loop.create_unix_connection(lambda: protocol, path)
         return transport
 
 
@@ -217,9 +261,9 @@ class Acceptor:
 
     @property
     def address(self) -> str:
-        """host:port as bound."""
-        host, port = self._socks[0].getsockname()[:2]
-        return str(Address(host, port))
+        """host:port as bound, or the path of a Unix socket."""
+        where = self._socks[0].getsockname()
+        return where if isinstance(where, str) else str(Address(*where[:2]))
 
     @property
     def paused(self) -> bool:
@@ -265,14 +309,41 @@ class Acceptor:
             self._timer = None
         for sock in self._socks:
             self._net.loop.remove_reader(sock)
+            if sock.family == socket.AF_UNIX:
+                _unlink(sock.getsockname())
             sock.close()
+
+
+def _clear(path: str) -> None:
+    """Removes a Unix socket that nobody listens on any more. Raises OSError (EADDRINUSE) for whatever else is there."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISSOCK(mode):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            if probe.connect_ex(path) == errno.ECONNREFUSED:
+                _unlink(path)
+                return
+    raise OSError(errno.EADDRINUSE, "in use")
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:                                    # somebody has tidied up
+        pass
 
 
 def tune(sock: socket.socket, *, user_timeout_sec: float, notsent_lowat: int | None = None) -> None:
     """Options of every long-lived connection: no Nagle, keepalive, and a bound on unacknowledged data.
 
-    `notsent_lowat` (bytes, for tunnels) keeps what the kernel holds unsent short, so that scheduling stays ours.
+    `notsent_lowat` (bytes, for tunnels) keeps what the kernel holds unsent short, so that scheduling stays ours. A Unix
+    socket has and needs none of these.
     """
+    if sock.family == socket.AF_UNIX:
+        return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
