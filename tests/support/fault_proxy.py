@@ -15,7 +15,8 @@ class FaultProxy:
         self.address = ("127.0.0.1", self.program.answer()["port"])
 
     def fault(self, kind: str) -> None:
-        """``rst``, ``silence``, ``restart`` (back after 0.2 s) or ``down`` (until ``up``), now."""
+        """Now: ``rst``, ``silence``, ``drop_up`` or ``drop_down`` (what the dialling side says, or hears, is
+        lost), for the present connections; ``restart`` (back after 0.2 s); ``down`` (until ``up``)."""
         self.program.ask(do="fault", kind=kind)
 
     def plan(self, faults: list[tuple[int, str]]) -> None:

@@ -37,11 +37,21 @@ class FaultProxyProgram:
                 await proxy.__aexit__()
                 await asyncio.sleep(RESTART_SEC)
                 await self.up()
-            case "silence":  # the present connections, for ever; later ones go through new directions
+            case "silence":
                 proxy.stall()
-                self._forwarded += proxy.up.bytes + proxy.down.bytes
-                proxy.up, proxy.down = Way(), Way()
+                self._leave_ways()
+            case "drop_up":
+                proxy.up.drop()
+                self._leave_ways()
+            case "drop_down":
+                proxy.down.drop()
+                self._leave_ways()
         self._faults += 1
+
+    def _leave_ways(self) -> None:
+        """The present connections keep their fault for ever; later ones go through new directions."""
+        self._forwarded += self._proxy.up.bytes + self._proxy.down.bytes
+        self._proxy.up, self._proxy.down = Way(), Way()
 
     def _bytes(self) -> int:
         return self._forwarded + self._proxy.up.bytes + self._proxy.down.bytes

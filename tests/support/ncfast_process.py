@@ -8,7 +8,7 @@ import json
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,20 +65,42 @@ def check_log(log: EventLog, expected_errors: frozenset[str] = frozenset()) -> N
 
 
 class Hub:
-    """One hub process and its configuration file."""
+    """One hub process and its configuration file; ``prefix`` are words before its command, as ``nsenter`` is."""
 
     def __init__(
-        self, directory: Path, config: Mapping[str, Any], *, name: str = "hub", max_files: int | None = None
+        self,
+        directory: Path,
+        config: Mapping[str, Any],
+        *,
+        name: str = "hub",
+        max_files: int | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
+        self.name = name
         self.config = dict(config)
         self.expected_errors: frozenset[str] = frozenset()  # events at level error that the test provokes
         self.unlogged_flows = 0  # whose access-log line the test itself has switched off
         self.config_path = directory / f"{name}.yaml"
         self.write_config(self.config)
-        argv = ncfast("hub", "--config", self.config_path)
-        self.program = Program(name, argv, directory, max_files=max_files)
+        self._directory, self._max_files, self._prefix = directory, max_files, prefix
+        self._begin = 0  # where the present process's log begins
+        self.start()
+
+    def start(self) -> None:
+        """Run the process, again after it has ended; its log goes on in the same file."""
+        argv = [*self._prefix, *ncfast("hub", "--config", self.config_path)]
+        self.program = Program(self.name, argv, self._directory, max_files=self._max_files)
         self.log = EventLog(self.program.err_path, self.program.exit_code)
-        self.ready = self.log.wait("hub_ready")
+        self._begin = self.log.mark()
+        self.ready = self.log.wait("hub_ready", after=self._begin)
+
+    def pin(self) -> None:
+        """Write the ports that the kernel chose into the file, so that the next start has the same."""
+        self.config["edge"]["bind"] = self.ready["edge"]
+        self.config["admin"]["bind"] = self.ready["admin"]
+        for listener in self.config["listeners"]:
+            listener["bind"] = self.ready["listeners"][listener["name"]]
+        self.write_config(self.config)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Replace the configuration file; SIGHUP makes the hub read it."""
@@ -165,8 +187,8 @@ class Hub:
             raise AssertionError(f"{error}: {self.status()['flows']}") from None
 
     def access_lines(self, **fields: Any) -> list[dict[str, Any]]:
-        """Access-log lines whose fields equal the given ones."""
-        return self.log.events(ACCESS, **fields)
+        """The present process's access-log lines whose fields equal the given ones."""
+        return self.log.events(ACCESS, after=self._begin, **fields)
 
     def check_conservation(self) -> None:
         """Every flow that was opened has been closed, for one named reason, with one access-log line."""

@@ -1,0 +1,304 @@
+"""Several hubs, a Redis, agents with a standby, and what lies between them: a cluster as an operator runs it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import signal
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import trustme
+
+from ncfast.auth import mint
+from support.fault_proxy import FaultProxy
+from support.ncfast_process import FAST_HUB, Agent, Hub, merged
+from support.peer import Address
+from support.places import Loopback, Places
+from support.process import wait_until
+from support.redis_server import RedisServer
+
+NAMES = ("hub-a", "hub-b", "hub-c")
+AGENT = "site-1"
+Security = Literal["none", "secret", "tls"]
+
+# Timers short enough that a test sees them fire; every other key keeps its default.
+FAST_CLUSTER: dict[str, Any] = {
+    "ha": {
+        "lease_sec": 3,
+        "mesh": {"ping_interval_sec": 0.5, "ping_timeout_sec": 2, "connect_backoff_max_sec": 1},
+    },
+    "flow": {"flow_grace_sec": 20},
+}
+
+
+class Cluster:
+    """Hubs in active mode with one listener for each connector, and one agent that may go to each of them.
+
+    ``proxied`` names what a fault proxy for each hub stands in front of: ``mesh`` (what peers dial; of two hubs
+    the smaller name's dial is the one that stays), ``tunnel`` (what agents dial), ``redis`` (what the hub dials).
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        connectors: Mapping[str, Address],
+        *,
+        names: Iterable[str] = NAMES,
+        proxied: Iterable[str] = (),
+        security: Security = "none",
+        places: Places | None = None,
+        hub: Mapping[str, Any] | None = None,
+        agent: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.names = tuple(names)
+        self.connectors = dict(connectors)
+        self.directory = directory
+        self.places = places or Loopback()
+        self.hubs: dict[str, Hub] = {}
+        self.agents: list[Agent] = []
+        self.proxies: dict[tuple[str, str], FaultProxy] = {}  # by what and whose
+        self.away: set[str] = set()  # hubs that are dead or frozen now
+        self._agent_overrides = dict(agent or {})
+        self._proxied = frozenset(proxied)
+        self._security = security
+        self.redis: RedisServer | None = None
+        self.key_file = self._secret("jwt.key")
+        try:
+            self._prepare()
+            for name in self.names:
+                self.hubs[name] = self._make_hub(name, hub or {})
+            for name in self.names:
+                self.hubs[name].pin()
+                self._stand_before("tunnel", name, self.hubs[name].edge)
+            self.add_agent(AGENT)
+        except BaseException:
+            self.close()
+            raise
+
+    # making
+
+    def _prepare(self) -> None:
+        self.redis = RedisServer(self.directory, self.places)
+        self._mesh_listen = {name: (self.places.host(name), self.places.port(name)) for name in self.names}
+        for name in self.names:
+            self._stand_before("mesh", name, self._mesh_listen[name])
+            self._stand_before("redis", name, self.redis.address)
+        if self._security == "tls":
+            authority = trustme.CA()
+            authority.cert_pem.write_to_path(str(self.directory / "mesh-ca.pem"))
+            for name in self.names:
+                issued = authority.issue_cert(name)  # SAN: DNS of the replica's name
+                issued.private_key_and_cert_chain_pem.write_to_path(str(self.directory / f"{name}.pem"))
+        elif self._security == "secret":
+            self._secret("mesh.secret")
+
+    def _secret(self, name: str) -> Path:
+        path = self.directory / name
+        path.write_text(secrets.token_hex(32))
+        path.chmod(0o600)
+        return path
+
+    def _stand_before(self, what: str, name: str, upstream: Address) -> None:
+        if what in self._proxied:
+            self.proxies[what, name] = FaultProxy(self.directory, upstream, f"{what}-proxy-{name}")
+
+    def _way(self, what: str, name: str, direct: Address) -> str:
+        """``host:port`` of the proxy, or of the thing itself."""
+        proxy = self.proxies.get((what, name))
+        host, port = proxy.address if proxy else direct
+        return f"{host}:{port}"
+
+    def _make_hub(self, name: str, overrides: Mapping[str, Any]) -> Hub:
+        host = self.places.host(name)
+        scheme = "tls" if self._security == "tls" else "tcp"
+        url = {peer: f"{scheme}://{self._way('mesh', peer, self._mesh_listen[peer])}" for peer in self.names}
+        mesh: dict[str, Any] = {
+            "listen": "%s:%d" % self._mesh_listen[name],
+            "advertise": url[name],
+            "peers": [url[peer] for peer in self.names if peer != name],
+            "require_mtls": self._security == "tls",
+        }
+        if self._security == "tls":
+            pem = str(self.directory / f"{name}.pem")
+            mesh["tls"] = {"ca_bundle": str(self.directory / "mesh-ca.pem"), "cert_file": pem, "key_file": pem}
+        elif self._security == "secret":
+            mesh["secret_file"] = str(self.directory / "mesh.secret")
+        base = {
+            "edge": {"bind": f"{host}:0"},
+            "admin": {"bind": f"{host}:0"},
+            "auth": {"jwt": {"key_file": str(self.key_file)}},
+            "listeners": [
+                {"name": connector, "bind": f"{host}:0", "connector": connector} for connector in self.connectors
+            ],
+            "ha": {
+                "enabled": True,
+                "mode": "active",
+                "replica_id": name,
+                "redis_url": f"redis://{self._way('redis', name, self.redis.address)}/0",
+                "mesh": mesh,
+            },
+        }
+        config = merged(merged(merged(FAST_HUB, FAST_CLUSTER), base), overrides)
+        return Hub(self.directory, config, name=name, prefix=self.places.prefix(name))
+
+    def add_agent(self, agent_id: str, *, first: str | None = None, **claims: Any) -> Agent:
+        """One more agent that serves the connectors; ``first`` is the hub that it tries before the others."""
+        order = sorted(self.names, key=lambda name: (name != first, name))
+        agent = Agent(
+            self.directory,
+            hubs=[f"ws://{self._way('tunnel', name, self.hubs[name].edge)}/tunnel" for name in order],
+            agent_id=agent_id,
+            token=mint(self.key_file.read_bytes(), agent_id, connectors=list(self.connectors), **claims),
+            connectors={name: f"{host}:{port}" for name, (host, port) in self.connectors.items()},
+            overrides=self._agent_overrides,
+            name=f"agent-{agent_id}",
+        )
+        self.agents.append(agent)
+        return agent
+
+    # looking
+
+    @property
+    def live(self) -> dict[str, Hub]:
+        """Hubs that answer."""
+        return {name: hub for name, hub in self.hubs.items() if name not in self.away}
+
+    @property
+    def agent(self) -> Agent:
+        """The first agent."""
+        return self.agents[0]
+
+    def address(self, name: str, connector: str = "peer") -> Address:
+        """Where clients of a hub connect."""
+        return self.hubs[name].listener(connector)
+
+    def sessions(self, agent_id: str = AGENT) -> dict[str, dict[str, Any]]:
+        """What each live hub that holds a tunnel of the agent says of it; a standby has epoch 0."""
+        return {
+            name: entry
+            for name, hub in self.live.items()
+            for entry in hub.status()["agents"]
+            if entry["agent_id"] == agent_id
+        }
+
+    def owner(self, agent_id: str = AGENT) -> str | None:
+        """The one live hub that holds the agent under an epoch; None while there is none, or more than one."""
+        owners = [name for name, entry in self.sessions(agent_id).items() if entry["epoch"]]
+        return owners[0] if len(owners) == 1 else None
+
+    def wait_owner(self, *, other_than: str = "", agent_id: str = AGENT, timeout: float = 30) -> str:
+        """Until one live hub, and not ``other_than``, owns the agent."""
+        return wait_until(
+            lambda: (owner := self.owner(agent_id)) != other_than and owner,
+            f"an owner of {agent_id}, other than {other_than or 'nobody'}", timeout,
+        )
+
+    def readiness(self, name: str) -> tuple[int, dict[str, Any]]:
+        """Status and body of the hub's /readyz."""
+        code, body = self.hubs[name].get("/readyz")
+        return code, json.loads(body)
+
+    def wait_ready(self, *names: str, timeout: float = 30) -> None:
+        """Until the hubs (by default those that are live) say that nothing is missing."""
+        for name in names or self.live:
+            wait_until(
+                lambda name=name: self.readiness(name) == (200, {"status": "ready"}), f"{name} ready", timeout
+            )
+
+    def wait_degraded(self, name: str, *reasons: str, timeout: float = 30) -> None:
+        """Until the hub says degraded for exactly these reasons; it must be 200 all the time."""
+
+        def degraded() -> bool:
+            code, body = self.readiness(name)
+            assert code == 200, f"{name}: /readyz {code} {body} while it serves"
+            return body == {"status": "degraded", "reasons": list(reasons)}
+
+        try:
+            wait_until(degraded, f"{name} degraded: {reasons}", timeout)
+        except AssertionError as error:
+            raise AssertionError(f"{error}, /readyz says {self.readiness(name)}") from None
+
+    def wait_settled(self, timeout: float = 30) -> tuple[str, str, str]:
+        """Until all hubs are ready and every agent has owner and standby; the first agent's owner, standby, and a third."""
+        assert not self.away, f"not back yet: {self.away}"
+        self.wait_ready(timeout=timeout)
+
+        def placed(agent_id: str) -> tuple[str, str] | None:
+            found = self.sessions(agent_id)
+            owners = [name for name, entry in found.items() if entry["epoch"]]
+            standbys = [name for name, entry in found.items() if not entry["epoch"]]
+            return (owners[0], standbys[0]) if len(owners) == len(standbys) == 1 else None
+
+        for agent in reversed(self.agents):
+            owner, standby = wait_until(
+                lambda agent_id=agent.agent_id: placed(agent_id), f"owner and standby of {agent.agent_id}", timeout
+            )
+        third = next(name for name in self.names if name not in (owner, standby))
+        return owner, standby, third
+
+    def epochs(self, agent: Agent | None = None) -> list[int]:
+        """The epochs that the agent's present and earlier processes were granted, in order."""
+        events = (agent or self.agent).log.events()
+        return [event["epoch"] for event in events if event["event"] == "tunnel_up" and event.get("epoch")]
+
+    # faults
+
+    def kill(self, name: str) -> None:
+        """SIGKILL."""
+        self.away.add(name)
+        self.hubs[name].program.kill()
+
+    def stop(self, name: str) -> int:
+        """SIGTERM, so a drain; the exit code."""
+        self.away.add(name)
+        return self.hubs[name].program.stop(timeout=60)
+
+    def start(self, name: str) -> None:
+        """Back, at the same addresses."""
+        self.hubs[name].start()
+        self.away.discard(name)
+
+    def freeze(self, name: str) -> None:
+        """SIGSTOP: no FIN, no reset, the kernel still acknowledges."""
+        self.away.add(name)
+        self.hubs[name].program.signal(signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        self.hubs[name].program.signal(signal.SIGCONT)
+        self.away.discard(name)
+
+    # the end
+
+    def check(self) -> None:
+        """What must hold after every test: conservation, rising epochs, clean logs, orderly exits with code 0."""
+        for hub in self.live.values():
+            hub.check_conservation()
+        for agent in self.agents:
+            self.check_epochs(agent)
+            assert agent.stop() == 0, agent.program.tail()
+            agent.check_log()
+        for name, hub in self.hubs.items():
+            if name not in self.away:
+                assert hub.stop() == 0, hub.program.tail()
+            hub.check_log()
+
+    def check_epochs(self, agent: Agent | None = None) -> None:
+        """Each epoch that the agent was granted is above the one before."""
+        epochs = self.epochs(agent)
+        assert all(before < after for before, after in zip(epochs, epochs[1:], strict=False)), epochs
+
+    def logs(self) -> str:
+        """The ends of all logs, for a failure report."""
+        programs = [a.program for a in self.agents] + [h.program for h in self.hubs.values()]
+        return "\n".join(program.tail() for program in programs)
+
+    def close(self) -> None:
+        """End every process that is left."""
+        for hub in self.hubs.values():
+            if hub.program.exit_code() is None:
+                hub.program.signal(signal.SIGCONT)  # a frozen one takes no SIGTERM
+        for part in [*self.agents, *self.hubs.values(), *self.proxies.values(), *filter(None, [self.redis])]:
+            part.stop()
+        self.places.close()
