@@ -1,0 +1,401 @@
+"""The seam's other side: `SimNet` in place of `ncfast.net.Net`, and transports over simulated sockets.
+
+A transport writes at once and keeps what the kernel does not take: as a copy, as aiofastnet does, or, where `retains` says
+so, by reference, as uvloop does; then the memory must be immutable, or change under the write and be found out. Reads, ends
+and losses come in the order and with the callbacks of aiofastnet's `SelectorSocketTransport`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import random
+from collections import deque
+from collections.abc import Callable, MutableSet
+from typing import Any
+
+from ncfast.config import Address
+from ncfast.net import Net
+
+from .kernel import Host, Kernel, Listener, Socket
+from .loop import Loop
+
+READ_HINT = 262144             # bytes read in a turn at most
+READ_SIZE = 262144             # of a protocol that does not bring its own buffer
+
+
+class OrderedSet(MutableSet[Any]):
+    """A set that is walked in the order of insertion, whatever addresses or hashes its members have."""
+
+    def __init__(self, items: Any = ()) -> None:
+        self._items = dict.fromkeys(items)
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._items
+
+    def __iter__(self) -> Any:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, item: Any) -> None:
+        self._items[item] = None
+
+    def discard(self, item: Any) -> None:
+        self._items.pop(item, None)
+
+
+class Transport:
+    """A connected socket under a protocol."""
+
+    def __init__(self, net: SimNet, sock: Socket, protocol: Any) -> None:
+        self._net = net
+        self._loop: Loop = net.loop
+        self._sock = sock
+        self._high, self._low = 65536, 16384
+        self._backlog: deque[Any] = deque()
+        self._backlog_size = 0
+        self._paused_protocol = False
+        self._reading = True
+        self._started = False
+        self._eof_in = False
+        self._eof_out = False
+        self._closing = False
+        self._finalizing = False
+        self._scheduled = False
+        self._connected = False
+        self._on_error: Callable[[], None] | None = None
+        self.set_protocol(protocol)
+        sock.notify = self._notify
+        net.transports[self] = None
+        net.call_soon(self._make)
+        net.call_soon(self._start)
+
+    def _make(self) -> None:
+        if not self._finalizing:
+            self._connected = True
+            try:
+                self._protocol.connection_made(self)
+            except Exception as exc:
+                self._failed("connection_made", exc)
+
+    def _start(self) -> None:
+        self._started = True
+        self._notify()
+
+    # information
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return {"socket": self._sock, "peername": self._sock.peer_address, "sockname": self._sock.address}.get(name, default)
+
+    def set_protocol(self, protocol: Any) -> None:
+        self._protocol = protocol
+        self._buffered = hasattr(protocol, "get_buffer")
+
+    def get_protocol(self) -> Any:
+        return self._protocol
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def is_reading(self) -> bool:
+        return not self._closing and self._reading
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    # reading
+
+    def pause_reading(self) -> None:
+        self._reading = False
+
+    def resume_reading(self) -> None:
+        if not self._closing and not self._reading:
+            self._reading = True
+            self._notify()
+
+    def _notify(self) -> None:
+        """The kernel has news."""
+        sock = self._sock
+        if self._on_error is not None and (sock.error is not None or (sock.into.fin and sock.out.fin)):
+            callback, self._on_error = self._on_error, None
+            self._loop.call_soon(callback)
+        if not self._scheduled and self._started:
+            self._scheduled = True
+            self._loop.call_soon(self._ready)
+
+    def _ready(self) -> None:
+        self._scheduled = False
+        try:
+            if self._backlog and not self._finalizing:
+                self._flush()
+            if self.is_reading() and not self._eof_in and self._sock.readable:
+                self._read()
+        except Exception as exc:
+            self._failed("callback", exc)
+
+    def _read(self) -> None:
+        done = 0
+        while done < READ_HINT and self.is_reading():
+            try:
+                if self._buffered:
+                    view = self._protocol.get_buffer(-1)
+                    data = self._sock.receive(len(view))
+                else:
+                    data = self._sock.receive(READ_SIZE)
+            except OSError as exc:
+                self._force_close(exc)
+                return
+            if data is None:
+                return
+            if not data:
+                self._eof_in = True
+                if not self._protocol.eof_received():
+                    self.close()
+                return
+            done += len(data)
+            if self._buffered:
+                view[:len(data)] = data
+                self._protocol.buffer_updated(len(data))
+            else:
+                self._protocol.data_received(data)
+        self._notify()
+
+    # writing
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._high = 65536 if high is None else high
+        self._low = self._high // 4 if low is None else low
+
+    def get_write_buffer_size(self) -> int:
+        return self._backlog_size
+
+    def write(self, data: Any) -> None:
+        self.writelines([data])
+
+    def writelines(self, lines: list[Any]) -> None:
+        assert not self._eof_out, "write after write_eof"
+        if self._finalizing or (self._closing and self._sock.closed):
+            return
+        for line in lines:
+            view = memoryview(line).cast("B") if line else memoryview(b"")
+            if self._net.retains:
+                assert isinstance(view.obj, bytes), "this transport keeps references: only immutable memory may go there"
+            if not self._backlog:
+                try:
+                    view = view[self._sock.send(view):]
+                except OSError as exc:
+                    self._force_close(exc)
+                    return
+            if len(view):
+                self._backlog.append(view if self._net.retains else memoryview(bytes(view)))
+                self._backlog_size += len(view)
+        self._mind_watermarks()
+
+    def _flush(self) -> None:
+        while self._backlog:
+            view = self._backlog[0]
+            try:
+                sent = self._sock.send(view)
+            except OSError as exc:
+                self._force_close(exc)
+                return
+            self._backlog_size -= sent
+            if sent < len(view):
+                self._backlog[0] = view[sent:]
+                break
+            self._backlog.popleft()
+        self._mind_watermarks()
+        if not self._backlog and not self._finalizing:
+            if self._closing:
+                self._finalize_later(None)
+            elif self._eof_out:
+                self._sock.shutdown()
+
+    def _mind_watermarks(self) -> None:
+        if not self._paused_protocol and self._backlog_size > self._high:
+            self._paused_protocol = True
+            self._protocol.pause_writing()
+        elif self._paused_protocol and self._backlog_size <= self._low:
+            self._paused_protocol = False
+            self._protocol.resume_writing()
+
+    def write_eof(self) -> None:
+        if self._closing or self._eof_out:
+            return
+        self._eof_out = True
+        if not self._backlog:
+            self._sock.shutdown()
+
+    # ending
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._reading = False
+            if not self._backlog:
+                self._finalize_later(None)
+
+    def abort(self) -> None:
+        self._force_close(None)
+
+    def _failed(self, where: str, exc: Exception) -> None:
+        self._loop.call_exception_handler({"message": f"transport: {where}", "exception": exc})
+        self._force_close(exc)
+
+    def _force_close(self, exc: Exception | None) -> None:
+        if self._finalizing:
+            return
+        self._closing = True
+        self._reading = False
+        self._backlog.clear()
+        self._backlog_size = 0
+        self._finalize_later(exc)
+
+    def _finalize_later(self, exc: Exception | None) -> None:
+        self._finalizing = True
+        self._loop.call_soon(self._finalize, exc)
+
+    def _finalize(self, exc: Exception | None) -> None:
+        try:
+            if self._connected:
+                self._connected = False
+                self._protocol.connection_lost(exc)
+        finally:
+            self._sock.close()
+            self._net.transports.pop(self, None)
+
+
+class SimNet(Net):
+    """One process's sockets, tasks, clock and randomness on the simulated kernel."""
+
+    loop: Loop
+
+    def __init__(self, loop: Loop, kernel: Kernel, host: Host, seed: int, *, retains: bool = False, fd_limit: int = 1 << 16) -> None:
+        rng = random.Random(seed)
+        super().__init__(loop, transport="uvloop" if retains else "aiofastnet", rng=rng, entropy=random.Random(seed + 1).randbytes)
+        self.kernel = kernel
+        self.host = host
+        self.fd_limit = fd_limit
+        self.transports: dict[Transport, None] = {}
+        self.acceptors: list[SimAcceptor] = []
+        self._tasks = OrderedSet()                     # type: ignore[assignment]
+        self._watched: dict[int, Transport] = {}
+        self._watches = 0
+
+    # errors
+
+    def watch(self, transport: Any, on_error: Callable[[], None]) -> int:
+        self._watches += 1
+        self._watched[self._watches] = transport
+        transport._on_error = on_error
+        transport._notify()
+        return self._watches
+
+    def unwatch(self, number: int) -> None:
+        transport = self._watched.pop(number, None)
+        if transport is not None:
+            transport._on_error = None
+
+    # accepting
+
+    async def listen(self, address: Address, on_socket: Callable[[Any, Any], None], *, backlog: int = 1024,   # type: ignore[override]
+                     reserve: int = 0, on_shed: Callable[[str], None] = lambda reason: None) -> SimAcceptor:
+        return SimAcceptor(self, address, address.port, on_socket, reserve, on_shed)
+
+    def adopt(self, sock: Any, protocol: Any, ssl: Any = None) -> None:
+        assert ssl is None, "TLS is not simulated"
+        Transport(self, sock, protocol)
+
+    # dialling
+
+    async def connect(self, host: str, port: int, protocol: Any, *, timeout: float, ssl: Any = None,
+                      server_hostname: str | None = None) -> Any:
+        assert ssl is None, "TLS is not simulated"
+        async with asyncio.timeout(timeout):
+            return await self._connect(host, port, protocol)
+
+    async def _connect(self, name: str, port: Any, protocol: Any) -> Transport:
+        answered: asyncio.Future[None] = self.loop.create_future()
+        results: list[Socket | OSError] = []
+
+        def done(result: Socket | OSError) -> None:
+            results.append(result)
+            self.call_soon(lambda: answered.done() or answered.set_result(None))
+
+        dial = self.kernel.connect(self.host, name, port, done)
+        try:
+            await answered
+        except BaseException:
+            dial.cancel()
+            if results and isinstance(results[0], Socket):
+                results[0].close()
+            raise
+        result = results[0]
+        if isinstance(result, OSError):
+            raise result
+        transport = Transport(self, result, protocol)
+        made = self.loop.create_future()
+        self.call_soon(lambda: made.done() or made.set_result(None))
+        try:
+            await made
+        except BaseException:
+            transport.close()
+            raise
+        return transport
+
+
+class SimAcceptor:
+    """A listening socket of a process; what `ncfast.net.Acceptor` offers."""
+
+    paused = False
+
+    def __init__(self, net: SimNet, address: Any, port: Any, on_socket: Callable[[Any, Any], None], reserve: int,
+                 on_shed: Callable[[str], None]) -> None:
+        self._net = net
+        self._address = address
+        self._on_socket = on_socket
+        self._reserve = reserve
+        self._on_shed = on_shed
+        self._waiting: list[Socket] = []
+        self.closed = False
+        try:
+            self._listener = Listener(net.host, port, self._accepted)
+        except OSError as exc:
+            raise OSError(exc.errno or errno.EADDRINUSE, f"cannot listen on {address}: {exc.strerror}") from None
+        net.acceptors.append(self)
+
+    @property
+    def address(self) -> str:
+        return str(self._address)
+
+    def _accepted(self, connection: Socket) -> None:
+        """The kernel's queue has another one; the process takes it in its next turn."""
+        self._waiting.append(connection)
+        self._net.call_soon(self._take)
+
+    def _take(self) -> None:
+        if self.closed:
+            return
+        while self._waiting:
+            if not self._net.has_room(self._reserve):
+                self._on_shed("fd")
+                self._net.call_later(0.2, self._take)
+                return
+            connection = self._waiting.pop(0)
+            if not connection.closed:
+                self._on_socket(connection, connection.getpeername())
+            if self.closed:
+                return
+
+    def close(self) -> None:
+        """Stops listening; connections that nobody took are reset, as the kernel does."""
+        if self.closed:
+            return
+        self.closed = True
+        self._listener.close()
+        for connection in self._waiting:
+            connection.linger_reset = True
+            connection.close()
+        self._waiting.clear()
