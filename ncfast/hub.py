@@ -526,7 +526,7 @@ class Hub:
             })
         stats.frames_in, stats.frames_out = frames_in, frames_out
         context = self.context
-        stats.duplicates_dropped = context.duplicates
+        stats.cid_dedup_dropped = context.duplicates
         stats.epoch_mismatch = self._stale_of_ended + sum(session.link.stale_epoch for session in self.sessions)
         stats.client_bytes_in, stats.client_bytes_out = context.bytes_read, context.bytes_in
         stats.bytes_discarded = context.discarded

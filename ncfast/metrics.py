@@ -187,9 +187,9 @@ METRICS = (
         lambda s, h: {"in": h["links"]["bytes_in"], "out": h["links"]["bytes_out"]}, "direction",
     ),
     _counter(
-        "duplicates_dropped",
+        "cid_dedup_dropped",
         "Frames dropped because all their bytes had arrived before; replays cause them.",
-        lambda s, h: s.duplicates_dropped,
+        lambda s, h: s.cid_dedup_dropped,
     ),
     _counter(
         "owner_epoch_mismatch", "Frames rejected because they carry the epoch of an earlier owner.",
