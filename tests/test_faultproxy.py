@@ -109,6 +109,39 @@ def test_slice_and_trickle_keep_the_bytes():
     run(scenario)
 
 
+def test_delay_keeps_order_and_half_close():
+    async def scenario(proxy, ended):
+        loop = asyncio.get_running_loop()
+        proxy.up.delay(0.1)
+        proxy.down.delay(0.1)
+        reader, writer = await asyncio.open_connection(*proxy.address)
+        sent = bytes(range(256)) * 8192
+        start = loop.time()
+        writer.write(sent)
+        writer.write_eof()
+        assert await reader.readexactly(len(sent)) == sent
+        assert await reader.read() == b""
+        assert loop.time() - start >= 0.2
+        writer.close()
+
+    run(scenario)
+
+
+def test_delay_that_ends_lets_nothing_overtake():
+    async def scenario(proxy, ended):
+        reader, writer = await asyncio.open_connection(*proxy.address)
+        proxy.up.delay(0.2)
+        writer.write(b"early ")
+        while proxy.up.bytes < 6:
+            await asyncio.sleep(0)
+        proxy.up.resume()
+        writer.write(b"late")
+        assert await reader.readexactly(10) == b"early late"
+        writer.close()
+
+    run(scenario)
+
+
 def test_refuse_resets_at_once():
     async def scenario(proxy, ended):
         proxy.refuse()

@@ -8,6 +8,7 @@
         proxy.down.drop()        # one way only: what the target says is swallowed
         proxy.up.trickle(1000)   # bytes per second
         proxy.up.slice(7)        # no write longer than 7 bytes
+        proxy.up.delay(0.05)     # each byte is so many seconds on its way, at the full rate
 
 `up` is from the dialling side to the target, `down` is the way back. Faults hold for open and future
 connections. Dropped bytes are gone: a stream that lost some is of no use, so end a `drop` with a `cut`.
@@ -18,10 +19,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections import deque
 
 Address = tuple[str, int]
 
 _CHUNK = 65536
+_LONG = 512  # chunks that are on a delayed way at most: 32 MiB
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with zero seconds: close sends RST
 
 
@@ -50,8 +53,13 @@ class Way:
         """Forward in writes of at most `size` bytes, each with a turn of the event loop of its own."""
         self._piece = size
 
+    def delay(self, seconds: float) -> None:
+        """Deliver what arrives from now on so much later, the FIN as well."""
+        self._delay = seconds
+
     def resume(self) -> None:
         """End every fault of this direction."""
+        self._delay = 0.0
         self._rate: float | None = None
         self._piece = _CHUNK
         self._dropping = False
@@ -59,19 +67,64 @@ class Way:
 
     async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Move bytes until the sender's FIN, then pass that on."""
-        while data := await reader.read(_CHUNK):
+        pipe = _Pipe()
+        async with asyncio.TaskGroup() as ends:
+            ends.create_task(self._take(reader, pipe))
+            ends.create_task(self._give(writer, pipe))
+
+    async def _take(self, reader: asyncio.StreamReader, pipe: _Pipe) -> None:
+        data = b"first"
+        while data:
+            data = await reader.read(_CHUNK)
             self.bytes += len(data)
+            if not (data and self._dropping):
+                pipe.put(data, self._delay)
+            while len(pipe.chunks) > (_LONG if self._delay else 0):
+                await pipe.turn()
+
+    async def _give(self, writer: asyncio.StreamWriter, pipe: _Pipe) -> None:
+        while data := await pipe.due():
             while data:
                 await self._flowing.wait()
-                if self._dropping:
-                    break
                 piece, data = data[: self._piece], data[self._piece :]
                 writer.write(piece)
                 await writer.drain()
                 await asyncio.sleep(len(piece) / self._rate if self._rate else 0)
+            pipe.taken()
         await self._flowing.wait()
         if not self._dropping:
             writer.write_eof()
+
+
+class _Pipe:
+    """Chunks on their way, each with the time of its arrival; an empty one is the FIN."""
+
+    def __init__(self) -> None:
+        self.chunks: deque[tuple[float, bytes]] = deque()
+        self._now = asyncio.get_running_loop().time
+        self._changed = asyncio.Event()
+
+    def put(self, data: bytes, delay: float) -> None:
+        self.chunks.append((self._now() + delay, data))
+        self._changed.set()
+
+    async def due(self) -> bytes:
+        """The first chunk, once it is there; it stays the first until ``taken``."""
+        while not self.chunks:
+            await self.turn()
+        arrival, data = self.chunks[0]
+        if (wait := arrival - self._now()) > 0:
+            await asyncio.sleep(wait)
+        return data
+
+    def taken(self) -> None:
+        self.chunks.popleft()
+        self._changed.set()
+
+    async def turn(self) -> None:
+        """Until a chunk came or went."""
+        self._changed.clear()
+        await self._changed.wait()
 
 
 class FaultProxy:

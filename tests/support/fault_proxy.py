@@ -19,6 +19,11 @@ class FaultProxy:
         lost), for the present connections; ``restart`` (back after 0.2 s); ``down`` (until ``up``)."""
         self.program.ask(do="fault", kind=kind)
 
+    def shape(self, way: str = "both", *, delay: float = 0, trickle: float = 0, slice: int = 0) -> None:
+        """From now on, ``up``, ``down`` or both: so many seconds on the way, at most so many bytes a second, no
+        write of more bytes than ``slice``; a zero ends the shape that was."""
+        self.program.ask(do="shape", way=way, delay=delay, trickle=trickle, slice=slice)
+
     def plan(self, faults: list[tuple[int, str]]) -> None:
         """Faults that happen by themselves once so many more bytes have gone through."""
         self.program.ask(do="plan", plan=faults)

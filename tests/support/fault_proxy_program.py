@@ -48,6 +48,16 @@ class FaultProxyProgram:
                 self._leave_ways()
         self._faults += 1
 
+    def _shape(self, way: str, delay: float, trickle: float, slice_: int) -> None:
+        for name in ("up", "down") if way == "both" else (way,):
+            one: Way = getattr(self._proxy, name)
+            one.resume()
+            one.delay(delay)
+            if slice_:
+                one.slice(slice_)
+            if trickle:
+                one.trickle(trickle)
+
     def _leave_ways(self) -> None:
         """The present connections keep their fault for ever; later ones go through new directions."""
         self._forwarded += self._proxy.up.bytes + self._proxy.down.bytes
@@ -71,6 +81,8 @@ class FaultProxyProgram:
                 self._planned = asyncio.create_task(self._carry_out(request["plan"]))
             case "up":
                 await self.up()
+            case "shape":
+                self._shape(request["way"], request["delay"], request["trickle"], request["slice"])
             case "freeze":
                 self._proxy.stall()
             case "thaw":
