@@ -25,10 +25,14 @@ from ncfast.stats import Histogram, Stats
 __all__ = ["CONTENT_TYPE", "METRICS", "Metric", "Metrics"]
 
 LABEL_CAP = 200  # values of one label; further ones are added up under "other"
+PEER_CAP = 50  # the same for `peer`, which has a series for each state of a link
 OTHER = "other"
 STATES = ("starting", "serving", "draining", "stopped")
+LINK_STATES = ("dialling", "handshaking", "up", "draining", "backoff", "lost")
+BREAKER_STATES = ("closed", "open", "half_open")
 
 Value = float | Histogram | Mapping[str, float] | Mapping[tuple[str, ...], float]
+NOTHING: Mapping[str, float] = {}  # no sample: what is measured is not there, which is not the same as 0
 
 
 class Hub(Protocol):
@@ -70,8 +74,13 @@ def _sum_of_agents(key: str) -> Callable[[Stats, dict[str, Any]], Value]:
     return lambda stats, hub: float(sum(agent[key] for agent in hub["agents"]))
 
 
+def _agents(standby: bool) -> Callable[[Stats, dict[str, Any]], Value]:
+    return lambda stats, hub: sum(agent.get("standby", False) == standby for agent in hub["agents"])
+
+
 def _agents_by_connector(stats: Stats, hub: dict[str, Any]) -> Value:
-    return Counter(name for agent in hub["agents"] for name in agent["connectors"])
+    owned = (agent for agent in hub["agents"] if not agent.get("standby", False))
+    return Counter(name for agent in owned for name in agent["connectors"])
 
 
 def _frames(stats: Stats, hub: dict[str, Any]) -> Value:
@@ -80,6 +89,49 @@ def _frames(stats: Stats, hub: dict[str, Any]) -> Value:
         for direction in ("in", "out")
         for kind, count in hub["links"][f"frames_{direction}"].items()
     }
+
+
+def _mesh_frames(stats: Stats, hub: dict[str, Any]) -> Value:
+    frames = hub.get("mesh_frames") or {}
+    return {
+        (direction, kind): count for direction, kinds in frames.items() for kind, count in kinds.items()
+    }
+
+
+def _links(hub: dict[str, Any]) -> list[dict[str, Any]]:
+    cluster = hub.get("cluster")
+    return cluster["mesh"] if cluster else []
+
+
+def _mesh_links(stats: Stats, hub: dict[str, Any]) -> Value:
+    return {
+        (link["peer"], state): float(link["state"] == state) for link in _links(hub) for state in LINK_STATES
+    }
+
+
+def _per_link(key: str) -> Callable[[Stats, dict[str, Any]], Value]:
+    return lambda stats, hub: {link["peer"]: float(link[key]) for link in _links(hub)}
+
+
+def _registry(key: str) -> Callable[[Stats, dict[str, Any]], Value]:
+    def read(stats: Stats, hub: dict[str, Any]) -> Value:
+        cluster = hub.get("cluster")
+        value = cluster["registry"][key] if cluster else None
+        return NOTHING if value is None else float(value)
+
+    return read
+
+
+def _breaker(stats: Stats, hub: dict[str, Any]) -> Value:
+    cluster = hub.get("cluster")
+    return {state: float(cluster["registry"]["breaker"] == state) for state in BREAKER_STATES} if cluster else {}
+
+
+def _replicas(stats: Stats, hub: dict[str, Any]) -> Value:
+    cluster = hub.get("cluster")
+    others = [replica for replica in cluster["replicas"] if not replica["self"]] if cluster else []
+    linked = sum(replica["linked"] for replica in others)
+    return {"yes": linked, "no": len(others) - linked} if cluster else {}
 
 
 def _unaccounted(stats: Stats, hub: dict[str, Any]) -> Value:
@@ -148,6 +200,18 @@ METRICS = (
         "flows_retried", "Opens tried again at another agent before the target saw a byte.",
         lambda s, h: s.flows_retried,
     ),
+    _counter(
+        "flows_by_path", "Flows opened for clients of this hub, by the agent's place: here, or across the mesh.",
+        lambda s, h: s.flows_by_path, "path",
+    ),
+    _gauge(
+        "flows_active_by_path", "Of the active: those whose agent is here, and those that go across the mesh.",
+        lambda s, h: h["flows"].get("by_path", {}), "path",
+    ),
+    _counter(
+        "flow_failovers", "Flows that resumed by way of another hub than before.",
+        lambda s, h: s.failovers,
+    ),
     _counter("opens_refused", "Opens that no agent took, by reason.", lambda s, h: s.opens_refused, "reason"),
     _histogram(
         "open_latency", "From the client's accept to the agent's answer that the target is connected.",
@@ -162,7 +226,8 @@ METRICS = (
         lambda s, h: s.bytes_discarded,
     ),
     # Tunnels and frames.
-    _gauge("agents", "Agents connected.", lambda s, h: len(h["agents"])),
+    _gauge("agents", "Agents connected and owned by this hub.", _agents(standby=False)),
+    _gauge("agents_standby", "Agents that keep a warm standby tunnel here and are owned elsewhere.", _agents(standby=True)),
     _gauge("agents_draining", "Agents connected that take no new flows.", _sum_of_agents("draining")),
     _gauge("connector_agents", "Agents that offer a connector.", _agents_by_connector, "connector"),
     _gauge(
@@ -181,9 +246,9 @@ METRICS = (
     ),
     _counter("auth_failed", "Tokens refused, by reason.", lambda s, h: s.auth_failed, "reason"),
     _histogram("tunnel_rtt", "Round trip of a ping over a tunnel.", lambda s, h: s.tunnel_rtt),
-    _counter("frames", "Frames received and sent over links, by type.", _frames, "direction", "type"),
+    _counter("frames", "Frames received and sent over tunnels, by type.", _frames, "direction", "type"),
     _counter(
-        "link_bytes", "Bytes received and sent over links, frame headers included.",
+        "link_bytes", "Bytes received and sent over tunnels, frame headers included.",
         lambda s, h: {"in": h["links"]["bytes_in"], "out": h["links"]["bytes_out"]}, "direction",
     ),
     _counter(
@@ -198,6 +263,73 @@ METRICS = (
     _counter(
         "protocol_errors", "Links ended because the peer broke the protocol, by the rule it broke.",
         lambda s, h: s.protocol_errors, "reason",
+    ),
+    # The mesh: links to the other hubs.
+    _gauge("mesh_links", "1 for the state of the link to a peer, 0 for the others.", _mesh_links, "peer", "state"),
+    _counter("mesh_frames", "Frames received and sent over mesh links, by type.", _mesh_frames, "dir", "type"),
+    _histogram("mesh_rtt", "Round trip of a ping over a mesh link.", lambda s, h: s.mesh_rtt),
+    _gauge(
+        "mesh_link_queued_frames", "Frames waiting to be sent over a mesh link.",
+        _per_link("queued_frames"), "peer",
+    ),
+    _gauge(
+        "mesh_link_inflight_bytes", "Bytes sent over a mesh link and not yet acknowledged.",
+        _per_link("inflight_bytes"), "peer",
+    ),
+    _gauge(
+        "mesh_link_relay_frames", "Frames of relayed flows that wait for a mesh link.",
+        _per_link("relay_frames"), "peer",
+    ),
+    _gauge(
+        "mesh_link_relay_bytes", "Bytes of relayed flows that wait for a mesh link.",
+        _per_link("relay_bytes"), "peer",
+    ),
+    _gauge("mesh_link_flows", "Flows that a mesh link carries.", _per_link("flows"), "peer"),
+    _counter(
+        "mesh_backpressure_drops",
+        "Frames that a relay dropped at a bound of the link to a peer; their flows recover them by resuming.",
+        lambda s, h: s.mesh_drops, "peer", "reason",
+    ),
+    _counter("mesh_link_reconnects", "Mesh links that came back after a loss.", lambda s, h: s.mesh_reconnects),
+    _counter("mesh_link_errors", "Mesh links lost, and dials of peers that failed.", lambda s, h: s.mesh_errors),
+    _counter(
+        "mesh_handshakes_refused", "Handshakes of would-be peers refused, by reason.",
+        lambda s, h: s.mesh_refused, "reason",
+    ),
+    # Relays: flows of other hubs' clients that this hub carries to its agents.
+    _gauge(
+        "flows_relayed", "Flows of other hubs that this hub carries to its agents now.",
+        lambda s, h: h["flows"].get("relayed", 0),
+    ),
+    _counter("relays_opened", "Flows of other hubs taken to an agent of this hub.", lambda s, h: s.relays_opened),
+    _counter("relays_resumed", "Flows of other hubs that an agent brought here.", lambda s, h: s.relays_resumed),
+    _counter("relays_ended", "Relayed flows that ended or went elsewhere.", lambda s, h: s.relays_ended),
+    # Registry and ownership.
+    _gauge("registry_healthy", "1 while the registry answers, 0 while it does not.", _registry("healthy")),
+    _gauge(
+        "registry_view_fresh", "1 while the cached view is recent enough to route by.", _registry("fresh"),
+    ),
+    _gauge("registry_view_age_seconds", "Since the cached view was last confirmed.", _registry("view_age_sec")),
+    _gauge(
+        "registry_breaker", "1 for the state of the registry's circuit breaker, 0 for the others.",
+        _breaker, "state",
+    ),
+    _gauge("registry_agents", "Agents in the cached view, of all hubs.", _registry("agents")),
+    _gauge("cluster_replicas", "Other hubs that are alive, by whether a mesh link to them stands.", _replicas, "linked"),
+    _histogram("registry_latency", "Time of one registry command.", lambda s, h: s.registry_latency),
+    _counter("registry_commands", "Registry commands sent.", lambda s, h: s.registry_commands),
+    _counter(
+        "registry_errors", "Registry commands that failed, by reason.", lambda s, h: s.registry_errors, "reason",
+    ),
+    _counter(
+        "ownership_claims", "Agents claimed, by where the epoch came from: redis, or memory while it is away.",
+        lambda s, h: s.claims, "result",
+    ),
+    _counter("takeovers", "Agents whose owner changed, by reason.", lambda s, h: s.takeovers, "reason"),
+    _counter(
+        "shadow_decisions",
+        "In shadow mode: what active mode would have done, and whether what was done is the same.",
+        lambda s, h: s.shadow_decisions, "decision", "agrees",
     ),
     # Memory of everything that waits.
     _gauge(
@@ -228,14 +360,14 @@ METRICS = (
 
 OVERFLOW = Metric(
     "nowconnect_label_overflow",
-    f"Values of a label now added up under '{OTHER}', because {LABEL_CAP} others were there first.",
+    f"Values of a label now added up under '{OTHER}', because as many as it may have were there first.",
     lambda s, h: {},
     ("label",),
 )
 
 
 class Labels:
-    """Keeps the values of each label bounded: the first `LABEL_CAP` ever seen keep their own series."""
+    """Keeps the values of each label bounded: the first ones ever seen keep their own series."""
 
     def __init__(self) -> None:
         self._known: dict[str, dict[str, str]] = {}
@@ -252,7 +384,7 @@ class Labels:
         known = self._known.setdefault(label, {})
         shown = known.get(value)
         if shown is None:
-            if len(known) >= LABEL_CAP:
+            if len(known) >= (PEER_CAP if label == "peer" else LABEL_CAP):
                 self._overflow.setdefault(label, set()).add(value)
                 return OTHER
             shown = known[value] = value[:64].encode("utf-8", "backslashreplace").decode()
@@ -316,11 +448,12 @@ def document() -> str:
             "`GET /metrics` on the admin edge, in Prometheus' text format. This page is printed by",
             "`python -m ncfast.metrics`; a test keeps the two equal.",
             "",
-            f"A label has at most {LABEL_CAP} values of its own; later ones are added up under `{OTHER}`,",
-            f"and `{OVERFLOW.name}` says how many they are. No label holds a flow, an agent, a",
-            "tenant or an address. A labelled counter has no series before its first event; histograms count",
-            "seconds. Opened flows are always the closed ones over all reasons plus the active ones:",
-            "`nowconnect_flows_unaccounted` is 0.",
+            f"A label has at most {LABEL_CAP} values of its own (`peer` {PEER_CAP}); later ones are added up under",
+            f"`{OTHER}`, and `{OVERFLOW.name}` says how many they are. No label holds a flow, an",
+            "agent, a tenant or a client's address; `peer` is a hub's `replica_id`, or its configured URL until it",
+            "has said its name. A labelled counter has no series before its first event, and without a cluster",
+            "the gauges of registry and mesh have none; histograms count seconds. Opened flows are always the",
+            "closed ones over all reasons plus the active ones: `nowconnect_flows_unaccounted` is 0.",
             "",
             "| name | type | labels | meaning |",
             "| --- | --- | --- | --- |",

@@ -9,7 +9,8 @@ from ncfast.stats import Stats
 
 
 class FakeHub:
-    def __init__(self, listeners: int = 1, agents: int = 1, connectors: int = 1) -> None:
+    def __init__(self, listeners: int = 1, agents: int = 1, connectors: int = 1, peers: int | None = None) -> None:
+        """``peers`` other hubs make a cluster; None is a hub without one."""
         self.stats = Stats()
         self.readiness = Readiness(serving=True)
         self.drains = 0
@@ -17,6 +18,8 @@ class FakeHub:
         self.active = 0
         self.listeners = [self._listener(n, connectors) for n in range(listeners)]
         self.agents = [self._agent(n, connectors) for n in range(agents)]
+        self.mesh_frames = {"in": {}, "out": {}}
+        self.cluster = None if peers is None else self._cluster(peers, agents)
 
     @staticmethod
     def _listener(number: int, connectors: int) -> dict[str, Any]:
@@ -49,6 +52,64 @@ class FakeHub:
             "inflight_bytes": 100,
             "token_expires_sec": 3600,
             "draining": False,
+            "standby": False,
+        }
+
+    @staticmethod
+    def _cluster(peers: int, agents: int) -> dict[str, Any]:
+        names = [f"peer-{n}" for n in range(peers)]
+        return {
+            "name": "ncfast",
+            "mode": "active",
+            "registry": {
+                "kind": "redis",
+                "healthy": True,
+                "fresh": True,
+                "breaker": "closed",
+                "view_age_sec": 0.25,
+                "agents": agents,
+                "replicas": peers + 1,
+                "commands": 17,
+                "errors": 1,
+            },
+            "mesh": [
+                {
+                    "peer": name,
+                    "state": "up",
+                    "carrier": "stream",
+                    "direction": "out",
+                    "rtt_ms": 0.25,
+                    "queued_frames": 3,
+                    "inflight_bytes": 4096,
+                    "relay_frames": 2,
+                    "relay_bytes": 512,
+                    "flows": 5,
+                    "since_sec": 60.0,
+                    "reconnects": 1,
+                    "errors": 2,
+                    "last_error": "connection_lost",
+                    "url": f"tcp://127.0.0.1:{20000 + number}",
+                }
+                for number, name in enumerate(names)
+            ],
+            "replicas": [
+                {"replica_id": "hub-a", "self": True, "mesh_url": "", "draining": False, "linked": False},
+                *(
+                    {"replica_id": name, "self": False, "mesh_url": "", "draining": False, "linked": True}
+                    for name in names
+                ),
+            ],
+            "agents": [
+                {
+                    "agent_id": f"agent-canary-{n}",
+                    "tenant": None,
+                    "owner": names[n % peers] if peers else "hub-a",
+                    "epoch": 40 + n,
+                    "connectors": ["c0"],
+                    "draining": False,
+                }
+                for n in range(agents)
+            ],
         }
 
     def snapshot(self) -> dict[str, Any]:
@@ -74,6 +135,8 @@ class FakeHub:
                 "opened": stats.flows_opened,
                 "closed": dict(stats.flows_closed),
                 "resumed": stats.flows_resumed,
+                "by_path": {"local": self.active, "mesh": 0},
+                "relayed": 0,
             },
             "bytes": {"client_in": stats.client_bytes_in, "client_out": stats.client_bytes_out},
             "memory": {"budget_bytes": 1 << 30, "held_bytes": 4096, "segments_in_use": 1, "segments_free": 3},
@@ -83,6 +146,8 @@ class FakeHub:
                 "bytes_in": 1000,
                 "bytes_out": 2000,
             },
+            "mesh_frames": self.mesh_frames,
+            "cluster": self.cluster,
         }
 
     def request_drain(self) -> None:

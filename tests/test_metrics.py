@@ -11,7 +11,7 @@ from fake_hub import FakeHub
 from prometheus_client.parser import text_string_to_metric_families
 
 from ncfast import metrics
-from ncfast.metrics import LABEL_CAP, METRICS, OTHER, Metrics
+from ncfast.metrics import LABEL_CAP, METRICS, OTHER, PEER_CAP, Metrics
 from ncfast.stats import Histogram, Stats
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -32,6 +32,9 @@ def value(samples, name, **labels):
     return samples[f"nowconnect_{name}", tuple(sorted(labels.items()))]
 
 
+PAIRS = {"mesh_drops", "shadow_decisions"}  # counted by two labels
+
+
 def test_every_counter_of_stats_reaches_the_exposition():
     """Each field gets its own number; every number must be found again."""
     hub = FakeHub()
@@ -44,7 +47,7 @@ def test_every_counter_of_stats_reaches_the_exposition():
         elif isinstance(current, int):
             setattr(hub.stats, field.name, number)
         else:
-            current["some"] = number
+            current[("some", "other") if field.name in PAIRS else "some"] = number
         expected[field.name] = float(number)
     found = set(scrape(Metrics(hub)).values())
     assert not {name for name, number in expected.items() if number not in found}
@@ -76,6 +79,82 @@ def test_numbers():
     assert value(samples, "readiness", status="ready") == 1
     assert samples["process_resident_memory_bytes", ()] > 0
     assert samples["process_open_fds", ()] > 0
+
+
+def test_numbers_of_a_cluster():
+    hub = FakeHub(agents=3, connectors=1, peers=2)
+    hub.stats.mesh_rtt.observe(0.0002)
+    hub.stats.mesh_drops["peer-1", "queue_full"] = 4
+    hub.stats.mesh_reconnects = 5
+    hub.stats.mesh_errors = 6
+    hub.stats.shadow_decisions["mesh", "no"] = 7
+    hub.stats.claims["redis"] = 8
+    hub.stats.epoch_mismatch = 9
+    hub.stats.cid_dedup_dropped = 10
+    hub.mesh_frames["in"]["M_DATA"] = 11
+    hub.agents[2]["standby"] = True
+    hub.cluster["mesh"][1]["state"] = "backoff"
+    hub.cluster["replicas"][2]["linked"] = False
+    samples = scrape(Metrics(hub))
+    assert value(samples, "mesh_links", peer="peer-0", state="up") == 1
+    assert value(samples, "mesh_links", peer="peer-1", state="up") == 0
+    assert value(samples, "mesh_links", peer="peer-1", state="backoff") == 1
+    assert value(samples, "mesh_frames_total", dir="in", type="M_DATA") == 11
+    assert value(samples, "mesh_rtt_seconds_bucket", le="0.00025") == 1
+    assert value(samples, "owner_epoch_mismatch_total") == 9
+    assert value(samples, "cid_dedup_dropped_total") == 10
+    assert value(samples, "mesh_backpressure_drops_total", peer="peer-1", reason="queue_full") == 4
+    assert value(samples, "mesh_link_reconnects_total") == 5
+    assert value(samples, "mesh_link_errors_total") == 6
+    assert value(samples, "mesh_link_queued_frames", peer="peer-0") == 3
+    assert value(samples, "mesh_link_inflight_bytes", peer="peer-0") == 4096
+    assert value(samples, "shadow_decisions_total", decision="mesh", agrees="no") == 7
+    assert value(samples, "ownership_claims_total", result="redis") == 8
+    assert value(samples, "agents") == 2 and value(samples, "agents_standby") == 1
+    assert value(samples, "connector_agents", connector="c0") == 2
+    assert value(samples, "registry_healthy") == 1 and value(samples, "registry_view_age_seconds") == 0.25
+    assert value(samples, "registry_breaker", state="closed") == 1
+    assert value(samples, "registry_breaker", state="open") == 0
+    assert value(samples, "cluster_replicas", linked="yes") == value(samples, "cluster_replicas", linked="no") == 1
+
+
+@pytest.mark.parametrize("absent", [True, False])
+def test_a_hub_without_a_cluster_has_no_series_of_one(absent):
+    hub = FakeHub()
+    whole = hub.snapshot()
+    for key in ("cluster", "mesh_frames") if absent else ():
+        del whole[key]
+    if absent:
+        del whole["flows"]["by_path"], whole["flows"]["relayed"], whole["agents"][0]["standby"]
+    hub.snapshot = lambda: whole
+    samples = scrape(Metrics(hub))
+    names = {name for name, _ in samples}
+    gauges = {m.name for m in METRICS if m.kind == "gauge" and ("registry" in m.name or "mesh_link" in m.name)}
+    assert gauges and not gauges & names
+    assert value(samples, "agents") == 1 and value(samples, "flows_relayed") == 0
+
+
+def test_the_registry_in_memory_has_no_view_to_grow_old():
+    hub = FakeHub(peers=1)
+    hub.cluster["registry"]["view_age_sec"] = None
+    names = {name for name, _ in scrape(Metrics(hub))}
+    assert "nowconnect_registry_healthy" in names and "nowconnect_registry_view_age_seconds" not in names
+
+
+def test_the_names_that_were_agreed():
+    agreed = {
+        "nowconnect_mesh_links": ("peer", "state"),
+        "nowconnect_mesh_frames_total": ("dir", "type"),
+        "nowconnect_mesh_rtt_seconds": (),
+        "nowconnect_owner_epoch_mismatch_total": (),
+        "nowconnect_cid_dedup_dropped_total": (),
+        "nowconnect_mesh_backpressure_drops_total": ("peer", "reason"),
+        "nowconnect_mesh_link_reconnects_total": (),
+        "nowconnect_mesh_link_errors_total": (),
+        "nowconnect_shadow_decisions_total": ("decision", "agrees"),
+    }
+    there = {metric.name: metric.labels for metric in METRICS}
+    assert {name: there.get(name) for name in agreed} == agreed
 
 
 def test_a_lost_flow_shows():
@@ -121,8 +200,8 @@ def test_hostile_label_values_stay_one_sample_each():
 
 
 def test_series_stay_bounded_whatever_is_counted():
-    """100,000 reasons, 10,000 connectors and as many agents: a bounded answer, and no sum is lost."""
-    hub = FakeHub(listeners=300, agents=10_000, connectors=10_000)
+    """100,000 reasons, 10,000 connectors and as many agents, 1,000 peers: a bounded answer, and no sum is lost."""
+    hub = FakeHub(listeners=300, agents=10_000, connectors=10_000, peers=1000)
     for number in range(100_000):
         hub.stats.accept_shed[f"reason-{number}"] = 1
     exposition = Metrics(hub)
@@ -135,6 +214,8 @@ def test_series_stay_bounded_whatever_is_counted():
         assert value(samples, "accept_shed_total", reason=OTHER) == 100_000 - LABEL_CAP
         assert value(samples, "label_overflow", label="reason") == 100_000 - LABEL_CAP
         assert value(samples, "label_overflow", label="listener") == 100
+        assert value(samples, "label_overflow", label="peer") == 1000 - PEER_CAP
+        assert value(samples, "mesh_links", peer=OTHER, state="up") == 1000 - PEER_CAP
         assert value(samples, "connector_agents", connector="c0") == 1
     assert b"canary" not in text and b"198.51.100" not in text  # no agent, no address
 
