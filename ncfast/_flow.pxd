@@ -86,6 +86,7 @@ cdef class Flow(Source):
     cdef readonly bytes open_body
     cdef readonly int state
     cdef readonly int end_code
+    cdef public bytes sought         # between hubs: what M_RESUME says behind the secret
     cdef public object info
     cdef FlowContext ctx
     cdef readonly Path path
@@ -113,6 +114,7 @@ cdef class Flow(Source):
     cdef list early                  # bytes that came before the target was connected
     cdef bint fin_received
     cdef bint asked_again            # a gap was seen and M_RESUME sent
+    cdef bint asked                  # M_RESUME was sent on this path and is unanswered
     # scheduling, the path's business
     cdef int pending
     cdef bint in_urgent

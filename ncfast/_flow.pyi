@@ -71,6 +71,7 @@ class Flow:
     open_body: bytes | None
     state: int
     end_code: int
+    sought: bytes | None
     info: Any                  # flow_opened(flow) at the hub
     path: Any
     sink: Sink | None
@@ -110,10 +111,10 @@ class Flow:
         """Agent: the target is connected and the socket bound; what came early goes to it."""
 
     def deliver_fin(self) -> None: ...
-    def attach(self, path: Path, *, resumed: bool) -> None:
+    def attach(self, path: Path, *, resumed: bool, epoch: int = 0, credit: int = 0) -> None:
         """Puts the flow on a path; with `resumed` data may follow at once."""
 
-    def resume(self, path: Path, ack: int, limit: int, answer: bool) -> None:
+    def resume(self, path: Path, ack: int, limit: int, answer: bool, epoch: int = 0) -> None:
         """The peer has asked to go on from `ack` (`answer`), or has answered our own asking."""
 
     def rewind(self) -> None:
@@ -121,6 +122,9 @@ class Flow:
 
     def detach(self) -> None:
         """The path is gone; the flow waits for another."""
+
+    def direct(self, body: bytes, sought: bytes | None = None) -> None:
+        """Hub: what M_OPEN says from now on, and M_RESUME behind the secret."""
 
     def reopen(self) -> None:
         """Hub: forget the path that refused the open; everything is sent again on the next one."""

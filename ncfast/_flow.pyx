@@ -507,6 +507,12 @@ cdef class Flow:
         if self.fin_received:
             self.deliver_fin()
 
+    def direct(self, bytes body not None, bytes sought=None):
+        """Hub: `body` is what M_OPEN says from now on, `sought` what M_RESUME says behind the secret; both name the agent to
+        the hub that owns it."""
+        self.open_body = body
+        self.sought = sought
+
     def reopen(self):
         """Hub: forget the path that refused the open; everything is sent again on the next one."""
         self.detach()
@@ -525,7 +531,7 @@ cdef class Flow:
         self.resumed = resumed or self.state <= OPENING_FIN    # an open itself goes (again), the far end knows the cid
         if self.resumed:
             self.detached_at = -1.0      # the grace runs until M_RESUME is answered
-        self.asked_again = False
+        self.asked_again = self.asked = False
         self.una_since = self.since = self.ctx.clock()
         if self.state <= OPENING_FIN:
             if self.open_body is not None:
@@ -558,6 +564,7 @@ cdef class Flow:
         self.resumed = True
         self.detached_at = -1.0
         self.asked_again = False
+        self.pending &= ~SEND_RESUME     # not asked yet, and there is nothing left to ask
         if answer:
             self.pending |= SEND_RESUME_ACK
         if self.unsent is not None or self.pending:

@@ -307,7 +307,8 @@ cdef class Link(Path):
             payload = flow.open_body
             h.ack = 0
         elif type == M_RESUME:
-            payload = flow.secret
+            payload = flow.secret if flow.sought is None else flow.secret + flow.sought
+            flow.asked = True
         elif type == M_RST:
             h.code = flow.rst_code
             h.ack = h.limit = 0
@@ -606,8 +607,12 @@ cdef class Link(Path):
                 self._noise += 50
                 flow.gap()
             elif flow.resumed and not flow.asked_again:
-                self._noise += 100       # an answer that nobody asked for would have everything sent again
+                if not flow.asked:       # both ends may have asked at once, and then the other's question was our answer
+                    self._noise += 100   # an answer that nobody asked for would have everything sent again
+                flow.asked = False
+                flow.on_ack(self._h.ack, self._h.limit)
             else:
+                flow.asked = False
                 flow.far_rtt = self._h.seq / 1e6
                 flow.resume(self, self._h.ack, self._h.limit, False)
             return 0
@@ -637,7 +642,7 @@ cdef class Link(Path):
                 self.handler._on_frame__open(cid, self._h.epoch, self._h.limit, payload)
             else:
                 flow = self.flows.get(cid)
-                if flow is not None and flow.state > OPENING_FIN:
+                if flow is not None and flow.resumed and flow.state > OPENING_FIN:
                     self._noise += 50    # a gap; relays that drop are rare, and each time everything is sent again
                 if not self.handler._on_frame__resume(cid, self._h.epoch, payload, self._h.ack, self._h.limit):
                     self._stranger()
