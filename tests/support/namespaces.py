@@ -26,7 +26,7 @@ class Namespaces:
 
     def __init__(self) -> None:
         self._ip, self._enter = require("ip", "nsenter")
-        self._tag = f"nf{os.getpid() % 100_000}{secrets.token_hex(2)}"
+        self.tag = f"nf{os.getpid() % 100_000}{secrets.token_hex(2)}"
         self._net = f"{RANGE}.{secrets.randbelow(256)}"
         self._hosts: dict[str, int] = {}
         self._spaces: list[str] = []
@@ -53,7 +53,7 @@ class Namespaces:
 
     def prefix(self, name: str) -> list[str]:
         self.host(name)
-        return self._inside(f"{self._tag}-{name}")
+        return self._inside(f"{self.tag}-{name}")
 
     # faults
 
@@ -77,6 +77,7 @@ class Namespaces:
 
     def close(self) -> None:
         """The namespaces go, and with them every veth pair and route."""
+        subprocess.run([self._ip, "link", "del", f"{self.tag}e0"], capture_output=True)  # or it would go a little later
         for space in reversed(self._spaces):
             subprocess.run([self._ip, "netns", "del", space], capture_output=True)
         self._spaces.clear()
@@ -84,7 +85,7 @@ class Namespaces:
     # parts
 
     def _space(self, name: str) -> str:
-        space = f"{self._tag}-{name}"
+        space = f"{self.tag}-{name}"
         self._run(self._ip, "netns", "add", space)
         self._spaces.append(space)
         self._run(self._ip, "-n", space, "link", "set", "lo", "up")
@@ -93,7 +94,7 @@ class Namespaces:
     def _wire(self, name: str, space: str | None) -> None:
         """A veth pair from ``space`` (None: where this process is) to the router, as a network of four addresses."""
         number = self._hosts[name] = len(self._hosts)
-        plug, end = self._plug(name), f"{self._tag}e{number}"
+        plug, end = self._plug(name), f"{self.tag}e{number}"
         self._run(self._ip, "link", "add", end, "type", "veth", "peer", "name", plug, "netns", self._router)
         if space is not None:
             self._run(self._ip, "link", "set", end, "netns", space)

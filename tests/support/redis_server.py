@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from support.peer import Address
 from support.places import Places
@@ -36,7 +38,7 @@ class RedisServer:
     def client(self) -> redis.Redis:
         """A client of the test's own."""
         host, port = self.address
-        return redis.Redis(host=host, port=port, socket_timeout=5, decode_responses=True)
+        return redis.Redis(host=host, port=port, socket_timeout=2, decode_responses=True, retry=Retry(NoBackoff(), 0))
 
     def answers(self) -> bool:
         try:
