@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any
 import aiofastnet
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
-from websockets.protocol import Protocol as WebSocket
-from websockets.protocol import Side, State
+from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from ncfast import __version__
 from ncfast._link import Link
-from ncfast.carrier import QUIET, TunnelCarrier, unreadable
+from ncfast.carrier import QUIET, LinkBounds, carry_websocket, unreadable
 from ncfast.config import ClientTls
 from ncfast.errors import NcfastError
 from ncfast.httpproxy import ConnectReply, ProxyRefused, ProxyReplyError, ProxySettingError, choose, connect_request
-from ncfast.net import tune
 
 if TYPE_CHECKING:
     from ncfast.agent import Agent
@@ -53,7 +51,8 @@ def client_context(tls: ClientTls | None) -> ssl.SSLContext:
 
 
 async def dial(agent: Agent, url: str, token: str, handler: Any) -> Link:
-    """A link to the hub at `url`, its handshake done, within `reconnect.connect_timeout_sec`. Raises DialError."""
+    """A link to the hub at `url`, its handshake done, within `reconnect.connect_timeout_sec`; `handler.link` is set to it.
+    Raises DialError."""
     timeout = agent.config.reconnect.connect_timeout_sec
     opening = Opening(agent, url, token, handler)
     try:
@@ -174,19 +173,12 @@ class Opening(asyncio.Protocol):
         return DialError(f"http_{status}", f"{self._url}: {words.get(status, 'refused')} (HTTP {status})", wait)
 
     def _upgrade(self, rest: bytes) -> Link:
-        agent, net, tunnel = self._agent, self._agent.net, self._agent.config.tunnel
-        carrier = TunnelCarrier(WebSocket(Side.CLIENT, logger=QUIET), self._transport, net.call_later, agent.receive_buffer,
-                                client=True, max_message=tunnel.max_message_bytes, entropy=net.entropy)
-        link = Link(self._handler, carrier, agent.context, net.call_soon, net.call_later,
-                    max_inflight=tunnel.per_link_max_inflight_bytes, queue_depth=tunnel.send_queue_depth, peer=self._url)
-        sock = self._transport.get_extra_info("socket")
-        if sock is not None:
-            tune(sock, user_timeout_sec=tunnel.ping_timeout_sec, notsent_lowat=tunnel.notsent_lowat)
+        agent = self._agent
+        link, carrier = carry_websocket(agent, self._transport, self._handler, LinkBounds.of_tunnel(agent.config.tunnel), client=True,
+                                        peer=self._url)
         self._done = True
-        net.opened()
-        carrier.start(link)
-        carrier.attend(net)
-        self._transport.set_protocol(carrier)
+        self._handler.link = link                      # before any frame can come
+        agent.net.opened()
         if rest:
-            net.call_soon(carrier.feed, rest)          # after `dial` has returned the link to its owner
+            agent.net.call_soon(carrier.feed, rest)
         return link

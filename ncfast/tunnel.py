@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import hmac
 from typing import TYPE_CHECKING
 
 from ncfast import log
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ncfast.agent import Agent
 
 _log = log.get("agent")
+
+LAST_CLAIM = 2**53 - 1         # the largest epoch that HELLO can say
 
 
 class TunnelState(enum.Enum):
@@ -52,12 +55,15 @@ class AgentTunnel:
         self.token_refused_at: float | None = None
         self.state = TunnelState.DIALLED
         self.draining = False                          # the hub is leaving
+        self.stale = False                             # a flow's other end knows of a higher epoch
+        self.stood = False                             # was a standby
+        self.closing = False                           # by us, in order
         self.replica_id = ""
         self.session = ""
         self.epoch = 0
         self.cluster = False                           # the hub has others beside it
         self.since = agent.net.clock()                 # of the state
-        self.link: Link = None                         # set when the dial is done
+        self.link: Link = None                         # set by the dialer before any frame can come
         self._said = 0                                 # last_epoch of the claim
         self._announced: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -67,7 +73,7 @@ class AgentTunnel:
     def greet(self, timeout: float) -> None:
         """Says HELLO as a standby; the tunnel ends if it is not answered within `timeout` seconds."""
         self._move(TunnelState.GREETING)
-        self._hello(self.agent.last_epoch, True, timeout)
+        self._hello(min(self.agent.tunnels.last_epoch, LAST_CLAIM), True, timeout)
 
     def claim(self, timeout: float) -> None:
         """Says HELLO to own, a standby's second; the tunnel ends if it is not answered within `timeout` seconds."""
@@ -106,7 +112,7 @@ class AgentTunnel:
         if ack.version != VERSION:
             self.link.fail(Reason.VERSION, f"hub speaks version {ack.version}")
             return
-        if claiming and ack.epoch <= max(self._said, self.agent.last_epoch):
+        if claiming and ack.epoch <= max(self._said, self.agent.tunnels.last_epoch):
             self.link.fail(Reason.PROTOCOL_ERROR, "granted epoch is not above the last one")
             return
         if not claiming and ack.epoch:
@@ -120,6 +126,7 @@ class AgentTunnel:
             self.agent.tunnels.granted(self)
         else:
             self._move(TunnelState.STANDBY)
+            self.stood = True
             self.agent.tunnels.standing(self)
         if self.link.closed:                           # not of use after all
             return
@@ -156,7 +163,7 @@ class AgentTunnel:
             self.link.send(FrameType.AUTH, token.encode())
 
     def carry(self, flow: Flow) -> None:
-        """Takes over a flow from a tunnel that is gone, or is about to be."""
+        """Takes over a flow that has no way, or none that leads anywhere. Without an answer its grace ends it."""
         self.link.add(flow)
         if not flow.opening:
             flow.info.resumes += 1
@@ -164,6 +171,7 @@ class AgentTunnel:
 
     def close(self, detail: str) -> None:
         """Ends the tunnel in order."""
+        self.closing = True
         self.link.fail(Reason.GOING_AWAY, detail)
 
     # flows
@@ -176,8 +184,12 @@ class AgentTunnel:
 
     def _on_frame__open(self, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
         agent = self.agent
-        if not self._owns() or cid in agent.flows:
-            return                                     # sent again after a cut; we have it
+        if not self._owns():
+            return
+        if (known := agent.flows.get(cid)) is not None:
+            if known.path is not self.link:            # it had lost its way to the client's hub, and this is the new one
+                self.carry(known)
+            return                                     # otherwise sent again after a cut, and no news
         if agent.context.closed.last(cid) is not None:
             self.link.refuse(cid, Reason.LINK_LOST)    # we had it, it ended while the tunnel was cut
             return
@@ -201,13 +213,18 @@ class AgentTunnel:
 
     def _on_frame__resume(self, cid: bytes, epoch: int, secret: bytes, ack: int, limit: int) -> bool:
         flow = self.agent.flows.get(cid)
-        if not self._owns() or flow is None or flow.secret != secret:
+        if not self._owns() or flow is None or not hmac.compare_digest(secret, flow.secret):
             return False
+        moved = flow.path is not self.link
         flow.resume(self.link, ack, limit, True)
         if flow.closed:
             return False
         self.link.add(flow)
+        flow.info.resumes += moved
         return True
+
+    def _on_frame__stale(self, cid: bytes, epoch: int) -> None:
+        self.agent.tunnels.outdated(self, epoch)
 
     # the rest
 
