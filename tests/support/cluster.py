@@ -6,6 +6,7 @@ import json
 import secrets
 import signal
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +14,12 @@ import trustme
 
 from ncfast.auth import mint
 from support.fault_proxy import FaultProxy
-from support.ncfast_process import FAST_HUB, Agent, Hub, merged
+from support.ncfast_process import ACCESS, FAST_HUB, Agent, Hub, merged
 from support.peer import Address
 from support.places import Loopback, Places
 from support.process import wait_until
 from support.redis_server import RedisServer
+from support.transfer import Transfer
 
 NAMES = ("hub-a", "hub-b", "hub-c")
 AGENT = "site-1"
@@ -31,6 +33,17 @@ FAST_CLUSTER: dict[str, Any] = {
     },
     "flow": {"flow_grace_sec": 20},
 }
+
+
+@dataclass(frozen=True)
+class Door:
+    """One hub's listeners, for `support.bystander.Bystander`."""
+
+    cluster: Cluster
+    name: str
+
+    def address(self, connector: str) -> Address:
+        return self.cluster.address(self.name, connector)
 
 
 class Cluster:
@@ -51,6 +64,7 @@ class Cluster:
         places: Places | None = None,
         hub: Mapping[str, Any] | None = None,
         agent: Mapping[str, Any] | None = None,
+        listener: Mapping[str, Any] | None = None,
     ) -> None:
         self.names = tuple(names)
         self.connectors = dict(connectors)
@@ -60,7 +74,9 @@ class Cluster:
         self.agents: list[Agent] = []
         self.proxies: dict[tuple[str, str], FaultProxy] = {}  # by what and whose
         self.away: set[str] = set()  # hubs that are dead or frozen now
+        self._marks: dict[str, int] = {}
         self._agent_overrides = dict(agent or {})
+        self._listener = dict(listener or {})
         self._proxied = frozenset(proxied)
         self._security = security
         self.redis: RedisServer | None = None
@@ -73,6 +89,7 @@ class Cluster:
                 self.hubs[name].pin()
                 self._stand_before("tunnel", name, self.hubs[name].edge)
             self.add_agent(AGENT)
+            self.mark()
         except BaseException:
             self.close()
             raise
@@ -130,7 +147,8 @@ class Cluster:
             "admin": {"bind": f"{host}:0"},
             "auth": {"jwt": {"key_file": str(self.key_file)}},
             "listeners": [
-                {"name": connector, "bind": f"{host}:0", "connector": connector} for connector in self.connectors
+                {"name": connector, "bind": f"{host}:0", "connector": connector, **self._listener}
+                for connector in self.connectors
             ],
             "ha": {
                 "enabled": True,
@@ -187,6 +205,38 @@ class Cluster:
         """The one live hub that holds the agent under an epoch; None while there is none, or more than one."""
         owners = [name for name, entry in self.sessions(agent_id).items() if entry["epoch"]]
         return owners[0] if len(owners) == 1 else None
+
+    def grants(self, agent: Agent | None = None) -> int:
+        """How often the agent was granted an epoch so far."""
+        return len(self.epochs(agent))
+
+    def wait_grant(self, after: int, agent: Agent | None = None) -> int:
+        """Until the agent was granted an epoch more often than ``after`` times; that epoch."""
+        return wait_until(lambda: self.epochs(agent)[after:], f"a grant after {after}")[0]
+
+    def mark(self) -> None:
+        """From here on `line_of` looks."""
+        self._marks = {name: hub.log.mark() for name, hub in self.hubs.items()}
+
+    def line_of(self, name: str, transfer: Transfer) -> dict[str, Any]:
+        """What the origin has logged at the end of a transfer that was complete."""
+        return self.hubs[name].log.wait(ACCESS, after=self._marks[name], listener="peer", bytes_out=transfer.size)
+
+    def links(self, name: str) -> dict[str, dict[str, Any]]:
+        """The hub's table of mesh links, by peer."""
+        return {row["peer"]: row for row in self.hubs[name].status()["cluster"]["mesh"]}
+
+    def replicas(self, name: str) -> dict[str, dict[str, Any]]:
+        """The live hubs as one of them knows them."""
+        return {row["replica_id"]: row for row in self.hubs[name].status()["cluster"]["replicas"]}
+
+    def mesh_proxy(self, one: str, other: str) -> FaultProxy:
+        """What the link between two hubs goes through: the smaller name has dialled the larger."""
+        return self.proxies["mesh", max(one, other)]
+
+    def door(self, name: str) -> Door:
+        """The hub as a bystander meets it."""
+        return Door(self, name)
 
     def wait_owner(self, *, other_than: str = "", agent_id: str = AGENT, timeout: float = 30) -> str:
         """Until one live hub, and not ``other_than``, owns the agent."""
@@ -271,12 +321,21 @@ class Cluster:
 
     # the end
 
-    def check(self) -> None:
-        """What must hold after every test: conservation, rising epochs, clean logs, orderly exits with code 0."""
-        for hub in self.live.values():
+    def check_between(self) -> None:
+        """What must hold whenever no client is there: conservation, rising epochs, nothing relayed, clean logs."""
+        for name, hub in self.live.items():
             hub.check_conservation()
+            wait_until(lambda hub=hub: not hub.status()["flows"]["relayed"], f"{name} relaying nothing")
         for agent in self.agents:
             self.check_epochs(agent)
+            agent.check_log()
+        for hub in self.hubs.values():
+            hub.check_log()
+
+    def check(self) -> None:
+        """What must hold after every test; then orderly exits with code 0."""
+        self.check_between()
+        for agent in self.agents:
             assert agent.stop() == 0, agent.program.tail()
             agent.check_log()
         for name, hub in self.hubs.items():

@@ -1,0 +1,117 @@
+"""Redis dies, freezes, or comes back empty: what stands goes on, local flows open, and the cluster finds itself again."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from support.cluster import Cluster
+from support.ldap import LdapConversation, LdapLoop
+from support.peer import Peer, is_refused
+from support.process import wait_until
+from support.transfer import Transfer
+
+CLUSTER = {"proxied": ("tunnel", "redis"), "listener": {"hold_sec": 1}}
+UNHEALTHY = "registry_unhealthy"
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_redis_lost(cluster: Cluster, peer: Peer, tmp_path: Path, how: str) -> None:
+    """Degraded and 200; local searches all succeed, transfers across hubs go on, new ones across hubs are refused; the
+    tunnel is cut meanwhile, and resumes need no Redis. Killed, Redis comes back empty, and the epochs rise all the same."""
+    redis = cluster.redis
+    assert redis is not None
+    owner, standby, third = cluster.wait_settled()
+    epochs = cluster.epochs()
+    with ExitStack() as running:
+        local = running.enter_context(LdapLoop(cluster.address(owner, "ldap"), owner))
+        cross = running.enter_context(LdapLoop(cluster.address(third, "ldap"), third, may_fail=True))
+        talk = running.enter_context(LdapConversation(cluster.address(third, "ldap"), tmp_path, third))
+        far, near = (
+            running.enter_context(Transfer(peer, cluster.address(name), f"through {name}")) for name in (third, owner)
+        )
+        far.wait_under_way()
+        (redis.kill if how == "killed" else redis.freeze)()
+        assert far.both_moving()
+        for name in cluster.names:
+            cluster.wait_degraded(name, UNHEALTHY)
+        talk.ask()
+        wait_until(lambda: is_refused(cluster.address(third)), "an open across hubs refused")
+        wait_until(lambda: cross.failed, "a search across hubs refused")
+        local.goes_on()
+        far.wait_withheld()
+
+        cluster.proxies["tunnel", owner].fault("rst")
+        during = cluster.wait_grant(len(epochs))
+        talk.ask()
+        new_owner = cluster.wait_owner()
+        assert cluster.hubs[new_owner].metric_by("nowconnect_ownership_claims_total")["memory",] >= 1
+
+        (redis.start if how == "killed" else redis.thaw)()
+        cluster.wait_settled()
+        cross.goes_on(2)
+    assert during > epochs[-1]
+    for name, transfer in ((third, far), (owner, near)):
+        assert cluster.line_of(name, transfer)["resumes"] >= 1
+
+    grants = cluster.grants()
+    cluster.proxies["tunnel", cluster.wait_owner()].fault("rst")
+    assert cluster.wait_grant(grants) > during
+    cluster.wait_settled()
+    with LdapLoop(cluster.address(cluster.wait_owner(), "ldap")), LdapLoop(cluster.address(third, "ldap")):
+        pass
+
+
+def test_redis_emptied_under_the_cluster(cluster: Cluster, peer: Peer) -> None:
+    """FLUSHALL: nobody is told. What is asserted again by its holders is enough for new flows and for higher epochs."""
+    assert cluster.redis is not None
+    owner, _, third = cluster.wait_settled()
+    epochs = cluster.epochs()
+    with LdapLoop(cluster.address(owner, "ldap"), owner), Transfer(peer, cluster.address(third), third) as far:
+        far.wait_under_way()
+        with cluster.redis.client() as client:
+            client.flushall()
+        cluster.proxies["tunnel", owner].fault("rst")
+        assert cluster.wait_grant(len(epochs)) > epochs[-1]
+        cluster.wait_settled()
+    with LdapLoop(cluster.address(third, "ldap"), third) as search:
+        search.goes_on()
+
+
+def test_one_hub_loses_redis(cluster: Cluster, peer: Peer, tmp_path: Path) -> None:
+    """The owner cannot reach Redis and the others can: it alone is degraded, and still serves; its lease runs out, and
+    it has its agent back afterwards without a gap in what was under way."""
+    owner, _, third = cluster.wait_settled()
+    with ExitStack() as running:
+        local = running.enter_context(LdapLoop(cluster.address(owner, "ldap"), owner))
+        talk = running.enter_context(LdapConversation(cluster.address(third, "ldap"), tmp_path, third))
+        far = running.enter_context(Transfer(peer, cluster.address(third), f"through {third}"))
+        far.wait_under_way()
+        proxy = cluster.proxies["redis", owner]
+        proxy.freeze()
+        cluster.wait_degraded(owner, UNHEALTHY)
+        for name in cluster.names:
+            if name != owner:
+                assert cluster.readiness(name)[0] == 200
+                wait_until(lambda name=name: owner not in cluster.replicas(name), f"{owner}'s lease to run out at {name}")
+        talk.ask()
+        local.goes_on()
+        far.wait_withheld()
+        proxy.thaw()
+        cluster.wait_settled()
+        talk.ask()
+    with LdapLoop(cluster.address(third, "ldap"), third):
+        pass
+
+
+def test_slow_redis_delays_no_client(cluster: Cluster, peer: Peer) -> None:
+    """Each command takes longer than it may: local clients are served, and readiness says what is missing."""
+    owner, _, _ = cluster.wait_settled()
+    proxy = cluster.proxies["redis", owner]
+    with LdapLoop(cluster.address(owner, "ldap"), owner) as local:
+        proxy.shape("down", delay=5)
+        cluster.wait_degraded(owner, UNHEALTHY)
+        local.goes_on(5)
+        proxy.shape()
+        cluster.wait_ready()
