@@ -31,6 +31,27 @@ SECURITY_POLICY = (
 )
 
 
+def hubs(cluster: dict[str, Any]) -> list[dict[str, Any]]:
+    """The snapshot's replicas and mesh links as one list: this hub first, then its peers with their link or None.
+
+    A link to a peer that the registry does not know (any longer) stands last, under its name or URL.
+    """
+    links = {link["peer"]: link for link in cluster["mesh"]}
+    known = sorted(cluster["replicas"], key=lambda replica: (not replica["self"], replica["replica_id"]))
+    rows = [
+        {
+            "name": replica["replica_id"],
+            "self": replica["self"],
+            "draining": replica["draining"],
+            "link": links.pop(replica["replica_id"], None),
+        }
+        for replica in known
+    ]
+    return rows + [
+        {"name": name, "self": False, "draining": False, "link": link} for name, link in sorted(links.items())
+    ]
+
+
 def render(hub: dict[str, Any], refresh: bool = True) -> bytes:
     """The page for one ``hub.snapshot()``; without ``refresh`` it stands still, for those who read slowly."""
     ready = hub["ready"]
@@ -71,6 +92,7 @@ def render(hub: dict[str, Any], refresh: bool = True) -> bytes:
                 for entry in hub["listeners"]
             ],
         ),
+        *_cluster(hub),
         _table(
             f"Agents ({shown})",
             ("agent", "connectors", "from", "round trip", "flows", "received", "sent", "connected", "state"),
@@ -84,7 +106,7 @@ def render(hub: dict[str, Any], refresh: bool = True) -> bytes:
                     _bytes(agent["bytes_in"]),
                     _bytes(agent["bytes_out"]),
                     _duration(agent["connected_sec"]),
-                    "draining" if agent["draining"] else "up",
+                    "draining" if agent["draining"] else "standby" if agent.get("standby") else "up",
                 )
                 for agent in agents
             ],
@@ -98,6 +120,61 @@ def render(hub: dict[str, Any], refresh: bool = True) -> bytes:
         "</main></body></html>\n",
     ]
     return "".join(parts).encode()
+
+
+def _cluster(hub: dict[str, Any]) -> list[str]:
+    cluster = hub.get("cluster")
+    if cluster is None:
+        return []
+    registry, flows = cluster["registry"], hub["flows"]
+    healthy = "healthy" if registry["healthy"] else "<span class=trouble>unhealthy</span>"
+    fresh = "" if registry["fresh"] else ", <span class=trouble>its view is stale</span>"
+    agents = cluster["agents"][:MAX_AGENTS]
+    count = len(cluster["agents"])
+    return [
+        f"<p>Cluster {_text(cluster['name'])}, {_text(cluster['mode'])}. Registry in {_text(registry['kind'])}: {healthy}{fresh}, "
+        f"breaker {_text(registry['breaker'].replace('_', ' '))}. Flows: {flows['by_path']['local']:,} to agents here, "
+        f"{flows['by_path']['mesh']:,} across the mesh, {flows['relayed']:,} relayed for other hubs.</p>",
+        _table(
+            "Hubs",
+            ("hub", "link", "round trip", "by", "flows", "queued", "in flight", "for", "reconnects", "errors", "last error"),
+            [_hub(row) for row in hubs(cluster)],
+        ),
+        _table(
+            f"Agents of the cluster ({len(agents)}{f' of {count}' if count > len(agents) else ''})",
+            ("agent", "owner", "epoch", "connectors", "state"),
+            [
+                (
+                    agent["agent_id"],
+                    agent["owner"],
+                    agent["epoch"],
+                    ", ".join(agent["connectors"]),
+                    "draining" if agent["draining"] else "up",
+                )
+                for agent in agents
+            ],
+        ),
+    ]
+
+
+def _hub(row: dict[str, Any]) -> tuple[Any, ...]:
+    name = row["name"] + (" (draining)" if row["draining"] else "")
+    link = row["link"]
+    if link is None:
+        return (name, "this hub" if row["self"] else "none", *[""] * 9)
+    return (
+        name,
+        link["state"],
+        "" if link["rtt_ms"] is None else f"{link['rtt_ms']:.2f} ms",
+        f"{link['carrier']} {link['direction'] or ''}",
+        link["flows"],
+        link["queued_frames"],
+        _bytes(link["inflight_bytes"]),
+        _duration(link["since_sec"]),
+        link["reconnects"],
+        link["errors"],
+        link["last_error"] or "",
+    )
 
 
 def _table(caption: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:

@@ -325,10 +325,10 @@ def test_the_page_shows_the_hub_without_outside_help():
 
 
 def test_the_page_escapes_every_string():
-    plain = Tags(statuspage.render(FakeHub(2, 3, 2).snapshot()).decode())
+    plain = Tags(statuspage.render(FakeHub(2, 3, 2, peers=2).snapshot()).decode())
     attacks = ("<script>alert(1)</script>", "'\"><img src=x onerror=y()>", "</style></title><b>", "\ud800")
     for text in attacks:
-        tags = Tags(statuspage.render(hostile(FakeHub(2, 3, 2).snapshot(), text)).decode())
+        tags = Tags(statuspage.render(hostile(FakeHub(2, 3, 2, peers=2).snapshot(), text)).decode())
         assert set(tags.tags) <= set(plain.tags)
         assert {name for name, _ in tags.attributes} <= {name for name, _ in plain.attributes}
 
@@ -336,6 +336,24 @@ def test_the_page_escapes_every_string():
 def test_the_page_is_bounded_and_says_so():
     page = statuspage.render(FakeHub(agents=5000).snapshot()).decode()
     assert "Agents (200 of 5000)" in page and page.count("agent-canary") == 200
+    page = statuspage.render(FakeHub(agents=5000, peers=2).snapshot()).decode()
+    assert "Agents of the cluster (200 of 5000)" in page and page.count("agent-canary") == 400
+
+
+def test_the_page_shows_the_cluster():
+    hub = FakeHub(agents=2, peers=2)
+    hub.agents[1]["standby"] = True
+    hub.cluster["mesh"][1] |= {"peer": "tls://192.0.2.3:9500", "state": "backoff", "rtt_ms": None}
+    hub.cluster["registry"] |= {"healthy": False, "fresh": False, "breaker": "half_open"}
+    text = Tags(statuspage.render(hub.snapshot()).decode()).text
+    for shown in ("Registry in redis: unhealthy, its view is stale, breaker half open", "this hub", "0.25 ms",
+                  "tls://192.0.2.3:9500", "backoff", "standby", "Agents of the cluster (2)", "peer-1"):
+        assert shown in text  # fmt: skip
+    rows = statuspage.hubs(hub.cluster)
+    assert [(row["name"], row["self"], bool(row["link"])) for row in rows] == [
+        ("hub-a", True, False), ("peer-0", False, True), ("peer-1", False, False), ("tls://192.0.2.3:9500", False, True),
+    ]  # fmt: skip
+    assert "Cluster" not in statuspage.render(FakeHub().snapshot()).decode()
 
 
 def test_the_page_without_agents_and_with_trouble():

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jwt
 import pytest
+from fake_hub import FakeHub
 
 from ncfast.cli import main
 
@@ -89,11 +90,19 @@ def admin():
             self.end_headers()
             self.wfile.write(body)
 
+        def do_POST(self):
+            server.posted.append(self.path)
+            server.reply = server.after_drain or server.reply
+            self.send_response(202)
+            self.end_headers()
+            self.wfile.write(b'{"state":"draining"}')
+
         def log_message(self, *_):
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     server.reply = (200, json.dumps(STATUS).encode())
+    server.posted, server.after_drain = [], None
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -104,7 +113,7 @@ def admin():
 
 
 def test_every_command_explains_itself_and_the_exit_codes(capsys):
-    for command in ([], ["hub"], ["agent"], ["check"], ["token"], ["status"], ["demo"], ["version"]):
+    for command in ([], ["hub"], ["agent"], ["check"], ["token"], ["status"], ["drain"], ["demo"], ["version"]):
         assert code_of(*command, "--help") == 0
         text = capsys.readouterr().out
         assert "usage: ncfast" in text and "exit codes:" in text and "78" in text
@@ -128,6 +137,9 @@ def test_every_command_explains_itself_and_the_exit_codes(capsys):
         ("status", "--url", "localhost:9400"),
         ("status", "--watch", "0"),
         ("status", "--watch", "soon"),
+        ("drain", "--url", "localhost:9400"),
+        ("drain", "--wait", "0"),
+        ("drain", "--wait", "long"),
         ("demo", "--size", "0"),
         ("demo", "--cuts", "two"),
         ("version", "--verbose"),
@@ -239,6 +251,71 @@ def test_status_of_an_empty_hub(admin, capsys):
     assert "no listeners" in out and "no agents connected" in out
 
 
+def test_status_of_a_cluster(admin, capsys):
+    hub = FakeHub(agents=2, peers=2)
+    hub.agents[1] |= {"standby": True, "epoch": 0}
+    hub.cluster["mesh"][1] |= {"peer": "tls://192.0.2.3:9500", "state": "backoff", "rtt_ms": None}
+    hub.cluster["agents"][1]["agent_id"] = "si\x1b[2Jte"
+    hub.cluster["registry"] |= {"healthy": False, "breaker": "half_open"}
+    status = hub.snapshot()
+    status["flows"] |= {"by_path": {"local": 4, "mesh": 5}, "relayed": 6}
+    admin.reply = (200, json.dumps(status).encode())
+    assert code_of("status", "--url", admin.url) == 0
+    out = capsys.readouterr().out
+    assert "registry in redis, UNHEALTHY, breaker half open" in out
+    assert "4 to agents here, 5 across the mesh, 6 relayed" in out
+    lines = out.splitlines()
+    header = next(line for line in lines if line.startswith("HUB"))
+    rows = lines[lines.index(header) + 1 :][:4]
+    assert rows[0].startswith("hub-a (this one)")
+    assert rows[1].split()[:5] == ["peer-0", "up", "0.25", "stream", "out"]
+    assert rows[2].split()[:2] == ["peer-1", "none"]
+    assert rows[3].split()[:2] == ["tls://192.0.2.3:9500", "backoff"] and rows[3].endswith("connection_lost")
+    assert any(line.split()[:4] == ["agent-canary-0", "-", "peer-0", "40"] for line in lines)
+    assert "standby" in out and "\x1b" not in out
+
+
+def test_status_of_a_hub_in_a_cluster_of_its_own(admin, capsys):
+    hub = FakeHub(agents=0, peers=0)
+    hub.cluster["registry"] |= {"kind": "memory", "view_age_sec": None}
+    admin.reply = (200, json.dumps(hub.snapshot()).encode())
+    assert code_of("status", "--url", admin.url) == 0
+    out = capsys.readouterr().out
+    assert "registry in memory, healthy, breaker closed" in out and "hub-a (this one)" in out
+    assert "AGENT OF THE CLUSTER" not in out and "paths" not in out
+
+
+def test_drain_without_a_hub_exits_69(admin, capsys):
+    admin.reply = (200, b'{"role": "something"}')
+    assert code_of("drain", "--url", admin.url) == 69
+    assert code_of("drain", "--url", "http://127.0.0.1:1") == 69
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 2
+
+
+def test_a_hub_that_does_not_end_in_time_exits_1(admin, capsys):
+    assert code_of("drain", "--url", admin.url, "--wait", "0.05") == 1
+    captured = capsys.readouterr()
+    assert captured.out == "hub-a: draining, 12 flows active\n"
+    assert captured.err == "ncfast: hub-a still drains after 0.05 s\n" and admin.posted == ["/drain"]
+
+
+def test_a_hub_that_was_started_again_has_ended(admin, capsys):
+    admin.after_drain = (200, json.dumps({**STATUS, "pid": 8}).encode())
+    assert code_of("drain", "--url", admin.url, "--wait") == 0
+    assert "hub-a: ended after" in capsys.readouterr().out
+
+
+def test_drain_ends_a_real_hub(write, key_file, capsys):
+    with running("-m", "ncfast", "--config", write(FREE_PORTS_HUB), NC_JWT_KEY_FILE=key_file) as hub:
+        url = f"http://{event(hub, 'hub_ready')['admin']}"
+        assert code_of("drain", "--url", url, "--wait", "20") == 0
+        assert hub.wait(20) == 0
+        assert code_of("drain", "--url", url) == 69
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.endswith(": draining, 0 flows active") and ": ended after " in last
+
+
 def test_status_as_json(admin, capsys):
     assert code_of("status", "--json", "--url", admin.url) == 0
     assert json.loads(capsys.readouterr().out) == STATUS
@@ -289,7 +366,7 @@ def test_output_into_a_closed_pipe_is_no_traceback(admin):
 
 def test_docs_name_every_command_and_exit_code():
     text = Path(__file__).parent.parent.joinpath("docs", "cli.md").read_text()
-    for word in ("hub", "agent", "check", "token", "status", "demo", "version"):
+    for word in ("hub", "agent", "check", "token", "status", "drain", "demo", "version"):
         assert f"## {word}" in text
     for code in (0, 1, 2, 69, 78, 130):
         assert f"| {code} |" in text

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ncfast.cli import agent, check, demo, hub, status, token, version
+from ncfast.cli import agent, check, demo, drain, hub, status, token, version
 from ncfast.cli.exitcode import MEANINGS, ExitCode
 
 _COMMANDS = {
@@ -20,6 +20,7 @@ _COMMANDS = {
     "check": check,
     "token": token,
     "status": status,
+    "drain": drain,
     "demo": demo,
     "version": version,
 }

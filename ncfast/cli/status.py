@@ -1,4 +1,4 @@
-"""Show what a hub is doing, as its admin edge tells it at /status."""
+"""Show what a hub is doing, and the cluster as it sees it, as its admin edge tells it at /status."""
 
 from __future__ import annotations
 
@@ -8,22 +8,17 @@ import sys
 import time
 from typing import Any
 
+from ncfast import statuspage
+from ncfast.cli import hubs
 from ncfast.cli.exitcode import ExitCode
 from ncfast.cli.table import duration, size, table
 
 HELP = "show what a hub is doing"
-_TIMEOUT_SEC = 5
-_MAX_BYTES = 64 * 1024 * 1024  # ten thousand agents take some 4 MiB
 _CLEAR = "\x1b[H\x1b[2J"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--url",
-        type=_admin_url,
-        default="http://127.0.0.1:9400",
-        help="the hub's admin edge (default: %(default)s)",
-    )
+    hubs.add_url(parser)
     parser.add_argument("--json", action="store_true", help="the document as the hub sends it")
     parser.add_argument(
         "--watch",
@@ -38,9 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     while True:
         try:
-            document = _fetch(arguments.url)
+            document = hubs.status(arguments.url)
             code, text = ExitCode.OK, json.dumps(document) if arguments.json else render(document)
-        except _Unavailable as error:
+        except hubs.Unavailable as error:
             code, text = ExitCode.UNAVAILABLE, ""
             print(f"ncfast: {error}", file=sys.stderr)
         if text:
@@ -49,30 +44,6 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.watch is None:
             return code
         time.sleep(arguments.watch)
-
-
-class _Unavailable(Exception):
-    """Nothing that answers like a hub's admin edge is there."""
-
-
-def _fetch(base: str) -> dict[str, Any]:
-    import http.client
-    import urllib.request
-
-    url = f"{base}/status"
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({})
-    )  # an admin edge is never behind a proxy
-    try:
-        with opener.open(url, timeout=_TIMEOUT_SEC) as answer:
-            document = json.loads(answer.read(_MAX_BYTES))
-    except (OSError, http.client.HTTPException) as error:
-        raise _Unavailable(f"no answer from {url}: {getattr(error, 'reason', error)}") from None
-    except ValueError:
-        raise _Unavailable(f"{url} does not answer with a hub's status; is this the admin edge?") from None
-    if not isinstance(document, dict) or document.get("role") != "hub":
-        raise _Unavailable(f"{url} does not answer with a hub's status; is this the admin edge?")
-    return document
 
 
 def render(status: dict[str, Any]) -> str:
@@ -87,6 +58,7 @@ def render(status: dict[str, Any]) -> str:
         "",
         f"flows   {flows['active']} active, {flows['opening']} opening, {flows['detached']} detached,"
         f" {flows['held']} held   {flows['opened']} opened, {flows['resumed']} resumed",
+        *_paths(flows),
         f"ended   {endings or 'none'}",
         f"bytes   {size(moved['client_in'])} from clients, {size(moved['client_out'])} to them",
         f"memory  {size(memory['held_bytes'])} of {size(memory['budget_bytes'])} held",
@@ -94,8 +66,20 @@ def render(status: dict[str, Any]) -> str:
         *_listeners(status["listeners"]),
         "",
         *_agents(status["agents"]),
+        *_cluster(status.get("cluster")),
     ]
     return "\n".join(lines)
+
+
+def _paths(flows: dict[str, Any]) -> list[str]:
+    """Where flows go; said once a hub has been in a cluster."""
+    paths = flows.get("by_path", {})
+    if not paths.get("mesh") and not flows.get("relayed"):
+        return []
+    return [
+        f"paths   {paths.get('local', 0)} to agents here, {paths.get('mesh', 0)} across the mesh,"
+        f" {flows['relayed']} relayed for other hubs"
+    ]
 
 
 def _listeners(listeners: list[dict[str, Any]]) -> list[str]:
@@ -142,7 +126,7 @@ def _agents(agents: list[dict[str, Any]]) -> list[str]:
                 each["tenant"],
                 ",".join(each["connectors"]) or None,
                 each["remote"],
-                each["epoch"],
+                "standby" if each.get("standby") else each["epoch"],
                 each["flows"],
                 each["rtt_ms"],
                 size(each["bytes_in"]),
@@ -155,10 +139,61 @@ def _agents(agents: list[dict[str, Any]]) -> list[str]:
     )
 
 
-def _admin_url(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
-        raise argparse.ArgumentTypeError("must start with http:// or https://")
-    return text.rstrip("/")
+def _cluster(cluster: dict[str, Any] | None) -> list[str]:
+    if cluster is None:
+        return []
+    registry = cluster["registry"]
+    words = ["healthy" if registry["healthy"] else "UNHEALTHY", f"breaker {registry['breaker'].replace('_', ' ')}"]
+    if not registry["fresh"]:
+        words.append("view STALE")
+    if registry["view_age_sec"] is not None:
+        words.append(f"view {registry['view_age_sec']:.1f} s old")
+    lines = ["", f"cluster {cluster['name']}   {cluster['mode']}   registry in {registry['kind']}, {', '.join(words)}", ""]
+    lines += table(
+        ("HUB", "LINK", "RTT ms", "BY", "FLOWS", "QUEUED", "IN FLIGHT", "FOR", "RECONNECTS", "ERRORS", "LAST ERROR"),
+        [
+            (
+                hub["name"] + (" (draining)" if hub["draining"] else ""),
+                *_link(hub["link"]),
+            )
+            if not hub["self"]
+            else (hub["name"] + " (this one)", *[None] * 10)
+            for hub in statuspage.hubs(cluster)
+        ],
+    )
+    if cluster["agents"]:
+        lines.append("")
+        lines += table(
+            ("AGENT OF THE CLUSTER", "TENANT", "OWNER", "EPOCH", "CONNECTORS"),
+            [
+                (
+                    each["agent_id"] + (" (draining)" if each["draining"] else ""),
+                    each["tenant"],
+                    each["owner"],
+                    each["epoch"],
+                    ",".join(each["connectors"]) or None,
+                )
+                for each in cluster["agents"]
+            ],
+        )
+    return lines
+
+
+def _link(link: dict[str, Any] | None) -> tuple[object, ...]:
+    if link is None:
+        return ("none", *[None] * 9)
+    return (
+        link["state"],
+        None if link["rtt_ms"] is None else f"{link['rtt_ms']:.2f}",
+        f"{link['carrier']} {link['direction']}" if link["direction"] else link["carrier"],
+        link["flows"],
+        link["queued_frames"],
+        size(link["inflight_bytes"]),
+        duration(link["since_sec"]),
+        link["reconnects"],
+        link["errors"],
+        link["last_error"] or None,
+    )
 
 
 def _interval(text: str) -> float:

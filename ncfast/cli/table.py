@@ -8,7 +8,8 @@ from collections.abc import Sequence
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     """Lines with aligned columns; columns of numbers only are flush right. None shows as a dash."""
     texts = [list(header), *([_text(cell) for cell in row] for row in rows)]
-    numeric = [bool(rows) and all(_is_number(row[at]) for row in rows) for at in range(len(header))]
+    columns = [[row[at] for row in rows if row[at] is not None] for at in range(len(header))]
+    numeric = [bool(column) and all(map(_is_number, column)) for column in columns]
     widths = [max(len(row[at]) for row in texts) for at in range(len(header))]
     return [
         "  ".join(

@@ -1,0 +1,69 @@
+"""Drain a hub: it takes nothing new, tells its agents to move, lets its flows finish, and ends with 0.
+
+As SIGTERM does, but over the admin edge. With --wait the command returns when the hub has ended: the step of a
+rolling restart before the next hub.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from ncfast.cli import hubs
+from ncfast.cli.exitcode import ExitCode
+
+HELP = "drain a hub"
+_POLL_SEC = 0.1
+_WAIT_SEC = 60.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    hubs.add_url(parser)
+    parser.add_argument(
+        "--wait",
+        nargs="?",
+        type=_seconds,
+        const=_WAIT_SEC,
+        metavar="SECONDS",
+        help=f"until the hub has ended, so long at most (default: {_WAIT_SEC:.0f})",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        before = hubs.status(arguments.url)
+        hubs.ask(arguments.url, "/drain", "POST")
+    except hubs.Unavailable as error:
+        print(f"ncfast: {error}", file=sys.stderr)
+        return ExitCode.UNAVAILABLE
+    name, flows = before["replica_id"], before["flows"]["active"]
+    print(f"{name}: draining, {flows} flows active", flush=True)
+    if arguments.wait is None:
+        return ExitCode.OK
+    since = time.monotonic()
+    while _runs(arguments.url, before["pid"]):
+        if time.monotonic() - since > arguments.wait:
+            print(f"ncfast: {name} still drains after {arguments.wait:g} s", file=sys.stderr)
+            return ExitCode.FAILURE
+        time.sleep(_POLL_SEC)
+    print(f"{name}: ended after {time.monotonic() - since:.1f} s")
+    return ExitCode.OK
+
+
+def _runs(url: str, pid: int) -> bool:
+    """Whether that process still answers; a supervisor may have started the next one already."""
+    try:
+        return hubs.status(url)["pid"] == pid
+    except hubs.Unavailable:
+        return False
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds <= 86400:
+        raise argparse.ArgumentTypeError("must be more than 0 and at most 86400 seconds")
+    return seconds
