@@ -15,6 +15,7 @@ import trustme
 from ncfast.auth import mint
 from support.fault_proxy import FaultProxy
 from support.ncfast_process import ACCESS, FAST_HUB, Agent, Hub, merged
+from support.nginx import Nginx
 from support.peer import Address
 from support.places import Loopback, Places
 from support.process import wait_until
@@ -23,7 +24,7 @@ from support.transfer import Transfer
 
 NAMES = ("hub-a", "hub-b", "hub-c")
 AGENT = "site-1"
-Security = Literal["none", "secret", "tls"]
+Security = Literal["none", "secret", "tls", "unix", "ingress"]
 
 # Timers short enough that a test sees them fire; every other key keeps its default.
 FAST_CLUSTER: dict[str, Any] = {
@@ -51,6 +52,8 @@ class Cluster:
 
     ``proxied`` names what a fault proxy for each hub stands in front of: ``mesh`` (what peers dial; of two hubs
     the smaller name's dial is the one that stays), ``tunnel`` (what agents dial), ``redis`` (what the hub dials).
+    ``security`` is how the mesh is: plain TCP of one machine, the same with a shared secret, mutual TLS, Unix sockets, or
+    WebSockets through an nginx that ends the mutual TLS.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Cluster:
         hub: Mapping[str, Any] | None = None,
         agent: Mapping[str, Any] | None = None,
         listener: Mapping[str, Any] | None = None,
+        agents: bool = True,
     ) -> None:
         self.names = tuple(names)
         self.connectors = dict(connectors)
@@ -80,6 +84,7 @@ class Cluster:
         self._proxied = frozenset(proxied)
         self._security = security
         self.redis: RedisServer | None = None
+        self.ingress: Nginx | None = None
         self.key_file = self._secret("jwt.key")
         try:
             self._prepare()
@@ -88,7 +93,8 @@ class Cluster:
             for name in self.names:
                 self.hubs[name].pin()
                 self._stand_before("tunnel", name, self.hubs[name].edge)
-            self.add_agent(AGENT)
+            if agents:
+                self.add_agent(AGENT)
             self.mark()
         except BaseException:
             self.close()
@@ -102,14 +108,35 @@ class Cluster:
         for name in self.names:
             self._stand_before("mesh", name, self._mesh_listen[name])
             self._stand_before("redis", name, self.redis.address)
-        if self._security == "tls":
-            authority = trustme.CA()
-            authority.cert_pem.write_to_path(str(self.directory / "mesh-ca.pem"))
-            for name in self.names:
-                issued = authority.issue_cert(name)  # SAN: DNS of the replica's name
-                issued.private_key_and_cert_chain_pem.write_to_path(str(self.directory / f"{name}.pem"))
-        elif self._security == "secret":
+        self._edges: dict[str, Address] = {}
+        if self._security == "secret":
             self._secret("mesh.secret")
+        elif self._security in ("tls", "ingress"):
+            self.authority = trustme.CA()
+            self.trust(self.authority)
+            for name in self.names:
+                self.certify(name, self.authority)
+        if self._security == "ingress":
+            for name in self.names:
+                self._edges[name] = (self.places.host(name), self.places.port(name))
+            pem = self.directory / "ingress.pem"
+            issued = self.authority.issue_cert(*(host for host, _ in self._mesh_listen.values()))
+            issued.private_key_and_cert_chain_pem.write_to_path(str(pem))
+            servers = {self._mesh_listen[name]: self._edges[name] for name in self.names}
+            self.ingress = Nginx(self.directory, servers, pem=pem, ca=self.directory / "mesh-ca.pem")
+
+    def trust(self, *authorities: trustme.CA) -> None:
+        """Write the CA bundle of the mesh."""
+        pem = b"".join(authority.cert_pem.bytes() for authority in authorities)
+        (self.directory / "mesh-ca.pem").write_bytes(pem)
+
+    def certify(self, name: str, authority: trustme.CA, names: str | None = None) -> None:
+        """Write the hub's key and certificate; its alternative name is the hub's (DNS), or ``names``."""
+        issued = authority.issue_cert(names or name)
+        path = self.directory / f"{name}.pem"
+        fresh = path.with_suffix(".new")
+        fresh.write_bytes(issued.private_key_and_cert_chain_pem.bytes())
+        fresh.rename(path)
 
     def _secret(self, name: str) -> Path:
         path = self.directory / name
@@ -127,23 +154,34 @@ class Cluster:
         host, port = proxy.address if proxy else direct
         return f"{host}:{port}"
 
+    def _mesh_url(self, name: str) -> str:
+        """Where the hub's peers find it."""
+        if self._security == "unix":
+            return f"unix://{self.directory}/{name}.sock"
+        way = self._way("mesh", name, self._mesh_listen[name])
+        return {"tls": f"tls://{way}", "ingress": f"wss://{way}/mesh"}.get(self._security, f"tcp://{way}")
+
     def _make_hub(self, name: str, overrides: Mapping[str, Any]) -> Hub:
         host = self.places.host(name)
-        scheme = "tls" if self._security == "tls" else "tcp"
-        url = {peer: f"{scheme}://{self._way('mesh', peer, self._mesh_listen[peer])}" for peer in self.names}
+        url = {peer: self._mesh_url(peer) for peer in self.names}
         mesh: dict[str, Any] = {
-            "listen": "%s:%d" % self._mesh_listen[name],
             "advertise": url[name],
             "peers": [url[peer] for peer in self.names if peer != name],
-            "require_mtls": self._security == "tls",
+            "require_mtls": self._security in ("tls", "ingress"),
         }
-        if self._security == "tls":
+        if self._security == "unix":
+            mesh["listen_unix"] = str(self.directory / f"{name}.sock")
+        elif self._security == "ingress":
+            mesh["trusted_proxies"] = ["127.0.0.1/32"]
+        else:
+            mesh["listen"] = "%s:%d" % self._mesh_listen[name]
+        if mesh["require_mtls"]:
             pem = str(self.directory / f"{name}.pem")
             mesh["tls"] = {"ca_bundle": str(self.directory / "mesh-ca.pem"), "cert_file": pem, "key_file": pem}
         elif self._security == "secret":
             mesh["secret_file"] = str(self.directory / "mesh.secret")
         base = {
-            "edge": {"bind": f"{host}:0"},
+            "edge": {"bind": "%s:%d" % self._edges.get(name, (host, 0))},
             "admin": {"bind": f"{host}:0"},
             "auth": {"jwt": {"key_file": str(self.key_file)}},
             "listeners": [
@@ -161,17 +199,28 @@ class Cluster:
         config = merged(merged(merged(FAST_HUB, FAST_CLUSTER), base), overrides)
         return Hub(self.directory, config, name=name, prefix=self.places.prefix(name))
 
-    def add_agent(self, agent_id: str, *, first: str | None = None, **claims: Any) -> Agent:
-        """One more agent that serves the connectors; ``first`` is the hub that it tries before the others."""
+    def add_agent(
+        self,
+        agent_id: str,
+        *,
+        first: str | None = None,
+        connectors: Mapping[str, Address] | None = None,
+        scope: Iterable[str] | None = None,
+        tenant: str | None = None,
+        name: str = "",
+    ) -> Agent:
+        """One more agent; ``first`` is the hub that it tries before the others, ``scope`` what its token allows."""
         order = sorted(self.names, key=lambda name: (name != first, name))
+        targets = self.connectors if connectors is None else connectors
+        allowed = list(targets if scope is None else scope)
         agent = Agent(
             self.directory,
             hubs=[f"ws://{self._way('tunnel', name, self.hubs[name].edge)}/tunnel" for name in order],
             agent_id=agent_id,
-            token=mint(self.key_file.read_bytes(), agent_id, connectors=list(self.connectors), **claims),
-            connectors={name: f"{host}:{port}" for name, (host, port) in self.connectors.items()},
+            token=mint(self.key_file.read_bytes(), agent_id, connectors=allowed, tenant=tenant),
+            connectors={name: f"{host}:{port}" for name, (host, port) in targets.items()},
             overrides=self._agent_overrides,
-            name=f"agent-{agent_id}",
+            name=name or f"agent-{agent_id}",
         )
         self.agents.append(agent)
         return agent
@@ -229,6 +278,14 @@ class Cluster:
     def replicas(self, name: str) -> dict[str, dict[str, Any]]:
         """The live hubs as one of them knows them."""
         return {row["replica_id"]: row for row in self.hubs[name].status()["cluster"]["replicas"]}
+
+    def routes(self, name: str) -> list[dict[str, Any]]:
+        """The cluster's agents as one hub knows them."""
+        return self.hubs[name].status()["cluster"]["agents"]
+
+    def mesh_address(self, name: str) -> Address:
+        """Where peers of the hub connect."""
+        return self._mesh_listen[name]
 
     def mesh_proxy(self, one: str, other: str) -> FaultProxy:
         """What the link between two hubs goes through: the smaller name has dialled the larger."""
@@ -358,6 +415,6 @@ class Cluster:
         for hub in self.hubs.values():
             if hub.program.exit_code() is None:
                 hub.program.signal(signal.SIGCONT)  # a frozen one takes no SIGTERM
-        for part in [*self.agents, *self.hubs.values(), *self.proxies.values(), *filter(None, [self.redis])]:
+        for part in [*self.agents, *self.hubs.values(), *self.proxies.values(), *filter(None, [self.ingress, self.redis])]:
             part.stop()
         self.places.close()

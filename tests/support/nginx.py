@@ -1,0 +1,74 @@
+"""nginx as the ingress in front of the hubs' edges: it ends the peers' mutual TLS and says whose certificate it saw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from support.peer import Address
+from support.process import Program, require, wait_until
+from support.services import accepts
+
+HTTP = """
+daemon off;
+master_process off;
+pid {directory}/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/nginx-body;
+    proxy_temp_path {directory}/nginx-proxy;
+    fastcgi_temp_path {directory}/nginx-fastcgi;
+    uwsgi_temp_path {directory}/nginx-uwsgi;
+    scgi_temp_path {directory}/nginx-scgi;
+{servers}
+}}
+"""
+
+SERVER = """
+    server {{
+        listen {listen} ssl;
+        ssl_certificate {pem};
+        ssl_certificate_key {pem};
+        ssl_client_certificate {ca};
+        ssl_verify_client on;
+        location /mesh {{
+            proxy_pass http://{edge};
+            proxy_bind 127.0.0.1;
+            proxy_http_version 1.1;
+            proxy_set_header Host $host;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection upgrade;
+            proxy_set_header X-Forwarded-Proto $scheme;
+            proxy_set_header X-Forwarded-Client-Cert "";
+            proxy_set_header X-SSL-Client-SAN "";
+            proxy_set_header X-SSL-Client-Verify $ssl_client_verify;
+            proxy_set_header X-SSL-Client-Cert $ssl_client_escaped_cert;
+            proxy_read_timeout 1h;
+            proxy_buffering off;
+        }}
+    }}
+"""
+
+
+class Nginx:
+    """One server for each edge: ``servers`` maps where it listens to the edge behind."""
+
+    def __init__(self, directory: Path, servers: Mapping[Address, Address], *, pem: Path, ca: Path) -> None:
+        (program,) = require("nginx")
+        config = directory / "nginx.conf"
+        texts = [
+            SERVER.format(listen="%s:%d" % listen, edge="%s:%d" % edge, pem=pem, ca=ca)
+            for listen, edge in servers.items()
+        ]
+        config.write_text(HTTP.format(directory=directory, servers="".join(texts)))
+        self.program = Program("nginx", [program, "-c", str(config), "-p", str(directory)], directory)
+        for listen in servers:
+            wait_until(
+                lambda listen=listen: self.program.exit_code() is not None or accepts(listen), f"nginx at {listen}"
+            )
+        assert self.program.exit_code() is None, self.program.tail()
+
+    def stop(self) -> None:
+        self.program.stop()
