@@ -8,18 +8,15 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from websockets.http11 import Request
-from websockets.protocol import Protocol as WebSocket
-from websockets.protocol import Side
 from websockets.server import ServerProtocol
 
 from ncfast import log
-from ncfast._link import Link
 from ncfast.admin import healthz, readyz
 from ncfast.auth import AuthError, Identity
-from ncfast.carrier import QUIET, TunnelCarrier, unreadable
+from ncfast.carrier import QUIET, LinkBounds, carry_websocket, unreadable
 from ncfast.config import ServerTls
 from ncfast.httpd import BadRequest, HttpLimits, RequestReader, Response
-from ncfast.net import Acceptor, tune
+from ncfast.net import Acceptor
 from ncfast.session import AgentSession
 from ncfast.throttle import Throttle
 
@@ -205,7 +202,7 @@ class Handshake(asyncio.Protocol):
             return self._refuse(429, "rate", "Too many handshakes", ("Retry-After", "1"))
         if not self._hub.readiness.serving:
             return self._refuse(503, "not_serving", "This hub does not serve", ("Retry-After", "1"))
-        if len(self._hub.sessions) >= self._hub.config.limits.max_agents:
+        if len(self._hub.agents.sessions) >= self._hub.config.limits.max_agents:
             return self._refuse(503, "agent_cap", "This hub serves as many agents as it may", ("Retry-After", "5"))
         credentials = headers.get_all("Authorization")
         scheme, _, token = credentials[0].partition(" ") if len(credentials) == 1 else ("", "", "")
@@ -246,7 +243,7 @@ class Handshake(asyncio.Protocol):
             return
         if not self._waiting or self._done:
             return
-        if self._hub.readiness.draining and not self._hub.awaits(identity):
+        if self._hub.readiness.draining and not self._hub.agents.awaited(identity):
             self._refuse(503, "draining", "This hub is going away", ("Retry-After", "1"))
         else:
             self._upgrade(request, identity)
@@ -259,24 +256,13 @@ class Handshake(asyncio.Protocol):
             self._edge._refused("websocket", self._remote)
             self._answer(Response(response.status_code, "text/plain; charset=utf-8", response.body or b""))
             return
-        hub, tunnel = self._hub, self._hub.config.tunnel
+        hub, transport = self._hub, self._transport
         self._finish()
         self._waiting = False
-        transport = self._transport
         for data in handshake.data_to_send():
             transport.write(data)
         session = AgentSession(hub, identity, self._remote)
-        carrier = TunnelCarrier(WebSocket(Side.SERVER, logger=QUIET), transport, hub.net.call_later, hub.receive_buffer,
-                                client=False, max_message=tunnel.max_message_bytes, entropy=hub.net.entropy)
-        link = Link(session, carrier, hub.context, hub.net.call_soon, hub.net.call_later,
-                    max_inflight=tunnel.per_link_max_inflight_bytes, queue_depth=tunnel.send_queue_depth,
-                    peer=identity.agent_id)
-        session.link = link
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            tune(sock, user_timeout_sec=tunnel.ping_timeout_sec, notsent_lowat=tunnel.notsent_lowat)
+        session.link, _ = carry_websocket(hub, transport, session, LinkBounds.of_tunnel(hub.config.tunnel), client=False,
+                                          peer=identity.agent_id)
         hub.stats.tunnels_opened += 1
-        hub.sessions.add(session)
-        carrier.start(link)
-        carrier.attend(hub.net)
-        transport.set_protocol(carrier)
+        hub.agents.sessions.add(session)

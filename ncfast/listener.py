@@ -19,6 +19,8 @@ from ncfast.timeouts import Timeouts
 
 if TYPE_CHECKING:
     from ncfast.hub import Hub
+    from ncfast.mesh import Peer
+    from ncfast.messages import Open
     from ncfast.session import AgentSession
 
 _log = log.get("listener")
@@ -29,8 +31,8 @@ PROXY_HEADER_TIMEOUT = 3.0     # seconds for a complete PROXY header
 class ClientInfo:
     """What the hub knows of a flow beside its bytes."""
 
-    __slots__ = ("accepted_at", "agent_key", "client", "hub", "instance", "listener", "opened", "resumes", "session", "source",
-                 "timeouts", "tried")
+    __slots__ = ("accepted_at", "agent_key", "client", "counted", "epoch", "hub", "instance", "listener", "opened", "owner", "peer",
+                 "refused", "request", "resumes", "sends", "session", "sought_at", "source", "timeouts", "tried")
 
     def __init__(self, hub: Hub, listener: ClientListener, source: str, client: str) -> None:
         self.hub = hub
@@ -39,16 +41,29 @@ class ClientInfo:
         self.client = client                           # host:port
         self.timeouts = listener.timeouts
         self.accepted_at = hub.net.clock()
+        self.request: Open                             # what M_OPEN says
         self.agent_key = ""
-        self.instance = ""
-        self.session: AgentSession | None = None
+        self.instance = ""                             # of the agent's process
+        self.session: AgentSession | None = None       # the tunnel by which it goes, or
+        self.peer: Peer | None = None                  # the link to the owner
+        self.owner = ""                                # the replica that owns, or last owned, the agent
+        self.epoch = 0                                 # the highest under which the flow was carried
+        self.counted = False                           # among the opens without an answer
+        self.sends = 0                                 # of M_OPEN to this agent
         self.opened = False
         self.resumes = 0
-        self.tried: set[str] = set()
+        self.sought_at = float("-inf")                 # when we last asked an owner for it
+        self.tried: set[str] = set()                   # agents that were asked
+        self.refused: set[tuple[str, int]] = set()     # agent and epoch under which a hub did not own it
+
+    @property
+    def path(self) -> str:
+        """Where the agent is, or last was: what logs and metrics call the flow's path."""
+        return "local" if self.owner in ("", self.hub.replica_id) else "mesh"
 
     def flow_opened(self, flow: Flow) -> None:
         """M_OPEN_ACK has come."""
-        self.hub.flow_opened(flow)
+        self.hub.router.opened(flow)
 
 
 class ClientListener:
@@ -169,7 +184,7 @@ class _Client:
 
     def socket_ready(self, end: SocketEnd) -> None:
         self._watch = self._listener.hub.net.watch(end.transport, end.broken)
-        self._listener.hub.client_ready(end, ClientInfo(self._listener.hub, self._listener, self._source, self._client))
+        self._listener.hub.router.client_ready(end, ClientInfo(self._listener.hub, self._listener, self._source, self._client))
 
     def socket_gone(self, end: SocketEnd) -> None:
         listener = self._listener

@@ -1,4 +1,4 @@
-"""The JSON bodies of HELLO, HELLO_ACK, M_OPEN and ANNOUNCE. Unknown members are ignored: newer peers may say more."""
+"""The JSON bodies of HELLO, HELLO_ACK, M_OPEN, ANNOUNCE, and of M_RESUME between hubs. Unknown members are ignored: newer peers may say more."""
 
 from __future__ import annotations
 
@@ -60,13 +60,39 @@ class HelloAck(Message):
 
 
 class Open(Message):
-    """Body of M_OPEN, hub -> agent."""
+    """Body of M_OPEN, hub -> agent, and from hub to hub with the agent's name."""
 
     connector: Name
     listener: Name
     secret: Hex16                                      # must be shown again in M_RESUME
     origin: Name                                       # replica that accepted the client
     client: tuple[Host, Port, Host, Port]              # the client's address, then the hub's own end of that connection
+    agent: Name | None = None                          # hub -> hub: whose flow it is to be
+    tenant: Name | None = None
+
+
+class Sought(Message):
+    """Behind the secret in M_RESUME from the client's hub to the one that owns the agent: whose flow it is."""
+
+    agent: Name
+    tenant: Name | None = None
+    connector: Name
+
+    @property
+    def key(self) -> str:
+        return f"{self.tenant or ''}/{self.agent}"
+
+
+class Vouch(Message):
+    """Behind the secret in M_RESUME from the hub that owns the agent to the client's: who it is that asks."""
+
+    agent: Name
+    tenant: Name | None = None
+    instance: Hex16
+
+    @property
+    def key(self) -> str:
+        return f"{self.tenant or ''}/{self.agent}"
 
 
 class Announce(Message):

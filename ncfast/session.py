@@ -1,8 +1,11 @@
-"""The hub's side of one tunnel: who the agent is, what it serves, when its token ends."""
+"""The hub's side of one tunnel: who the agent is, what it serves, when its token ends.
+
+A tunnel's HELLO either claims, and then the session owns the agent under the epoch that it is granted, or asks to stand by;
+a standby may claim later, by another HELLO on the same tunnel.
+"""
 
 from __future__ import annotations
 
-import hmac
 from typing import TYPE_CHECKING
 
 from ncfast import log
@@ -21,7 +24,7 @@ RESUME_TIME = 5.0              # seconds from HELLO, and again from each M_RESUM
 
 
 class AgentSession:
-    """Handler of a tunnel's frames on the hub. Until HELLO was accepted it serves nothing."""
+    """Handler of a tunnel's frames on the hub. Until it was granted an epoch it serves nothing."""
 
     def __init__(self, hub: Hub, identity: Identity, remote: str) -> None:
         self.hub = hub
@@ -31,22 +34,25 @@ class AgentSession:
         self.agent_id = identity.agent_id
         self.key = identity.key
         self.instance = ""
+        self.software = ""
         self.epoch = 0
         self.announced: frozenset[str] = frozenset()
         self.connectors: frozenset[str] = frozenset()  # announced and within the token's scope
         self.draining = False
-        self.established = False
-        self.opening = 0
+        self.standing = False                          # known, and owns nothing
+        self.established = False                       # owns the agent
+        self.opening = 0                               # opens without an answer, our clients' and other hubs'
         self.started_at = hub.net.clock()
         self.resuming_until = 0.0                      # until then flows that the agent has not asked for may still be asked for
+        self._claiming = False
         self._fresh_token: str | None = None
         self._refreshing = False
         self.link: Link = None                         # set by the edge before any frame can come
 
     @property
     def load(self) -> int:
-        """Flows on this tunnel, what `least loaded` compares."""
-        return len(self.link.flows)
+        """Flows on this tunnel, those of other hubs too: what `least loaded` compares."""
+        return self.link.load
 
     def serves(self, tenant: str | None, connector: str) -> bool:
         """Whether a new flow may be opened here: announced, within the token's scope and lifetime, not leaving."""
@@ -56,7 +62,7 @@ class AgentSession:
     # frames
 
     def _on_frame__hello(self, body: bytes) -> None:
-        if self.established:
+        if self.established or self._claiming:
             self.link.fail(Reason.PROTOCOL_ERROR, "a second HELLO")
             return
         try:
@@ -71,18 +77,46 @@ class AgentSession:
             log.security("identity_mismatch", agent_id=self.identity.agent_id, remote=self.remote)
             self.link.fail(Reason.UNAUTHORIZED, "HELLO names another agent than the token")
             return
+        if self.standing and (hello.standby or hello.instance != self.instance):
+            self.link.fail(Reason.PROTOCOL_ERROR, "a second HELLO that does not claim")
+            return
         self.instance = hello.instance
+        self.software = hello.software
         self.link.peer_window = hello.window
         self._announce(frozenset(hello.connectors))
-        self.epoch = self.hub.claim(self, hello.last_epoch)
-        self.link.establish(self.epoch)
+        if hello.standby:
+            self.standing = True
+            _log.info("standby_connected", agent_id=self.agent_id, remote=self.remote, session=self.session_id)
+            self._acknowledge()
+            return
+        self._claiming = True
+        self.hub.net.spawn(self._claim(hello), "claim")
+
+    async def _claim(self, hello: Hello) -> None:
+        try:
+            await self.hub.agents.claim(self, hello)
+        except Exception:                              # no HELLO_ACK will come otherwise, and nobody would know why
+            self.link.fail(Reason.INTERNAL, "the claim failed")
+            raise
+        finally:
+            self._claiming = False
+
+    def granted(self, epoch: int) -> None:
+        """The session owns the agent, under `epoch`."""
+        self.epoch = epoch
+        self.link.establish(epoch)
+        self.standing = False
         self.established = True
         self.resuming_until = self.hub.net.clock() + RESUME_TIME
+        _log.info("agent_connected", agent_id=self.agent_id, remote=self.remote, epoch=epoch, session=self.session_id,
+                  connectors=sorted(self.connectors), software=self.software)
+        self._acknowledge()
+        self.hub.agents.up(self)
+
+    def _acknowledge(self) -> None:
         self.link.send(FrameType.HELLO_ACK, HelloAck(
-            version=VERSION, replica_id=self.hub.replica_id, session=self.session_id, epoch=self.epoch).pack())
-        _log.info("agent_connected", agent_id=self.agent_id, remote=self.remote, epoch=self.epoch, session=self.session_id,
-                  connectors=sorted(self.connectors), software=hello.software)
-        self.hub.agent_up(self)
+            version=VERSION, replica_id=self.hub.replica_id, session=self.session_id, epoch=self.epoch,
+            cluster=self.hub.active).pack())
         if self.hub.readiness.draining:
             self.link.send(FrameType.GOAWAY, code=Reason.DRAINING)
         self.link.ping()
@@ -96,9 +130,10 @@ class AgentSession:
 
     def _too_early(self) -> bool:
         """Ends a link on which something else than HELLO comes first."""
-        if not self.established:
+        early = not self.established and not self.standing
+        if early:
             self.link.fail(Reason.PROTOCOL_ERROR, "HELLO comes first")
-        return not self.established
+        return early
 
     def _on_frame__announce(self, body: bytes) -> None:
         if self._too_early():
@@ -112,7 +147,11 @@ class AgentSession:
         self._announce(frozenset(announce.connectors))
         _log.info("connectors_changed", agent_id=self.agent_id, added=sorted(self.connectors - before),
                   withdrawn=sorted(before - self.connectors))
-        self.hub.connectors_changed(self)
+        self._changed()
+
+    def _changed(self) -> None:
+        self.hub.agents.connectors_changed(self)
+        self.hub.agents.publish(self)
 
     def _on_frame__auth(self, code: int, token: bytes) -> None:
         if self._too_early():
@@ -145,7 +184,7 @@ class AgentSession:
             return
         self.identity = identity
         self._announce(self.announced)
-        self.hub.connectors_changed(self)
+        self._changed()
         self.link.send(FrameType.AUTH)
         _log.info("token_refreshed", agent_id=self.agent_id)
 
@@ -155,32 +194,26 @@ class AgentSession:
         if self.draining:
             return
         self.draining = True
-        self.hub.agent_leaves(self)
+        if self.established:
+            self.hub.agents.leaving(self)
+            self.hub.agents.publish(self)
         _log.info("agent_draining", agent_id=self.agent_id)
 
     def _on_frame__resume(self, cid: bytes, epoch: int, secret: bytes, ack: int, limit: int) -> bool:
-        flow = self.hub.flows.get(cid)
-        if flow is None or not self.established:
+        if not self.established:
             return False
-        info = flow.info
-        if info.agent_key != self.key or info.instance != self.instance or not hmac.compare_digest(secret, flow.secret):
-            log.security("resume_denied", agent_id=self.agent_id, remote=self.remote)
-            self.link.refuse(cid, Reason.RESUME_DENIED)
+        if self.foreign(cid):
+            self.hub.relays.resume_from_agent(self, cid, secret, ack, limit)
             return True
-        if not self.identity.allows(info.listener.config.connector):
-            log.security("scope_denied", agent_id=self.agent_id, connector=info.listener.config.connector, remote=self.remote)
-            flow.reset(Reason.SCOPE_DENIED)
-            self.link.refuse(cid, Reason.SCOPE_DENIED)
-            return True
+        flow = self.hub.flows.get(cid)
+        if flow is None:
+            return False
         self.resuming_until = self.hub.net.clock() + RESUME_TIME
-        flow.resume(self.link, ack, limit, True)
-        if flow.closed:
-            return False                               # that was all it waited for: "unknown" tells the agent to end, too
-        self.link.add(flow)
-        info.session = self
-        info.resumes += 1
-        self.hub.stats.flows_resumed += 1
-        return True
+        return self.hub.router.resume_local(flow, self, secret, ack, limit)
+
+    def foreign(self, cid: bytes) -> bool:
+        """Whether a flow that we do not have may be another hub's."""
+        return self.hub.clustered and not cid.startswith(self.hub.instance)
 
     def _on_frame__open(self, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
         self.link.fail(Reason.PROTOCOL_ERROR, "agents do not open flows")
@@ -198,13 +231,14 @@ class AgentSession:
 
     def link_ended(self, link: Link, reason: Reason, detail: str) -> None:
         level = _log.warning if blame(reason) is Blame.REMOTE else _log.info
-        level("agent_disconnected", agent_id=self.agent_id, remote=self.remote, reason=reason.label, detail=detail, epoch=self.epoch)
-        self.hub.session_ended(self, reason)
+        level("standby_disconnected" if self.standing else "agent_disconnected", agent_id=self.agent_id, remote=self.remote,
+              reason=reason.label, detail=detail, epoch=self.epoch)
+        self.hub.agents.ended(self, reason)
 
     def tick(self, now: float) -> None:
         """Timers of the tunnel, about once a second."""
         config = self.hub.config
-        if not self.established:
+        if not self.established and not self.standing and not self._claiming:
             if now - self.started_at >= config.edge.handshake_timeout_sec:
                 self.link.fail(Reason.HANDSHAKE_TIMEOUT, "no HELLO")
             return
