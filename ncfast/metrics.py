@@ -28,7 +28,7 @@ LABEL_CAP = 200  # values of one label; further ones are added up under "other"
 PEER_CAP = 50  # the same for `peer`, which has a series for each state of a link
 OTHER = "other"
 STATES = ("starting", "serving", "draining", "stopped")
-LINK_STATES = ("dialling", "handshaking", "up", "draining", "backoff", "lost")
+LINK_STATES = ("backoff", "dialling", "handshaking", "up", "draining", "resting", "lost")  # of `ncfast.mesh.states`
 BREAKER_STATES = ("closed", "open", "half_open")
 
 Value = float | Histogram | Mapping[str, float] | Mapping[tuple[str, ...], float]

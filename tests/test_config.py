@@ -619,6 +619,7 @@ def test_public_key_algorithms_may_stand_together(write):
 
 # Warnings
 
+CLUSTER = "ha: { enabled: true, mode: active, replica_id: a, %s }\n"
 
 @pytest.mark.parametrize(
     ("text", "expected"),
@@ -630,7 +631,27 @@ def test_public_key_algorithms_may_stand_together(write):
             ["admin.bind", "edge.bind"],
         ),
         (LISTENERS + "admin: { bind: '[::1]:9400' }\nedge: { bind: 'localhost:1' }\n", []),
-        (LISTENERS + "ha: { enabled: true, replica_id: a }\n", ["ha"]),
+        (LISTENERS + "ha: { mode: active }\n", ["ha.mode"]),
+        (LISTENERS + "ha: { enabled: true, replica_id: a }\n", ["ha.mesh"]),
+        (LISTENERS + CLUSTER % "redis_url: 'unix:///redis.sock', mesh: { listen_unix: /mesh.sock }", []),
+        (LISTENERS + CLUSTER % "redis_url: 'redis://127.0.0.1', mesh: { listen: '127.0.0.1:9', require_mtls: false }", []),
+        (LISTENERS + CLUSTER % "redis_url: 'rediss://r', mesh: { peers: ['unix:///b.sock'] }", []),
+        (LISTENERS + CLUSTER % "mesh: { peers: ['unix:///b.sock'] }", ["ha.redis_url"]),
+        (LISTENERS + CLUSTER % "redis_url: 'redis://r'", ["ha.redis_url", "ha.mesh"]),
+        (
+            LISTENERS + CLUSTER % "redis_url: 'rediss://r', mesh: { listen: ':9', require_mtls: false }",
+            ["ha.mesh.listen", "ha.mesh.advertise"],
+        ),
+        (
+            LISTENERS + CLUSTER % "redis_url: 'rediss://r', mesh: "
+            "{ listen: '10.0.0.1:9', require_mtls: false, secret_file: /s }",
+            ["ha.mesh.listen"],
+        ),
+        (
+            LISTENERS + CLUSTER % "redis_url: 'rediss://r', mesh: "
+            "{ peers: ['wss://b/mesh'], tls: { ca_bundle: /c, cert_file: /d, key_file: /e } }",
+            ["ha.mesh.trusted_proxies"],
+        ),
         (AGENT, []),
         (AGENT.replace("wss", "ws"), ["hubs[0]"]),
         (AGENT.replace("wss://hub.example.net", "'ws://[::1]:8080").replace("tunnel", "tunnel'"), []),

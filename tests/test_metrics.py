@@ -11,7 +11,7 @@ from fake_hub import FakeHub
 from prometheus_client.parser import text_string_to_metric_families
 
 from ncfast import metrics
-from ncfast.metrics import LABEL_CAP, METRICS, OTHER, PEER_CAP, Metrics
+from ncfast.metrics import LABEL_CAP, LINK_STATES, METRICS, OTHER, PEER_CAP, Metrics
 from ncfast.stats import Histogram, Stats
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -139,6 +139,12 @@ def test_the_registry_in_memory_has_no_view_to_grow_old():
     hub.cluster["registry"]["view_age_sec"] = None
     names = {name for name, _ in scrape(Metrics(hub))}
     assert "nowconnect_registry_healthy" in names and "nowconnect_registry_view_age_seconds" not in names
+
+
+def test_states_of_links_are_those_of_the_mesh():
+    from ncfast.mesh.states import LinkState
+
+    assert list(LINK_STATES) == [state.value for state in LinkState]
 
 
 def test_the_names_that_were_agreed():

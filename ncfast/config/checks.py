@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic_core import PydanticCustomError
 
 from ncfast.config.agent import AgentConfig
+from ncfast.config.ha import Ha
 from ncfast.config.hub import Admin, Edge, HubConfig
 from ncfast.config.problems import KeyPath, Problem, dotted
 from ncfast.config.values import Address
@@ -115,7 +116,45 @@ def _hub_warnings(config: HubConfig) -> Iterator[str]:
             " ends TLS"
         )
     if config.ha.enabled:
-        yield "ha: read and checked, but this version runs a single hub"
+        yield from _cluster_warnings(config.ha)
+    elif config.ha.mode != "off":
+        yield f"ha.mode: {config.ha.mode} has no effect, as ha.enabled is false"
+
+
+def _cluster_warnings(ha: Ha) -> Iterator[str]:
+    mesh = ha.mesh
+    if ha.redis_url is None:
+        if ha.mode != "off":
+            yield (
+                f"ha.redis_url: not set; with a registry in memory a hub knows only its own agents, so mode {ha.mode}"
+                " finds none on the others"
+            )
+    elif ha.redis_url.startswith("redis://") and not Address(urlsplit(ha.redis_url).hostname or "", 0).is_loopback:
+        yield (
+            "ha.redis_url: redis:// to another machine; whoever reads that network learns its password, and whoever"
+            " writes to Redis moves agents"
+        )
+    if not mesh.used and mesh.advertise is None:
+        yield "ha.mesh: nothing to listen at, to advertise or to dial; this hub reaches only those that advertise"
+    if mesh.listen is not None and not mesh.listen.is_loopback and not mesh.require_mtls:
+        if mesh.secret_file is None:
+            yield (
+                f"ha.mesh.listen: {mesh.listen} without require_mtls and without secret_file; peers on other machines"
+                " are turned away"
+            )
+        else:
+            yield f"ha.mesh.listen: {mesh.listen} without require_mtls; what flows carry crosses the network as it is"
+    if mesh.listen is not None and mesh.listen.is_wildcard and mesh.advertise is None:
+        yield (
+            f"ha.mesh.advertise: not set, and listen is {mesh.listen}; the registry cannot tell the others where this"
+            " hub is, so each must name it in its peers"
+        )
+    by_ingress = any(url.startswith(("ws://", "wss://")) for url in [*mesh.peers, mesh.advertise or ""])
+    if by_ingress and mesh.require_mtls and not mesh.trusted_proxies:
+        yield (
+            "ha.mesh.trusted_proxies: empty; peers that come through an ingress which ends their mutual TLS are turned"
+            " away"
+        )
 
 
 def _agent_warnings(config: AgentConfig) -> Iterator[str]:
