@@ -142,13 +142,11 @@ class Relays:
     def _refusal(self, session: AgentSession | None, epoch: int, request: Open) -> Reason | None:
         """Why an open cannot be relayed, or None."""
         hub = self.hub
-        if session is None or epoch > session.epoch:
-            return Reason.NOT_OWNER
+        if session is None or epoch > session.epoch or hub.readiness.draining:
+            return Reason.NOT_OWNER                    # while we drain: not for long
         if epoch < session.epoch:
             hub.epochs_refused += 1
             return Reason.STALE_EPOCH
-        if hub.readiness.draining:
-            return Reason.DRAINING
         if not session.identity.allows(request.connector):
             return Reason.SCOPE_DENIED
         if not session.serves(request.tenant, request.connector):
