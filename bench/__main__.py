@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench import idle_memory, iperf, pingpong, redis, report
+from bench import crossing, failover, idle_memory, iperf, lookups, pingpong, redis, report
 from bench.metric import Sample, compare
 from bench.rig import REFERENCE, ROUTES
 from bench.scale import FULL, QUICK, SMOKE
 
 BENCHES = {"pingpong": pingpong, "redis": redis, "iperf": iperf, "idle": idle_memory}
+CLUSTER = {"failover": failover, "crossing": crossing, "lookups": lookups}
+LOCAL = "local"         # what the cluster's benchmarks compare with
 SCALES = {"full": FULL, "quick": QUICK, "smoke": SMOKE}
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -24,19 +26,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     scale = SCALES[options.scale]
     if options.rounds:
-        scale = replace(scale, rounds=options.rounds, idle_rounds=options.rounds)
+        scale = replace(scale, rounds=options.rounds, idle_rounds=options.rounds, kills=options.rounds)
+    known, reference, names = (CLUSTER, LOCAL, [LOCAL, "mesh"]) if options.cluster else (BENCHES, REFERENCE, options.routes)
+    only = options.only or list(known)
+    if unknown := set(only) - known.keys():
+        raise SystemExit(f"{', '.join(sorted(unknown))}: {'not ' if options.cluster else 'only '}with --cluster")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # unwinds, so that every child is reaped
 
     results, samples = {}, {}
-    for name in options.only:
+    for name in only:
         samples[name] = []
         with tempfile.TemporaryDirectory(prefix="ncfast-bench-") as folder:
-            for sample in BENCHES[name].run(options.routes, scale, Path(folder)):
+            for sample in known[name].run(names, scale, Path(folder)):
                 samples[name].append(sample)
                 _progress(name, sample)
-        results[name] = list(compare(BENCHES[name].METRICS, samples[name], REFERENCE))
-    print(report.table(results, REFERENCE))
-    print(f"\nsamples: {report.save(options.output, results, samples, options.routes)}")
+        results[name] = list(compare(known[name].METRICS, samples[name], reference))
+    print(report.table(results, reference))
+    print(f"\nsamples: {report.save(options.output, results, samples, names)}")
     return 0
 
 
@@ -48,8 +54,9 @@ def _progress(bench: str, sample: Sample) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--only", type=_names(BENCHES), default=list(BENCHES), metavar="NAMES",
-                        help=f"comma-separated: {','.join(BENCHES)} (default: all)")
+    parser.add_argument("--cluster", action="store_true", help="three hubs instead: failover, and flows across the mesh")
+    parser.add_argument("--only", type=_names(BENCHES | CLUSTER), metavar="NAMES",
+                        help=f"comma-separated: {','.join(BENCHES)}, or with --cluster {','.join(CLUSTER)} (default: all)")
     parser.add_argument("--routes", type=_names(ROUTES), default=["direct", "haproxy", "ncfast"],
                         metavar="NAMES",
                         help=f"comma-separated: {','.join(ROUTES)} (default: direct,haproxy,ncfast)")

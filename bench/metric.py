@@ -10,13 +10,13 @@ from typing import Literal
 Sample = tuple[int, str, dict[str, float]]
 """Round number, route name, and the value of each metric."""
 
-JUDGED = ("ncfast", "ncfast-uvloop")
+JUDGED = ("ncfast", "ncfast-uvloop", "mesh")
 """Routes that must reach the floors. HAProxy stands beside them without TLS, so routes with it are not judged."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure. ``ratio_floor`` bounds its ratio to HAProxy, ``limit`` the figure itself; both in the
+    """One figure. ``ratio_floor`` bounds its ratio to the reference, ``limit`` the figure itself; both in the
     direction that ``better`` names (at most for "lower", at least for "higher")."""
 
     name: str
@@ -36,6 +36,7 @@ class Comparison:
     ratio: float | None          # ratio of the medians; None for the reference itself or without one
     low: float | None            # smallest and largest ratio of any single round: the noise
     high: float | None
+    worst: float                 # value of any single round
 
     @property
     def passed(self) -> bool | None:
@@ -60,9 +61,10 @@ def compare(metrics: Iterable[Metric], samples: Iterable[Sample], reference: str
             if not values:
                 continue
             value = statistics.median(values.values())
+            worst = (max if metric.better == "lower" else min)(values.values())
             if route == reference or not base:
-                yield Comparison(metric, route, value, None, None, None)
+                yield Comparison(metric, route, value, None, None, None, worst)
                 continue
             each = [values[turn] / base[turn] for turn in values]
             yield Comparison(metric, route, value, value / statistics.median(base.values()),
-                             min(each), max(each))
+                             min(each), max(each), worst)

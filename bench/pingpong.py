@@ -37,11 +37,15 @@ METRICS = (
 
 
 def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
+    with service.echo(folder) as echo, routes(names, echo.address, folder) as ways:
+        yield from compare(ways, echo.process.pid, scale)
+
+
+def compare(ways: Sequence[Route], echo_pid: int, scale: Scale) -> Iterator[Sample]:
+    """The routes in turn, free and on one CPU; they lead to the echo server of ``echo_pid``."""
     with ExitStack() as stack:
-        echo = stack.enter_context(service.echo(folder))
-        ways = stack.enter_context(routes(names, echo.address, folder))
         clients = {way.name: stack.enter_context(connect(way)) for way in ways}
-        pids = [echo.process.pid, *(pid for way in ways for pid in way.pids.values())]
+        pids = list({echo_pid, *(pid for way in ways for pid in way.pids.values())})
         _turns(ways, clients, scale)        # a first round that nobody reads
         for turn in range(scale.rounds):
             free = _turns(ways, clients, scale)

@@ -63,6 +63,13 @@ class Process:
     def wait_for_text(self, text: str) -> None:
         self.wait_for(lambda line: text in line or None)
 
+    def signal(self, number: int) -> None:
+        self._popen.send_signal(number)
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        return self._popen.wait(STOP_SEC)
+
     def stop(self) -> None:
         """SIGTERM, then SIGKILL after ``STOP_SEC``."""
         self._popen.terminate()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -13,8 +14,8 @@ import orjson
 
 from bench.metric import Comparison, Sample
 
-HEAD = ("benchmark", "figure", "unit", "route", "median", "ratio", "of one round", "floor", "")
-NUMERIC = {4, 5, 6, 7}
+HEAD = ("benchmark", "figure", "unit", "route", "median", "worst", "ratio", "of one round", "floor", "")
+NUMERIC = {4, 5, 6, 7, 8}
 
 
 def table(results: dict[str, list[Comparison]], reference: str) -> str:
@@ -26,7 +27,7 @@ def table(results: dict[str, list[Comparison]], reference: str) -> str:
             metric = entry.metric
             label = (bench, metric.name, metric.unit) if metric.name != shown else ("", "", "")
             shown = metric.name
-            rows.append((*label, entry.route, f"{entry.value:,.1f}",
+            rows.append((*label, entry.route, _figure(entry.value), _figure(entry.worst),
                          "" if entry.ratio is None else f"{entry.ratio:.2f}",
                          "" if entry.ratio is None else f"{entry.low:.2f} to {entry.high:.2f}",
                          _floor(entry), {None: "", True: "reached", False: "MISSED"}[entry.passed]))
@@ -34,6 +35,10 @@ def table(results: dict[str, list[Comparison]], reference: str) -> str:
     lines = ["  ".join(cell.rjust(width) if column in NUMERIC else cell.ljust(width)
                        for column, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]
     return "\n".join([f"ratios are to {reference}", "", lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.1f}" if abs(value) >= 1 or not value else f"{value:.3f}"
 
 
 def _floor(entry: Comparison) -> str:
@@ -54,7 +59,8 @@ def save(folder: Path, results: dict[str, list[Comparison]], samples: dict[str, 
     path.write_bytes(orjson.dumps({
         "when": now.isoformat(timespec="seconds"),
         "machine": {"kernel": platform.release(), "cpus": os.cpu_count(), "load": os.getloadavg(),
-                    "python": platform.python_version(), "haproxy": _first_line(["haproxy", "-v"])},
+                    "python": platform.python_version(), "haproxy": _first_line(["haproxy", "-v"]),
+                    "redis": _first_line(["redis-server", "--version"])},
         "routes": list(routes),
         "results": {bench: [_plain(entry) for entry in entries] for bench, entries in results.items()},
         "samples": samples,
@@ -64,9 +70,12 @@ def save(folder: Path, results: dict[str, list[Comparison]], samples: dict[str, 
 
 def _plain(entry: Comparison) -> dict:
     return {"figure": entry.metric.name, "unit": entry.metric.unit, "route": entry.route,
-            "median": entry.value, "ratio": entry.ratio, "ratio_low": entry.low, "ratio_high": entry.high,
+            "median": entry.value, "worst": entry.worst, "ratio": entry.ratio, "ratio_low": entry.low, "ratio_high": entry.high,
             "passed": entry.passed}
 
 
-def _first_line(argv: Iterable[str]) -> str:
-    return subprocess.run(list(argv), stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[0]
+def _first_line(argv: Sequence[str]) -> str | None:
+    """None where the program is not installed; a run that needs it has failed before."""
+    if shutil.which(argv[0]) is None:
+        return None
+    return subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[0]

@@ -116,7 +116,7 @@ def ncfast(name: str, service: Address, folder: Path, transport: str, tls: bool 
                 running([sys.executable, "-m", "ncfast", *arguments], folder / f"{name}-{log}.log", cwd=ROOT))
 
         key = file("key", secrets.token_hex(32))
-        token = file("token", _output("token", "--key-file", str(key), "--agent-id", "bench",
+        token = file("token", output("token", "--key-file", str(key), "--agent-id", "bench",
                                        "--connector", "bench", "--ttl", "3600"))
         edge_tls, agent_tls = _tls(folder / name) if tls else ("", "")
         hub_file = file("hub.yaml", HUB.format(key=key, transport=transport, edge_tls=edge_tls))
@@ -141,7 +141,7 @@ def _tls(base: Path) -> tuple[str, str]:
             f"tls: {{ ca_file: '{base}-ca.pem' }}")
 
 
-def _output(*arguments: str) -> str:
+def output(*arguments: str) -> str:
     """Standard output of one ``ncfast`` command that ends by itself."""
     return subprocess.run([sys.executable, "-m", "ncfast", *arguments], cwd=ROOT, check=True, text=True,
                           stdout=subprocess.PIPE, timeout=30).stdout

@@ -29,7 +29,7 @@ def echo(folder: Path) -> Iterator[Service]:
 @contextmanager
 def redis(folder: Path) -> Iterator[Service]:
     """redis-server without persistence."""
-    port = _free_port()
+    port = free_port()
     with running(["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "",
                   "--appendonly", "no", "--dir", str(folder)], folder / "redis.log") as process:
         process.wait_for_text("Ready to accept connections")
@@ -44,14 +44,14 @@ def wait_until_iperf_is_free(server: Service) -> None:
 
 @contextmanager
 def iperf(folder: Path) -> Iterator[Service]:
-    port = _free_port()
+    port = free_port()
     with running(["iperf3", "--server", "--bind", "127.0.0.1", "--port", str(port), "--forceflush"],
                  folder / "iperf.log") as process:
         process.wait_for_text("Server listening on")
         yield Service(("127.0.0.1", port), process)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """redis-server and iperf3 do not tell which port they got when asked for port 0."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return probe.getsockname()[1]

@@ -38,6 +38,15 @@ def test_bench_compares_hub_and_agent_with_haproxy(name: str, tmp_path: Path) ->
     assert any(figure["passed"] is not None for figure in compared), "no floor was judged"
 
 
+@pytest.mark.parametrize("name", ["failover", "crossing", "lookups"])
+def test_bench_of_a_cluster(name: str, tmp_path: Path) -> None:
+    need("redis-server")
+    output = run("bench", "--cluster", "--smoke", "--only", name, "--output", str(tmp_path))
+    (kept,) = tmp_path.glob("*.json")
+    figures = json.loads(kept.read_text())["results"][name]
+    assert any(figure["route"] == "mesh" and figure["passed"] is not None for figure in figures), output
+
+
 def test_bench_compares_transports(tmp_path: Path) -> None:
     routes = "ncfast,ncfast-uvloop,ncfast-tls"
     run("bench", "--smoke", "--only", "pingpong", "--routes", routes, "--output", str(tmp_path))

@@ -136,13 +136,13 @@ def test_metrics_and_status_after_a_failover(make_cluster, peer: Peer) -> None:
 def show_status(cluster: Cluster, name: str) -> None:
     """`ncfast status` shows hubs, links, agents, epochs, flows; in JSON it is the snapshot."""
     host, port = cluster.hubs[name].admin
-    snapshot = json.loads(run("status", "--admin", f"{host}:{port}", "--json"))
+    snapshot = json.loads(run("status", "--url", f"http://{host}:{port}", "--json"))
     table: dict[str, Any] = snapshot["cluster"]
     assert {row["replica_id"] for row in table["replicas"]} == set(cluster.names)
     assert [row["replica_id"] for row in table["replicas"] if row["self"]] == [name]
     (agent,) = table["agents"]
     assert (agent["owner"], agent["epoch"]) == (cluster.wait_owner(), cluster.epochs()[-1])
-    text = run("status", "--admin", f"{host}:{port}")
+    text = run("status", "--url", f"http://{host}:{port}")
     for word in (*cluster.names, str(agent["epoch"])):
         assert word in text, (word, text)
 

@@ -1,0 +1,34 @@
+"""Round trips of a flow that crosses from the origin hub to the owner, beside one that comes in at the owner.
+
+The same as `bench.pingpong`, with one cluster's two ways in turn: `local` is client → owner → agent → service, `mesh` is
+client → origin → owner → agent → service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench import pingpong, service
+from bench.cluster import cluster
+from bench.metric import Metric, Sample
+from bench.rig import Route
+from bench.scale import Scale
+
+METRICS = (
+    Metric("rtt median", "us", "lower", ratio_floor=1.5),
+    Metric("rtt p99", "us", "lower"),
+    Metric("cpu per round trip", "us", "lower"),
+    Metric("rtt median, 1cpu", "us", "lower"),
+    Metric("rtt p99, 1cpu", "us", "lower"),
+)
+
+
+def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
+    with service.echo(folder) as echo, cluster(echo.address, folder) as made:
+        owner, _, origin = made.settled()
+        ways = [
+            Route("local", owner.address, {"owner": owner.pid, "agent": made.agent.pid}),
+            Route("mesh", origin.address, {"origin": origin.pid, "owner": owner.pid, "agent": made.agent.pid}),
+        ]
+        yield from pingpong.compare(ways, echo.process.pid, scale)
