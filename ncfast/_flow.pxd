@@ -33,6 +33,7 @@ cdef class FlowContext:
     cdef public Py_ssize_t window_initial
     cdef public Py_ssize_t window_max
     cdef readonly Py_ssize_t backlog
+    cdef readonly Py_ssize_t relayed # bytes of relayed frames that wait for a link
     cdef readonly Py_ssize_t windows # sum of the windows of all flows that live
     cdef readonly Py_ssize_t live    # how many they are
     cdef public uint64_t duplicates
@@ -64,6 +65,7 @@ cdef class Path:
     cdef public Py_ssize_t max_inflight
     cdef public Py_ssize_t peer_window   # credit that the peer gives each new flow
 
+    cdef int adopt(self, Flow flow) except -1
     cdef int submit(self, Flow flow) except -1
     cdef int ack_soon(self, Flow flow) except -1
     cdef int forget(self, Flow flow) except -1
@@ -114,7 +116,9 @@ cdef class Flow(Source):
     cdef list early                  # bytes that came before the target was connected
     cdef bint fin_received
     cdef bint asked_again            # a gap was seen and M_RESUME sent
-    cdef bint asked                  # M_RESUME was sent on this path and is unanswered
+    cdef bint gap_waits              # a gap was seen before the target was connected
+    cdef int asks                    # M_RESUMEs on this path without an answer
+    cdef double asked_at             # when the peer's last M_RESUME or M_GAP came
     # scheduling, the path's business
     cdef int pending
     cdef bint in_urgent
@@ -148,7 +152,7 @@ cdef class Flow(Source):
     cdef uint64_t grant(self) except? 0
     cdef int set_backlog(self, Py_ssize_t backlog) except -1
     cdef int consider_ack(self) except -1
-    cdef int gap(self) except -1
+    cdef int gap(self, bint told) except -1
     cdef int drop_out(self) except -1
     cdef int maybe_done(self) except -1
     cdef int finish_end(self, int code) except -1

@@ -28,11 +28,14 @@ class FlowContext:
     pool: SegmentPool
     closed: DedupRing
     clock: Callable[[], float]
+    flows: dict[bytes, Flow]   # all that live
+    retains: bool              # transports keep unsent memory by reference
     owner: Any                 # flow_closed(flow, reason); flow_refused(flow, reason) -> bool
     budget: int
     window_initial: int
     window_max: int
     backlog: int               # bytes that wait for slow sockets
+    relayed: int               # bytes of relayed frames that wait for a link
     windows: int               # sum of the windows of all flows that live
     live: int                  # how many they are
     duplicates: int
@@ -46,7 +49,7 @@ class FlowContext:
                  window_max: int = 16777216, ring: int = 16384, seed: int = 0) -> None: ...
     @property
     def held(self) -> int:
-        """Bytes of memory held for replay and for slow sockets."""
+        """Bytes of memory held for replay, for slow sockets and for relays."""
 
     @property
     def over_budget(self) -> bool: ...
@@ -57,13 +60,19 @@ class Sink:
 class Path:
     """The link below a flow; for Cython only."""
 
-    epoch: int
+    epoch: int                 # 0: each flow has its own
+    lanes: dict[bytes, Any]    # relayed flows that come in here
     rtt: float                 # seconds
     inflight: int
     max_inflight: int
     peer_window: int           # credit that the peer gives each new flow
 
-class Flow:
+class Source:
+    """What takes its turns on a link."""
+
+    unsent_bytes: int
+
+class Flow(Source):
     """One end of one client connection; the hub's end has an `open_body`, the agent's the `limit` of the M_OPEN it came from."""
 
     cid: bytes
@@ -74,12 +83,12 @@ class Flow:
     sought: bytes | None
     info: Any                  # flow_opened(flow) at the hub
     path: Any
+    epoch: int                 # of the frames on this path
     sink: Sink | None
     snd_nxt: int
     snd_una: int
     snd_max: int
     snd_limit: int
-    unsent_bytes: int
     inflight: int
     fin_acked: bool
     rcv_nxt: int
@@ -129,7 +138,7 @@ class Flow:
     def reopen(self) -> None:
         """Hub: forget the path that refused the open; everything is sent again on the next one."""
 
-    def reset(self, code: int) -> None:
+    def reset(self, code: int, *, behind: bool = False) -> None:
         """Ends the flow now; the peer is told `code`, the socket is reset."""
 
     def send_rst(self, code: int) -> None: ...

@@ -72,7 +72,7 @@ cdef class FlowContext:
         self.window_max = window_max
 
     cdef bint pressed(self) noexcept:
-        return self.pool.held + self.backlog > self.budget
+        return self.pool.held + self.backlog + self.relayed > self.budget
 
     cdef Py_ssize_t first_window(self) noexcept:
         """What a flow that is opened here starts with: a quarter of the budget holds the first windows of all."""
@@ -80,8 +80,8 @@ cdef class FlowContext:
 
     @property
     def held(self):
-        """Bytes of memory held for replay and for slow sockets."""
-        return self.pool.held + self.backlog
+        """Bytes of memory held for replay, for slow sockets and for relays."""
+        return self.pool.held + self.backlog + self.relayed
 
     @property
     def over_budget(self):
@@ -111,6 +111,10 @@ cdef class Sink:
 
 cdef class Path:
 
+    cdef int adopt(self, Flow flow) except -1:
+        """From now on frames of this cid on this path are the flow's."""
+        raise NotImplementedError
+
     cdef int submit(self, Flow flow) except -1:
         """The flow owes its peer something."""
         raise NotImplementedError
@@ -138,7 +142,11 @@ cdef class Path:
         return MAX_DATA
 
 
-cdef class Flow:
+cdef class Source:
+    """What takes its turns on a link."""
+
+
+cdef class Flow(Source):
     """One end of one client connection.
 
     The hub's end is made with the body of its M_OPEN and starts the open when it is first attached to a path; the agent's
@@ -162,7 +170,7 @@ cdef class Flow:
         self.rcv_limit = self.window
         self.reading = True
         self.since = self.una_since = self.tune_since = ctx.clock()
-        self.detached_at = -1.0
+        self.detached_at = self.asked_at = -1.0
 
     # state
 
@@ -333,7 +341,7 @@ cdef class Flow:
             return self.violation("past the limit")
         if seq != self.rcv_nxt:
             if seq > self.rcv_nxt:
-                return self.gap()
+                return self.gap(False)
             self.ctx.duplicates += 1
             if end <= self.rcv_nxt:
                 self.rcv_acked = 0       # whoever repeats has missed an acknowledgement
@@ -386,10 +394,13 @@ cdef class Flow:
         self.consider_ack()
         return self.maybe_done()
 
-    cdef int gap(self) except -1:
-        """Frames were lost on the way (a relay dropped them): ask once to be sent from where we are."""
+    cdef int gap(self, bint told) except -1:
+        """Frames were lost on the way (a relay dropped them): ask once to be sent from where we are. If the relay has `told`
+        us, what it dropped may have been the answer to an earlier asking."""
         self.ctx.gaps += 1
-        if not self.asked_again and self.path is not None:
+        if self.open_body is None and self.state <= OPENING_FIN:
+            self.gap_waits = True        # an M_RESUME would say that the target is connected
+        elif (told or not self.asked_again) and self.path is not None:
             self.asked_again = True
             self.pending |= SEND_RESUME
             return self.path.submit(self)
@@ -444,7 +455,7 @@ cdef class Flow:
         if seq < self.rcv_nxt:
             return self.violation("ends before what was sent")
         if seq > self.rcv_nxt:
-            return self.gap()
+            return self.gap(False)
         self.fin_received = True
         if self.sink is not None and self.state > OPENING_FIN:
             self.deliver_fin()
@@ -506,6 +517,9 @@ cdef class Flow:
             self.consider_ack()
         if self.fin_received:
             self.deliver_fin()
+        if self.gap_waits:
+            self.gap_waits = False
+            self.gap(True)
 
     def direct(self, bytes body not None, bytes sought=None):
         """Hub: `body` is what M_OPEN says from now on, `sought` what M_RESUME says behind the secret; both name the agent to
@@ -527,11 +541,13 @@ cdef class Flow:
         what the far end gives a new flow (0: what the path's peer does)."""
         self.detach()
         self.path = path
+        path.adopt(self)
         self.epoch = epoch if epoch else path.epoch
         self.resumed = resumed or self.state <= OPENING_FIN    # an open itself goes (again), the far end knows the cid
         if self.resumed:
             self.detached_at = -1.0      # the grace runs until M_RESUME is answered
-        self.asked_again = self.asked = False
+        self.asked_again = self.gap_waits = False
+        self.asks = 0
         self.una_since = self.since = self.ctx.clock()
         if self.state <= OPENING_FIN:
             if self.open_body is not None:
@@ -585,8 +601,8 @@ cdef class Flow:
             total += chunk.size
             chunk = chunk.next
         self.unsent_bytes = total
-        if self.fin_sent and not self.fin_acked:
-            self.pending |= SEND_FIN
+        if self.fin_sent:
+            self.pending |= SEND_FIN     # even if acknowledged: a relay on the new way must see it, to know when the flow is over
 
     def detach(self):
         """The path is gone; the flow waits for another."""

@@ -29,6 +29,8 @@ class FrameType(IntEnum):
     GOAWAY = 13
     AUTH = 14
     ANNOUNCE = 15
+    M_DETACH = 16
+    M_GAP = 17
 
 class FrameError(ValueError):
     """Malformed frame: whoever sent it is at fault, and its link ends."""

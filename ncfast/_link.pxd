@@ -78,6 +78,7 @@ cdef class Link(Path):
     cdef uint64_t _bytes_at_tick
     cdef uint64_t _ping_seq
     cdef int _noise
+    cdef set _told                   # foreign cids for which M_DETACH was sent since the last tick
     cdef int _free_resumes
     # counters, read at scrape time
     cdef uint64_t _frames_in[32]
@@ -99,11 +100,14 @@ cdef class Link(Path):
     cdef int _gather_urgent(self, Flow flow, Piece* pieces, list bases, int* count, Py_ssize_t* total) except -1
     cdef int _answer(self, int type, const uint8_t* cid, uint64_t epoch, int code, uint64_t seq) except -1
     cdef int settle(self) except -1
+    cdef int _flow_noise(self, int weight) except -1
+    cdef int _asked(self, double at) except -1
     cdef Lane _find_lane(self)
     cdef int _relay_data(self, uint8_t* p, Py_ssize_t n) except -1
     cdef int _relay_control(self, Lane lane) except -1
     cdef bint _pass_on(self, Lane lane, int type, const uint8_t* p, Py_ssize_t n, bytes base, Link source) except -1
-    cdef bint _drop_frame(self, Lane lane) except -1
+    cdef int _relay_over(self, Lane lane) except -1
+    cdef int _charge(self, Py_ssize_t frames, Py_ssize_t size) except -1
     cdef int _send_through(self) except -1
     cdef int _gather_lane(self, Lane lane, Piece* pieces, list bases, int* count, Py_ssize_t* total, Py_ssize_t allowance) except -1
     cdef Flow _find(self)

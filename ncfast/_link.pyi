@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ncfast._flow import Flow, FlowContext, Path
+from ncfast._relay import Lane
 from ncfast.errors import Reason
 
 class Carrier:
@@ -22,6 +23,10 @@ class Link(Path):
     bytes_in: int
     bytes_out: int
     stale_epoch: int
+    relay_frames: int          # relayed frames that wait for the carrier
+    relay_bytes: int           # and what they cost: their bytes, and 256 for each
+    drops_queue: int           # relayed frames dropped at this link's bounds
+    drops_away: int            # relayed frames that came in here and had no link to leave by
 
     def __init__(self, handler: Any, carrier: Carrier, ctx: FlowContext, call_soon: Callable[..., Any],
                  call_later: Callable[..., Any], *, max_inflight: int, queue_depth: int, peer: str = "") -> None: ...
@@ -40,8 +45,18 @@ class Link(Path):
     def send(self, type: int, payload: bytes = b"", *, code: int = 0, seq: int = 0) -> None:
         """A frame of the link itself."""
 
-    def refuse(self, cid: bytes, code: int) -> None:
-        """Answers an open or resume that cannot be."""
+    @property
+    def load(self) -> int:
+        """Flows on this link, relayed ones included."""
+
+    def refuse(self, cid: bytes, code: int, epoch: int = 0) -> None:
+        """Answers an open or resume that cannot be; `epoch` is the frame's, 0 the link's."""
+
+    def tell_detached(self, cid: bytes, epoch: int, code: int, newest: int = 0) -> None:
+        """Tells an end of a flow that the way beyond this hub is lost."""
+
+    def forward(self, lane: Lane, type: int, payload: bytes, *, ack: int = 0, limit: int = 0, rtt: float = 0.0) -> bool:
+        """Sends on M_OPEN or M_RESUME, which came in by another link with a round trip of `rtt` seconds. False: it was dropped."""
 
     def noise(self, weight: int) -> None:
         """Counts something of the peer's that moved nothing."""
@@ -52,7 +67,7 @@ class Link(Path):
     def ping(self) -> None:
         """Sends a PING unless one is unanswered."""
 
-    def tick(self, now: float, interval: float, timeout: float, stall: float) -> None:
+    def tick(self, now: float, interval: float, timeout: float, stall: float, echo: float = 0.0) -> None:
         """Keepalive and flood control; call about once a second."""
 
     def fail(self, reason: Reason, detail: str = "") -> None:

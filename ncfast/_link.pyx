@@ -43,15 +43,25 @@ cdef enum:
     PROBE = 16                 # then every so many frames it is tried again
     FRAME_COST = 256           # bytes that a queued frame counts beside its own
     FREE_RESUMES = 65536       # asked-for flows that we do not have, before they count as noise
+    ASKED = 50                 # noise of a second M_RESUME or M_GAP of a flow within a second: each has everything sent again
+    MAX_THROUGH = 196608       # relayed bytes from which a write of theirs is full: with one frame more still no 256 KiB
+    SPARED = 16384             # bytes of each relayed direction that wait although memory is short
     BUSY = 262144              # bytes received between two ticks that make a link busy
     NO_LIMIT = 1 << 30
 
 cdef double ACK_DELAY = 0.025  # seconds; below TCP's 40 ms, so that a chain of both does not add up
+cdef double MAX_FAR_RTT = 2.0  # seconds that a relay may say lie beyond it: windows are tuned to them
 
 cdef int CLOSED = FlowState.CLOSED
 cdef int OPENING_FIN = FlowState.OPENING_FIN
 cdef int R_UNKNOWN_FLOW = Reason.UNKNOWN_FLOW
 cdef int R_STALE_EPOCH = Reason.STALE_EPOCH
+cdef int R_LINK_LOST = Reason.LINK_LOST
+
+
+cdef double far_rtt(const Header* h) noexcept:
+    """Seconds of round trip beyond the link, as a relay says."""
+    return min(h.seq / 1e6, MAX_FAR_RTT)
 
 
 cdef class Carrier:
@@ -68,8 +78,10 @@ cdef class Link(Path):
     """`handler` gets the events that are not the hot path's: `_on_frame__hello(payload)`, `__hello_ack(payload)`,
     `__open(cid, epoch, limit, payload)`, `__resume(cid, epoch, payload, ack, limit) -> bool` (False: no such flow),
     `__goaway(reason)`, `__auth(code, payload)`, `__announce(payload)`, `__stale(cid, epoch)` (the far end of a flow knows of a
-    higher epoch than ours), `link_rtt(link, seconds)`, and `link_ended(link, reason, detail)` once. `peer` names the far end in
-    errors. A link between hubs has no epoch of its own: each of its flows has."""
+    higher epoch than ours), `link_rtt(link, seconds)`, and `link_ended(link, reason, detail)` once; and it is asked
+    `foreign(cid) -> bool`, whether a flow that we do not have may be another hub's. `peer` names the far end in errors. A link
+    between hubs has no epoch of its own: each of its flows has. What makes noise in such a flow is counted by the hub that let
+    it in, on the agent's tunnel: no agent can end a link between hubs."""
 
     def __init__(self, handler, Carrier carrier not None, FlowContext ctx not None, call_soon, call_later, *,
                  Py_ssize_t max_inflight, int queue_depth, str peer=""):
@@ -86,6 +98,7 @@ cdef class Link(Path):
         self.lanes = {}
         self._through_bases = []
         self._touched = []
+        self._told = set()
         self._control = deque()
         self._answers = deque()
         self._urgent = deque()
@@ -129,6 +142,10 @@ cdef class Link(Path):
     def add(self, Flow flow not None):
         """From now on frames of this cid on this link are the flow's."""
         self.flows[flow.cid] = flow
+
+    cdef int adopt(self, Flow flow) except -1:
+        self.flows[flow.cid] = flow
+        return 0
 
     # out
 
@@ -228,9 +245,15 @@ cdef class Link(Path):
         if lane.in_data:
             (self._short if lane in self._short else self._bulk).remove(lane)
             lane.in_data = False
-        self.relay_frames -= len(lane.queue)
-        self.relay_bytes -= lane.unsent_bytes + FRAME_COST * len(lane.queue)
+        self._charge(-len(lane.queue), -lane.unsent_bytes)
         return lane.clear()
+
+    cdef int _charge(self, Py_ssize_t frames, Py_ssize_t size) except -1:
+        """So many relayed frames more, or less, wait here."""
+        self.relay_frames += frames
+        self.relay_bytes += size + FRAME_COST * frames
+        self.ctx.relayed += size + FRAME_COST * frames
+        return 0
 
     cdef int freed(self) except -1:
         if self._capped and self.inflight < self.max_inflight and not self.closed:
@@ -308,7 +331,7 @@ cdef class Link(Path):
             h.ack = 0
         elif type == M_RESUME:
             payload = flow.secret if flow.sought is None else flow.secret + flow.sought
-            flow.asked = True
+            flow.asks += 1
         elif type == M_RST:
             h.code = flow.rst_code
             h.ack = h.limit = 0
@@ -369,11 +392,14 @@ cdef class Link(Path):
     cdef int _flush(self) except -1:
         cdef Piece pieces[MAX_PIECES + 8]
         cdef int count
-        cdef Py_ssize_t total, run, before
+        cdef Py_ssize_t total, run, before, held
         cdef Flow flow
         cdef Source source
         cdef list bases
         while self._writable and not self.closed:
+            if self._through_count:      # was here before all that is queued
+                self._send_through()
+                continue
             bases = []
             count = 0
             total = 0
@@ -396,7 +422,7 @@ cdef class Link(Path):
                 source.in_data = False
                 before = total
                 if isinstance(source, Lane):
-                    self._gather_lane(<Lane>source, pieces, bases, &count, &total, NO_LIMIT)
+                    self._gather_lane(<Lane>source, pieces, bases, &count, &total, SHORT if source.unsent_bytes <= SHORT else QUANTUM)
                     run += total - before
                     continue
                 flow = <Flow>source
@@ -405,12 +431,14 @@ cdef class Link(Path):
                 self._gather(flow, pieces, bases, &count, &total, NO_LIMIT)
                 run += total - before
                 if flow.unsent is not None or flow.pending & (SEND_FIN | SEND_LATE_RST):
-                    if not self._requeue(flow):
+                    if not self._requeue(flow) and not self.relay_frames:
                         break
-            while self._bulk and count < MAX_PIECES - 2 and total < MAX_BATCH:
+            held = 0
+            while len(self._bulk) > held and count < MAX_PIECES - 2 and total < MAX_BATCH:
                 source = self._bulk.popleft()
                 source.in_data = False
                 if isinstance(source, Lane):
+                    held = 0
                     self._gather_lane(<Lane>source, pieces, bases, &count, &total, source.deficit + QUANTUM)
                     continue
                 flow = <Flow>source
@@ -419,7 +447,9 @@ cdef class Link(Path):
                 self._gather(flow, pieces, bases, &count, &total, flow.deficit + QUANTUM)
                 if flow.unsent is not None or flow.pending & (SEND_FIN | SEND_LATE_RST):
                     if not self._requeue(flow):
-                        break
+                        if not self.relay_frames:
+                            break
+                        held += 1        # the cap is for our own: relayed frames behind them go on
                 else:
                     flow.deficit = 0
             if count == 0:
@@ -457,6 +487,7 @@ cdef class Link(Path):
         cdef Flow flow
         cdef int verdict
         self._heard = True
+        self._header_at = NULL
         self.bytes_in += n
         while n > 0 and not self.closed:
             if self._left == 0:
@@ -499,6 +530,7 @@ cdef class Link(Path):
                     self._at += k
                 elif self._lane is not None:
                     self._relay_data(p, k)
+                    self._header_at = NULL           # belongs to what was passed on
                 self._left -= k
             elif self._body is None and k == self._left:
                 self._left = 0
@@ -529,7 +561,18 @@ cdef class Link(Path):
     def _old_epoch(self):
         self._stale = True
         self.stale_epoch += 1
-        self._noise += 1
+        self._flow_noise(1)
+
+    cdef int _flow_noise(self, int weight) except -1:
+        if self.epoch:
+            self._noise += weight
+        return 0
+
+    cdef int _asked(self, double at) except -1:
+        """A flow is asked for again, for the last time at `at`."""
+        if at >= 0 and self.ctx.clock() - at < 1.0:
+            self._flow_noise(ASKED)
+        return 0
 
     cdef int _begin_data(self) except -1:
         cdef Flow flow = self._find()
@@ -545,22 +588,31 @@ cdef class Link(Path):
         if flow.state == CLOSED:
             self._flow = None
         elif self._h.seq + self._h.length > flow.rcv_limit:
-            self._noise += 100
+            self._flow_noise(100)
             flow.violation("past the limit")
             self._flow = None
         return 0
 
     cdef int _stranger(self) except -1:
         """A frame for a flow we do not have. Those of a flow that ended lately were on their way, and are counted; only
-        M_RESUME and M_OPEN_ACK show that the peer still has the flow. The sender of others is told, and makes noise."""
+        M_RESUME and M_OPEN_ACK show that the peer still has the flow. The sender of others is told, and makes noise. A flow
+        that another hub may ask for in a moment is to wait."""
         cdef bytes cid
+        cdef int type = self._h.type
         if self._stale:
             return 0
         cid = PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)
-        if cid in self.ctx.flows and self._h.type != M_RESUME:
+        if cid in self.ctx.flows and type != M_RESUME:
             self.stale_epoch += 1        # it has another way now, and this is what was still on the old one
             return 0
-        if self._h.type == M_RESUME or self._h.type == M_OPEN_ACK:
+        if type != M_RESUME and type != M_RST and type != M_DETACH and type != M_GAP and self.ctx.closed.last(cid) is None \
+                and self.handler.foreign(cid):
+            self._flow_noise(1)
+            if cid in self._told or len(self._told) >= self.queue_depth:
+                return 0
+            self._told.add(cid)
+            return self._answer(M_DETACH, self._h.cid, self._h.epoch, R_LINK_LOST, 0)
+        if type == M_RESUME or type == M_OPEN_ACK:
             if self._free_resumes > 0:   # after a restart of ours a peer asks for many at once
                 self._free_resumes -= 1
             else:
@@ -569,8 +621,8 @@ cdef class Link(Path):
         if self.ctx.closed.last(cid) is not None:
             self.ctx.duplicates += 1
             return 0
-        self._noise += 1
-        if (self._h.type == M_DATA or self._h.type == M_FIN) and len(self._answers) < self.queue_depth:
+        self._flow_noise(1)
+        if (type == M_DATA or type == M_FIN) and len(self._answers) < self.queue_depth:
             return self._answer(M_RST, self._h.cid, self._h.epoch, R_UNKNOWN_FLOW, 0)
         return 0
 
@@ -587,33 +639,36 @@ cdef class Link(Path):
                 return self._stranger() if lane is None else self._relay_control(lane)
             if type == M_ACK:
                 if self._h.ack <= flow.snd_una and self._h.limit <= flow.snd_limit:
-                    self._noise += 1     # says nothing new
+                    self._flow_noise(1)  # says nothing new
                 flow.on_ack(self._h.ack, self._h.limit)
             elif type == M_FIN:
-                self._noise += flow.fin_received
+                self._flow_noise(flow.fin_received)
                 flow.on_ack(self._h.ack, self._h.limit)
                 flow.on_fin(self._h.seq)
             elif type == M_RST:
                 flow.on_rst(self._h.code)
             elif type == M_OPEN_ACK:
-                self._noise += flow.state > OPENING_FIN
-                flow.far_rtt = self._h.seq / 1e6
+                self._flow_noise(flow.state > OPENING_FIN)
+                flow.far_rtt = far_rtt(&self._h)
                 flow.on_open_ack(self._h.ack, self._h.limit)
             elif type == M_DETACH:
                 flow.detach()
                 if self._h.code == R_STALE_EPOCH:
                     self.handler._on_frame__stale(flow.cid, self._h.seq)
             elif type == M_GAP:
-                self._noise += 50
-                flow.gap()
+                self._asked(flow.asked_at)
+                flow.asked_at = self.ctx.clock()
+                flow.gap(True)
             elif flow.resumed and not flow.asked_again:
-                if not flow.asked:       # both ends may have asked at once, and then the other's question was our answer
-                    self._noise += 100   # an answer that nobody asked for would have everything sent again
-                flow.asked = False
+                if flow.asks:            # both ends may have asked at once, and then the other's question was our answer
+                    flow.asks -= 1
+                else:
+                    self._flow_noise(100)        # an answer that nobody asked for would have everything sent again
                 flow.on_ack(self._h.ack, self._h.limit)
             else:
-                flow.asked = False
-                flow.far_rtt = self._h.seq / 1e6
+                if flow.asks:
+                    flow.asks -= 1
+                flow.far_rtt = far_rtt(&self._h)
                 flow.resume(self, self._h.ack, self._h.limit, False)
             return 0
         if type == PING:
@@ -640,14 +695,21 @@ cdef class Link(Path):
             cid = PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)
             if type == M_OPEN:
                 self.handler._on_frame__open(cid, self._h.epoch, self._h.limit, payload)
+                if cid in self.flows:
+                    (<Flow>self.flows[cid]).far_rtt = far_rtt(&self._h)
             else:
                 flow = self.flows.get(cid)
                 if flow is not None and flow.resumed and flow.state > OPENING_FIN:
-                    self._noise += 50    # a gap; relays that drop are rare, and each time everything is sent again
+                    self._asked(flow.asked_at)
+                    flow.asked_at = self.ctx.clock()
+                elif flow is None and cid in self.lanes:
+                    lane = <Lane>self.lanes[cid]
+                    self._asked(lane.asked_at)
+                    lane.asked_at = self.ctx.clock()
                 if not self.handler._on_frame__resume(cid, self._h.epoch, payload, self._h.ack, self._h.limit):
                     self._stranger()
                 elif cid in self.flows:
-                    (<Flow>self.flows[cid]).far_rtt = self._h.seq / 1e6
+                    (<Flow>self.flows[cid]).far_rtt = far_rtt(&self._h)
         elif type == HELLO:
             self.handler._on_frame__hello(payload)
         elif type == HELLO_ACK:
@@ -679,14 +741,16 @@ cdef class Link(Path):
         memset(&h, 0, sizeof(h))
         h.type = type
         h.length = PyBytes_GET_SIZE(payload)
-        h.epoch = lane.relay.epoch
-        memcpy(h.cid, PyBytes_AS_STRING(lane.relay.cid), CID_SIZE)
+        h.epoch = lane.epoch
+        memcpy(h.cid, PyBytes_AS_STRING(lane.cid), CID_SIZE)
         h.seq = <uint64_t>(rtt * 1e6)
         h.ack = ack
         h.limit = limit
         frame = build_frame(&h, <const uint8_t*>PyBytes_AS_STRING(payload))
         passed = self._pass_on(lane, type, <const uint8_t*>PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), frame, None)
         self._send_through()
+        if passed and lane.relay is not None and lane.relay.saw(lane, type, 0, ack, limit):
+            self._relay_over(lane)
         return passed
 
     # relayed frames: in by one link, out by another, looked at but not taken apart
@@ -697,7 +761,7 @@ cdef class Link(Path):
         if self._stale or not self.lanes:
             return None
         lane = <Lane>self.lanes.get(PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE))
-        if lane is not None and self._h.epoch != lane.relay.epoch:
+        if lane is not None and self._h.epoch != lane.epoch:
             return self._old_epoch()
         return lane
 
@@ -711,8 +775,9 @@ cdef class Link(Path):
         h.seq = self._at
         h.length = n
         self._at += n
-        if out is None or lane.lossy:
-            return self._drop_frame(lane)
+        if out is None:
+            self.drops_away += 1
+            return 0
         if self._header_at is not NULL and self._header_at + HEADER_SIZE == p:
             if n != self._left:
                 write_header(self._header_at, &h)
@@ -720,8 +785,8 @@ cdef class Link(Path):
         else:
             frame = build_frame(&h, p)
             passed = out._pass_on(lane, M_DATA, <const uint8_t*>PyBytes_AS_STRING(frame), HEADER_SIZE + n, frame, self)
-        if passed and lane.relay.saw(lane, M_DATA, h.seq, h.ack):
-            lane.relay.forget()
+        if passed and lane.relay is not None and lane.relay.saw(lane, M_DATA, h.seq, h.ack, h.limit):
+            self._relay_over(lane)
         return 0
 
     cdef int _relay_control(self, Lane lane) except -1:
@@ -729,73 +794,87 @@ cdef class Link(Path):
         cdef int type = self._h.type
         cdef bytes frame
         cdef bint passed
-        if out is None or (lane.lossy and type == M_FIN):
-            self._drop_frame(lane)
-            if type == M_RST:
-                lane.relay.forget()
-            return 0
+        if type == M_ACK:
+            self._flow_noise(self._h.ack <= lane.ack and self._h.limit <= lane.limit)
+        elif type == M_FIN:
+            self._flow_noise(lane.ended)
+        elif type == M_OPEN_ACK:
+            self._flow_noise(lane.relay.opened)
+        elif type == M_GAP:
+            self._asked(lane.asked_at)
+            lane.asked_at = self.ctx.clock()
+        elif type != M_RST:
+            self._flow_noise(1)
         if type == M_OPEN_ACK or type == M_RESUME_ACK:
             self._h.seq = <uint64_t>(self.rtt * 1e6)
+            self._header_at = NULL
+        if out is None:
+            self.drops_away += 1
+            passed = type == M_RST       # there is nobody to tell
         elif self._header_at is not NULL:
             passed = out._pass_on(lane, type, self._header_at, HEADER_SIZE, None, self)
-            if passed and lane.relay.saw(lane, type, self._h.seq, self._h.ack):
-                self._relay_over(lane)
-            return 0
-        frame = build_frame(&self._h, NULL)
-        passed = out._pass_on(lane, type, <const uint8_t*>PyBytes_AS_STRING(frame), HEADER_SIZE, frame, self)
-        if passed and lane.relay.saw(lane, type, self._h.seq, self._h.ack):
+        else:
+            frame = build_frame(&self._h, NULL)
+            passed = out._pass_on(lane, type, <const uint8_t*>PyBytes_AS_STRING(frame), HEADER_SIZE, frame, self)
+        if passed and lane.relay is not None and lane.relay.saw(lane, type, self._h.seq, self._h.ack, self._h.limit):
             self._relay_over(lane)
+        if type == M_DETACH and self._h.code == R_STALE_EPOCH:
+            self.handler._on_frame__stale(lane.cid, self._h.seq)
         return 0
 
-    def _relay_over(self, Lane lane):
-        self.ctx.closed.record(lane.relay.cid, lane.end)
+    cdef int _relay_over(self, Lane lane) except -1:
+        self.ctx.closed.record(lane.cid, lane.end)
         lane.relay.forget()
-
-    cdef bint _drop_frame(self, Lane lane) except -1:
-        self.drops_away += 1
-        return False
+        return 0
 
     cdef bint _pass_on(self, Lane lane, int type, const uint8_t* p, Py_ssize_t n, bytes base, Link source) except -1:
         """A whole frame for this link, from `source`'s read (then it leaves at the end of that read, in one write with the
         others, and without a base it is not copied) or from nowhere. What finds the link blocked waits, within bounds; beyond
         them it is dropped, the receiver is told afterwards, and the flow resumes. False: dropped."""
+        cdef Py_ssize_t bound = self.queue_depth
+        if self._answers and self._writable:
+            self._flush()                # one of them may be for this very flow, and was first
+        if (self._through_count == MAX_PIECES or self._through_total + n > MAX_THROUGH) and self._writable:
+            self._send_through()
         if self.closed:
             self.drops_away += 1
+            return False
+        if type == M_RST:
+            lane.lossy = False           # nothing to be asked for any more
+        elif lane.lossy and type != M_RESUME:
+            self.drops_queue += 1
             return False
         if self._writable and not lane.queue:
             if self._through_count and base is None and self._through_bases[self._through_count - 1] is None \
                     and self._through[self._through_count - 1].p + self._through[self._through_count - 1].n == p:
                 self._through[self._through_count - 1].n += n
             else:
-                if self._through_count == MAX_PIECES:
-                    self._send_through()
                 if base is None and self.ctx.retains:
                     base = PyBytes_FromStringAndSize(<const char*>p, n)
                     p = <const uint8_t*>PyBytes_AS_STRING(base)
+                if self._through_count == 0 and source is not None:
+                    source._touched.append(self)
                 self._through[self._through_count].p = p
                 self._through[self._through_count].n = n
                 self._through_bases.append(base)
-                if self._through_count == 0 and source is not None:
-                    source._touched.append(self)
                 self._through_count += 1
             self._through_total += n
             self._frames_out[type] += 1
             return True
-        if type != M_RST and type != M_DETACH and (lane.lossy or self.relay_frames >= self.queue_depth
-                                                   or self.relay_bytes + n + FRAME_COST > 2 * self.max_inflight):
+        if type == M_RESUME:
+            bound *= 2                   # without it nothing of the flow moves, and there is one of a flow in a second
+        if type != M_RST and (self.relay_frames >= bound or self.relay_bytes + n + FRAME_COST > 2 * self.max_inflight
+                              or (lane.unsent_bytes >= SPARED and self.ctx.pressed())):
             self.drops_queue += 1
-            if not lane.lossy:
-                lane.lossy = True
-                if not lane.in_data:
-                    self._enqueue(lane)
+            lane.lossy = True
+            if not lane.in_data:
+                self._enqueue(lane)
             return False
         if base is None:
             base = PyBytes_FromStringAndSize(<const char*>p, n)
         lane.queue.append(base)
         lane.unsent_bytes += n
-        self.relay_frames += 1
-        self.relay_bytes += n + FRAME_COST
-        self._frames_out[type] += 1
+        self._charge(1, n)
         if not lane.in_data:
             self._enqueue(lane)
         if self._writable and not self._corked:
@@ -829,7 +908,7 @@ cdef class Link(Path):
         cdef Header h
         cdef bytes frame
         cdef Py_ssize_t size
-        while lane.queue and count[0] < MAX_PIECES:
+        while lane.queue and count[0] < MAX_PIECES and total[0] < MAX_BATCH:
             frame = <bytes>lane.queue[0]
             size = PyBytes_GET_SIZE(frame)
             if size - HEADER_SIZE > allowance:
@@ -837,8 +916,8 @@ cdef class Link(Path):
             lane.queue.popleft()
             allowance -= size - HEADER_SIZE
             lane.unsent_bytes -= size
-            self.relay_frames -= 1
-            self.relay_bytes -= size + FRAME_COST
+            self._charge(-1, -size)
+            self._frames_out[<int>(<const uint8_t*>PyBytes_AS_STRING(frame))[0]] += 1
             self._piece(frame, pieces, bases, count, total)
         lane.deficit = 0
         if lane.queue:
@@ -849,8 +928,8 @@ cdef class Link(Path):
             lane.lossy = False
             memset(&h, 0, sizeof(h))
             h.type = M_GAP
-            h.epoch = lane.relay.epoch
-            memcpy(h.cid, PyBytes_AS_STRING(lane.relay.cid), CID_SIZE)
+            h.epoch = lane.epoch
+            memcpy(h.cid, PyBytes_AS_STRING(lane.cid), CID_SIZE)
             self._frames_out[<int>M_GAP] += 1
             self._piece(build_frame(&h, NULL), pieces, bases, count, total)
         elif lane.lossy:
@@ -874,13 +953,14 @@ cdef class Link(Path):
         cdef int noise = self._noise
         cdef bint busy = self.bytes_in - self._bytes_at_tick > BUSY
         self._noise = 0
+        self._told.clear()
         self._bytes_at_tick = self.bytes_in
         if self.closed:
             return
         if self._heard:
             self._heard = False
             self._last_heard = now
-        if noise > NOISE + 4 * len(self.flows):
+        if noise > NOISE + 4 * self.load:
             self.fail(Reason.FLOOD, f"{noise} frames without effect since the last tick")
         elif now - self._last_heard >= timeout:
             self.fail(Reason.KEEPALIVE_TIMEOUT, f"nothing heard for {now - self._last_heard:.1f} s")
@@ -908,6 +988,7 @@ cdef class Link(Path):
     def _release(self, reason, detail):
         cdef Flow flow
         cdef Source source
+        self.settle()                    # what came in before the end goes on, while its memory is still there
         for flow in self._urgent:
             flow.in_urgent = False
         self._urgent.clear()
@@ -917,6 +998,7 @@ cdef class Link(Path):
                 if isinstance(source, Lane):
                     (<Lane>source).clear()
             queue.clear()
+        self.ctx.relayed -= self.relay_bytes
         self.relay_frames = self.relay_bytes = 0
         self._through_count = 0
         self._through_total = 0

@@ -11,3 +11,5 @@ cdef class RawCarrier(Carrier):
     cdef object _call_later
     cdef bint _ended
     cdef bint _broken
+
+    cdef int _receive(self, Py_ssize_t n) except -1

@@ -46,8 +46,7 @@ cdef class RawCarrier(Carrier):
 
     def buffer_updated(self, Py_ssize_t n):
         if not self._ended:
-            self.link.receive(self._buffer.data, n)
-            self.link.settle()
+            self._receive(n)
         if self._broken:
             self._call_later(0, self.broken)
 
@@ -65,13 +64,20 @@ cdef class RawCarrier(Carrier):
         while at < PyBytes_GET_SIZE(data) and not self._ended:
             n = min(PyBytes_GET_SIZE(data) - at, self._buffer.size)
             memcpy(self._buffer.data, PyBytes_AS_STRING(data) + at, n)
-            self.link.receive(self._buffer.data, n)
-            self.link.settle()
+            self._receive(n)
             at += n
+
+    cdef int _receive(self, Py_ssize_t n) except -1:
+        try:
+            self.link.receive(self._buffer.data, n)
+        finally:
+            self.link.settle()           # after a defect too: what was passed on points into our buffer
+        return 0
 
     def eof_received(self):
         if not self._ended:
             self._ended = True
+            self._call_later(ABORT_AFTER, self.transport.abort)
             self.link.lost(Reason.CONNECTION_LOST, "end of stream")
         return False
 

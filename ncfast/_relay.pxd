@@ -7,13 +7,17 @@ from ncfast._flow cimport Path, Source
 
 cdef class Lane(Source):
     """One direction. Its frames come in by one link, under the relay's cid, and leave by `out`."""
-    cdef readonly Relay relay
+    cdef readonly bytes cid
+    cdef readonly uint64_t epoch
+    cdef readonly Relay relay        # None when the flow is over
     cdef readonly Path out           # None while that link is away
     cdef object queue                # whole frames that wait for `out`; `unsent_bytes` is their sum
     cdef readonly bint lossy         # frames were dropped; the receiver is told when the queue has gone
     cdef bint ended                  # M_FIN has passed
     cdef uint64_t end                # its number
-    cdef bint done                   # and its acknowledgement
+    cdef uint64_t ack                # highest that has passed, of the other direction
+    cdef uint64_t limit
+    cdef double asked_at             # when M_RESUME last came by
 
     cdef int clear(self) except -1
 
@@ -22,8 +26,9 @@ cdef class Relay:
     cdef readonly bytes cid
     cdef readonly uint64_t epoch
     cdef public object info
+    cdef bint opened                 # M_OPEN_ACK has passed
+    cdef bint over
     cdef readonly Lane up            # from the agent
     cdef readonly Lane down          # to the agent
 
-    cdef Lane opposite(self, Lane lane)
-    cdef bint saw(self, Lane lane, int type, uint64_t seq, uint64_t ack) except -1
+    cdef bint saw(self, Lane lane, int type, uint64_t seq, uint64_t ack, uint64_t limit) except -1

@@ -7,7 +7,9 @@ from ncfast._flow import Path, Source
 class Lane(Source):
     """One direction."""
 
-    relay: Relay
+    cid: bytes
+    epoch: int
+    relay: Relay | None        # None when the flow is over
     out: Path | None
     lossy: bool
 

@@ -16,6 +16,7 @@ cdef class Lane(Source):
 
     def __cinit__(self):
         self.queue = deque()
+        self.asked_at = -1.0
 
     cdef int clear(self) except -1:
         self.queue.clear()
@@ -41,7 +42,9 @@ cdef class Relay:
         self.info = info
         self.up = Lane()
         self.down = Lane()
-        self.up.relay = self.down.relay = self
+        self.up.cid = self.down.cid = cid
+        self.up.epoch = self.down.epoch = epoch
+        self.up.relay = self.down.relay = self         # a cycle, until the flow is over
         self.down.out = tunnel
         tunnel.lanes[cid] = self.up
 
@@ -75,25 +78,29 @@ cdef class Relay:
     def forget(self):
         """Frames of this cid are nobody's from now on; those that wait are still sent. `info.relay_ended(relay)` is told once."""
         cdef Path tunnel = self.down.out, mesh = self.up.out
+        if self.over:
+            return
+        self.over = True
         if mesh is not None and mesh.lanes.get(self.cid) is self.down:
             del mesh.lanes[self.cid]
         if tunnel.lanes.get(self.cid) is self.up:
             del tunnel.lanes[self.cid]
-            self.info.relay_ended(self)
+        self.up.relay = self.down.relay = None
+        self.info.relay_ended(self)
 
-    cdef Lane opposite(self, Lane lane):
-        return self.down if lane is self.up else self.up
-
-    cdef bint saw(self, Lane lane, int type, uint64_t seq, uint64_t ack) except -1:
-        """A frame has passed on `lane`; whether it was the flow's last: a reset, or the second acknowledged end."""
-        cdef Lane other = self.opposite(lane)
-        if type == M_OPEN_ACK:
+    cdef bint saw(self, Lane lane, int type, uint64_t seq, uint64_t ack, uint64_t limit) except -1:
+        """A frame has passed on `lane`; whether it was the flow's last: a reset, or the second acknowledged end. After a resume
+        both ends send their M_FIN again, for a relay that has not seen it, and its acknowledgement may have passed before it."""
+        if type == M_RST:
+            return True
+        if type == M_OPEN_ACK and not self.opened:
+            self.opened = True
             self.info.relay_opened(self)
         elif type == M_FIN:
             lane.ended = True
             lane.end = seq
-        elif type == M_RST:
-            return True
-        if other.ended and ack > other.end:
-            other.done = True
-        return lane.done and other.done
+        if ack > lane.ack:
+            lane.ack = ack
+        if limit > lane.limit:
+            lane.limit = limit
+        return self.up.ended and self.down.ended and self.down.ack > self.up.end and self.up.ack > self.down.end

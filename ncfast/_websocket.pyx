@@ -98,8 +98,10 @@ cdef class WebSocketCarrier(Carrier):
         return self._buffer.view
 
     def buffer_updated(self, Py_ssize_t n):
-        self._receive(self._buffer.data, n)
-        self.link.settle()
+        try:
+            self._receive(self._buffer.data, n)
+        finally:
+            self.link.settle()           # after a defect too: what was passed on points into our buffer
         if self._broken:
             self._call_later(0, self.broken)
 
@@ -115,12 +117,15 @@ cdef class WebSocketCarrier(Carrier):
         """Bytes that came with the answer to the opening handshake."""
         cdef Py_ssize_t n = min(PyBytes_GET_SIZE(data), self._buffer.size)
         memcpy(self._buffer.data, PyBytes_AS_STRING(data), n)
-        self._receive(self._buffer.data, n)
-        self.link.settle()
+        try:
+            self._receive(self._buffer.data, n)
+        finally:
+            self.link.settle()
 
     def eof_received(self):
         if not self._ended:
             self._ended = True
+            self._call_later(ABORT_AFTER, self.transport.abort)
             self.link.lost(Reason.CONNECTION_LOST, "end of stream without a closing handshake")
         return False
 

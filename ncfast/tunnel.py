@@ -223,6 +223,10 @@ class AgentTunnel:
         flow.info.resumes += moved
         return True
 
+    def foreign(self, cid: bytes) -> bool:
+        """Whether a flow that we do not have may be asked for in a moment."""
+        return False
+
     def _on_frame__stale(self, cid: bytes, epoch: int) -> None:
         self.agent.tunnels.outdated(self, epoch)
 

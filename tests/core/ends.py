@@ -129,6 +129,9 @@ class Session:
         flow.resume(self.link, ack, limit, True)
         return True
 
+    def foreign(self, cid: bytes) -> bool:
+        return False
+
     def _on_frame__goaway(self, reason: Reason) -> None:
         self.seen.append(("goaway", reason))
 
@@ -247,6 +250,9 @@ class Agent(End):
         self.path.add(flow)
         flow.resume(self.path, ack, limit, True)
         return True
+
+    def foreign(self, cid: bytes) -> bool:
+        return False
 
     def link_rtt(self, link: Link, seconds: float) -> None:
         pass
