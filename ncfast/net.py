@@ -167,12 +167,13 @@ class Net:
     def gone(self) -> None:
         self.sockets -= 1
 
-    def adopt(self, sock: socket.socket, protocol: Any, ssl: ssl_module.SSLContext | None = None) -> None:
-        """Puts an accepted socket under `protocol`."""
+    def adopt(self, sock: socket.socket, protocol: Any, ssl: ssl_module.SSLContext | None = None) -> asyncio.Task[None] | None:
+        """Puts an accepted socket under `protocol`. The task, if there is one, may be cancelled until `connection_made`, which
+        closes the socket."""
         if ssl is None and self.fast:
             SelectorSocketTransport(self.loop, sock, protocol)
-        else:
-            self.spawn(self._adopt(sock, protocol, ssl), "adopt")
+            return None
+        return self.spawn(self._adopt(sock, protocol, ssl), "adopt")
 
     async def _adopt(self, sock: socket.socket, protocol: Any, ssl: ssl_module.SSLContext | None) -> None:
         timeout = HANDSHAKE_TIMEOUT if ssl is not None else None

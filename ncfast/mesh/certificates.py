@@ -1,0 +1,154 @@
+"""Certificates of the mesh: strict reading, TLS for both roles, and noticing that a file was replaced."""
+
+from __future__ import annotations
+
+import binascii
+import os
+import re
+import ssl
+from collections.abc import Iterable
+from pathlib import Path
+
+from cryptography import x509
+
+from ncfast.carrier import unreadable
+from ncfast.config.ha import MeshTls
+from ncfast.mesh.trust import Refused, names_in, names_replica, replica_uri
+
+SECTION = "ha.mesh.tls"
+MAX_FILE_BYTES = 1 << 20       # a bundle of hundreds of authorities is smaller
+_BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+_LOOKS_ENCODED = re.compile(r"[A-Za-z0-9+/]{40,}={0,2}")
+
+
+class Certificates:
+    """TLS contexts for links from now on; links that stand keep theirs. Raises OSError, with section and remedy, for files that
+    cannot be used: what starts, runs."""
+
+    def __init__(self, tls: MeshTls, cluster: str, replica_id: str) -> None:
+        self.files = (tls.ca_bundle, tls.cert_file, tls.key_file)
+        self.stamp = stamp(self.files)                 # before reading: what is replaced meanwhile is read again
+        bundle = "".join(read_bundle(tls.ca_bundle))
+        self._check_own(tls.cert_file, cluster, replica_id)
+        try:
+            self.server = self._context(ssl.PROTOCOL_TLS_SERVER, tls, bundle)
+            self.client = self._context(ssl.PROTOCOL_TLS_CLIENT, tls, bundle)
+            self.web = ingress_context(tls, bundle)
+        except OSError as exc:
+            raise unreadable(SECTION, exc) from None
+
+    @staticmethod
+    def _context(protocol: int, tls: MeshTls, bundle: str) -> ssl.SSLContext:
+        context = ssl.SSLContext(protocol)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # The mesh's authority signs replicas and nothing else, and a replica is known by its name in the cluster, not by where
+        # it happens to listen (pods move, tests use loopback): the URI or DNS name of the replica that HELLO claims is checked
+        # instead of the host name, at both ends (peer.py).
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cadata=bundle)
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+        context.options |= ssl.OP_NO_TICKET            # a resumed session would not show its certificate again
+        context.options |= ssl.OP_NO_RENEGOTIATION
+        if protocol == ssl.PROTOCOL_TLS_SERVER:
+            context.num_tickets = 0
+        return context
+
+    @staticmethod
+    def _check_own(path: Path, cluster: str, replica_id: str) -> None:
+        """A certificate that does not name us would be turned away by every peer."""
+        try:
+            own = x509.load_pem_x509_certificates(_read(path).encode())[0]
+            names = names_in(own)
+        except (ValueError, Refused):
+            raise OSError(f"{SECTION}.cert_file: {path}: no readable certificate in PEM") from None
+        if not names_replica(names, cluster, replica_id):
+            raise OSError(f"{SECTION}.cert_file: {path}: the certificate does not name this replica; it needs the subject alternative "
+                          f"name URI:{replica_uri(cluster, replica_id)} or DNS:{replica_id}")
+
+
+def ingress_context(tls: MeshTls | None, bundle: str = "") -> ssl.SSLContext:
+    """TLS towards wss:// peers. There an HTTP ingress ends it, so this is the web's rule: a certificate for the URL's host from one of
+    the system's authorities or the mesh's, and our own certificate for the ingress to verify."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if bundle:
+        context.load_verify_locations(cadata=bundle)
+    if tls is not None:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+    return context
+
+
+def read_bundle(path: Path) -> list[str]:
+    """The certificates of a CA bundle as PEM blocks. OpenSSL skips what it cannot read, and then trusts less, or otherwise, than was written;
+    here anything doubtful raises OSError that says where."""
+    def fault(line: int, what: str) -> OSError:
+        return OSError(f"{SECTION}.ca_bundle: {path}, line {line}: {what}")
+
+    blocks: list[str] = []
+    block: list[str] = []
+    started = 0
+    for number, raw in enumerate(_read(path).splitlines(), 1):
+        line = raw.strip()
+        if line == _BEGIN:
+            if started:
+                raise fault(number, "a certificate begins before the one above has ended")
+            started, block = number, []
+        elif line == _END:
+            if not started:
+                raise fault(number, "a certificate ends that has not begun")
+            blocks.append(_checked("".join(block), lambda what, at=started: fault(at, what)))
+            started = 0
+        elif "-----" in line:
+            raise fault(number, "not a certificate's BEGIN or END line; only certificates belong here")
+        elif started:
+            block.append(line)
+        elif _LOOKS_ENCODED.fullmatch(line):
+            raise fault(number, "encoded data outside of BEGIN and END")
+    if started:
+        raise fault(started, "the certificate that begins here does not end")
+    if not blocks:
+        raise OSError(f"{SECTION}.ca_bundle: {path}: no certificate in it")
+    return blocks
+
+
+def _checked(encoded: str, fault: object) -> str:
+    try:
+        der = binascii.a2b_base64(encoded, strict_mode=True)
+        certificate = x509.load_der_x509_certificate(der)
+        try:
+            basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+        except x509.ExtensionNotFound:                 # a root from the time before extensions
+            basic = None
+    except ValueError:
+        raise fault("the certificate that begins here is malformed") from None      # type: ignore[operator]
+    if basic is not None and not basic.value.ca:
+        raise fault("the certificate that begins here is no authority's")           # type: ignore[operator]
+    return ssl.DER_cert_to_PEM_cert(der)
+
+
+def _read(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as exc:
+        raise OSError(f"{SECTION}: {path}: cannot be read: {exc.strerror}") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise OSError(f"{SECTION}: {path}: larger than {MAX_FILE_BYTES} bytes")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise OSError(f"{SECTION}: {path}: not PEM text") from None
+
+
+def stamp(files: Iterable[Path]) -> tuple[object, ...]:
+    """Changes when one of the files does; a file that is away has a stamp, too."""
+    marks: list[object] = []
+    for path in files:
+        try:
+            found = os.stat(path)                      # through links, as mounted secrets are replaced
+        except OSError as exc:
+            marks.append(exc.errno)
+        else:
+            marks.append((found.st_mtime_ns, found.st_size, found.st_ino))
+    return tuple(marks)

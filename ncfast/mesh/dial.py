@@ -1,0 +1,157 @@
+"""From a peer's URL to a link: tls://, tcp://, unix://, and wss:// or ws:// through an HTTP ingress."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import urllib.parse
+from typing import TYPE_CHECKING, Any
+
+from ncfast import __version__
+from ncfast.carrier import carry_stream, carry_websocket
+from ncfast.mesh.peer import Peer
+from ncfast.mesh.states import Way
+from ncfast.mesh.trust import Credential, Refused, is_local, is_replicas, names_in_der
+from ncfast.upgrade import ClientUpgrade, UpgradeRefused
+
+if TYPE_CHECKING:
+    from ncfast.mesh.manager import Mesh
+
+DIAL_TIMEOUT = 5.0             # seconds for name look-up, TCP, TLS and HTTP together
+
+
+class DialFailed(Exception):
+    """No link came about. `reason` is a word for log and status."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+async def dial(mesh: Mesh, way: Way, url: str) -> Peer:
+    """A peer whose link is there, and which has not said anything yet. Raises DialFailed."""
+    connecting = Connecting(mesh, way, url)
+    try:
+        async with asyncio.timeout(DIAL_TIMEOUT):
+            return await connecting.run()
+    except DialFailed:
+        raise
+    except TimeoutError:
+        raise DialFailed("timeout", f"no answer within {DIAL_TIMEOUT:g} s") from None
+    except UpgradeRefused as exc:
+        raise DialFailed(f"http_{exc.status}" if exc.status else "not_a_hub", str(exc)) from None
+    except Refused as exc:
+        mesh.refused(exc.reason, connecting.remote, exc.detail)
+        raise DialFailed(exc.reason, exc.detail) from None
+    except ssl.SSLCertVerificationError as exc:
+        raise DialFailed("certificate", f"the certificate is not trusted: {exc.verify_message}") from None
+    except ssl.SSLError as exc:
+        raise DialFailed("tls", f"TLS handshake failed ({exc.reason or type(exc).__name__})") from None
+    except OSError as exc:
+        raise DialFailed("unreachable", exc.strerror or type(exc).__name__) from None
+    finally:
+        connecting.close_unless_done()
+
+
+class Connecting(asyncio.Protocol):
+    """The connection until a link is on it."""
+
+    def __init__(self, mesh: Mesh, way: Way, url: str) -> None:
+        self._mesh = mesh
+        self._way = way
+        self._url = url
+        self._transport: Any = None
+        self._upgrade: ClientUpgrade | None = None
+        self._answered: asyncio.Future[bytes] | None = None
+        self._lost = False
+        self._done = False
+        self.remote = ""
+
+    async def run(self) -> Peer:
+        mesh, net = self._mesh, self._mesh.net
+        parts = urllib.parse.urlsplit(self._url)
+        host = parts.hostname or ""
+        if parts.scheme == "unix":
+            self._transport = await net.connect_unix(parts.path, self, timeout=DIAL_TIMEOUT)
+        else:
+            context = self._context(parts.scheme)
+            port = parts.port or (443 if parts.scheme == "wss" else 80)
+            self._transport = await net.connect(host, port, self, timeout=DIAL_TIMEOUT, ssl=context,
+                                                server_hostname=host if context is not None else None)
+        where = self._transport.get_extra_info("peername")
+        self.remote = f"{where[0]}:{where[1]}" if isinstance(where, tuple) else "unix"
+        credential = self._credential(parts.scheme, where[0] if isinstance(where, tuple) else None)
+        if parts.scheme not in ("ws", "wss"):
+            return self._put(credential, b"")
+        self._answered = net.loop.create_future()
+        self._upgrade = ClientUpgrade(self._url, [("User-Agent", f"ncfast/{__version__}")])
+        self._transport.write(self._upgrade.request())
+        return self._put(credential, await self._answered, websocket=True)
+
+    def _context(self, scheme: str) -> ssl.SSLContext | None:
+        if scheme == "tls":
+            if self._mesh.certificates is None:
+                raise DialFailed("no_certificates", "tls:// needs ha.mesh.tls")
+            return self._mesh.certificates.client
+        return self._mesh.ingress_context() if scheme == "wss" else None
+
+    def _credential(self, scheme: str, host: str | None) -> Credential:
+        """What the far end has shown by now."""
+        if scheme in ("tls", "wss"):
+            names = names_in_der(self._transport.get_extra_info("ssl_object").getpeercert(True))
+            if scheme == "wss" and not is_replicas(names):
+                return Credential("ingress")           # the host of the URL; which replica is behind it, it chooses
+            return Credential("certificate", names)
+        if is_local(host):
+            return Credential("local")
+        if self._mesh.secret is None:
+            raise Refused("not_loopback", "a peer on another machine needs tls://, wss:// or ha.mesh.secret_file")
+        return Credential("secret")
+
+    def _put(self, credential: Credential, early: bytes, websocket: bool = False) -> Peer:
+        mesh = self._mesh
+        if self._lost:
+            raise DialFailed("closed", "the connection was closed at once")
+        peer = Peer(mesh, self._way, credential, dialled=True, remote=self.remote, carrier="websocket" if websocket else "stream")
+        if websocket:
+            link, carrier = carry_websocket(mesh.host, self._transport, peer, mesh.bounds, client=True, peer=self._url)
+        else:
+            link, carrier = carry_stream(mesh.host, self._transport, peer, mesh.bounds, peer=self._url)
+        self._done = True
+        mesh.net.opened()
+        peer.link = link
+        if early:
+            mesh.net.call_soon(carrier.feed, early)
+        return peer
+
+    def close_unless_done(self) -> None:
+        """Call when `run` is over, however."""
+        if not self._done and self._transport is not None:
+            self._transport.abort()
+        if self._answered is not None and not self._answered.done():
+            self._answered.cancel()
+
+    # asyncio
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._upgrade is None:                      # nobody speaks before us
+            self._lost = True
+            self._transport.abort()
+        elif self._answered is not None and not self._answered.done():
+            try:
+                rest = self._upgrade.feed(data)
+            except UpgradeRefused as exc:
+                self._answered.set_exception(exc)
+            else:
+                if rest is not None:
+                    self._answered.set_result(rest)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_exception(exc if isinstance(exc, OSError)
+                                         else DialFailed("closed", "the connection was closed during the handshake"))

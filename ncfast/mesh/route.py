@@ -1,0 +1,148 @@
+"""A peer's URL: when it is dialled, and when it is left alone."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ncfast import log
+from ncfast.errors import Reason
+from ncfast.mesh.backoff import STEADY, TRIP, Backoff
+from ncfast.mesh.dial import DialFailed, dial
+from ncfast.mesh.peer import Peer
+from ncfast.mesh.states import LinkEvent, LinkState, Way
+
+if TYPE_CHECKING:
+    from ncfast.mesh.manager import Mesh
+
+_log = log.get("mesh")
+
+HEAD_START = 0.2               # seconds that the hub whose dial would have to yield leaves to the other after a link is lost
+
+
+class Route(Way):
+    """A URL from the configuration ("config") or the registry ("registry"): `listed` says from where. `replica_id` is who is
+    behind it as far as is known."""
+
+    def __init__(self, mesh: Mesh, url: str, replica_id: str = "") -> None:
+        super().__init__(LinkState.BACKOFF, mesh.net.clock)
+        self.mesh = mesh
+        self.url = url
+        self.replica_id = replica_id
+        self.instance = ""                             # of the replica, as the registry has it
+        self.listed: set[str] = set()
+        self.own = False                               # it leads to ourselves
+        self.backoff = Backoff(mesh.net.rng, mesh.config.connect_backoff_max_sec)
+        self.attempts = 0
+        self.errors = 0
+        self.last_error = ""
+        self._peer: Peer | None = None                 # on the link that it has made
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def covered(self) -> bool:
+        """Whether another link to the replica behind it stands."""
+        standing = self.mesh.peer(self.replica_id) if self.replica_id else None
+        return standing is not None and standing.way is not self
+
+    def begin(self, pause: float = 0.0) -> None:
+        """Dials after `pause` seconds."""
+        self._cancel_timer()
+        self._timer = self.mesh.net.call_later(pause, self._attempt)
+
+    def hurry(self) -> None:
+        """Dials now, if it is waiting to: there is a sign of life."""
+        if self.state is LinkState.BACKOFF:
+            self.begin()
+
+    def rest(self) -> None:
+        """Nothing to do here, if nothing is under way."""
+        if self.state is LinkState.BACKOFF:
+            self._cancel_timer()
+            self.move(LinkEvent.SPARED)
+
+    def wake(self, pause: float) -> None:
+        """The link that stood for it is gone."""
+        if self.state is LinkState.RESTING and not self.own:
+            self.move(LinkEvent.NEEDED)
+            self.begin(pause)
+
+    def drop(self) -> None:
+        """The end of it; a link that stands lives on."""
+        self._cancel_timer()
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        if self.state is not LinkState.LOST:
+            unfinished = self.state is LinkState.HANDSHAKING
+            self.move(LinkEvent.DROPPED)
+            if unfinished and self._peer is not None:
+                self._peer.link.fail(Reason.GOING_AWAY, "the URL is no longer listed")
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _attempt(self) -> None:
+        self._timer = None
+        self.move(LinkEvent.DIAL)
+        self.attempts += 1
+        self.backoff.attempt()
+        self._task = self.mesh.net.spawn(self._dial(), "mesh-dial")
+
+    async def _dial(self) -> None:
+        try:
+            peer = await dial(self.mesh, self, self.url)
+        except DialFailed as exc:
+            self._task = None
+            self._failed(exc.reason, exc.detail)
+        except Exception:
+            _log.exception("mesh_dial_failed", url=self.url)
+            self._task = None
+            self._failed("internal", "a defect")
+        else:
+            self._task = None
+            self.move(LinkEvent.CONNECTED)
+            self._peer = peer
+            self.mesh.greet(peer)
+            peer.start()
+
+    def _failed(self, reason: str, detail: str) -> None:
+        if self.state is LinkState.LOST:
+            return
+        self.errors += 1
+        self.mesh.stats.mesh_errors += 1
+        again = reason == self.last_error and self.backoff.failures
+        self.last_error = reason
+        if self.covered:
+            self.move(LinkEvent.SPARED)
+            pause = 0.0
+        else:
+            pause = self._back_off()
+        level = _log.debug if again and self.backoff.failures != TRIP else _log.warning
+        level("mesh_dial_failed", url=self.url, reason=reason, detail=detail, attempt=self.attempts, delay_sec=round(pause, 3))
+
+    def _back_off(self, extra: float = 0.0) -> float:
+        pause = self.backoff.failed() + extra
+        self.move(LinkEvent.FAILED)
+        self.begin(pause)
+        return pause
+
+    def ended(self, peer: Peer, reason: Reason) -> None:
+        """The link that it made is over."""
+        self._peer = None
+        if self.state is LinkState.LOST:
+            return
+        if peer.failure == "ourselves":
+            self.own = True
+            self.move(LinkEvent.SPARED)
+            _log.info("mesh_own_url", url=self.url)
+        elif self.covered:
+            self.move(LinkEvent.SPARED)
+        else:
+            self.last_error = peer.failure or reason.label
+            if peer.established and self.mesh.net.clock() - peer.since >= STEADY:
+                self.backoff.succeeded()
+            self._back_off()
