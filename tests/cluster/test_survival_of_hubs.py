@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from support.bystander import Bystander
 from support.cluster import Cluster
 from support.ldap import LdapConversation, LdapLoop
 from support.ncfast_process import ACCESS
@@ -98,6 +99,25 @@ def test_owner_frozen_and_thawed_as_a_stale_owner(cluster: Cluster, peer: Peer, 
     assert cluster.line_of(third, far)["resumes"] >= 1
     with Transfer(peer, cluster.address(owner), f"through {owner}", 20 * MIB):
         pass
+
+
+def test_frozen_origin_hurts_nobody_else(cluster: Cluster, peer: Peer) -> None:
+    """What goes to it waits within the bounds of its own link; thawed, its clients go on."""
+    owner, standby, third = cluster.wait_settled()
+    with ExitStack() as running:
+        beside = [running.enter_context(Bystander(cluster.door(name), peer)) for name in (owner, standby)]
+        far = running.enter_context(Transfer(peer, cluster.address(third), f"through {third}"))
+        far.wait_under_way()
+        cluster.freeze(third)
+        wait_until(lambda: third not in cluster.replicas(owner), "the frozen hub's presence to run out")
+        for each in beside:
+            each.goes_on()
+        memory = cluster.hubs[owner].status()["memory"]
+        assert memory["held_bytes"] <= 16 * MIB, memory
+        cluster.thaw(third)
+        far.wait_withheld()
+        cluster.wait_settled()
+    assert cluster.line_of(third, far)["resumes"] >= 1
 
 
 def test_stale_owner_whose_links_have_lived_on(make_cluster, peer: Peer) -> None:
