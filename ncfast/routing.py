@@ -430,7 +430,9 @@ class Router:
         """The timers of one flow, about twice a second."""
         reason = flow.check(now, flow.info.timeouts)
         if reason is Reason.STALLED:                   # the link's fault: it is cut, and its flows resume on the next
-            if flow.attached:
+            if flow.attached and not flow.path.epoch:
+                flow.detach()                          # no agent may end a link between hubs: this flow alone is asked for anew
+            elif flow.attached:
                 flow.path.fail(reason, "bytes were sent and not acknowledged")
         elif reason is not None:
             flow.reset(reason)
