@@ -9,44 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import signal
 import sys
 import tempfile
 import time
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TextIO
 
 from ncfast.auth import mint
+from ncfast.demo import stage
 from ncfast.demo.children import Child, ChildEnded
-from ncfast.demo.clients import Address, Conversations, Transfer
+from ncfast.demo.clients import Conversations, Transfer
 from ncfast.demo.faultproxy import FaultProxy
 from ncfast.demo.service import Service
+from ncfast.demo.stage import AGENT, CONNECTOR, address
 from ncfast.demo.view import MIB, View, progress, talk, verdict
 
 SMALL_FLOWS = 20
 DEADLINE_SEC = 60  # a demo that takes longer has failed; some ten seconds are usual
-_AGENT, _CONNECTOR = "demo-agent", "demo"
-
-_HUB_FILE = """\
-listeners:
-  - {{ name: demo, bind: '127.0.0.1:0', connector: {connector} }}
-edge: {{ bind: '127.0.0.1:0' }}
-admin: {{ bind: '127.0.0.1:0' }}
-auth:
-  jwt: {{ algorithms: [HS256], key_file: {key_file} }}
-drain: {{ timeout_sec: 1 }}
-"""
-
-_AGENT_FILE = """\
-hubs: ['ws://{tunnel}/tunnel']
-agent_id: {agent}
-token_file: {token_file}
-connectors:
-  - {{ name: {connector}, target: '{target}' }}
-http_proxy: 'off'
-drain: {{ timeout_sec: 1 }}
-"""
 
 
 class Demo:
@@ -66,24 +46,17 @@ class Demo:
         service = await stack.enter_async_context(Service())
 
         key = secrets.token_hex(32)
-        hub_file = _HUB_FILE.format(connector=_CONNECTOR, key_file=_write(directory / "jwt.key", key))
-        hub_file = _write(directory / "hub.yaml", hub_file)
+        hub_file = stage.hub_file(directory / "hub.yaml", stage.write(directory / "jwt.key", key))
         self._hub = await stack.enter_async_context(Child("hub", "--config", hub_file))
         ready = await self._hub.event("hub_ready")
         self._clients_at = ready["listeners"]["demo"]
         self._status_at = f"http://{ready['admin']}"
         self._view.event(f"hub ready: clients connect to {self._clients_at}, agents to {ready['edge']}")
 
-        self._proxy = await stack.enter_async_context(FaultProxy(_address(ready["edge"])))
+        self._proxy = await stack.enter_async_context(FaultProxy(address(ready["edge"])))
         proxy_at = "{}:{}".format(*self._proxy.address)
-        agent_file = _AGENT_FILE.format(
-            tunnel=proxy_at,
-            agent=_AGENT,
-            token_file=_write(directory / "token", mint(key.encode(), _AGENT, [_CONNECTOR])),
-            connector=_CONNECTOR,
-            target="{}:{}".format(*service.address),
-        )
-        agent_file = _write(directory / "agent.yaml", agent_file)
+        token_file = stage.write(directory / "token", mint(key.encode(), AGENT, [CONNECTOR]))
+        agent_file = stage.agent_file(directory / "agent.yaml", [proxy_at], token_file, service.address)
         self._agent = await stack.enter_async_context(Child("agent", "--config", agent_file))
         await self._agent.event("tunnel_up")
         self._view.event(f"agent connected, by way of a fault proxy at {proxy_at}")
@@ -98,7 +71,7 @@ class Demo:
         except* TimeoutError:
             self._view.event(f"gave up after {DEADLINE_SEC} s")
         except* (ConnectionError, ChildEnded) as group:
-            self._view.event(f"it broke: {_first(group)}")
+            self._view.event(f"it broke: {stage.first(group)}")
         self._view.close()
         return self._summary()
 
@@ -123,7 +96,7 @@ class Demo:
             loop.remove_reader(sys.stdin)
 
     async def _traffic(self) -> None:
-        clients_at = _address(self._clients_at)
+        clients_at = address(self._clients_at)
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as around:
             talking = around.create_task(self._conversations.run(clients_at, stop))
@@ -191,38 +164,5 @@ class Demo:
 
 
 async def run(out: TextIO, *, megabytes: int, cuts: int, stay: bool) -> bool:
-    """The whole demo; True when every byte arrived.
-
-    SIGINT or SIGTERM ends it early with CancelledError, and ends a demo that stays in good order. Raises
-    `ChildEnded` if the hub or the agent does not start.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    async with AsyncExitStack() as stack:
-        demo = Demo(out, megabytes=megabytes, cuts=cuts)
-        await demo.start(stack)
-        whole = await demo.play()
-        if stay:
-            with suppress(asyncio.CancelledError):
-                await demo.linger()
-    return whole
-
-
-def _write(path: Path, text: str) -> str:
-    """Write a file that nobody else may read, since some hold secrets; the path as text."""
-    path.touch(mode=0o600)
-    path.write_text(text)
-    return str(path)
-
-
-def _address(text: str) -> Address:
-    host, _, port = text.rpartition(":")
-    return host, int(port)
-
-
-def _first(group: BaseException) -> BaseException:
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    return group
+    """As `stage.perform`."""
+    return await stage.perform(Demo(out, megabytes=megabytes, cuts=cuts), stay=stay)
