@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from ncfast.readiness import Readiness
 from ncfast.registry import AgentEntry, DistributedRegistry, Replica, make_registry
 from ncfast.relays import Relays
 from ncfast.routing import Router
-from ncfast.snapshot import drops, snapshot
+from ncfast.snapshot import snapshot
 from ncfast.stats import Stats
 from ncfast.throttle import Throttle
 from ncfast.totals import LinkTotals
@@ -76,8 +76,6 @@ class Hub:
         self.expiry_grace = jwt.expiry_grace_sec
         self.open_throttle = Throttle(config.limits.opens_per_source_per_sec, net.clock)
         self.tunnel_totals = LinkTotals()              # of links that have ended
-        self.mesh_totals = LinkTotals()
-        self.drops_of_ended: Counter[tuple[str, str]] = Counter()
         self.epochs_refused = 0                        # opens and resumes under an epoch that is over
         self.started_at = net.clock()
         self.registry = make(config.ha, Replica(self.replica_id, self.instance.hex(), self._mesh_url()), net, self.stats)
@@ -113,7 +111,7 @@ class Hub:
 
     def peers(self) -> list[Peer]:
         """The hubs to which a link is up."""
-        return self.mesh.peers() if self.mesh is not None else []
+        return self.mesh.peers if self.mesh is not None else []
 
     def present(self, instance: bytes) -> bool:
         """Whether the hub process whose cids begin so is known to live."""
@@ -151,8 +149,6 @@ class Hub:
 
     def peer_down(self, peer: Peer, reason: Reason) -> None:
         """It is gone; its flows have detached."""
-        self.mesh_totals.add(peer.link)
-        self.drops_of_ended.update(drops(peer.replica_id, peer.link))
         self.relays.peer_lost(peer)
         self.router.peer_lost(peer)
 

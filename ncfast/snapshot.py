@@ -20,14 +20,9 @@ def snapshot(hub: Hub) -> dict[str, Any]:
     stats, context = hub.stats, hub.context
     sessions = [session for session in hub.agents if session.established or session.standing]
     tunnels = hub.tunnel_totals.plus(session.link for session in hub.agents)
-    peers = hub.peers()
-    mesh = hub.mesh_totals.plus(peer.link for peer in peers)
     stats.frames_in, stats.frames_out = tunnels.frames_in, tunnels.frames_out
     stats.cid_dedup_dropped = context.duplicates
-    stats.epoch_mismatch = hub.epochs_refused + tunnels.stale_epoch + mesh.stale_epoch
-    stats.mesh_drops = Counter(hub.drops_of_ended)
-    for peer in peers:
-        stats.mesh_drops.update(drops(peer.replica_id, peer.link))
+    stats.epoch_mismatch = hub.epochs_refused + tunnels.stale_epoch + (hub.mesh.stale_epoch if hub.mesh is not None else 0)
     stats.client_bytes_in, stats.client_bytes_out = context.bytes_read, context.bytes_in
     stats.bytes_discarded = context.discarded
     return {
@@ -50,14 +45,9 @@ def snapshot(hub: Hub) -> dict[str, Any]:
                    "segments_free": context.pool.free_count},
         "links": {"frames_in": dict(tunnels.frames_in), "frames_out": dict(tunnels.frames_out), "bytes_in": tunnels.bytes_in,
                   "bytes_out": tunnels.bytes_out},
-        "mesh_frames": {"in": dict(mesh.frames_in), "out": dict(mesh.frames_out)},
+        "mesh_frames": hub.mesh.frames() if hub.mesh is not None else {"in": {}, "out": {}},
         "cluster": _cluster(hub),
     }
-
-
-def drops(peer: str, link: Any) -> Counter[tuple[str, str]]:
-    """Frames that a relay could not pass on to, or by, a link to `peer`."""
-    return Counter({(peer, "queue_full"): link.drops_queue, (peer, "no_way"): link.drops_away})
 
 
 def _agent(hub: Hub, session: AgentSession, now: float) -> dict[str, Any]:
