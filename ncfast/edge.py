@@ -1,4 +1,4 @@
-"""The public HTTP edge: /tunnel for agents, /healthz and /readyz for balancers, nothing else."""
+"""The public HTTP edge: /tunnel for agents, /mesh for hubs behind an ingress, /healthz and /readyz for balancers, nothing else."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from websockets.http11 import Request
-from websockets.server import ServerProtocol
 
 from ncfast import log
 from ncfast.admin import healthz, readyz
 from ncfast.auth import AuthError, Identity
-from ncfast.carrier import QUIET, LinkBounds, carry_websocket, unreadable
+from ncfast.carrier import LinkBounds, carry_websocket, unreadable
 from ncfast.config import ServerTls
 from ncfast.httpd import BadRequest, HttpLimits, RequestReader, Response
 from ncfast.net import Acceptor
 from ncfast.session import AgentSession
 from ncfast.throttle import Throttle
+from ncfast.upgrade import accept
 
 if TYPE_CHECKING:
     from ncfast.hub import Hub
+    from ncfast.mesh import Mesh
 
 _log = log.get("edge")
 
@@ -184,12 +185,23 @@ class Handshake(asyncio.Protocol):
             self._answer(healthz(request), request.method == "HEAD")
         elif path == "/readyz" and request.method in ("GET", "HEAD"):
             self._answer(readyz(self._hub.readiness), request.method == "HEAD")
+        elif path == "/mesh" and self._hub.mesh is not None and not question:
+            self._mesh(request, self._hub.mesh)
         elif path != "/tunnel":
             self._answer(Response.text(404, "Not Found"))
         elif question:
             self._refuse(400, "query", "No query is taken here; a token belongs into the Authorization header")
         else:
             self._tunnel(request)
+
+    def _mesh(self, request: Request, mesh: Mesh) -> None:
+        if not self._edge.throttle.admit(self._host):
+            return self._refuse(429, "rate", "Too many handshakes", ("Retry-After", "1"))
+        response = mesh.serve_http(request, self._transport, host=self._host, remote=self._remote)
+        if response is not None:
+            return self._answer(response)
+        self._finish()                                 # the connection is the link's from now on
+        return None
 
     def _tunnel(self, request: Request) -> None:
         headers = request.headers
@@ -249,18 +261,15 @@ class Handshake(asyncio.Protocol):
             self._upgrade(request, identity)
 
     def _upgrade(self, request: Request, identity: Identity) -> None:
-        handshake = ServerProtocol(extensions=None, logger=QUIET)
-        response = handshake.accept(request)
-        handshake.send_response(response)
-        if response.status_code != 101:
+        accepted, refusal = accept(request)
+        if refusal is not None:
             self._edge._refused("websocket", self._remote)
-            self._answer(Response(response.status_code, "text/plain; charset=utf-8", response.body or b""))
+            self._answer(refusal)
             return
         hub, transport = self._hub, self._transport
         self._finish()
         self._waiting = False
-        for data in handshake.data_to_send():
-            transport.write(data)
+        transport.write(accepted)
         session = AgentSession(hub, identity, self._remote)
         session.link, _ = carry_websocket(hub, transport, session, LinkBounds.of_tunnel(hub.config.tunnel), client=False,
                                           peer=identity.agent_id)
