@@ -142,6 +142,7 @@ def test_every_command_explains_itself_and_the_exit_codes(capsys):
         ("drain", "--wait", "long"),
         ("demo", "--size", "0"),
         ("demo", "--cuts", "two"),
+        ("demo", "--cluster", "--cuts", "2"),
         ("version", "--verbose"),
     ],
 )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from ncfast.demo.children import Child, ChildEnded
 from ncfast.demo.clients import Conversations, Transfer
+from ncfast.demo.cluster import Standstill
 from ncfast.demo.faultproxy import FaultProxy
 from ncfast.demo.service import Service, stream
 from ncfast.demo.view import View, progress, talk, verdict
@@ -104,9 +106,49 @@ def test_the_live_block_is_for_terminals_only():
         assert "event\n" in out.getvalue()
 
 
+def test_a_child_may_be_any_program_and_be_frozen_and_killed():
+    async def scenario():
+        async with asyncio.timeout(30):
+            script = "echo ready; exec sleep 60"
+            async with Child("-c", script, program=["sh"], name="sleeper") as child:
+                await child.line("eady")
+                child.signal(signal.SIGSTOP)  # it is ended all the same
+            assert await child.exit_code() == -signal.SIGTERM
+            async with Child("-c", script, program=["sh"], name="sleeper") as child:
+                await child.line("eady")
+                child.signal(signal.SIGKILL)
+                assert await child.exit_code() == -signal.SIGKILL
+                with pytest.raises(ChildEnded, match="(?s)the sleeper ended too early.*ready"):
+                    await child.line("never")
+
+    asyncio.run(scenario())
+
+
+def test_the_longest_standstill_counts(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("ncfast.demo.cluster.time.monotonic", lambda: now)
+    transfer = Transfer("up", 100, seed=1, moved=50)
+    standstill = Standstill(transfer)
+    for now, transfer.moved in ((0.1, 50), (0.4, 60), (0.5, 60), (0.6, 70), (0.7, 100)):
+        standstill.look()
+    assert standstill.seconds == pytest.approx(0.4)
+
+
+def test_without_redis_server_it_says_what_to_install():
+    done = subprocess.run(
+        [sys.executable, "-m", "ncfast", "demo", "--cluster"],
+        capture_output=True, text=True, timeout=60, env={**os.environ, "PATH": "/nowhere"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (69, "")
+    assert "redis-server" in done.stderr and done.stderr.count("\n") == 1
+
+
+SMALL = ("--size", "24", "--cuts", "2")
+
+
 def play(*arguments: str, **options) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "ncfast", "demo", "--size", "24", "--cuts", "2", *arguments],
+        [sys.executable, "-m", "ncfast", "demo", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
     )  # fmt: skip
 
@@ -116,7 +158,7 @@ def children_of(pid: int) -> list[str]:
 
 
 def test_the_whole_demo_ends_by_itself_and_leaves_nothing_behind(tmp_path):
-    with play(env={**os.environ, "TMPDIR": str(tmp_path)}) as demo:
+    with play(*SMALL, env={**os.environ, "TMPDIR": str(tmp_path)}) as demo:
         out, err = demo.communicate(timeout=90)
     assert (demo.returncode, err) == (0, ""), out
     assert out.count("cut the tunnel") == out.count("tunnel is back") == 2
@@ -127,7 +169,7 @@ def test_the_whole_demo_ends_by_itself_and_leaves_nothing_behind(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_that_stays_ends_well_by_a_signal(number):
-    with play("--stay") as demo:
+    with play(*SMALL, "--stay") as demo:
         lines = []
         while "watch the hub" not in "".join(lines[-1:]):
             lines.append(demo.stdout.readline())
@@ -147,3 +189,27 @@ def test_a_demo_interrupted_half_way_reaps_its_children():
         demo.send_signal(signal.SIGTERM)
         assert demo.wait(30) == 130
         assert len(children) == 2 and not any(Path("/proc", child).exists() for child in children)
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
+def test_the_whole_demo_of_a_cluster(tmp_path):
+    with play("--cluster", "--size", "24", env={**os.environ, "TMPDIR": str(tmp_path)}) as demo:
+        out, err = demo.communicate(timeout=110)
+    assert (demo.returncode, err) == (0, ""), out
+    assert out.count("intact") == 6 and out.count("bytes stood still for") == 3
+    for word in ("killed", "frozen", "drained"):
+        assert f"  owner {word}" in out
+    assert "drained, exit code 0" in out and "none lost or out of order" in out
+    assert out.endswith("Nothing was lost, repeated or reordered.\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
+def test_a_demo_of_a_cluster_interrupted_half_way_reaps_its_children():
+    with play("--cluster", "--size", "4000") as demo:
+        while "is killed" not in demo.stdout.readline():
+            assert demo.poll() is None
+        children = children_of(demo.pid)
+        demo.send_signal(signal.SIGTERM)
+        assert demo.wait(30) == 130
+        assert len(children) >= 4 and not any(Path("/proc", child).exists() for child in children)

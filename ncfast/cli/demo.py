@@ -1,39 +1,59 @@
 """See it work on this machine: a hub, an agent, a small service, its clients, and a tunnel that is cut.
 
-Data flows both ways while the tunnel is cut again and again; SHA-256 shows that nothing was lost.
-It ends by itself.
+Data flows both ways while the tunnel is cut again and again; SHA-256 shows that nothing was lost. With --cluster there
+are three hubs and a Redis, and the hub that owns the agent is killed, frozen and drained instead. It ends by itself.
 """
 
 from __future__ import annotations
 
 import argparse
 
-HELP = "see flows survive a tunnel that is cut under them"
+from ncfast.cli.exitcode import ExitCode
+
+HELP = "see flows survive a tunnel that is cut, or a hub that is killed, under them"
+_SIZE, _SIZE_CLUSTER, _CUTS = 256, 64, 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--size", type=_positive, default=256, metavar="MIB", help="to move each way (default: 256)"
+        "--cluster", action="store_true", help="three hubs; kill, freeze and drain the one that owns the agent"
     )
     parser.add_argument(
-        "--cuts", type=_positive, default=5, metavar="N", help="cuts of the tunnel (default: 5)"
+        "--size",
+        type=_positive,
+        metavar="MIB",
+        help=f"to move each way (default: {_SIZE}; with --cluster {_SIZE_CLUSTER}, three times)",
+    )
+    parser.add_argument(
+        "--cuts", type=_positive, metavar="N", help=f"cuts of the tunnel, not with --cluster (default: {_CUTS})"
     )
     parser.add_argument("--stay", action="store_true", help="keep everything up afterwards, to play with")
+    parser.set_defaults(usage_error=parser.error)
 
 
 def run(arguments: argparse.Namespace) -> int:
     import asyncio
     import sys
 
-    from ncfast.demo import scenario
+    if arguments.cluster:
+        from ncfast.demo import cluster
 
-    try:
-        whole = asyncio.run(
-            scenario.run(sys.stdout, megabytes=arguments.size, cuts=arguments.cuts, stay=arguments.stay)
+        if arguments.cuts is not None:
+            arguments.usage_error("--cuts is for the demo of one hub, not for --cluster")
+        if problem := cluster.missing():
+            print(f"ncfast: {problem}", file=sys.stderr)
+            return ExitCode.UNAVAILABLE
+        playing = cluster.run(sys.stdout, megabytes=arguments.size or _SIZE_CLUSTER, stay=arguments.stay)
+    else:
+        from ncfast.demo import scenario
+
+        playing = scenario.run(
+            sys.stdout, megabytes=arguments.size or _SIZE, cuts=arguments.cuts or _CUTS, stay=arguments.stay
         )
+    try:
+        return ExitCode.OK if asyncio.run(playing) else ExitCode.FAILURE
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
-    return 0 if whole else 1
 
 
 def _positive(text: str) -> int:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 from ncfast.demo.clients import Address
+from ncfast.errors import NcfastError
 
+START_SEC = 60  # some two seconds are usual
 AGENT, CONNECTOR = "demo-agent", "demo"
 ANYWHERE = "127.0.0.1:0"
 
@@ -51,14 +53,18 @@ async def perform(performance: Performance, *, stay: bool) -> bool:
     """The whole of a demo; True when every byte arrived.
 
     SIGINT or SIGTERM ends it early with CancelledError, and ends a demo that stays in good order. Raises
-    `ChildEnded` if something does not start.
+    `NcfastError` if something does not start.
     """
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     async with AsyncExitStack() as stack:
-        await performance.start(stack)
+        try:
+            async with asyncio.timeout(START_SEC):
+                await performance.start(stack)
+        except TimeoutError as error:
+            raise NcfastError(str(error) or f"not everything was up within {START_SEC} s") from None
         whole = await performance.play()
         if stay:
             with suppress(asyncio.CancelledError):
