@@ -22,5 +22,6 @@ def make_registry(config: Ha, replica: Replica, net: Net, stats: Stats) -> Distr
     from ncfast.registry.connection import RedisBackend   # redis-py takes a while to import
     from ncfast.registry.redis import RedisRegistry
 
-    backend = RedisBackend(config.redis_url, config.redis_ca_file, config.redis_timeout_sec, net)
+    backend = RedisBackend(config.redis_url, config.redis_ca_file, config.redis_timeout_sec, net, config.cluster,
+                           f"ncfast-{replica.replica_id}")
     return RedisRegistry(config, replica, net, stats, backend)

@@ -22,7 +22,7 @@ class MemoryRegistry(DistributedRegistry):
         super().__init__(replica, net, View(net.clock, float("inf")))
         self._stats = stats
         self._epochs: dict[str, int] = {}
-        self.view.always()
+        self.view.confirm()
 
     async def start(self) -> None:
         self._show()

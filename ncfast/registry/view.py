@@ -27,18 +27,19 @@ class View:
         self._leases: dict[str, tuple[str, int, float]] = {}   # process, lease's end, when we first saw that one
         self._index: dict[RouteKey, dict[str, AgentEntry]] = {}
         self._routes: dict[RouteKey, list[AgentEntry]] = {}    # cut from the index, until something changes
-        self._confirmed = -FOREVER
+        self._confirmed = clock()
+        self._trusted = False
         self.agents: Mapping[str, AgentEntry] = MappingProxyType(self._agents)
         self.replicas: Mapping[str, Replica] = MappingProxyType(self._replicas)
 
     @property
     def fresh(self) -> bool:
         """Recent enough to route by: agents of other hubs are not to be used otherwise."""
-        return self._clock() - self._confirmed <= self._lease
+        return self._trusted and self._clock() - self._confirmed <= self._lease
 
     @property
     def age(self) -> float:
-        """Seconds since the registry last confirmed the picture; infinite before and while the registry is away."""
+        """Seconds since the registry last confirmed the picture, or since the start."""
         return self._clock() - self._confirmed
 
     def routes(self, tenant: str | None, connector: str) -> list[AgentEntry]:
@@ -95,9 +96,9 @@ class View:
             if not entries:
                 del self._index[key]
 
-    def set_replicas(self, leases: Iterable[tuple[Replica, int, int]], keep: float = 0.0) -> bool:
+    def set_replicas(self, leases: Iterable[tuple[Replica, int, int]], keep: bool = False) -> bool:
         """The replicas of the registry as (replica, when its lease ends, how much of it is left), the latter two by the server's
-        clock in ms. Those missing go, unless they were seen within `keep` seconds. Whether the live ones changed."""
+        clock in ms. Those missing go, or stay with `keep`. Whether the live ones changed."""
         now = self._clock()
         live: dict[str, Replica] = {}
         seen: dict[str, tuple[str, int, float]] = {}
@@ -112,7 +113,7 @@ class View:
             if now - seen[name][2] <= self._lease:
                 live[name] = replica
         for name, replica in self._replicas.items():
-            if name not in seen and now - self._leases[name][2] <= keep:
+            if keep and name not in seen:
                 seen[name], live[name] = self._leases[name], replica
         self._leases = seen
         return self._live(live)
@@ -134,11 +135,8 @@ class View:
     def confirm(self) -> None:
         """The registry has just said that the picture is complete."""
         self._confirmed = self._clock()
+        self._trusted = True
 
     def doubt(self) -> None:
         """The registry does not answer: not fresh until it confirms again."""
-        self._confirmed = -FOREVER
-
-    def always(self) -> None:
-        """There is nothing to be confirmed by anybody."""
-        self._confirmed = FOREVER
+        self._trusted = False

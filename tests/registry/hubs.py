@@ -1,0 +1,90 @@
+"""Registries of several hubs in one process, on a real Redis or on the model, and what the tests ask them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import uvloop
+
+from ncfast.config.ha import Ha
+from ncfast.net import Net
+from ncfast.registry import AgentEntry, DistributedRegistry, Replica, make_registry
+from ncfast.stats import Stats
+
+INSTANCES = itertools.count(1)
+
+
+def run(main: Callable[[Net], Awaitable[None]], seconds: float = 60) -> None:
+    """`main(net)` on the product's loop."""
+    async def limited() -> None:
+        net = Net(asyncio.get_running_loop())
+        async with asyncio.timeout(seconds):
+            await main(net)
+        left = [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        assert not left, "tasks left over"
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(limited())
+
+
+async def until(condition: Callable[[], Any], what: str, seconds: float = 5.0) -> float:
+    """Waits until `condition()`; returns the seconds that it took, and fails with `what`."""
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    while not condition():
+        assert loop.time() - started < seconds, f"not within {seconds} s: {what}"
+        await asyncio.sleep(0.002)
+    return loop.time() - started
+
+
+def replica(name: str, mesh_url: str = "") -> Replica:
+    return Replica(name, f"{next(INSTANCES):016x}", mesh_url or f"tcp://{name}:7000")
+
+
+class Hub:
+    """One hub's registry, and what it has told."""
+
+    def __init__(self, net: Net, url: str, name: str, **config: Any) -> None:
+        self.stats = Stats()
+        self.config = Ha(enabled=True, replica_id=name, redis_url=url, **config)
+        self.replica = replica(name)
+        self.registry: DistributedRegistry = make_registry(self.config, self.replica, net, self.stats)
+        self.view = self.registry.view
+        self.agents: list[str] = []
+        self.fenced: list[AgentEntry] = []
+        self.replica_changes = 0
+        self.registry.on_agents = self.agents.extend
+        self.registry.on_fenced = self.fenced.append
+        self.registry.on_replicas = self._replicas_changed
+
+    def _replicas_changed(self) -> None:
+        self.replica_changes += 1
+
+    async def claim(self, key: str, at_least: int = 0, *connectors: str, instance: str = "aa") -> int:
+        return await self.registry.claim_ownership(key, self.replica.replica_id, at_least=at_least, instance=instance,
+                                                   connectors=connectors or ("ldap",), window=4096)
+
+    def routes(self, connector: str = "ldap", tenant: str | None = None) -> list[tuple[str, str, int]]:
+        return sorted((entry.key, entry.owner, entry.epoch) for entry in self.view.routes(tenant, connector))
+
+    @property
+    def healthy(self) -> bool:
+        return self.registry.is_healthy()
+
+
+@contextlib.asynccontextmanager
+async def cluster(net: Net, url: str, *names: str, **config: Any) -> AsyncIterator[list[Hub]]:
+    """Started hubs that know each other."""
+    hubs = [Hub(net, url, name, **config) for name in names or ("hub-a", "hub-b", "hub-c")]
+    try:
+        for hub in hubs:
+            await hub.registry.start()
+        await until(lambda: all(len(hub.view.replicas) == len(hubs) for hub in hubs), "all hubs known to all")
+        yield hubs
+    finally:
+        for hub in hubs:
+            await hub.registry.aclose()
