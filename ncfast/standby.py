@@ -191,15 +191,20 @@ class Tunnels:
 
     async def _dial(self, url: str, role: str, pause: Pause) -> bool:
         """Whether a hub has answered the handshake; what its tunnel is for, the moment decides."""
+        tunnel = AgentTunnel(self.agent, url)
         try:
-            token = await self.agent.read_token()
-            tunnel = AgentTunnel(self.agent, url, token)
-            await dial(self.agent, url, token, tunnel)
+            tunnel.token = await self.agent.read_token()
+            await dial(self.agent, url, tunnel.token, tunnel)
             self._dialled(tunnel)
+        except asyncio.CancelledError:
+            tunnel.abandon()           # it may have come about just now
+            raise
         except DialError as exc:
+            tunnel.abandon()
             pause.least = exc.retry_after or 0.0
             _log.warning("connect_failed", hub=url, role=role, reason=exc.reason, detail=str(exc))
         except Exception:              # a defect must not leave the agent alive and away for ever
+            tunnel.abandon()
             _log.exception("connect_failed", hub=url, role=role, reason="internal")
         else:
             return True
@@ -208,14 +213,14 @@ class Tunnels:
     def _dialled(self, tunnel: AgentTunnel) -> None:
         timeout = self.config.reconnect.connect_timeout_sec
         if tunnel.link.closed or self._closed:
-            tunnel.close("not needed any more")
+            tunnel.abandon()
         elif self._lacks_owner() and self.net.clock() >= self._conflict_until:
             self._claim(tunnel, timeout)
         elif self._lacks_standby():
             self.greeting = tunnel
             tunnel.greet(timeout)
         else:
-            tunnel.close("not needed any more")
+            tunnel.abandon()
 
     # what tunnels tell
 

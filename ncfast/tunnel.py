@@ -48,10 +48,10 @@ class AgentInfo:
 class AgentTunnel:
     """Handler of a tunnel's frames at the agent. What it means for the other tunnel, `agent.tunnels` decides."""
 
-    def __init__(self, agent: Agent, url: str, token: str) -> None:
+    def __init__(self, agent: Agent, url: str) -> None:
         self.agent = agent
         self.url = url
-        self.token = token                             # the last that the hub was shown
+        self.token = ""                                # the last that the hub was shown
         self.token_refused_at: float | None = None
         self.state = TunnelState.DIALLED
         self.draining = False                          # the hub is leaving
@@ -173,6 +173,11 @@ class AgentTunnel:
         """Ends the tunnel in order."""
         self.closing = True
         self.link.fail(Reason.GOING_AWAY, detail)
+
+    def abandon(self) -> None:
+        """Ends what is not needed after all, if the dial has come so far."""
+        if self.link is not None:
+            self.close("not needed any more")
 
     # flows
 

@@ -280,6 +280,10 @@ class Service:
     async def start(self) -> None:
         self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
 
+    @property
+    def port(self) -> int:
+        return self.server.sockets[0].getsockname()[1]
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         got = bytearray()
         self.received.append(got)
@@ -324,7 +328,7 @@ class World:
         reconnect = {"min_sec": 0.01, "max_sec": 0.1, "connect_timeout_sec": 5, **self._options.pop("reconnect", {})}
         config = AgentConfig.model_validate({
             "hubs": [self.hubs[name].url for name in self._urls], "agent_id": "canary", "token_file": str(self.token_file),
-            "connectors": [{"name": "echo", "target": "127.0.0.1:%d" % self.service.server.sockets[0].getsockname()[1], **self._connector}],
+            "connectors": [{"name": "echo", "target": f"127.0.0.1:{self.service.port}", **self._connector}],
             "http_proxy": "off", "tunnel": tunnel, "reconnect": reconnect, **self._options})
         loop = asyncio.get_running_loop()
         self.agent = Agent(config, Net(loop, rng=random.Random(7)))

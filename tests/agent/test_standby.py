@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from agent.hubs import AGENT_GOES, ANNOUNCE, AUTH, DRAINING, GOAWAY, HELLO, SUPERSEDED, M_DETACH, STALE_EPOCH, World, until
 
@@ -244,7 +246,7 @@ def test_one_url_that_leads_to_the_owners_hub_again(play):
     async def scenario(world: World) -> None:
         await world["a"].owner()
         await until(lambda: len(world["a"].tunnels) >= 4, "three attempts at a standby")
-        assert all(one.hellos[0]["standby"] for one in world["a"].tunnels[1:])
+        assert all(one.hellos[0]["standby"] for one in world["a"].tunnels[1:-1])
         await until(lambda: all(one.gone for one in world["a"].tunnels[1:-1]), "closed again")
         assert not world.events("standby_up") and len(world.ownership.claims) == 1
         world["a"].replica_id = "hub-z"                # the balancer chooses another
@@ -378,6 +380,16 @@ def test_a_stopping_agent_says_so_on_both_tunnels_and_waits_for_its_flows(play):
         await until(lambda: warm.code == AGENT_GOES, "closed in order")
         await until(lambda: world.names("draining", "stopped") == ["draining", "stopped"], "its last line")
         assert world["a"].connects == 1                # a standby is not sought any more
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("turns", range(0, 60, 3))
+def test_an_agent_stopped_at_any_moment_of_its_dials_leaves_nothing(play, turns):
+    async def scenario(world: World) -> None:
+        await world["a"].owner()
+        for _ in range(turns):                         # somewhere in the standby's dial; the world looks for what is left
+            await asyncio.sleep(0)
 
     play(scenario)
 
