@@ -166,7 +166,7 @@ def _hub(row: dict[str, Any]) -> tuple[Any, ...]:
         name,
         link["state"],
         "" if link["rtt_ms"] is None else f"{link['rtt_ms']:.2f} ms",
-        f"{link['carrier']} {link['direction'] or ''}",
+        " ".join(filter(None, (link["carrier"], link["direction"]))),
         link["flows"],
         link["queued_frames"],
         _bytes(link["inflight_bytes"]),

@@ -343,7 +343,7 @@ def test_the_page_is_bounded_and_says_so():
 def test_the_page_shows_the_cluster():
     hub = FakeHub(agents=2, peers=2)
     hub.agents[1]["standby"] = True
-    hub.cluster["mesh"][1] |= {"peer": "tls://192.0.2.3:9500", "state": "backoff", "rtt_ms": None}
+    hub.cluster["mesh"][1] |= {"peer": "tls://192.0.2.3:9500", "state": "backoff", "rtt_ms": None, "carrier": None}
     hub.cluster["registry"] |= {"healthy": False, "fresh": False, "breaker": "half_open"}
     text = Tags(statuspage.render(hub.snapshot()).decode()).text
     for shown in ("Registry in redis: unhealthy, its view is stale, breaker half open", "this hub", "0.25 ms",

@@ -11,6 +11,7 @@ from fake_hub import FakeHub
 from prometheus_client.parser import text_string_to_metric_families
 
 from ncfast import metrics
+from ncfast.mesh import LinkState
 from ncfast.metrics import LABEL_CAP, LINK_STATES, METRICS, OTHER, PEER_CAP, Metrics
 from ncfast.stats import Histogram, Stats
 
@@ -84,7 +85,7 @@ def test_numbers():
 def test_numbers_of_a_cluster():
     hub = FakeHub(agents=3, connectors=1, peers=2)
     hub.stats.mesh_rtt.observe(0.0002)
-    hub.stats.mesh_drops["peer-1", "queue_full"] = 4
+    hub.stats.mesh_drops["peer-1", "queue"] = 4
     hub.stats.mesh_reconnects = 5
     hub.stats.mesh_errors = 6
     hub.stats.shadow_decisions["mesh", "no"] = 7
@@ -103,7 +104,7 @@ def test_numbers_of_a_cluster():
     assert value(samples, "mesh_rtt_seconds_bucket", le="0.00025") == 1
     assert value(samples, "owner_epoch_mismatch_total") == 9
     assert value(samples, "cid_dedup_dropped_total") == 10
-    assert value(samples, "mesh_backpressure_drops_total", peer="peer-1", reason="queue_full") == 4
+    assert value(samples, "mesh_backpressure_drops_total", peer="peer-1", reason="queue") == 4
     assert value(samples, "mesh_link_reconnects_total") == 5
     assert value(samples, "mesh_link_errors_total") == 6
     assert value(samples, "mesh_link_queued_frames", peer="peer-0") == 3
@@ -142,8 +143,6 @@ def test_the_registry_in_memory_has_no_view_to_grow_old():
 
 
 def test_states_of_links_are_those_of_the_mesh():
-    from ncfast.mesh.states import LinkState
-
     assert list(LINK_STATES) == [state.value for state in LinkState]
 
 

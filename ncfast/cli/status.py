@@ -185,7 +185,7 @@ def _link(link: dict[str, Any] | None) -> tuple[object, ...]:
     return (
         link["state"],
         None if link["rtt_ms"] is None else f"{link['rtt_ms']:.2f}",
-        f"{link['carrier']} {link['direction']}" if link["direction"] else link["carrier"],
+        " ".join(filter(None, (link["carrier"], link["direction"]))),
         link["flows"],
         link["queued_frames"],
         size(link["inflight_bytes"]),
