@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import binascii
+import base64
 import os
 import re
 import ssl
@@ -114,7 +114,9 @@ def read_bundle(path: Path) -> list[str]:
 
 def _checked(encoded: str, fault: object) -> str:
     try:
-        der = binascii.a2b_base64(encoded, strict_mode=True)
+        der = base64.b64decode(encoded, validate=True)
+        if base64.b64encode(der).decode() != encoded:  # validate lets superfluous padding pass
+            raise ValueError
         certificate = x509.load_der_x509_certificate(der)
         try:
             basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints)

@@ -498,7 +498,7 @@ class Mesh:
 
     def _account(self, peer: Peer, reason: Reason, error: bool, current: bool) -> None:
         record = self._record(peer.replica_id)
-        if current:
+        if current and reason is not Reason.DUPLICATE:
             record.lost, record.lost_at = True, self.net.clock()
         if error:
             record.errors += 1
@@ -510,8 +510,9 @@ class Mesh:
 
     def _tell(self, peer: Peer, reason: Reason, detail: str, error: bool) -> None:
         level = _log.warning if error else _log.info if peer.established else _log.debug
-        level("mesh_link_down", replica=peer.replica_id or None, remote=peer.remote, url=peer.way.url or None, reason=reason.label, detail=detail,
-              direction="out" if peer.dialled else "in", connected_sec=round(self.net.clock() - peer.since, 3) if peer.established else None)
+        level("mesh_link_down", replica=peer.replica_id if peer.established else None, remote=peer.remote, url=peer.way.url or None,
+              reason=reason.label, detail=detail, direction="out" if peer.dialled else "in",
+              connected_sec=round(self.net.clock() - peer.since, 3) if peer.established else None)
 
     def _record(self, replica_id: str) -> Record:
         record = self._records.get(replica_id)
