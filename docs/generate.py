@@ -1,4 +1,4 @@
-"""Writes what docs/protocol.md takes from the code: reasons, close codes, the state machine, the worked example.
+"""Writes what the pages of docs/ take from the code: reasons, close codes, state machines, keys, the worked example.
 
     python -m docs.generate
 
@@ -7,15 +7,19 @@ A part stands between `<!-- generated: NAME -->` and `<!-- end -->`; tests/test_
 
 from __future__ import annotations
 
+import enum
 import inspect
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-from ncfast import errors
+from ncfast import errors, tunnel
 from ncfast._frames import HEADER_SIZE, FrameType, decode
+from ncfast.config import HubConfig, reference
 from ncfast.errors import RETRYABLE, Blame, Reason
+from ncfast.mesh import states as mesh
+from ncfast.registry import breaker
 from ncfast.states import TRANSITIONS, FlowEvent, FlowState
 
 DOCS = Path(__file__).parent
@@ -25,6 +29,9 @@ FIELDS = (("type", 0, 1), ("flags", 1, 1), ("code", 2, 2), ("length", 4, 4), ("e
           ("ack", 40, 8), ("limit", 48, 8))
 EVENTS = {FlowEvent.ACCEPTED: "target connected", FlowEvent.LOCAL_FIN: "our socket ended", FlowEvent.REMOTE_FIN: "peer's end delivered",
           FlowEvent.DONE: "all acknowledged", FlowEvent.RESET: "reset"}
+LINK_EVENTS = {mesh.LinkEvent.DIAL: "pause over", mesh.LinkEvent.CONNECTED: "connected", mesh.LinkEvent.WELCOMED: "both ends proved",
+               mesh.LinkEvent.GOAWAY: "GOAWAY came", mesh.LinkEvent.FAILED: "failed or lost", mesh.LinkEvent.SPARED: "another link stands",
+               mesh.LinkEvent.NEEDED: "that link is gone"}
 MASK_KEY = bytes.fromhex("37fa213d")                   # the key of RFC 6455, section 5.7
 LINKS = 64                                             # reasons from here on end a link
 BLAME = {Blame.NOBODY: "nobody", Blame.REMOTE: "the peer", Blame.ENVIRONMENT: "the network", Blame.LOCAL: "a defect of ours"}
@@ -61,6 +68,33 @@ def states() -> str:
     return "```mermaid\n" + "\n".join(lines) + "\n```\n\n" + reset
 
 
+def _words(kind: type[enum.Enum]) -> list[tuple[object, ...]]:
+    """The members of an enumeration of states and what the source says beside each."""
+    found = dict(re.findall(r'^    ([A-Z_]+) = "\w+" +# (.+)$', inspect.getsource(kind), re.MULTILINE))
+    return [(f"`{state.value}`", found.get(state.name, "")) for state in kind]
+
+
+def link_states() -> str:
+    assert all((state, mesh.LinkEvent.DROPPED) in mesh.TRANSITIONS for state in mesh.LinkState if state is not mesh.LinkState.LOST)
+    edges = [f"    {state.name} --> {after.name}: {LINK_EVENTS[event]}" for (state, event), after in mesh.TRANSITIONS.items()
+             if event is not mesh.LinkEvent.DROPPED]
+    lines = ["stateDiagram-v2", "    [*] --> BACKOFF: a URL is listed", "    [*] --> HANDSHAKING: a peer has connected", *edges]
+    dropped = "From every state a URL that is no longer listed, and an accepted link that has ended, go to LOST."
+    return "```mermaid\n" + "\n".join(lines) + "\n```\n\n" + dropped + "\n\n" + _table(("state", "means"), _words(mesh.LinkState))
+
+
+def breaker_states() -> str:
+    return _table(("state", "means"), _words(breaker.BreakerState))
+
+
+def tunnel_states() -> str:
+    return _table(("state", "means"), _words(tunnel.TunnelState))
+
+
+def ha_keys() -> str:
+    return "\n".join(reference.section_text(HubConfig, "ha")).replace("### ", "#### ").strip()
+
+
 def _hex(data: bytes) -> str:
     return " ".join(f"{byte:02x}" for byte in data)
 
@@ -93,7 +127,10 @@ def example() -> str:
     return "\n\n".join(parts)
 
 
-PARTS: dict[str, Callable[[], str]] = {"reasons": reasons, "close-codes": close_codes, "states": states, "example": example}
+PARTS: dict[str, Callable[[], str]] = {
+    "reasons": reasons, "close-codes": close_codes, "states": states, "example": example,
+    "link-states": link_states, "breaker-states": breaker_states, "tunnel-states": tunnel_states, "ha-keys": ha_keys}
+PAGES = [DOCS / "protocol.md", DOCS / "high-availability.md"]
 
 
 def fill(text: str) -> str:
@@ -102,5 +139,5 @@ def fill(text: str) -> str:
 
 
 if __name__ == "__main__":
-    page = DOCS / "protocol.md"
-    page.write_text(fill(page.read_text()))
+    for page in PAGES:
+        page.write_text(fill(page.read_text()))

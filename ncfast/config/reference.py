@@ -50,9 +50,10 @@ name it in their first line.
 
 ## Reload
 
-On SIGHUP a hub reads its file again. Listeners, logging, token keys (`auth`) and the edge's certificates
-(`edge.tls`) change without losing a flow. Any other changed key waits for a restart, and the log names it. A
-file with a problem is refused whole and the old configuration stays in force.
+On SIGHUP a hub reads its file again. Listeners, logging, token keys (`auth`), the edge's certificates
+(`edge.tls`), the cluster's mode (`ha.mode`) and the mesh's certificates (`ha.mesh.tls`) change without losing
+a flow. Any other changed key waits for a restart, and the log names it. A file with a problem is refused whole
+and the old configuration stays in force.
 
 ## Environment
 
@@ -72,6 +73,15 @@ development mode (no file at all) makes a key of its own.
 def reference_text() -> str:
     """The whole page, as Markdown."""
     return "\n".join([_PREFACE, *_file("The hub's file", HubConfig), *_file("The agent's file", AgentConfig)])
+
+
+def section_text(model: type[BaseModel], path: str) -> list[str]:
+    """The tables of one section of a file and of those inside it, as lines of Markdown."""
+    root = schema_of(model)
+    section = root
+    for name in path.split("."):
+        section = target(root, section["properties"][name])
+    return list(_section(root, section, path))
 
 
 def _file(title: str, model: type[BaseModel]) -> Iterator[str]:
