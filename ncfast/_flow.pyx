@@ -309,6 +309,8 @@ cdef class Flow(Source):
         cdef uint64_t limit
         cdef Py_ssize_t window = self.window
         cdef double now, rtt
+        if self.state == CLOSED:
+            return self.rcv_limit        # its window was given back already
         if consumed >= self.tune_from + <uint64_t>(window // 2):   # not a difference: a backlog moves `consumed` back
             now = self.ctx.clock()
             rtt = self.path.rtt + self.far_rtt if self.path is not None else 0.0
