@@ -27,4 +27,5 @@ cdef class SocketEnd(Sink):
     cdef bint _broken
     cdef bint _released
 
+    cdef int _closes_by(self, bytes how) except -1
     cdef int _read_rest(self, Flow flow) except -1

@@ -28,7 +28,8 @@ cdef double LINGER = 2.0       # seconds that a closed socket is still read, so 
                                # a reset that destroys our last ones (the "ultimate SO_LINGER page")
 cdef double RESET_POLL = 0.01   # seconds between two looks at whether a socket that is to be reset has sent all
 cdef double REAP_EVERY = 5.0   # seconds; a closing socket that takes nothing between two looks is aborted
-cdef bytes RESET = struct.pack("ii", 1, 0)
+cdef bytes RESET = struct.pack("ii", 1, 0)    # SO_LINGER: closing is a reset
+cdef bytes ORDER = struct.pack("ii", 0, 0)
 
 
 cdef class SocketEnd(Sink):
@@ -58,6 +59,7 @@ cdef class SocketEnd(Sink):
     def connection_made(self, transport):
         self.transport = transport
         transport.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
+        self._closes_by(RESET)
         self._starting = True
         try:
             self._owner.socket_ready(self)
@@ -66,6 +68,17 @@ cdef class SocketEnd(Sink):
             raise
         finally:
             self._starting = False
+
+    cdef int _closes_by(self, bytes how) except -1:
+        """What the kernel does when the socket is closed, be it because the process ends: a reset until our last byte and
+        the end behind it are in the kernel's hands, so that nobody takes a stream that was cut short for a whole one."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
+            except OSError:
+                pass
+        return 0
 
     def get_buffer(self, hint):
         cdef Py_ssize_t size = MAX_DATA
@@ -132,6 +145,8 @@ cdef class SocketEnd(Sink):
         self._lost = True
         self.flow = None
         self._view = None
+        if exc is None and self._released and not self._resetting and self.transport is not None:
+            self._closes_by(ORDER)       # all was sent, and the loop closes the socket when this returns
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -177,7 +192,9 @@ cdef class SocketEnd(Sink):
             try:
                 self.transport.write_eof()
             except OSError:
-                pass                     # reset meanwhile: connection_lost is on its way
+                return 0                 # reset meanwhile: connection_lost is on its way
+            if self.transport.get_write_buffer_size() == 0:
+                self._closes_by(ORDER)
         return 0
 
     cdef int set_reading(self, bint on) except -1:
@@ -196,6 +213,7 @@ cdef class SocketEnd(Sink):
             return 0
         if reset:
             self._resetting = True       # from here on nothing may end this connection in order
+            self._closes_by(RESET)
             self._abort_when_sent()
         elif self._eof_in:
             self._close()
@@ -236,12 +254,7 @@ cdef class SocketEnd(Sink):
             # the loop would go on polling a descriptor that is closed, or somebody else's by then
             self._call_later(0, self.abort)
             return
-        sock = self.transport.get_extra_info("socket")
-        if sock is not None:
-            try:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            except OSError:
-                pass
+        self._closes_by(RESET)
         self.transport.abort()
 
     def _close(self):
