@@ -64,7 +64,8 @@ class Agent:
             tunnel.goaway()
         _log.info("draining", flows=len(self.flows), timeout_sec=self.config.drain.timeout_sec)
         deadline = self.net.clock() + self.config.drain.timeout_sec
-        while self.flows and self.net.clock() < deadline:
+        # a flow's last bytes may still wait for its target when the flow is over
+        while (self.flows or self.net.sockets > len(self.tunnels.all())) and self.net.clock() < deadline:
             await asyncio.sleep(0.05)
         for flow in list(self.flows.values()):
             flow.reset(Reason.DRAINING)

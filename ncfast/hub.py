@@ -237,9 +237,13 @@ class Hub:
         if self.mesh is not None:
             self.mesh.say_leaving()
         deadline = self.net.clock() + self.config.drain.timeout_sec
-        while (self.flows or self.relays.by_cid) and self.net.clock() < deadline:
+        while (self.flows or self.relays.by_cid or self._delivering()) and self.net.clock() < deadline:
             await asyncio.sleep(0.05)
         await self.stop()
+
+    def _delivering(self) -> bool:
+        """Whether sockets of clients are open: what a flow delivered last may still wait for its client."""
+        return any(listener.active for listener in self.listeners.values())
 
     async def stop(self) -> None:
         """Ends everything now; clients whose flows were still open see a reset."""
