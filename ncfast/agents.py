@@ -29,7 +29,7 @@ class Agents:
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
-        self.sessions: set[AgentSession] = set()       # every tunnel, standbys and those before HELLO too
+        self.sessions: dict[AgentSession, None] = {}   # every tunnel, standbys and those before HELLO too
         self._current: dict[str, AgentSession] = {}    # by agent
         self._routes: dict[Key, list[AgentSession]] = {}
 
@@ -87,10 +87,11 @@ class Agents:
         if not session.established:
             return
         tenant = session.identity.tenant
-        for connector in session.connectors:
-            self._routes.setdefault((tenant, connector), []).append(session)
-        for connector in session.connectors:
-            self.hub.router.comes((tenant, connector))
+        keys = [(tenant, connector) for connector in sorted(session.connectors)]
+        for key in keys:
+            self._routes.setdefault(key, []).append(session)
+        for key in keys:
+            self.hub.router.comes(key)
 
     def publish(self, session: AgentSession) -> None:
         """Tells the other hubs what the session serves now."""
@@ -101,10 +102,11 @@ class Agents:
 
     def leaving(self, session: AgentSession) -> None:
         """No new flows for the session. If it was a connector's last, clients are held in the hope that it comes back."""
-        before = set(self._routes)
+        before = list(self._routes)
         self._forget_routes(session)
-        for key in before - set(self._routes):
-            self.hub.router.goes(key)
+        for key in before:
+            if key not in self._routes:
+                self.hub.router.goes(key)
 
     def _forget_routes(self, session: AgentSession) -> None:
         for key, sessions in list(self._routes.items()):
@@ -116,7 +118,7 @@ class Agents:
     def ended(self, session: AgentSession, reason: Reason) -> None:
         """The tunnel is gone; its flows have detached and wait for the agent."""
         hub = self.hub
-        self.sessions.discard(session)
+        self.sessions.pop(session, None)
         hub.stats.tunnels_closed[reason.label] += 1
         if reason in (Reason.PROTOCOL_ERROR, Reason.MESSAGE_TOO_BIG, Reason.FLOOD, Reason.VERSION):
             hub.stats.protocol_errors[reason.label] += 1

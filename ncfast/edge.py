@@ -55,7 +55,7 @@ class Edge:
         self.limits = HttpLimits(config.handshake_timeout_sec, config.max_header_bytes, config.max_headers,
                                  config.max_pending_handshakes)
         self.throttle = Throttle(config.handshakes_per_source_per_sec, hub.net.clock)
-        self.pending: set[Handshake] = set()
+        self.pending: dict[Handshake, None] = {}
         self._context = self.load_tls(config.tls)
         self._acceptor: Acceptor | None = None
 
@@ -94,7 +94,7 @@ class Edge:
             sock.close()
             return
         handshake = Handshake(self, peer[0], remote)
-        self.pending.add(handshake)
+        self.pending[handshake] = None
         self.hub.net.opened()
         self.hub.net.adopt(sock, handshake, self._context)
 
@@ -154,7 +154,7 @@ class Handshake(asyncio.Protocol):
     def _finish(self) -> None:
         self._done = True
         self._timer.cancel()
-        self._edge.pending.discard(self)
+        self._edge.pending.pop(self, None)
 
     def _late(self) -> None:
         if not self._done:
@@ -274,4 +274,4 @@ class Handshake(asyncio.Protocol):
         session.link, _ = carry_websocket(hub, transport, session, LinkBounds.of_tunnel(hub.config.tunnel), client=False,
                                           peer=identity.agent_id)
         hub.stats.tunnels_opened += 1
-        hub.agents.sessions.add(session)
+        hub.agents.sessions[session] = None

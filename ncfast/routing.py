@@ -51,9 +51,10 @@ class Router:
         self.hub = hub
         self.hold = Hold(hub.net.clock)
         self.opening: Counter[str] = Counter()         # opens without an answer, by agent; those that we relay as well
-        self._flows_of: dict[str, set[Flow]] = {}      # by agent
+        self._flows_of: dict[str, dict[Flow, None]] = {}   # by agent
         self._departed: dict[Key, float] = {}          # when the last agent of a connector was lost
-        self._elsewhere: dict[str, frozenset[Key]] = {}    # what agents of other hubs served when we last looked
+        self._elsewhere: dict[str, list[Key]] = {}     # what agents of other hubs served when we last looked
+        self._served_elsewhere: Counter[Key] = Counter()   # how many of them serve a connector, live or not
         self._flow_number = 0
 
     # clients
@@ -113,7 +114,7 @@ class Router:
         return min(ways, key=lambda way: (len(self._flows_of.get(way[0].key, ())), way[1].link.load), default=None)
 
     def _shadow(self, info: ClientInfo) -> None:
-        """What `active` would have decided, and whether it agrees with what local routing does."""
+        """What `active` would have decided, and whether it agrees with what local routing does. Only looks."""
         hub = self.hub
         local = hub.agents.serving(*info.listener.key)
         known = {entry.key: entry for entry in hub.registry.view.routes(*info.listener.key)} if hub.registry.view.fresh else {}
@@ -133,7 +134,7 @@ class Router:
         info.agent_key = key
         info.instance = instance
         info.tried.add(key)
-        self._flows_of.setdefault(key, set()).add(flow)
+        self._flows_of.setdefault(key, {})[flow] = None
         self._send_open(flow, way, epoch, credit)
 
     def _send_open(self, flow: Flow, way: AgentSession | Peer, epoch: int, credit: int = 0) -> None:
@@ -223,7 +224,7 @@ class Router:
         lost_at = self._departed.get(key)
         if (lost_at is not None and now - lost_at < hub.config.flow.grace_sec) or now - hub.started_at < STARTUP_HOLD:
             return True
-        return bool(hub.agents.serving(*key)) or (hub.active and hub.registry.view.fresh and bool(hub.registry.view.routes(*key)))
+        return bool(hub.agents.serving(*key)) or (hub.active and hub.registry.view.fresh and self._served_elsewhere[key] > 0)
 
     def _refuse(self, flow: Flow, reason: Reason) -> None:
         self.hub.stats.opens_refused[reason.label] += 1
@@ -266,17 +267,20 @@ class Router:
     def changed(self, keys: frozenset[str]) -> None:
         """The registry's view of these agents has changed."""
         view = self.hub.registry.view
-        for key in keys:
+        for key in sorted(keys):
             entry = view.agent(key)
-            before = self._elsewhere.pop(key, frozenset())
-            after: frozenset[Key] = frozenset()
+            before = self._elsewhere.pop(key, [])
+            self._served_elsewhere.subtract(before)
+            after: list[Key] = []
             if entry is not None and entry.owner and entry.owner != self.hub.replica_id:
                 self._follow(entry)
                 if not entry.draining:
-                    after = frozenset((entry.tenant, connector) for connector in entry.connectors)
+                    after = [(entry.tenant, connector) for connector in sorted(entry.connectors)]
                     self._elsewhere[key] = after
-            for gone in before - after:
-                if not view.routes(*gone):
+                    self._served_elsewhere.update(after)
+            for gone in before:
+                if self._served_elsewhere[gone] <= 0:
+                    del self._served_elsewhere[gone]
                     self.goes(gone)
             for here in after:
                 self.comes(here)
@@ -418,7 +422,7 @@ class Router:
     def _leave_agent(self, flow: Flow) -> None:
         flows = self._flows_of.get(flow.info.agent_key)
         if flows is not None:
-            flows.discard(flow)
+            flows.pop(flow, None)
             if not flows:
                 del self._flows_of[flow.info.agent_key]
 
