@@ -18,7 +18,7 @@ from support.peer import Address, Peer
 from support.places import Loopback
 from support.process import wait_until
 from support.redis_server import RedisServer
-from support.transfer import MIB, WITHHELD, Transfer
+from support.transfer import MIB, Transfer
 
 SMALL = 24 * MIB
 
@@ -33,9 +33,11 @@ def proxy(tmp_path: Path, peer: Peer) -> Iterator[FaultProxy]:
 def test_transfer_sees_every_byte_both_ways(proxy: FaultProxy, peer: Peer) -> None:
     with Transfer(peer, proxy.address, "direct") as transfer:
         transfer.wait_under_way()
+        assert transfer.received() == (transfer.first, transfer.first)
+        transfer.surge()
         assert transfer.both_moving()
         transfer.wait_withheld()
-        assert max(transfer.received()) == transfer.size - WITHHELD
+        assert transfer.received() == (48 * MIB, 48 * MIB)
     assert proxy.stats()["forwarded"] > 2 * transfer.size
 
 
@@ -47,36 +49,39 @@ def test_transfer_whose_connection_breaks_fails_the_test(proxy: FaultProxy, peer
 
 @pytest.mark.parametrize("way", ["up", "down"])
 def test_lost_one_way_moves_only_the_other(proxy: FaultProxy, peer: Peer, way: str) -> None:
-    proxy.plan([(4 * MIB, f"drop_{way}")])
     transfer = Transfer(peer, proxy.address, way)
     heard, deaf = (0, 1) if way == "up" else (1, 0)
-    goal = transfer.size - WITHHELD
+    goal = transfer.size - transfer.withheld
     seen: list[tuple[int, ...]] = []
     with pytest.raises(AssertionError, match="ECONNRESET|EOF"), transfer:
-        wait_until(lambda: proxy.stats()["faults"] and transfer.received()[heard] == goal, "the other way done")
+        transfer.wait_under_way()
+        proxy.fault(f"drop_{way}")
+        transfer.surge()
+        wait_until(lambda: transfer.received()[heard] == goal, "the other way done")
         seen.append(transfer.received())
         proxy.fault("rst")
-    assert seen[0][deaf] < goal
+    assert seen[0][deaf] == transfer.first
 
 
 def test_shaped_ways_keep_the_bytes(proxy: FaultProxy, peer: Peer) -> None:
     proxy.shape(delay=0.02)
     with Transfer(peer, proxy.address, "late") as transfer:
-        transfer.wait_under_way(MIB)
+        transfer.wait_under_way()
         proxy.shape("up", slice=1400)
-        proxy.shape("down", trickle=MIB)
-        transfer.wait_under_way(MIB // 4)
+        proxy.shape("down", trickle=4 * MIB)
+        transfer.surge()
+        transfer.wait_moved(MIB)
         proxy.shape()
 
 
 def test_frozen_proxy_loses_nothing(proxy: FaultProxy, peer: Peer) -> None:
     with Transfer(peer, proxy.address, "frozen", SMALL) as transfer:
-        transfer.wait_under_way(MIB)
+        transfer.wait_under_way()
         proxy.freeze()
-        forwarded = proxy.stats()["forwarded"]
+        transfer.surge()
         assert proxy.stats()["active"] == 1
+        assert transfer.received() == (transfer.first, transfer.first)
         proxy.thaw()
-        wait_until(lambda: proxy.stats()["forwarded"] > forwarded, "bytes after the thaw")
 
 
 def test_searches_and_a_conversation(ldap_service: Address, tmp_path: Path) -> None:

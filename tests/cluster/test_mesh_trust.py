@@ -14,7 +14,7 @@ from support.ncfast_process import merged
 from support.peer import Peer
 from support.process import wait_until
 from support.raw_tunnel import upgrade_request
-from support.transfer import MIB, Transfer
+from support.transfer import MIB, Transfer, strike
 
 CARRIER = {"secret": "stream", "tls": "stream", "unix": "stream", "ingress": "websocket"}
 
@@ -27,8 +27,7 @@ def test_flows_cross_the_mesh_and_survive_its_hubs(make_cluster, peer: Peer, sec
         links = cluster.links(name)
         assert {row["carrier"] for row in links.values() if row["state"] == "up"} == {CARRIER[security]}, links
     with LdapLoop(cluster.address(third, "ldap"), third), Transfer(peer, cluster.address(third), third, 32 * MIB) as far:
-        far.wait_under_way(2 * MIB)
-        cluster.kill(owner)
+        strike(lambda: cluster.kill(owner), far)
         cluster.wait_owner(other_than=owner)
         far.wait_withheld()
         cluster.start(owner)

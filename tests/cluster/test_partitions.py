@@ -13,7 +13,7 @@ from support.ldap import LdapConversation, LdapLoop
 from support.namespaces import Namespaces
 from support.peer import Peer
 from support.process import wait_until
-from support.transfer import MIB, Transfer
+from support.transfer import MIB, Transfer, strike
 
 CLUSTER = {"places": Namespaces, "listener": {"hold_sec": 1}}
 
@@ -34,10 +34,8 @@ def test_between_two_hubs(cluster: Cluster, places: Namespaces, peer: Peer, tmp_
         other = running.enter_context(LdapLoop(cluster.address(standby, "ldap"), standby))
         talk = running.enter_context(LdapConversation(cluster.address(third, "ldap"), tmp_path, third))
         far = running.enter_context(Transfer(peer, cluster.address(third), f"through {third}"))
-        far.wait_under_way()
         one, two = (owner, third) if way == "from the owner" else (third, owner)
-        places.partition(one, two, both_ways=way == "both ways")
-        assert far.both_moving()
+        strike(lambda: places.partition(one, two, both_ways=way == "both ways"), far)
         wait_until(lambda: not linked(cluster, third, owner) and not linked(cluster, owner, third), "the link lost at both ends")
         beside.goes_on()
         other.goes_on()
@@ -70,8 +68,7 @@ def test_between_the_owner_and_redis(cluster: Cluster, places: Namespaces, peer:
         local = running.enter_context(LdapLoop(cluster.address(owner, "ldap"), owner))
         talk = running.enter_context(LdapConversation(cluster.address(third, "ldap"), tmp_path, third))
         far = running.enter_context(Transfer(peer, cluster.address(third), f"through {third}"))
-        far.wait_under_way()
-        places.partition(owner, "redis")
+        strike(lambda: places.partition(owner, "redis"), far)
         cluster.wait_degraded(owner, "registry_unhealthy")
         wait_until(lambda: owner not in cluster.replicas(third), f"{owner}'s lease to run out at {third}")
         local.goes_on()
@@ -95,10 +92,8 @@ def test_owner_unplugged(cluster: Cluster, places: Namespaces, peer: Peer, tmp_p
         far, near = (
             running.enter_context(Transfer(peer, cluster.address(name), f"through {name}")) for name in (third, standby)
         )
-        far.wait_under_way()
         cluster.away.add(owner)
-        places.unplug(owner)
-        assert far.both_moving()
+        strike(lambda: places.unplug(owner), far, near)
         assert cluster.wait_owner(other_than=owner) == standby
         talk.ask()
         for transfer in (far, near):

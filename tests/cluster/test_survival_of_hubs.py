@@ -14,7 +14,7 @@ from support.ldap import LdapConversation, LdapLoop
 from support.ncfast_process import ACCESS
 from support.peer import Both, Peer, byte_exact, run_flow
 from support.process import wait_until
-from support.transfer import MIB, Transfer
+from support.transfer import MIB, Transfer, strike
 
 
 def test_owner_killed(cluster: Cluster, peer: Peer, tmp_path: Path) -> None:
@@ -27,10 +27,7 @@ def test_owner_killed(cluster: Cluster, peer: Peer, tmp_path: Path) -> None:
         far, near = (
             running.enter_context(Transfer(peer, cluster.address(name), f"through {name}")) for name in (third, standby)
         )
-        far.wait_under_way()
-        near.wait_under_way()
-        cluster.kill(owner)
-        assert far.both_moving() or near.both_moving()
+        strike(lambda: cluster.kill(owner), far, near)
         assert cluster.wait_owner(other_than=owner) == standby, "the standby was not used"
         talk.ask()
         for transfer in (far, near):
@@ -66,7 +63,7 @@ def test_origin_killed(cluster: Cluster, peer: Peer) -> None:
             assert both.service.error == "ECONNRESET", both
 
     with Transfer(peer, cluster.address(standby), f"through {standby}") as beside:
-        beside.wait_under_way()
+        beside.surge()
         asyncio.run(scenario())
         beside.wait_withheld()
     assert cluster.line_of(standby, beside)["resumes"] == 0
@@ -84,9 +81,7 @@ def test_owner_frozen_and_thawed_as_a_stale_owner(cluster: Cluster, peer: Peer, 
         running.enter_context(LdapLoop(cluster.address(third, "ldap"), third))
         talk = running.enter_context(LdapConversation(cluster.address(third, "ldap"), tmp_path, third))
         far = running.enter_context(Transfer(peer, cluster.address(third), f"through {third}"))
-        far.wait_under_way()
-        cluster.freeze(owner)
-        assert far.both_moving()
+        strike(lambda: cluster.freeze(owner), far)
         after = cluster.wait_grant(len(before))
         talk.ask()
         far.wait_withheld()
@@ -107,8 +102,7 @@ def test_frozen_origin_hurts_nobody_else(cluster: Cluster, peer: Peer) -> None:
     with ExitStack() as running:
         beside = [running.enter_context(Bystander(cluster.door(name), peer)) for name in (owner, standby)]
         far = running.enter_context(Transfer(peer, cluster.address(third), f"through {third}"))
-        far.wait_under_way()
-        cluster.freeze(third)
+        strike(lambda: cluster.freeze(third), far)
         wait_until(lambda: third not in cluster.replicas(owner), "the frozen hub's presence to run out")
         for each in beside:
             each.goes_on()
@@ -126,9 +120,7 @@ def test_stale_owner_whose_links_have_lived_on(make_cluster, peer: Peer) -> None
     owner, standby, third = cluster.wait_settled()
     before = cluster.epochs()
     with Transfer(peer, cluster.address(third), f"through {third}") as far:
-        far.wait_under_way()
-        cluster.freeze(owner)
-        assert far.both_moving()
+        strike(lambda: cluster.freeze(owner), far)
         assert cluster.wait_grant(len(before)) > before[-1]
         far.wait_withheld()
         cluster.thaw(owner)
@@ -148,7 +140,8 @@ def test_rolling_restart_of_every_hub_with_drain(cluster: Cluster, peer: Peer) -
             far = running.enter_context(Transfer(peer, cluster.address(others[0]), f"through {others[0]} while {name} drains"))
             with Transfer(peer, cluster.address(name), f"through {name} while it drains", 20 * MIB) as own:
                 far.wait_under_way()
-                own.wait_under_way(MIB)
+                own.wait_under_way()
+                far.surge()
                 cluster.away.add(name)
                 cluster.hubs[name].program.signal(signal.SIGTERM)
                 wait_until(lambda name=name: cluster.hubs[name].get("/readyz")[0] == 503, f"{name} draining")

@@ -12,7 +12,7 @@ from support.cluster import Cluster
 from support.ldap import LdapConversation, LdapLoop
 from support.peer import Peer
 from support.process import wait_until
-from support.transfer import MIB, Transfer
+from support.transfer import MIB, Transfer, strike
 
 CLUSTER = {"proxied": ("tunnel", "mesh")}
 
@@ -28,9 +28,7 @@ def test_tunnel_lost(cluster: Cluster, peer: Peer, tmp_path: Path, kind: str) ->
         talk = running.enter_context(LdapConversation(cluster.address(third, "ldap"), tmp_path, third))
         far = running.enter_context(Transfer(peer, cluster.address(third), f"through {third}"))
         near = running.enter_context(Transfer(peer, cluster.address(owner), f"through {owner}"))
-        far.wait_under_way()
-        cluster.proxies["tunnel", owner].fault(kind)
-        assert far.both_moving() and near.both_moving()
+        strike(lambda: cluster.proxies["tunnel", owner].fault(kind), far, near)
         cluster.wait_grant(before)
         talk.ask()
         for transfer in (far, near):
@@ -51,9 +49,7 @@ def test_mesh_link_lost(cluster: Cluster, peer: Peer, tmp_path: Path, kind: str)
         talk = running.enter_context(LdapConversation(cluster.address(third, "ldap"), tmp_path, third))
         running.enter_context(LdapLoop(cluster.address(third, "ldap"), third))
         far = running.enter_context(Transfer(peer, cluster.address(third), f"through {third}"))
-        far.wait_under_way()
-        cluster.mesh_proxy(owner, third).fault(kind)
-        assert far.both_moving()
+        strike(lambda: cluster.mesh_proxy(owner, third).fault(kind), far)
         beside.goes_on()
         wait_until(
             lambda: cluster.hubs[third].metric("nowconnect_mesh_link_reconnects_total") > reconnects, "a link that came back"
@@ -70,7 +66,8 @@ def test_tunnel_and_mesh_link_cut_again_and_again(cluster: Cluster, peer: Peer) 
     """One flow across eight cuts of both kinds, which meet it in every state of a resume."""
     owner, standby, third = cluster.wait_settled()
     with Transfer(peer, cluster.address(third), f"through {third}") as far:
-        far.wait_under_way(2 * MIB)
+        far.wait_under_way()
+        far.surge()
         for turn in range(4):
             before = cluster.grants()
             proxies = [cluster.proxies["tunnel", cluster.wait_owner()], cluster.mesh_proxy(cluster.wait_owner(), third)]
@@ -86,9 +83,9 @@ def test_slow_and_sliced_mesh_link(cluster: Cluster, peer: Peer) -> None:
     owner, standby, third = cluster.wait_settled()
     proxy = cluster.mesh_proxy(owner, third)
     with Bystander(cluster.door(owner), peer) as beside:
-        with Transfer(peer, cluster.address(third), f"through {third}", 24 * MIB) as far:
+        with Transfer(peer, cluster.address(third), f"through {third}", 16 * MIB) as far:
             proxy.shape("up", slice=997)
             proxy.shape("down", delay=0.02)
-            far.wait_under_way(MIB)
+            far.wait_moved(2 * MIB)
             beside.goes_on()
         proxy.shape()

@@ -10,7 +10,7 @@ from support.cluster import Cluster
 from support.ldap import LdapConversation, LdapLoop
 from support.peer import Peer, is_refused
 from support.process import wait_until
-from support.transfer import Transfer
+from support.transfer import Transfer, strike
 
 CLUSTER = {"proxied": ("tunnel", "redis"), "listener": {"hold_sec": 1}}
 UNHEALTHY = "registry_unhealthy"
@@ -31,9 +31,7 @@ def test_redis_lost(cluster: Cluster, peer: Peer, tmp_path: Path, how: str) -> N
         far, near = (
             running.enter_context(Transfer(peer, cluster.address(name), f"through {name}")) for name in (third, owner)
         )
-        far.wait_under_way()
-        (redis.kill if how == "killed" else redis.freeze)()
-        assert far.both_moving()
+        strike(redis.kill if how == "killed" else redis.freeze, far, near)
         for name in cluster.names:
             cluster.wait_degraded(name, UNHEALTHY)
         talk.ask()
@@ -69,9 +67,8 @@ def test_redis_emptied_under_the_cluster(cluster: Cluster, peer: Peer) -> None:
     owner, _, third = cluster.wait_settled()
     epochs = cluster.epochs()
     with LdapLoop(cluster.address(owner, "ldap"), owner), Transfer(peer, cluster.address(third), third) as far:
-        far.wait_under_way()
         with cluster.redis.client() as client:
-            client.flushall()
+            strike(client.flushall, far)
         cluster.proxies["tunnel", owner].fault("rst")
         assert cluster.wait_grant(len(epochs)) > epochs[-1]
         cluster.wait_settled()
@@ -87,9 +84,8 @@ def test_one_hub_loses_redis(cluster: Cluster, peer: Peer, tmp_path: Path) -> No
         local = running.enter_context(LdapLoop(cluster.address(owner, "ldap"), owner))
         talk = running.enter_context(LdapConversation(cluster.address(third, "ldap"), tmp_path, third))
         far = running.enter_context(Transfer(peer, cluster.address(third), f"through {third}"))
-        far.wait_under_way()
         proxy = cluster.proxies["redis", owner]
-        proxy.freeze()
+        strike(proxy.freeze, far)
         cluster.wait_degraded(owner, UNHEALTHY)
         for name in cluster.names:
             if name != owner:

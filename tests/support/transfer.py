@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Self
 
 from support.peer import Address, Both, Peer, byte_exact, run_flow
@@ -12,21 +13,26 @@ from support.script import Gates, Outcome, pattern_sha256
 
 MIB = 1 << 20
 SIZE = 64 * MIB
-WITHHELD = 16 * MIB  # sent after `release`, so that a transfer cannot be over before its fault has had effect
-UNDER_WAY = 4 * MIB  # received at both ends before a test goes on
 TIMEOUT = 100
 
 
 class Transfer:
     """One flow with ``size`` bytes each way at once; leaving the context releases the rest and fails unless both
-    ends saw every byte, and no other."""
+    ends saw every byte, and no other.
+
+    The bytes go in three parts: an eighth at once; most of them after `surge`, which a test calls right before its fault, so
+    that the fault meets bytes on their way in both directions; and a quarter after `release`, so that the transfer cannot be over before
+    the fault has had its effect.
+    """
 
     def __init__(self, peer: Peer, address: Address, name: str = "", size: int = SIZE) -> None:
         self.name = name
         self.size = size
+        self.first = size // 8
+        self.withheld = size // 4
         self._peer, self._address = peer, address
         self._seed = peer.next_seed()
-        self._gate = f"rest {self._seed}"
+        self._surge, self._rest = f"surge {self._seed}", f"rest {self._seed}"
         self._gates = Gates()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Outcome | None = None
@@ -42,7 +48,10 @@ class Transfer:
 
     async def _flow(self) -> Both:
         self._loop = asyncio.get_running_loop()
-        sending = [["send", self.size - WITHHELD], ["wait", self._gate], ["send", WITHHELD], ["fin"]]
+        most = self.size - self.first - self.withheld
+        sending = [
+            ["send", self.first], ["wait", self._surge], ["send", most], ["wait", self._rest], ["send", self.withheld], ["fin"],
+        ]
         script = [["both", sending, [["drain"]]]]
         return await run_flow(
             self._peer, self._address, seed=self._seed, client=script, service=script, digest=True,
@@ -59,29 +68,39 @@ class Transfer:
         service = self._peer.outcome(self._seed)
         return self._client.received if self._client else 0, service.received if service else 0
 
-    def wait_under_way(self, more: int = UNDER_WAY) -> None:
-        """Until so many more bytes have arrived at both ends."""
-        start = self.received()
-        wait_until(
-            lambda: all(now >= then + more for now, then in zip(self.received(), start, strict=True)),
-            f"transfer {self.name} moving {more} bytes each way from {start}",
-        )
+    def wait_under_way(self) -> None:
+        """Until the first part has arrived at both ends."""
+        wait_until(lambda: min(self.received()) >= self.first, f"the first bytes of transfer {self.name}")
 
-    def wait_withheld(self, timeout: float = 60) -> None:
-        """Until all has arrived but what is kept back."""
-        wait_until(
-            lambda: min(self.received()) >= self.size - WITHHELD, f"all but the rest of transfer {self.name}", timeout
-        )
+    def surge(self) -> None:
+        """Let the second part go; a fault that follows at once meets it in both directions."""
+        self._open(self._surge)
 
     def both_moving(self) -> bool:
         """Whether neither direction has got to the part that is kept back."""
-        return max(self.received()) < self.size - WITHHELD
+        return max(self.received()) < self.size - self.withheld
+
+    def wait_moved(self, more: int) -> None:
+        """Until so many more bytes have arrived at both ends, or all but the part that is kept back."""
+        goal = min(self.size - self.withheld, max(self.received()) + more)
+        wait_until(lambda: min(self.received()) >= goal, f"transfer {self.name} moving {more} bytes each way")
+
+    def wait_withheld(self, timeout: float = 60) -> None:
+        """Until all has arrived but what is kept back."""
+        self.surge()
+        wait_until(
+            lambda: min(self.received()) >= self.size - self.withheld, f"all but the rest of transfer {self.name}", timeout
+        )
 
     def release(self) -> None:
-        """Let the kept back part go."""
-        self._peer.open_gate(self._gate)
+        """Let everything go."""
+        self._open(self._surge)
+        self._open(self._rest)
+
+    def _open(self, gate: str) -> None:
+        self._peer.open_gate(gate)
         if self._loop and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._gates[self._gate].set)
+            self._loop.call_soon_threadsafe(self._gates[gate].set)
 
     def ended(self) -> Both:
         """What both ends saw, once the flow is over, however it ended."""
@@ -110,3 +129,14 @@ class Transfer:
             self.complete()
         else:
             self.release()  # the thread ends with its sockets: the cluster is closed by then, or by its timeout
+
+
+def strike(fault: Callable[..., object], *transfers: Transfer) -> None:
+    """Let the fault happen while bytes of all these transfers are on their way in both directions."""
+    for transfer in transfers:
+        transfer.wait_under_way()
+    for transfer in transfers:
+        transfer.surge()
+    fault()
+    for transfer in transfers:
+        assert transfer.both_moving(), f"transfer {transfer.name} was too quick for the fault: {transfer.received()}"
