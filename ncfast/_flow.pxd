@@ -92,6 +92,7 @@ cdef class Flow(Source):
     cdef public object info
     cdef FlowContext ctx
     cdef readonly Path path
+    cdef Path left                   # the path that has told it to wait (M_DETACH), and may still end it
     cdef readonly uint64_t epoch     # of the frames on this path
     cdef double far_rtt              # seconds that a relay adds to the path's round trip
     cdef readonly Sink sink

@@ -542,6 +542,7 @@ cdef class Flow(Source):
         (after M_OPEN, or after M_RESUME was exchanged); without, M_RESUME is sent and its answer waited for. `credit` is
         what the far end gives a new flow (0: what the path's peer does)."""
         self.detach()
+        self.left = None
         self.path = path
         path.adopt(self)
         self.epoch = epoch if epoch else path.epoch
@@ -668,7 +669,7 @@ cdef class Flow(Source):
         self.ctx.live -= 1
         self.pending &= ~(SEND_FIN | SEND_LATE_RST)    # nothing that waited behind the data is left to say
         self.end_code = code
-        self.early = None
+        self.early = self.left = None
         self.set_backlog(0)
         self.ctx.closed.record(self.cid, self.rcv_nxt + (1 if self.fin_received else 0))
         if self.path is not None:

@@ -596,13 +596,17 @@ cdef class Link(Path):
     cdef int _stranger(self) except -1:
         """A frame for a flow we do not have. Those of a flow that ended lately were on their way, and are counted; only
         M_RESUME and M_OPEN_ACK show that the peer still has the flow. The sender of others is told, and makes noise. A flow
-        that another hub may ask for in a moment is to wait."""
+        that another hub may ask for in a moment is to wait; one that waits may be told here that it does so in vain."""
         cdef bytes cid
+        cdef Flow flow
         cdef int type = self._h.type
         if self._stale:
             return 0
         cid = PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)
-        if cid in self.ctx.flows and type != M_RESUME:
+        flow = <Flow>self.ctx.flows.get(cid)
+        if flow is not None and type == M_RST and flow.left is self and self._h.epoch == flow.epoch:
+            return flow.on_rst(self._h.code)             # it waits because of what was said here, and there is nothing to wait for
+        if flow is not None and type != M_RESUME:
             self.stale_epoch += 1        # it has another way now, and this is what was still on the old one
             return 0
         if type != M_RESUME and type != M_RST and type != M_DETACH and type != M_GAP and self.ctx.closed.last(cid) is None \
@@ -653,6 +657,7 @@ cdef class Link(Path):
                 flow.on_open_ack(self._h.ack, self._h.limit)
             elif type == M_DETACH:
                 flow.detach()
+                flow.left = self
                 if self._h.code == R_STALE_EPOCH:
                     self.handler._on_frame__stale(flow.cid, self._h.seq)
             elif type == M_GAP:
