@@ -46,13 +46,15 @@ TROUBLES: tuple[tuple[type[Exception], str], ...] = (
     (errors.ConnectionError, "lost"),
 )
 
+BROKEN = (errors.RedisError, OSError, RuntimeError)   # RuntimeError: uvloop's word for a transport that has closed meanwhile
+
 
 def trouble(exc: BaseException) -> BackendError | None:
     """What an exception of redis-py means for the connection; None if it concerns one reply only."""
     for kind, reason in TROUBLES:
         if isinstance(exc, kind):
             return BackendError(reason)
-    return BackendError("lost") if isinstance(exc, (OSError, EOFError)) else None
+    return BackendError("lost") if isinstance(exc, (OSError, RuntimeError)) else None
 
 
 class Location:
@@ -177,7 +179,7 @@ class RedisBackend(Backend):
                     if (useless := trouble(exc)) is not None:
                         raise useless from None
                     replies.append(exc)
-        except (errors.RedisError, OSError) as exc:
+        except BROKEN as exc:
             raise trouble(exc) or BackendError("lost") from None
         return replies
 
@@ -210,7 +212,7 @@ class RedisBackend(Backend):
     async def listen(self, on_up: Callable[[], None], on_notice: Callable[[bytes], None]) -> None:
         try:
             await self._listen(on_up, on_notice)
-        except (errors.RedisError, OSError) as exc:    # TimeoutError is an OSError
+        except BROKEN as exc:                          # TimeoutError is an OSError
             raise trouble(exc) or BackendError("refused") from None
         finally:
             listener, self._listener = self._listener, None
@@ -272,7 +274,7 @@ class RedisBackend(Backend):
                 return (answer[0].decode(), int(answer[1])) if answer else None
             except errors.AuthenticationError:         # it wants a password
                 continue
-            except (errors.RedisError, OSError) as exc:
+            except BROKEN as exc:
                 raise trouble(exc) or BackendError("refused") from None
             finally:
                 _abort(connection)
@@ -283,7 +285,7 @@ class RedisBackend(Backend):
         connection = self._make(place, sentinel, credentials)
         try:
             await connection.connect()
-        except (errors.RedisError, OSError) as exc:
+        except BROKEN as exc:
             _abort(connection)
             found = trouble(exc)
             raise BackendError("unreachable" if found is None or found.reason == "lost" else found.reason) from None

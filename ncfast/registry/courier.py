@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _log = log.get("registry")
 
-BATCH = 128                    # calls in one write
+BATCH = 256                    # calls in one write
 QUEUE = 100_000                # calls that wait at most; a hub has fewer agents
 PULSE = 0.3                    # seconds without a call, after which a ping asks whether anybody is there
 
@@ -161,7 +161,6 @@ class Courier:
         except BackendError as exc:
             self._lost(exc.reason)
         else:
-            self.breaker.succeeded()
             self._beats.back()
 
     async def _attempt(self, calls: list[Call]) -> list[Any]:
@@ -179,6 +178,7 @@ class Courier:
             if beat:
                 if isinstance(replies[0], BackendError):
                     raise replies[0]
+                self.breaker.succeeded()               # what the reply makes necessary may be sent
                 self._beats.beaten(replies[0], anew)
         except asyncio.CancelledError:                 # the process ends
             self._backend.close()

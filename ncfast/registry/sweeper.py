@@ -5,7 +5,7 @@ more, by the server's clock and by epoch, before it deletes; so two sweepers at 
 do no harm. Nothing is struck while the registry is away, and an outage clears all strikes.
 
 Presence goes when its lease has ended and was not renewed between the strikes: a live hub renews it thrice in that time, so a step of
-the server's clock prunes nobody. Agents go when their owner's presence has gone. Their epochs stay remembered.
+the server's clock prunes nobody. Agents go with their owner's presence, and after it. Their epochs stay remembered.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class RegistrySweeper:
                     PRUNE_REPLICA, (name, presence.replica.instance, str(presence.ends)))
         for key, entry in self._registry.view.agents.items():
             owner = self._registry.presences.get(entry.owner)
-            if owner is None or owner.replica.instance != entry.owner_instance:
+            if owner is None or owner.left < 0 or owner.replica.instance != entry.owner_instance:
                 suspects["agent", key, entry.epoch] = Call(PRUNE_AGENT, (key, entry.owner, entry.owner_instance, str(entry.epoch)))
         calls = [call for mark, call in suspects.items() if mark in self._strikes][:LIMIT]
         self._strikes = set(suspects)

@@ -1,0 +1,320 @@
+"""What hubs do while Redis is away, frozen, empty, slow, or deaf, and how soon all is well again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from registry.hubs import Hub, cluster, run, until
+from support.fault_proxy import FaultProxy
+from support.redis_server import RedisServer
+
+KEEPS_HEALTH = 1.25            # seconds within which a frozen registry is noticed: a second, and what a busy test machine adds
+RECOVERS = 2.0                 # seconds after which all is well again
+
+
+@pytest.fixture
+def proxy(tmp_path: Path, redis: RedisServer) -> Iterator[FaultProxy]:
+    one = FaultProxy(tmp_path, redis.address)
+    yield one
+    one.stop()
+
+
+@pytest.fixture
+def through(proxy: FaultProxy) -> str:
+    return f"redis://{proxy.address[0]}:{proxy.address[1]}"
+
+
+async def outside(work, *arguments):
+    """Blocking work of the test's own, off the loop."""
+    return await asyncio.get_running_loop().run_in_executor(None, work, *arguments)
+
+
+def all_healthy(hubs: list[Hub]):
+    return lambda: all(hub.healthy and hub.view.fresh for hub in hubs)
+
+
+def sockets() -> int:
+    return sum(os.readlink(f"/proc/self/fd/{name}").startswith("socket:") for name in os.listdir("/proc/self/fd")
+               if os.path.lexists(f"/proc/self/fd/{name}"))
+
+
+def test_frozen_redis(url, redis):
+    async def main(net):
+        async with cluster(net, url) as hubs:
+            a, b, c = hubs
+            first = await a.claim("/site")
+            await until(lambda: b.routes() and c.routes(), "claimed")
+            for _ in range(3):
+                redis.freeze()
+                gone = await until(lambda: not any(hub.healthy or hub.view.fresh for hub in hubs), "unhealthy", 3)
+                assert gone < KEEPS_HEALTH
+                started = time.monotonic()
+                second = await b.claim("/site", first)
+                assert time.monotonic() - started < 0.1    # the breaker is open: nobody waits
+                assert second > first
+                redis.thaw()
+                assert await until(all_healthy(hubs), "healthy", 4) < RECOVERS
+                await until(lambda second=second: [one.routes() for one in hubs] == [[("/site", "hub-b", second)]] * 3, "asserted")
+                first = await a.claim("/site")
+                assert first > second
+                await until(lambda: b.fenced, "the old owner is told")
+                b.fenced.clear()
+            assert not c.fenced
+
+    run(main)
+
+
+def test_a_claim_into_a_freeze_is_answered_within_a_second(url, redis):
+    async def main(net):
+        async with cluster(net, url) as hubs:
+            a, b, c = hubs
+            redis.freeze()
+            started = time.monotonic()
+            async with asyncio.TaskGroup() as group:
+                claims = [group.create_task(hub.claim(f"/site-{i}", i)) for i in range(50) for hub in hubs]
+            assert time.monotonic() - started < 1.0
+            epochs = [claim.result() for claim in claims]
+            for i in range(50):                        # three hubs cut off from each other, and no epoch twice
+                assert len(set(epochs[3 * i:3 * i + 3])) == 3
+            redis.thaw()
+            await until(all_healthy(hubs), "healthy")
+            await until(lambda: all(len(hub.routes()) == 50 for hub in hubs), "each agent has one owner")
+            for i in range(50):
+                key, newest = f"/site-{i}", max(epochs[3 * i:3 * i + 3])
+                assert a.view.agent(key).epoch == b.view.agent(key).epoch == c.view.agent(key).epoch == newest
+            await until(lambda: len(a.fenced) + len(b.fenced) + len(c.fenced) == 100, "the others are fenced")
+
+    run(main)
+
+
+@pytest.mark.parametrize("times", [25])
+def test_redis_killed_and_restarted_empty(url, redis, times):
+    async def main(net):
+        async with cluster(net, url) as hubs:
+            a, b, c = hubs
+            epochs = {}
+            for number in range(20):
+                epochs[f"/site-{number}"] = await hubs[number % 3].claim(f"/site-{number}")
+            await until(lambda: all(len(hub.routes()) == 20 for hub in hubs), "claimed")
+            before, worst = sockets(), 0.0
+            for number in range(times):
+                redis.kill()
+                if number % 5 == 0:
+                    await until(lambda: not any(hub.healthy for hub in hubs), "unhealthy", 3)
+                    key = f"/site-{number % 20}"
+                    epoch = await hubs[number % 3].claim(key, 0)
+                    assert epoch > epochs[key]
+                    epochs[key] = epoch
+                await outside(redis.start)
+                worst = max(worst, await until(all_healthy(hubs), f"healthy after restart {number}", 4))
+                expected = sorted(epochs.items())
+                await until(lambda expected=expected: all([(one[0], one[2]) for one in hub.routes()] == expected for hub in hubs),
+                            "held agents are asserted with their epochs")
+                key = f"/site-{(number * 7) % 20}"
+                epoch = await hubs[(number + 1) % 3].claim(key, 0)
+                assert epoch > epochs[key], "epochs rise although Redis forgot them"
+                epochs[key] = epoch
+                assert all(set(hub.view.replicas) == {"hub-a", "hub-b", "hub-c"} for hub in hubs)
+            assert worst < RECOVERS
+            await until(lambda: sockets() == before, "no socket is left over")
+
+    run(main, 110)
+
+
+def test_routes_survive_the_restart_of_redis_without_a_gap(url, redis):
+    """Data that was lost is put back by its owners; what the others route by stays for so long."""
+    async def main(net):
+        async with cluster(net, url) as (a, b, _):
+            await a.claim("/site")
+            await until(lambda: b.routes(), "claimed")
+            redis.kill()
+            await outside(redis.start)
+            missing = 0
+            await until(lambda: b.view.fresh, "fresh again")
+            for _ in range(300):
+                missing += not b.routes()
+                await asyncio.sleep(0.005)
+            assert not missing
+
+    run(main)
+
+
+def test_flushall_without_a_lost_connection(url, redis):
+    async def main(net):
+        async with cluster(net, url, lease_sec=1) as hubs:
+            a, b, c = hubs
+            last = 0
+            for number in range(12):
+                epoch = await hubs[number % 3].claim("/site", last if number % 2 else 0)
+                assert epoch > last
+                last = epoch
+                with redis.client() as client:
+                    client.flushall()
+                    client.script_flush()
+            await until(lambda: all(hub.routes() == [("/site", "hub-c", last)] for hub in hubs), "asserted")
+            assert all(entry.epoch < last for entry in c.fenced)
+            assert not any(hub.stats.registry_errors for hub in hubs)
+
+    run(main)
+
+
+def test_script_flush_between_calls(url, redis):
+    async def main(net):
+        async with cluster(net, url, "hub-a", "hub-b") as (a, b):
+            with redis.client() as client:
+                last = 0
+                for number in range(200):
+                    client.script_flush()
+                    epoch = await (a, b)[number % 2].claim("/site")
+                    assert epoch == last + 1 or not last
+                    last = epoch
+            assert not a.stats.registry_errors and a.stats.claims == {"redis": 100}
+
+    run(main)
+
+
+def test_missed_notices_are_read_within_seconds(url, redis):
+    """Subscribers are cut again and again under 1,000 changes."""
+    async def main(net):
+        async with cluster(net, url) as hubs:
+            a, b, c = hubs
+            with redis.client() as client:
+                for number in range(1000):
+                    if number % 50 == 0:
+                        client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+                    await hubs[number % 3].claim(f"/site-{number % 100}")
+                truth = {f"/site-{number % 100}": f"hub-{'abc'[number % 3]}" for number in range(1000)}
+                took = await until(lambda: all({one[0]: one[1] for one in hub.routes()} == truth for hub in hubs), "all see the truth")
+                assert took < 5
+            await until(lambda: all(hub.registry.snapshot()["notices"] for hub in hubs), "subscribed again")
+
+    run(main)
+
+
+def test_cancelled_callers_never_mix_up_replies(through, proxy):
+    """30 % of callers are cancelled while 50 ms lie between us and Redis; each reply is its caller's own, and no claim that nobody
+    waits for any more stays in the registry."""
+    async def main(net):
+        async with cluster(net, through, "hub-a", "hub-b", redis_timeout_sec=2, lease_sec=30) as (a, b):
+            await outside(lambda: proxy.shape("both", delay=0.025))
+            count, wrong, cancelled = 10_000, 0, 0
+
+            async def ask(number):
+                nonlocal wrong
+                key = f"t{number % 50}/site-{number}"
+                at_least = number * 1000 + 10**13
+                epoch = await a.claim(key, at_least)
+                wrong += epoch != at_least + 1
+                owner = await a.registry.get_owner(key)
+                wrong += owner != ("hub-a", epoch)
+                await a.registry.release(key, epoch)
+
+            waiting = set()
+            for number in range(count):
+                task = net.spawn(ask(number), "ask")
+                waiting.add(task)
+                if net.rng.random() < 0.3:
+                    net.call_later(net.rng.random() * 0.15, task.cancel)
+                if len(waiting) >= 2000:
+                    done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                    cancelled += sum(one.cancelled() for one in done)
+            done, _ = await asyncio.wait(waiting)
+            cancelled += sum(one.cancelled() for one in done)
+            assert not wrong
+            assert cancelled > 0.1 * count
+            assert not a.stats.registry_errors and not b.stats.registry_errors
+            assert a.stats.claims["memory"] == 0
+            for key, entry in list(a.registry._held.items()):   # held by callers cancelled after the claim, as by a hub
+                await a.registry.release(key, entry.epoch)
+            await until(lambda: not a.registry._claiming and not a.registry._courier._queue, "nothing waits")
+            await until(lambda: not a.view.agents and not b.view.agents, "no claim is left that nobody wants", 10)
+            await outside(lambda: proxy.shape("both"))
+
+    run(main, 110)
+
+
+def test_slow_redis(through, proxy):
+    """Five seconds of latency: as if it were down, and nobody waits longer than two timeouts."""
+    async def main(net):
+        async with cluster(net, through, "hub-a", "hub-b") as hubs:
+            await outside(lambda: proxy.shape("both", delay=2.5))
+            assert await until(lambda: not any(hub.healthy for hub in hubs), "unhealthy", 3) < KEEPS_HEALTH
+            started = time.monotonic()
+            await hubs[0].claim("/site")
+            assert time.monotonic() - started < 1
+            await outside(lambda: proxy.shape("both"))
+            await until(all_healthy(hubs), "healthy", 8)   # what was on its way comes late and is of no interest
+
+    run(main)
+
+
+def test_one_hub_is_cut_off(url, through, proxy):
+    async def main(net):
+        async with cluster(net, url, "hub-a", "hub-b", lease_sec=1) as (a, b):
+            cut = Hub(net, through, "hub-x", lease_sec=1)
+            await cut.registry.start()
+            try:
+                epoch = await cut.claim("/site")
+                await cut.claim("/other")
+                await until(lambda: len(a.routes()) == 2, "claimed")
+                await outside(lambda: proxy.fault("silence"))
+                await outside(lambda: proxy.fault("down"))
+                await until(lambda: not cut.healthy, "unhealthy", 3)
+                await until(lambda: not a.routes() and "hub-x" not in b.view.replicas, "its lease ends", 5)
+                newer = await b.claim("/site", epoch)      # the agent has moved on
+                for _ in range(3):
+                    a.registry.send(a.registry._sweeper.round())
+                    await asyncio.sleep(0.6)
+                assert a.view.agent("/other") is None
+                assert not cut.fenced
+                await outside(proxy.up)
+                await until(lambda: cut.fenced, "it learns that it is not the owner any more")
+                assert cut.fenced[0].epoch == newer
+                await until(lambda: [one[0] for one in b.routes()] == ["/other", "/site"], "what it still holds is back")
+                assert a.healthy and b.healthy and cut.healthy
+            finally:
+                await cut.registry.aclose()
+
+    run(main)
+
+
+def test_a_start_without_redis_does_not_wait(url, redis):
+    async def main(net):
+        redis.kill()
+        hub = Hub(net, url, "hub-a")
+        started = time.monotonic()
+        await hub.registry.start()
+        assert time.monotonic() - started < 1
+        assert not hub.healthy and not hub.view.fresh
+        epoch = await hub.claim("/site", 41)
+        assert epoch > 41 and hub.view.agent("/site").epoch == epoch
+        await outside(redis.start)
+        assert await until(lambda: hub.healthy, "healthy", 4) < RECOVERS
+        await until(lambda: hub.routes(), "asserted")
+        assert await hub.registry.get_owner("/site") == ("hub-a", epoch)
+        redis.freeze()
+        started = time.monotonic()
+        await hub.registry.aclose()                    # nobody answers: it goes nevertheless
+        assert time.monotonic() - started < 2
+        redis.thaw()
+
+    run(main)
+
+
+def test_a_process_that_was_frozen_learns_what_it_lost(url):
+    """SIGSTOP of a hub longer than its lease: simulated by a loop that stands still."""
+    async def main(net):
+        async with cluster(net, url, "hub-a", "hub-b", lease_sec=1) as (a, b):
+            await b.claim("/site")
+            await until(lambda: a.routes(), "claimed")
+            time.sleep(1.5)
+            assert not a.view.fresh and not a.healthy
+            await until(all_healthy([a, b]), "healthy", 2)
+            await until(lambda: a.routes(), "routes are back", 2)
+
+    run(main)
