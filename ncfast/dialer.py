@@ -8,22 +8,17 @@ import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 import aiofastnet
-from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidStatus
-from websockets.protocol import State
-from websockets.uri import parse_uri
 
 from ncfast import __version__
 from ncfast._link import Link
-from ncfast.carrier import QUIET, LinkBounds, carry_websocket, unreadable
+from ncfast.carrier import LinkBounds, carry_websocket, unreadable
 from ncfast.config import ClientTls
 from ncfast.errors import NcfastError
 from ncfast.httpproxy import ConnectReply, ProxyRefused, ProxyReplyError, ProxySettingError, choose, connect_request
+from ncfast.upgrade import ClientUpgrade, UpgradeRefused
 
 if TYPE_CHECKING:
     from ncfast.agent import Agent
-
-MAX_ANSWER = 16384             # bytes of the hub's answer to the handshake
 
 
 class DialError(NcfastError):
@@ -84,10 +79,8 @@ class Opening(asyncio.Protocol):
         self._parts = urllib.parse.urlsplit(url)
         self._secure = self._parts.scheme == "wss"
         self._port = self._parts.port or (443 if self._secure else 80)
-        self._ws = ClientProtocol(parse_uri(url), extensions=None, logger=QUIET)
-        self._token = token
+        self._upgrade = ClientUpgrade(url, [("Authorization", f"Bearer {token}"), ("User-Agent", f"ncfast/{__version__}")])
         self._reply: ConnectReply | None = None
-        self._answer = bytearray()
         self._next: asyncio.Future[Any] = agent.net.loop.create_future()
         self._transport: Any = None
         self._done = False
@@ -109,12 +102,7 @@ class Opening(asyncio.Protocol):
             if context is not None:
                 self._transport = await aiofastnet.start_tls(net.loop, self._transport, self, context, server_hostname=host,
                                                              ssl_handshake_timeout=timeout)
-        request = self._ws.connect()
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        request.headers["User-Agent"] = f"ncfast/{__version__}"
-        self._ws.send_request(request)
-        for data in self._ws.data_to_send():
-            self._transport.write(data)
+        self._transport.write(self._upgrade.request())
         return await self._next
 
     # asyncio
@@ -127,8 +115,12 @@ class Opening(asyncio.Protocol):
                 if self._reply.feed(data) is not None:
                     self._next.set_result(None)
                 return
-            self._answered(data)
-        except (ProxyRefused, ProxyReplyError, DialError) as exc:
+            rest = self._upgrade.feed(data)
+            if rest is not None:
+                self._next.set_result(self._put_link(rest))
+        except UpgradeRefused as exc:
+            self._next.set_exception(self._refusal(exc))
+        except (ProxyRefused, ProxyReplyError) as exc:
             self._next.set_exception(exc)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -143,36 +135,16 @@ class Opening(asyncio.Protocol):
 
     # the handshake's answer
 
-    def _answered(self, data: bytes) -> None:
-        self._answer += data
-        end = self._answer.find(b"\r\n\r\n")
-        if end < 0:
-            if len(self._answer) > MAX_ANSWER:
-                raise DialError("not_a_hub", f"{self._url}: the answer is no WebSocket handshake")
-            return
-        head, rest = bytes(self._answer[:end + 4]), bytes(self._answer[end + 4:])
-        self._ws.receive_data(head)
-        if not head.startswith(b"HTTP/1.1 101 ") and self._ws.handshake_exc is None:
-            self._ws.receive_data(rest)                # the refusal's body
-            if self._ws.handshake_exc is None:
-                self._ws.receive_eof()
-        if self._ws.state is State.OPEN:
-            self._next.set_result(self._upgrade(rest))
-        else:
-            raise self._refusal()
-
-    def _refusal(self) -> DialError:
-        exc = self._ws.handshake_exc
-        if not isinstance(exc, InvalidStatus):
-            return DialError("not_a_hub", f"{self._url}: the answer is no WebSocket handshake")
-        status = exc.response.status_code
-        after = exc.response.headers.get("Retry-After", "")
+    def _refusal(self, exc: UpgradeRefused) -> DialError:
+        if not exc.status:
+            return DialError("not_a_hub", f"{self._url}: {exc}")
+        after = exc.retry_after
         wait = min(float(after), self._agent.config.reconnect.max_sec) if after.isdecimal() and len(after) < 10 else None
         words = {401: "the hub refused the token", 403: "forbidden", 404: "no tunnel there; the URL ends in /tunnel",
                  429: "too many attempts", 503: "the hub takes no agents at the moment"}
-        return DialError(f"http_{status}", f"{self._url}: {words.get(status, 'refused')} (HTTP {status})", wait)
+        return DialError(f"http_{exc.status}", f"{self._url}: {words.get(exc.status, 'refused')} (HTTP {exc.status})", wait)
 
-    def _upgrade(self, rest: bytes) -> Link:
+    def _put_link(self, rest: bytes) -> Link:
         agent = self._agent
         link, carrier = carry_websocket(agent, self._transport, self._handler, LinkBounds.of_tunnel(agent.config.tunnel), client=True,
                                         peer=self._url)

@@ -138,10 +138,10 @@ class Connecting(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if self._upgrade is None:                      # nobody speaks before us
-            self._lost = True
+        if self._upgrade is None or self._answered is None or self._answered.done():
+            self._lost = True                          # a hub that is dialled does not speak before HELLO
             self._transport.abort()
-        elif self._answered is not None and not self._answered.done():
+        else:
             try:
                 rest = self._upgrade.feed(data)
             except UpgradeRefused as exc:

@@ -151,7 +151,8 @@ def test_simultaneous_dials_settle_on_one():
                 await linked(a, b)
                 await until(lambda a=a, b=b: a.linked(b) and a.linked(b).dialled and not a.mesh._handshakes and not b.mesh._handshakes)
                 await alive(a, b)
-                assert b.mesh.routes[tcp(a)].state is LinkState.RESTING and a.mesh.routes[tcp(b)].state is LinkState.UP
+                await until(lambda a=a, b=b: b.mesh.routes[tcp(a)].state is LinkState.RESTING)
+                assert a.mesh.routes[tcp(b)].state is LinkState.UP
                 assert not a.stats.mesh_errors and not b.stats.mesh_errors and not a.refused() and not b.refused()
                 assert a.stats.mesh_reconnects == b.stats.mesh_reconnects == 0
                 for hub in (a, b):
@@ -187,7 +188,7 @@ def test_the_smaller_ones_dial_stays_whoever_came_first():
             a.dial(tcp(b))
             await until(lambda: a.linked(b) and a.linked(b).dialled and b.linked(a) and not b.linked(a).dialled)
             assert ("down", "hub-b", "duplicate") in a.events and ("down", "hub-a", "duplicate") in b.events
-            assert b.mesh.routes[tcp(a)].state is LinkState.RESTING
+            await until(lambda: b.mesh.routes[tcp(a)].state is LinkState.RESTING)
 
     run(main)
 
