@@ -32,7 +32,7 @@ from ncfast.config.reference import reference_text
 from ncfast.config.schema import file_schema, schema_of, schema_text
 
 ROOT = Path(__file__).parent.parent
-GOOD = sorted((ROOT / "config").glob("*.yaml"))
+GOOD = sorted([*(ROOT / "config").glob("*.yaml"), *(ROOT / "config" / "cluster").glob("*.yaml")])
 BAD = sorted((ROOT / "config" / "bad").glob("*.yaml"))
 LISTENERS = "listeners: [{ name: ldap, bind: '127.0.0.1:389', connector: ldap }]\n"
 AGENT = """
@@ -615,6 +615,13 @@ def test_hub_without_a_key_does_not_start(write, env, expected):
 def test_public_key_algorithms_may_stand_together(write):
     text = LISTENERS + "auth: { jwt: { algorithms: [RS256, ES256, EdDSA], jwks_url: 'https://h/j' } }"
     assert load_hub(write(text), {}).auth.jwt.algorithms == ["RS256", "ES256", "EdDSA"]
+
+
+def test_hubs_of_the_example_differ_in_name_and_ports_alone():
+    texts = {name: (ROOT / "config" / "cluster" / f"hub-{name}.yaml").read_text() for name in "abc"}
+    for name, number in (("b", "2"), ("c", "3")):
+        expected = re.sub(r"replica_id: hub-a", f"replica_id: hub-{name}", texts["a"])
+        assert re.sub(r"(700|808|940|950)1\b", rf"\g<1>{number}", expected) == texts[name]
 
 
 # Warnings
