@@ -208,6 +208,8 @@ class Socket:
     `notify()` is called when something can be read or written that could not before, and when the connection died.
     """
 
+    family = socket.AF_INET
+
     def __init__(self, kernel: Kernel, host: Host, address: tuple[Any, ...], peer_address: tuple[Any, ...]) -> None:
         self.kernel = kernel
         self.host = host
