@@ -30,7 +30,7 @@ class FlowContext:
     clock: Callable[[], float]
     flows: dict[bytes, Flow]   # all that live
     retains: bool              # transports keep unsent memory by reference
-    owner: Any                 # flow_closed(flow, reason); flow_refused(flow, reason) -> bool
+    owner: Any                 # flow_closed(flow, reason); flow_resumed(flow); flow_refused(flow, reason) -> bool
     budget: int
     window_initial: int
     window_max: int

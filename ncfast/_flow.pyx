@@ -57,7 +57,7 @@ cdef class FlowContext:
     """Shared by all flows of a process.
 
     `clock()` gives seconds; `budget` bounds, in bytes, what is held for replay plus what waits for slow sockets;
-    `owner` is told `flow_closed(flow, reason)` once for each flow, and asked `flow_refused(flow, reason) -> bool` whether
+    `owner` is told `flow_closed(flow, reason)` once for each flow and `flow_resumed(flow)` each time that it goes on, and asked `flow_refused(flow, reason) -> bool` whether
     an open that the target never saw goes to another agent.
     """
 
@@ -563,7 +563,9 @@ cdef class Flow(Source):
         self.update_reading()
 
     def resume(self, Path path not None, uint64_t ack, uint64_t limit, bint answer, uint64_t epoch=0):
-        """The peer has asked to go on from `ack` (`answer`), or has answered our own asking."""
+        """The peer has asked to go on from `ack` (`answer`), or has answered our own asking. The owner is told `flow_resumed(flow)`
+        if the flow had lost its way, or takes another."""
+        cdef bint moves = self.detached_at >= 0 or self.path is not path or (epoch != 0 and epoch != self.epoch)
         if self.state == CLOSED:
             return
         if self.open_body is not None and (self.state == OPENING or self.state == OPENING_FIN):
@@ -578,6 +580,7 @@ cdef class Flow(Source):
             if answer:
                 self.pending |= SEND_RESUME_ACK
             self.attach(path, resumed=True, epoch=epoch)
+            self.ctx.owner.flow_resumed(self)
             return
         self.rewind()
         self.resumed = True
@@ -589,6 +592,8 @@ cdef class Flow(Source):
         if self.unsent is not None or self.pending:
             path.submit(self)
         self.consider_ack()              # for what came while M_RESUME was on its way
+        if moves:
+            self.ctx.owner.flow_resumed(self)
 
     def rewind(self):
         """Everything unacknowledged is to be sent again."""

@@ -146,6 +146,10 @@ class Agent:
     def flow_refused(self, flow: Flow, reason: Reason) -> bool:
         return False                                   # agents open no flows
 
+    def flow_resumed(self, flow: Flow) -> None:
+        """The flow goes on after it had lost its way, or by another."""
+        flow.info.resumes += 1
+
     def flow_closed(self, flow: Flow, reason: Reason) -> None:
         """The one place where a flow leaves the agent."""
         if self.flows.pop(flow.cid, None) is None:

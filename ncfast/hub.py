@@ -356,6 +356,11 @@ class Hub:
         """An open was refused; whether it goes elsewhere. False ends the flow."""
         return self.router.refused(flow, reason)
 
+    def flow_resumed(self, flow: Flow) -> None:
+        """The flow goes on after it had lost its way, or by another."""
+        flow.info.resumes += 1
+        self.stats.flows_resumed += 1
+
     def flow_closed(self, flow: Flow, reason: Reason) -> None:
         """The one place where a flow leaves the hub."""
         info = flow.info

@@ -391,14 +391,12 @@ class Router:
         return info.agent_key == key and info.instance == instance and hmac.compare_digest(secret, flow.secret)
 
     def _resume(self, flow: Flow, way: AgentSession | Peer, ack: int, limit: int, epoch: int) -> bool:
-        info, link = flow.info, way.link
+        link = way.link
         self._use(flow, way, epoch)
         flow.resume(link, ack, limit, True, epoch)
         if flow.closed:
             return False                               # that was all it waited for: "unknown" tells the agent to end, too
         link.add(flow)
-        info.resumes += 1
-        self.hub.stats.flows_resumed += 1
         return True
 
     def stale(self, peer: Peer, cid: bytes, newest: int) -> None:

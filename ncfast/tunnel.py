@@ -165,8 +165,6 @@ class AgentTunnel:
     def carry(self, flow: Flow) -> None:
         """Takes over a flow that has no way, or none that leads anywhere. Without an answer its grace ends it."""
         self.link.add(flow)
-        if not flow.opening:
-            flow.info.resumes += 1
         flow.attach(self.link, resumed=False)
 
     def close(self, detail: str) -> None:
@@ -220,12 +218,10 @@ class AgentTunnel:
         flow = self.agent.flows.get(cid)
         if not self._owns() or flow is None or not hmac.compare_digest(secret, flow.secret):
             return False
-        moved = flow.path is not self.link
         flow.resume(self.link, ack, limit, True)
         if flow.closed:
             return False
         self.link.add(flow)
-        flow.info.resumes += moved
         return True
 
     def foreign(self, cid: bytes) -> bool:

@@ -15,6 +15,7 @@ from websockets.protocol import Protocol, Side
 from ncfast._flow import Flow, FlowContext
 from ncfast._frames import FrameType
 from ncfast._link import Link
+from ncfast._raw import RawCarrier
 from ncfast._stream import SocketEnd
 from ncfast._websocket import ReceiveBuffer, WebSocketCarrier
 from ncfast.errors import Reason
@@ -35,11 +36,12 @@ class End:
     """One process."""
 
     def __init__(self, time: Time, *, client: bool, window: int = 64 * KIB, window_max: int = 512 * KIB, budget: int = 1 << 30,
-                 max_inflight: int = 8 << 20, kernel: int = 64 * KIB, queue_depth: int = 1000) -> None:
+                 max_inflight: int = 8 << 20, kernel: int = 64 * KIB, queue_depth: int = 1000, retains: bool = True) -> None:
         self.turns = Turns(time)
         self.client = client
         self.context = FlowContext(time, budget=budget, window_initial=window, window_max=window_max)
         self.context.owner = self
+        self.context.retains = retains
         self.max_inflight = max_inflight
         self.queue_depth = queue_depth
         self.kernel = kernel
@@ -49,11 +51,16 @@ class End:
         self.reasons: dict[bytes, list[Reason]] = {}   # how each flow ended; never more than one
         self.gone = 0                                  # sockets that are closed
 
-    def link(self, handler: Any) -> tuple[Link, Wire]:
-        wire = Wire(self.turns, self.kernel)
-        side = Side.CLIENT if self.client else Side.SERVER
-        carrier = WebSocketCarrier(Protocol(side), wire, self.turns.call_later, self.buffer, client=self.client,
-                                   max_message=1 << 20, entropy=random.Random(4).randbytes)
+    def link(self, handler: Any, *, raw: bool = False, client: bool | None = None,
+             max_message: int = 1 << 20) -> tuple[Link, Wire]:
+        """A link on WebSocket messages, in the role of `client` if that is not the end's own, or on the bare stream."""
+        wire = Wire(self.turns, self.kernel, retains=self.context.retains)
+        masks = self.client if client is None else client
+        if raw:
+            carrier: RawCarrier | WebSocketCarrier = RawCarrier(wire, self.turns.call_later, self.buffer)
+        else:
+            carrier = WebSocketCarrier(Protocol(Side.CLIENT if masks else Side.SERVER), wire, self.turns.call_later, self.buffer,
+                                       client=masks, max_message=max_message, entropy=random.Random(4).randbytes)
         wire.protocol = carrier
         link = Link(handler, carrier, self.context, self.turns.call_soon, self.turns.call_later,
                     max_inflight=self.max_inflight, queue_depth=self.queue_depth)
@@ -77,6 +84,9 @@ class End:
         self.gone += 1
 
     def flow_opened(self, flow: Flow) -> None:
+        pass
+
+    def flow_resumed(self, flow: Flow) -> None:
         pass
 
     def flow_refused(self, flow: Flow, reason: Reason) -> bool:
@@ -194,6 +204,9 @@ class Hub(End):
                 if session.up and not flow.attached and not flow.opening and now - session.up_since >= RESUME_TIME:
                     flow.reset(Reason.LINK_LOST)
 
+    def flow_resumed(self, flow: Flow) -> None:
+        pass
+
     def flow_refused(self, flow: Flow, reason: Reason) -> bool:
         refused_by = flow.path
         flow.reopen()
@@ -262,17 +275,15 @@ class Agent(End):
         self.up = False
 
 
-class Tunnel:
-    """A hub's and an agent's carrier, and what is on its way between them."""
+class Cable:
+    """Two carriers, and what is on its way between them."""
 
-    def __init__(self, hub: Hub, agent: Agent) -> None:
-        self.hub, self.agent = hub, agent
-        self.session = hub.session()
-        agent.dial()
+    def __init__(self, near: Wire, far: Wire) -> None:
+        self.near, self.far = near, far
 
     def carry(self, up: bool, count: int, cut: int = 1 << 30) -> bool:
-        """Up to `count` bytes arrive, in pieces of at most `cut`; `up` is agent to hub. Whether anything did."""
-        source, sink = (self.agent.wire, self.session.wire) if up else (self.session.wire, self.agent.wire)
+        """Up to `count` bytes arrive, in pieces of at most `cut`; `up` is from far to near. Whether anything did."""
+        source, sink = (self.far, self.near) if up else (self.near, self.far)
         data = source.take(count)
         at = 0
         while at < len(data) and not sink.lost:
@@ -290,9 +301,19 @@ class Tunnel:
 
     def cut(self) -> None:
         """The path between breaks: what is on its way is lost."""
-        for wire in (self.session.wire, self.agent.wire):
+        for wire in (self.near, self.far):
             wire.lose()
             wire._lose(ConnectionResetError())
+
+
+class Tunnel(Cable):
+    """A hub's and an agent's carrier, and what is on its way between them."""
+
+    def __init__(self, hub: Hub, agent: Agent) -> None:
+        self.hub, self.agent = hub, agent
+        self.session = hub.session()
+        agent.dial()
+        super().__init__(self.session.wire, agent.wire)
 
     def settle(self, limit: int = 10_000) -> None:
         """Carries everything, and runs the turns of both loops, until nothing moves."""
