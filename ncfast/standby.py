@@ -88,6 +88,7 @@ class Tunnels:
         self._standby_pause = Pause(agent.net.rng, SETTLE, reconnect.max_sec)
         self._lost_at: float | None = None             # when the owner was lost, until there is another
         self._given_up_at = float("-inf")              # when a claim ended without an answer
+        self._outdone_by = -1                          # the highest epoch that a flow's other end knows of
         self._renewed_at = float("-inf")
         self._renewal: asyncio.TimerHandle | None = None
         self._conflict_until = float("-inf")
@@ -277,16 +278,18 @@ class Tunnels:
         """The other end of a flow has refused the tunnel's epoch, since it knows of `epoch`: rule 5."""
         if tunnel is not self.owner or epoch < tunnel.epoch:
             return
-        self._said = max(self._said, min(epoch, LAST_STALE))
+        self._outdone_by = max(self._outdone_by, min(epoch, LAST_STALE))
+        self._said = max(self._said, self._outdone_by)
         if self._renewal is None:
-            self._renewal = self.net.call_later(max(0.0, self._renewed_at + RENEWAL - self.net.clock()), self._renew, tunnel)
+            self._renewal = self.net.call_later(max(0.0, self._renewed_at + RENEWAL - self.net.clock()), self._renew)
 
-    def _renew(self, tunnel: AgentTunnel) -> None:
+    def _renew(self) -> None:
+        owner = self.owner
         self._renewal = None
-        if tunnel is self.owner and not self._closed:
+        if owner is not None and owner.epoch <= self._outdone_by and not self._closed:
             self._renewed_at = self.net.clock()
-            tunnel.stale = True
-            _log.warning("epoch_outdated", hub=tunnel.url, replica=tunnel.replica_id, epoch=tunnel.epoch)
+            owner.stale = True
+            _log.warning("epoch_outdated", hub=owner.url, replica=owner.replica_id, epoch=owner.epoch)
             self._take_over()
 
     def ended(self, tunnel: AgentTunnel, state: TunnelState, lasted: float, reason: Reason, detail: str) -> None:

@@ -315,6 +315,23 @@ def test_old_news_and_many_notices_make_one_claim_at_most(play):
     play(scenario)
 
 
+def test_a_notice_to_the_next_owner_is_not_lost_with_the_former_ones(play):
+    async def scenario(world: World) -> None:
+        owner, second = await world["a"].owner(), await world["b"].standby()
+        flow = await opened(world, owner)
+        owner.send(M_DETACH, cid=flow.cid, code=STALE_EPOCH, seq=7)
+        await resumed(second, flow)
+        third = await world["a"].standby()
+        second.send(M_DETACH, cid=flow.cid, code=STALE_EPOCH, seq=50)          # waits for its time,
+        await until(lambda: world.agent.tunnels._renewal, "noticed")
+        second.cut()                                                           # and its tunnel is gone first
+        await resumed(third, flow)
+        third.send(M_DETACH, cid=flow.cid, code=STALE_EPOCH, seq=900)
+        await until(lambda: world.ownership.claims[-1][1] > 900, "a claim above the latest")
+
+    play(scenario)
+
+
 @pytest.mark.parametrize("frame", ["M_OPEN", "M_RESUME"])
 @pytest.mark.parametrize("state", ["standing", "claiming"])
 def test_only_the_owner_may_open_and_resume(play, frame, state):
