@@ -265,7 +265,7 @@ class Mesh:
             route = self.routes.get(url)
             if route is None:
                 route = self.routes[url] = Route(self, url, replica_id)
-                if self._may_rest(route):
+                if self.may_rest(route):
                     route.rest()
                 else:
                     route.begin()
@@ -283,7 +283,7 @@ class Mesh:
         """Whether of two links to this replica the one that we dialled would have to go."""
         return replica_id < self.replica_id
 
-    def _may_rest(self, route: Route) -> bool:
+    def may_rest(self, route: Route) -> bool:
         """Whether the link that stands makes dialling pointless."""
         standing = self._peers.get(route.replica_id)
         return standing is not None and (standing.dialled or self._yields(route.replica_id))
@@ -454,7 +454,7 @@ class Mesh:
         for route in list(self.routes.values()):
             if route is peer.way:
                 continue
-            if not route.replica_id or (route.replica_id == peer.replica_id and not self._may_rest(route)):
+            if not route.replica_id or (route.replica_id == peer.replica_id and not self.may_rest(route)):
                 route.hurry()                          # it may well be there
             elif route.replica_id == peer.replica_id:
                 route.rest()

@@ -34,17 +34,25 @@ class Route(Way):
         self.own = False                               # it leads to ourselves
         self.backoff = Backoff(mesh.net.rng, mesh.config.connect_backoff_max_sec)
         self.attempts = 0
+        self._began = 0.0                              # the latest one
         self.errors = 0
         self.last_error = ""
         self._peer: Peer | None = None                 # on the link that it has made
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
-    @property
-    def covered(self) -> bool:
-        """Whether another link to the replica behind it stands."""
+    def _covered(self) -> bool:
+        """After the end of an attempt: whether another link to the replica stands, and what becomes of us then. Should ours be the
+        one that stays, it is tried once more since the other came up."""
         standing = self.mesh.peer(self.replica_id) if self.replica_id else None
-        return standing is not None and standing.way is not self
+        if standing is None or standing.way is self:
+            return False
+        if self.mesh.may_rest(self) or standing.since < self._began:
+            self.move(LinkEvent.SPARED)
+        else:
+            self.move(LinkEvent.FAILED)
+            self.begin()
+        return True
 
     def begin(self, pause: float = 0.0) -> None:
         """Dials after `pause` seconds."""
@@ -89,6 +97,7 @@ class Route(Way):
         self._timer = None
         self.move(LinkEvent.DIAL)
         self.attempts += 1
+        self._began = self.mesh.net.clock()
         self.backoff.attempt()
         self._task = self.mesh.net.spawn(self._dial(), "mesh-dial")
 
@@ -116,16 +125,12 @@ class Route(Way):
         self.mesh.stats.mesh_errors += 1
         again = reason == self.last_error and self.backoff.failures
         self.last_error = reason
-        if self.covered:
-            self.move(LinkEvent.SPARED)
-            pause = 0.0
-        else:
-            pause = self._back_off()
+        pause = 0.0 if self._covered() else self._back_off()
         level = _log.debug if again and self.backoff.failures != TRIP else _log.warning
         level("mesh_dial_failed", url=self.url, reason=reason, detail=detail, attempt=self.attempts, delay_sec=round(pause, 3))
 
-    def _back_off(self, extra: float = 0.0) -> float:
-        pause = self.backoff.failed() + extra
+    def _back_off(self) -> float:
+        pause = self.backoff.failed()
         self.move(LinkEvent.FAILED)
         self.begin(pause)
         return pause
@@ -139,9 +144,7 @@ class Route(Way):
             self.own = True
             self.move(LinkEvent.SPARED)
             _log.info("mesh_own_url", url=self.url)
-        elif self.covered:
-            self.move(LinkEvent.SPARED)
-        else:
+        elif not self._covered():
             self.last_error = peer.failure or reason.label
             if peer.established and self.mesh.net.clock() - peer.since >= STEADY:
                 self.backoff.succeeded()

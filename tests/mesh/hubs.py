@@ -55,9 +55,8 @@ class Hub:
     """PeerHost that writes down what it is told."""
 
     def __init__(self, name: str, mesh: dict[str, Any] | None = None, *, cluster: str = "ncfast", instance: bytes | None = None,
-                 transport: str = "aiofastnet") -> None:
-        loop = asyncio.get_running_loop()
-        self.net = Net(loop, transport=transport, rng=random.Random())
+                 transport: str = "aiofastnet", net: Net | None = None) -> None:
+        self.net = net or Net(asyncio.get_running_loop(), transport=transport, rng=random.Random())
         self.replica_id = name
         self.instance = instance or self.net.entropy(8)
         self.config = HubConfig.model_validate({

@@ -114,6 +114,8 @@ class Pipe:
     def _arrive(self) -> None:
         kernel, world = self.kernel, self.kernel.world
         self._arrival = None
+        if not self.flight:                            # a middlebox has cut the connection
+            return
         if kernel.blocked(*self.way):
             self.stuck = True
             self.blocked_at = world.now
