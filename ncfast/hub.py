@@ -21,6 +21,7 @@ from ncfast.admin import Admin
 from ncfast.agents import Agents
 from ncfast.auth import JwksKeys, StaticKeys, Verifier
 from ncfast.config import Address, HubConfig, Jwt, waits_for_restart
+from ncfast.config.changes import RELOADED_MESH
 from ncfast.edge import Edge
 from ncfast.errors import Reason
 from ncfast.listener import ClientListener
@@ -282,7 +283,7 @@ class Hub:
         keys = None if self._same_source(jwt) else key_source(jwt, self.net)
         tls = self.edge.load_tls(config.edge.tls)
         old = self.config
-        mesh = old.ha.mesh.model_copy(update={"tls": config.ha.mesh.tls})
+        mesh = old.ha.mesh.model_copy(update={name: getattr(config.ha.mesh, name) for name in RELOADED_MESH})
         self.config = old.model_copy(update={
             "listeners": config.listeners, "logging": config.logging, "auth": config.auth,
             "ha": old.ha.model_copy(update={"mode": config.ha.mode, "mesh": mesh}),
@@ -321,7 +322,7 @@ class Hub:
         _log.info("config_reloaded", listeners={name: listener.address for name, listener in self.listeners.items()})
 
     async def _use_mode(self) -> None:
-        """Takes the mode and the mesh's certificates from the configuration. Raises OSError, and nothing has changed then."""
+        """Takes the mode and what a mesh can change from the configuration. Raises OSError, and nothing has changed then."""
         if self.mesh is None and self.mode != "off":
             await self._open_mesh()
         elif self.mesh is not None and self.mode != "off":

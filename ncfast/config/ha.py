@@ -99,6 +99,8 @@ class Mesh(Section):
         remote = [peer for peer in self.peers if not peer.startswith("unix://")]
         if self.require_mtls and (self.listen is not None or remote) and self.tls is None:
             raise fault("require_mtls needs certificates", "add the tls section", "require_mtls", "tls")
+        if self.tls is None and any(peer.startswith("tls://") for peer in self.peers):
+            raise fault("a peer is reached by tls://", "add the tls section", "peers", "tls")
         if self.require_mtls and any(peer.startswith("ws://") for peer in self.peers):
             raise fault(
                 "require_mtls, but a peer is reached by ws://", "write wss://", "peers", "require_mtls"

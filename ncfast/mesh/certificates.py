@@ -1,4 +1,4 @@
-"""Certificates of the mesh: strict reading, TLS for both roles, and noticing that a file was replaced."""
+"""Certificates and secret of the mesh: strict reading, TLS for both roles, and noticing that a file was replaced."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ncfast.carrier import unreadable
 from ncfast.config.ha import MeshTls
 from ncfast.mesh.trust import Refused, names_in, names_replica, replica_uri
 
-SECTION = "ha.mesh.tls"
+SECTION, SECRET = "ha.mesh.tls", "ha.mesh.secret_file"
+MIN_SECRET_BYTES = 32
 MAX_FILE_BYTES = 1 << 20       # a bundle of hundreds of authorities is smaller
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 _LOOKS_ENCODED = re.compile(r"[A-Za-z0-9+/]{40,}={0,2}")
@@ -58,7 +59,7 @@ class Certificates:
     def _check_own(path: Path, cluster: str, replica_id: str) -> None:
         """A certificate that does not name us would be turned away by every peer."""
         try:
-            own = x509.load_pem_x509_certificates(_read(path).encode())[0]
+            own = x509.load_pem_x509_certificates(read_text(path, SECTION).encode())[0]
             names = names_in(own)
         except (ValueError, Refused):
             raise OSError(f"{SECTION}.cert_file: {path}: no readable certificate in PEM") from None
@@ -88,7 +89,7 @@ def read_bundle(path: Path) -> list[str]:
     blocks: list[str] = []
     block: list[str] = []
     started = 0
-    for number, raw in enumerate(_read(path).splitlines(), 1):
+    for number, raw in enumerate(read_text(path, SECTION).splitlines(), 1):
         line = raw.strip()
         if line == _BEGIN:
             if started:
@@ -129,18 +130,28 @@ def _checked(encoded: str, fault: object) -> str:
     return ssl.DER_cert_to_PEM_cert(der)
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path, section: str) -> str:
+    """A file's content; OSError, naming the section, if it cannot be."""
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as exc:
-        raise OSError(f"{SECTION}: {path}: cannot be read: {exc.strerror}") from None
+        raise OSError(f"{section}: {path}: cannot be read: {exc.strerror}") from None
     if len(content) > MAX_FILE_BYTES:
-        raise OSError(f"{SECTION}: {path}: larger than {MAX_FILE_BYTES} bytes")
+        raise OSError(f"{section}: {path}: larger than {MAX_FILE_BYTES} bytes")
     try:
         return content.decode()
     except UnicodeDecodeError:
-        raise OSError(f"{SECTION}: {path}: not PEM text") from None
+        raise OSError(f"{section}: {path}: not text") from None
+
+
+def read_secret(path: Path) -> bytes:
+    """The shared secret of `ha.mesh.secret_file`, less surrounding blanks. Raises OSError for one that could be guessed: the listener's
+    proof can be tried against guesses at leisure."""
+    secret = read_text(path, SECRET).strip().encode()
+    if len(secret) < MIN_SECRET_BYTES:
+        raise OSError(f"{SECRET}: {path}: {len(secret)} bytes, at least {MIN_SECRET_BYTES} are needed: make one with `openssl rand -hex 32`")
+    return secret
 
 
 def stamp(files: Iterable[Path]) -> tuple[object, ...]:

@@ -22,13 +22,12 @@ from ncfast import log
 from ncfast._flow import FlowContext
 from ncfast._frames import FrameType
 from ncfast._websocket import ReceiveBuffer
-from ncfast.auth.static import read_secret
 from ncfast.carrier import LinkBounds, carry_stream, carry_websocket
 from ncfast.config import HubConfig
-from ncfast.errors import Blame, NcfastError, Reason, blame
+from ncfast.errors import Blame, Reason, blame
 from ncfast.httpd import Response
 from ncfast.mesh.accept import Entrance
-from ncfast.mesh.certificates import Certificates, ingress_context, stamp
+from ncfast.mesh.certificates import Certificates, ingress_context, read_secret, stamp
 from ncfast.mesh.peer import Peer
 from ncfast.mesh.route import HEAD_START, Route
 from ncfast.mesh.states import LinkEvent, LinkState, Way
@@ -134,7 +133,7 @@ class Mesh:
     # life
 
     async def start(self) -> None:
-        """Listens and begins to dial. Raises OSError or AuthSetupError, with the remedy, when an address cannot be bound or a file
+        """Listens and begins to dial. Raises OSError, with the remedy, when an address cannot be bound or a file
         cannot be used; nothing stays open then."""
         self._use(*self._load(self.host.config))
         config = self.config
@@ -186,7 +185,7 @@ class Mesh:
 
     def configure(self, config: HubConfig) -> None:
         """Takes peers, certificates, secret, proxies, bounds and times from a new configuration. Where we listen stays. Links that stand
-        stay. Raises OSError or AuthSetupError, and then nothing has changed."""
+        stay. Raises OSError, and then nothing has changed."""
         loaded = self._load(config)
         self._take(config)
         self._use(*loaded)
@@ -233,7 +232,7 @@ class Mesh:
             return
         try:
             self._use(*self._load(self._current()))
-        except (OSError, NcfastError) as exc:
+        except OSError as exc:
             self._unusable = now
             _log.warning("mesh_files_refused", problems=[str(exc)], detail="the former certificates and secret stay in use")
         else:
