@@ -20,13 +20,13 @@ from redis.backoff import NoBackoff
 
 from ncfast.registry.backend import Backend, BackendError, Call
 from ncfast.registry.scripts import SHA, KeySpace, Script
+from ncfast.registry.sentinel import Place, Sentinels
 
 if TYPE_CHECKING:
     from ncfast.net import Net
 
-Place = tuple[str, int]                       # host and port; of a Unix socket its path and 0
-
 REDIS_PORT, SENTINEL_PORT = 6379, 26379
+WATCH = 0.5                                   # seconds between two questions to the Sentinels
 QUIET = 2.0                                   # seconds without a notice, after which the subscription is pinged
 
 # The server does not want us here, or not now: another place, or a moment later, may be better. The first that fits counts.
@@ -80,7 +80,7 @@ class Location:
         database = parse_qs(query).get("db", [""])[-1]
         self.service = ""
         if self.unix:
-            self.places: list[Place] = [(unquote(slash + path), 0)]
+            self.places: list[Place] = [(unquote(slash + path), 0)]   # the path, and no port
         elif self.sentinel:
             self.service, _, in_path = path.strip("/").partition("/")
             self.places = [_place(host, SENTINEL_PORT) for host in hosts.split(",")]
@@ -121,7 +121,11 @@ class RedisBackend(Backend):
         self._net = net
         self._keys = KeySpace(cluster)
         self._name = name                              # what CLIENT LIST shows
-        self._places = self._location.places           # Sentinels: the one that answered last comes first
+        self._sentinels: Sentinels | None = None
+        if self._location.sentinel:
+            self._sentinels = Sentinels(self._location.places, self._location.service, timeout / 2, self._connect_sentinel, _abort)
+        self._watcher: asyncio.Task[None] | None = None
+        self._leaving = False                          # another server is the master now
         self._redirect: Place | None = None            # where Redis Cluster has sent us
         self._connection: AbstractConnection | None = None
         self._new = False                              # it has not said its name yet
@@ -136,6 +140,9 @@ class RedisBackend(Backend):
     # calls
 
     async def open(self) -> None:
+        if self._sentinels is not None and self._watcher is None:
+            self._watcher = self._net.spawn(self._watch(self._sentinels), "registry-master")
+        self._leaving = False
         place, self._redirect = self._redirect, None
         place = place or await self._find()
         self._connection = await self._connect(place)
@@ -149,6 +156,8 @@ class RedisBackend(Backend):
         connection = self._connection
         if connection is None:
             raise BackendError("lost")
+        if self._leaving:
+            raise BackendError("moved")
         introduction = self._introduction() if self._new else []
         self._new = False
         replies = await self._send(connection, [*introduction, *(self._evalsha(call) for call in calls)], len(introduction))
@@ -251,34 +260,20 @@ class RedisBackend(Backend):
 
     async def _find(self) -> Place:
         """Where the server is now. Raises BackendError."""
-        if not self._location.sentinel:
-            return self._places[0]
-        for place in list(self._places):
-            try:
-                async with asyncio.timeout(self._timeout / 2):
-                    master = await self._ask_sentinel(place)
-            except (BackendError, TimeoutError):
-                master = None
-            if master is not None:
-                return master
-            self._places = [*self._places[1:], place]
-        raise BackendError("no_master")
+        return await self._sentinels.master() if self._sentinels is not None else self._location.places[0]
 
-    async def _ask_sentinel(self, place: Place) -> Place | None:
-        question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._location.service)
-        for credentials in (False, True):
-            connection = await self._connect(place, sentinel=True, credentials=credentials)
-            try:
-                await connection.send_command(*question, check_health=False)
-                answer = await connection.read_response()
-                return (answer[0].decode(), int(answer[1])) if answer else None
-            except errors.AuthenticationError:         # it wants a password
-                continue
-            except BROKEN as exc:
-                raise trouble(exc) or BackendError("refused") from None
-            finally:
-                _abort(connection)
-        return None
+    async def _watch(self, sentinels: Sentinels) -> None:
+        """A master that has been replaced may not know it for ten seconds, and what it is told in that time is lost. The Sentinels know."""
+        while True:
+            await asyncio.sleep(WATCH)
+            if self.connected and not self._leaving:
+                try:
+                    self._leaving = await sentinels.master() != self._at
+                except BackendError:                   # nobody there who knows better
+                    pass
+
+    async def _connect_sentinel(self, place: Place, credentials: bool) -> AbstractConnection:
+        return await self._connect(place, sentinel=True, credentials=credentials)
 
     async def _connect(self, place: Place, *, sentinel: bool = False, credentials: bool = True) -> AbstractConnection:
         """A connection that is let in. Raises BackendError."""
@@ -311,6 +306,11 @@ class RedisBackend(Backend):
 
     async def aclose(self) -> None:
         self.close()
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.wait([self._watcher])
+        if self._sentinels is not None:
+            self._sentinels.close()
 
 
 def _abort(connection: AbstractConnection) -> None:
