@@ -40,6 +40,7 @@ _log = log.get("hub")
 STARTUP_HOLD = 5.0             # seconds after start in which every agent counts as reconnecting, as after a restart they all are
 ROUTE_MEMORY = 4096            # connectors of departed agents remembered, to hold clients for them
 SEEK_EVERY = 2.0               # seconds between two attempts of ours to resume a flow that has no way
+ASK_AGAIN = 0.05               # seconds before a hub that says not_owner is asked again: the news of a claim may reach us before its own hub
 NOT_HERE = frozenset({Reason.NOT_OWNER, Reason.STALE_EPOCH})   # the hub that was asked does not own the agent (any longer)
 DIALLED = frozenset({Reason.TARGET_REFUSED, Reason.TARGET_UNREACHABLE, Reason.TARGET_TIMEOUT, Reason.NO_SUCH_CONNECTOR})
 
@@ -194,12 +195,15 @@ class Router:
                 return False
             self._answered(flow)                       # the agent may have it already: wait for where it is now
             flow.detach()
+            hub.net.call_later(ASK_AGAIN, self._ask_again, flow, None)
             return True
         self._answered(flow)
         self._leave_agent(flow)
         if reason in NOT_HERE:
             info.tried.discard(info.agent_key)         # wherever it is now it may be asked
-            info.refused.add((info.agent_key, info.epoch))
+            refused = (info.agent_key, info.epoch)
+            info.refused.add(refused)
+            hub.net.call_later(ASK_AGAIN, self._ask_again, flow, refused)
             hub.net.spawn(hub.registry.get_owner(info.agent_key), "refresh")
         info.session = info.peer = None
         info.agent_key = info.owner = ""
@@ -209,6 +213,19 @@ class Router:
             hub.stats.flows_retried += 1
             return True
         return reason in NOT_HERE and self.hold.add(flow)
+
+    def _ask_again(self, flow: Flow, refused: tuple[str, int] | None) -> None:
+        """What was `refused` may be tried again; a flow that is still without a way tries it now."""
+        info = flow.info
+        if refused is not None:
+            info.refused.discard(refused)
+        if flow.closed:
+            return
+        if info.agent_key:
+            if flow.detached_at >= 0 and not flow.attached:
+                self._seek(flow, self.hub.net.clock())
+        elif info.listener.key in self.hold:
+            self.hold.release(info.listener.key, self.dispatch)
 
     def _hold_or_refuse(self, flow: Flow) -> None:
         """While the connector's agents are reconnecting, or have all the opens they may have in progress, a client waits,
