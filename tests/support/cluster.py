@@ -406,9 +406,9 @@ class Cluster:
         assert all(before < after for before, after in zip(epochs, epochs[1:], strict=False)), epochs
 
     def logs(self) -> str:
-        """The ends of all logs, for a failure report."""
+        """The ends of all logs, without the flows that ended well, for a failure report."""
         programs = [a.program for a in self.agents] + [h.program for h in self.hubs.values()]
-        return "\n".join(program.tail() for program in programs)
+        return "\n".join(_tail(program.err_path) for program in programs)
 
     def close(self) -> None:
         """End every process that is left."""
@@ -418,3 +418,8 @@ class Cluster:
         for part in [*self.agents, *self.hubs.values(), *self.proxies.values(), *filter(None, [self.ingress, self.redis])]:
             part.stop()
         self.places.close()
+
+
+def _tail(path: Path, lines: int = 50) -> str:
+    told = [line[:600] for line in path.read_text(errors="replace").splitlines() if '"reason":"closed"' not in line]
+    return "\n".join([f"--- {path.name}", *told[-lines:]])
