@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import re
@@ -34,7 +35,7 @@ class Certificates:
         try:
             self.server = self._context(ssl.PROTOCOL_TLS_SERVER, tls, bundle)
             self.client = self._context(ssl.PROTOCOL_TLS_CLIENT, tls, bundle)
-            self.web = ingress_context(tls, bundle)
+            self.web = WebTls(tls, bundle)
         except OSError as exc:
             raise unreadable(SECTION, exc) from None
 
@@ -68,16 +69,25 @@ class Certificates:
                           f"name URI:{replica_uri(cluster, replica_id)} or DNS:{replica_id}")
 
 
-def ingress_context(tls: MeshTls | None, bundle: str = "") -> ssl.SSLContext:
+class WebTls:
     """TLS towards wss:// peers. There an HTTP ingress ends it, so this is the web's rule: a certificate for the URL's host from one of
     the system's authorities or the mesh's, and our own certificate for the ingress to verify."""
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if bundle:
-        context.load_verify_locations(cadata=bundle)
-    if tls is not None:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-    return context
+
+    def __init__(self, tls: MeshTls | None = None, bundle: str = "") -> None:
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._complete = False
+        if bundle:
+            self._context.load_verify_locations(cadata=bundle)
+        if tls is not None:
+            self._context.load_cert_chain(tls.cert_file, tls.key_file)
+
+    async def context(self, loop: asyncio.AbstractEventLoop) -> ssl.SSLContext:
+        """The system's authorities are read at the first use, and in a thread: there are many, and it takes 70 to 100 ms."""
+        if not self._complete:
+            await loop.run_in_executor(None, self._context.load_default_certs)
+            self._complete = True
+        return self._context
 
 
 def read_bundle(path: Path) -> list[str]:

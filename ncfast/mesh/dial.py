@@ -75,7 +75,7 @@ class Connecting(asyncio.Protocol):
         if parts.scheme == "unix":
             self._transport = await net.connect_unix(parts.path, self, timeout=DIAL_TIMEOUT)
         else:
-            context = self._context(parts.scheme)
+            context = await self._context(parts.scheme)
             port = parts.port or (443 if parts.scheme == "wss" else 80)
             self._transport = await net.connect(host, port, self, timeout=DIAL_TIMEOUT, ssl=context,
                                                 server_hostname=host if context is not None else None)
@@ -89,12 +89,12 @@ class Connecting(asyncio.Protocol):
         self._transport.write(self._upgrade.request())
         return self._put(credential, await self._answered, websocket=True)
 
-    def _context(self, scheme: str) -> ssl.SSLContext | None:
+    async def _context(self, scheme: str) -> ssl.SSLContext | None:
         if scheme == "tls":
             if self._mesh.certificates is None:
                 raise DialFailed("no_certificates", "tls:// needs ha.mesh.tls")
             return self._mesh.certificates.client
-        return self._mesh.ingress_context() if scheme == "wss" else None
+        return await self._mesh.web_context() if scheme == "wss" else None
 
     def _credential(self, scheme: str, host: str | None) -> Credential:
         """What the far end has shown by now."""

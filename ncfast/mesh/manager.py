@@ -27,7 +27,7 @@ from ncfast.config import HubConfig
 from ncfast.errors import Blame, Reason, blame
 from ncfast.httpd import Response
 from ncfast.mesh.accept import Entrance
-from ncfast.mesh.certificates import Certificates, ingress_context, read_secret, stamp
+from ncfast.mesh.certificates import Certificates, WebTls, read_secret, stamp
 from ncfast.mesh.peer import Peer
 from ncfast.mesh.route import HEAD_START, Route
 from ncfast.mesh.states import LinkEvent, LinkState, Way
@@ -123,7 +123,7 @@ class Mesh:
         self._acceptors: list[Acceptor] = []
         self._files_timer: asyncio.TimerHandle | None = None
         self._secret_stamp: tuple[object, ...] = ()
-        self._web: ssl.SSLContext | None = None
+        self._web: WebTls | None = None
         self._unusable: tuple[object, ...] = ()                  # stamps of files that were refused and logged
         self._ended_frames = (Counter[str](), Counter[str]())
         self._ended_drops: Counter[tuple[str, str]] = Counter()
@@ -214,13 +214,13 @@ class Mesh:
     def _secret_files(path: Path | None) -> list[Path]:
         return [path] if path is not None else []
 
-    def ingress_context(self) -> ssl.SSLContext:
+    async def web_context(self) -> ssl.SSLContext:
         """TLS towards an ingress."""
         if self.certificates is not None:
-            return self.certificates.web
+            return await self.certificates.web.context(self.net.loop)
         if self._web is None:
-            self._web = ingress_context(None)
-        return self._web
+            self._web = WebTls()
+        return await self._web.context(self.net.loop)
 
     def _look_at_files(self) -> None:
         """Files may be replaced at any time, one after the other: what does not fit together yet is tried again when it changes."""

@@ -222,10 +222,13 @@ def message(data: bytes) -> bytes:
 
 
 async def websocket_frame(one: Stranger) -> tuple[int, bytes]:
-    head = await one.reader.readexactly(2)
-    length = head[1] if head[1] < 126 else int.from_bytes(await one.reader.readexactly(2))
-    data = await one.reader.readexactly(length)
-    return head[0] & 15, data
+    """(opcode, payload) of the next message that is not a ping of the link."""
+    while True:
+        head = await one.reader.readexactly(2)
+        length = head[1] if head[1] < 126 else int.from_bytes(await one.reader.readexactly(2))
+        data = await one.reader.readexactly(length)
+        if data[0] != FrameType.PING:
+            return head[0] & 15, data
 
 
 def test_headers_of_a_trusted_ingress_say_who_it_is(tmp_path):
