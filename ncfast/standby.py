@@ -81,7 +81,7 @@ class Tunnels:
         self._said = -1                                # the highest that a claim has named, or that rule 5 has it above
         self._cluster = False                          # the last owner's hub has others beside it
         self._next_hub = 0                             # in the file's order
-        self._next_standby = 0
+        self._next_standby = agent.net.rng.randrange(len(agent.config.hubs))   # so that not all agents of a hub have the same other
         self._useless: set[str] = set()                # URLs that have led to the owner's hub, or to none that can take over
         reconnect = agent.config.reconnect
         self._owner_pause = Pause(agent.net.rng, reconnect.min_sec, reconnect.max_sec)

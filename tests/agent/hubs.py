@@ -302,7 +302,7 @@ class World:
     """Hubs named by letters, one service, one agent. `connector`, and sections of the agent's file, come from the test."""
 
     def __init__(self, directory: Path, names: str = "ab", urls: str | None = None, *, connector: dict[str, Any] | None = None,
-                 **options: Any) -> None:
+                 seed: int = 7, **options: Any) -> None:
         self.ownership = Ownership()
         self.hubs = {name: Hub(self, f"hub-{name}") for name in names}
         self.service = Service()
@@ -312,6 +312,7 @@ class World:
         self._urls = names if urls is None else urls
         self._connector = connector or {}
         self._options = options
+        self._seed = seed
         self._flows = 0
         self._log = io.StringIO()
         self._running: asyncio.Task[None]
@@ -331,7 +332,7 @@ class World:
             "connectors": [{"name": "echo", "target": f"127.0.0.1:{self.service.port}", **self._connector}],
             "http_proxy": "off", "tunnel": tunnel, "reconnect": reconnect, **self._options})
         loop = asyncio.get_running_loop()
-        self.agent = Agent(config, Net(loop, rng=random.Random(7)))
+        self.agent = Agent(config, Net(loop, rng=random.Random(self._seed)))
         self._running = loop.create_task(self.agent.run())
         return self
 

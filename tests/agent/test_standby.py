@@ -266,6 +266,18 @@ def test_a_url_that_has_led_to_the_owners_hub_is_tried_last(play):
     play(scenario, "abc")
 
 
+def test_agents_of_one_hub_have_their_standbys_at_different_others(play):
+    found = set()
+
+    async def scenario(world: World) -> None:
+        await world["a"].owner()
+        found.add((await until(lambda: world.agent.tunnels.standby, "a standby")).replica_id)
+
+    for seed in range(6):
+        play(scenario, "abcd", seed=seed)
+    assert len(found) > 1 and "hub-a" not in found
+
+
 def test_a_hub_outside_the_cluster_is_no_standby(play):
     async def scenario(world: World) -> None:
         world["b"].cluster = False
