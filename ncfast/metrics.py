@@ -138,6 +138,10 @@ def _unaccounted(stats: Stats, hub: dict[str, Any]) -> Value:
     return stats.flows_opened - stats.flows_closed.total() - hub["flows"]["active"]
 
 
+def _relays_unaccounted(stats: Stats, hub: dict[str, Any]) -> Value:
+    return stats.relays_opened + stats.relays_resumed - stats.relays_ended - hub["flows"].get("relayed", 0)
+
+
 METRICS = (
     # What the process is and how it stands.
     _gauge(
@@ -304,6 +308,10 @@ METRICS = (
     _counter("relays_opened", "Flows of other hubs taken to an agent of this hub.", lambda s, h: s.relays_opened),
     _counter("relays_resumed", "Flows of other hubs that an agent brought here.", lambda s, h: s.relays_resumed),
     _counter("relays_ended", "Relayed flows that ended or went elsewhere.", lambda s, h: s.relays_ended),
+    _gauge(
+        "relays_unaccounted", "Relays begun less ended less relayed now: 0 unless relays are lost or counted twice.",
+        _relays_unaccounted,
+    ),
     # Registry and ownership.
     _gauge("registry_healthy", "1 while the registry answers, 0 while it does not.", _registry("healthy")),
     _gauge(
@@ -325,7 +333,10 @@ METRICS = (
         "ownership_claims", "Agents claimed, by where the epoch came from: redis, or memory while it is away.",
         lambda s, h: s.claims, "result",
     ),
-    _counter("takeovers", "Agents whose owner changed, by reason.", lambda s, h: s.takeovers, "reason"),
+    _counter(
+        "takeovers", "Agents that this hub owned until it learnt that another does, by how: fenced by the registry.",
+        lambda s, h: s.takeovers, "reason",
+    ),
     _counter(
         "shadow_decisions",
         "In shadow mode: what active mode would have done, and whether what was done is the same.",

@@ -93,7 +93,7 @@ class Stats:
     registry_commands: int = 0
     registry_errors: Counter[str] = field(default_factory=Counter)  # by reason
     claims: Counter[str] = field(default_factory=Counter)  # by where the epoch came from: redis, memory
-    takeovers: Counter[str] = field(default_factory=Counter)  # by reason: an agent of ours went to another hub, or back
+    takeovers: Counter[str] = field(default_factory=Counter)  # by reason (fenced): an agent of ours is another hub's
     flows_by_path: Counter[str] = field(default_factory=Counter)  # opened here, by path: local, mesh
     failovers: int = 0  # flows that resumed by way of another hub than before
     relays_opened: int = 0  # flows of other hubs that this hub carries to its agents

@@ -169,6 +169,12 @@ def test_a_lost_flow_shows():
     assert value(scrape(Metrics(hub)), "flows_unaccounted") == 1
 
 
+def test_a_lost_relay_shows():
+    hub = FakeHub(peers=1)
+    hub.stats.relays_opened, hub.stats.relays_resumed, hub.stats.relays_ended = 3, 2, 4
+    assert value(scrape(Metrics(hub)), "relays_unaccounted") == 1
+
+
 def test_syntax_and_naming_as_promtool_wants_them():
     hub = FakeHub()
     hub.stats.frames_in["M_DATA"] = 1
