@@ -44,6 +44,7 @@ MAX_PENDING = 256              # accepted connections that are not yet a link th
 FILES_EVERY = 2.0              # seconds between two looks at certificate and secret files
 MEMORY = 4096                  # instances of former processes remembered, 64 bytes each
 MAX_RECORDS = 256              # replicas about which something is remembered
+LOST_SHOWN = 600.0             # seconds that a replica which has no URL and has gone is shown
 PASSED_ON = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP")
 
 
@@ -268,8 +269,8 @@ class Mesh:
                     route.rest()
                 else:
                     route.begin()
-            elif replica_id and not route.replica_id:
-                route.replica_id = replica_id
+            elif replica_id and route.replica_id != replica_id:
+                route.lead_to(replica_id)
             route.listed.add(source)
         for url, route in list(self.routes.items()):
             if url not in wanted and source in route.listed:
@@ -586,7 +587,7 @@ class Mesh:
             if not route.own and name not in rows and route.state is not LinkState.RESTING:
                 rows[name] = self._row(name, route, now)
         for replica_id, record in self._records.items():
-            if record.lost and replica_id not in rows:
+            if record.lost and replica_id not in rows and now - record.lost_at < LOST_SHOWN:
                 rows[replica_id] = self._lost(replica_id, record, now)
         self.stats.mesh_drops = drops
         return [rows[name] for name in sorted(rows)]

@@ -59,6 +59,13 @@ class Route(Way):
         self._cancel_timer()
         self._timer = self.mesh.net.call_later(pause, self._attempt)
 
+    def lead_to(self, replica_id: str) -> None:
+        """The registry has another replica at this address than the one that was there, or that we took for it."""
+        if self.state not in (LinkState.UP, LinkState.DRAINING):
+            self.replica_id = replica_id
+            self.own = False
+            self.wake(0.0)
+
     def hurry(self) -> None:
         """Dials now, if it is waiting to: there is a sign of life."""
         if self.state is LinkState.BACKOFF:

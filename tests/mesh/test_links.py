@@ -361,6 +361,30 @@ def test_discovered_peers_come_and_go():
     run(main)
 
 
+def test_an_address_may_pass_from_one_replica_to_another():
+    async def main():
+        a, b, c = Hub("hub-a"), Hub("hub-b"), Hub("hub-c")
+
+        def known(name, url):
+            return SimpleNamespace(replica_id=name, instance="00" * 8, mesh_url=url)
+
+        async with hubs(a, b, c):
+            a.mesh.discovered([known("hub-b", tcp(c))])        # the registry is late: hub-c is there by now
+            await linked(a, c)
+            assert a.mesh.routes[tcp(c)].replica_id == "hub-c"
+            other = f"ws://127.0.0.1:{b.port}/mesh"
+            a.mesh.discovered([known("hub-b", tcp(b)), known("hub-c", tcp(c))])
+            await linked(a, b)
+            a.dial(other)
+            route = a.mesh.routes[other]
+            await until(lambda: route.state is LinkState.RESTING and route.replica_id == "hub-b")
+            attempts = route.attempts
+            a.mesh.discovered([known("hub-b", tcp(b)), known("hub-x", other)])     # and so it is dialled again
+            await until(lambda: route.attempts > attempts and route.state is LinkState.RESTING and route.replica_id == "hub-b")
+
+    run(main)
+
+
 def test_states_shown_are_those_of_the_metrics():
     assert {str(state) for state in LinkState} == set(metrics.LINK_STATES)
 
