@@ -32,7 +32,7 @@ class ClientInfo:
     """What the hub knows of a flow beside its bytes."""
 
     __slots__ = ("accepted_at", "agent_key", "client", "counted", "epoch", "hub", "instance", "listener", "opened", "owner", "peer",
-                 "refused", "request", "resumes", "sends", "session", "sought_at", "source", "timeouts", "tried")
+                 "refusals", "refused", "request", "resumes", "sends", "session", "sought_at", "source", "timeouts", "tried")
 
     def __init__(self, hub: Hub, listener: ClientListener, source: str, client: str) -> None:
         self.hub = hub
@@ -54,6 +54,7 @@ class ClientInfo:
         self.resumes = 0
         self.sought_at = float("-inf")                 # when we last asked an owner for it
         self.tried: set[str] = set()                   # agents that were asked
+        self.refusals = 0                              # by hubs that did not own the agent
         self.refused: set[tuple[str, int]] = set()     # agent and epoch under which a hub did not own it
 
     @property

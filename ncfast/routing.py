@@ -40,7 +40,9 @@ _log = log.get("hub")
 STARTUP_HOLD = 5.0             # seconds after start in which every agent counts as reconnecting, as after a restart they all are
 ROUTE_MEMORY = 4096            # connectors of departed agents remembered, to hold clients for them
 SEEK_EVERY = 2.0               # seconds between two attempts of ours to resume a flow that has no way
-ASK_AGAIN = 0.05               # seconds before a hub that says not_owner is asked again: the news of a claim may reach us before its own hub
+ASK_AGAIN = 0.05               # seconds before a hub that says not_owner is asked again: the news of a claim may reach us before its own hub;
+                               # twice as long each time,
+ASK_DOUBLES = 5                # this often at most: 1.6 s
 NOT_HERE = frozenset({Reason.NOT_OWNER, Reason.STALE_EPOCH})   # the hub that was asked does not own the agent (any longer)
 DIALLED = frozenset({Reason.TARGET_REFUSED, Reason.TARGET_UNREACHABLE, Reason.TARGET_TIMEOUT, Reason.NO_SUCH_CONNECTOR})
 
@@ -195,7 +197,7 @@ class Router:
                 return False
             self._answered(flow)                       # the agent may have it already: wait for where it is now
             flow.detach()
-            hub.net.call_later(ASK_AGAIN, self._ask_again, flow, None)
+            self._ask_again_later(flow, None)
             return True
         self._answered(flow)
         self._leave_agent(flow)
@@ -203,8 +205,9 @@ class Router:
             info.tried.discard(info.agent_key)         # wherever it is now it may be asked
             refused = (info.agent_key, info.epoch)
             info.refused.add(refused)
-            hub.net.call_later(ASK_AGAIN, self._ask_again, flow, refused)
-            hub.net.spawn(hub.registry.get_owner(info.agent_key), "refresh")
+            if not info.refusals:
+                hub.net.spawn(hub.registry.get_owner(info.agent_key), "refresh")
+            self._ask_again_later(flow, refused)
         info.session = info.peer = None
         info.agent_key = info.owner = ""
         info.epoch = info.sends = 0
@@ -213,6 +216,11 @@ class Router:
             hub.stats.flows_retried += 1
             return True
         return reason in NOT_HERE and self.hold.add(flow)
+
+    def _ask_again_later(self, flow: Flow, refused: tuple[str, int] | None) -> None:
+        pause = ASK_AGAIN * 2 ** min(flow.info.refusals, ASK_DOUBLES)
+        flow.info.refusals += 1
+        self.hub.net.call_later(pause, self._ask_again, flow, refused)
 
     def _ask_again(self, flow: Flow, refused: tuple[str, int] | None) -> None:
         """What was `refused` may be tried again; a flow that is still without a way tries it now."""
