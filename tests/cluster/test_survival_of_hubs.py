@@ -58,6 +58,7 @@ def test_origin_killed(cluster: Cluster, peer: Peer) -> None:
         while cluster.hubs[third].status()["bytes"]["client_out"] < 50:
             await asyncio.sleep(0.01)
         cluster.kill(third)
+        await asyncio.to_thread(cluster.start, third)  # as another process: its peers know that the former one is gone
         for both in await asyncio.gather(*lost):
             assert both.client.error == "ECONNRESET" or both.client.eof, both
             assert both.service.error == "ECONNRESET", both
@@ -67,10 +68,30 @@ def test_origin_killed(cluster: Cluster, peer: Peer) -> None:
         asyncio.run(scenario())
         beside.wait_withheld()
     assert cluster.line_of(standby, beside)["resumes"] == 0
-    cluster.agent.log.wait(ACCESS, count=5, after=agent_mark, reason="origin_lost")
     assert cluster.wait_owner() == owner
-    cluster.start(third)
+    cluster.agent.log.wait(ACCESS, count=5, after=agent_mark, reason="origin_lost")
     cluster.wait_settled()
+
+
+def test_origin_killed_for_good(make_cluster, peer: Peer) -> None:
+    """Nobody comes back in its place: when its lease has run out and the grace ends, the agent is told, and no sooner."""
+    cluster = make_cluster(hub={"ha": {"lease_sec": 1}, "flow": {"flow_grace_sec": 4}})
+    owner, _, third = cluster.wait_settled()
+
+    async def scenario() -> Both:
+        seed = peer.next_seed()
+        flow = asyncio.create_task(
+            run_flow(peer, cluster.address(third), seed=seed, client=[["send", 1], ["drain"]], service=[["drain"]])
+        )
+        while not (seen := peer.outcome(seed)) or not seen.received:
+            await asyncio.sleep(0.01)
+        cluster.kill(third)
+        return await flow
+
+    both = asyncio.run(scenario())
+    assert both.service.error == "ECONNRESET", both
+    cluster.agent.log.wait(ACCESS, reason="origin_lost")
+    assert cluster.wait_owner() == owner
 
 
 def test_owner_frozen_and_thawed_as_a_stale_owner(cluster: Cluster, peer: Peer, tmp_path: Path) -> None:

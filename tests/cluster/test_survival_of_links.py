@@ -63,19 +63,23 @@ def test_mesh_link_lost(cluster: Cluster, peer: Peer, tmp_path: Path, kind: str)
 
 
 def test_tunnel_and_mesh_link_cut_again_and_again(cluster: Cluster, peer: Peer) -> None:
-    """One flow across eight cuts of both kinds, which meet it in every state of a resume."""
-    owner, standby, third = cluster.wait_settled()
-    with Transfer(peer, cluster.address(third), f"through {third}") as far:
+    """A transfer and a conversation across eight cuts of both kinds, one right after the other."""
+    _, _, third = cluster.wait_settled()
+    resumes = cluster.hubs[third].metric("nowconnect_flows_resumed_total")
+    with (
+        Bystander(cluster.door(third), peer) as across,
+        Transfer(peer, cluster.address(third), f"through {third}") as far,
+    ):
         far.wait_under_way()
         far.surge()
         for turn in range(4):
-            before = cluster.grants()
-            proxies = [cluster.proxies["tunnel", cluster.wait_owner()], cluster.mesh_proxy(cluster.wait_owner(), third)]
+            before, owner = cluster.grants(), cluster.wait_owner()
+            proxies = [cluster.proxies["tunnel", owner], cluster.mesh_proxy(owner, third)]
             for proxy in proxies if turn % 2 else reversed(proxies):
                 proxy.fault("rst")
             cluster.wait_grant(before)
-        cluster.wait_owner()
-    assert cluster.line_of(third, far)["resumes"] >= 4
+            across.goes_on()
+    assert cluster.hubs[third].metric("nowconnect_flows_resumed_total") >= resumes + 8
 
 
 def test_slow_and_sliced_mesh_link(cluster: Cluster, peer: Peer) -> None:
