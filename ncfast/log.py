@@ -57,7 +57,7 @@ FIELDS = (
         "attempt delay_sec connected_sec expires_in_sec target healthy lost detached queued_frames "
         "inflight_bytes owner software added withdrawn refresh replica agents outage_ms "
         # the mesh
-        "carrier direction "
+        "carrier direction newest relayed "
         # flows
         "cid path bytes_in bytes_out duration duration_sec open_ms held_ms resumes retries flows reason "
         "flows_opened flows_closed "

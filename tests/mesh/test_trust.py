@@ -190,6 +190,12 @@ def test_a_proof_is_for_one_role_one_pair_one_link():
         assert not proves(secret, "dialler", one, other, shown)
 
 
+def test_proofs_on_the_wire_stay_what_they_are():
+    one, two = hello(), hello(HelloAck, name="hub-b", instance="bb" * 8, nonce="22" * 32)
+    assert proof(b"s" * 32, "dialler", one, two) == "667d712faa80defc7d3ef5c111bdad7122fe9791ce529ab4111559bb6baa0752"
+    assert proof(b"s" * 32, "listener", one, two) == "f7952ff40e23f0fd2609e24a73941b57e683bd6025e550155be3eb0521cb0cb7"
+
+
 def test_bodies_are_read_strictly_and_say_nothing_of_what_was_wrong():
     body = hello(features=["x"], software="ncfast/9").pack()
     assert Hello.unpack(body).replica_id == "hub-a" and Hello.unpack(body[:-1] + b',"later":{"a":1}}').features == ["x"]
