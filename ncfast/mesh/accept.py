@@ -12,9 +12,10 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from ncfast.httpd import BadRequest, HttpLimits, RequestReader, Response
-from ncfast.mesh.trust import Credential, Refused, is_local, names_in_der
+from ncfast.mesh.trust import Refused, names_in_der
 
 if TYPE_CHECKING:
+    from ncfast.mesh.door import Door
     from ncfast.mesh.manager import Mesh
 
 ENTRANCE_TIMEOUT = 5.0         # seconds from accept to the first frame's link: first byte, TLS, HTTP
@@ -25,8 +26,9 @@ RAW, HTTP, TLS = 0x01, ord("G"), 0x16
 class Entrance(asyncio.Protocol):
     """An accepted connection until a link is on it. `host` is the peer's address, None on a Unix socket."""
 
-    def __init__(self, mesh: Mesh, sock: Any, host: str | None, remote: str) -> None:
+    def __init__(self, mesh: Mesh, door: Door, sock: Any, host: str | None, remote: str) -> None:
         self._mesh = mesh
+        self._door = door
         self._sock = sock
         self._host = host
         self._remote = remote
@@ -42,7 +44,7 @@ class Entrance(asyncio.Protocol):
 
     def open(self) -> None:
         """Takes the socket. Without certificates there is no TLS to tell apart, and the first byte can be read with the others."""
-        if self._mesh.certificates is None:
+        if self._mesh.keys.certificates is None:
             self._adopt(None)
         else:
             self._stop_peeking = self._mesh.net.peek(self._sock, self._first_byte)
@@ -51,8 +53,8 @@ class Entrance(asyncio.Protocol):
         self._stop_peeking = None                      # it has
         if not byte:
             self.abort()
-        elif byte[0] == TLS and self._mesh.certificates is not None:
-            self._adopt(self._mesh.certificates.server)
+        elif byte[0] == TLS and self._mesh.keys.certificates is not None:
+            self._adopt(self._mesh.keys.certificates.server)
         else:
             self._adopt(None)
 
@@ -81,9 +83,9 @@ class Entrance(asyncio.Protocol):
             if self._reader is not None:
                 self._read(self._reader, data)
             elif data[0] == RAW:
-                credential = self._of_frames()
+                credential = self._mesh.policy.of_frames(self._host, self._names)
                 self._leave()
-                self._mesh.put_stream(self._transport, credential, self._remote, data)
+                self._door.put_stream(self._transport, credential, self._remote, data)
             elif data[0] == HTTP:
                 self._reader = RequestReader(HttpLimits())
                 self._read(self._reader, data)
@@ -112,23 +114,6 @@ class Entrance(asyncio.Protocol):
         self._mesh.refused("certificate" if untrusted else "tls", self._remote,
                            "no client certificate, or not one of the mesh's authority" if untrusted else "TLS handshake failed")
 
-    # who may come in
-
-    def _of_frames(self) -> Credential:
-        """For a peer that begins with frames. Raises Refused."""
-        mesh = self._mesh
-        if self._names is not None:
-            return Credential("certificate", self._names)
-        if self._host is None:
-            return Credential("local")                 # the socket file's permissions are the guard
-        if mesh.config.require_mtls:
-            raise Refused("plain", "require_mtls, and the peer does not speak TLS")
-        if is_local(self._host):
-            return Credential("local")
-        if mesh.secret is not None:
-            return Credential("secret")
-        raise Refused("not_loopback", "without mutual TLS or ha.mesh.secret_file only peers of this machine are let in")
-
     def _read(self, reader: RequestReader, data: bytes) -> None:
         try:
             request = reader.feed(data)
@@ -140,7 +125,7 @@ class Entrance(asyncio.Protocol):
         if reader.rest:
             self._refuse_http("early_bytes", Response.text(400, "Bytes after the request"))
             return
-        answer = self._mesh.serve_http(request, self._transport, host=self._host, remote=self._remote, names=self._names, private=True)
+        answer = self._door.serve_http(request, self._transport, host=self._host, remote=self._remote, names=self._names, private=True)
         if answer is None:
             self._leave()
         else:
@@ -196,4 +181,4 @@ class Entrance(asyncio.Protocol):
             self._over = True
             if not self._answered:
                 self._timer.cancel()
-            self._mesh.left(self)
+            self._door.left(self)

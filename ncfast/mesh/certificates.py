@@ -28,8 +28,6 @@ class Certificates:
     cannot be used: what starts, runs."""
 
     def __init__(self, tls: MeshTls, cluster: str, replica_id: str) -> None:
-        self.files = (tls.ca_bundle, tls.cert_file, tls.key_file)
-        self.stamp = stamp(self.files)                 # before reading: what is replaced meanwhile is read again
         bundle = "".join(read_bundle(tls.ca_bundle))
         self._check_own(tls.cert_file, cluster, replica_id)
         try:

@@ -91,10 +91,10 @@ class Connecting(asyncio.Protocol):
 
     async def _context(self, scheme: str) -> ssl.SSLContext | None:
         if scheme == "tls":
-            if self._mesh.certificates is None:
+            if self._mesh.keys.certificates is None:
                 raise DialFailed("no_certificates", "tls:// needs ha.mesh.tls")
-            return self._mesh.certificates.client
-        return await self._mesh.web_context() if scheme == "wss" else None
+            return self._mesh.keys.certificates.client
+        return await self._mesh.keys.web_context() if scheme == "wss" else None
 
     def _credential(self, scheme: str, host: str | None) -> Credential:
         """What the far end has shown by now."""
@@ -105,7 +105,7 @@ class Connecting(asyncio.Protocol):
             return Credential("certificate", names)
         if is_local(host):
             return Credential("local")
-        if self._mesh.secret is None:
+        if self._mesh.keys.secret is None:
             raise Refused("not_loopback", "a peer on another machine needs tls://, wss:// or ha.mesh.secret_file")
         return Credential("secret")
 

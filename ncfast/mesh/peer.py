@@ -78,8 +78,8 @@ class Peer:
             return
         self._hello = hello
         ack = self._say(HelloAck)
-        if self.mesh.secret is not None:
-            ack = ack.model_copy(update={"proof": proof(self.mesh.secret, "listener", hello, ack)})
+        if self.mesh.keys.secret is not None:
+            ack = ack.model_copy(update={"proof": proof(self.mesh.keys.secret, "listener", hello, ack)})
         self._ack = ack
         self.link.send(FrameType.HELLO_ACK, ack.pack())
 
@@ -99,7 +99,7 @@ class Peer:
         self._ack = ack
         if not self._may_stand():
             return
-        shown = proof(self.mesh.secret, "dialler", self._hello, ack) if self.mesh.secret is not None else None
+        shown = proof(self.mesh.keys.secret, "dialler", self._hello, ack) if self.mesh.keys.secret is not None else None
         self.link.send(FrameType.AUTH, Auth(proof=shown).pack())
         self._welcome()
 
@@ -142,7 +142,7 @@ class Peer:
         return False
 
     def _proved(self, role: str, hello: Hello, ack: Hello, shown: str | None) -> bool:
-        secret = self.mesh.secret
+        secret = self.mesh.keys.secret
         if secret is None or proves(secret, role, hello, ack, shown):
             return True
         self.refuse("secret", Reason.UNAUTHORIZED, "does not prove that it knows ha.mesh.secret_file")

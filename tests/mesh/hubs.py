@@ -110,7 +110,7 @@ class Hub:
             self._timer.cancel()
         await self.mesh.stop()
         await until(lambda: not self.net.sockets, f"{self.replica_id}: {self.net.sockets} connections left")
-        assert not self.mesh.pending and not self.mesh._handshakes and not self.mesh._peers
+        assert not self.mesh.door.pending and not self.mesh._handshakes and not self.mesh._peers
 
     @property
     def port(self) -> int:

@@ -269,7 +269,7 @@ def test_lost_links_come_back():
                 await until(lambda was=was: a.linked(b) not in (None, was[0]) and b.linked(a) not in (None, was[1]))
                 await linked(a, b)
                 await until(lambda: a.linked(b) and a.linked(b).dialled)
-                assert a.mesh._records["hub-b"].reconnects >= number
+                assert a.mesh.accounts.record("hub-b").reconnects >= number
             assert a.stats.mesh_reconnects >= 5 and a.stats.mesh_errors >= 5
 
     run(main)

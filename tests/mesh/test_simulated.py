@@ -64,7 +64,7 @@ class World3:
         """And nothing else is left over."""
         self.linked()
         for name, hub in self.hubs.items():
-            assert len(hub.mesh.peers) == 2 and not hub.mesh.pending and not hub.mesh._handshakes, name
+            assert len(hub.mesh.peers) == 2 and not hub.mesh.door.pending and not hub.mesh._handshakes, name
             assert hub.net.sockets == 2 == len(hub.net.transports), f"{name} has {hub.net.sockets} connections"
             told = {other: [event[0] for event in hub.events if event[1] == other and event[0] in ("up", "down")] for other in NAMES}
             for events in told.values():

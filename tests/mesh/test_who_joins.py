@@ -21,9 +21,8 @@ from websockets.http11 import Request
 
 from ncfast import log
 from ncfast._frames import FrameType
-from ncfast.mesh import accept as accept_module
-from ncfast.mesh import dial as dial_module
-from ncfast.mesh import manager as manager_module
+from ncfast.errors import Reason
+from ncfast.mesh import accept, certificates, dial, door, keyring, manager, policy
 from ncfast.mesh.handshake import Auth, Hello, HelloAck, proof
 
 
@@ -87,7 +86,7 @@ def wrong(authority: Authority, other: Authority) -> dict[str, dict]:
 @pytest.fixture
 def unchecked(monkeypatch):
     """Lets a hub start with a certificate that does not name it, as a stranger's program would."""
-    monkeypatch.setattr(manager_module.Certificates, "_check_own", staticmethod(lambda path, cluster, replica_id: None))
+    monkeypatch.setattr(certificates.Certificates, "_check_own", staticmethod(lambda path, cluster, replica_id: None))
 
 
 def test_no_wrong_certificate_joins_as_dialler_or_as_listener(tmp_path, unchecked):
@@ -163,7 +162,7 @@ def test_a_hub_does_not_start_with_certificates_that_nobody_would_take(tmp_path)
 
 
 def test_certificates_are_replaced_under_a_link(tmp_path, monkeypatch):
-    monkeypatch.setattr(manager_module, "FILES_EVERY", 0.02)
+    monkeypatch.setattr(keyring, "FILES_EVERY", 0.02)
 
     async def main():
         old, new = Authority(tmp_path, "old"), Authority(tmp_path, "new")
@@ -173,21 +172,21 @@ def test_certificates_are_replaced_under_a_link(tmp_path, monkeypatch):
             a.dial(f"tls://127.0.0.1:{b.port}")
             await linked(a, b)
             first = a.linked(b), b.linked(a)
-            was = a.mesh.certificates, b.mesh.certificates
+            was = a.mesh.keys.certificates, b.mesh.keys.certificates
             old.bundle.write_bytes(b"-----BEGIN CERTIFICATE-----\nbroken\n-----END CERTIFICATE-----\n")
-            await until(lambda: a.mesh._unusable and b.mesh._unusable, "broken files are noticed")
-            assert (a.mesh.certificates, b.mesh.certificates) == was
+            await until(lambda: a.mesh.keys._unusable and b.mesh.keys._unusable, "broken files are noticed")
+            assert (a.mesh.keys.certificates, b.mesh.keys.certificates) == was
             old.bundle.write_bytes(old.pem + new.pem)
             for name, tls in sections.items():
                 new.issue(uri(name), path=tmp_path / os.path.basename(tls["cert_file"]))
-            await until(lambda: a.mesh.certificates is not was[0] and b.mesh.certificates is not was[1], "new files are taken")
+            await until(lambda: a.mesh.keys.certificates is not was[0] and b.mesh.keys.certificates is not was[1], "new files are taken")
             await asyncio.sleep(0.1)                            # some more looks at the files
             assert (a.linked(b), b.linked(a)) == first and a.events == [("up", "hub-b")]
             old.bundle.write_bytes(new.pem)
             a.mesh.configure(a.config)                          # as SIGHUP does
             b.mesh.configure(b.config)
             assert (a.linked(b), b.linked(a)) == first
-            a.linked(b).link.fail(manager_module.Reason.STALLED)
+            a.linked(b).link.fail(Reason.STALLED)
             await until(lambda: a.linked(b) not in (None, first[0]))
             await linked(a, b)
             old.bundle.write_bytes(b"")
@@ -340,7 +339,7 @@ def test_the_public_edge_takes_no_local_peer_at_its_word():
 @pytest.fixture
 def remote(monkeypatch):
     """Loopback counts as another machine."""
-    for module in (accept_module, manager_module, dial_module):
+    for module in (policy, dial):
         monkeypatch.setattr(module, "is_local", lambda host: not host)
 
 
@@ -446,7 +445,7 @@ def test_proofs_cannot_be_reflected_or_replayed(tmp_path):
             server = await asyncio.start_server(overhear, "127.0.0.1", 0)
             b.dial(f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
             await linked(a, b)
-            b.linked(a).link.fail(manager_module.Reason.GOING_AWAY)
+            b.linked(a).link.fail(Reason.GOING_AWAY)
             b.dial()
             await until(lambda: not a.mesh.peers)
             server.close()
@@ -505,8 +504,8 @@ def test_a_short_secret_is_refused_at_the_start(tmp_path):
 
 
 def test_silent_and_slow_connections_end_and_delay_nobody(monkeypatch, tmp_path):
-    monkeypatch.setattr(accept_module, "ENTRANCE_TIMEOUT", 0.5)
-    monkeypatch.setattr(manager_module, "HELLO_TIMEOUT", 0.5)
+    monkeypatch.setattr(accept, "ENTRANCE_TIMEOUT", 0.5)
+    monkeypatch.setattr(manager, "HELLO_TIMEOUT", 0.5)
 
     async def main():
         authority = Authority(tmp_path)
@@ -532,10 +531,10 @@ def test_silent_and_slow_connections_end_and_delay_nobody(monkeypatch, tmp_path)
             b.dial(f"tls://127.0.0.1:{a.port}")
             await linked(a, b)
             assert asyncio.get_running_loop().time() - start < 1
-            assert len(a.mesh.pending) <= manager_module.MAX_PENDING
-            assert a.refused()["too_many_handshakes"] >= 600 - manager_module.MAX_PENDING - 1
+            assert len(a.mesh.door.pending) <= door.MAX_PENDING
+            assert a.refused()["too_many_handshakes"] >= 600 - door.MAX_PENDING - 1
             await until(lambda: a.net.sockets == 1, "all of them are gone", 3)
-            assert not a.mesh.pending and len(a.events) == 1
+            assert not a.mesh.door.pending and len(a.events) == 1
             for sock in crowd:
                 sock.close()
 
@@ -543,7 +542,7 @@ def test_silent_and_slow_connections_end_and_delay_nobody(monkeypatch, tmp_path)
 
 
 def test_hello_must_come_in_time(monkeypatch):
-    monkeypatch.setattr(manager_module, "HELLO_TIMEOUT", 0.1)
+    monkeypatch.setattr(manager, "HELLO_TIMEOUT", 0.1)
 
     async def main():
         a = Hub("hub-a")

@@ -1,0 +1,125 @@
+"""Where other hubs come in: the listening sockets, the bound on unfinished handshakes, and links put on what was let in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from websockets.http11 import Request
+
+from ncfast.carrier import carry_stream, carry_websocket
+from ncfast.errors import Reason
+from ncfast.httpd import Response
+from ncfast.mesh.accept import Entrance
+from ncfast.mesh.peer import Peer
+from ncfast.mesh.states import LinkState, Way
+from ncfast.mesh.trust import Credential, Refused
+from ncfast.net import Acceptor
+from ncfast.upgrade import accept
+
+if TYPE_CHECKING:
+    from ncfast.mesh.manager import Mesh
+
+MAX_PENDING = 256              # accepted connections that are not yet a link that stands
+
+
+class Door:
+    """Of one mesh. `pending` holds what has been accepted and does not stand yet, oldest first."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self.pending: dict[Entrance | Peer, None] = {}
+        self._acceptors: list[Acceptor] = []
+
+    async def open(self) -> None:
+        """Listens. Raises OSError when an address cannot be bound; nothing stays open then."""
+        config, net = self._mesh.config, self._mesh.net
+        try:
+            if config.listen is not None:
+                self._acceptors.append(await net.listen(config.listen, self._on_socket, on_shed=self._on_shed))
+            if config.listen_unix is not None:
+                self._acceptors.append(await net.listen_unix(str(config.listen_unix), self._on_unix_socket, on_shed=self._on_shed))
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stops listening, and ends what is not a link yet."""
+        for acceptor in self._acceptors:
+            acceptor.close()
+        for one in list(self.pending):
+            if isinstance(one, Entrance):
+                one.abort()
+
+    @property
+    def address(self) -> str:
+        """host:port as bound, or the Unix socket's path; "" if nowhere."""
+        return self._acceptors[0].address if self._acceptors else ""
+
+    # connections
+
+    def _on_socket(self, sock: Any, where: Any) -> None:
+        self._enter(sock, where[0], f"{where[0]}:{where[1]}")
+
+    def _on_unix_socket(self, sock: Any, where: Any) -> None:
+        self._enter(sock, None, "unix")
+
+    def _enter(self, sock: Any, host: str | None, remote: str) -> None:
+        self._make_room()
+        entrance = Entrance(self._mesh, self, sock, host, remote)
+        self.pending[entrance] = None
+        self._mesh.net.opened()
+        entrance.open()
+
+    def _make_room(self) -> None:
+        """The oldest handshake goes if there are too many."""
+        if len(self.pending) >= MAX_PENDING:
+            oldest = next(iter(self.pending))
+            self._mesh.refused("too_many_handshakes", "", "the oldest makes room")
+            if isinstance(oldest, Entrance):
+                oldest.abort()
+            else:
+                oldest.link.fail(Reason.HANDSHAKE_TIMEOUT, "too many handshakes")
+            self.pending.pop(oldest, None)
+
+    def _on_shed(self, reason: str) -> None:
+        self._mesh.refused(reason, "", "no descriptors left")
+
+    def left(self, one: Entrance | Peer) -> None:
+        """No longer pending."""
+        self.pending.pop(one, None)
+
+    # links
+
+    def put_stream(self, transport: Any, credential: Credential, remote: str, early: bytes) -> None:
+        """Puts a link on an accepted connection that begins with frames, the first of them in `early`."""
+        mesh = self._mesh
+        peer = self._peer(credential, remote, "stream")
+        peer.link, carrier = carry_stream(mesh.host, transport, peer, mesh.bounds, peer=remote)
+        mesh.greet(peer)
+        carrier.feed(early)
+
+    def serve_http(self, request: Request, transport: Any, *, host: str | None, remote: str, names: frozenset[str] | None,
+                   private: bool) -> Response | None:
+        """As Mesh.serve_http; `names` and `private` as Policy has them."""
+        mesh = self._mesh
+        try:
+            credential = mesh.policy.of_http(request, host, names, private)
+        except Refused as exc:
+            mesh.refused(exc.reason, remote, exc.detail)
+            return Response.text(exc.status, exc.detail)
+        accepted, answer = accept(request)
+        if answer is not None:
+            mesh.refused("websocket", remote, "")
+            return answer
+        transport.write(accepted)
+        self._make_room()
+        peer = self._peer(credential, remote, "websocket")
+        peer.link, _ = carry_websocket(mesh.host, transport, peer, mesh.bounds, client=False, peer=remote)
+        mesh.greet(peer)
+        return None
+
+    def _peer(self, credential: Credential, remote: str, carrier: str) -> Peer:
+        way = Way(LinkState.HANDSHAKING, self._mesh.net.clock)
+        peer = Peer(self._mesh, way, credential, dialled=False, remote=remote, carrier=carrier)
+        self.pending[peer] = None
+        return peer

@@ -1,0 +1,55 @@
+"""What a mesh needs of the hub that it belongs to, and of the registry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from ncfast._flow import FlowContext
+from ncfast._websocket import ReceiveBuffer
+from ncfast.config import HubConfig
+from ncfast.errors import Reason
+from ncfast.net import Net
+from ncfast.readiness import Readiness
+from ncfast.stats import Stats
+
+if TYPE_CHECKING:
+    from ncfast.mesh.peer import Peer
+
+
+class Replica(Protocol):
+    """What the registry says of a hub."""
+
+    replica_id: str
+    instance: str
+    mesh_url: str
+
+
+class PeerHost(Protocol):
+    """What the hub is to its mesh."""
+
+    config: HubConfig
+    net: Net
+    context: FlowContext
+    receive_buffer: ReceiveBuffer
+    replica_id: str
+    instance: bytes            # 8 bytes: how its cids begin
+    stats: Stats
+    readiness: Readiness
+
+    def peer_up(self, peer: Peer) -> None:
+        """The link is established."""
+
+    def peer_down(self, peer: Peer, reason: Reason) -> None:
+        """The link is over; its flows have detached."""
+
+    def peer_leaving(self, peer: Peer) -> None:
+        """The peer drains."""
+
+    def mesh_open(self, peer: Peer, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
+        """M_OPEN came."""
+
+    def mesh_resume(self, peer: Peer, cid: bytes, epoch: int, payload: bytes, ack: int, limit: int) -> bool:
+        """M_RESUME came; False: there is no such flow."""
+
+    def mesh_stale(self, peer: Peer, cid: bytes, epoch: int) -> None:
+        """The far end of one of our flows knows of a higher epoch."""

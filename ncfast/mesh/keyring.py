@@ -1,0 +1,86 @@
+"""Certificates and secret in force: taken from the configuration, and followed when their files are replaced."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from ncfast import log
+from ncfast.config import Mesh as MeshConfig
+from ncfast.mesh.certificates import Certificates, WebTls, read_secret, stamp
+from ncfast.net import Net
+
+_log = log.get("mesh")
+
+FILES_EVERY = 2.0              # seconds between two looks at the files
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What was read, and from what."""
+
+    certificates: Certificates | None
+    secret: bytes | None
+    files: tuple[Path, ...]
+    stamp: tuple[object, ...]
+
+
+class Keyring:
+    """For handshakes from now on; links that stand keep what they were made with."""
+
+    def __init__(self, net: Net, cluster: str, replica_id: str) -> None:
+        self._net = net
+        self._cluster = cluster
+        self._replica_id = replica_id
+        self._config: MeshConfig | None = None
+        self._keys = Keys(None, None, (), ())
+        self._unusable: tuple[object, ...] | None = None         # stamp of files that were refused, and logged
+        self._web = WebTls()                                     # without certificates of our own
+        self._timer = net.call_later(FILES_EVERY, self._look)
+
+    @property
+    def certificates(self) -> Certificates | None:
+        return self._keys.certificates
+
+    @property
+    def secret(self) -> bytes | None:
+        return self._keys.secret
+
+    async def web_context(self) -> ssl.SSLContext:
+        """TLS towards an ingress."""
+        certificates = self._keys.certificates
+        return await (certificates.web if certificates is not None else self._web).context(self._net.loop)
+
+    def load(self, config: MeshConfig) -> Keys:
+        """Reads what the configuration names; `use` puts it in force. Raises OSError, with section and remedy."""
+        named = [config.secret_file] if config.secret_file is not None else []
+        if config.tls is not None:
+            named += [config.tls.ca_bundle, config.tls.cert_file, config.tls.key_file]
+        mark = stamp(named)                            # before reading: what is replaced meanwhile is read again
+        certificates = Certificates(config.tls, self._cluster, self._replica_id) if config.tls is not None else None
+        secret = read_secret(config.secret_file) if config.secret_file is not None else None
+        return Keys(certificates, secret, tuple(named), mark)
+
+    def use(self, config: MeshConfig, keys: Keys) -> None:
+        self._config = config
+        self._keys = keys
+        self._unusable = None
+
+    def close(self) -> None:
+        """No more looks at the files."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        """Files are replaced at any time, one after the other: what does not fit together yet is tried again when it changes."""
+        self._timer = self._net.call_later(FILES_EVERY, self._look)
+        now = stamp(self._keys.files)
+        if self._config is None or now in (self._keys.stamp, self._unusable):
+            return
+        try:
+            self.use(self._config, self.load(self._config))
+        except OSError as exc:
+            self._unusable = now
+            _log.warning("mesh_files_refused", problems=[str(exc)], detail="the former certificates and secret stay in use")
+        else:
+            _log.info("mesh_files_reloaded", replica=self._replica_id)
