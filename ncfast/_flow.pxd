@@ -119,7 +119,7 @@ cdef class Flow(Source):
     cdef bint asked_again            # a gap was seen and M_RESUME sent
     cdef bint gap_waits              # a gap was seen before the target was connected
     cdef int asks                    # M_RESUMEs on this path without an answer
-    cdef double asked_at             # when the peer's last M_RESUME or M_GAP came
+    cdef double asked_at             # when the peer's last M_RESUME came
     # scheduling, the path's business
     cdef int pending
     cdef bint in_urgent

@@ -434,7 +434,6 @@ cdef class Flow(Source):
                 self.tail = None
             if self.fin_sent and ack == self.snd_nxt + 1:
                 self.fin_acked = True
-                self.pending &= ~SEND_FIN
         if limit > self.snd_limit:
             progress = True
             self.snd_limit = limit

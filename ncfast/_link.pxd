@@ -78,7 +78,7 @@ cdef class Link(Path):
     cdef uint64_t _bytes_at_tick
     cdef uint64_t _ping_seq
     cdef int _noise
-    cdef set _told                   # foreign cids for which M_DETACH was sent since the last tick
+    cdef set _told                   # cids for which M_DETACH or a refusal was sent since the last tick
     cdef int _free_resumes
     # counters, read at scrape time
     cdef uint64_t _frames_in[32]

@@ -43,8 +43,9 @@ cdef enum:
     PROBE = 16                 # then every so many frames it is tried again
     FRAME_COST = 256           # bytes that a queued frame counts beside its own
     FREE_RESUMES = 65536       # asked-for flows that we do not have, before they count as noise
-    ASKED = 50                 # noise of a second M_RESUME or M_GAP of a flow within a second: each has everything sent again
+    ASKED = 50                 # noise of a flow's second M_RESUME within a second: each has everything sent again
     MAX_THROUGH = 196608       # relayed bytes from which a write of theirs is full: with one frame more still no 256 KiB
+    TOLD = 16384               # flows remembered until the next tick because they were refused or told to wait
     SPARED = 16384             # bytes of each relayed direction that wait although memory is short
     BUSY = 262144              # bytes received between two ticks that make a link busy
     NO_LIMIT = 1 << 30
@@ -612,9 +613,10 @@ cdef class Link(Path):
         if type != M_RESUME and type != M_RST and type != M_DETACH and type != M_GAP and self.ctx.closed.last(cid) is None \
                 and self.handler.foreign(cid):
             self._flow_noise(1)
-            if cid in self._told or len(self._told) >= self.queue_depth:
-                return 0
-            self._told.add(cid)
+            if type != M_OPEN_ACK and (cid in self._told or len(self._told) >= TOLD):
+                return 0                 # told already: this was on its way
+            if len(self._told) < TOLD:
+                self._told.add(cid)
             return self._answer(M_DETACH, self._h.cid, self._h.epoch, R_LINK_LOST, 0)
         if type == M_RESUME or type == M_OPEN_ACK:
             if self._free_resumes > 0:   # after a restart of ours a peer asks for many at once
@@ -626,7 +628,7 @@ cdef class Link(Path):
             self.ctx.duplicates += 1
             return 0
         self._flow_noise(1)
-        if (type == M_DATA or type == M_FIN) and len(self._answers) < self.queue_depth:
+        if (type == M_DATA or type == M_FIN) and cid not in self._told and len(self._answers) < self.queue_depth:
             return self._answer(M_RST, self._h.cid, self._h.epoch, R_UNKNOWN_FLOW, 0)
         return 0
 
@@ -661,8 +663,7 @@ cdef class Link(Path):
                 if self._h.code == R_STALE_EPOCH:
                     self.handler._on_frame__stale(flow.cid, self._h.seq)
             elif type == M_GAP:
-                self._asked(flow.asked_at)
-                flow.asked_at = self.ctx.clock()
+                self._flow_noise(1)
                 flow.gap(True)
             elif flow.resumed and not flow.asked_again:
                 if flow.asks:            # both ends may have asked at once, and then the other's question was our answer
@@ -732,6 +733,8 @@ cdef class Link(Path):
 
     def refuse(self, bytes cid not None, int code, uint64_t epoch=0):
         """Answers an open or resume that cannot be; `epoch` is the frame's, 0 the link's."""
+        if len(self._told) < TOLD:
+            self._told.add(cid)          # what follows the open is on its way, and needs no answer
         self._answer(M_RST, <const uint8_t*>PyBytes_AS_STRING(cid), epoch if epoch else self.epoch, code, 0)
 
     def tell_detached(self, bytes cid not None, uint64_t epoch, int code, uint64_t newest=0):
@@ -805,9 +808,6 @@ cdef class Link(Path):
             self._flow_noise(lane.ended)
         elif type == M_OPEN_ACK:
             self._flow_noise(lane.relay.opened)
-        elif type == M_GAP:
-            self._asked(lane.asked_at)
-            lane.asked_at = self.ctx.clock()
         elif type != M_RST:
             self._flow_noise(1)
         if type == M_OPEN_ACK or type == M_RESUME_ACK:
@@ -836,7 +836,6 @@ cdef class Link(Path):
         """A whole frame for this link, from `source`'s read (then it leaves at the end of that read, in one write with the
         others, and without a base it is not copied) or from nowhere. What finds the link blocked waits, within bounds; beyond
         them it is dropped, the receiver is told afterwards, and the flow resumes. False: dropped."""
-        cdef Py_ssize_t bound = self.queue_depth
         if self._answers and self._writable:
             self._flush()                # one of them may be for this very flow, and was first
         if (self._through_count == MAX_PIECES or self._through_total + n > MAX_THROUGH) and self._writable:
@@ -866,10 +865,12 @@ cdef class Link(Path):
             self._through_total += n
             self._frames_out[type] += 1
             return True
-        if type == M_RESUME:
-            bound *= 2                   # without it nothing of the flow moves, and there is one of a flow in a second
-        if type != M_RST and (self.relay_frames >= bound or self.relay_bytes + n + FRAME_COST > 2 * self.max_inflight
-                              or (lane.unsent_bytes >= SPARED and self.ctx.pressed())):
+        if type == M_RESUME:             # never dropped: without it nothing of the flow moves
+            if lane.resume_waits:
+                return True              # has more sent again, and that is enough
+            lane.resume_waits = True
+        elif type != M_RST and (self.relay_frames >= self.queue_depth or self.relay_bytes + n + FRAME_COST > 2 * self.max_inflight
+                                or (lane.unsent_bytes >= SPARED and self.ctx.pressed())):
             self.drops_queue += 1
             lane.lossy = True
             if not lane.in_data:
@@ -913,6 +914,7 @@ cdef class Link(Path):
         cdef Header h
         cdef bytes frame
         cdef Py_ssize_t size
+        cdef int type
         while lane.queue and count[0] < MAX_PIECES and total[0] < MAX_BATCH:
             frame = <bytes>lane.queue[0]
             size = PyBytes_GET_SIZE(frame)
@@ -922,7 +924,10 @@ cdef class Link(Path):
             allowance -= size - HEADER_SIZE
             lane.unsent_bytes -= size
             self._charge(-1, -size)
-            self._frames_out[<int>(<const uint8_t*>PyBytes_AS_STRING(frame))[0]] += 1
+            type = (<const uint8_t*>PyBytes_AS_STRING(frame))[0]
+            self._frames_out[type] += 1
+            if type == M_RESUME:
+                lane.resume_waits = False
             self._piece(frame, pieces, bases, count, total)
         lane.deficit = 0
         if lane.queue:

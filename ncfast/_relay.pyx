@@ -22,6 +22,7 @@ cdef class Lane(Source):
         self.queue.clear()
         self.unsent_bytes = 0
         self.deficit = 0
+        self.resume_waits = False
         return 0
 
     @property

@@ -46,7 +46,7 @@ class End:
         self.queue_depth = queue_depth
         self.kernel = kernel
         self.buffer = ReceiveBuffer()
-        self.flows: dict[bytes, Flow] = {}
+        self.flows = self.context.flows
         self.sockets: dict[bytes, Socket] = {}
         self.reasons: dict[bytes, list[Reason]] = {}   # how each flow ended; never more than one
         self.gone = 0                                  # sockets that are closed

@@ -50,7 +50,12 @@ def unmasked(data: bytes, key: bytes) -> bytes:
 
 def frames(data: bytes) -> list[Frame]:
     """The frames in what an end has written."""
-    data, at, out = messages(data), 0, []
+    return bare_frames(messages(data))
+
+
+def bare_frames(data: bytes) -> list[Frame]:
+    """The same on a stream without messages."""
+    at, out = 0, []
     while at < len(data):
         type_, *rest, at = decode(data, at)
         out.append(Frame(FrameType(type_), *rest))

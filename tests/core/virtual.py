@@ -222,12 +222,15 @@ class Socket(_Transport):
 
 
 class Wire(_Transport):
-    """One end's transport of a tunnel. What was written waits here, by reference as the real transport keeps it, until the
-    test carries it over; `kernel` bytes count as sent."""
+    """One end's transport of a link. What was written waits here, by reference as the real transports keep it, until the
+    test carries it over; `kernel` bytes count as sent. Memory that may change is copied at once, as the kernel and aiofastnet
+    do; uvloop `retains` even that, so there it may not come."""
 
-    def __init__(self, turns: Turns, kernel: int = 65536) -> None:
+    def __init__(self, turns: Turns, kernel: int = 65536, *, retains: bool = True) -> None:
         super().__init__(turns)
         self.kernel = kernel
+        self.retains = retains
+        self.copied = 0                                # bytes that came in memory of the caller's
         self.pieces: deque[memoryview] = deque()
         self.borders: deque[int] = deque()             # sizes of the messages on their way, one for each write
         self.begun = False                             # a part of the first has been carried
@@ -249,7 +252,10 @@ class Wire(_Transport):
         self.borders.append(sum(map(len, lines)))
         for line in lines:
             view = memoryview(line)
-            assert isinstance(view.obj, bytes), "the tunnel's transport keeps references: only immutable memory may go there"
+            if not isinstance(view.obj, bytes):
+                assert not self.retains, "the transport keeps references: only immutable memory may go there"
+                self.copied += len(view)
+                view = memoryview(bytes(view))
             self.pieces.append(view)
             self.size += len(view)
         self._mind_watermarks()
