@@ -21,11 +21,14 @@ class Hold:
         return key in self._queues
 
     def add(self, flow: Flow) -> bool:
-        """False: the listener holds as many as it may, or none at all."""
-        listener = flow.info.listener
-        if not listener.config.hold_sec or self.count[listener.name] >= listener.config.hold_max:
+        """False: the listener holds as many as it may, or none at all, or the flow has been held for long enough before."""
+        info, now = flow.info, self._clock()
+        listener = info.listener
+        if not info.hold_until:
+            info.hold_until = now + listener.config.hold_sec
+        if info.hold_until <= now or self.count[listener.name] >= listener.config.hold_max:
             return False
-        self._queues.setdefault(listener.key, deque()).append((flow, self._clock() + listener.config.hold_sec))
+        self._queues.setdefault(listener.key, deque()).append((flow, info.hold_until))
         self.count[listener.name] += 1
         return True
 

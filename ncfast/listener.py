@@ -31,8 +31,9 @@ PROXY_HEADER_TIMEOUT = 3.0     # seconds for a complete PROXY header
 class ClientInfo:
     """What the hub knows of a flow beside its bytes."""
 
-    __slots__ = ("accepted_at", "agent_key", "client", "counted", "epoch", "hub", "instance", "listener", "opened", "owner", "peer",
-                 "refusals", "refused", "request", "resumes", "sends", "session", "sought_at", "source", "timeouts", "tried")
+    __slots__ = ("accepted_at", "agent_key", "client", "counted", "epoch", "hold_until", "hub", "instance", "listener", "opened",
+                 "owner", "peer", "refusals", "refused", "request", "resumes", "sends", "session", "sought_at", "source", "timeouts",
+                 "tried")
 
     def __init__(self, hub: Hub, listener: ClientListener, source: str, client: str) -> None:
         self.hub = hub
@@ -51,6 +52,7 @@ class ClientInfo:
         self.counted = False                           # among the opens without an answer
         self.sends = 0                                 # of M_OPEN to this agent
         self.opened = False
+        self.hold_until = 0.0                          # the end of its time in the queue, if it ever came there
         self.resumes = 0
         self.sought_at = float("-inf")                 # when we last asked an owner for it
         self.tried: set[str] = set()                   # agents that were asked

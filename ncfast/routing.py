@@ -215,7 +215,9 @@ class Router:
         if self.dispatch(flow):
             hub.stats.flows_retried += 1
             return True
-        return reason in NOT_HERE and self.hold.add(flow)
+        if reason is Reason.OVERLOADED:                # another hub's agent has as many opens in progress as it may
+            info.tried.clear()
+        return (reason in NOT_HERE or reason is Reason.OVERLOADED) and self.hold.add(flow)
 
     def _ask_again_later(self, flow: Flow, refused: tuple[str, int] | None) -> None:
         pause = ASK_AGAIN * 2 ** min(flow.info.refusals, ASK_DOUBLES)
@@ -318,7 +320,7 @@ class Router:
                 continue
             if entry.instance != info.instance:
                 flow.reset(Reason.AGENT_RESTARTED)
-            elif flow.opening and (peer := self.hub.mesh.peer(entry.owner)) is not None:
+            elif flow.opening and self.hub.mesh is not None and (peer := self.hub.mesh.peer(entry.owner)) is not None:
                 self._send_open(flow, peer, entry.epoch, entry.window)
 
     # mesh links come and go
