@@ -77,7 +77,10 @@ def test_both_directions_go_on_over_the_standby(play, how):
         assert world.service.received[0] == question
         assert len(world.agent.flows) == 1 and world["b"].connects == 1
         world.service.writers[0].close()
-        await until(lambda: not world.agent.flows or warm.send(M_ACK, flow=Flow(flow.cid, flow.secret, answer, True)), "the flow's end")
+        assert (await warm.want(M_FIN, cid=flow.cid)).seq == len(answer)
+        flow.ended = True
+        warm.send(M_ACK, flow=flow)
+        await until(lambda: not world.agent.flows, "the flow's end")
         assert world.events("flow_closed")[0]["reason"] == "closed" and world.events("flow_closed")[0]["resumes"] == 1
 
     play(scenario)

@@ -171,7 +171,8 @@ def test_superseded_means_a_clone_and_the_standby_is_spared(play, monkeypatch):
     play(scenario, reconnect={"max_sec": 30})
 
 
-def test_superseded_while_a_claim_is_out_is_our_own_doing(play, monkeypatch):
+@pytest.mark.parametrize("answered", [True, False])
+def test_superseded_while_a_claim_is_out_is_our_own_doing(play, monkeypatch, answered):
     monkeypatch.setattr(standby, "CONFLICT_DELAY", 1000.0)
 
     async def scenario(world: World) -> None:
@@ -183,9 +184,12 @@ def test_superseded_while_a_claim_is_out_is_our_own_doing(play, monkeypatch):
         await until(lambda: held, "the claim")
         owner.close(SUPERSEDED)                        # its hub hears of the claim before we do
         await until(lambda: world.agent.tunnels.owner is None, "superseded")
-        world["b"].grant(warm, held[0])
-        await world["b"].owner()
-        assert warm.owns
+        if answered:
+            world["b"].grant(warm, held[0])
+        else:
+            warm.cut()
+            world["b"].on_hello = world["b"].grant
+        await until(lambda: world.agent.tunnels.owner, "an owner, and no waiting for a clone")
 
     play(scenario, reconnect={"max_sec": 1000})
 
@@ -299,7 +303,7 @@ def test_a_hub_that_grants_a_standby_an_epoch_is_left(play):
     play(scenario)
 
 
-@pytest.mark.parametrize("granted", [0, 1, 2])
+@pytest.mark.parametrize("granted", [0, 1, 3])
 def test_an_epoch_that_is_not_above_what_was_said_is_refused(play, granted):
     async def scenario(world: World) -> None:
         owner = await world["a"].owner()
@@ -404,6 +408,19 @@ def test_an_agent_stopped_at_any_moment_of_its_dials_leaves_nothing(play, turns)
             await asyncio.sleep(0)
 
     play(scenario)
+
+
+def test_a_hub_that_says_when_to_come_back_is_not_asked_before(play):
+    async def scenario(world: World) -> None:
+        world["a"].refuses = b"HTTP/1.1 503 No\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+        clock = world.agent.net.clock
+        await until(lambda: world.events("connect_failed"), "refused")
+        at = clock()
+        world["a"].refuses = b""
+        await world["a"].owner()
+        assert 0.9 < clock() - at < 5 and len(world["a"].tunnels) == 1
+
+    play(scenario, "a", reconnect={"max_sec": 30})
 
 
 @pytest.mark.parametrize("answer", ["down", "401", "503"])
