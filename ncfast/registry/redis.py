@@ -21,7 +21,7 @@ from ncfast.registry.backend import Backend, BackendError, Call
 from ncfast.registry.base import DistributedRegistry
 from ncfast.registry.courier import Courier, ignore
 from ncfast.registry.entry import AgentEntry, Replica, body_of, read_agent, read_replica, replica_body
-from ncfast.registry.scripts import ASSERT, BEAT, CLAIM, CLAIM_TTL_MS, LEAVE, OWNER, PAGE, RELEASE
+from ncfast.registry.scripts import ASSERT, BEAT, CLAIM, CLAIM_TTL_MS, LEAVE, MARGIN, OWNER, PAGE, RELEASE
 from ncfast.registry.sweeper import RegistrySweeper
 from ncfast.registry.view import View
 
@@ -125,7 +125,8 @@ class RedisRegistry(DistributedRegistry):
         key = agent_id
         entry = AgentEntry(key, replica_id, 0, instance, frozenset(connectors), window, False, self.replica.instance)
         at_least = max(at_least, self._seen.get(key, 0))
-        call = Call(CLAIM, (key, replica_id, self.replica.instance, str(at_least), body_of(entry), str(CLAIM_TTL_MS)),
+        call = Call(CLAIM, (key, replica_id, self.replica.instance, str(at_least), body_of(entry), str(CLAIM_TTL_MS),
+                            str(MARGIN)),
                     self.net.entropy(8).hex())
         version = 0
         self._claiming[key] += 1
@@ -166,7 +167,7 @@ class RedisRegistry(DistributedRegistry):
         floor = max(at_least, self._seen.get(key, 0))
         if not floor and self._server_clock is not None:
             at, when = self._server_clock
-            floor = at + int((self.net.clock() - when) * 1000)
+            floor = at * 1000 + int((self.net.clock() - when) * 1e6)
         epoch = (((floor >> LEAP) + 1) << LEAP) | int(self.replica.instance[-4:] or "0", 16)
         return epoch if epoch <= LARGEST_EPOCH else floor + 1
 
@@ -183,7 +184,7 @@ class RedisRegistry(DistributedRegistry):
             return
         entry = self._held[agent_id] = replace(held, connectors=frozenset(connectors), draining=draining)
         try:
-            reply = await self._courier.ask(self._entry_call(ASSERT, entry, body_of(entry)))
+            reply = await self._courier.ask(self._assert_call(entry))
         except BackendError:                           # asserted again when Redis is back
             self._put(entry)
         else:
@@ -229,8 +230,11 @@ class RedisRegistry(DistributedRegistry):
 
     # what we hold against what the registry says
 
-    def _entry_call(self, script: Any, entry: AgentEntry, *more: bytes) -> Call:
+    def _entry_call(self, script: Any, entry: AgentEntry, *more: str | bytes) -> Call:
         return Call(script, (entry.key, entry.owner, entry.owner_instance, str(entry.epoch), *more))
+
+    def _assert_call(self, entry: AgentEntry) -> Call:
+        return self._entry_call(ASSERT, entry, body_of(entry), str(MARGIN))
 
     def _ours(self, entry: AgentEntry) -> bool:
         return entry.owner_instance == self.replica.instance
@@ -251,7 +255,7 @@ class RedisRegistry(DistributedRegistry):
                 self._send(self._entry_call(RELEASE, entry))
 
     def _assert(self, entry: AgentEntry) -> None:
-        future = self._send(self._entry_call(ASSERT, entry, body_of(entry)))
+        future = self._send(self._assert_call(entry))
         if future is not None:
             future.add_done_callback(lambda done: done.cancelled() or done.exception() or self._asserted(entry, done.result()))
 

@@ -13,8 +13,9 @@ Keys all carry the hash tag `{cluster}`: in Redis Cluster they lie in one slot, 
     claim:ID   string  epoch, version           what a claim was granted, so that its retry is granted the same
 
 Epochs are compared and passed as decimal text, for a number of Lua is exact up to 2**53 only. An agent that is not known here
-starts at the server's clock in ms, above all that was granted before the data was lost, unless that clock went back; and the
-claim brings what agent and hub remember.
+starts at the server's clock in microseconds: above all that was granted before the data was lost, unless that clock went back.
+And the claim brings what agent and hub remember. Where that is above what Redis knows, something was lost, and they need not
+remember the last that was granted: so `MARGIN` is added.
 
 Each change is published with its version, so that a hub sees by a gap that it has missed one.
 """
@@ -26,15 +27,20 @@ from hashlib import sha1
 
 KEYS = ("agents", "epochs", "changes", "meta", "replicas", "leases", "gone", "idle")
 CLAIM_TTL_MS = 60_000                         # far beyond the last retry of a claim
+MARGIN = 1000                                 # epochs: far more than an agent is granted in a loss, and a millisecond of the clock
 PAGE = 500                                    # entries in one answer of `BEAT`
 
 PRELUDE = """\
 local agents, epochs, changes, meta, replicas, leases, gone, idle = unpack(KEYS)
 local channel, token = ARGV[1], ARGV[2]
 
-local function now()
+local function micros()
   local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  return time[1] * 1000000 + time[2]
+end
+
+local function now()
+  return math.floor(micros() / 1000)
 end
 
 local function text(number)
@@ -51,6 +57,14 @@ end
 local function generation()
   redis.call('HSETNX', meta, 'generation', token)
   return redis.call('HGET', meta, 'generation')
+end
+
+local function remember(key, epoch, margin)
+  redis.call('HSET', epochs, key, epoch)
+  if above('9000000000000000', epoch) then
+    redis.call('HINCRBY', epochs, key, margin)
+  end
+  return redis.call('HGET', epochs, key)
 end
 
 local function change(key, record)
@@ -110,16 +124,16 @@ class Script:
 
 
 # -> {epoch, version, generation}. The newest claim wins, whoever owned the agent.
-CLAIM = Script("claim", ("key", "owner", "process", "at_least", "body", "ttl"), """\
-local key, owner, process, at_least, body, ttl = unpack(ARGV, 3)
+CLAIM = Script("claim", ("key", "owner", "process", "at_least", "body", "ttl", "margin"), """\
+local key, owner, process, at_least, body, ttl, margin = unpack(ARGV, 3)
 local granted = redis.call('GET', KEYS[9])
 if granted then
   local epoch, version = string.match(granted, '^(%d+) (%d+)$')
   return {epoch, version, generation()}
 end
-local floor = redis.call('HGET', epochs, key) or text(now())
+local floor = redis.call('HGET', epochs, key) or text(micros())
 if above(at_least, floor) then
-  floor = at_least
+  floor = remember(key, at_least, margin)
 end
 redis.call('HSET', epochs, key, floor)
 redis.call('HINCRBY', epochs, key, 1)
@@ -129,26 +143,27 @@ redis.call('SET', KEYS[9], epoch .. ' ' .. version, 'PX', ttl)
 return {epoch, version, generation()}
 """)
 
-# -> {1, version, generation} if the entry is now as given, {0, highest epoch, record} if a newer claim, or another's, stands.
+# -> {1, version, generation} if the entry is now as given, {0, a higher epoch, record} if a newer claim, or another's, stands.
 # Version 0: nothing had to change.
-ASSERT = Script("assert", ("key", "owner", "process", "epoch", "body"), """\
-local key, owner, process, epoch, body = unpack(ARGV, 3)
+ASSERT = Script("assert", ("key", "owner", "process", "epoch", "body", "margin"), """\
+local key, owner, process, epoch, body, margin = unpack(ARGV, 3)
 local stored = redis.call('HGET', epochs, key)
 local current = redis.call('HGET', agents, key)
-if stored and above(stored, epoch) then
-  return {0, stored, current or ''}
-end
 local record = epoch .. '\\n' .. owner .. '\\n' .. process .. '\\n' .. body
 if current == record then
   return {1, '0', generation()}
 end
-if stored == epoch and current then
-  local _, its_owner, its_process = owner_of(current)
-  if its_owner ~= owner or its_process ~= process then
-    return {0, stored, current}
+if current then
+  local its_epoch, its_owner, its_process = owner_of(current)
+  if above(its_epoch, epoch) or (its_epoch == epoch and (its_owner ~= owner or its_process ~= process)) then
+    return {0, its_epoch, current}
   end
+elseif stored and above(stored, epoch) then
+  return {0, stored, ''}
 end
-redis.call('HSET', epochs, key, epoch)
+if not stored or above(epoch, stored) then
+  remember(key, epoch, margin)
+end
 return {1, put(key, record), generation()}
 """)
 

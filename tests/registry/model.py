@@ -22,10 +22,13 @@ def raw(value: Bytes) -> bytes:
 class Data:
     """What one Redis holds; `clock` is its wall clock in ms, `publish` gets each notice."""
 
-    def __init__(self, clock: Callable[[], int], publish: Callable[[bytes], None] = lambda notice: None) -> None:
-        self.clock = clock
+    def __init__(self, clock: Callable[[], float], publish: Callable[[bytes], None] = lambda notice: None) -> None:
+        self._clock = clock
         self.publish = publish
         self.clear()
+
+    def clock(self) -> int:
+        return int(self._clock())
 
     def clear(self) -> None:
         """FLUSHALL."""
@@ -54,6 +57,10 @@ class Data:
     def _generation(self) -> bytes:
         self.generation = self.generation or self._token
         return self.generation
+
+    def _remember(self, key: bytes, epoch: bytes, margin: bytes) -> int:
+        self.epochs[key] = int(epoch) + (int(margin) if int(epoch) < 9_000_000_000_000_000 else 0)
+        return self.epochs[key]
 
     def _change(self, key: bytes, record: bytes) -> bytes:
         self.version += 1
@@ -84,27 +91,34 @@ class Data:
 
     # the scripts
 
-    def _claim(self, request: str, key: bytes, owner: bytes, process: bytes, at_least: bytes, body: bytes, ttl: bytes) -> Any:
+    def _claim(self, request: str, key: bytes, owner: bytes, process: bytes, at_least: bytes, body: bytes, ttl: bytes,
+               margin: bytes) -> Any:
         now = self.clock()
         self.claims = {name: claim for name, claim in self.claims.items() if claim[2] > now}
         if request in self.claims:
             epoch, version, _ = self.claims[request]
             return [b"%d" % epoch, b"%d" % version, self._generation()]
-        epoch = self.epochs[key] = max(self.epochs.get(key, 0) or now, int(at_least)) + 1
+        floor = self.epochs.get(key, int(self._clock() * 1000))
+        if int(at_least) > floor:
+            floor = self._remember(key, at_least, margin)
+        epoch = self.epochs[key] = floor + 1
         said = self._put(key, b"\n".join((b"%d" % epoch, owner, process, body)))
         self.claims[request] = (epoch, int(said), now + int(ttl))
         return [b"%d" % epoch, said, self._generation()]
 
-    def _assert(self, key: bytes, owner: bytes, process: bytes, epoch: bytes, body: bytes) -> Any:
+    def _assert(self, key: bytes, owner: bytes, process: bytes, epoch: bytes, body: bytes, margin: bytes) -> Any:
         stored, current = self.epochs.get(key), self.agents.get(key)
-        if stored is not None and stored > int(epoch):
-            return [0, b"%d" % stored, current or b""]
         record = b"\n".join((epoch, owner, process, body))
         if current == record:
             return [1, b"0", self._generation()]
-        if stored == int(epoch) and current is not None and current.split(b"\n", 3)[1:3] != [owner, process]:
-            return [0, b"%d" % stored, current]
-        self.epochs[key] = int(epoch)
+        if current is not None:
+            its_epoch, *its_owner = current.split(b"\n", 3)[:3]
+            if int(its_epoch) > int(epoch) or (its_epoch == epoch and its_owner != [owner, process]):
+                return [0, its_epoch, current]
+        elif stored is not None and stored > int(epoch):
+            return [0, b"%d" % stored, b""]
+        if stored is None or int(epoch) > stored:
+            self._remember(key, epoch, margin)
         return [1, self._put(key, record), self._generation()]
 
     def _release(self, key: bytes, owner: bytes, process: bytes, epoch: bytes) -> Any:
@@ -177,7 +191,7 @@ class Data:
 class Server:
     """A Redis that hubs reach by `ModelBackend`: it may be down, frozen, or restart empty. Everything happens on the caller's loop."""
 
-    def __init__(self, clock: Callable[[], int]) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self.data = Data(clock, self._publish)
         self.down = False
         self.frozen = False
