@@ -117,9 +117,10 @@ cdef class Flow(Source):
     cdef list early                  # bytes that came before the target was connected
     cdef bint fin_received
     cdef bint asked_again            # a gap was seen and M_RESUME sent
-    cdef bint gap_waits              # a gap was seen before the target was connected
+    cdef bint gap_waits              # a gap was seen, and it was too early to ask
     cdef int asks                    # M_RESUMEs on this path without an answer
     cdef double asked_at             # when the peer's last M_RESUME came
+    cdef double gap_at               # when ours for lost frames was sent
     # scheduling, the path's business
     cdef int pending
     cdef bint in_urgent
@@ -154,6 +155,7 @@ cdef class Flow(Source):
     cdef int set_backlog(self, Py_ssize_t backlog) except -1
     cdef int consider_ack(self) except -1
     cdef int gap(self, bint told) except -1
+    cdef int ask_again(self) except -1
     cdef int drop_out(self) except -1
     cdef int maybe_done(self) except -1
     cdef int finish_end(self, int code) except -1

@@ -37,6 +37,9 @@ cdef enum:
 
 cdef double LATE_RST = 2.0     # seconds without progress that a reset waits behind bytes for which the peer gives no credit
 
+cdef double ASK_EVERY = 1.0    # seconds between two M_RESUMEs for lost frames: each has everything sent again, and a relay that
+                               # overflows must have a rest from it
+
 cdef int OPENING = FlowState.OPENING
 cdef int OPENING_FIN = FlowState.OPENING_FIN
 cdef int HALF_LOCAL = FlowState.HALF_LOCAL
@@ -170,7 +173,7 @@ cdef class Flow(Source):
         self.rcv_limit = self.window
         self.reading = True
         self.since = self.una_since = self.tune_since = ctx.clock()
-        self.detached_at = self.asked_at = -1.0
+        self.detached_at = self.asked_at = self.gap_at = -1.0
 
     # state
 
@@ -403,10 +406,18 @@ cdef class Flow(Source):
         if self.open_body is None and self.state <= OPENING_FIN:
             self.gap_waits = True        # an M_RESUME would say that the target is connected
         elif (told or not self.asked_again) and self.path is not None:
-            self.asked_again = True
-            self.pending |= SEND_RESUME
-            return self.path.submit(self)
+            if self.ctx.clock() - self.gap_at < ASK_EVERY:
+                self.gap_waits = True    # `check` asks
+                return 0
+            return self.ask_again()
         return 0
+
+    cdef int ask_again(self) except -1:
+        self.gap_waits = False
+        self.asked_again = True
+        self.gap_at = self.ctx.clock()
+        self.pending |= SEND_RESUME
+        return self.path.submit(self)
 
     cdef int on_ack(self, uint64_t ack, uint64_t limit) except -1:
         cdef Chunk chunk
@@ -584,7 +595,7 @@ cdef class Flow(Source):
         self.rewind()
         self.resumed = True
         self.detached_at = -1.0
-        self.asked_again = False
+        self.asked_again = self.gap_waits = False
         self.pending &= ~SEND_RESUME     # not asked yet, and there is nothing left to ask
         if answer:
             self.pending |= SEND_RESUME_ACK
@@ -654,7 +665,7 @@ cdef class Flow(Source):
             self.path.submit(self)
 
     cdef int maybe_done(self) except -1:
-        if self.state == CLOSING and self.fin_acked and self.backlog == 0:
+        if self.state == CLOSING and self.fin_acked and self.backlog == 0 and not (self.pending & SEND_FIN and self.path is not None):
             if self.sink is not None:
                 self.sink.release(False)
                 self.sink = None
@@ -716,6 +727,8 @@ cdef class Flow(Source):
         if self.snd_una != self.seen_una or self.inflight == 0:
             self.seen_una = self.snd_una
             self.una_since = now
+        if self.gap_waits and self.path is not None and now - self.gap_at >= ASK_EVERY:
+            self.ask_again()
         if self.detached_at >= 0 and now - self.detached_at >= timeouts.grace:
             return Reason.LINK_LOST
         if timeouts.stall and self.path is not None and self.resumed and now - self.una_since >= timeouts.stall:

@@ -384,6 +384,7 @@ cdef class Link(Path):
                 flow.pending &= ~SEND_FIN
                 flow.fin_sent = True
                 self._piece(self._flow_frame(flow, M_FIN), pieces, bases, count, total)
+                flow.maybe_done()        # it may have been acknowledged before, and was repeated for a relay
             if flow.pending & SEND_LATE_RST:
                 flow.pending = 0
                 self._piece(self._flow_frame(flow, M_RST), pieces, bases, count, total)

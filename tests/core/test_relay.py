@@ -713,7 +713,8 @@ def test_dropped_frames_come_again_and_the_answer_may_be_dropped_too():
         target.send(stream(2, 0, 0))
         rig.settle()
         block(up, False)
-    rig.rest()
+        rig.settle()
+        rig.check(1.1)
     rig.rest()
     assert client.received == stream(2, 0, 7500) and up.link.drops_queue > 0
     assert near.attached and far.attached
