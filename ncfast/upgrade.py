@@ -19,7 +19,8 @@ MAX_ANSWER = 16384             # bytes of the answer to a handshake
 
 
 class UpgradeRefused(NcfastError):
-    """The answer is not 101. `status` is the HTTP status, 0 if it is no answer to a handshake at all; `retry_after` its header, or "". """
+    """The answer is not 101. `status` is the HTTP status, 0 if it is no answer to a handshake at all; `retry_after` is its header
+    of that name, or nothing."""
 
     def __init__(self, status: int, retry_after: str = "") -> None:
         super().__init__(f"HTTP {status}" if status else "the answer is no WebSocket handshake")

@@ -89,8 +89,8 @@ class WebTls:
 
 
 def read_bundle(path: Path) -> list[str]:
-    """The certificates of a CA bundle as PEM blocks. OpenSSL skips what it cannot read, and then trusts less, or otherwise, than was written;
-    here anything doubtful raises OSError that says where."""
+    """The certificates of a CA bundle as PEM blocks. OpenSSL skips what it cannot read, and then trusts less, or otherwise, than was
+    written; here anything doubtful raises OSError that says where."""
     def fault(line: int, what: str) -> OSError:
         return OSError(f"{SECTION}.ca_bundle: {path}, line {line}: {what}")
 
@@ -154,11 +154,12 @@ def read_text(path: Path, section: str) -> str:
 
 
 def read_secret(path: Path) -> bytes:
-    """The shared secret of `ha.mesh.secret_file`, less surrounding blanks. Raises OSError for one that could be guessed: the listener's
-    proof can be tried against guesses at leisure."""
+    """The shared secret of `ha.mesh.secret_file`, less surrounding blanks. Raises OSError for one that could be guessed: the
+    listener's proof can be tried against guesses at leisure."""
     secret = read_text(path, SECRET).strip().encode()
     if len(secret) < MIN_SECRET_BYTES:
-        raise OSError(f"{SECRET}: {path}: {len(secret)} bytes, at least {MIN_SECRET_BYTES} are needed: make one with `openssl rand -hex 32`")
+        raise OSError(f"{SECRET}: {path}: {len(secret)} bytes, at least {MIN_SECRET_BYTES} are needed: "
+                      "make one with `openssl rand -hex 32`")
     return secret
 
 

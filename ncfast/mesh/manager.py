@@ -62,8 +62,8 @@ class Mesh:
     # life
 
     async def start(self) -> None:
-        """Listens and begins to dial. Raises OSError, with the remedy, when an address cannot be bound or a file cannot be used; nothing
-        stays open then."""
+        """Listens and begins to dial. Raises OSError, with the remedy, when an address cannot be bound or a file cannot be used;
+        nothing stays open then."""
         try:
             self.keys.use(self.config, self.keys.load(self.config))
             await self.door.open()
@@ -100,8 +100,8 @@ class Mesh:
     # configuration
 
     def configure(self, config: HubConfig) -> None:
-        """Takes peers, certificates, secret, proxies, bounds and times from a new configuration. Where we listen stays. Links that stand
-        stay. Raises OSError, and then nothing has changed."""
+        """Takes peers, certificates, secret, proxies, bounds and times from a new configuration. Where we listen stays, and so do
+        links that stand. Raises OSError, and then nothing has changed."""
         keys = self.keys.load(config.ha.mesh)
         self._take(config)
         self.keys.use(self.config, keys)
@@ -172,8 +172,9 @@ class Mesh:
         log.security("mesh_refused", reason=reason, remote=remote, detail=detail)
 
     def serve_http(self, request: Request, transport: Any, *, host: str | None, remote: str) -> Response | None:
-        """Answers a request for /mesh that came to the public edge from the address `host` (`remote` with the port, for the log). None: it was
-        answered with 101, and the transport is a link's from now on; whoever calls lets go of it. Otherwise the caller sends the answer and closes."""
+        """Answers a request for /mesh that came to the public edge from the address `host` (`remote`: with the port, for the log).
+        None: it was answered with 101, and the transport is a link's from now on; whoever calls lets go of it. Otherwise the
+        caller sends the answer and closes."""
         return self.door.serve_http(request, transport, host=host, remote=remote, names=None, private=False)
 
     # handshakes
@@ -227,7 +228,8 @@ class Mesh:
 
     def _replace(self, former: Peer, peer: Peer) -> None:
         if former.instance == peer.instance:
-            former.link.fail(Reason.DUPLICATE if former.dialled != peer.dialled else Reason.SUPERSEDED, "another link to this replica stays")
+            reason = Reason.DUPLICATE if former.dialled != peer.dialled else Reason.SUPERSEDED
+            former.link.fail(reason, "another link to this replica stays")
             return
         self._origins.pop(former.instance, None)
         self._former[former.instance] = None
