@@ -23,7 +23,7 @@ from ncfast.net import Net
 
 AUTH, DATA, GOAWAY = FrameType.AUTH, FrameType.M_DATA, FrameType.GOAWAY
 CID = b"a flow of others"
-BOUNDS = LinkBounds(max_inflight_bytes=8 << 20, queue_depth=1000, user_timeout_sec=15.0, notsent_lowat=128 * KIB, max_message_bytes=1 << 20)
+BOUNDS = LinkBounds(max_inflight_bytes=8 << 20, queue_depth=10_000, user_timeout_sec=15.0, notsent_lowat=128 * KIB, max_message_bytes=1 << 20)
 
 
 class Handler:

@@ -713,7 +713,10 @@ def test_dropped_frames_come_again_and_the_answer_may_be_dropped_too():
     block(up)
     for _ in range(3):                                 # … whose answer finds the link blocked, and its queue full
         filler.send(b"x")
-        cluster.settle()
+        cluster.agent.turns.run()
+        cluster.tunnel.carry(True, 1 << 30)
+    assert up.link.relay_frames == 2
+    cluster.settle()
     block(up, False)
     cluster.settle()
     assert up.link.counters()[1]["M_GAP"] >= 2 and client.received != stream(2, 0, sent)
