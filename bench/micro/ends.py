@@ -34,6 +34,9 @@ class Memory:
         for piece in pieces:
             self.write(piece)
 
+    def get_extra_info(self, name: str) -> None:
+        """There is no socket."""
+
     def set_write_buffer_limits(self, high=None, low=None) -> None:
         pass
 
