@@ -20,6 +20,7 @@ LOST_SHOWN = 600.0             # seconds that a replica which has no URL and has
 class Record:
     """What is remembered of a replica over its links."""
 
+    instance: bytes = b""      # of the process that was linked last
     lost: bool = False         # has been linked, and is not now
     lost_at: float = 0.0
     reconnects: int = 0

@@ -214,6 +214,12 @@ class Mesh:
         former = self._peers.get(replica_id)
         self._peers[replica_id] = self._origins[peer.instance] = peer
         self._former.pop(peer.instance, None)
+        record = self.accounts.record(replica_id)
+        if record.instance not in (b"", peer.instance):        # its link may be long gone
+            self._former[record.instance] = None
+            while len(self._former) > MEMORY:
+                self._former.popitem(last=False)
+        record.instance = peer.instance
         peer.way.move(LinkEvent.WELCOMED)
         self.stats.mesh_reconnects += self.accounts.came(replica_id)
         _log.info("mesh_link_up", replica=replica_id, remote=peer.remote, url=peer.way.url or None, carrier=peer.carrier,
@@ -232,9 +238,6 @@ class Mesh:
             former.link.fail(reason, "another link to this replica stays")
             return
         self._origins.pop(former.instance, None)
-        self._former[former.instance] = None
-        while len(self._former) > MEMORY:
-            self._former.popitem(last=False)
         former.link.fail(Reason.SUPERSEDED, "the replica has come back as another process")
 
     def _settle(self, peer: Peer) -> None:

@@ -256,6 +256,24 @@ def test_a_restarted_peer_replaces_its_former_link_at_once():
     run(main)
 
 
+def test_a_process_whose_link_was_lost_before_its_successor_came_is_remembered():
+    async def main():
+        a, b = Hub("hub-a"), Hub("hub-b")
+        async with hubs(a):
+            async with hubs(b):
+                a.dial(tcp(b))
+                await linked(a, b)
+            await until(lambda: a.linked("hub-b") is None)
+            assert not a.mesh.was(b.instance)
+            again = Hub("hub-b")
+            async with hubs(again):
+                again.dial(tcp(a))
+                await until(lambda: a.linked("hub-b") is not None)
+                assert a.mesh.was(b.instance) and not a.mesh.was(again.instance)
+
+    run(main)
+
+
 def test_lost_links_come_back():
     async def main():
         a, b = Hub("hub-a"), Hub("hub-b")
