@@ -99,7 +99,7 @@ def test_tenants_are_apart_across_hubs(make_cluster) -> None:
 
 def test_opens_over_the_mesh_are_checked_at_the_owner(make_cluster, peer: Peer) -> None:
     """Identity, tenant, scope, epoch and cid are checked again for each open, and a hub that is not the owner answers so."""
-    cluster = make_cluster(agents=False)
+    cluster = make_cluster(agents=False, hub={"ha": {"lease_sec": 1}, "flow": {"flow_grace_sec": 3}})
     cluster.add_agent(AGENT, first="hub-a", scope=["peer"])
     owner, _, third = cluster.wait_settled()
     epoch = cluster.sessions()[owner]["epoch"]
@@ -123,7 +123,7 @@ def test_opens_over_the_mesh_are_checked_at_the_owner(make_cluster, peer: Peer) 
     assert cluster.hubs[owner].log.events("scope_denied")
     with RawPeer(cluster.mesh_address(third)) as raw:
         assert answer(raw, "peer", AGENT, epoch) is Reason.NOT_OWNER
-    wait_until(lambda: not peer.counts()["active"], "the flow of the peer that left ended at the target", 60)
+    wait_until(lambda: not peer.counts()["active"], "the flow of the peer that left ended at the target")
 
 
 def test_resumes_over_the_mesh_want_the_flows_secret(make_cluster, peer: Peer) -> None:

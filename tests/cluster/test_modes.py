@@ -38,8 +38,12 @@ def serves(cluster: Cluster, name: str, peer: Peer, count: int = FLOWS) -> None:
 
 def decisions(cluster: Cluster, name: str) -> dict[tuple[str, ...], int]:
     """(decision, agrees) of the hub's shadow."""
-    found = cluster.hubs[name].metric_by("nowconnect_shadow_decisions_total")
-    return {key: int(value) for key, value in found.items() if value}
+    return {
+        (sample.labels["decision"], sample.labels["agrees"]): int(sample.value)
+        for family in cluster.hubs[name].metrics()
+        for sample in family.samples
+        if sample.name == "nowconnect_shadow_decisions_total"
+    }
 
 
 def mesh_frames(cluster: Cluster, name: str) -> dict[str, float]:
@@ -73,7 +77,7 @@ def test_modes_are_turned_to_one_after_the_other(make_cluster, peer: Peer) -> No
             assert cluster.readiness(name) == (200, {"status": "ready"})
 
         turn_to(cluster, "active")
-        cluster.wait_settled()
+        cluster.wait_ready()
         serves(cluster, other, peer)
         assert decisions(cluster, other) == {("mesh", "no"): FLOWS}
         line = cluster.hubs[other].log.wait(ACCESS, reason="closed")
@@ -87,7 +91,7 @@ def test_modes_are_turned_to_one_after_the_other(make_cluster, peer: Peer) -> No
             serves(cluster, owner, peer)
             turn_to(cluster, "active")
             beside.goes_on()
-    cluster.wait_settled()
+    cluster.wait_ready()
     serves(cluster, other, peer)
 
 

@@ -11,7 +11,7 @@ from support.bystander import Bystander
 from support.cluster import Cluster
 from support.ldap import LdapConversation, LdapLoop
 from support.namespaces import Namespaces
-from support.peer import Peer
+from support.peer import Peer, is_refused
 from support.process import wait_until
 from support.transfer import MIB, Transfer, strike
 
@@ -56,8 +56,7 @@ def test_hub_without_any_peer(cluster: Cluster, places: Namespaces, peer: Peer) 
         for other in (owner, standby):
             places.partition(third, other)
         cluster.wait_degraded(third, "mesh_missing")
-        failed = search.failed
-        wait_until(lambda: search.failed > failed, "an open refused")
+        assert is_refused(cluster.address(third))
         places.heal()
         cluster.wait_ready()
         search.goes_on()

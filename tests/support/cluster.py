@@ -90,9 +90,6 @@ class Cluster:
             self._prepare()
             for name in self.names:
                 self.hubs[name] = self._make_hub(name, hub or {})
-            for name in self.names:
-                self.hubs[name].pin()
-                self._stand_before("tunnel", name, self.hubs[name].edge)
             if agents:
                 self.add_agent(AGENT)
             self.mark()
@@ -105,10 +102,11 @@ class Cluster:
     def _prepare(self) -> None:
         self.redis = RedisServer(self.directory, self.places)
         self._mesh_listen = {name: (self.places.host(name), self.places.port(name)) for name in self.names}
+        self._edges = {name: (self.places.host(name), self.places.port(name)) for name in self.names}
         for name in self.names:
             self._stand_before("mesh", name, self._mesh_listen[name])
+            self._stand_before("tunnel", name, self._edges[name])
             self._stand_before("redis", name, self.redis.address)
-        self._edges: dict[str, Address] = {}
         if self._security == "secret":
             self._secret("mesh.secret")
         elif self._security in ("tls", "ingress"):
@@ -117,8 +115,6 @@ class Cluster:
             for name in self.names:
                 self.certify(name, self.authority)
         if self._security == "ingress":
-            for name in self.names:
-                self._edges[name] = (self.places.host(name), self.places.port(name))
             pem = self.directory / "ingress.pem"
             issued = self.authority.issue_cert(*(host for host, _ in self._mesh_listen.values()))
             issued.private_key_and_cert_chain_pem.write_to_path(str(pem))
@@ -181,11 +177,11 @@ class Cluster:
         elif self._security == "secret":
             mesh["secret_file"] = str(self.directory / "mesh.secret")
         base = {
-            "edge": {"bind": "%s:%d" % self._edges.get(name, (host, 0))},
-            "admin": {"bind": f"{host}:0"},
+            "edge": {"bind": "%s:%d" % self._edges[name]},
+            "admin": {"bind": f"{host}:{self.places.port(name)}"},
             "auth": {"jwt": {"key_file": str(self.key_file)}},
             "listeners": [
-                {"name": connector, "bind": f"{host}:0", "connector": connector, **self._listener}
+                {"name": connector, "bind": f"{host}:{self.places.port(name)}", "connector": connector, **self._listener}
                 for connector in self.connectors
             ],
             "ha": {
@@ -215,7 +211,7 @@ class Cluster:
         allowed = list(targets if scope is None else scope)
         agent = Agent(
             self.directory,
-            hubs=[f"ws://{self._way('tunnel', name, self.hubs[name].edge)}/tunnel" for name in order],
+            hubs=[f"ws://{self._way('tunnel', name, self._edges[name])}/tunnel" for name in order],
             agent_id=agent_id,
             token=mint(self.key_file.read_bytes(), agent_id, connectors=allowed, tenant=tenant),
             connectors={name: f"{host}:{port}" for name, (host, port) in targets.items()},

@@ -9,6 +9,7 @@ Needs iproute2 and the right to make namespaces; without them `Namespaces` skips
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 
 from support.process import require
 
-PORT = 4000  # of any host's own: nothing else runs there
+FIRST_PORT = 4000  # of any host's own: nothing else runs there
 RANGE = "198.18"  # RFC 2544: for tests between networks, routed nowhere else
 
 
@@ -29,6 +30,7 @@ class Namespaces:
         self.tag = f"nf{os.getpid() % 100_000}{secrets.token_hex(2)}"
         self._net = f"{RANGE}.{secrets.randbelow(256)}"
         self._hosts: dict[str, int] = {}
+        self._ports = itertools.count(FIRST_PORT)
         self._spaces: list[str] = []
         self._blackholes: set[tuple[str, str]] = set()
         try:
@@ -49,7 +51,7 @@ class Namespaces:
 
     def port(self, name: str) -> int:
         self.host(name)
-        return PORT
+        return next(self._ports)
 
     def prefix(self, name: str) -> list[str]:
         self.host(name)

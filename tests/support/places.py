@@ -16,7 +16,7 @@ class Places(Protocol):
         """The part's own IP address."""
 
     def port(self, name: str) -> int:
-        """A port that is free there, and stays so."""
+        """Another port that is free there, and stays so."""
 
     def prefix(self, name: str) -> list[str]:
         """Words before a command that run it there."""
