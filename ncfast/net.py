@@ -38,15 +38,17 @@ class Net:
 
     `transport` is "aiofastnet" (Cython transports that write at once and copy only what the kernel did not take) or "uvloop"
     (the loop's own, for connections without TLS); bench/ compares them. `rng` is the process's one source of randomness for jitter and choices,
-    `entropy(n)` its source of unpredictable bytes.
+    `entropy(n)` its source of unpredictable bytes. `clock()` gives monotonic seconds, by default the loop's: uvloop's are whole
+    milliseconds, too coarse for round trips within a site.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, transport: str = "aiofastnet",
-                 rng: random.Random | None = None, entropy: Callable[[int], bytes] = os.urandom) -> None:
+                 rng: random.Random | None = None, entropy: Callable[[int], bytes] = os.urandom,
+                 clock: Callable[[], float] | None = None) -> None:
         self.loop = loop
         self.rng = rng or random.Random()
         self.entropy = entropy
-        self.clock = loop.time
+        self.clock = clock or loop.time
         self.call_soon = loop.call_soon
         self.call_later = loop.call_later
         self.fast = transport == "aiofastnet"
