@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError, core_schema
@@ -242,8 +242,14 @@ def _redis_url(value: str) -> str:
             raise fault("a Sentinel URL names the service it watches", f"write {SENTINEL[0]}host:26379,host:26379/mymaster")
         for host in hosts.split(","):
             split_url(f"{scheme}://{host}", scheme)
+        database = path.partition("?")[0].strip("/").partition("/")[2]
     elif not value.startswith("unix:///"):
-        split_url(value, "redis", "rediss")
+        database = split_url(value, "redis", "rediss").path.strip("/")
+    else:
+        database = ""
+    asked = [database or "0", *parse_qs(value.partition("?")[2]).get("db", [])]
+    if not all(number.isascii() and number.isdigit() for number in asked):
+        raise fault("the database in the URL is not a number", "write redis://host:6379/0")
     return value
 
 

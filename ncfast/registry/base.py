@@ -69,7 +69,8 @@ class DistributedRegistry(ABC):
 
     @abstractmethod
     async def get_owner(self, agent_id: str) -> tuple[str, int] | None:
-        """(replica_id, epoch) as the registry has it now, or None; while Redis is away, as the view last had it."""
+        """(replica_id, epoch) as the registry has it now, or None; while Redis is away, as the view last had it. If the view
+        says otherwise it is about to be corrected."""
 
     @abstractmethod
     def is_healthy(self) -> bool:

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 
 def make_registry(config: Ha, replica: Replica, net: Net, stats: Stats) -> DistributedRegistry:
-    """In memory without `redis_url`, in Redis with it. Opens nothing. Raises OSError (also ssl.SSLError) for a `redis_ca_file` that
-    cannot be used."""
+    """In memory without `redis_url`, in Redis with it. Opens nothing. Raises OSError for a `redis_ca_file` that cannot be used."""
     if not config.enabled or config.redis_url is None:
         return MemoryRegistry(replica, net, stats)
     from ncfast.registry.connection import RedisBackend   # redis-py takes a while to import

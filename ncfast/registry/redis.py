@@ -40,6 +40,7 @@ HINT_DELAY = 0.02              # seconds, at most, from a hint to the beat: seve
 STALE_AFTER = 300.0            # seconds without a beat, after which what has changed since is not enough: all is read
 RETRY_LISTEN = (0.1, 1.0)      # seconds before the subscription is tried again: the first pause, the longest
 EPOCHS_SEEN = 65_536           # agents whose epoch this process remembers beside those in the view
+ASSERT_SLICE = 100             # agents asserted in one turn of the loop
 LEAVE_TIME = 1.0               # seconds for leaving in order
 
 
@@ -211,11 +212,14 @@ class RedisRegistry(DistributedRegistry):
             pass
 
     async def get_owner(self, agent_id: str) -> tuple[str, int] | None:
+        known = self.view.agent(agent_id)
         try:
             record = await self._courier.ask(Call(OWNER, (agent_id,)))
             entry = read_agent(agent_id, record) if record else None
         except BackendError:
-            entry = self.view.agent(agent_id)
+            entry = known
+        if entry != known:                             # notices are hints: what was missed is read now
+            self._beat_soon()
         return (entry.owner, entry.epoch) if entry is not None else None
 
     def is_healthy(self) -> bool:
@@ -276,8 +280,6 @@ class RedisRegistry(DistributedRegistry):
 
     def _fence(self, held: AgentEntry, newer: AgentEntry) -> None:
         del self._held[held.key]
-        _log.warning("agent_fenced", agent_id=held.agent_id, tenant=held.tenant, epoch=newer.epoch, previous_epoch=held.epoch,
-                     owner=newer.owner)
         self._tell_fenced(newer)
 
     def _send(self, call: Call) -> asyncio.Future[Any] | None:
@@ -312,7 +314,7 @@ class RedisRegistry(DistributedRegistry):
                            "0" if everything else str(self._version), str(PAGE)))
 
     def beaten(self, reply: Any, anew: bool) -> None:
-        state, now, born, generation, since, version, hubs, news = reply
+        state, now, born, generation, whole, version, hubs, news = reply
         self._born = int(born)
         self._server_clock = (int(now), self.net.clock())
         self._place(state)
@@ -321,7 +323,7 @@ class RedisRegistry(DistributedRegistry):
             self.view.hold_leases()
         if generation != self._generation:
             self._begin_generation(generation)
-        if int(since) == 0:
+        if whole:
             self._pulled = set()
         self._take(news)
         self._count_replicas(hubs, int(now))
@@ -374,10 +376,18 @@ class RedisRegistry(DistributedRegistry):
         for key in [key for key in self.view.agents if key not in pulled and key not in self._ahead]:
             if key not in self._unconfirmed and key not in self._held:
                 self._apply(key, b"")
-        for key, held in self._held.items():
-            known = self.view.agent(key)
-            if key not in self._claiming and (key not in pulled or known is None or known != held and known.epoch == held.epoch):
+        missing = [key for key, held in self._held.items() if key not in pulled or self.view.agent(key) != held]
+        if missing:
+            self._assert_slice(missing)
+
+    def _assert_slice(self, keys: list[str]) -> None:
+        """Thousands of agents, a few in each turn of the loop."""
+        for key in keys[:ASSERT_SLICE]:
+            held, known = self._held.get(key), self.view.agent(key)
+            if held is not None and key not in self._claiming and (known is None or known.epoch <= held.epoch):
                 self._assert(held)
+        if len(keys) > ASSERT_SLICE:
+            self.net.call_soon(self._assert_slice, keys[ASSERT_SLICE:])
 
     def _drop_unconfirmed(self) -> None:
         if self._unconfirmed and self.net.clock() >= self._grace_until:

@@ -28,7 +28,7 @@ from hashlib import sha1
 KEYS = ("agents", "epochs", "changes", "meta", "replicas", "leases", "gone", "idle")
 CLAIM_TTL_MS = 60_000                         # far beyond the last retry of a claim
 MARGIN = 1000                                 # epochs: far more than an agent is granted in a loss, and a millisecond of the clock
-PAGE = 500                                    # entries in one answer of `BEAT`
+PAGE = 250                                    # entries in one answer of `BEAT`
 
 PRELUDE = """\
 local agents, epochs, changes, meta, replicas, leases, gone, idle = unpack(KEYS)
@@ -197,7 +197,8 @@ return redis.call('HGET', agents, ARGV[3]) or ''
 """)
 
 # Renews a replica's lease and says what changed since `version` of `generation`, or everything if that is of no use.
-# -> {state, now, born, generation, since, version, {replica_id, record, lease, ...}, {key, version, record, ...}}
+# -> {state, now, born, generation, whole, version, {replica_id, record, lease, ...}, {key, version, record, ...}}
+# whole: 1 if this begins with the first change there is, in place of what was asked for.
 # state: 1 renewed; 2 renewed, and was not there before; 0 another process of that name has come after us, and its lease holds.
 # `born` is when the process was first seen, 0 for the first time.
 BEAT = Script("beat", ("replica", "process", "born", "body", "lease", "generation", "version", "page"), """\
@@ -234,7 +235,9 @@ if state > 0 then
 end
 local generation = generation()
 local version = redis.call('HGET', meta, 'version') or '0'
+local whole = 0
 if known ~= generation or above(since, version) then
+  whole = 1
   since = '0'
 end
 local hubs = {}
@@ -251,7 +254,7 @@ for i = 1, #changed, 2 do
   news[#news + 1] = text(tonumber(changed[i + 1]))
   news[#news + 1] = redis.call('HGET', agents, changed[i]) or ''
 end
-return {state, text(time), born, generation, since, version, hubs, news}
+return {state, text(time), born, generation, whole, version, hubs, news}
 """)
 
 # -> 1 if the presence went, 0 if it is another process's.

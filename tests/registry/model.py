@@ -151,14 +151,15 @@ class Data:
             if expired or current != record:
                 self._hubs_changed()
         generation = self._generation()
-        start = int(since) if known == generation and int(since) <= self.version else 0
+        whole = known != generation or int(since) > self.version
+        start = 0 if whole else int(since)
         hubs: list[bytes] = []
         for name, record in self.replicas.items():
             hubs += [name, record, b"%d" % self.leases.get(name, 0)]
         news: list[bytes] = []
         for version, key in sorted((version, key) for key, version in self.changes.items() if version > start)[: int(page)]:
             news += [key, b"%d" % version, self.agents.get(key, b"")]
-        return [state, b"%d" % now, b"%d" % birth, generation, b"%d" % start, b"%d" % self.version, hubs, news]
+        return [state, b"%d" % now, b"%d" % birth, generation, int(whole), b"%d" % self.version, hubs, news]
 
     def _leave(self, replica: bytes, process: bytes) -> Any:
         if self._process(replica) != process:

@@ -16,6 +16,8 @@ from support.redis_server import RedisServer
 from ncfast.registry.scripts import MARGIN
 
 KEEPS_HEALTH = 1.25            # seconds within which a frozen registry is noticed: a second, and what a busy test machine adds
+RESTARTS = int(os.environ.get("RESTARTS", "25"))
+CALLERS = int(os.environ.get("CALLERS", "10000"))
 RECOVERS = 2.0                 # seconds after which all is well again
 
 
@@ -29,6 +31,13 @@ def proxy(tmp_path: Path, redis: RedisServer) -> Iterator[FaultProxy]:
 @pytest.fixture
 def through(proxy: FaultProxy) -> str:
     return f"redis://{proxy.address[0]}:{proxy.address[1]}"
+
+
+def freeze(redis: RedisServer) -> None:
+    redis.freeze()
+    stat = Path(f"/proc/{redis.program.pid}/stat")
+    while stat.read_text().rpartition(")")[2].split()[0] != "T":
+        time.sleep(0.001)
 
 
 async def outside(work, *arguments):
@@ -52,7 +61,7 @@ def test_frozen_redis(url, redis):
             first = await a.claim("/site")
             await until(lambda: b.routes() and c.routes(), "claimed")
             for _ in range(3):
-                redis.freeze()
+                freeze(redis)
                 gone = await until(lambda: not any(hub.healthy or hub.view.fresh for hub in hubs), "unhealthy", 3)
                 assert gone < KEEPS_HEALTH
                 started = time.monotonic()
@@ -75,7 +84,7 @@ def test_a_claim_into_a_freeze_is_answered_within_a_second(url, redis):
     async def main(net):
         async with cluster(net, url) as hubs:
             a, b, c = hubs
-            redis.freeze()
+            freeze(redis)
             started = time.monotonic()
             async with asyncio.TaskGroup() as group:
                 claims = [group.create_task(hub.claim(f"/site-{i}", i)) for i in range(50) for hub in hubs]
@@ -86,16 +95,14 @@ def test_a_claim_into_a_freeze_is_answered_within_a_second(url, redis):
             redis.thaw()
             await until(all_healthy(hubs), "healthy")
             await until(lambda: all(len(hub.routes()) == 50 for hub in hubs), "each agent has one owner")
-            for i in range(50):
-                key, newest = f"/site-{i}", max(epochs[3 * i:3 * i + 3])
-                assert a.view.agent(key).epoch == b.view.agent(key).epoch == c.view.agent(key).epoch == newest
+            newest = {f"/site-{i}": max(epochs[3 * i:3 * i + 3]) for i in range(50)}
+            await until(lambda: all({key: hub.view.agent(key).epoch for key in newest} == newest for hub in hubs), "the newest")
             await until(lambda: len(a.fenced) + len(b.fenced) + len(c.fenced) == 100, "the others are fenced")
 
     run(main)
 
 
-@pytest.mark.parametrize("times", [25])
-def test_redis_killed_and_restarted_empty(url, redis, times):
+def test_redis_killed_and_restarted_empty(url, redis):
     async def main(net):
         async with cluster(net, url) as hubs:
             a, b, c = hubs
@@ -104,7 +111,7 @@ def test_redis_killed_and_restarted_empty(url, redis, times):
                 epochs[f"/site-{number}"] = await hubs[number % 3].claim(f"/site-{number}")
             await until(lambda: all(len(hub.routes()) == 20 for hub in hubs), "claimed")
             before, worst = sockets(), 0.0
-            for number in range(times):
+            for number in range(RESTARTS):
                 redis.kill()
                 if number % 5 == 0:
                     await until(lambda: not any(hub.healthy for hub in hubs), "unhealthy", 3)
@@ -122,6 +129,7 @@ def test_redis_killed_and_restarted_empty(url, redis, times):
                 assert epoch > epochs[key], "epochs rise although Redis forgot them"
                 epochs[key] = epoch
                 assert all(set(hub.view.replicas) == {"hub-a", "hub-b", "hub-c"} for hub in hubs)
+            print(f"healthy again after at most {worst:.3f} s")
             assert worst < RECOVERS
             await until(lambda: sockets() == before, "no socket is left over")
 
@@ -204,7 +212,7 @@ def test_cancelled_callers_never_mix_up_replies(through, proxy):
     async def main(net):
         async with cluster(net, through, "hub-a", "hub-b", redis_timeout_sec=2, lease_sec=30) as (a, b):
             await outside(lambda: proxy.shape("both", delay=0.025))
-            count, wrong, cancelled = 10_000, 0, 0
+            count, wrong, cancelled = CALLERS, 0, 0
 
             async def ask(number):
                 nonlocal wrong
@@ -299,7 +307,7 @@ def test_a_start_without_redis_does_not_wait(url, redis):
         assert await until(lambda: hub.healthy, "healthy", 4) < RECOVERS
         await until(lambda: hub.routes(), "asserted")
         assert await hub.registry.get_owner("/site") == ("hub-a", epoch)
-        redis.freeze()
+        freeze(redis)
         started = time.monotonic()
         await hub.registry.aclose()                    # nobody answers: it goes nevertheless
         assert time.monotonic() - started < 2

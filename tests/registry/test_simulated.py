@@ -10,7 +10,7 @@ import random
 from typing import Any
 
 import pytest
-from registry.model import Data, ModelBackend, Server
+from registry.model import ModelBackend, Server
 from simulation.loop import Loop, World
 
 from ncfast.config.ha import Ha
@@ -281,10 +281,6 @@ def fenced_hubs_hold_on(monkeypatch):
     monkeypatch.setattr(RedisRegistry, "_fence", lambda self, held, newer: None)
 
 
-def no_margin_after_a_loss(monkeypatch):
-    monkeypatch.setattr(Data, "_remember", lambda self, key, epoch, margin: self.epochs.__setitem__(key, int(epoch)) or int(epoch))
-
-
 def orphans_stay(monkeypatch):
     reconcile = RedisRegistry._reconcile
     monkeypatch.setattr(RedisRegistry, "_reconcile", lambda self, key: key in self._held and reconcile(self, key))
@@ -297,7 +293,7 @@ def a_breaker_that_stays_open(monkeypatch):
 
 @pytest.mark.parametrize(("plant", "within"), [
     (no_assert_after_a_loss, 20), (what_was_seen_is_forgotten, 100), (memory_grants_the_next_epoch, 20),
-    (notices_are_never_missed, 20), (fenced_hubs_hold_on, 20), (no_margin_after_a_loss, 1000), (orphans_stay, 60), (a_breaker_that_stays_open, 20),
+    (notices_are_never_missed, 20), (fenced_hubs_hold_on, 20), (orphans_stay, 60), (a_breaker_that_stays_open, 20),
 ], ids=lambda value: getattr(value, "__name__", ""))
 def test_the_simulation_notices(monkeypatch, plant, within):
     """Planted bugs are found: a simulation that is always green says nothing."""

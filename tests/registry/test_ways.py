@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,8 +136,9 @@ def test_a_ca_file_that_is_none(tmp_path, url):
     (tmp_path / "bad.pem").write_text("no certificate")
 
     async def main(net):
-        with pytest.raises(ssl.SSLError):
-            Hub(net, url.replace("redis://", "rediss://"), "hub-a", redis_ca_file=tmp_path / "bad.pem")
+        for name, why in (("bad.pem", "no certificates"), ("missing.pem", "No such file")):
+            with pytest.raises(OSError, match=f"redis_ca_file .*{name}: {why}"):
+                Hub(net, url.replace("redis://", "rediss://"), "hub-a", redis_ca_file=tmp_path / name)
 
     run(main)
 
