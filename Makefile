@@ -5,7 +5,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py $(wildcard ncfast/*.pyx ncfast/*.pxd)
-PACKAGES := redis-server redis-tools slapd ldap-utils haproxy iperf3 nginx-light iproute2
+PACKAGES := redis-server redis-tools slapd ldap-utils haproxy iperf3 nginx-light iproute2 prometheus
 FUZZ_SECONDS ?= 600
 
 export PATH := $(PATH):/usr/sbin:/sbin
