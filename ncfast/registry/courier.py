@@ -28,7 +28,7 @@ _log = log.get("registry")
 
 BATCH = 256                    # calls in one write
 QUEUE = 100_000                # calls that wait at most; a hub has fewer agents
-PULSE = 0.3                    # seconds without a call, after which a ping asks whether anybody is there
+PULSE = 0.25                   # seconds without a call, after which a ping asks whether anybody is there
 
 
 class Beats(Protocol):

@@ -258,10 +258,6 @@ def no_assert_after_a_loss(monkeypatch):
     monkeypatch.setattr(RedisRegistry, "_assert", lambda self, entry: None)
 
 
-def what_was_seen_is_forgotten(monkeypatch):
-    monkeypatch.setattr(RedisRegistry, "_see", lambda self, key, epoch: None)
-
-
 def memory_grants_the_next_epoch(monkeypatch):
     monkeypatch.setattr(RedisRegistry, "_leap", lambda self, key, at_least: max(at_least, self._seen.get(key, 0)) + 1)
 
@@ -292,7 +288,7 @@ def a_breaker_that_stays_open(monkeypatch):
 
 
 @pytest.mark.parametrize(("plant", "within"), [
-    (no_assert_after_a_loss, 20), (what_was_seen_is_forgotten, 100), (memory_grants_the_next_epoch, 20),
+    (no_assert_after_a_loss, 20), (memory_grants_the_next_epoch, 20),
     (notices_are_never_missed, 20), (fenced_hubs_hold_on, 20), (orphans_stay, 60), (a_breaker_that_stays_open, 20),
 ], ids=lambda value: getattr(value, "__name__", ""))
 def test_the_simulation_notices(monkeypatch, plant, within):
