@@ -15,7 +15,7 @@ Keys all carry the hash tag `{cluster}`: in Redis Cluster they lie in one slot, 
 Epochs are compared and passed as decimal text, for a number of Lua is exact up to 2**53 only. An agent that is not known here
 starts at the server's clock in microseconds: above all that was granted before the data was lost, unless that clock went back.
 And the claim brings what agent and hub remember. Where that is above what Redis knows, something was lost, and they need not
-remember the last that was granted: so `MARGIN` is added.
+remember the last that was granted: so `MARGIN` is added, and the clock is the least.
 
 Each change is published with its version, so that a hub sees by a gap that it has missed one.
 """
@@ -63,6 +63,10 @@ local function remember(key, epoch, margin)
   redis.call('HSET', epochs, key, epoch)
   if above('9000000000000000', epoch) then
     redis.call('HINCRBY', epochs, key, margin)
+  end
+  local least = text(micros())
+  if above(least, redis.call('HGET', epochs, key)) then
+    redis.call('HSET', epochs, key, least)
   end
   return redis.call('HGET', epochs, key)
 end

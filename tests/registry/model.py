@@ -59,7 +59,8 @@ class Data:
         return self.generation
 
     def _remember(self, key: bytes, epoch: bytes, margin: bytes) -> int:
-        self.epochs[key] = int(epoch) + (int(margin) if int(epoch) < 9_000_000_000_000_000 else 0)
+        raised = int(epoch) + (int(margin) if int(epoch) < 9_000_000_000_000_000 else 0)
+        self.epochs[key] = max(raised, int(self._clock() * 1000))
         return self.epochs[key]
 
     def _change(self, key: bytes, record: bytes) -> bytes:
