@@ -78,6 +78,8 @@ cdef int check_header(const Header* h) noexcept nogil:
     if h.type == M_DATA:
         if h.length == 0:
             return CODEC_LENGTH        # says nothing, costs work: a flood's favourite
+        if (h.seq + h.length - 1) >> MAX_OFFSET_SHIFT:
+            return CODEC_FIELDS        # a relay that cuts it would make a frame that is malformed
     elif h.type == M_RESUME:
         if h.length < SECRET_SIZE:
             return CODEC_LENGTH

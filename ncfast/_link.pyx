@@ -22,7 +22,7 @@ from ncfast._flow cimport (
     Flow, FlowContext, Path, Source,
 )
 from ncfast._frames cimport (
-    ANNOUNCE, AUTH, CID_SIZE, CODEC_OK, CODEC_UNKNOWN_SKIP, GOAWAY, HEADER_SIZE, HELLO, HELLO_ACK, M_ACK, M_DATA, M_FIN,
+    ANNOUNCE, AUTH, CID_SIZE, CODEC_OK, CODEC_UNKNOWN_SKIP, GOAWAY, HEADER_SIZE, HELLO, HELLO_ACK, M_ACK, M_DATA, M_FIN, MAX_CONTROL,
     M_DETACH, M_GAP, M_OPEN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, M_RST, MAX_DATA, PING, PONG,
     Chunk, Header, build_frame, check_header, codec_error, read_header, write_header,
 )
@@ -744,9 +744,12 @@ cdef class Link(Path):
         self._answer(M_DETACH, <const uint8_t*>PyBytes_AS_STRING(cid), epoch, code, newest)
 
     def forward(self, Lane lane not None, int type, bytes payload, *, uint64_t ack=0, uint64_t limit=0, double rtt=0.0):
-        """Sends on M_OPEN or M_RESUME, which came in by another link with a round trip of `rtt` seconds. False: it was dropped."""
+        """Sends on M_OPEN or M_RESUME, which came in by another link with a round trip of `rtt` seconds. False: it was dropped.
+        Raises ValueError for a payload that no frame may have."""
         cdef Header h
         cdef bytes frame
+        if PyBytes_GET_SIZE(payload) > MAX_CONTROL:
+            raise ValueError("longer than a control frame may be")
         memset(&h, 0, sizeof(h))
         h.type = type
         h.length = PyBytes_GET_SIZE(payload)

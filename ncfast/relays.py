@@ -130,6 +130,9 @@ class Relays:
                 session.link.tell_detached(cid, session.epoch, Reason.LINK_LOST)
             return
         if relay is None:
+            if len(self.by_cid) + len(self.hub.flows) >= self.hub.config.limits.max_flows:
+                session.link.tell_detached(cid, session.epoch, Reason.OVERLOADED)
+                return
             relay = self._make(cid, session, peer.replica_id)
             self.hub.stats.relays_resumed += 1
         self._connect(relay, peer)

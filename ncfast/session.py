@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ncfast import log
-from ncfast._frames import FrameType
+from ncfast._frames import SECRET_SIZE, FrameType
 from ncfast._link import Link
 from ncfast.auth import AuthError, Identity
 from ncfast.errors import Blame, Reason, RemoteError, blame
@@ -202,6 +202,9 @@ class AgentSession:
     def _on_frame__resume(self, cid: bytes, epoch: int, secret: bytes, ack: int, limit: int) -> bool:
         if not self.established:
             return False
+        if len(secret) != SECRET_SIZE:                 # what follows it between hubs is ours to say
+            self.link.fail(Reason.PROTOCOL_ERROR, "M_RESUME of an agent holds the secret and nothing else")
+            return True
         if self.foreign(cid):
             self.hub.relays.resume_from_agent(self, cid, secret, ack, limit)
             return True

@@ -39,6 +39,8 @@ def check(type: int, flags: int, code: int, length: int, seq: int, ack: int, lim
         raise FrameError("offset")
     if type == TYPES["M_DATA"] and length == 0:
         raise FrameError("empty data")
+    if type == TYPES["M_DATA"] and seq + length > OFFSET_BOUND:
+        raise FrameError("offset")
     if type == TYPES["M_RESUME"] and length < SECRET_SIZE:
         raise FrameError("secret")
     if type in EMPTY and length:

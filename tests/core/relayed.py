@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.ends import KIB, TIMEOUTS, Agent, Cable, End
-from core.virtual import Time, Wire
+from core.ends import KIB, TIMEOUTS, Agent, Cable, End, stream
+from core.raw import Frame, bare_frames, frames, message
+from core.virtual import UNLIMITED, Time, Wire
 
 from ncfast._flow import Flow
-from ncfast._frames import SECRET_SIZE, FrameType
+from ncfast._frames import SECRET_SIZE, FrameType, encode
 from ncfast._link import Link
 from ncfast._relay import Relay
 from ncfast.errors import Reason
@@ -392,3 +393,91 @@ class Cluster:
     def sockets(self, flow: Flow) -> tuple[Any, Any]:
         """Client's and target's."""
         return self.origin.sockets[flow.cid], self.agent.sockets[flow.cid]
+
+
+def cid(number: int) -> bytes:
+    """Of a flow whose client is at the origin."""
+    return INSTANCE + number.to_bytes(8, "big")
+
+
+def of_flow(type_: FrameType, number: int = 1, epoch: int = 1, **fields: Any) -> bytes:
+    """One frame."""
+    return encode(type_, cid=cid(number), epoch=epoch, **fields)
+
+
+def data(number: int = 1, seq: int = 0, size: int = 100, epoch: int = 1, **fields: Any) -> bytes:
+    """M_DATA of the flow's own stream."""
+    return of_flow(FrameType.M_DATA, number, epoch, seq=seq, payload=stream(number, seq, size), **fields)
+
+
+class Between:
+    """An owner alone, with frames of the test's making from the agent (WebSocket) and from the origin (`raw`, or WebSocket)."""
+
+    def __init__(self, *, raw: bool = True, **options: Any) -> None:
+        self.time = Time()
+        self.raw = raw
+        self.owner = Owner(self.time, Registry(), kernel=1 << 30, **options)
+        self.mesh = self.origin(raw)
+        self.owner.up = self.mesh
+        self.tunnel = OwnerSession(self.owner)
+        self.from_agent(encode(FrameType.HELLO, payload=bytes(8)))
+        self.to_agent()
+
+    def origin(self, raw: bool = True) -> ToOrigin:
+        """One more link to another hub."""
+        return ToOrigin(self.owner, raw=raw, client=False)
+
+    def feed(self, wire: Wire, wired: bytes, cut: int = UNLIMITED) -> None:
+        """Bytes arrive; whoever still looks at the buffer afterwards must not find them."""
+        at = 0
+        while at < len(wired) and not wire.lost:
+            view = wire.protocol.get_buffer(-1)
+            piece = wired[at:at + min(cut, len(view))]
+            view[:len(piece)] = piece
+            try:
+                wire.protocol.buffer_updated(len(piece))
+            finally:
+                view[:len(piece)] = bytes(len(piece))
+            at += len(piece)
+
+    def from_agent(self, *some: bytes, cut: int = UNLIMITED) -> None:
+        self.feed(self.tunnel.wire, message(b"".join(some)), cut)
+
+    def from_origin(self, *some: bytes, cut: int = UNLIMITED, mesh: ToOrigin | None = None) -> None:
+        handler = mesh or self.mesh
+        wired = b"".join(some)
+        self.feed(handler.wire, wired if self.raw else message(wired), cut)
+
+    def turns(self) -> None:
+        while self.owner.turns.run():
+            pass
+
+    def to_agent(self) -> list[Frame]:
+        self.turns()
+        return frames(self.tunnel.wire.take())
+
+    def to_origin(self, mesh: ToOrigin | None = None) -> list[Frame]:
+        self.turns()
+        wired = (mesh or self.mesh).wire.take()
+        return (bare_frames if self.raw else frames)(wired)
+
+    def open(self, number: int = 1, limit: int = 1 << 20) -> Relay:
+        self.from_origin(of_flow(FrameType.M_OPEN, number, payload=b"open", limit=limit))
+        self.from_agent(of_flow(FrameType.M_OPEN_ACK, number, limit=limit))
+        assert [frame.type for frame in self.to_agent()] == [FrameType.M_OPEN]
+        assert [frame.type for frame in self.to_origin()] == [FrameType.M_OPEN_ACK]
+        return self.owner.relays[cid(number)]
+
+    def tick(self, seconds: float = 0.5) -> None:
+        self.time.now += seconds
+        for handler in (self.mesh, self.tunnel):
+            handler.link.tick(self.time.now, 5.0, 15.0, 30.0)
+
+    def nothing_waits(self) -> bool:
+        links = self.owner.links
+        return all((link.relay_frames, link.relay_bytes) == (0, 0) for link in links) and self.owner.context.relayed == 0
+
+
+def block(handler: Handler, blocked: bool = True) -> None:
+    """The kernel takes nothing of what the handler's link writes, or takes it again."""
+    (handler.wire.protocol.pause_writing if blocked else handler.wire.protocol.resume_writing)()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from core.ends import KIB, stream
-from core.raw import bare_frames, frames, message, of
-from core.relayed import INSTANCE, MESSAGE, Cluster, Handler, Owner, OwnerSession, Registry, ToOrigin
-from core.virtual import UNLIMITED, Time, Wire
+from core.raw import message, of
+from core.relayed import MESSAGE, Between, Cluster, Handler, OwnerSession, block, cid, data, of_flow
+from core.virtual import Wire
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,89 +19,6 @@ RST, RESUME, RESUME_ACK = FrameType.M_RST, FrameType.M_RESUME, FrameType.M_RESUM
 DETACH, GAP, PING = FrameType.M_DETACH, FrameType.M_GAP, FrameType.PING
 HEADER = 56
 COST = 256
-
-
-def cid(number):
-    return INSTANCE + number.to_bytes(8, "big")
-
-
-def of_flow(type_, number=1, epoch=1, **fields):
-    return encode(type_, cid=cid(number), epoch=epoch, **fields)
-
-
-def data(number=1, seq=0, size=100, epoch=1, seed=None, **fields):
-    return of_flow(DATA, number, epoch, seq=seq, payload=stream(number if seed is None else seed, seq, size), **fields)
-
-
-class Between:
-    """An owner alone, with frames of the test's making from the agent (WebSocket) and from the origin (`raw`, or WebSocket)."""
-
-    def __init__(self, *, raw=True, **options):
-        self.time = Time()
-        self.raw = raw
-        self.owner = Owner(self.time, Registry(), kernel=1 << 30, **options)
-        self.mesh = self.origin(raw)
-        self.owner.up = self.mesh
-        self.tunnel = OwnerSession(self.owner)
-        self.from_agent(encode(FrameType.HELLO, payload=bytes(8)))
-        self.to_agent()
-
-    def origin(self, raw=True):
-        """One more link to another hub."""
-        return ToOrigin(self.owner, raw=raw, client=False)
-
-    def feed(self, wire, wired, cut=UNLIMITED):
-        at = 0
-        while at < len(wired) and not wire.lost:
-            view = wire.protocol.get_buffer(-1)
-            piece = wired[at:at + min(cut, len(view))]
-            view[:len(piece)] = piece
-            try:
-                wire.protocol.buffer_updated(len(piece))
-            finally:
-                view[:len(piece)] = bytes(len(piece))
-            at += len(piece)
-
-    def from_agent(self, *some, cut=UNLIMITED):
-        self.feed(self.tunnel.wire, message(b"".join(some)), cut)
-
-    def from_origin(self, *some, cut=UNLIMITED, mesh=None):
-        handler = mesh or self.mesh
-        wired = b"".join(some)
-        self.feed(handler.wire, wired if self.raw else message(wired), cut)
-
-    def turns(self):
-        while self.owner.turns.run():
-            pass
-
-    def to_agent(self):
-        self.turns()
-        return frames(self.tunnel.wire.take())
-
-    def to_origin(self, mesh=None):
-        self.turns()
-        wired = (mesh or self.mesh).wire.take()
-        return (bare_frames if self.raw else frames)(wired)
-
-    def open(self, number=1, limit=1 << 20):
-        self.from_origin(of_flow(OPEN, number, payload=b"open", limit=limit))
-        self.from_agent(of_flow(OPEN_ACK, number, limit=limit))
-        assert [frame.type for frame in self.to_agent()] == [OPEN]
-        assert [frame.type for frame in self.to_origin()] == [OPEN_ACK]
-        return self.owner.relays[cid(number)]
-
-    def tick(self, seconds=0.5):
-        self.time.now += seconds
-        for handler in (self.mesh, self.tunnel):
-            handler.link.tick(self.time.now, 5.0, 15.0, 30.0)
-
-    def nothing_waits(self):
-        links = self.owner.links
-        return all((link.relay_frames, link.relay_bytes) == (0, 0) for link in links) and self.owner.context.relayed == 0
-
-
-def block(handler, blocked=True):
-    (handler.wire.protocol.pause_writing if blocked else handler.wire.protocol.resume_writing)()
 
 
 def brief(some):
@@ -330,6 +247,22 @@ def test_beyond_the_bound_frames_are_dropped_and_the_receiver_is_told_behind_the
     assert brief([frame for frame in out if frame.cid == cid(2)]) == [(GAP, 0, 0)]
     rig.from_agent(data(1, 500, 100))
     assert brief(rig.to_origin()) == [(DATA, 500, 100)] and rig.nothing_waits()
+
+
+def test_nothing_goes_behind_what_was_dropped_before_the_receiver_knows():
+    """Else a direction that is always busy would never come to the word that something is missing."""
+    rig = Between(queue_depth=20)
+    rig.open()
+    block(rig.mesh)
+    rig.from_agent(*(data(1, seq, 10_000) for seq in range(0, 21 * 10_000, 10_000)))
+    rig.mesh.wire.kernel = 0
+    block(rig.mesh, False)                             # a part leaves, and the link is blocked again
+    assert 0 < rig.mesh.link.relay_frames < 20
+    rig.from_agent(of_flow(ACK, ack=1), data(1, 210_000, 10_000), of_flow(FIN, seq=220_000))
+    out = []
+    while some := rig.to_origin():
+        out += some
+    assert [frame.type for frame in out] == [DATA] * 20 + [GAP] and rig.mesh.link.drops_queue == 4 and rig.nothing_waits()
 
 
 def test_bytes_are_bounded_too():
@@ -572,6 +505,21 @@ def test_what_an_agent_repeats_ends_its_own_tunnel(frame):
     assert rig.tunnel.ended == [Reason.FLOOD] and not rig.mesh.link.closed
 
 
+def test_no_agent_can_have_a_malformed_frame_passed_on():
+    """Cut behind its first byte this one would say a number that no frame may say; the other hub would end the link."""
+    rig = Between()
+    rig.open()
+    wired = bytearray(data(1, (1 << 62) - 2, 2))
+    wired[32:40] = ((1 << 62) - 1).to_bytes(8, "big")
+    rig.from_agent(bytes(wired), cut=HEADER + 9)
+    assert rig.tunnel.ended == [Reason.PROTOCOL_ERROR] and [frame.type for frame in rig.to_origin()] == [DETACH]
+    rig = Between()
+    relay = rig.open()
+    with pytest.raises(ValueError):
+        rig.mesh.link.forward(relay.up, RESUME, bytes(16385))
+    assert rig.to_origin() == []
+
+
 def test_a_gap_in_every_flow_at_once_is_no_flood():
     cluster = Cluster(owner={"queue_depth": 150})
     flows = [cluster.talk()[0] for _ in range(150)]
@@ -809,21 +757,21 @@ def test_credit_is_tuned_to_the_whole_way():
 def test_a_relay_may_not_claim_any_round_trip():
     """Whoever says hours would have windows grow with each half of one."""
     cluster = Cluster()
-    near = cluster.origin.connect()
-    cluster.settle()
     way = cluster.origin.way
-    view = way.wire.protocol.get_buffer(-1)
-    frame = encode(OPEN_ACK, cid=near.cid, epoch=1, seq=1 << 61, limit=64 * KIB)
-    view[:len(frame)] = frame
-    way.wire.protocol.buffer_updated(len(frame))
-    window = near.window
-    for seq in range(0, 64 * KIB, 16 * KIB):
-        cluster.time.now += 5.0                        # slower than any round trip there is
-        frame = encode(DATA, cid=near.cid, epoch=1, seq=seq, payload=stream(2, seq, 16 * KIB))
-        view = way.wire.protocol.get_buffer(-1)
-        view[:len(frame)] = frame
-        way.wire.protocol.buffer_updated(len(frame))
-    assert near.window == window
+    for trip, pause, grows in ((2_000_000, 0.5, True), (1 << 61, 5.0, False)):     # slower than any round trip there is
+        near = cluster.origin.connect()
+        cluster.settle()
+        window = near.window
+        frames_in = [encode(OPEN_ACK, cid=near.cid, epoch=1, seq=trip, limit=64 * KIB)]
+        frames_in += [encode(DATA, cid=near.cid, epoch=1, seq=seq, payload=stream(2, seq, 16 * KIB))
+                      for seq in range(0, 64 * KIB, 16 * KIB)]
+        for frame in frames_in:
+            view = way.wire.protocol.get_buffer(-1)
+            view[:len(frame)] = frame
+            way.wire.protocol.buffer_updated(len(frame))
+            cluster.origin.turns.run()
+            cluster.time.now += pause
+        assert (near.window > window) is grows and near.rcv_nxt == 64 * KIB
 
 
 # relays themselves

@@ -18,10 +18,10 @@ assert HEADER.size == HEADER_SIZE
 def stream(source: atheris.FuzzedDataProvider) -> bytes:
     pieces = []
     while source.remaining_bytes() > HEADER_SIZE and source.ConsumeBool():
-        payload = source.ConsumeBytes(source.ConsumeIntInRange(0, 32))
+        payload = source.ConsumeBytes(source.ConsumeIntInRange(0, 64))
         length = len(payload) if source.ConsumeBool() else source.ConsumeIntInRange(0, MAX_DATA + 1)
         numbers = [source.ConsumeUInt(8) >> source.ConsumeIntInRange(0, 63) for _ in range(4)]
-        type_, flags = source.ConsumeIntInRange(0, 17), source.ConsumeIntInRange(0, 2)
+        type_, flags = source.ConsumeIntInRange(0, 19), source.ConsumeIntInRange(0, 2)
         cid = source.ConsumeBytes(16).ljust(16, b"\0")
         code = source.ConsumeUInt(2) if source.ConsumeBool() else 0
         pieces.append(HEADER.pack(type_, flags, code, length, numbers[0], cid, *numbers[1:]) + payload)
