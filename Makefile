@@ -7,11 +7,13 @@ BIN := $(VENV)/bin
 SOURCES := setup.py $(wildcard ncfast/*.pyx ncfast/*.pxd)
 PACKAGES := redis-server redis-tools slapd ldap-utils haproxy iperf3 nginx-light iproute2 prometheus
 FUZZ_SECONDS ?= 600
+SEEDS ?= 200
+FIRST ?= 1
 
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-setup bench fuzz build dist clean
+.PHONY: help demo test test-setup simulate bench fuzz build dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,6 +26,9 @@ test: test-setup  ## all tests, with real programs (TESTS=... for some)
 
 test-setup: build $(VENV)/.test
 	.ci/need $(PACKAGES)
+
+simulate: build $(VENV)/.test  ## a whole cluster on a virtual clock, SEEDS times (200) from FIRST (1)
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
 
 bench: test-setup  ## measure beside two chained HAProxy processes (BENCH=--quick for a first look)
 	$(BIN)/python -m bench $(BENCH)

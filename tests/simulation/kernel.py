@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from .loop import Event, World
 
-SEND_BUFFER = 65536            # bytes that a sending kernel holds until they are acknowledged
-RECEIVE_BUFFER = 65536         # bytes that a receiving kernel holds until they are read
 SYN_RETRIES = (1.0, 2.0, 4.0, 8.0, 16.0)   # seconds between attempts, as Linux has them
 RETRANSMIT_MAX = 2.0           # seconds from the healing of a way to the next retransmission, at most
 NEVER = 1e9
@@ -34,6 +33,7 @@ class Host:
         self.address = address
         self.up = True
         self.sockets: dict[Socket, None] = {}          # that belong to a process here and are open
+        self.dials: dict[Dial, None] = {}              # connects in progress
         self.listeners: dict[Any, Listener] = {}       # by port, or path
 
 
@@ -88,7 +88,7 @@ class Pipe:
         """Transmits what the target's window allows."""
         world = self.kernel.world
         while self.unsent:
-            window = RECEIVE_BUFFER - self.in_flight - len(self.received)
+            window = self.kernel.receive_buffer - self.in_flight - len(self.received)
             if window <= 0:
                 self.limited = True
                 break
@@ -130,6 +130,7 @@ class Pipe:
             return
         size = 0 if segment is FIN else len(segment)
         self.in_flight -= size
+        self.target.heard_at = world.now
         if self.target.closed or self.target.error is not None:
             self.target.answer_reset()
             return
@@ -170,7 +171,7 @@ class Pipe:
             self._last = max(self._last, again)
             for segment in segments:
                 self._launch(segment)
-        elif self.lost_acks and not self.kernel.blocked(*self.back):
+        if self.lost_acks and not self.kernel.blocked(*self.back):
             size, self.lost_acks = self.lost_acks, 0
             self.unheard += size
             self.kernel.world.after(self.kernel.world.rng.uniform(0.0, RETRANSMIT_MAX), self._acknowledged, size)
@@ -181,8 +182,15 @@ class Pipe:
         self.unsent.clear()
         self.ending = False
         if self.stuck:
-            self.flight.clear()
-            self.in_flight = 0
+            self.lose()
+
+    def lose(self) -> None:
+        """What is on its way never arrives."""
+        self.flight.clear()
+        self.in_flight = 0
+        if self._arrival is not None:
+            self._arrival.cancel()
+            self._arrival = None
 
     def reset(self) -> None:
         self.purge()
@@ -225,7 +233,10 @@ class Socket:
         self.crashed = False
         self.error: OSError | None = None
         self.user_timeout = NEVER
+        self.keep_idle = NEVER                         # seconds of silence before the kernel asks whether the peer still is
+        self.heard_at = kernel.world.now
         self.linger_reset = False
+        self.was_reset = False                         # by its own side
         self.notify: Callable[[], None] = lambda: None
         host.sockets[self] = None
 
@@ -240,7 +251,7 @@ class Socket:
             raise self.error
         if self.closed or self.ended:
             raise BrokenPipeError(errno.EPIPE, "Broken pipe")
-        room = SEND_BUFFER - self.out.unacknowledged
+        room = self.kernel.send_buffer - self.out.unacknowledged
         if room <= 0:
             return 0
         taken = bytes(data[:room])
@@ -278,6 +289,7 @@ class Socket:
         if self.error is not None:
             return
         if self.linger_reset or self.into.received:
+            self.was_reset = True
             self.out.reset()
         elif not self.ended:
             self.ended = self.out.ending = True
@@ -292,9 +304,34 @@ class Socket:
         if self.closed:
             raise OSError(errno.EBADF, "Bad file descriptor")
         if (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER):
-            self.linger_reset = True
+            self.linger_reset = bool(struct.unpack("ii", value)[0])
         elif (level, option) == (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT):
             self.user_timeout = value / 1000 or NEVER
+        elif (level, option) == (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE):
+            self.keep_alive(value)
+
+    def keep_alive(self, idle: float) -> None:
+        """Asks, after `idle` seconds of silence, whether the peer still has the connection (a lost reset is not repeated)."""
+        if self.keep_idle == NEVER:
+            self.kernel.world.after(idle, self._probe)
+        self.keep_idle = idle
+
+    def _probe(self) -> None:
+        kernel, world = self.kernel, self.kernel.world
+        if self.closed or self.error is not None:
+            return
+        there, here = self.out.way
+        if world.now - self.heard_at >= self.keep_idle - 1e-6 and not kernel.blocked(there, here) and not kernel.blocked(here, there):
+            self.heard_at = world.now
+            if self.out.target.gone:
+                self.die(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
+                return
+        world.at(max(self.heard_at + self.keep_idle, world.now + 1.0), self._probe)
+
+    @property
+    def gone(self) -> bool:
+        """Whether its kernel no longer knows it."""
+        return self.error is not None or self.was_reset
 
     def setblocking(self, on: bool) -> None:
         pass
@@ -342,7 +379,7 @@ class Socket:
         self.host.sockets.pop(self, None)
         self.kernel.descriptors.pop(self.fileno(), None)
         self.out.purge()
-        self.out.flight.clear()
+        self.out.lose()
         self.error = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
 
 
@@ -352,8 +389,10 @@ FIRST_DESCRIPTOR = 1 << 20     # no descriptor of the process that simulates
 class Kernel:
     """All hosts, and the ways between them."""
 
-    def __init__(self, world: World, *, segment: int = 16384) -> None:
+    def __init__(self, world: World, *, segment: int = 16384, send_buffer: int = 65536, receive_buffer: int = 65536) -> None:
         self.world = world
+        self.send_buffer = send_buffer                 # bytes that a sending kernel holds until they are acknowledged
+        self.receive_buffer = receive_buffer           # bytes that a receiving kernel holds until they are read
         self.hosts: dict[str, Host] = {}
         self.descriptors: dict[int, Socket] = {}
         self.latency: dict[tuple[str, str], float] = {}      # seconds one way, by pair of names
@@ -419,8 +458,7 @@ class Kernel:
         """A middlebox resets both ends."""
         peer = end.out.target
         for one in (end, peer):
-            one.out.flight.clear()
-            one.out.in_flight = 0
+            one.out.lose()
             if not one.closed:
                 one.die(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
 
@@ -453,12 +491,14 @@ class Dial:
         self._done = done
         self._attempt = 0
         self._event: Event | None = None
+        source.dials[self] = None
         if self._target is None:
             self._event = kernel.world.after(0.001, self._end, OSError(errno.ENOENT, "Name or service not known"))
         else:
             self._syn()
 
     def cancel(self) -> None:
+        self._source.dials.pop(self, None)
         if self._event is not None:
             self._event.cancel()
 
@@ -497,4 +537,5 @@ class Dial:
 
     def _end(self, result: Socket | OSError) -> None:
         self._event = None
+        self._source.dials.pop(self, None)
         self._done(result)

@@ -1,0 +1,287 @@
+"""What must hold, always, now and then, and at the end.
+
+The programs check their own bytes and ends as they come (see `programs`). Here is what is seen from outside: the log's lines as
+they are written, the processes' memory at intervals, the outcome of every trip, and what is left when all is over.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from ncfast.agent import Agent
+from ncfast.hub import Hub
+
+from .cluster import START, Cluster
+from .processes import AgentProcess, HubProcess, Process
+from .programs import Trip
+
+CHUNK = 96 * 1024              # bytes by which a bound may be passed: it is looked at before a read, not after
+OPENING = 3.0                  # seconds from the connection at the target to the end of the open, under load
+
+# What honest peers never do to each other, whatever the network does.
+NEVER = frozenset({"protocol_error", "flood", "message_too_big", "version", "unauthorized", "internal", "flow_control",
+                   "resume_denied", "token_expired", "scope_denied"})
+NEVER_EVENTS = frozenset({"identity_mismatch", "resume_denied", "scope_denied", "auth_failed", "token_expired", "replica_displaced",
+                          "replica_id_in_use", "relay_refused"})
+
+
+class Watch:
+    """Looks on."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.world = cluster.world
+        self.epochs: dict[tuple[str, int], str] = {}           # (agent's life, epoch) -> the hub's session
+        self.newest: dict[str, int] = {}                       # the epoch last granted to an agent's life
+        self.holders: dict[tuple[str, int], str] = {}          # (agent's life, epoch) -> the hub's life and session that serve under it
+        self.losses: list[tuple[float, str, str, str]] = []    # tunnels: when, agent, hub, why
+        self.counts: Counter[str] = Counter()
+
+    # the log
+
+    def on_log(self, process: str, event: str, fields: dict[str, Any]) -> None:
+        self.counts[event] += 1
+        reason = fields.get("reason")
+        if event in NEVER_EVENTS or (reason in NEVER and event in (
+                "flow_closed", "agent_disconnected", "standby_disconnected", "tunnel_down", "standby_down", "mesh_link_down")):
+            self.world.problem(f"{process}: {event} {reason or ''} {fields.get('detail', '')}")
+        if event == "tunnel_up":
+            self._granted(process, fields)
+        elif event == "agent_connected":
+            self._serving()
+        elif event == "tunnel_down":
+            hub = str(fields["hub"]).partition("://")[2].partition(":")[0]
+            self.losses.append((self.world.now, process, hub, str(reason)))
+        elif event == "flow_closed":
+            self.counts[f"flow_closed {reason} at {process.partition('-')[0]}"] += 1
+
+    def _granted(self, process: str, fields: dict[str, Any]) -> None:
+        """An agent was granted an epoch."""
+        life = f"{process}.{self.cluster.processes[process].lives}"
+        epoch = fields["epoch"]
+        if epoch <= self.newest.get(life, 0):
+            self.world.problem(f"{life} was granted epoch {epoch} after {self.newest[life]}")
+        self.newest[life] = epoch
+        other = self.epochs.setdefault((life, epoch), str(fields["session"]))
+        if other != fields["session"]:
+            self.world.problem(f"{life} has epoch {epoch} twice")
+
+    def _serving(self) -> None:
+        """A hub serves an agent under an epoch: no other may do so under the same."""
+        for process in self.cluster.hubs.values():
+            hub = process.hub
+            if hub is None:
+                continue
+            for session in hub.agents:
+                if session.established and not session.link.closed:
+                    holder = f"{process.name}.{process.lives} {session.session_id}"
+                    key = f"{session.key} {session.instance}", session.epoch
+                    if self.holders.setdefault(key, holder) != holder:
+                        self.world.problem(f"{session.key} is served under epoch {session.epoch} by {holder} and by {self.holders[key]}")
+
+    # now and then
+
+    def inspect(self) -> None:
+        """Bounds that hold at any time, and sums that always agree."""
+        for process in self.cluster.processes.values():
+            if not process.running:
+                continue
+            owner = owner_of(process)
+            if owner is None:
+                continue
+            context, shape = owner.context, self.cluster.plan.shape
+            if context.held > shape.memory + CHUNK * (context.live + 1):
+                self.world.problem(f"{process.name} holds {context.held} bytes, its budget is {shape.memory}")
+            if context.live != len(owner.flows):
+                self.world.problem(f"{process.name}: {context.live} flows live, {len(owner.flows)} are known")
+            for link in links_of(owner):
+                if link.inflight > link.max_inflight + CHUNK:
+                    self.world.problem(f"{process.name}: {link.inflight} bytes in flight to {link.peer}, the cap is {link.max_inflight}")
+                if link.relay_bytes > 2 * link.max_inflight + CHUNK:
+                    self.world.problem(f"{process.name}: {link.relay_bytes} relayed bytes wait for {link.peer}")
+            if isinstance(owner, Hub):
+                opened, closed = owner.stats.flows_opened, sum(owner.stats.flows_closed.values())
+                if opened != closed + len(owner.flows):
+                    self.world.problem(f"{process.name}: {opened} flows opened, {closed} closed, {len(owner.flows)} active")
+
+    # at the end
+
+    def judge(self) -> None:
+        """Every trip, every tunnel that was lost, and what is left."""
+        for trip in self.cluster.clients.trips:
+            self._judge(trip)
+        for when, agent, hub, reason in self.losses:
+            self._judge_loss(when, agent, hub, reason)
+        for process in self.cluster.processes.values():
+            self._leftovers(process)
+        if self.cluster.plan.shape.mode:
+            self._cluster()
+        for hub in self.cluster.hubs.values():
+            self.counts += hub.counts + hub.harvest()
+        for name, target in self.cluster.targets.items():
+            if target.open:
+                self.world.problem(f"{name}: {len(target.open)} connections are left")
+
+    def _judge(self, trip: Trip) -> None:
+        client, target = trip.client, trip.target
+        if trip in self.cluster.clients.open or (trip.reached and target.done_at < 0):
+            self.world.problem(f"{trip} has not come to an end: {client} {target}")
+            return
+        if client.quit in ("reset", "close") or target.quit in ("reset", "close"):
+            return
+        whole = (client.saw == "end" and target.saw == "end" and client.sent == trip.client_script.total == target.received
+                 and target.sent == trip.target_script.total == client.received)
+        if whole:
+            self.counts["whole"] += 1
+            return
+        excuse = self.excuse(trip)
+        self.counts["excused"] += 1
+        if not excuse:
+            self.world.problem(f"{trip} was broken without an excuse: {client} {target}")
+
+    def excuse(self, trip: Trip) -> str:
+        """Why this trip may have been broken; "" if it may not."""
+        cluster, shape = self.cluster, self.cluster.plan.shape
+        if trip.kind == "probe":
+            return ""
+        if trip.excuses:
+            return next(iter(trip.excuses))
+        end = max(trip.client.done_at, trip.target.done_at)
+        agents = (trip.agent,) if trip.agent else trip.agents
+        for since, until, name in cluster.fatal:
+            if (name == trip.hub or name in agents) and since <= end and until >= trip.starts_at:
+                return f"{name} was down"
+        opened = trip.reached_at + OPENING if trip.reached else end
+        patience = min(shape.hub["flow"]["flow_grace_sec"], shape.hub["flow"]["half_close_sec"])
+        for agent in agents:
+            for since, until in cluster.windows(trip.hub, agent):
+                if since > end or until < trip.starts_at:
+                    continue
+                if until - since >= patience or shape.mode in ("off", "shadow"):
+                    return f"no way between {trip.hub} and {agent} for long"
+                if since <= opened:
+                    return f"no way between {trip.hub} and {agent} when it began"
+        for since, until, name in cluster.unreachable:
+            if name == f"target-{trip.connector}" and since <= opened and until + 6.0 >= trip.starts_at:
+                return f"{name} was away when it began"
+        if not trip.reached and shape.mode in ("off", "shadow"):
+            return "the agent may be at another hub"
+        if shape.mode:
+            for since, until in cluster.registry_troubles:
+                if since <= opened and until + cluster.registry_recovery >= trip.starts_at:
+                    return "the registry was away when it began"
+        if not trip.reached and (shape.memory < 1 << 24 or shape.hub["limits"]["pending_opens_per_agent"] < 16):
+            return "the hub had no room"
+        return ""
+
+    def _judge_loss(self, when: float, agent: str, hub: str, reason: str) -> None:
+        cluster = self.cluster
+        for since, until in cluster.windows(hub, agent):
+            if since <= when <= until:
+                return
+        for since, until, name in cluster.fatal:
+            if name in (agent, hub) and since - 1.0 <= when <= until + 1.0:
+                return
+        self.world.note("")
+        self.world.problems.append(f"at {when - START:.6f}: {agent} lost its tunnel to {hub} without a cause: {reason}")
+
+    def _leftovers(self, process: Process) -> None:
+        if not process.running:
+            self.world.problem(f"{process.name} does not run")
+            return
+        owner = owner_of(process)
+        assert owner is not None
+        context, net = owner.context, process.net
+        links = links_of(owner)
+        left: dict[str, Any] = {
+            "flows": len(owner.flows), "live": context.live, "windows": context.windows, "segments": context.pool.in_use,
+            "held": context.pool.held, "backlog": context.backlog,
+            "bytes": context.bytes_read - context.bytes_out - context.discarded}
+        for link in links:
+            left[f"in flight to {link.peer}"] = link.inflight
+            left[f"flows to {link.peer}"] = link.load
+            left[f"queued to {link.peer}"] = link.queued
+            left[f"relayed to {link.peer}"] = link.relay_bytes
+        left["sockets"] = net.sockets - len(links)
+        checks = len(owner.targets) if isinstance(owner, Agent) and self.cluster.plan.shape.health else 0
+        left["transports"] = max(0, len(net.transports) - len(links) - checks)
+        left["kernel sockets"] = max(0, len(process.host.sockets) - len(links) - checks)
+        left["watches"] = len(net._watched) - len(links)
+        if isinstance(owner, Hub):
+            self._hub_leftovers(owner, left)
+        else:
+            left["dials"] = sum(target.dials for target in owner.targets.values())
+            standby = len(self.cluster.hubs) > 1 and self.cluster.plan.shape.mode == "active" and owner.config.standby
+            left["tunnels"] = len(links) - 1 - standby
+            left["owner"] = int(owner.tunnels.owner is None)
+        names = Counter(task.get_name() for task in net._tasks)
+        left["tasks"] = sum((names - TASKS).values()) if not checks else 0
+        left["timers"] = max(0, len(process.loop.timers) - 8 - checks)
+        for what, count in left.items():
+            if count:
+                self.world.problem(f"{process.name}: {what} {count} left {dict(names) if what == 'tasks' else ''}")
+
+    def _cluster(self) -> None:
+        """Links, views and ownership have settled."""
+        cluster, shape = self.cluster, self.cluster.plan.shape
+        linked = shape.mode in ("active", "shadow")
+        for one in cluster.hubs.values():
+            hub = one.hub
+            if hub is None:
+                continue
+            if reasons := hub.readiness.reasons():
+                self.world.problem(f"{one.name} is not well: {reasons}")
+            for other in cluster.hubs.values():
+                if other is one:
+                    continue
+                ends = cluster.kernel.between(one.host, other.host)
+                if len(ends) != linked:
+                    self.world.problem(f"{one.name} and {other.name} have {len(ends)} connections")
+                if linked and (hub.mesh is None or hub.mesh.peer(other.name) is None):
+                    self.world.problem(f"{one.name} has no link to {other.name}")
+            if not shape.redis:
+                continue
+            if not hub.registry.is_healthy() or not hub.registry.view.fresh:
+                self.world.problem(f"{one.name}'s registry is not healthy")
+            if set(hub.registry.view.replicas) != set(cluster.hubs):
+                self.world.problem(f"{one.name} sees the hubs {sorted(hub.registry.view.replicas)}")
+            self._view(one)
+
+    def _view(self, process: HubProcess) -> None:
+        """What a hub sees of the agents is what is."""
+        hub = process.hub
+        assert hub is not None
+        wanted = {}
+        for one in self.cluster.hubs.values():
+            for session in (one.hub.agents if one.hub is not None else ()):
+                if session.established:
+                    wanted[session.key] = (one.name, session.epoch, session.instance, session.connectors)
+        seen = {key: (entry.owner, entry.epoch, entry.instance, entry.connectors) for key, entry in hub.registry.view.agents.items()}
+        if seen != wanted:
+            self.world.problem(f"{process.name} sees the agents {seen}, but they are {wanted}")
+
+    def _hub_leftovers(self, hub: Hub, left: dict[str, Any]) -> None:
+        left["opening"] = sum(hub.router.opening.values())
+        left["relays"] = len(hub.relays.by_cid)
+        left["clients"] = sum(listener.active for listener in hub.listeners.values())
+        left["sources"] = sum(len(listener.per_source) for listener in hub.listeners.values())
+        left["held clients"] = len(hub.router.hold.flows()) + sum(hub.router.hold.count.values())
+        left["flows by agent"] = len(hub.router._flows_of)
+        left["handshakes"] = len(hub.edge.pending)
+
+
+TASKS = Counter({"health": 8, "timers": 1, "tunnel": 1, "standby": 1, "registry": 1, "registry-notices": 1, "registry-sweeper": 1})
+
+
+def owner_of(process: Process) -> Hub | Agent | None:
+    """The hub or agent of the process's present life, once it is made."""
+    owner: Any = process.hub if isinstance(process, HubProcess) else process.agent if isinstance(process, AgentProcess) else None
+    return owner if owner is not None and owner.net is process.net else None
+
+
+def links_of(owner: Hub | Agent) -> list[Any]:
+    """All its links that stand."""
+    if isinstance(owner, Hub):
+        return [session.link for session in owner.agents] + [peer.link for peer in owner.peers()]
+    return [tunnel.link for tunnel in owner.tunnels.all()]

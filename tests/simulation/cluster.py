@@ -1,0 +1,394 @@
+"""An installation from a plan: hosts, processes, programs; the faults as they happen, and what each of them excuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ncfast.config import AgentConfig, HubConfig, Jwt
+
+from .kernel import NEVER, Host, Kernel, Socket
+from .loop import World
+from .plan import PROBE, AgentShape, Fault, Plan, TripPlan, agent_name
+from .processes import WALL, AgentProcess, Files, HubProcess, Process
+from .programs import Clients, TargetServer, Trip
+from .registry import Redis
+
+EDGE_PORT = 8080
+MESH_PORT = 7000
+TARGET_PORT = 636
+START = 1000.0                 # the world's time at which a plan begins
+
+
+@dataclass(slots=True)
+class Outage:
+    """From `since` to `until` a way between these hosts could not be used as it should; `until` grows while it lasts."""
+
+    hosts: frozenset[str]
+    since: float
+    until: float
+
+
+class Cluster:
+    """Everything of one seed."""
+
+    def __init__(self, plan: Plan, world: World, files: Files) -> None:
+        self.plan = plan
+        self.world = world
+        shape = plan.shape
+        self.kernel = Kernel(world, segment=shape.segment, send_buffer=shape.kernel_buffer, receive_buffer=shape.kernel_buffer)
+        self.kernel.default_latency = shape.lan
+        self.clients_host = self.kernel.host("clients")
+        self.jwt = Jwt(algorithms=["HS256"], key_file=files.key)
+        self.outages: list[Outage] = []
+        self.fatal: list[tuple[float, float, str]] = []    # (from, to, process): what ran there then may be lost
+        self.unreachable: list[tuple[float, float, str]] = []     # (from, to, target): opens may fail
+        self.registry_troubles: list[tuple[float, float]] = []    # (from, to): opens by other hubs' agents may fail
+        self.redis = Redis(world, lambda: WALL + world.now, shape.lan)
+        self.hubs: dict[str, HubProcess] = {}
+        self.agents: dict[str, AgentProcess] = {}
+        self.clients = Clients(world, self.kernel)
+        self.targets = {
+            name: TargetServer(world, self.kernel.host(name), TARGET_PORT, self.clients)
+            for name in dict.fromkeys(f"target-{connector}" for one in shape.agents for connector in one.connectors)}
+        for name in shape.hubs:
+            self.hubs[name] = HubProcess(world, self.kernel, name, self._hub_config(name, files), self.jwt, self.redis)
+        for one in shape.agents:
+            name = agent_name(one)
+            self.agents[name] = AgentProcess(world, self.kernel, name, self._agent_config(one, files))
+            for hub in shape.hubs:
+                self.kernel.latency[name, hub] = self.kernel.latency[hub, name] = shape.wan
+        self.processes: dict[str, Process] = {**self.hubs, **self.agents}
+        for process in self.processes.values():
+            process.retains = shape.retains
+        for trip in plan.trips:
+            self._add(trip)
+        self._apply = Faults(self)
+
+    def _add(self, trip: TripPlan) -> None:
+        shape = self.plan.shape
+        agents = tuple(agent_name(one) for one in shape.agents if one.tenant == trip.tenant and trip.connector in one.connectors)
+        self.clients.add(Trip(len(self.clients.trips), trip.connector, trip.kind, trip.client, trip.target, self.clients_host, trip.hub,
+                              shape.port(trip.connector, trip.tenant), START + trip.at, agents))
+
+    def probe(self) -> None:
+        """Clients that come when all is well again: one at each hub for each connector."""
+        for hub in self.plan.shape.hubs:
+            for connector, tenant in self.plan.shape.listeners:
+                self._add(TripPlan(self.world.now - START, "probe", hub, connector, tenant, *PROBE))
+
+    def _ha(self, name: str, files: Files) -> dict[str, Any]:
+        shape = self.plan.shape
+        others = [other for other in shape.hubs if other != name]
+        path = f":{MESH_PORT}" if shape.mesh_scheme == "tcp" else f":{EDGE_PORT}/mesh"
+        mesh = {**shape.mesh, "require_mtls": False, "secret_file": files.mesh_secret, "listen": f":{MESH_PORT}"}
+        if shape.mesh_by != "peers":
+            mesh["advertise"] = f"{shape.mesh_scheme}://{name}{path}"
+        if shape.mesh_by != "registry":
+            mesh["peers"] = [f"{shape.mesh_scheme}://{other}{path}" for other in others]
+        return {"enabled": True, "mode": shape.mode, "replica_id": name, "lease_sec": shape.lease, "mesh": mesh,
+                **({"redis_url": "redis://redis:6379"} if shape.redis else {})}
+
+    def _hub_config(self, name: str, files: Files) -> HubConfig:
+        shape = self.plan.shape
+        config = HubConfig.model_validate({
+            **shape.hub, "edge": {"bind": f":{EDGE_PORT}", **shape.hub.get("edge", {})},
+            **({"ha": self._ha(name, files)} if shape.mode else {}),
+            "listeners": [{"name": f"{connector}-{tenant or 'none'}", "bind": f":{shape.port(connector, tenant)}", "connector": connector,
+                           **({"tenant": tenant} if tenant else {})} for connector, tenant in shape.listeners]})
+        return config.model_copy(update={"limits": config.limits.model_copy(update={"memory_bytes": shape.memory})})
+
+    def _agent_config(self, one: AgentShape, files: Files) -> AgentConfig:
+        shape = self.plan.shape
+        config = AgentConfig.model_validate({
+            **shape.agent, "hubs": [f"ws://{hub}:{EDGE_PORT}/tunnel" for hub in one.hubs], "agent_id": one.agent_id,
+            "token_file": files.token(one.agent_id, one.tenant), "http_proxy": "off", "standby": one.standby,
+            "connectors": [{"name": connector, "target": f"{self.kernel.hosts[f'target-{connector}'].address}:{TARGET_PORT}",
+                            "proxy_protocol": "v2",
+                            **({"health": {"interval_sec": 1.0, "timeout_sec": 1.0, "fall": 2, "rise": 1}} if shape.health else {})}
+                           for connector in one.connectors]})
+        return config.model_copy(update={"limits": config.limits.model_copy(update={"memory_bytes": shape.memory})})
+
+    def start(self) -> None:
+        for process in self.processes.values():
+            self.world.after(0.05 * self.world.rng.random(), process.start)
+        for fault in self.plan.faults:
+            self.world.at(START + fault.at, self._apply, fault)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a program, a flow or a fault is under way."""
+        return (bool(self.clients.open) or any(target.open for target in self.targets.values())
+                or not all(process.running and not process.flows for process in self.processes.values()))
+
+    @property
+    def well_at(self) -> float:
+        """When everything must be as before, if nothing more goes wrong; NEVER while something is not repaired."""
+        if not all(process.running and not process.loop.frozen and process.on_exit is None for process in self.processes.values()):
+            return NEVER
+        ends = [one.until + self.recovery for one in self.outages]
+        ends += [until + self.registry_recovery for _, until in self.registry_troubles]
+        ends += [until + 6.0 for _, until, _ in self.unreachable]
+        return max([START + self.plan.quiet_at, *ends])
+
+    @property
+    def registry_recovery(self) -> float:
+        """Seconds from the end of trouble with Redis within which hubs must route by it again."""
+        return 6.0 + self.plan.shape.lease
+
+    @property
+    def recovery(self) -> float:
+        """Seconds from the end of an outage within which everything must be as before: a retransmission; silence found out, at
+        worst at the end, by the next look at the timers; a dial that began during the outage; the pause before the next, and
+        that dial; the exchange of M_RESUME."""
+        agent = next(iter(self.agents.values())).config
+        reconnect = agent.reconnect
+        tunnel = 2.0 + agent.tunnel.ping_timeout_sec + 1.0 + 2 * reconnect.connect_timeout_sec + reconnect.max_sec + 3.0
+        if not self.plan.shape.mode:
+            return tunnel
+        mesh = self.plan.shape.mesh                    # and beside it the link between the hubs, a dial and a handshake
+        return tunnel + 3.0 + 2.0 + mesh["ping_timeout_sec"] + 10.0 + mesh["connect_backoff_max_sec"]
+
+    # what excuses
+
+    def outage(self, hosts: tuple[str, ...], lasts: float = 0.0) -> None:
+        now = self.world.now
+        self.outages.append(Outage(frozenset(hosts), now, now + lasts))
+
+    def matters(self, outage: Outage, hub: str, agent: str) -> bool:
+        """Whether flows between the two may have to do with it: any hub may be the agent's owner."""
+        hosts = outage.hosts
+        if not hosts <= {agent, *self.hubs}:
+            return False
+        return len(hosts) == 1 or agent in hosts or hub in hosts
+
+    def windows(self, hub: str, agent: str) -> list[tuple[float, float]]:
+        """The times in which ways between a client's hub and an agent could not be used, with the recovery; merged."""
+        spans = sorted((one.since, one.until + self.recovery) for one in self.outages if self.matters(one, hub, agent))
+        merged: list[tuple[float, float]] = []
+        for since, until in spans:
+            if merged and since <= merged[-1][1]:
+                merged[-1] = merged[-1][0], max(merged[-1][1], until)
+            else:
+                merged.append((since, until))
+        return merged
+
+
+class Faults:
+    """Makes a fault happen, and ends it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.world = cluster.world
+        self.kernel = cluster.kernel
+
+    def __call__(self, fault: Fault) -> None:
+        if "owner" in fault.who:
+            owner = self._owner_of(fault.who[0])
+            who = (owner,) if fault.kind.endswith("_owner") else (fault.who[0], owner)
+            fault = replace(fault, kind=fault.kind.removesuffix("_owner"), who=who)
+        self.world.note(f"FAULT {fault}")
+        getattr(self, f"_{fault.kind}")(fault)
+
+    def _owner_of(self, agent: str) -> str:
+        """The hub whose tunnel owns the agent now, or the first in its list."""
+        process = self.cluster.agents[agent]
+        tunnel = process.agent.tunnels.owner if process.agent is not None else None
+        url = tunnel.url if tunnel is not None else process.config.hubs[0]
+        return url.partition("://")[2].partition(":")[0]
+
+    def _hosts(self, fault: Fault) -> tuple[Host, Host]:
+        return self.kernel.hosts[fault.who[0]], self.kernel.hosts[fault.who[1]]
+
+    def _later(self, fault: Fault, action: Callable[..., None], *arguments: Any) -> None:
+        def end() -> None:
+            self.world.note(f"END   {fault}")
+            action(*arguments)
+
+        self.world.after(fault.lasts, end)
+
+    # ways
+
+    def _cut(self, fault: Fault) -> None:
+        """Resets the connections between two hosts."""
+        for sock in self.kernel.between(*self._hosts(fault)):
+            self.kernel.cut_connection(sock)
+        self.cluster.outage(fault.who)
+
+    def _block_ways(self, fault: Fault, *ways: tuple[Host, Host]) -> None:
+        for way in ways:
+            self.kernel.block(*way)
+            self._later(fault, self.kernel.unblock, *way)
+        self.cluster.outage(fault.who, fault.lasts)
+
+    def _block(self, fault: Fault) -> None:
+        one, other = self._hosts(fault)
+        self._block_ways(fault, (one, other), (other, one))
+
+    def _block_out(self, fault: Fault) -> None:
+        one, other = self._hosts(fault)
+        self._block_ways(fault, (one, other))
+
+    def _block_in(self, fault: Fault) -> None:
+        one, other = self._hosts(fault)
+        self._block_ways(fault, (other, one))
+
+    def _slow(self, fault: Fault) -> None:
+        one, other = fault.who
+        for names in ((one, other), (other, one)):
+            self.kernel.extra[names] = self.kernel.extra.get(names, 0.0) + fault.how
+            self._later(fault, self._hurry, names, fault.how)
+        self.cluster.outage(fault.who, fault.lasts)
+
+    def _hurry(self, names: tuple[str, str], seconds: float) -> None:
+        self.kernel.extra[names] -= seconds
+
+    # processes
+
+    def _freeze(self, fault: Fault) -> None:
+        process = self.cluster.processes[fault.who[0]]
+        if process.running and not process.loop.frozen:
+            process.freeze()
+            self._later(fault, process.thaw)
+            self.cluster.outage(fault.who, fault.lasts)
+
+    def _kill(self, fault: Fault) -> None:
+        process = self.cluster.processes[fault.who[0]]
+        if process.running:
+            process.kill()
+            self._down(process, self.world.now)
+            self._later(fault, process.start)
+            self.cluster.outage(fault.who, fault.lasts)
+
+    def _down(self, process: Process, since: float) -> None:
+        self.cluster.fatal.append((since, self.world.now, process.name))
+
+    def _drain(self, fault: Fault) -> None:
+        process = self.cluster.processes[fault.who[0]]
+        if not process.running or process.on_exit is not None:
+            return
+        begun = self.world.now
+        process.on_exit = lambda: self._exited(fault, process, begun)
+        process.end()
+
+    def _exited(self, fault: Fault, process: Process, begun: float) -> None:
+        """What was drained has exited, or was killed meanwhile; in its own time it comes back."""
+        process.on_exit = None
+        self._down(process, begun)
+        self.cluster.outages.append(Outage(frozenset(fault.who), begun, self.world.now + fault.lasts))
+        self._later(fault, process.start)
+
+    _cut_mesh, _block_mesh, _block_mesh_out, _block_mesh_in, _slow_mesh = _cut, _block, _block_out, _block_in, _slow
+
+    # the registry
+
+    def _registry(self, lasts: float) -> None:
+        self.cluster.registry_troubles.append((self.world.now, self.world.now + lasts))
+
+    def _redis_kill(self, fault: Fault) -> None:
+        """Killed, and comes back empty."""
+        self._redis_away(fault, keep=False)
+
+    def _redis_restart(self, fault: Fault) -> None:
+        """Killed, and comes back with its data."""
+        self._redis_away(fault, keep=True)
+
+    def _redis_away(self, fault: Fault, keep: bool) -> None:
+        redis = self.cluster.redis
+        if not redis.server.down:
+            redis.die(keep)
+            self._later(fault, redis.server.restart)
+            self._registry(fault.lasts)
+
+    def _redis_flush(self, fault: Fault) -> None:
+        self.cluster.redis.server.data.clear()
+        self._registry(0.0)
+
+    def _redis_freeze(self, fault: Fault) -> None:
+        server = self.cluster.redis.server
+        if not server.down and not server.frozen:
+            server.freeze()
+            self._later(fault, server.thaw)
+            self._registry(fault.lasts)
+
+    def _redis_slow(self, fault: Fault) -> None:
+        redis = self.cluster.redis
+        redis.extra += fault.how
+
+        def hurry() -> None:
+            redis.extra -= fault.how
+
+        self._later(fault, hurry)
+        self._registry(fault.lasts)
+
+    def _redis_block(self, fault: Fault) -> None:
+        """One hub and Redis do not reach each other."""
+        self.cluster.redis.block(fault.who[0])
+        self._later(fault, self.cluster.redis.unblock, fault.who[0])
+        self._registry(fault.lasts)
+
+    def _redis_deaf(self, fault: Fault) -> None:
+        """One hub gets no notices."""
+        deaf, hub = self.cluster.redis.deaf, fault.who[0]
+        deaf[hub] = deaf.get(hub, 0) + 1
+
+        def hear() -> None:
+            deaf[hub] -= 1
+
+        self._later(fault, hear)
+        self._registry(fault.lasts)
+
+    def _redis_clock(self, fault: Fault) -> None:
+        """The server's clock steps, for good."""
+        self.cluster.redis.clock_offset += fault.how
+        self._registry(0.0)
+
+    # processes, and their clocks
+
+    def _clock(self, fault: Fault) -> None:
+        """The wall clock of a hub steps, for good."""
+        self.cluster.hubs[fault.who[0]].clock_offset += fault.how
+
+    # clients and targets
+
+    def _target_down(self, fault: Fault) -> None:
+        """Connects are refused; what is connected stays so."""
+        target = self.cluster.targets[fault.who[0]]
+        target.down()
+        self._later(fault, target.up)
+        self._unreachable(fault.who[0], fault.lasts)
+
+    def _unreachable(self, target: str, lasts: float) -> None:
+        self.cluster.unreachable.append((self.world.now, self.world.now + lasts, target))
+
+    def _block_target(self, fault: Fault) -> None:
+        one, other = self._hosts(fault)
+        self._quietly(fault, one, other)
+        self._unreachable(fault.who[1], min(fault.lasts, 6.0))
+
+    def _quietly(self, fault: Fault, one: Host, other: Host) -> None:
+        """Blocks both ways, shorter than any connection's timeout."""
+        lasts = min(fault.lasts, 6.0)
+        for way in ((one, other), (other, one)):
+            self.kernel.block(*way)
+            self.world.after(lasts, self.kernel.unblock, *way)
+
+    def _block_clients(self, fault: Fault) -> None:
+        self._quietly(fault, *self._hosts(fault))
+
+    def _cut_target(self, fault: Fault) -> None:
+        self._cut_one(self.kernel.between(*self._hosts(fault)), lambda trip, sock: trip.target_address == sock.getsockname())
+
+    def _cut_client(self, fault: Fault) -> None:
+        self._cut_one(self.kernel.between(*self._hosts(fault)), lambda trip, sock: trip.address == sock.getsockname())
+
+    def _cut_one(self, ends: list[Socket], mine: Callable[[Trip, Socket], bool]) -> None:
+        """A middlebox resets one connection of a client or a target."""
+        if not ends:
+            return
+        end = self.world.rng.choice(ends)
+        for trip in self.cluster.clients.trips:
+            if mine(trip, end):
+                trip.excuses.add("its connection was cut")
+        self.kernel.cut_connection(end)

@@ -1,0 +1,403 @@
+"""What a seed stands for: an installation, what its clients do, and what goes wrong, drawn before anything runs.
+
+Each seed takes a subset of the workloads and of the faults, so that some seeds are quiet but for one of them, and some have
+all at once (swarm testing: Groce and others, ISSTA 2012).
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from .programs import Script, Step
+
+KIB = 1024
+SLOWEST = 500_000              # bytes a second that a tunnel carries at least
+BULK = 400 * KIB               # median of a bulk direction, bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AgentShape:
+    agent_id: str
+    tenant: str | None
+    connectors: tuple[str, ...]
+    hubs: tuple[str, ...]      # in the order of its file
+    standby: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The installation."""
+
+    hubs: tuple[str, ...]
+    agents: tuple[AgentShape, ...]
+    listeners: tuple[tuple[str, str | None], ...]      # connector and tenant; ports follow from the order
+    lan: float                 # seconds one way between hubs, clients and hubs, agents and targets
+    wan: float                 # between agents and hubs
+    segment: int
+    kernel_buffer: int
+    retains: bool
+    hub: dict[str, Any]        # sections of the hubs' configuration that differ from the defaults
+    agent: dict[str, Any]
+    memory: int                # bytes, of each process
+    health: bool
+    mode: str                  # of the cluster; "" for hubs that are each alone
+    redis: bool
+    mesh: dict[str, Any]       # of the hubs' ha.mesh
+    mesh_by: str               # how peers are found: "peers", "registry", "both"
+    mesh_scheme: str           # tcp or ws
+    lease: float
+
+    def port(self, connector: str, tenant: str | None) -> int:
+        return 1000 + self.listeners.index((connector, tenant))
+
+
+@dataclass(frozen=True, slots=True)
+class TripPlan:
+    at: float
+    kind: str
+    hub: str
+    connector: str
+    tenant: str | None
+    client: Script
+    target: Script
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something goes wrong at `at` for `lasts` seconds, to `who`; `how` depends on the kind (see `faults`)."""
+
+    at: float
+    kind: str
+    who: tuple[str, ...]
+    lasts: float = 0.0
+    how: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.at:7.3f} {self.kind} {' '.join(self.who)}" + (f" for {self.lasts:.3f} s" if self.lasts else "") + (
+            f" ({self.how:.4g})" if self.how else "")
+
+
+@dataclass(slots=True)
+class Plan:
+    seed: int
+    shape: Shape
+    trips: list[TripPlan] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    quiet_at: float = 0.0      # from here on nothing goes wrong any more
+
+    def describe(self) -> str:
+        shape = self.shape
+        lines = [f"seed {self.seed}: hubs {' '.join(shape.hubs)}; lan {shape.lan * 1000:.2f} ms, wan {shape.wan * 1000:.2f} ms, "
+                 f"kernel buffers {shape.kernel_buffer}, segments {shape.segment}, memory {shape.memory}, "
+                 f"{'uvloop' if shape.retains else 'aiofastnet'}",
+                 f"  mode {shape.mode or '-'}, {'redis' if shape.redis else 'memory'}, lease {shape.lease}, mesh by {shape.mesh_by} over "
+                 f"{shape.mesh_scheme} {shape.mesh}", f"  hub {shape.hub}", f"  agent {shape.agent}"]
+        lines += [f"  agent {one.agent_id} ({one.tenant}) {' '.join(one.connectors)} at {' '.join(one.hubs)}"
+                  f"{'' if one.standby else ', no standby'}" for one in shape.agents]
+        lines += [f"  {trip.at:7.3f} trip {number}: {trip.kind} to {trip.connector} ({trip.tenant}) by {trip.hub}, "
+                  f"{trip.client.total} up, {trip.target.total} down" for number, trip in enumerate(self.trips)]
+        lines += [f"  {fault}" for fault in self.faults]
+        lines += [f"  {self.quiet_at:7.3f} quiet"]
+        return "\n".join(lines)
+
+
+PROBE = Script((Step(100),), end_after=100), Script((Step(100, 100),), end="follow")   # a trip that must succeed
+
+
+# workloads: each gives the two scripts
+
+
+def _size(rng: random.Random, median: float) -> int:
+    return max(1, int(median * rng.lognormvariate(0.0, 0.9)))
+
+
+def _bulk(rng: random.Random, size: int, after: int = 0) -> tuple[Step, ...]:
+    """Many bytes: at once, or a piece now and then, so that there is time for something to go wrong."""
+    pieces = rng.choice((1, 1, 4, 20))
+    pause = rng.choice((0.01, 0.1, 0.4))
+    return tuple(Step(max(1, size // pieces), after, pause * 2 * rng.random() if number else 0.0) for number in range(pieces))
+
+
+def _total(steps: tuple[Step, ...]) -> int:
+    return sum(step.size for step in steps)
+
+
+def _ask(rng: random.Random) -> tuple[Script, Script]:
+    """Requests and responses, as LDAP has them; now and then a response of some size."""
+    asks, answers, up, down = [], [], 0, 0
+    for number in range(rng.randint(1, 8)):
+        request = rng.randint(1, 400)
+        response = _size(rng, 60 * KIB) if rng.random() < 0.08 else rng.randint(1, 3000)
+        asks.append(Step(request, down, rng.choice((0.0, 0.0, 0.001, rng.random(), 4 * rng.random())) if number else 0.0))
+        up += request
+        answers.append(Step(response, up, rng.choice((0.0, 0.002, 0.3 * rng.random()))))
+        down += response
+    return Script(tuple(asks), end_after=down), Script(tuple(answers), end="follow")
+
+
+def _down(rng: random.Random) -> tuple[Script, Script]:
+    """A short request, a long answer with the end right behind it."""
+    return Script((Step(rng.randint(1, 200)),), end="follow"), Script(_bulk(rng, _size(rng, BULK), 1), end="fin")
+
+
+def _up(rng: random.Random) -> tuple[Script, Script]:
+    steps = _bulk(rng, _size(rng, BULK))
+    return Script(steps, end="fin"), Script((Step(rng.randint(1, 200), _total(steps)),), end="follow")
+
+
+def _both(rng: random.Random) -> tuple[Script, Script]:
+    return Script(_bulk(rng, _size(rng, BULK))), Script(_bulk(rng, _size(rng, BULK)))
+
+
+def _half_client(rng: random.Random) -> tuple[Script, Script]:
+    """The client ends first and goes on reading."""
+    up, down = _size(rng, 20 * KIB), _size(rng, BULK / 2)
+    pieces = [Step(max(1, down // 5), up, 0.0), *(Step(max(1, down // 5), up, rng.random()) for _ in range(4))]
+    return Script((Step(up),)), Script(tuple(pieces))
+
+
+def _half_target(rng: random.Random) -> tuple[Script, Script]:
+    """The target ends first and goes on reading."""
+    up, down = _size(rng, BULK / 2), _size(rng, 20 * KIB)
+    pieces = [Step(max(1, up // 5), 0, 0.0), *(Step(max(1, up // 5), down, rng.random()) for _ in range(4))]
+    return Script(tuple(pieces)), Script((Step(down),))
+
+
+def _client_reset(rng: random.Random) -> tuple[Script, Script]:
+    up, down = _bulk(rng, _size(rng, 100 * KIB)), _bulk(rng, _size(rng, 100 * KIB))
+    return (Script(up, end="reset", end_after=rng.randrange(_total(down)), end_delay=rng.choice((0.0, 2 * rng.random()))),
+            Script(down, end="follow"))
+
+
+def _target_reset(rng: random.Random) -> tuple[Script, Script]:
+    up, down = _bulk(rng, _size(rng, 100 * KIB)), _bulk(rng, _size(rng, 100 * KIB))
+    return (Script(up, end="follow"),
+            Script(down, end="reset", end_after=rng.randrange(_total(up)), end_delay=rng.choice((0.0, 2 * rng.random()))))
+
+
+def _client_close(rng: random.Random) -> tuple[Script, Script]:
+    """Closes its socket with whatever is unread, as impatient programs do."""
+    up, down = _size(rng, 20 * KIB), _size(rng, 100 * KIB)
+    return Script((Step(up),), end="close", end_delay=rng.choice((0.0, rng.random()))), Script((Step(down),), end="follow")
+
+
+def _target_close(rng: random.Random) -> tuple[Script, Script]:
+    up, down = _size(rng, 100 * KIB), _size(rng, 20 * KIB)
+    return Script((Step(up),), end="follow"), Script((Step(down),), end="close", end_delay=rng.choice((0.0, rng.random())))
+
+
+def _slow_client(rng: random.Random) -> tuple[Script, Script]:
+    down = _size(rng, BULK)
+    return (Script((Step(rng.randint(1, 200)),), end="follow", **_slowly(rng, down)), Script((Step(down, 1),)))
+
+
+def _slow_target(rng: random.Random) -> tuple[Script, Script]:
+    up = _size(rng, BULK)
+    return Script((Step(up),)), Script((Step(rng.randint(1, 200), up),), end="follow", **_slowly(rng, up))
+
+
+def _slowly(rng: random.Random, size: int) -> dict[str, Any]:
+    if rng.random() < 0.5:
+        return {"stall_at": rng.randrange(size), "stall": rng.uniform(0.5, 6.0)}
+    return {"read_size": max(512, size // 60), "read_pause": rng.uniform(0.01, 0.2)}
+
+
+def _idle(rng: random.Random) -> tuple[Script, Script]:
+    """Says something, is silent for long, and says something again."""
+    asks, answers = [Step(rng.randint(1, 300))], [Step(rng.randint(1, 300), 1)]
+    up, down = asks[0].size, answers[0].size
+    for _ in range(rng.randint(1, 3)):
+        asks.append(Step(rng.randint(1, 300), down, rng.uniform(2.0, 9.0)))
+        up += asks[-1].size
+        answers.append(Step(rng.randint(1, 300), up))
+        down += answers[-1].size
+    return Script(tuple(asks), end_after=down), Script(tuple(answers), end="follow")
+
+
+def _empty(rng: random.Random) -> tuple[Script, Script]:
+    """Connects and ends without a byte, as port checks do."""
+    return Script(end=rng.choice(("fin", "close", "reset")), end_delay=rng.choice((0.0, 0.1))), Script(end="follow")
+
+
+def _banner(rng: random.Random) -> tuple[Script, Script]:
+    """The target speaks first."""
+    down, up = rng.randint(1, 500), rng.randint(1, 2000)
+    return (Script((Step(up, down),), end_after=down + 100), Script((Step(down), Step(100, up)), end=rng.choice(("fin", "follow"))))
+
+
+def _chatter(rng: random.Random) -> tuple[Script, Script]:
+    """Small messages both ways, not in step."""
+    def words() -> tuple[Step, ...]:
+        return tuple(Step(rng.randint(1, 60), 0, rng.choice((0.0, 0.002, 0.02, 0.3 * rng.random()))) for _ in range(rng.randint(5, 60)))
+
+    return Script(words()), Script(words())
+
+
+WORKLOADS = {
+    "ask": (_ask, 8), "down": (_down, 4), "up": (_up, 3), "both": (_both, 3), "half_client": (_half_client, 2),
+    "half_target": (_half_target, 2), "client_reset": (_client_reset, 2), "target_reset": (_target_reset, 2),
+    "client_close": (_client_close, 2), "target_close": (_target_close, 2), "slow_client": (_slow_client, 2),
+    "slow_target": (_slow_target, 2), "idle": (_idle, 3), "empty": (_empty, 1), "banner": (_banner, 2), "chatter": (_chatter, 2),
+}  # fmt: skip
+
+
+# drawing
+
+
+def draw(seed: int) -> Plan:
+    """The plan of a seed; a function of the seed alone."""
+    rng = random.Random(f"plan {seed}")
+    shape = _draw_shape(rng)
+    plan = Plan(seed, shape)
+    busy = rng.choice((4.0, 8.0, 16.0, 24.0))          # seconds in which clients come
+    plan.quiet_at = 1.0 + busy * rng.uniform(0.8, 1.5)
+    _draw_trips(rng, plan, busy)
+    _draw_faults(rng, plan)
+    return plan
+
+
+def _draw_shape(rng: random.Random) -> Shape:
+    hubs: tuple[str, ...] = ("hub-a", "hub-b", "hub-c")
+    mode = rng.choice(("active",) * 7 + ("shadow", "off"))
+    if rng.random() < 0.2:
+        hubs, mode = hubs[:1], ""
+    elif rng.random() < 0.2:
+        hubs = hubs[:2]
+
+    def order() -> tuple[str, ...]:
+        return tuple(rng.sample(hubs, len(hubs))) if mode else hubs[:1]
+
+    standby = rng.random() < 0.85
+    agents = [AgentShape("site-1", None, ("ldap",), order(), standby)]
+    if rng.random() < 0.4:
+        agents.append(AgentShape("site-2", None, ("ldap", "db") if rng.random() < 0.5 else ("ldap",), order(), standby))
+    if rng.random() < 0.3:
+        agents.append(AgentShape("site-1", "acme", ("ldap",), order(), standby))
+    listeners: dict[tuple[str, str | None], None] = {}
+    for agent in agents:
+        for connector in agent.connectors:
+            listeners[connector, agent.tenant] = None
+    ping = rng.choice(((5.0, 15.0), (1.0, 3.0), (1.0, 3.0), (0.5, 2.0)))
+    tunnel = {"ping_interval_sec": ping[0], "ping_timeout_sec": ping[1],
+              "per_link_max_inflight_bytes": rng.choice((64 * KIB, 256 * KIB, 8192 * KIB, 8192 * KIB)),
+              "send_queue_depth": rng.choice((16, 1000, 1000))}
+    initial = rng.choice((64 * KIB, 256 * KIB, 256 * KIB))
+    flow = {"flow_grace_sec": rng.choice((90.0, 90.0, 90.0, 30.0, 3.0)), "window_initial": initial,
+            "window_max": rng.choice((initial, 16384 * KIB)), "half_close_sec": rng.choice((300.0, 300.0, 300.0, 20.0)),
+            "stall_sec": rng.choice((30.0, 30.0, 10.0))}
+    limits = {"pending_opens_per_agent": rng.choice((256, 256, 2))}
+    agent = {"reconnect": {"max_sec": rng.choice((0.5, 2.0)), "connect_timeout_sec": 3.0}, "flow": flow, "tunnel": tunnel,
+             "drain": {"timeout_sec": rng.choice((0.0, 3.0))}}
+    hub = {"flow": flow, "tunnel": tunnel, "limits": limits, "drain": {"timeout_sec": rng.choice((0.0, 3.0))},
+           "edge": {"handshakes_per_source_per_sec": 0}}
+    mesh_ping = rng.choice(((1.0, 3.0), (1.0, 3.0), (0.3, 1.0)))
+    mesh = {"ping_interval_sec": mesh_ping[0], "ping_timeout_sec": mesh_ping[1], "connect_backoff_max_sec": rng.choice((0.5, 2.0)),
+            "per_link_max_inflight_bytes": rng.choice((64 * KIB, 256 * KIB, 8192 * KIB, 8192 * KIB)),
+            "send_queue_depth": rng.choice((16, 1000, 1000))}
+    wan = rng.choice((0.0003, 0.002, 0.012, 0.04))
+    buffers = [size for size in (4 * KIB, 64 * KIB, 64 * KIB, 512 * KIB) if size / (2 * wan) >= SLOWEST]
+    return Shape(
+        mode=mode, redis=True, mesh=mesh, mesh_by=rng.choice(("peers", "registry", "both")),
+        mesh_scheme=rng.choice(("tcp", "tcp", "tcp", "ws")), lease=rng.choice((1.0, 3.0, 5.0)),
+        hubs=hubs, agents=tuple(agents), listeners=tuple(listeners), lan=rng.choice((0.0001, 0.0005, 0.002)),
+        wan=wan, segment=rng.choice((1460, 4096, 16384, 65536)),
+        kernel_buffer=rng.choice(buffers), retains=rng.random() < 0.25, hub=hub, agent=agent,
+        memory=rng.choice((1024 * KIB, 1 << 30, 1 << 30, 1 << 30)), health=rng.random() < 0.4)
+
+
+def _draw_trips(rng: random.Random, plan: Plan, busy: float) -> None:
+    shape = plan.shape
+    kinds = [kind for kind in WORKLOADS if rng.random() < 0.5] or [rng.choice(list(WORKLOADS))]
+    weights = [WORKLOADS[kind][1] for kind in kinds]
+    count = rng.choice((1, 3, 8, 16, 30))
+    times = sorted(rng.uniform(0.3, busy) for _ in range(count))
+    if rng.random() < 0.25:                            # a storm of connects
+        at = rng.uniform(0.3, busy)
+        times = sorted([*times, *(at + 0.01 * rng.random() for _ in range(rng.choice((10, 40))))])
+    bulk = 0
+    for at in times:
+        kind = rng.choices(kinds, weights)[0]
+        client, target = WORKLOADS[kind][0](rng)
+        if bulk + client.total + target.total > 8 << 20:
+            kind, (client, target) = "ask", _ask(rng)
+        bulk += client.total + target.total
+        connector, tenant = rng.choice(shape.listeners)
+        plan.trips.append(TripPlan(at, kind, rng.choice(shape.hubs), connector, tenant, client, target))
+
+
+# faults: each gives what happens to whom
+
+
+def _lasting(rng: random.Random) -> float:
+    """Seconds: mostly short, some of the length of timeouts, few longer than most."""
+    return rng.choice((rng.uniform(0.001, 0.3), rng.uniform(0.1, 2.0), rng.uniform(1.0, 8.0)))
+
+
+def _draw_faults(rng: random.Random, plan: Plan) -> None:
+    shape = plan.shape
+    if rng.random() < 0.1:
+        return
+    agents = [agent_name(one) for one in shape.agents]
+    hubs = list(shape.hubs)
+    owned = [(name, "owner") for name in agents]       # the hub that owns the agent then
+    tunnels = [(agent_name(one), hub) for one in shape.agents for hub in one.hubs] + 2 * owned
+    links = [(one, other) for one in hubs for other in hubs if one < other] if shape.mode in ("active", "shadow") else []
+    clustered = [(one,) for one in hubs] if shape.mode else []
+    redis = [("redis",)] if clustered else []
+    reaches = [(agent_name(one), f"target-{connector}") for one in shape.agents for connector in one.connectors]
+    kinds: dict[str, tuple[list[Any], int]] = {
+        "cut": (tunnels, 4),
+        "block": (tunnels, 3),
+        "block_out": (tunnels, 2),
+        "block_in": (tunnels, 2),
+        "slow": (tunnels, 2),
+        "cut_mesh": (links, 3),
+        "block_mesh": (links, 2),
+        "block_mesh_out": (links, 2),
+        "block_mesh_in": (links, 2),
+        "slow_mesh": (links, 1),
+        "redis_kill": (redis, 2),
+        "redis_restart": (redis, 1),
+        "redis_flush": (redis, 1),
+        "redis_freeze": (redis, 1),
+        "redis_slow": (redis, 1),
+        "redis_block": (clustered, 2),
+        "redis_deaf": (clustered, 1),
+        "redis_clock": (redis, 1),
+        "freeze": ([(one,) for one in hubs + agents], 2),
+        "freeze_owner": (owned, 2),
+        "kill": ([(one,) for one in hubs + agents], 1),
+        "kill_owner": (owned, 2),
+        "drain": ([(one,) for one in hubs + agents], 1),
+        "drain_owner": (owned, 1),
+        "target_down": ([(target,) for _, target in reaches], 1),
+        "block_target": (reaches, 1),
+        "cut_target": (reaches, 1),
+        "block_clients": ([("clients", hub) for hub in hubs], 1),
+        "cut_client": ([("clients", hub) for hub in hubs], 1),
+        "clock": ([(one,) for one in hubs], 1),
+    }
+    kinds = {kind: whom for kind, whom in kinds.items() if whom[0]}
+    chosen = [kind for kind in kinds if rng.random() < 0.35] or [rng.choice(list(kinds))]
+    weights = [kinds[kind][1] for kind in chosen]
+    for _ in range(rng.choice((1, 1, 2, 3, 6, 10))):
+        kind = rng.choices(chosen, weights)[0]
+        who = rng.choice(kinds[kind][0])
+        at = rng.uniform(0.2, plan.quiet_at - 0.1)
+        if plan.trips and rng.random() < 0.6:          # when somebody is there
+            at = min(rng.choice(plan.trips).at + rng.expovariate(1.0), plan.quiet_at - 0.1)
+        lasts = min(_lasting(rng), plan.quiet_at - at)
+        how = 0.0
+        if kind in ("slow", "slow_mesh", "redis_slow"):
+            how = rng.uniform(0.01, 0.5)
+        elif kind in ("clock", "redis_clock"):
+            how = rng.choice((-1, 1)) * rng.uniform(1.0, 3600.0)
+        plan.faults.append(Fault(at, kind, who, lasts, how))
+    plan.faults.sort(key=lambda fault: fault.at)
+
+
+def agent_name(shape: AgentShape) -> str:
+    """The process of an agent."""
+    return f"agent-{shape.tenant + '-' if shape.tenant else ''}{shape.agent_id}"
