@@ -505,6 +505,19 @@ def test_what_an_agent_repeats_ends_its_own_tunnel(frame):
     assert rig.tunnel.ended == [Reason.FLOOD] and not rig.mesh.link.closed
 
 
+def test_relayed_flows_count_where_noise_is_weighed():
+    """A tunnel with many flows may make more of it, whoever their clients' hub is."""
+    rig = Between()
+    for number in range(1, 201):
+        rig.open(number)
+    rig.from_agent(of_flow(ACK) * 1700)
+    rig.tick()
+    assert rig.tunnel.ended == []
+    rig.from_agent(of_flow(ACK) * 1900)
+    rig.tick()
+    assert rig.tunnel.ended == [Reason.FLOOD]
+
+
 def test_no_agent_can_have_a_malformed_frame_passed_on():
     """Cut behind its first byte this one would say a number that no frame may say; the other hub would end the link."""
     rig = Between()

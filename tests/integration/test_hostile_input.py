@@ -346,6 +346,17 @@ def test_broken_frames_end_their_own_tunnel(fort: Topology, bystander: Bystander
     bystander.goes_on()
 
 
+@pytest.mark.parametrize("behind", [b"x", b'{"agent": "another"}', bytes(16368)], ids=["a byte", "JSON", "as much as fits"])
+def test_an_agent_has_no_words_behind_the_secret(fort: Topology, bystander: Bystander, behind: bytes) -> None:
+    """Between hubs the owner says there who asks."""
+    with raw(fort).upgrade(fort.token("mallory")) as tunnel:
+        tunnel.send(ws_frame(hello("mallory")))
+        epoch = decode(tunnel.message()[1])[3]
+        tunnel.send(ws_frame(encode(FrameType.M_RESUME, cid=CID, epoch=epoch, payload=bytes(16) + behind)))
+        assert tunnel.close_code() == close_code(Reason.PROTOCOL_ERROR)
+    bystander.goes_on()
+
+
 @pytest.mark.parametrize("token", [b"xyz", b"\xff\xfe", b"a.b.c" * 2000], ids=["short", "not UTF-8", "long"])
 def test_refreshed_token_that_is_none_is_refused(fort: Topology, bystander: Bystander, token: bytes) -> None:
     """The old one goes on to count, until its own end."""
