@@ -4,6 +4,7 @@ A script is a list of steps, done in order:
 
 =====================  ================================================================================
 ``["send", n]``        send the next ``n`` bytes of the sending pattern
+``["send", n, rate]``  the same, at most so many bytes a second
 ``["fin"]``            shut down the sending side
 ``["read", n]``        receive exactly ``n`` bytes
 ``["drain"]``          receive until the other side's FIN
@@ -157,13 +158,15 @@ class End:
             self._on_progress(out)
         return data
 
-    async def _step_send(self, length: int) -> None:
+    async def _step_send(self, length: int, rate: float = 0) -> None:
         loop = asyncio.get_running_loop()
         end = self.outcome.sent + length
         while self.outcome.sent < end:
             size = min(CHUNK, end - self.outcome.sent)
             await loop.sock_sendall(self._sock, pattern(self._send_seed, self.outcome.sent, size))
             self.outcome.sent += size
+            if rate:
+                await asyncio.sleep(size / rate)
 
     async def _step_fin(self) -> None:
         self._sock.shutdown(socket.SHUT_WR)

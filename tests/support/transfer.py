@@ -13,6 +13,7 @@ from support.script import Gates, Outcome, pattern_sha256
 
 MIB = 1 << 20
 SIZE = 64 * MIB
+RATE = 64 * MIB  # bytes a second of the part that a fault shall meet: it lasts long enough for `ip` to be started
 TIMEOUT = 100
 
 
@@ -50,7 +51,7 @@ class Transfer:
         self._loop = asyncio.get_running_loop()
         most = self.size - self.first - self.withheld
         sending = [
-            ["send", self.first], ["wait", self._surge], ["send", most], ["wait", self._rest], ["send", self.withheld], ["fin"],
+            ["send", self.first], ["wait", self._surge], ["send", most, RATE], ["wait", self._rest], ["send", self.withheld], ["fin"],
         ]
         script = [["both", sending, [["drain"]]]]
         return await run_flow(
