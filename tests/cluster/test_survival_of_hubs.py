@@ -201,3 +201,18 @@ def test_new_agent_process_while_its_owner_is_dead(cluster: Cluster, peer: Peer)
     cluster.wait_settled()
     fresh = asyncio.run(run_flow(peer, cluster.address(third), client=[["drain"]], service=[["send", 100]]))
     byte_exact(fresh.client, 100)
+
+
+def test_every_hub_killed_at_once(cluster: Cluster, peer: Peer) -> None:
+    """The agent finds the first that is back, the mesh closes again, and the epochs go on where they were."""
+    cluster.wait_settled()
+    before = cluster.epochs()
+    for name in cluster.names:
+        cluster.kill(name)
+    for name in cluster.names:
+        cluster.start(name)
+    cluster.wait_settled()
+    assert cluster.epochs()[len(before)] > before[-1]
+    for name in cluster.names:
+        with Transfer(peer, cluster.address(name), f"through {name}", 8 * MIB):
+            pass

@@ -61,6 +61,35 @@ def test_redis_lost(cluster: Cluster, peer: Peer, tmp_path: Path, how: str) -> N
         pass
 
 
+def test_owner_killed_while_redis_is_dead(cluster: Cluster, peer: Peer, tmp_path: Path) -> None:
+    """The claim is granted from memory, above what the agent remembers, and the flows of other hubs go on over the mesh."""
+    assert cluster.redis is not None
+    owner, standby, third = cluster.wait_settled()
+    epochs = cluster.epochs()
+    with ExitStack() as running:
+        talk = running.enter_context(LdapConversation(cluster.address(third, "ldap"), tmp_path, third))
+        far, near = (
+            running.enter_context(Transfer(peer, cluster.address(name), f"through {name}")) for name in (third, standby)
+        )
+        cluster.redis.kill()
+        for name in cluster.names:
+            cluster.wait_degraded(name, UNHEALTHY)
+        strike(lambda: cluster.kill(owner), far, near)
+        assert cluster.wait_owner(other_than=owner) == standby
+        talk.ask()
+        for transfer in (far, near):
+            transfer.wait_withheld()
+        with LdapLoop(cluster.address(standby, "ldap"), standby):
+            pass
+        cluster.redis.start()
+        cluster.start(owner)
+        cluster.wait_settled()
+        talk.ask()
+    assert cluster.epochs()[len(epochs)] > epochs[-1]
+    with LdapLoop(cluster.address(third, "ldap"), third):
+        pass
+
+
 def test_redis_emptied_under_the_cluster(cluster: Cluster, peer: Peer) -> None:
     """FLUSHALL: nobody is told. What is asserted again by its holders is enough for new flows and for higher epochs."""
     assert cluster.redis is not None
