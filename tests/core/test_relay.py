@@ -340,6 +340,16 @@ def test_what_waits_for_a_link_goes_with_it():
     assert rig.nothing_waits() and rig.owner.relays == {}
 
 
+def test_a_link_that_ends_gives_back_what_waited_for_it():
+    rig = Between()
+    rig.open(1)
+    rig.open(2)
+    block(rig.mesh)
+    rig.from_agent(data(1), data(2), of_flow(RST, 2, code=Reason.TARGET_RESET))     # of one that is over, too
+    rig.mesh.link.fail(Reason.GOING_AWAY)
+    assert rig.nothing_waits() and list(rig.owner.relays) == [cid(1)]
+
+
 def test_what_waits_when_a_flow_is_over_is_still_sent():
     rig = Between()
     rig.open()
