@@ -825,7 +825,9 @@ cdef class Link(Path):
         else:
             frame = build_frame(&self._h, NULL)
             passed = out._pass_on(lane, type, <const uint8_t*>PyBytes_AS_STRING(frame), HEADER_SIZE, frame, self)
-        if passed and lane.relay is not None and lane.relay.saw(lane, type, self._h.seq, self._h.ack, self._h.limit):
+        # an end counts although it was dropped: it may have arrived before, and then nobody asks for it
+        if (passed or type == M_FIN) and lane.relay is not None and lane.relay.saw(
+                lane, type, self._h.seq, self._h.ack if passed else 0, self._h.limit if passed else 0):
             self._relay_over(lane)
         if type == M_DETACH and self._h.code == R_STALE_EPOCH:
             self.handler._on_frame__stale(lane.cid, self._h.seq)
