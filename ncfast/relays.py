@@ -121,6 +121,11 @@ class Relays:
 
     def resume_from_agent(self, session: AgentSession, cid: bytes, secret: bytes, ack: int, limit: int) -> None:
         """M_RESUME from an agent of ours for a flow whose client is at another hub: we vouch for who asks."""
+        relay = self.by_cid.get(cid)
+        if relay is not None and relay.info.session.key != session.key:
+            log.security("resume_denied", agent_id=session.agent_id, remote=session.remote)
+            session.link.refuse(cid, Reason.RESUME_DENIED)
+            return
         relay = self._find(cid, session)
         peer = self.hub.mesh.origin(cid)
         if peer is None:
