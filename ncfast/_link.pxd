@@ -53,6 +53,7 @@ cdef class Link(Path):
     cdef list _through_bases
     cdef int _through_count
     cdef Py_ssize_t _through_total
+    cdef object _owing               # lanes whose acknowledgements go ahead of their data
     cdef list _touched               # links to which frames of our own read were passed
     cdef readonly Py_ssize_t relay_frames
     cdef readonly Py_ssize_t relay_bytes
@@ -108,6 +109,8 @@ cdef class Link(Path):
     cdef bint _pass_on(self, Lane lane, int type, const uint8_t* p, Py_ssize_t n, bytes base, Link source) except -1
     cdef int _relay_over(self, Lane lane) except -1
     cdef int _charge(self, Py_ssize_t frames, Py_ssize_t size) except -1
+    cdef int _owe(self, Lane lane, uint64_t ack, uint64_t limit) except -1
+    cdef bytes _owed(self, Lane lane)
     cdef int _send_through(self) except -1
     cdef int _gather_lane(self, Lane lane, Piece* pieces, list bases, int* count, Py_ssize_t* total, Py_ssize_t allowance) except -1
     cdef Flow _find(self)

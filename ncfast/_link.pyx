@@ -102,6 +102,7 @@ cdef class Link(Path):
         self._told = set()
         self._control = deque()
         self._answers = deque()
+        self._owing = deque()
         self._urgent = deque()
         self._short = deque()
         self._bulk = deque()
@@ -128,7 +129,7 @@ cdef class Link(Path):
     @property
     def queued(self):
         """Control frames and flows that wait for the carrier."""
-        return len(self._control) + len(self._answers) + len(self._urgent) + len(self._short) + len(self._bulk) + self.relay_frames
+        return len(self._control) + len(self._answers) + len(self._owing) + len(self._urgent) + len(self._short) + len(self._bulk) + self.relay_frames
 
     @property
     def load(self):
@@ -189,7 +190,7 @@ cdef class Link(Path):
 
     def _uncork(self):
         self._corked = False
-        if self._urgent or self._short or self._bulk or self._control or self._answers:
+        if self._urgent or self._short or self._bulk or self._control or self._answers or self._owing:
             self._lonely = 0
             if not self.closed:
                 self._flush()
@@ -246,6 +247,9 @@ cdef class Link(Path):
         if lane.in_data:
             (self._short if lane in self._short else self._bulk).remove(lane)
             lane.in_data = False
+        if lane.owes:
+            self._owing.remove(lane)
+            lane.owes = False
         self._charge(-len(lane.queue), -lane.unsent_bytes)
         return lane.clear()
 
@@ -413,6 +417,8 @@ cdef class Link(Path):
                 self._piece(self._control.popleft(), pieces, bases, &count, &total)
             while self._answers and count < MAX_PIECES and total < MAX_BATCH:
                 self._piece(self._answers.popleft(), pieces, bases, &count, &total)
+            while self._owing and count < MAX_PIECES and total < MAX_BATCH:
+                self._piece(self._owed(self._owing.popleft()), pieces, bases, &count, &total)
             while self._urgent and count < MAX_PIECES:
                 flow = self._urgent.popleft()
                 flow.in_urgent = False
@@ -790,6 +796,8 @@ cdef class Link(Path):
         if out is None:
             self.drops_away += 1
             return 0
+        if lane.queue or not out._writable:
+            out._owe(lane, h.ack, h.limit)             # also if the frame itself is dropped
         if self._header_at is not NULL and self._header_at + HEADER_SIZE == p:
             if n != self._left:
                 write_header(self._header_at, &h)
@@ -820,13 +828,17 @@ cdef class Link(Path):
         if out is None:
             self.drops_away += 1
             passed = type == M_RST       # there is nobody to tell
+        elif type == M_ACK and self._h.ack and (lane.queue or not out._writable):
+            passed = not out.closed
+            out._owe(lane, self._h.ack, self._h.limit)
         elif self._header_at is not NULL:
             passed = out._pass_on(lane, type, self._header_at, HEADER_SIZE, None, self)
         else:
             frame = build_frame(&self._h, NULL)
             passed = out._pass_on(lane, type, <const uint8_t*>PyBytes_AS_STRING(frame), HEADER_SIZE, frame, self)
-        # an end counts although it was dropped: it may have arrived before, and then nobody asks for it
-        if (passed or type == M_FIN) and lane.relay is not None and lane.relay.saw(
+        # an end counts although it was dropped: it may have arrived before, and then nobody asks for it; nor does whoever has
+        # no flow any more to resume
+        if (passed or type == M_FIN or type == M_RESUME_ACK) and lane.relay is not None and lane.relay.saw(
                 lane, type, self._h.seq, self._h.ack if passed else 0, self._h.limit if passed else 0):
             self._relay_over(lane)
         if type == M_DETACH and self._h.code == R_STALE_EPOCH:
@@ -893,6 +905,38 @@ cdef class Link(Path):
             self._corked = True
             self._call_soon(self._uncork_callback)
         return True
+
+    cdef int _owe(self, Lane lane, uint64_t ack, uint64_t limit) except -1:
+        """What a frame that has to wait acknowledges does not wait behind its flow's data: on a slow link that would take as
+        long as the data does, and the far end would take the way for stalled. Acknowledgements are cumulative and about the
+        other direction, so they may overtake, and the latest is enough."""
+        if self.closed or not ack:       # nothing was ever acknowledged: before M_OPEN_ACK there is no credit to tell of
+            return 0
+        if ack > lane.owed_ack:
+            lane.owed_ack = ack
+        elif limit <= lane.owed_limit:
+            return 0
+        if limit > lane.owed_limit:
+            lane.owed_limit = limit
+        if not lane.owes:
+            lane.owes = True
+            self._owing.append(lane)
+            if self._writable and not self._corked:
+                self._corked = True
+                self._call_soon(self._uncork_callback)
+        return 0
+
+    cdef bytes _owed(self, Lane lane):
+        cdef Header h
+        lane.owes = False
+        memset(&h, 0, sizeof(h))
+        h.type = M_ACK
+        h.epoch = lane.epoch
+        h.ack = lane.owed_ack
+        h.limit = lane.owed_limit
+        memcpy(h.cid, PyBytes_AS_STRING(lane.cid), CID_SIZE)
+        self._frames_out[<int>M_ACK] += 1
+        return build_frame(&h, NULL)
 
     cdef int _send_through(self) except -1:
         cdef int count = self._through_count
@@ -1014,6 +1058,9 @@ cdef class Link(Path):
                 if isinstance(source, Lane):
                     (<Lane>source).clear()
             queue.clear()
+        for source in self._owing:
+            (<Lane>source).owes = False
+        self._owing.clear()
         self.ctx.relayed -= self.relay_bytes
         self.relay_frames = self.relay_bytes = 0
         self._through_count = 0

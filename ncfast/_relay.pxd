@@ -18,7 +18,11 @@ cdef class Lane(Source):
     cdef uint64_t end                # its number
     cdef uint64_t ack                # highest that has passed, of the other direction
     cdef uint64_t limit
-    cdef double asked_at             # when M_RESUME last came by
+    cdef uint64_t owed_ack           # highest that came in a frame which had to wait: it goes ahead of what waits
+    cdef uint64_t owed_limit
+    cdef bint owes                   # and has not gone yet
+    cdef bint asked                  # M_RESUME has passed, and its answer has not come by
+    cdef double asked_at             # when it last came
 
     cdef int clear(self) except -1
 

@@ -9,7 +9,7 @@ from collections import deque
 from libc.stdint cimport uint64_t
 
 from ncfast._flow cimport Path, Source
-from ncfast._frames cimport M_FIN, M_OPEN_ACK, M_RST
+from ncfast._frames cimport M_FIN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, M_RST
 
 
 cdef class Lane(Source):
@@ -74,7 +74,7 @@ cdef class Relay:
         mesh.drop(self.up)
         self.down.out.drop(self.down)
         self.up.out = None
-        self.up.lossy = self.down.lossy = False        # both ends will resume
+        self.up.lossy = self.down.lossy = self.up.asked = self.down.asked = False      # both ends will resume
 
     def forget(self):
         """Frames of this cid are nobody's from now on; those that wait are still sent. `info.relay_ended(relay)` is told once."""
@@ -91,7 +91,8 @@ cdef class Relay:
 
     cdef bint saw(self, Lane lane, int type, uint64_t seq, uint64_t ack, uint64_t limit) except -1:
         """A frame has passed on `lane`; whether it was the flow's last: a reset, or the second acknowledged end. After a resume
-        both ends send their M_FIN again, for a relay that has not seen it, and its acknowledgement may have passed before it."""
+        both ends send their M_FIN again, for a relay that has not seen it, and its acknowledgement may have passed before it.
+        Whoever has asked to resume waits for the answer, even if nothing else is left to come."""
         if type == M_RST:
             return True
         if type == M_OPEN_ACK and not self.opened:
@@ -100,8 +101,13 @@ cdef class Relay:
         elif type == M_FIN:
             lane.ended = True
             lane.end = seq
+        elif type == M_RESUME:
+            lane.asked = True
+        elif type == M_RESUME_ACK:
+            (self.down if lane is self.up else self.up).asked = False
         if ack > lane.ack:
             lane.ack = ack
         if limit > lane.limit:
             lane.limit = limit
-        return self.up.ended and self.down.ended and self.down.ack > self.up.end and self.up.ack > self.down.end
+        return self.up.ended and self.down.ended and self.down.ack > self.up.end and self.up.ack > self.down.end \
+            and not self.up.asked and not self.down.asked
