@@ -231,7 +231,7 @@ class Hub:
         for flow in self.router.hold.flows():
             flow.reset(Reason.DRAINING)
         if self.config.ha.enabled:
-            await self.registry.set_draining()
+            self.net.spawn(self.registry.set_draining(), "draining")   # agents are told at once, even if Redis is slow
         for session in self.agents:
             if session.established or session.standing:
                 session.link.send(FrameType.GOAWAY, code=Reason.DRAINING)
