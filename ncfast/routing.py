@@ -371,7 +371,10 @@ class Router:
         info, link = flow.info, session.link
         if not self._may_resume(flow, session.key, session.instance, secret):
             log.security("resume_denied", agent_id=session.agent_id, remote=session.remote)
-            link.refuse(flow.cid, Reason.RESUME_DENIED)
+            if flow.path is link:
+                flow.reset(Reason.RESUME_DENIED)       # its own agent has ended it by this, and would leave the bytes unanswered
+            else:
+                link.refuse(flow.cid, Reason.RESUME_DENIED)
             return True
         if not session.identity.allows(info.listener.config.connector):
             log.security("scope_denied", agent_id=session.agent_id, connector=info.listener.config.connector, remote=session.remote)
