@@ -35,6 +35,7 @@ class Transfer:
         self._seed = peer.next_seed()
         self._surge, self._rest = f"surge {self._seed}", f"rest {self._seed}"
         self._gates = Gates()
+        self._opened: list[str] = []  # also before the loop runs
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Outcome | None = None
         self._both: Both | None = None
@@ -49,6 +50,8 @@ class Transfer:
 
     async def _flow(self) -> Both:
         self._loop = asyncio.get_running_loop()
+        for gate in self._opened:
+            self._gates[gate].set()
         most = self.size - self.first - self.withheld
         sending = [
             ["send", self.first], ["wait", self._surge], ["send", most, RATE], ["wait", self._rest], ["send", self.withheld], ["fin"],
@@ -99,6 +102,7 @@ class Transfer:
         self._open(self._rest)
 
     def _open(self, gate: str) -> None:
+        self._opened.append(gate)
         self._peer.open_gate(gate)
         if self._loop and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._gates[gate].set)
