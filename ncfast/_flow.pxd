@@ -147,6 +147,7 @@ cdef class Flow(Source):
     cdef int on_data(self, uint64_t seq, const uint8_t* p, Py_ssize_t n) except -1
     cdef int on_ack(self, uint64_t ack, uint64_t limit) except -1
     cdef int on_fin(self, uint64_t seq) except -1
+    cdef int accepted(self) except -1
     cdef int on_rst(self, int code) except -1
     cdef int on_open_ack(self, uint64_t ack, uint64_t limit) except -1
     cdef int on_drained(self) except -1

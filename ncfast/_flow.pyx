@@ -357,12 +357,15 @@ cdef class Flow(Source):
             return self.violation("past the end")
         self.asked_again = False
         self.rcv_nxt = end
-        if self.open_body is None and self.state <= OPENING_FIN:
-            if self.early is None:
-                self.early = []
-            self.early.append(PyBytes_FromStringAndSize(<const char*>p, n))
-            self.set_backlog(self.backlog + n)
-            return 0
+        if self.state <= OPENING_FIN:
+            if self.open_body is not None:
+                self.accepted()          # the acknowledgement of the open was lost at a relay
+            else:
+                if self.early is None:
+                    self.early = []
+                self.early.append(PyBytes_FromStringAndSize(<const char*>p, n))
+                self.set_backlog(self.backlog + n)
+                return 0
         if self.sink is None:
             return 0                     # our socket is gone, the reset to tell it waits behind our bytes
         self.ctx.bytes_in += n
@@ -469,6 +472,8 @@ cdef class Flow(Source):
         if seq > self.rcv_nxt:
             return self.gap(False)
         self.fin_received = True
+        if self.open_body is not None and self.state <= OPENING_FIN:
+            self.accepted()
         if self.sink is not None and self.state > OPENING_FIN:
             self.deliver_fin()
         return 0
@@ -487,10 +492,14 @@ cdef class Flow(Source):
         """The target is connected."""
         if self.open_body is None:
             return self.violation("accepts what it asked for itself")
-        if self.state == OPENING or self.state == OPENING_FIN:
-            self.move(ACCEPTED)
-            self.info.flow_opened(self)
+        if self.state <= OPENING_FIN:
+            self.accepted()
         return self.on_ack(ack, limit)
+
+    cdef int accepted(self) except -1:
+        self.move(ACCEPTED)
+        self.info.flow_opened(self)
+        return 0
 
     cdef int on_rst(self, int code) except -1:
         cdef bint complete = self.fin_received
@@ -580,8 +589,7 @@ cdef class Flow(Source):
             return
         if self.open_body is not None and (self.state == OPENING or self.state == OPENING_FIN):
             self.pending &= ~SEND_OPEN
-            self.move(ACCEPTED)          # the acknowledgement of the open was lost with the link
-            self.info.flow_opened(self)
+            self.accepted()              # the acknowledgement of the open was lost with the link
         self.on_ack(ack, limit)          # first: what the peer has is not sent again
         if self.state == CLOSED:
             return

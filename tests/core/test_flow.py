@@ -132,6 +132,20 @@ def test_data_behind_the_end_breaks_the_flow():
     assert hub.reasons[flow.cid] == [Reason.FLOW_CONTROL] and client.received == b""
 
 
+@pytest.mark.parametrize("first", ["bytes", "end"])
+def test_what_comes_from_the_target_says_that_it_is_connected(first):
+    """A relay without a way to the hub drops M_OPEN_ACK like all else."""
+    _, hub, peer = hub_and_peer()
+    flow = hub.connect()
+    client = hub.sockets[flow.cid]
+    peer.taken()
+    if first == "bytes":
+        peer.send(DATA, flow, payload=b"hello")
+    else:
+        peer.send(FIN, flow, seq=0)
+    assert not flow.opening and client.received == b"hello" * (first == "bytes") and client.saw_eof is (first == "end")
+
+
 # order
 
 def test_gap_asks_once_and_repeats_are_trimmed():
