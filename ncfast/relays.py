@@ -123,8 +123,9 @@ class Relays:
         """M_RESUME from an agent of ours for a flow whose client is at another hub: we vouch for who asks."""
         relay = self.by_cid.get(cid)
         if relay is not None and relay.info.session.key != session.key:
-            log.security("resume_denied", agent_id=session.agent_id, remote=session.remote)
-            session.link.refuse(cid, Reason.RESUME_DENIED)
+            # whose flow it is only its origin knows, and asks for it there
+            log.security("resume_contested", agent_id=session.agent_id, remote=session.remote)
+            session.link.tell_detached(cid, session.epoch, Reason.LINK_LOST)
             return
         relay = self._find(cid, session)
         peer = self.hub.mesh.origin(cid)
