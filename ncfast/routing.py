@@ -40,9 +40,9 @@ _log = log.get("hub")
 STARTUP_HOLD = 5.0             # seconds after start in which every agent counts as reconnecting, as after a restart they all are
 ROUTE_MEMORY = 4096            # connectors of departed agents remembered, to hold clients for them
 SEEK_EVERY = 2.0               # seconds between two attempts of ours to resume a flow that has no way
-ASK_AGAIN = 0.05               # seconds before a hub that says not_owner is asked again: the news of a claim may reach us before its own hub;
+ASK_AGAIN = 0.0125             # seconds before a hub that says not_owner is asked again: the news of a claim may reach us before its own hub;
                                # twice as long each time,
-ASK_DOUBLES = 5                # this often at most: 1.6 s
+ASK_DOUBLES = 7                # this often at most: 1.6 s
 NOT_HERE = frozenset({Reason.NOT_OWNER, Reason.STALE_EPOCH})   # the hub that was asked does not own the agent (any longer)
 DIALLED = frozenset({Reason.TARGET_REFUSED, Reason.TARGET_UNREACHABLE, Reason.TARGET_TIMEOUT, Reason.NO_SUCH_CONNECTOR})
 
