@@ -13,7 +13,7 @@ FIRST ?= 1
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-setup simulate bench fuzz build dist clean
+.PHONY: help demo test test-setup simulate simulate-mutants bench fuzz build dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,6 +29,9 @@ test-setup: build $(VENV)/.test
 
 simulate: build $(VENV)/.test  ## a whole cluster on a virtual clock, SEEDS times (200) from FIRST (1)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
+
+simulate-mutants: build $(VENV)/.test  ## plant bugs, one at a time: the simulation must find each within 1,000 seeds
+	$(BIN)/python -m tests.simulation.mutants
 
 bench: test-setup  ## measure beside two chained HAProxy processes (BENCH=--quick for a first look)
 	$(BIN)/python -m bench $(BENCH)
