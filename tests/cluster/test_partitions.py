@@ -81,6 +81,28 @@ def test_between_the_owner_and_redis(cluster: Cluster, places: Namespaces, peer:
         pass
 
 
+def test_between_the_agent_and_its_owner(cluster: Cluster, places: Namespaces, peer: Peer, tmp_path: Path) -> None:
+    """The old owner lives, with Redis and its peers, and hears of the new one from them before it misses its agent."""
+    owner, standby, third = cluster.wait_settled()
+    before = cluster.epochs()
+    with ExitStack() as running:
+        running.enter_context(LdapLoop(cluster.address(third, "ldap"), third, may_fail=True))
+        talk = running.enter_context(LdapConversation(cluster.address(third, "ldap"), tmp_path, third))
+        far = running.enter_context(Transfer(peer, cluster.address(third), f"through {third}"))
+        cluster.away.add(owner)
+        strike(lambda: places.partition("here", owner), far)
+        assert cluster.wait_owner(other_than=owner) == standby
+        talk.ask()
+        far.wait_withheld()
+        places.heal()
+        cluster.away.discard(owner)
+        cluster.wait_settled()
+        talk.ask()
+    assert cluster.epochs()[len(before)] > before[-1]
+    assert cluster.wait_owner() == standby
+    assert cluster.line_of(third, far)["resumes"] >= 1
+
+
 @pytest.mark.timeout(180)
 def test_owner_unplugged(cluster: Cluster, places: Namespaces, peer: Peer, tmp_path: Path) -> None:
     """Tunnel, mesh and Redis are all lost at once, and without a word. Plugged in again it is a stale owner."""
