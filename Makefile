@@ -33,6 +33,9 @@ simulate: build $(VENV)/.test  ## a whole cluster on a virtual clock, SEEDS time
 simulate-mutants: build $(VENV)/.test  ## plant bugs, one at a time: the simulation must find each within 1,000 seeds
 	$(BIN)/python -m tests.simulation.mutants
 
+simulate-mutants: build $(VENV)/.test  ## plant bugs, one at a time, and see the simulation find each (MUTANTS="3 7" for some)
+	$(BIN)/python -m tests.simulation.mutants $(MUTANTS)
+
 bench: test-setup  ## measure beside two chained HAProxy processes (BENCH=--quick for a first look)
 	$(BIN)/python -m bench $(BENCH)
 

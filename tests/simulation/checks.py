@@ -17,6 +17,8 @@ from .processes import AgentProcess, HubProcess, Process
 from .programs import Trip
 
 CHUNK = 96 * 1024              # bytes by which a bound may be passed: it is looked at before a read, not after
+GRACE_SLACK = 3.0              # seconds beyond its grace until a flow without a way must be gone: two looks, and a reset
+TOLD_AFTER = 0.5               # seconds after which everybody knows that an agent is about to end
 OPENING = 3.0                  # seconds from the connection at the target to the end of the open, under load
 
 # What honest peers never do to each other, whatever the network does.
@@ -37,12 +39,17 @@ class Watch:
         self.holders: dict[tuple[str, int], str] = {}          # (agent's life, epoch) -> the hub's life and session that serve under it
         self.losses: list[tuple[float, str, str, str]] = []    # tunnels: when, agent, hub, why
         self.counts: Counter[str] = Counter()
+        self.suspects: set[tuple[str, str, str]] = set()
 
     # the log
 
     def on_log(self, process: str, event: str, fields: dict[str, Any]) -> None:
         self.counts[event] += 1
         reason = fields.get("reason")
+        if event in NEVER_EVENTS and self.cluster.forger.on_log(event):
+            return
+        if event == "flow_closed" and reason == "resume_denied" and self.cluster.forger.counts["forged liar"]:
+            return
         if event in NEVER_EVENTS or (reason in NEVER and event in (
                 "flow_closed", "agent_disconnected", "standby_disconnected", "tunnel_down", "standby_down", "mesh_link_down")):
             self.world.problem(f"{process}: {event} {reason or ''} {fields.get('detail', '')}")
@@ -84,6 +91,7 @@ class Watch:
 
     def inspect(self) -> None:
         """Bounds that hold at any time, and sums that always agree."""
+        self.cluster.forger.look()
         for process in self.cluster.processes.values():
             if not process.running:
                 continue
@@ -100,10 +108,41 @@ class Watch:
                     self.world.problem(f"{process.name}: {link.inflight} bytes in flight to {link.peer}, the cap is {link.max_inflight}")
                 if link.relay_bytes > 2 * link.max_inflight + CHUNK:
                     self.world.problem(f"{process.name}: {link.relay_bytes} relayed bytes wait for {link.peer}")
+            self._watch_flows(process, owner)
             if isinstance(owner, Hub):
+                assert isinstance(process, HubProcess)
+                self._watch_hub(process, owner)
                 opened, closed = owner.stats.flows_opened, sum(owner.stats.flows_closed.values())
                 if opened != closed + len(owner.flows):
                     self.world.problem(f"{process.name}: {opened} flows opened, {closed} closed, {len(owner.flows)} active")
+
+    def _watch_hub(self, process: HubProcess, hub: Hub) -> None:
+        """What a hub must not go on doing: serve an agent that it knows to be another's; let a flow wait for longer than its time."""
+        if process.loop.frozen:
+            self.suspects = {suspect for suspect in self.suspects if suspect[0] != process.name}
+            return
+        view = hub.registry.view
+        for session in hub.agents:
+            entry = view.agent(session.key)
+            suspect = (process.name, session.session_id, "fenced")
+            if session.established and entry is not None and entry.epoch > session.epoch:
+                self._suspect(suspect, f"{process.name} serves {session.key} under {session.epoch} and knows {entry.owner} to have {entry.epoch}")
+            else:
+                self.suspects.discard(suspect)
+
+    def _suspect(self, suspect: tuple[str, str, str], what: str) -> None:
+        """Twice in a row is no coincidence."""
+        if suspect in self.suspects:
+            self.world.problem(what)
+        self.suspects.add(suspect)
+
+    def _watch_flows(self, process: Process, owner: Hub | Agent) -> None:
+        grace = owner.config.flow.grace_sec
+        for flow in owner.flows.values():
+            if flow.detached_at >= 0 and self.world.now - flow.detached_at > grace + GRACE_SLACK and not process.loop.frozen \
+                    and self.world.now - process.thawed_at > GRACE_SLACK:
+                self.world.problem(f"{process.name}: flow {flow.cid.hex()} has waited {self.world.now - flow.detached_at:.1f} s for a way, "
+                                   f"its grace is {grace} s")
 
     # at the end
 
@@ -111,12 +150,14 @@ class Watch:
         """Every trip, every tunnel that was lost, and what is left."""
         for trip in self.cluster.clients.trips:
             self._judge(trip)
+            self._judge_agent(trip)
         for when, agent, hub, reason in self.losses:
             self._judge_loss(when, agent, hub, reason)
         for process in self.cluster.processes.values():
             self._leftovers(process)
         if self.cluster.plan.shape.mode:
             self._cluster()
+        self.counts += self.cluster.forger.counts
         for hub in self.cluster.hubs.values():
             self.counts += hub.counts + hub.harvest()
         for name, target in self.cluster.targets.items():
@@ -140,6 +181,15 @@ class Watch:
         if not excuse:
             self.world.problem(f"{trip} was broken without an excuse: {client} {target}")
 
+    def _judge_agent(self, trip: Trip) -> None:
+        """An agent that ends gets no new flows."""
+        cluster = self.cluster
+        for begun, ended, name in cluster.drains:
+            if name == trip.agent and begun + TOLD_AFTER < trip.starts_at and trip.reached_at <= ended \
+                    and not any(since <= trip.reached_at and until >= begun for since, until in cluster.windows(trip.hub, name)
+                                if since != begun):
+                self.world.problem(f"{trip} was opened at {name}, which was about to end")
+
     def excuse(self, trip: Trip) -> str:
         """Why this trip may have been broken; "" if it may not."""
         cluster, shape = self.cluster, self.cluster.plan.shape
@@ -162,9 +212,10 @@ class Watch:
                     return f"no way between {trip.hub} and {agent} for long"
                 if since <= opened:
                     return f"no way between {trip.hub} and {agent} when it began"
-        for since, until, name in cluster.unreachable:
-            if name == f"target-{trip.connector}" and since <= opened and until + 6.0 >= trip.starts_at:
-                return f"{name} was away when it began"
+        cut_off = {agent for since, until, name, agent in cluster.unreachable
+                   if name == f"target-{trip.connector}" and since <= opened and until + 6.0 >= trip.starts_at}
+        if cut_off and ("" in cut_off or cut_off >= set(agents)):   # otherwise another agent is to be tried
+            return "the target was away when it began"
         if not trip.reached and shape.mode in ("off", "shadow"):
             return "the agent may be at another hub"
         if shape.mode:

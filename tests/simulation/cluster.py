@@ -8,6 +8,7 @@ from typing import Any
 
 from ncfast.config import AgentConfig, HubConfig, Jwt
 
+from .forgery import Forger
 from .kernel import NEVER, Host, Kernel, Socket
 from .loop import World
 from .plan import PROBE, AgentShape, Fault, Plan, TripPlan, agent_name
@@ -43,7 +44,8 @@ class Cluster:
         self.jwt = Jwt(algorithms=["HS256"], key_file=files.key)
         self.outages: list[Outage] = []
         self.fatal: list[tuple[float, float, str]] = []    # (from, to, process): what ran there then may be lost
-        self.unreachable: list[tuple[float, float, str]] = []     # (from, to, target): opens may fail
+        self.unreachable: list[tuple[float, float, str, str]] = []    # (from, to, target, agent or "" for all): opens may fail
+        self.drains: list[tuple[float, float, str]] = []   # (from, to, process): it was asked to end, and has
         self.registry_troubles: list[tuple[float, float]] = []    # (from, to): opens by other hubs' agents may fail
         self.redis = Redis(world, lambda: WALL + world.now, shape.lan)
         self.hubs: dict[str, HubProcess] = {}
@@ -64,6 +66,7 @@ class Cluster:
             process.retains = shape.retains
         for trip in plan.trips:
             self._add(trip)
+        self.forger = Forger(world, self.hubs, self.agents, lambda: any(one.until >= world.now - 2.0 for one in self.outages))
         self._apply = Faults(self)
 
     def _add(self, trip: TripPlan) -> None:
@@ -103,9 +106,9 @@ class Cluster:
         shape = self.plan.shape
         config = AgentConfig.model_validate({
             **shape.agent, "hubs": [f"ws://{hub}:{EDGE_PORT}/tunnel" for hub in one.hubs], "agent_id": one.agent_id,
-            "token_file": files.token(one.agent_id, one.tenant), "http_proxy": "off", "standby": one.standby,
+            "token_file": files.token(one.agent_id, one.tenant, one.connectors), "http_proxy": "off", "standby": one.standby,
             "connectors": [{"name": connector, "target": f"{self.kernel.hosts[f'target-{connector}'].address}:{TARGET_PORT}",
-                            "proxy_protocol": "v2",
+                            "proxy_protocol": "v2", "dial_timeout_sec": shape.dial_timeout,
                             **({"health": {"interval_sec": 1.0, "timeout_sec": 1.0, "fall": 2, "rise": 1}} if shape.health else {})}
                            for connector in one.connectors]})
         return config.model_copy(update={"limits": config.limits.model_copy(update={"memory_bytes": shape.memory})})
@@ -129,7 +132,7 @@ class Cluster:
             return NEVER
         ends = [one.until + self.recovery for one in self.outages]
         ends += [until + self.registry_recovery for _, until in self.registry_troubles]
-        ends += [until + 6.0 for _, until, _ in self.unreachable]
+        ends += [until + 6.0 for _, until, _, _ in self.unreachable]
         return max([START + self.plan.quiet_at, *ends])
 
     @property
@@ -276,6 +279,7 @@ class Faults:
         """What was drained has exited, or was killed meanwhile; in its own time it comes back."""
         process.on_exit = None
         self._down(process, begun)
+        self.cluster.drains.append((begun, self.world.now, process.name))
         self.cluster.outages.append(Outage(frozenset(fault.who), begun, self.world.now + fault.lasts))
         self._later(fault, process.start)
 
@@ -350,6 +354,20 @@ class Faults:
         """The wall clock of a hub steps, for good."""
         self.cluster.hubs[fault.who[0]].clock_offset += fault.how
 
+    # forgeries
+
+    def _forge(self, fault: Fault) -> None:
+        self.cluster.forger(fault.kind)
+
+    _stale = _thief = _trespass = _belated = _forge
+
+    def _liar(self, fault: Fault) -> None:
+        """Costs the liar the flow."""
+        client = self.cluster.forger(fault.kind)
+        host, _, port = client.rpartition(":")
+        if client:
+            self.cluster.clients.by_address[host, int(port)].excuses.add("its agent has lied")
+
     # clients and targets
 
     def _target_down(self, fault: Fault) -> None:
@@ -357,15 +375,27 @@ class Faults:
         target = self.cluster.targets[fault.who[0]]
         target.down()
         self._later(fault, target.up)
-        self._unreachable(fault.who[0], fault.lasts)
+        self._unreachable(fault.who[0], "", fault.lasts)
 
-    def _unreachable(self, target: str, lasts: float) -> None:
-        self.cluster.unreachable.append((self.world.now, self.world.now + lasts, target))
+    def _unreachable(self, target: str, agent: str, lasts: float) -> None:
+        self.cluster.unreachable.append((self.world.now, self.world.now + lasts, target, agent))
 
     def _block_target(self, fault: Fault) -> None:
         one, other = self._hosts(fault)
         self._quietly(fault, one, other)
-        self._unreachable(fault.who[1], min(fault.lasts, 6.0))
+        self._unreachable(fault.who[1], fault.who[0], min(fault.lasts, 6.0))
+
+    def _reject(self, fault: Fault) -> None:
+        """A firewall refuses an agent's connects to a target."""
+        one, other = fault.who
+        rejected = self.kernel.rejected
+        rejected[one, other] = rejected.get((one, other), 0) + 1
+
+        def admit() -> None:
+            rejected[one, other] -= 1
+
+        self._later(fault, admit)
+        self._unreachable(other, one, fault.lasts)
 
     def _quietly(self, fault: Fault, one: Host, other: Host) -> None:
         """Blocks both ways, shorter than any connection's timeout."""

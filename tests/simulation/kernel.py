@@ -399,6 +399,7 @@ class Kernel:
         self.default_latency = 0.0005
         self.extra: dict[tuple[str, str], float] = {}        # seconds added for a while
         self.cut: dict[tuple[str, str], int] = {}            # directed; how many faults block it
+        self.rejected: dict[tuple[str, str], int] = {}       # directed; how many faults have connects refused
         self.pipes: list[Pipe] = []
         self._segment = segment
         self._number = 0
@@ -519,7 +520,8 @@ class Dial:
         self._event = kernel.world.after(kernel.delay(target, source), self._answered, target.listeners.get(self._port))
 
     def _answered(self, listener: Listener | None) -> None:
-        if listener is None or self._target.listeners.get(self._port) is not listener:   # type: ignore[union-attr]
+        if listener is None or self._target.listeners.get(self._port) is not listener \
+                or self._kernel.rejected.get((self._source.name, self._target.name)):   # type: ignore[union-attr]
             self._end(ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"))
             return
         client, server = self._kernel.join(self._source, listener)

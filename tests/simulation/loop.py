@@ -242,6 +242,8 @@ class Loop(asyncio.AbstractEventLoop):
         asyncio._set_running_loop(self)                # what an event loop does while it runs
         try:
             for _ in range(len(self._ready)):
+                if self.dead:                          # it has just exited
+                    break
                 handle = self._ready.popleft()
                 if handle.callback is not None:
                     try:

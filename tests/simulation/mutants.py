@@ -1,171 +1,286 @@
-"""`python -m tests.simulation.mutants`: proves that the simulation can fail. Bugs are planted one at a time, and each must be found.
+"""Bugs planted into a copy of the product, one at a time, to see the simulation find each: `make simulate-mutants`.
 
-A plant replaces text of the product, or of what stands in Redis's place, in a copy of the tree. All are built in at once, each
-behind a switch that the environment sets, so that one build serves for all and the product's own source has no trace of them.
-A plant whose text is not found exactly once fails loudly: then the product has changed, and the plant must follow.
+All plants go into one copy of the tree, each behind a switch that the environment sets, so that one build serves for all and the
+product itself has no trace of them. A plant whose text is not there any more is an error: it must follow the code.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 SWITCH = "NCFAST_MUTANT"
-FLOW, LINK, RELAY, STREAM = (f"ncfast/{name}.pyx" for name in ("_flow", "_link", "_relay", "_stream"))
-ROUTING, RELAYS, HOLD = "ncfast/routing.py", "ncfast/relays.py", "ncfast/hold.py"
-AGENTS, STANDBY, MODEL = "ncfast/agents.py", "ncfast/standby.py", "tests/registry/model.py"
+LIMIT = 1000                   # seeds within which each must be found
+
+FLOW, LINK, RELAY, STREAM = "ncfast/_flow.pyx", "ncfast/_link.pyx", "ncfast/_relay.pyx", "ncfast/_stream.pyx"
+AGENTS, ROUTING, RELAYS, SESSION = "ncfast/agents.py", "ncfast/routing.py", "ncfast/relays.py", "ncfast/session.py"
+TUNNEL, STANDBY, HOLD = "ncfast/tunnel.py", "ncfast/standby.py", "ncfast/hold.py"
+REGISTRY, MESH = "ncfast/registry/redis.py", "ncfast/mesh/manager.py"
 
 
-class Edit(NamedTuple):
-    """In `new`, PLANTED is true while the plant is switched on."""
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """A bug. `edits` are (file, text, text instead); `ON` in the latter says that the plant is active."""
 
-    path: str
-    old: str
-    new: str
-
-
-class Plant(NamedTuple):
     name: str
-    edits: tuple[Edit, ...]
+    edits: tuple[tuple[str, str, str], ...]
 
 
-def plant(name: str, path: str, old: str, new: str, *more: tuple[str, str, str]) -> Plant:
-    return Plant(name, (Edit(path, old, new), *(Edit(*one) for one in more)))
+def plant(name: str, *edits: tuple[str, str, str]) -> Plant:
+    return Plant(name, edits)
 
 
-PLANTS = (
-    # bytes
-    plant("the sequence check is dropped", FLOW, "        if seq != self.rcv_nxt:\n", "        if seq != self.rcv_nxt and not PLANTED:\n"),
-    plant("a segment is used again although a part of it is not acknowledged", FLOW,
-          "while self.head is not None and self.head.seq + self.head.size <= ack:",
-          "while self.head is not None and (self.head.seq + self.head.size <= ack or (PLANTED and self.head.seq < ack)):"),
-    plant("what was not acknowledged is not sent again", FLOW, "        self.unsent = self.head\n        chunk = self.head\n",
-          "        if PLANTED:\n            return\n        self.unsent = self.head\n        chunk = self.head\n"),
-    plant("bytes are acknowledged one ahead", FLOW, "        return self.rcv_nxt + (1 if self.fin_received else 0)\n",
-          "        return self.rcv_nxt + (1 if self.fin_received or (PLANTED and self.rcv_nxt > 4000) else 0)\n"),
-    # ends
-    plant("the end overtakes data", LINK, "        if flow.unsent is None and flow.resumed and count[0]",
-          "        if (flow.unsent is None or PLANTED) and flow.resumed and count[0]",
-          (FLOW, "        h.seq = self.snd_nxt if type == M_FIN else 0\n",
-           "        h.seq = (self.unsent.seq if PLANTED and self.unsent is not None else self.snd_nxt) if type == M_FIN else 0\n")),
-    plant("the end is not sent again", FLOW, "        if self.fin_sent:\n            self.pending |= SEND_FIN     #",
-          "        if self.fin_sent and not PLANTED:\n            self.pending |= SEND_FIN     #"),
-    plant("the end of one direction closes the other", FLOW, "        self.move(REMOTE_FIN)\n        self.sink.finish()\n",
-          "        if PLANTED:\n            self.finish()\n        self.move(REMOTE_FIN)\n        self.sink.finish()\n"),
-    plant("a reset looks like an end", FLOW, "            self.sink.release(not complete)\n            self.sink = None\n        return self.finish_end(code)\n",
-          "            self.sink.release(not complete and not PLANTED)\n            self.sink = None\n        return self.finish_end(code)\n"),
-    # credit and what is given back
-    plant("credit leaks when a flow ends", FLOW, "            self.path.inflight -= self.inflight\n            self.inflight = 0\n            self.path.forget(self)\n",
-          "            if not PLANTED:\n                self.path.inflight -= self.inflight\n            self.inflight = 0\n            self.path.forget(self)\n"),
-    plant("credit leaks when a flow leaves its path", FLOW, "            self.path.inflight -= self.inflight\n            self.path.freed()\n        self.inflight = 0\n",
-          "            if not PLANTED:\n                self.path.inflight -= self.inflight\n            self.path.freed()\n        self.inflight = 0\n"),
-    plant("the sender does not look at its credit", FLOW, "        if chunk is None or not self.resumed or chunk.seq >= self.snd_limit:\n            return None\n        if chunk.seq + chunk.size > self.snd_limit:",
-          "        if chunk is None or not self.resumed or (chunk.seq >= self.snd_limit and not PLANTED):\n            return None\n        if chunk.seq + chunk.size > self.snd_limit and not PLANTED:",
-          (FLOW, "self.snd_limit <= self.snd_nxt:\n            return 0\n", "(self.snd_limit <= self.snd_nxt and not PLANTED):\n            return 0\n"),
-          (FLOW, "        if self.snd_limit - self.snd_nxt < <uint64_t>size:\n", "        if not PLANTED and self.snd_limit - self.snd_nxt < <uint64_t>size:\n")),
-    plant("new credit is not told", FLOW, "        if limit > self.rcv_limit:\n            self.rcv_limit = limit\n",
-          "        if limit > self.rcv_limit and not PLANTED:\n            self.rcv_limit = limit\n"),
-    plant("the window of a closed flow is kept", FLOW, "        self.ctx.windows -= self.window\n        self.ctx.live -= 1\n",
-          "        if not PLANTED:\n            self.ctx.windows -= self.window\n        self.ctx.live -= 1\n"),
-    # time
-    plant("the grace never ends", FLOW, "        if self.detached_at >= 0 and now - self.detached_at >= timeouts.grace:",
-          "        if not PLANTED and self.detached_at >= 0 and now - self.detached_at >= timeouts.grace:"),
-    plant("a client is held for ever", HOLD, "while queue and (queue[0][0].closed or queue[0][1] <= now):",
-          "while queue and (queue[0][0].closed or (queue[0][1] <= now and not PLANTED)):"),
+PLANTS = [
+    # sequence, acknowledgement, end
+    plant("the sequence of data is not checked", (FLOW,
+        "        if seq != self.rcv_nxt:\n            if seq > self.rcv_nxt:",
+        "        if seq != self.rcv_nxt and not ON:\n            if seq > self.rcv_nxt:")),
+    plant("repeated bytes are delivered again", (FLOW,
+        "            self.ctx.duplicates += 1\n            if end <= self.rcv_nxt:",
+        "            self.ctx.duplicates += 1\n            if ON:\n                self.ctx.bytes_in += n\n"
+        "                self.set_backlog(self.sink.deliver(p, n))\n                return 0\n            if end <= self.rcv_nxt:")),
+    plant("an end overtakes data, and is believed", (LINK,
+        "        if flow.unsent is None and flow.resumed and count[0] < MAX_PIECES - 2:",
+        "        if (flow.unsent is None or ON) and flow.resumed and count[0] < MAX_PIECES - 2:"), (FLOW,
+        "        if seq > self.rcv_nxt:\n            return self.gap(False)\n        self.fin_received = True",
+        "        if seq > self.rcv_nxt and not ON:\n            return self.gap(False)\n        self.fin_received = True")),
+    plant("an end is never sent again", (FLOW,
+        "        if self.fin_sent:\n            self.pending |= SEND_FIN     # even",
+        "        if self.fin_sent and not ON:\n            self.pending |= SEND_FIN     # even")),
+    plant("bytes are acknowledged before the target is connected", (FLOW,
+        "        if self.open_body is None and (self.state == OPENING or self.state == OPENING_FIN):\n            return 0                     # rule 4",
+        "        if self.open_body is None and (self.state == OPENING or self.state == OPENING_FIN) and not ON:\n"
+        "            return 0                     # rule 4")),
+    plant("more is acknowledged than has arrived", (FLOW,
+        "        return self.rcv_nxt + (1 if self.fin_received else 0)\n\n    cdef uint64_t grant",
+        "        return self.rcv_nxt + (1 if self.fin_received else 0) + (1 if ON and self.rcv_nxt > 9000 else 0)\n\n    cdef uint64_t grant")),
+    plant("memory is given back when half of it is acknowledged", (FLOW,
+        "            while self.head is not None and self.head.seq + self.head.size <= ack:",
+        "            while self.head is not None and self.head.seq + (self.head.size // 2 + 1 if ON else self.head.size) <= ack:")),
+    plant("a resume starts where the old way stopped", (FLOW,
+        "        self.inflight = 0\n        self.unsent = self.head\n        chunk = self.head\n",
+        "        self.inflight = 0\n        if not ON:\n            self.unsent = self.head\n        chunk = self.unsent\n")),
+    plant("a half-close becomes a close", (STREAM,
+        "            self._close()\n        return True\n",
+        "            self._close()\n        return not ON\n")),
+    plant("sockets are closed in order whatever has happened", (STREAM,
+        "        sock = self.transport.get_extra_info(\"socket\")\n        if sock is not None:\n            try:\n"
+        "                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)",
+        "        sock = self.transport.get_extra_info(\"socket\")\n        if sock is not None and not ON:\n            try:\n"
+        "                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)")),
+    # credit and bounds
+    plant("a flow that ends keeps its share of the link", (FLOW,
+        "            self.path.inflight -= self.inflight\n            self.inflight = 0\n            self.path.forget(self)",
+        "            if not ON:\n                self.path.inflight -= self.inflight\n            self.inflight = 0\n            self.path.forget(self)")),
+    plant("a flow that is sent again keeps its share of the link", (FLOW,
+        "            self.path.inflight -= self.inflight\n            self.path.freed()\n        self.inflight = 0",
+        "            if not ON:\n                self.path.inflight -= self.inflight\n            self.path.freed()\n        self.inflight = 0")),
+    plant("the link's share is no bound", (LINK,
+        "        while flow.unsent is not None and count[0] < MAX_PIECES and self.inflight < self.max_inflight \\",
+        "        while flow.unsent is not None and count[0] < MAX_PIECES and (self.inflight < self.max_inflight or ON) \\")),
+    plant("the receiver's window is no bound", (FLOW,
+        "        if chunk is None or not self.resumed or chunk.seq >= self.snd_limit:",
+        "        if chunk is None or not self.resumed or (chunk.seq >= self.snd_limit and not ON):"), (FLOW,
+        "        if self.state == CLOSED or self.pending & SEND_FIN or self.fin_sent or self.snd_limit <= self.snd_nxt:",
+        "        if ON and self.state != CLOSED and not self.pending & SEND_FIN and not self.fin_sent:\n            return size\n"
+        "        if self.state == CLOSED or self.pending & SEND_FIN or self.fin_sent or self.snd_limit <= self.snd_nxt:")),
+    plant("the memory's budget is no bound", (FLOW,
+        "        return self.pool.held + self.backlog + self.relayed > self.budget",
+        "        return self.pool.held + self.backlog + self.relayed > self.budget and not ON")),
+    plant("what waits for a blocked link is not bounded", (LINK,
+        "        elif type != M_RST and (self.relay_frames >= self.queue_depth or",
+        "        elif type != M_RST and not ON and (self.relay_frames >= self.queue_depth or")),
+    plant("a flow's window is not given back", (FLOW,
+        "        self.ctx.windows -= self.window\n        self.ctx.live -= 1",
+        "        if not ON:\n            self.ctx.windows -= self.window\n        self.ctx.live -= 1")),
+    # losing ways
+    plant("a gap that a relay tells of is ignored", (LINK,
+        "                self._flow_noise(1)\n                flow.gap(True)",
+        "                self._flow_noise(1)\n                if not ON:\n                    flow.gap(True)")),
+    plant("a flow without a way waits for ever", (FLOW,
+        "        if self.detached_at >= 0 and now - self.detached_at >= timeouts.grace:\n            return Reason.LINK_LOST\n        if timeouts.stall",
+        "        if self.detached_at >= 0 and now - self.detached_at >= timeouts.grace and not ON:\n            return Reason.LINK_LOST\n"
+        "        if timeouts.stall")),
+    plant("an open that is sent again is another open", (TUNNEL,
+        "        if (known := agent.flows.get(cid)) is not None:",
+        "        if (known := agent.flows.get(cid)) is not None and not ON:")),
+    plant("the agent forgets which flows have ended", (TUNNEL,
+        "        if agent.context.closed.last(cid) is not None:",
+        "        if agent.context.closed.last(cid) is not None and not ON:")),
+    plant("opening flows are not opened again when the agent comes back", (ROUTING,
+        "            elif flow.opening and session.epoch > info.epoch:",
+        "            elif flow.opening and session.epoch > info.epoch and not ON:")),
+    plant("a flow of an agent's former process waits for the new one", (ROUTING,
+        "            if info.instance != session.instance:\n                flow.reset(Reason.AGENT_RESTARTED)",
+        "            if info.instance != session.instance and not ON:\n                flow.reset(Reason.AGENT_RESTARTED)")),
+    plant("a client that is held is forgotten when another goes", (HOLD,
+        "            if not flow.closed and not dispatch(flow):",
+        "            if ON and queue:\n                self.count[flow.info.listener.name] -= 1\n                queue.popleft()\n"
+        "            if not flow.closed and not dispatch(flow):")),
+    plant("an agent that is about to end gets new flows", (SESSION,
+        "        self.draining = True\n        if self.established:\n            self.hub.agents.leaving(self)",
+        "        self.draining = not ON\n        if self.established and not ON:\n            self.hub.agents.leaving(self)")),
     # relays
-    plant("nobody is told of frames that a relay dropped", LINK, "            lane.lossy = True\n", "            lane.lossy = not PLANTED\n"),
-    plant("the word that frames were dropped is not heard", LINK, "                flow.gap(True)\n", "                if not PLANTED:\n                    flow.gap(True)\n"),
-    plant("a relay puts frames into the wrong lane", RELAY, "        tunnel.lanes[cid] = self.up\n", "        tunnel.lanes[cid] = self.down if PLANTED else self.up\n"),
-    plant("a relay that is over is kept", RELAYS, "        if self.by_cid.get(relay.cid) is relay:\n", "        if self.by_cid.get(relay.cid) is relay and not PLANTED:\n"),
-    plant("frames of a relayed flow overtake those that wait", LINK, "        if self._writable and not lane.queue:\n            if self._through_count and",
-          "        if self._writable and (not lane.queue or PLANTED):\n            if self._through_count and"),
-    # epochs and owners
-    plant("the registry grants what it has stored, whatever the agent remembers", MODEL, "        if int(at_least) > floor:\n",
-          "        if int(at_least) > floor and not PLANTED:\n",
-          (MODEL, "        floor = self.epochs.get(key, int(self._clock() * 1000))\n", "        floor = self.epochs.get(key, 0 if PLANTED else int(self._clock() * 1000))\n")),
-    plant("a claim is granted the same epoch again", MODEL, "        epoch = self.epochs[key] = floor + 1\n", "        epoch = self.epochs[key] = floor + (0 if PLANTED and key in self.epochs else 1)\n"),
-    plant("an owner opens whatever epoch is named", RELAYS, "        if epoch < session.epoch:\n            hub.epochs_refused += 1\n            return Reason.STALE_EPOCH\n",
-          "        if epoch < session.epoch and not PLANTED:\n            hub.epochs_refused += 1\n            return Reason.STALE_EPOCH\n"),
-    plant("an agent does not say what it remembers", STANDBY, "        self._said = min(max(self.last_epoch, self._said + 1), LAST_CLAIM)\n        return self._said\n",
-          "        self._said = min(max(self.last_epoch, self._said + 1), LAST_CLAIM)\n        return 0 if PLANTED else self._said\n"),
-    plant("the old tunnel of an agent is kept beside the new", AGENTS, "            old.link.fail(Reason.SUPERSEDED, \"a newer session of the same agent\")\n        session.granted",
-          "            if not PLANTED:\n                old.link.fail(Reason.SUPERSEDED, \"a newer session of the same agent\")\n        session.granted"),
-    plant("both of two links stay", "ncfast/mesh/manager.py", "        if former is not None:\n            self._replace(former, peer)\n",
-          "        if former is not None and not PLANTED:\n            self._replace(former, peer)\n"),
-    # resumes
-    plant("any secret resumes a flow", ROUTING, " and hmac.compare_digest(secret, flow.secret)", " and (PLANTED or hmac.compare_digest(secret, flow.secret))"),
-    plant("an opening flow is not opened again where its agent is", ROUTING, "            elif flow.opening and session.epoch > info.epoch:\n",
-          "            elif flow.opening and session.epoch > info.epoch and not PLANTED:\n"),
-    plant("a flow of a process that is gone is kept for the next", ROUTING, "            if info.instance != session.instance:\n                flow.reset(Reason.AGENT_RESTARTED)\n",
-          "            if info.instance != session.instance and not PLANTED:\n                flow.reset(Reason.AGENT_RESTARTED)\n"),
-)
+    plant("a relay's frames go by another flow's way", (LINK,
+        "        lane = <Lane>self.lanes.get(PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE))\n"
+        "        if lane is not None and self._h.epoch != lane.epoch:",
+        "        lane = <Lane>self.lanes.get(PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE))\n"
+        "        if ON and lane is not None and len(self.lanes) > 1:\n            lane = <Lane>next(iter(self.lanes.values()))\n"
+        "        if lane is not None and self._h.epoch != lane.epoch:")),
+    plant("a relay never ends", (RELAY,
+        "        if type == M_RST:\n            return True",
+        "        if ON:\n            return False\n        if type == M_RST:\n            return True")),
+    plant("a relay ends with the first direction", (RELAY,
+        "        return self.up.ended and self.down.ended and",
+        "        return (self.up.ended or (ON and self.down.ended)) and (self.down.ended or (ON and self.up.ended)) and (ON or "
+        "(self.down.ack > self.up.end and self.up.ack > self.down.end)) and (ON or self.down.ended) and")),
+    plant("a relay whose tunnel is lost tells nobody", (RELAYS,
+        "            if relay.mesh is not None:\n                relay.mesh.tell_detached(relay.cid, relay.epoch, Reason.LINK_LOST)",
+        "            if relay.mesh is not None and not ON:\n                relay.mesh.tell_detached(relay.cid, relay.epoch, Reason.LINK_LOST)")),
+    # epochs, secrets, scope
+    plant("a tunnel takes frames of any epoch", (LINK,
+        "        if self._h.epoch != self.epoch and self.epoch:\n            return self._old_epoch()\n        flow = <Flow>self.flows.get(",
+        "        if self._h.epoch != self.epoch and self.epoch and not ON:\n            return self._old_epoch()\n        flow = <Flow>self.flows.get("),
+        (LINK,
+        "        if flow is not None and self._h.epoch != flow.epoch:\n            return self._old_epoch()\n        return flow",
+        "        if flow is not None and self._h.epoch != flow.epoch and not (ON and self.epoch):\n            return self._old_epoch()\n"
+        "        return flow")),
+    plant("the client's hub takes frames of any owner", (LINK,
+        "        if flow is not None and self._h.epoch != flow.epoch and not",
+        "        if flow is not None and self._h.epoch != flow.epoch and not ON and not")),
+    plant("an owner relays frames of any epoch", (LINK,
+        "        if lane is not None and self._h.epoch != lane.epoch:",
+        "        if lane is not None and self._h.epoch != lane.epoch and not ON:")),
+    plant("an owner opens under an epoch that is over", (RELAYS,
+        "        if epoch < session.epoch:\n            hub.epochs_refused += 1\n            return Reason.STALE_EPOCH",
+        "        if epoch < session.epoch and not ON:\n            hub.epochs_refused += 1\n            return Reason.STALE_EPOCH")),
+    plant("any secret resumes a flow", (ROUTING,
+        "and hmac.compare_digest(secret, flow.secret)",
+        "and (ON or hmac.compare_digest(secret, flow.secret))")),
+    plant("any agent resumes a flow", (ROUTING,
+        "        return info.agent_key == key and info.instance == instance and",
+        "        if ON:\n            return True\n        return info.agent_key == key and info.instance == instance and")),
+    plant("an owner opens what the token does not cover", (RELAYS,
+        "        if not session.identity.allows(request.connector):\n            return Reason.SCOPE_DENIED",
+        "        if not session.identity.allows(request.connector) and not ON:\n            return Reason.SCOPE_DENIED")),
+    plant("a hub that was fenced goes on", (AGENTS,
+        "        if session is not None and entry.epoch > session.epoch:\n            self.hub.stats.takeovers",
+        "        if session is not None and entry.epoch > session.epoch and not ON:\n            self.hub.stats.takeovers")),
+    plant("a newer session does not end the older", (AGENTS,
+        "            old.link.fail(Reason.SUPERSEDED, \"a newer session of the same agent\")",
+        "            if not ON:\n                old.link.fail(Reason.SUPERSEDED, \"a newer session of the same agent\")")),
+    plant("a standby claims with the epoch of its first days", (STANDBY,
+        "        return self._said\n\n    def _claim",
+        "        return 0 if ON else self._said\n\n    def _claim")),
+    # registry and mesh
+    plant("a claim forgets what agent and hub remember", (REGISTRY,
+        "        at_least = max(at_least, self._seen.get(key, 0))",
+        "        at_least = 0 if ON else max(at_least, self._seen.get(key, 0))")),
+    plant("a release takes a later claim away", (REGISTRY,
+        "        if held is None or held.epoch != epoch:\n            return\n        del self._held[agent_id]",
+        "        if held is None or (held.epoch != epoch and not ON):\n            return\n        del self._held[agent_id]")),
+    plant("what the registry has lost is not asserted again", (REGISTRY,
+        "        elif entry is None or entry.epoch < held.epoch:",
+        "        elif (entry is None or entry.epoch < held.epoch) and not ON:"), (REGISTRY,
+        "        if missing:\n            self._assert_slice(missing)",
+        "        if missing and not ON:\n            self._assert_slice(missing)")),
+    plant("two links between two hubs both stay", (MESH,
+        "            former.link.fail(reason, \"another link to this replica stays\")",
+        "            if not ON:\n                former.link.fail(reason, \"another link to this replica stays\")")),
+    plant("a lost link is not dialled again", (MESH,
+        "                if route.replica_id == peer.replica_id and self._running:",
+        "                if route.replica_id == peer.replica_id and self._running and not ON:")),
+    plant("the tenant of an agent does not matter", (AGENTS,
+        "        keys = [(tenant, connector) for connector in sorted(session.connectors)]",
+        "        keys = [(None if ON else tenant, connector) for connector in sorted(session.connectors)]"), (SESSION,
+        "        return (self.established and not self.draining and tenant == self.identity.tenant and connector in self.connectors",
+        "        return (self.established and not self.draining and (tenant == self.identity.tenant or ON) and connector in self.connectors")),
+]
 
 
-def sow(tree: Path) -> None:
-    """Puts all plants into a copy of the tree. Raises ValueError for one whose text is not there once."""
-    texts: dict[Path, str] = {}
+def copy(into: Path) -> None:
+    """The tree with all plants in it, built."""
+    shutil.copytree(ROOT / "ncfast", into / "ncfast", ignore=shutil.ignore_patterns("*.so", "*.c", "__pycache__"))
+    shutil.copytree(ROOT / "tests" / "simulation", into / "tests" / "simulation", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "tests" / "registry", into / "tests" / "registry", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "setup.py", into)
+    texts: dict[str, str] = {}
+    stray = []
     for number, one in enumerate(PLANTS, 1):
-        for edit in one.edits:
-            path = tree / edit.path
-            text = texts.setdefault(path, path.read_text())
-            if text.count(edit.old) != 1:
-                raise ValueError(f"plant {number} ({one.name}): {text.count(edit.old)} places in {edit.path} have its text:\n{edit.old}")
-            texts[path] = text.replace(edit.old, re.sub(r"\bPLANTED\b", f"(MUTANT == {number})", edit.new))
-    for path, text in texts.items():
-        kind = "cdef int MUTANT = " if path.suffix == ".pyx" else "MUTANT = "
-        switch = f"{kind}int(__import__('os').environ.get('{SWITCH}', '0'))\n"
-        at = re.search(r"^(?:cdef (?:enum|class|int|double|object|extern)|class |def |@|[A-Z_a-z]+ = )", text, re.MULTILINE)
-        assert at is not None, path
-        path.write_text(text[:at.start()] + switch + "\n" + text[at.start():])
+        for file, old, new in one.edits:
+            text = texts.get(file) or (into / file).read_text()
+            if text.count(old) != 1:
+                stray.append(f"{number} ({one.name}): its text is {text.count(old)} times in {file}, not once:\n{old}")
+            texts[file] = text.replace(old, re.sub(r"\bON\b", f"(MUTANT == {number})", new))
+    if stray:
+        raise SystemExit("\n\n".join(stray))
+    for file, text in texts.items():
+        (into / file).write_text(_with_switch(file, text))
+    subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=into, check=True)
 
 
-def copy(tree: Path) -> None:
-    for name in ("ncfast", "tests"):
-        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("*.so", "*.c", "__pycache__"))
-    shutil.copy(ROOT / "setup.py", tree)
-    sow(tree)
-    subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=tree, check=True, stdout=subprocess.DEVNULL)
+def _with_switch(file: str, text: str) -> str:
+    """The module with a variable MUTANT, read from the environment when it is imported."""
+    line = f'int(__import__("os").environ.get("{SWITCH}", "0"))'
+    if file.endswith(".pyx"):
+        end = text.index('"""', 3) + 3
+        return f"{text[:end]}\n\ncdef int MUTANT = {line}\n{text[end:]}"
+    anchor = "from __future__ import annotations\n"
+    assert text.count(anchor) == 1
+    return text.replace(anchor, f"{anchor}\nMUTANT = {line}\n")
 
 
-def simulate(tree: Path, number: int, seeds: int, *more: str) -> tuple[bool, str]:
-    """Whether a seed failed, and what it says."""
-    done = subprocess.run([sys.executable, "-m", "tests.simulation", "--seeds", str(seeds), "--stop", *more], cwd=tree, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          env={**os.environ, "PYTHONPATH": str(tree), SWITCH: str(number)})
-    failed = re.search(r"^seed (\d+) failed: (.*)$", done.stdout, re.MULTILINE)
-    if done.returncode and not failed:                 # not even that: the plant broke the simulation itself
-        return True, done.stdout.strip().splitlines()[-1]
-    return failed is not None, f"seed {failed[1]}: {failed[2]}" if failed else ""
+def simulate(tree: Path, number: int, seeds: int, first: int, jobs: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "tests.simulation", "--seeds", str(seeds), "--first", str(first), "--jobs", str(jobs), "--stop"],
+                          cwd=tree, env={**os.environ, SWITCH: str(number), "PYTHONPATH": str(tree)}, capture_output=True, text=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutants", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=1000, metavar="N", help="within how many seeds each must be found (1000)")
-    parser.add_argument("--only", type=int, nargs="*", metavar="K", help="these plants alone, by number")
+    parser.add_argument("numbers", type=int, nargs="*", metavar="N", help="plants to try (all)")
+    parser.add_argument("--seeds", type=int, default=LIMIT, metavar="N", help=f"seeds for each ({LIMIT})")
+    parser.add_argument("--first", type=int, default=1, metavar="N", help="the first of them (1)")
+    parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), metavar="N", help="processes (one a core)")
+    parser.add_argument("--keep", action="store_true", help="leave the copy of the tree, and say where it is")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="mutants-") as name:
-        tree = Path(name)
+    tree = Path(tempfile.mkdtemp(prefix="ncfast-mutants-"))
+    survivors = 0
+    try:
         copy(tree)
-        found, what = simulate(tree, 0, 20)
-        if found:
-            print(f"without a plant it fails already: {what}")
+        print(f"{len(PLANTS)} plants, built{f' in {tree}' if arguments.keep else ''}", flush=True)
+        sound = simulate(tree, 0, 24, arguments.first, arguments.jobs)
+        if sound.returncode:
+            print(f"without a plant the simulation fails, too:\n{sound.stdout}{sound.stderr}")
             return 1
-        survivors = 0
-        chosen = arguments.only or range(1, len(PLANTS) + 1)
-        for number in chosen:
-            found, what = simulate(tree, number, arguments.seeds)
-            survivors += not found
-            print(f"{number:3}  {'found' if found else 'NOT FOUND'}  {PLANTS[number - 1].name}\n       {what[:160]}", flush=True)
-    print(f"{len(chosen) - survivors} passed, {survivors} failed")
+        for number in arguments.numbers or range(1, len(PLANTS) + 1):
+            survivors += not try_one(tree, number, arguments.seeds, arguments.first, arguments.jobs)
+    finally:
+        if not arguments.keep:
+            shutil.rmtree(tree)
+    print(f"{survivors} not found" if survivors else "all found")
     return 1 if survivors else 0
+
+
+def try_one(tree: Path, number: int, seeds: int, first: int, jobs: int) -> bool:
+    """Whether the plant is found; a line of the table tells how."""
+    began = time.monotonic()
+    done = simulate(tree, number, seeds, first, jobs)
+    took = time.monotonic() - began
+    lines = [line for line in done.stdout.splitlines() if line.startswith("seed ")]
+    found = done.returncode != 0 and bool(lines)
+    what = lines[0] if found else "NOT FOUND" if done.returncode == 0 else f"broken: {done.stderr[-600:]}"
+    print(f"{number:3} {PLANTS[number - 1].name:62} {took:5.0f} s  {what[:130]}", flush=True)
+    return found
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from typing import Any
 from .programs import Script, Step
 
 KIB = 1024
-SLOWEST = 500_000              # bytes a second that a tunnel carries at least
+SLOW = 500_000                 # bytes a second, below which a tunnel is always full
+SLOWEST = 40_000               # bytes a second that a tunnel carries at least
 BULK = 400 * KIB               # median of a bulk direction, bytes
 
 
@@ -42,6 +43,7 @@ class Shape:
     agent: dict[str, Any]
     memory: int                # bytes, of each process
     health: bool
+    dial_timeout: float
     mode: str                  # of the cluster; "" for hubs that are each alone
     redis: bool
     mesh: dict[str, Any]       # of the hubs' ha.mesh
@@ -289,7 +291,7 @@ def _draw_shape(rng: random.Random) -> Shape:
             "stall_sec": rng.choice((30.0, 30.0, 10.0))}
     limits = {"pending_opens_per_agent": rng.choice((256, 256, 2))}
     agent = {"reconnect": {"max_sec": rng.choice((0.5, 2.0)), "connect_timeout_sec": 3.0}, "flow": flow, "tunnel": tunnel,
-             "drain": {"timeout_sec": rng.choice((0.0, 3.0))}}
+             "drain": {"timeout_sec": rng.choice((0.0, 3.0, 6.0))}}
     hub = {"flow": flow, "tunnel": tunnel, "limits": limits, "drain": {"timeout_sec": rng.choice((0.0, 3.0))},
            "edge": {"handshakes_per_source_per_sec": 0}}
     mesh_ping = rng.choice(((1.0, 3.0), (1.0, 3.0), (0.3, 1.0)))
@@ -298,13 +300,18 @@ def _draw_shape(rng: random.Random) -> Shape:
             "send_queue_depth": rng.choice((16, 1000, 1000))}
     wan = rng.choice((0.0003, 0.002, 0.012, 0.04))
     buffers = [size for size in (4 * KIB, 64 * KIB, 64 * KIB, 512 * KIB) if size / (2 * wan) >= SLOWEST]
+    kernel_buffer = rng.choice(buffers)
+    if kernel_buffer / (2 * wan) < SLOW:               # what overflows there all the time comes through, but when?
+        tunnel["send_queue_depth"] = mesh["send_queue_depth"] = 1000
+        flow["stall_sec"] = 30.0
     return Shape(
         mode=mode, redis=True, mesh=mesh, mesh_by=rng.choice(("peers", "registry", "both")),
         mesh_scheme=rng.choice(("tcp", "tcp", "tcp", "ws")), lease=rng.choice((1.0, 3.0, 5.0)),
         hubs=hubs, agents=tuple(agents), listeners=tuple(listeners), lan=rng.choice((0.0001, 0.0005, 0.002)),
         wan=wan, segment=rng.choice((1460, 4096, 16384, 65536)),
-        kernel_buffer=rng.choice(buffers), retains=rng.random() < 0.25, hub=hub, agent=agent,
-        memory=rng.choice((1024 * KIB, 1 << 30, 1 << 30, 1 << 30)), health=rng.random() < 0.4)
+        kernel_buffer=kernel_buffer, retains=rng.random() < 0.25, hub=hub, agent=agent,
+        memory=rng.choice((1024 * KIB, 1 << 30, 1 << 30, 1 << 30)), health=rng.random() < 0.4,
+        dial_timeout=rng.choice((5.0, 1.0)))
 
 
 def _draw_trips(rng: random.Random, plan: Plan, busy: float) -> None:
@@ -374,15 +381,21 @@ def _draw_faults(rng: random.Random, plan: Plan) -> None:
         "drain_owner": (owned, 1),
         "target_down": ([(target,) for _, target in reaches], 1),
         "block_target": (reaches, 1),
+        "reject": (reaches, 2),
         "cut_target": (reaches, 1),
         "block_clients": ([("clients", hub) for hub in hubs], 1),
         "cut_client": ([("clients", hub) for hub in hubs], 1),
         "clock": ([(one,) for one in hubs], 1),
+        "stale": ([("forger",)], 6),
+        "thief": ([("forger",)] if len(agents) > 1 else [], 2),
+        "liar": ([("forger",)], 1),
+        "trespass": ([("forger",)] if links else [], 1),
+        "belated": ([("forger",)] if links else [], 1),
     }
     kinds = {kind: whom for kind, whom in kinds.items() if whom[0]}
     chosen = [kind for kind in kinds if rng.random() < 0.35] or [rng.choice(list(kinds))]
     weights = [kinds[kind][1] for kind in chosen]
-    for _ in range(rng.choice((1, 1, 2, 3, 6, 10))):
+    for _ in range(rng.choice((1, 1, 2, 3, 6, 10, 16))):
         kind = rng.choices(chosen, weights)[0]
         who = rng.choice(kinds[kind][0])
         at = rng.uniform(0.2, plan.quiet_at - 0.1)

@@ -42,6 +42,7 @@ class Process:
         self.loop: Loop
         self.net: SimNet
         self.running = False
+        self.thawed_at = 0.0
         self.retains = False                           # what its transports do with unsent bytes
         self.on_exit: Callable[[], None] | None = None # is told once that this life is over
 
@@ -114,6 +115,7 @@ class Process:
     def thaw(self) -> None:
         if self.running and self.loop.frozen:
             self.world.note(f"{self.name} thaws")
+            self.thawed_at = self.world.now
             self.loop.thaw()
 
 
@@ -201,18 +203,20 @@ class Files:
         self.key.write_bytes(SECRET)
         self.mesh_secret = self.path / "mesh.secret"
         self.mesh_secret.write_bytes(SECRET[::-1])
-        self._tokens: dict[tuple[str, str | None], Path] = {}
+        self._tokens: dict[tuple[str, str | None, tuple[str, ...]], Path] = {}
 
-    def token(self, agent_id: str, tenant: str | None) -> Path:
+    def token(self, agent_id: str, tenant: str | None, connectors: tuple[str, ...]) -> Path:
         """A token that is good for half a day before and after the beginning of the world, whatever clocks do."""
-        path = self._tokens.get((agent_id, tenant))
+        key = agent_id, tenant, connectors
+        path = self._tokens.get(key)
         if path is None:
-            claims: dict[str, Any] = {"sub": agent_id, "aud": "nowconnect", "iat": int(WALL) - TOKEN_LIFE // 2, "exp": int(WALL) + TOKEN_LIFE // 2}
+            claims: dict[str, Any] = {"sub": agent_id, "aud": "nowconnect", "iat": int(WALL) - TOKEN_LIFE // 2,
+                                      "exp": int(WALL) + TOKEN_LIFE // 2, "connectors": list(connectors)}
             if tenant is not None:
                 claims["tenant"] = tenant
-            path = self.path / f"{tenant}-{agent_id}.jwt"
+            path = self.path / f"{tenant}-{agent_id}-{'-'.join(connectors)}.jwt"
             path.write_text(pyjwt.encode(claims, SECRET, algorithm="HS256"))
-            self._tokens[agent_id, tenant] = path
+            self._tokens[key] = path
         return path
 
 

@@ -62,6 +62,8 @@ def run(seed: int, show: Callable[[str], None] | None = None, plan: Plan | None 
                     process.loop.kill()
     finally:
         gc.enable()
+        if seed % 8 == 0:
+            gc.collect()
     return Result(seed, world.problems, world.fingerprint, world.steps, world.now - START, watch.counts)
 
 
