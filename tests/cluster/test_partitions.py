@@ -36,11 +36,11 @@ def test_between_two_hubs(cluster: Cluster, places: Namespaces, peer: Peer, tmp_
         far = running.enter_context(Transfer(peer, cluster.address(third), f"through {third}"))
         one, two = (owner, third) if way == "from the owner" else (third, owner)
         strike(lambda: places.partition(one, two, both_ways=way == "both ways"), far)
-        wait_until(lambda: not linked(cluster, third, owner) and not linked(cluster, owner, third), "the link lost at both ends")
+        wait_until(lambda: not cluster.linked(third, owner) and not cluster.linked(owner, third), "the link lost at both ends")
         beside.goes_on()
         other.goes_on()
         places.heal()
-        wait_until(lambda: linked(cluster, third, owner) and linked(cluster, owner, third), "the link back")
+        wait_until(lambda: cluster.linked(third, owner) and cluster.linked(owner, third), "the link back")
         talk.ask()
         far.wait_withheld()
         with LdapLoop(cluster.address(third, "ldap"), third):
@@ -130,8 +130,3 @@ def test_owner_unplugged(cluster: Cluster, places: Namespaces, peer: Peer, tmp_p
         assert cluster.line_of(name, transfer)["resumes"] >= 1
     with Transfer(peer, cluster.address(owner), f"through {owner}", 20 * MIB):
         pass
-
-
-def linked(cluster: Cluster, one: str, other: str) -> bool:
-    """Whether a link to the other hub stands, as the one sees it."""
-    return cluster.links(one).get(other, {}).get("state") == "up"

@@ -125,6 +125,7 @@ def test_frozen_origin_hurts_nobody_else(cluster: Cluster, peer: Peer) -> None:
         far = running.enter_context(Transfer(peer, cluster.address(third), f"through {third}"))
         strike(lambda: cluster.freeze(third), far)
         wait_until(lambda: third not in cluster.replicas(owner), "the frozen hub's presence to run out")
+        wait_until(lambda: not cluster.linked(owner, third), "the link to it given up")
         for each in beside:
             each.goes_on()
         memory = cluster.hubs[owner].status()["memory"]

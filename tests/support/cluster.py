@@ -271,6 +271,10 @@ class Cluster:
         """The hub's table of mesh links, by peer."""
         return {row["peer"]: row for row in self.hubs[name].status()["cluster"]["mesh"]}
 
+    def linked(self, one: str, other: str) -> bool:
+        """Whether a link to the other hub stands, as the one sees it."""
+        return self.links(one).get(other, {}).get("state") == "up"
+
     def replicas(self, name: str) -> dict[str, dict[str, Any]]:
         """The live hubs as one of them knows them."""
         return {row["replica_id"]: row for row in self.hubs[name].status()["cluster"]["replicas"]}
