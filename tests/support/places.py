@@ -31,16 +31,18 @@ class Loopback:
     def __init__(self) -> None:
         self._net = f"127.{secrets.randbelow(254) + 1}.{secrets.randbelow(255)}"
         self._hosts: dict[str, str] = {}
+        self._given: set[tuple[str, int]] = set()
 
     def host(self, name: str) -> str:
         return self._hosts.setdefault(name, f"{self._net}.{len(self._hosts) + 1}")
 
     def port(self, name: str) -> int:
         while True:
-            port = secrets.choice(BELOW_EPHEMERAL)
+            address = self.host(name), secrets.choice(BELOW_EPHEMERAL)
             with socket.socket() as probe:
-                if probe.connect_ex((self.host(name), port)):
-                    return port
+                if address not in self._given and probe.connect_ex(address):
+                    self._given.add(address)
+                    return address[1]
 
     def prefix(self, name: str) -> list[str]:
         return []
