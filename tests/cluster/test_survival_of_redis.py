@@ -71,6 +71,8 @@ def test_owner_killed_while_redis_is_dead(cluster: Cluster, peer: Peer, tmp_path
         far, near = (
             running.enter_context(Transfer(peer, cluster.address(name), f"through {name}")) for name in (third, standby)
         )
+        for transfer in (far, near):
+            transfer.wait_under_way()
         cluster.redis.kill()
         for name in cluster.names:
             cluster.wait_degraded(name, UNHEALTHY)
