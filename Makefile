@@ -30,9 +30,6 @@ test-setup: build $(VENV)/.test
 simulate: build $(VENV)/.test  ## a whole cluster on a virtual clock, SEEDS times (200) from FIRST (1)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
 
-simulate-mutants: build $(VENV)/.test  ## plant bugs, one at a time: the simulation must find each within 1,000 seeds
-	$(BIN)/python -m tests.simulation.mutants
-
 simulate-mutants: build $(VENV)/.test  ## plant bugs, one at a time, and see the simulation find each (MUTANTS="3 7" for some)
 	$(BIN)/python -m tests.simulation.mutants $(MUTANTS)
 
