@@ -161,8 +161,8 @@ class Watch:
         for hub in self.cluster.hubs.values():
             self.counts += hub.counts + hub.harvest()
         for name, target in self.cluster.targets.items():
-            if target.open:
-                self.world.problem(f"{name}: {len(target.open)} connections are left")
+            if left := target.left():
+                self.world.problem(f"{name}: {len(left)} connections are left")
 
     def _judge(self, trip: Trip) -> None:
         client, target = trip.client, trip.target

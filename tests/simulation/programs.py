@@ -352,6 +352,10 @@ class TargetServer:
     def _finished(self, program: Program) -> None:
         del self.open[program]
 
+    def left(self) -> list[Any]:
+        """Connections that are open, but for a health check that is under way."""
+        return [one for one in self.open if not isinstance(one, _Arrival) or self.world.now - one.since > 1.0]
+
 
 class _Arrival:
     """A connection at a target until its PROXY header (version 2) is there."""
@@ -359,6 +363,7 @@ class _Arrival:
     def __init__(self, server: TargetServer, sock: Socket) -> None:
         self.server = server
         self.sock = sock
+        self.since = server.world.now
         self._head = b""
         sock.notify = self.look
         sock.keep_alive(KEEP_IDLE)
