@@ -54,6 +54,8 @@ class Agents:
             window=hello.window)
         old = self._current.get(session.key)
         if session.link.closed:                        # the agent has gone elsewhere meanwhile
+            if old is not None and old.epoch < epoch:  # and has taken the registry's entry from a session that stands
+                old.link.fail(Reason.GOING_AWAY, "another claim has overtaken it, and come to nothing")
             await registry.release(session.key, epoch)
             return
         if old is not None and old.epoch > epoch:
