@@ -14,8 +14,9 @@ from ncfast.hub import Hub
 
 from .cluster import START, Cluster
 from .processes import AgentProcess, HubProcess, Process
-from .programs import Trip
+from .programs import CLONE, Trip
 
+READ = 66 * 1024               # bytes of memory that a read may take although the budget is spent, once for each flow
 CHUNK = 96 * 1024              # bytes by which a bound may be passed: it is looked at before a read, not after
 GRACE_SLACK = 3.0              # seconds beyond its grace until a flow without a way must be gone: two looks, and a reset
 TOLD_AFTER = 0.5               # seconds after which everybody knows that an agent is about to end
@@ -65,7 +66,7 @@ class Watch:
 
     def _granted(self, process: str, fields: dict[str, Any]) -> None:
         """An agent was granted an epoch."""
-        life = f"{process}.{self.cluster.processes[process].lives}"
+        life = f"{process}.{(self.cluster.processes.get(process) or self.cluster.clones[process]).lives}"
         epoch = fields["epoch"]
         if epoch <= self.newest.get(life, 0):
             self.world.problem(f"{life} was granted epoch {epoch} after {self.newest[life]}")
@@ -99,7 +100,7 @@ class Watch:
             if owner is None:
                 continue
             context, shape = owner.context, self.cluster.plan.shape
-            if context.held > shape.memory + CHUNK * (context.live + 1):
+            if context.held > shape.memory + READ * (context.live + 1):
                 self.world.problem(f"{process.name} holds {context.held} bytes, its budget is {shape.memory}")
             if context.live != len(owner.flows):
                 self.world.problem(f"{process.name}: {context.live} flows live, {len(owner.flows)} are known")
@@ -152,7 +153,8 @@ class Watch:
             self._judge(trip)
             self._judge_agent(trip)
         for when, agent, hub, reason in self.losses:
-            self._judge_loss(when, agent, hub, reason)
+            if not agent.startswith(CLONE):
+                self._judge_loss(when, agent, hub, reason)
         for process in self.cluster.processes.values():
             self._leftovers(process)
         if self.cluster.plan.shape.mode:
@@ -161,8 +163,8 @@ class Watch:
         for hub in self.cluster.hubs.values():
             self.counts += hub.counts + hub.harvest()
         for name, target in self.cluster.targets.items():
-            if left := target.left():
-                self.world.problem(f"{name}: {len(left)} connections are left")
+            if target.open:
+                self.world.problem(f"{name}: {len(target.open)} connections are left")
 
     def _judge(self, trip: Trip) -> None:
         client, target = trip.client, trip.target

@@ -13,7 +13,7 @@ from .kernel import NEVER, Host, Kernel, Socket
 from .loop import World
 from .plan import PROBE, AgentShape, Fault, Plan, TripPlan, agent_name
 from .processes import WALL, AgentProcess, Files, HubProcess, Process
-from .programs import Clients, TargetServer, Trip
+from .programs import CLONE, Clients, TargetServer, Trip
 from .registry import Redis
 
 EDGE_PORT = 8080
@@ -61,6 +61,7 @@ class Cluster:
             self.agents[name] = AgentProcess(world, self.kernel, name, self._agent_config(one, files))
             for hub in shape.hubs:
                 self.kernel.latency[name, hub] = self.kernel.latency[hub, name] = shape.wan
+        self.clones: dict[str, AgentProcess] = {}          # second processes under an agent's name
         self.processes: dict[str, Process] = {**self.hubs, **self.agents}
         for process in self.processes.values():
             process.retains = shape.retains
@@ -123,12 +124,15 @@ class Cluster:
     def busy(self) -> bool:
         """Whether a program, a flow or a fault is under way."""
         return (bool(self.clients.open) or any(target.open for target in self.targets.values())
-                or not all(process.running and not process.flows for process in self.processes.values()))
+                or not all(process.running and not process.flows for process in self.processes.values())
+                or any(clone.running for clone in self.clones.values()))
 
     @property
     def well_at(self) -> float:
         """When everything must be as before, if nothing more goes wrong; NEVER while something is not repaired."""
         if not all(process.running and not process.loop.frozen and process.on_exit is None for process in self.processes.values()):
+            return NEVER
+        if any(clone.running for clone in self.clones.values()):
             return NEVER
         ends = [one.until + self.recovery for one in self.outages]
         ends += [until + self.registry_recovery for _, until in self.registry_troubles]
@@ -257,9 +261,15 @@ class Faults:
             self.cluster.outage(fault.who, fault.lasts)
 
     def _kill(self, fault: Fault) -> None:
+        self._lose(fault, Process.kill)
+
+    def _power(self, fault: Fault) -> None:
+        self._lose(fault, Process.lose_power)
+
+    def _lose(self, fault: Fault, how: Callable[[Process], None]) -> None:
         process = self.cluster.processes[fault.who[0]]
         if process.running:
-            process.kill()
+            how(process)
             self._down(process, self.world.now)
             self._later(fault, process.start)
             self.cluster.outage(fault.who, fault.lasts)
@@ -353,6 +363,28 @@ class Faults:
     def _clock(self, fault: Fault) -> None:
         """The wall clock of a hub steps, for good."""
         self.cluster.hubs[fault.who[0]].clock_offset += fault.how
+
+    def _clone(self, fault: Fault) -> None:
+        """Somebody starts the agent a second time, elsewhere."""
+        cluster, name = self.cluster, f"{CLONE}{fault.who[0]}"
+        clone = cluster.clones.get(name)
+        if clone is None:
+            original = cluster.agents[fault.who[0]]
+            clone = cluster.clones[name] = AgentProcess(self.world, self.kernel, name, original.config)
+            clone.retains = original.retains
+            for hub in cluster.hubs:
+                self.kernel.latency[name, hub] = self.kernel.latency[hub, name] = cluster.plan.shape.wan
+        if clone.running:
+            return
+        clone.start()
+        begun = self.world.now
+
+        def end() -> None:
+            clone.kill()
+            cluster.fatal.append((begun, self.world.now, fault.who[0]))
+
+        self._later(fault, end)
+        cluster.outage(fault.who, fault.lasts)
 
     # forgeries
 

@@ -310,7 +310,7 @@ def _draw_shape(rng: random.Random) -> Shape:
         hubs=hubs, agents=tuple(agents), listeners=tuple(listeners), lan=rng.choice((0.0001, 0.0005, 0.002)),
         wan=wan, segment=rng.choice((1460, 4096, 16384, 65536)),
         kernel_buffer=kernel_buffer, retains=rng.random() < 0.25, hub=hub, agent=agent,
-        memory=rng.choice((1024 * KIB, 1 << 30, 1 << 30, 1 << 30)), health=rng.random() < 0.4,
+        memory=rng.choice((256 * KIB, 1024 * KIB, 1 << 30, 1 << 30, 1 << 30)), health=rng.random() < 0.4,
         dial_timeout=rng.choice((5.0, 1.0)))
 
 
@@ -377,6 +377,9 @@ def _draw_faults(rng: random.Random, plan: Plan) -> None:
         "freeze_owner": (owned, 2),
         "kill": ([(one,) for one in hubs + agents], 1),
         "kill_owner": (owned, 2),
+        "power": ([(one,) for one in hubs + agents], 1),
+        "power_owner": (owned, 1),
+        "clone": ([(one,) for one in agents], 1),
         "drain": ([(one,) for one in hubs + agents], 1),
         "drain_owner": (owned, 1),
         "target_down": ([(target,) for _, target in reaches], 1),

@@ -52,6 +52,9 @@ class Process:
             return
         self.lives += 1
         self.running = True
+        if not self.host.up:
+            self.host.up = True
+            self.kernel.healed(self.host)
         self._forget()
         self.world.note(f"{self.name} starts")
         self.loop = Loop(self.world, f"{self.name}.{self.lives}")
@@ -81,8 +84,8 @@ class Process:
     def _forget(self) -> None:
         """The life before is over."""
 
-    def _gone(self, *, crashed: bool) -> None:
-        """The kernel closes what the process had open."""
+    def _gone(self, *, crashed: bool, silently: bool = False) -> None:
+        """The kernel closes what the process had open; or nobody is told, since its host is gone, too."""
         self.running = False
         self.loop.kill()
         for listener in list(self.host.listeners.values()):
@@ -90,7 +93,9 @@ class Process:
         for dial in list(self.host.dials):
             dial.cancel()
         for sock in list(self.host.sockets):
-            if crashed:
+            if silently:
+                sock.vanish()
+            elif crashed:
                 sock.crash()
             else:
                 sock.notify = lambda: None
@@ -106,6 +111,13 @@ class Process:
         if self.running:
             self.world.note(f"{self.name} is killed")
             self._gone(crashed=True)
+
+    def lose_power(self) -> None:
+        """Its host goes down with it; it comes up again when the process starts."""
+        if self.running:
+            self.world.note(f"{self.name} loses power")
+            self.host.up = False
+            self._gone(crashed=True, silently=True)
 
     def freeze(self) -> None:
         if self.running and not self.loop.frozen:
@@ -133,10 +145,10 @@ class HubProcess(Process):
     def _forget(self) -> None:
         self.hub = None
 
-    def _gone(self, *, crashed: bool) -> None:
+    def _gone(self, *, crashed: bool, silently: bool = False) -> None:
         self.counts += self.harvest()
         self.redis.gone(self.net)
-        super()._gone(crashed=crashed)
+        super()._gone(crashed=crashed, silently=silently)
 
     def harvest(self) -> Counter[str]:
         """What this life has counted: whether the seeds reach what they are there for."""

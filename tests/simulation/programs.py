@@ -20,6 +20,7 @@ from .streams import differs, piece
 WAKE_DELAY = 40e-6             # seconds until a program that is woken runs, at most
 KEEP_IDLE = 5.0                # seconds of silence after which a program's kernel asks for the peer
 BURST = 65536                  # bytes of a read or write
+CLONE = "clone-of-"            # how hosts of second processes of an agent begin
 PROXY_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
 
@@ -336,7 +337,7 @@ class TargetServer:
             return
         trip.reached += 1
         trip.reached_at = self.world.now
-        trip.agent = arrival.sock.out.target.host.name
+        trip.agent = arrival.sock.out.target.host.name.removeprefix(CLONE)
         trip.target_address = arrival.sock.getpeername()
         if trip.reached > 1:
             self.world.problem(f"{trip}: reached a target twice")
@@ -352,10 +353,6 @@ class TargetServer:
     def _finished(self, program: Program) -> None:
         del self.open[program]
 
-    def left(self) -> list[Any]:
-        """Connections that are open, but for a health check that is under way."""
-        return [one for one in self.open if not isinstance(one, _Arrival) or self.world.now - one.since > 1.0]
-
 
 class _Arrival:
     """A connection at a target until its PROXY header (version 2) is there."""
@@ -363,7 +360,6 @@ class _Arrival:
     def __init__(self, server: TargetServer, sock: Socket) -> None:
         self.server = server
         self.sock = sock
-        self.since = server.world.now
         self._head = b""
         sock.notify = self.look
         sock.keep_alive(KEEP_IDLE)

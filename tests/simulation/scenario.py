@@ -56,7 +56,7 @@ def run(seed: int, show: Callable[[str], None] | None = None, plan: Plan | None 
                 if show is not None:
                     raise
                 world.problem(f"simulation: {exc!r}")
-            for process in cluster.processes.values():
+            for process in (*cluster.processes.values(), *cluster.clones.values()):
                 if process.running:
                     process.on_exit = None
                     process.loop.kill()
@@ -77,7 +77,8 @@ def _run(cluster: Cluster, watch: Watch) -> None:
         until += INSPECT_EVERY
         world.run(until)
         watch.inspect()
-        if until >= START + plan.quiet_at and not probed and world.now >= cluster.well_at:
+        roomy = plan.shape.memory >= 1 << 24 or not cluster.clients.open
+        if until >= START + plan.quiet_at and not probed and world.now >= cluster.well_at and roomy:
             probed = True
             if plan.shape.mode in ("", "active"):
                 cluster.probe()
