@@ -261,7 +261,8 @@ class Router:
 
     def comes(self, key: Key) -> None:
         """There is an agent for the connector."""
-        self._departed.pop(key, None)
+        if self.hub.registry.view.fresh or self.hub.agents.serving(*key):    # otherwise nobody can reach it yet
+            self._departed.pop(key, None)
         if key in self.hold:
             self.hold.release(key, self.dispatch)
 
