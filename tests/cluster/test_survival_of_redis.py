@@ -25,19 +25,18 @@ def test_redis_lost(cluster: Cluster, peer: Peer, tmp_path: Path, how: str) -> N
     owner, standby, third = cluster.wait_settled()
     epochs = cluster.epochs()
     with ExitStack() as running:
-        local = running.enter_context(LdapLoop(cluster.address(owner, "ldap"), owner))
         cross = running.enter_context(LdapLoop(cluster.address(third, "ldap"), third, may_fail=True))
         talk = running.enter_context(LdapConversation(cluster.address(third, "ldap"), tmp_path, third))
         far, near = (
             running.enter_context(Transfer(peer, cluster.address(name), f"through {name}")) for name in (third, owner)
         )
-        strike(redis.kill if how == "killed" else redis.freeze, far, near)
-        for name in cluster.names:
-            cluster.wait_degraded(name, UNHEALTHY)
-        talk.ask()
-        wait_until(lambda: is_refused(cluster.address(third)), "an open across hubs refused")
-        wait_until(lambda: cross.failed, "a search across hubs refused")
-        local.goes_on()
+        with LdapLoop(cluster.address(owner, "ldap"), owner):
+            strike(redis.kill if how == "killed" else redis.freeze, far, near)
+            for name in cluster.names:
+                cluster.wait_degraded(name, UNHEALTHY)
+            talk.ask()
+            wait_until(lambda: is_refused(cluster.address(third)), "an open across hubs refused")
+            wait_until(lambda: cross.failed, "a search across hubs refused")
         far.wait_withheld()
 
         cluster.proxies["tunnel", owner].fault("rst")
