@@ -13,6 +13,7 @@ from ncfast.agent import Agent
 from ncfast.hub import Hub
 
 from .cluster import START, Cluster
+from .kernel import NEVER as NOT_YET
 from .processes import AgentProcess, HubProcess, Process
 from .programs import CLONE, Trip
 
@@ -20,6 +21,7 @@ READ = 66 * 1024               # bytes of memory that a read may take although t
 CHUNK = 96 * 1024              # bytes by which a bound may be passed: it is looked at before a read, not after
 GRACE_SLACK = 3.0              # seconds beyond its grace until a flow without a way must be gone: two looks, and a reset
 TOLD_AFTER = 0.5               # seconds after which everybody knows that an agent is about to end
+SERVED = 8.0                   # seconds of good ways within which a flow that waits for one must have gone on
 OPENING = 3.0                  # seconds from the connection at the target to the end of the open, under load
 
 # What honest peers never do to each other, whatever the network does.
@@ -40,6 +42,8 @@ class Watch:
         self.holders: dict[tuple[str, int], str] = {}          # (agent's life, epoch) -> the hub's life and session that serve under it
         self.losses: list[tuple[float, str, str, str]] = []    # tunnels: when, agent, hub, why
         self.counts: Counter[str] = Counter()
+        self.owners: dict[str, list[tuple[float, str]]] = {}   # agent -> when which hub began to own it, "" for none
+        self.links: dict[tuple[str, str], list[tuple[float, int]]] = {}    # (hub, peer) -> since when so many links stand
         self.suspects: set[tuple[str, str, str]] = set()
 
     # the log
@@ -56,11 +60,19 @@ class Watch:
             self.world.problem(f"{process}: {event} {reason or ''} {fields.get('detail', '')}")
         if event == "tunnel_up":
             self._granted(process, fields)
+            self.owners.setdefault(process, []).append((self.world.now, host_of(fields["hub"])))
+        elif event in ("mesh_link_up", "mesh_link_down") and fields.get("replica"):
+            history = self.links.setdefault((process, str(fields["replica"])), [])
+            links = history[-1][1] if history else 0
+            history.append((self.world.now if event == "mesh_link_down" or not links else history[-1][0],
+                            max(0, links + (1 if event == "mesh_link_up" else -(fields.get("connected_sec") is not None)))))
         elif event == "agent_connected":
             self._serving()
         elif event == "tunnel_down":
-            hub = str(fields["hub"]).partition("://")[2].partition(":")[0]
+            hub = host_of(fields["hub"])
             self.losses.append((self.world.now, process, hub, str(reason)))
+            if self.owners.get(process, [(0.0, "")])[-1][1] == hub:
+                self.owners[process].append((self.world.now, ""))
         elif event == "flow_closed":
             self.counts[f"flow_closed {reason} at {process.partition('-')[0]}"] += 1
 
@@ -87,6 +99,26 @@ class Watch:
                     key = f"{session.key} {session.instance}", session.epoch
                     if self.holders.setdefault(key, holder) != holder:
                         self.world.problem(f"{session.key} is served under epoch {session.epoch} by {holder} and by {self.holders[key]}")
+
+    def good_since(self, hub: str, agent: str, when: float) -> float:
+        """Since when, looked at from `when`, the agent has had an owner that the hub could reach, and nothing was wrong between
+        them; NOT_YET if that was not so."""
+        since, owner = self._last(self.owners.get(agent, []), when)
+        if not owner:
+            return NOT_YET
+        if owner != hub:
+            for way in ((hub, owner), (owner, hub)):
+                at, links = self._last(self.links.get(way, []), when)
+                if not links:
+                    return NOT_YET
+                since = max(since, at)
+        ends = [one.until for one in self.cluster.outages if one.since <= when and self.cluster.matters(one, hub, agent)]
+        return max([since, *ends])
+
+    @staticmethod
+    def _last(history: list[tuple[float, Any]], when: float) -> tuple[float, Any]:
+        """The newest entry that is not after `when`."""
+        return next((entry for entry in reversed(history) if entry[0] <= when), (NOT_YET, None))
 
     # now and then
 
@@ -205,6 +237,7 @@ class Watch:
             if (name == trip.hub or name in agents) and since <= end and until >= trip.starts_at:
                 return f"{name} was down"
         opened = trip.reached_at + OPENING if trip.reached else end
+        broken = trip.client.done_at if trip.client.saw != "end" else end
         patience = min(shape.hub["flow"]["flow_grace_sec"], shape.hub["flow"]["half_close_sec"])
         for agent in agents:
             for since, until in cluster.windows(trip.hub, agent):
@@ -212,7 +245,7 @@ class Watch:
                     continue
                 if until - since >= patience or shape.mode in ("off", "shadow"):
                     return f"no way between {trip.hub} and {agent} for long"
-                if since <= opened:
+                if since <= opened and self.good_since(trip.hub, agent, broken) > broken - SERVED:
                     return f"no way between {trip.hub} and {agent} when it began"
         cut_off = {agent for since, until, name, agent in cluster.unreachable
                    if name == f"target-{trip.connector}" and since <= opened and until + 6.0 >= trip.starts_at}
@@ -325,6 +358,10 @@ class Watch:
 
 
 TASKS = Counter({"health": 8, "timers": 1, "tunnel": 1, "standby": 1, "registry": 1, "registry-notices": 1, "registry-sweeper": 1})
+
+
+def host_of(url: str) -> str:
+    return url.partition("://")[2].partition(":")[0]
 
 
 def owner_of(process: Process) -> Hub | Agent | None:
