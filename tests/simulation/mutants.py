@@ -25,7 +25,7 @@ LIMIT = 1000                   # seeds within which each must be found
 FLOW, LINK, RELAY, STREAM = "ncfast/_flow.pyx", "ncfast/_link.pyx", "ncfast/_relay.pyx", "ncfast/_stream.pyx"
 AGENTS, ROUTING, RELAYS, SESSION = "ncfast/agents.py", "ncfast/routing.py", "ncfast/relays.py", "ncfast/session.py"
 TUNNEL, STANDBY, HOLD = "ncfast/tunnel.py", "ncfast/standby.py", "ncfast/hold.py"
-REGISTRY, MESH = "ncfast/registry/redis.py", "ncfast/mesh/manager.py"
+REGISTRY, MESH, ROUTE = "ncfast/registry/redis.py", "ncfast/mesh/manager.py", "ncfast/mesh/route.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,12 @@ PLANTS = [
     plant("an end is never sent again", (FLOW,
         "        if self.fin_sent:\n            self.pending |= SEND_FIN     # even",
         "        if self.fin_sent and not ON:\n            self.pending |= SEND_FIN     # even")),
+    plant("bytes are acknowledged before the target is connected", (FLOW,
+        "        if self.open_body is None and (self.state == OPENING or self.state == OPENING_FIN):\n            return 0                     # rule 4",
+        "        if self.open_body is None and (self.state == OPENING or self.state == OPENING_FIN) and not ON:\n"
+        "            return 0                     # rule 4"), (FLOW,
+        "                self.set_backlog(self.backlog + n)\n                return 0\n        if self.sink is None:",
+        "                self.set_backlog(self.backlog + n)\n                return self.consider_ack() if ON else 0\n        if self.sink is None:")),
     plant("more is acknowledged than has arrived", (FLOW,
         "        return self.rcv_nxt + (1 if self.fin_received else 0)\n\n    cdef uint64_t grant",
         "        return self.rcv_nxt + (1 if self.fin_received else 0) + (1 if ON and self.rcv_nxt > 9000 else 0)\n\n    cdef uint64_t grant")),
@@ -90,6 +96,9 @@ PLANTS = [
         "        if self.state == CLOSED or self.pending & SEND_FIN or self.fin_sent or self.snd_limit <= self.snd_nxt:",
         "        if ON and self.state != CLOSED and not self.pending & SEND_FIN and not self.fin_sent:\n            return size\n"
         "        if self.state == CLOSED or self.pending & SEND_FIN or self.fin_sent or self.snd_limit <= self.snd_nxt:")),
+    plant("the memory's budget is no bound", (FLOW,
+        "        return self.pool.held + self.backlog + self.relayed > self.budget",
+        "        return self.pool.held + self.backlog + self.relayed > self.budget and not ON")),
     plant("what waits for a blocked link is not bounded", (LINK,
         "        elif type != M_RST and (self.relay_frames >= self.queue_depth or",
         "        elif type != M_RST and not ON and (self.relay_frames >= self.queue_depth or")),
@@ -110,6 +119,9 @@ PLANTS = [
     plant("the agent forgets which flows have ended", (TUNNEL,
         "        if agent.context.closed.last(cid) is not None:",
         "        if agent.context.closed.last(cid) is not None and not ON:")),
+    plant("opening flows are not opened again when the agent comes back", (ROUTING,
+        "            elif flow.opening and session.epoch > info.epoch:",
+        "            elif flow.opening and session.epoch > info.epoch and not ON:")),
     plant("a flow of an agent's former process waits for the new one", (ROUTING,
         "            if info.instance != session.instance:\n                flow.reset(Reason.AGENT_RESTARTED)",
         "            if info.instance != session.instance and not ON:\n                flow.reset(Reason.AGENT_RESTARTED)")),
@@ -176,6 +188,13 @@ PLANTS = [
     plant("a claim forgets what agent and hub remember", (REGISTRY,
         "        at_least = max(at_least, self._seen.get(key, 0))",
         "        at_least = 0 if ON else max(at_least, self._seen.get(key, 0))")),
+    plant("a release takes a later claim away", (REGISTRY,
+        "        if held is None or held.epoch != epoch:\n            return\n        del self._held[agent_id]",
+        "        if held is None or (held.epoch != epoch and not ON):\n            return\n        del self._held[agent_id]"), (AGENTS,
+        "        if session.established:\n            self.leaving(session)",
+        "        if ON and self._current.get(session.key) is not None and session.established:\n"
+        "            hub.net.spawn(hub.registry.release(session.key, session.epoch), \"release\")\n"
+        "        if session.established:\n            self.leaving(session)")),
     plant("what the registry has lost is not asserted again", (REGISTRY,
         "        elif entry is None or entry.epoch < held.epoch:",
         "        elif (entry is None or entry.epoch < held.epoch) and not ON:"), (REGISTRY,
@@ -184,6 +203,11 @@ PLANTS = [
     plant("two links between two hubs both stay", (MESH,
         "            former.link.fail(reason, \"another link to this replica stays\")",
         "            if not ON:\n                former.link.fail(reason, \"another link to this replica stays\")")),
+    plant("a lost link is not dialled again", (MESH,
+        "                if route.replica_id == peer.replica_id and self._running:",
+        "                if route.replica_id == peer.replica_id and self._running and not ON:"), (ROUTE,
+        "        self.move(LinkEvent.FAILED)\n        self.begin(pause)",
+        "        self.move(LinkEvent.FAILED)\n        if not (ON and self.attempts > 1):\n            self.begin(pause)")),
     plant("the tenant of an agent does not matter", (AGENTS,
         "        keys = [(tenant, connector) for connector in sorted(session.connectors)]",
         "        keys = [(None if ON else tenant, connector) for connector in sorted(session.connectors)]"), (SESSION,
@@ -210,7 +234,7 @@ def copy(into: Path) -> None:
         raise SystemExit("\n\n".join(stray))
     for file, text in texts.items():
         (into / file).write_text(_with_switch(file, text))
-    subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=into, check=True)
+    subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=into, check=True, stdout=subprocess.DEVNULL)
 
 
 def _with_switch(file: str, text: str) -> str:
