@@ -99,18 +99,19 @@ class Forger:
     # frames
 
     def _stale(self, hub: Hub, flow: Flow) -> bool:
-        """What an owner, or an origin, says under an epoch that is over: the flow ends, its stream ends, or goes on elsewhere."""
+        """What an owner, an origin, an agent say under an epoch that is over, on every link of the way: the flow ends, its stream ends,
+        or goes on elsewhere."""
         links = self._links(hub, flow)
         if not links or flow.epoch < 2:
             return False
-        link, masked = self.world.rng.choice(links)
         epoch = flow.epoch - 1
-        frame = self.world.rng.choice((
+        frames = (
             encode(FrameType.M_RST, epoch=epoch, cid=flow.cid, code=Reason.CLIENT_RESET),
             encode(FrameType.M_FIN, epoch=epoch, cid=flow.cid, seq=flow.rcv_nxt),
             encode(FrameType.M_DETACH, epoch=epoch, cid=flow.cid, code=Reason.LINK_LOST),
-            encode(FrameType.M_DATA, epoch=epoch, cid=flow.cid, seq=flow.rcv_nxt, payload=b"of the past")))
-        write(link, frame, masked)
+            encode(FrameType.M_DATA, epoch=epoch, cid=flow.cid, seq=flow.rcv_nxt, payload=b"of the past"))
+        for link, masked in links:
+            write(link, self.world.rng.choice(frames), masked)
         return True
 
     def _thief(self, hub: Hub, flow: Flow) -> bool:
