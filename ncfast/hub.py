@@ -316,6 +316,9 @@ class Hub:
                     _log.error("listener_down", listener=listener.name, detail=exc.strerror)
         self.edge.use_tls(tls)
         await self._use_keys(jwt, keys)
+        if config.ha.mode != old.ha.mode:
+            for session in self.agents:
+                session.mode_changed()
         log.setup(config.logging.level, config.logging.format, config.logging.mask)
         if later := waits_for_restart(old, config):
             _log.warning("restart_needed", keys=later)

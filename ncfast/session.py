@@ -114,12 +114,20 @@ class AgentSession:
         self.hub.agents.up(self)
 
     def _acknowledge(self) -> None:
-        self.link.send(FrameType.HELLO_ACK, HelloAck(
-            version=VERSION, replica_id=self.hub.replica_id, session=self.session_id, epoch=self.epoch,
-            cluster=self.hub.active).pack())
+        self._hello_ack()
         if self.hub.readiness.draining:
             self.link.send(FrameType.GOAWAY, code=Reason.DRAINING)
         self.link.ping()
+
+    def _hello_ack(self) -> None:
+        self.link.send(FrameType.HELLO_ACK, HelloAck(
+            version=VERSION, replica_id=self.hub.replica_id, session=self.session_id, epoch=self.epoch,
+            cluster=self.hub.active).pack())
+
+    def mode_changed(self) -> None:
+        """Tells an agent that we own whether a standby is of use from now on."""
+        if self.established:
+            self._hello_ack()
 
     def _announce(self, connectors: frozenset[str]) -> None:
         """Takes what the token allows; the rest is a security event, not an error."""

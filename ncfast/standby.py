@@ -269,6 +269,13 @@ class Tunnels:
             self._take_over()
         self._changed.set()
 
+    def told_again(self, tunnel: AgentTunnel) -> None:
+        """The owner's hub has joined others, or left them. A standby that stands stays."""
+        if tunnel is self.owner:
+            self._cluster = tunnel.cluster
+            self._useless = {tunnel.url}               # the others may have joined, too
+            self._changed.set()
+
     def leaving(self, tunnel: AgentTunnel) -> None:
         """The tunnel's hub drains."""
         self._take_over()

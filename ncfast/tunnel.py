@@ -101,9 +101,6 @@ class AgentTunnel:
 
     def _on_frame__hello_ack(self, body: bytes) -> None:
         claiming = self.state is TunnelState.CLAIMING
-        if not claiming and self.state is not TunnelState.GREETING:
-            self.link.fail(Reason.PROTOCOL_ERROR, "a HELLO_ACK that nobody asked for")
-            return
         try:
             ack: HelloAck = HelloAck.unpack(body)
         except RemoteError as exc:
@@ -111,6 +108,12 @@ class AgentTunnel:
             return
         if ack.version != VERSION:
             self.link.fail(Reason.VERSION, f"hub speaks version {ack.version}")
+            return
+        if self.state is TunnelState.OWNER:
+            self._told_again(ack)
+            return
+        if not claiming and self.state is not TunnelState.GREETING:
+            self.link.fail(Reason.PROTOCOL_ERROR, "a HELLO_ACK that nobody asked for")
             return
         if claiming and ack.epoch <= max(self._said, self.agent.tunnels.last_epoch):
             self.link.fail(Reason.PROTOCOL_ERROR, "granted epoch is not above the last one")
@@ -134,6 +137,14 @@ class AgentTunnel:
         if self.agent.stopping.is_set():
             self.goaway()
         self.link.ping()
+
+    def _told_again(self, ack: HelloAck) -> None:
+        """Only `cluster` may be news."""
+        if (ack.replica_id, ack.session, ack.epoch) != (self.replica_id, self.session, self.epoch):
+            self.link.fail(Reason.PROTOCOL_ERROR, "a second HELLO_ACK says something else than the first")
+            return
+        self.cluster = ack.cluster
+        self.agent.tunnels.told_again(self)
 
     # what the agent has to say
 

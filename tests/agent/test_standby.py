@@ -42,6 +42,32 @@ def test_no_standby_where_it_is_of_no_use(play, why):
     play(alone if why == "no cluster" else scenario, standby=why == "no cluster")
 
 
+def test_a_standby_is_sought_when_the_hubs_have_become_a_cluster(play):
+    async def scenario(world: World) -> None:
+        for hub in world.hubs.values():
+            hub.cluster = False
+        owner = await world["a"].owner()
+        assert not world.agent.tunnels._lacks_standby()
+        world["a"].cluster = True                      # the owner's hub first, then the other
+        owner.answer(owner.epoch)
+        await until(lambda: world["b"].connects, "tried")
+        world["b"].cluster = True
+        await world["b"].standby()
+        assert owner.owns and world.ownership.claims == [("hub-a", 0)]
+
+    play(scenario)
+
+
+def test_a_second_hello_ack_with_another_epoch_is_refused(play):
+    async def scenario(world: World) -> None:
+        owner = await world["a"].owner()
+        owner.answer(owner.epoch + 1)
+        await until(lambda: world.events("tunnel_down"), "refused")
+        assert world.events("tunnel_down")[0]["reason"] == "protocol_error"
+
+    play(scenario)
+
+
 def test_the_owner_is_lost_and_the_claim_is_out_before_anything_else_happens(play):
     async def scenario(world: World) -> None:
         await world["a"].owner()

@@ -76,8 +76,10 @@ def test_modes_are_turned_to_one_after_the_other(make_cluster, peer: Peer) -> No
             assert not CARRYING & {kind for kind, count in mesh_frames(cluster, name).items() if count}, "shadow carried a flow"
             assert cluster.readiness(name) == (200, {"status": "ready"})
 
+        assert not any(hub.metric("nowconnect_agents_standby") for hub in cluster.hubs.values())
         turn_to(cluster, "active")
         cluster.wait_ready()
+        cluster.wait_settled()                         # with a standby, that the agent has sought by itself
         serves(cluster, other, peer)
         assert decisions(cluster, other) == {("mesh", "no"): FLOWS}
         line = cluster.hubs[other].log.wait(ACCESS, reason="closed")
