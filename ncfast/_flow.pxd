@@ -106,6 +106,7 @@ cdef class Flow(Source):
     cdef readonly uint64_t snd_max   # end of what was ever sent
     cdef readonly uint64_t snd_limit
     cdef readonly Py_ssize_t inflight
+    cdef readonly Py_ssize_t congestion    # bytes that may be in flight after a relay has dropped some; 0: no such bound
     cdef bint fin_sent
     cdef readonly bint fin_acked
     # inbound
@@ -120,7 +121,9 @@ cdef class Flow(Source):
     cdef bint gap_waits              # a gap was seen, and it was too early to ask
     cdef int asks                    # M_RESUMEs on this path without an answer
     cdef double asked_at             # when the peer's last M_RESUME came
+    cdef uint64_t asked_from         # and its `ack`
     cdef double gap_at               # when ours for lost frames was sent
+    cdef uint64_t gap_from           # and its `ack`
     # scheduling, the path's business
     cdef int pending
     cdef bint in_urgent
@@ -142,6 +145,7 @@ cdef class Flow(Source):
     cdef int push(self, Chunk chunk) except -1
     cdef Py_ssize_t room(self) noexcept
     cdef Chunk take(self)
+    cdef bint held(self) noexcept
     cdef int fill_header(self, Header* h, int type) except -1
     cdef int update_reading(self) except -1
     cdef int on_data(self, uint64_t seq, const uint8_t* p, Py_ssize_t n) except -1

@@ -90,6 +90,7 @@ class Flow(Source):
     snd_max: int
     snd_limit: int
     inflight: int
+    congestion: int
     fin_acked: bool
     rcv_nxt: int
     rcv_limit: int

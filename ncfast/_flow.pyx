@@ -15,6 +15,9 @@ Credit, in rules:
     target is connected, so that a failed open can be retried elsewhere from the first byte.
  5. What a path has carried and is not acknowledged counts against the path's `max_inflight`; a flow that ends or leaves
     gives back all of it.
+ 6. When a relay has dropped frames (M_RESUME on a path that goes on), half of what was in flight may be there from then on, and
+    one segment more with each round trip, until it is a whole window again: RFC 5681's fast recovery and congestion avoidance.
+    A relay's queue is small beside the windows of all flows that cross it, and each drop costs a round trip.
 """
 
 from libc.stdint cimport uint8_t, uint64_t
@@ -34,11 +37,11 @@ cdef enum:
     PRESSED_WINDOW = 16384     # window under memory pressure
     ACK_EVERY = 131072         # bytes received before an acknowledgement goes at once, at most
     MIN_READ = 4096            # a paused socket is read again when at least this much may be read
+    SEGMENT = 4096             # rule 6: what a round trip adds, and the least
 
 cdef double LATE_RST = 2.0     # seconds without progress that a reset waits behind bytes for which the peer gives no credit
 
-cdef double ASK_EVERY = 1.0    # seconds between two M_RESUMEs for lost frames: each has everything sent again, and a relay that
-                               # overflows must have a rest from it
+cdef double ASK_EVERY = 1.0    # seconds between two M_RESUMEs for the same lost frames: each has everything sent again
 
 cdef int OPENING = FlowState.OPENING
 cdef int OPENING_FIN = FlowState.OPENING_FIN
@@ -267,7 +270,7 @@ cdef class Flow(Source):
         """The next chunk for the path, with its header written; None if there is none it may send."""
         cdef Chunk chunk = self.unsent
         cdef Header h
-        if chunk is None or not self.resumed or chunk.seq >= self.snd_limit:
+        if chunk is None or not self.resumed or self.held():
             return None
         if chunk.seq + chunk.size > self.snd_limit:    # read under another path's larger limit
             self.ctx.pool.split(chunk, self.snd_limit - chunk.seq)
@@ -286,6 +289,10 @@ cdef class Flow(Source):
         if not self.reading:
             self.update_reading()
         return chunk
+
+    cdef bint held(self) noexcept:
+        """What is unsent waits for the peer: for credit, or for an acknowledgement."""
+        return self.unsent.seq >= self.snd_limit or (self.congestion and self.inflight >= self.congestion)
 
     cdef int fill_header(self, Header* h, int type) except -1:
         """A header of this flow, acknowledging what it has received."""
@@ -409,7 +416,7 @@ cdef class Flow(Source):
         if self.open_body is None and self.state <= OPENING_FIN:
             self.gap_waits = True        # an M_RESUME would say that the target is connected
         elif (told or not self.asked_again) and self.path is not None:
-            if self.ctx.clock() - self.gap_at < ASK_EVERY:
+            if self.ctx.clock() - self.gap_at < ASK_EVERY and self.ack_value() <= self.gap_from:
                 self.gap_waits = True    # `check` asks
                 return 0
             return self.ask_again()
@@ -419,6 +426,7 @@ cdef class Flow(Source):
         self.gap_waits = False
         self.asked_again = True
         self.gap_at = self.ctx.clock()
+        self.gap_from = self.ack_value()
         self.pending |= SEND_RESUME
         return self.path.submit(self)
 
@@ -431,6 +439,10 @@ cdef class Flow(Source):
             return self.violation("acknowledges what was never sent")
         if ack > self.snd_una:
             progress = True
+            if self.congestion and self.unsent is not None:
+                self.congestion += max(1, SEGMENT * min(<Py_ssize_t>(ack - self.snd_una), self.congestion) // self.congestion)
+                if self.snd_limit <= ack + <uint64_t>self.congestion:
+                    self.congestion = 0
             self.snd_una = ack
             while self.head is not None and self.head.seq + self.head.size <= ack:
                 chunk = self.head
@@ -569,6 +581,7 @@ cdef class Flow(Source):
         if self.resumed:
             self.detached_at = -1.0      # the grace runs until M_RESUME is answered
         self.asked_again = self.gap_waits = False
+        self.congestion = 0
         self.asks = 0
         self.una_since = self.since = self.ctx.clock()
         if self.state <= OPENING_FIN:
@@ -600,11 +613,17 @@ cdef class Flow(Source):
             self.attach(path, resumed=True, epoch=epoch)
             self.ctx.owner.flow_resumed(self)
             return
-        self.rewind()
-        self.resumed = True
-        self.detached_at = -1.0
-        self.asked_again = self.gap_waits = False
-        self.pending &= ~SEND_RESUME     # not asked yet, and there is nothing left to ask
+        if not self.resumed:
+            self.rewind()
+            self.resumed = True
+            self.detached_at = -1.0
+            self.asked_again = self.gap_waits = False
+            self.pending &= ~SEND_RESUME # not asked yet, and there is nothing left to ask
+        elif answer:                     # a relay has dropped frames of ours
+            self.congestion = max(<Py_ssize_t>SEGMENT, self.inflight // 2)
+            self.rewind()
+        else:                            # of the peer's, and they come again from here on
+            self.asked_again = self.gap_waits = False
         if answer:
             self.pending |= SEND_RESUME_ACK
         if self.unsent is not None or self.pending:

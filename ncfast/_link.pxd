@@ -102,7 +102,7 @@ cdef class Link(Path):
     cdef int _answer(self, int type, const uint8_t* cid, uint64_t epoch, int code, uint64_t seq) except -1
     cdef int settle(self) except -1
     cdef int _flow_noise(self, int weight) except -1
-    cdef int _asked(self, double at) except -1
+    cdef int _asked(self, double at, uint64_t since) except -1
     cdef Lane _find_lane(self)
     cdef int _relay_data(self, uint8_t* p, Py_ssize_t n) except -1
     cdef int _relay_control(self, Lane lane) except -1

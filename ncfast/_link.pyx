@@ -43,7 +43,7 @@ cdef enum:
     PROBE = 16                 # then every so many frames it is tried again
     FRAME_COST = 256           # bytes that a queued frame counts beside its own
     FREE_RESUMES = 65536       # asked-for flows that we do not have, before they count as noise
-    ASKED = 50                 # noise of a flow's second M_RESUME within a second: each has everything sent again
+    ASKED = 50                 # noise of a second M_RESUME from the same byte within a second: each has everything sent again
     MAX_THROUGH = 196608       # relayed bytes from which a write of theirs is full: with one frame more still no 256 KiB
     TOLD = 16384               # flows remembered until the next tick because they were refused or told to wait
     SPARED = 16384             # bytes of each relayed direction that wait although memory is short
@@ -471,8 +471,8 @@ cdef class Link(Path):
         cdef Flow flow = <Flow>source
         if not flow.resumed or flow.path is not self or flow.state == CLOSED:
             return True                  # comes back by itself when it is resumed
-        if flow.unsent is not None and flow.unsent.seq >= flow.snd_limit:
-            return True                  # comes back with new credit
+        if flow.unsent is not None and flow.held():
+            return True                  # comes back with credit or an acknowledgement
         flow.in_data = True
         self._bulk.append(flow)
         self._capped = self.inflight >= self.max_inflight
@@ -576,9 +576,9 @@ cdef class Link(Path):
             self._noise += weight
         return 0
 
-    cdef int _asked(self, double at) except -1:
-        """A flow is asked for again, for the last time at `at`."""
-        if at >= 0 and self.ctx.clock() - at < 1.0:
+    cdef int _asked(self, double at, uint64_t since) except -1:
+        """A flow is asked for again; the last time it was at `at`, and `since` a byte."""
+        if at >= 0 and self.ctx.clock() - at < 1.0 and self._h.ack <= since:
             self._flow_noise(ASKED)
         return 0
 
@@ -713,12 +713,14 @@ cdef class Link(Path):
             else:
                 flow = self.flows.get(cid)
                 if flow is not None and flow.resumed and flow.state > OPENING_FIN:
-                    self._asked(flow.asked_at)
+                    self._asked(flow.asked_at, flow.asked_from)
                     flow.asked_at = self.ctx.clock()
+                    flow.asked_from = self._h.ack
                 elif flow is None and cid in self.lanes:
                     lane = <Lane>self.lanes[cid]
-                    self._asked(lane.asked_at)
+                    self._asked(lane.asked_at, lane.asked_from)
                     lane.asked_at = self.ctx.clock()
+                    lane.asked_from = self._h.ack
                 if not self.handler._on_frame__resume(cid, self._h.epoch, payload, self._h.ack, self._h.limit):
                     self._stranger()
                 elif cid in self.flows:
@@ -853,7 +855,8 @@ cdef class Link(Path):
     cdef bint _pass_on(self, Lane lane, int type, const uint8_t* p, Py_ssize_t n, bytes base, Link source) except -1:
         """A whole frame for this link, from `source`'s read (then it leaves at the end of that read, in one write with the
         others, and without a base it is not copied) or from nowhere. What finds the link blocked waits, within bounds; beyond
-        them it is dropped, the receiver is told afterwards, and the flow resumes. False: dropped."""
+        them it is dropped, the receiver is told afterwards, and the flow resumes. One short frame of each direction always
+        has room: the bulk of others must not keep a flow from opening. False: dropped."""
         if self._answers and self._writable:
             self._flush()                # one of them may be for this very flow, and was first
         if (self._through_count == MAX_PIECES or self._through_total + n > MAX_THROUGH) and self._writable:
@@ -887,8 +890,9 @@ cdef class Link(Path):
             if lane.resume_waits:
                 return True              # has more sent again, and that is enough
             lane.resume_waits = True
-        elif type != M_RST and (self.relay_frames >= self.queue_depth or self.relay_bytes + n + FRAME_COST > 2 * self.max_inflight
-                                or (lane.unsent_bytes >= SPARED and self.ctx.pressed())):
+        elif type != M_RST and (lane.queue or n > HEADER_SIZE + SHORT) and (
+                self.relay_frames >= self.queue_depth or self.relay_bytes + n + FRAME_COST > 2 * self.max_inflight
+                or (lane.unsent_bytes >= SPARED and self.ctx.pressed())):
             self.drops_queue += 1
             lane.lossy = True
             if not lane.in_data:

@@ -23,6 +23,7 @@ cdef class Lane(Source):
     cdef bint owes                   # and has not gone yet
     cdef bint asked                  # M_RESUME has passed, and its answer has not come by
     cdef double asked_at             # when it last came
+    cdef uint64_t asked_from         # and its `ack`
 
     cdef int clear(self) except -1
 

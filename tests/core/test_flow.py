@@ -162,12 +162,65 @@ def test_gap_asks_once_and_repeats_are_trimmed():
     for seq in (50, 80, 150, 150):         # cut differently from the first time, and overlapping
         peer.send(DATA, flow, seq=seq, payload=stream(0, seq, 250), cut=33)
     assert client.received == stream(0, 0, 400)
-    for _ in range(2):                     # a new gap may be asked for, but everything is sent again once in a second at most
+    peer.send(DATA, flow, seq=500, payload=b"again")       # another gap is asked for at once
+    assert [frame.ack for frame in of(RESUME, peer.taken())] == [400]
+    peer.send(RESUME_ACK, flow)
+    for _ in range(2):                     # the same one again after a second
         peer.send(DATA, flow, seq=500, payload=b"again")
         assert not of(RESUME, peer.taken())
         time.now += 0.6
         hub.check(time.now)
     assert len(of(RESUME, peer.taken())) == 1
+
+
+def test_when_a_relay_has_dropped_frames_less_is_in_flight_until_the_peer_has_taken_a_window():
+    _, hub, peer = hub_and_peer(kernel=1 << 20)
+    size, limit = 512 * KIB, 1 << 20
+    flow, client = peer.open(limit=limit)
+    client.send(stream(0, 0, size))
+    peer.taken()
+    before = flow.inflight
+    assert before == size and flow.congestion == 0
+    peer.send(RESUME, flow, payload=flow.secret, ack=128 * KIB, limit=limit)
+    assert flow.congestion == (size - 128 * KIB) // 2
+    sent = of(DATA, peer.taken())
+    assert sent[0].seq <= 128 * KIB and flow.congestion <= flow.inflight < flow.congestion + 64 * KIB
+    for _ in range(10):                    # again, at the same byte: at least one frame goes
+        peer.send(RESUME, flow, payload=flow.secret, ack=128 * KIB, limit=limit)
+        sent = of(DATA, peer.taken())
+    assert [len(frame.payload) for frame in sent] == [64 * KIB] and flow.congestion < 64 * KIB
+    client.send(stream(0, size, size // 2))
+    bounds = []
+    while sent:
+        bounds.append(flow.congestion)
+        end = sent[-1].seq + len(sent[-1].payload)
+        peer.send(ACK, flow, ack=end, limit=limit)
+        sent = of(DATA, peer.taken())
+    assert bounds == sorted(bounds) and end == flow.snd_nxt == size + size // 2
+
+
+def test_the_answer_to_an_asking_has_nothing_sent_again():
+    """Whoever asks has lost frames; what it has sent itself has arrived."""
+    _, hub, peer = hub_and_peer(kernel=1 << 20)
+    flow, client = peer.open(limit=1 << 20)
+    client.send(stream(0, 0, 30_000))
+    peer.send(DATA, flow, seq=10, payload=b"behind a gap")
+    assert of(RESUME, peer.taken())
+    peer.send(RESUME_ACK, flow)
+    assert not of(DATA, peer.taken()) and flow.congestion == 0
+
+
+def test_both_ends_have_lost_frames_and_neither_question_is_forgotten():
+    """The peer's question is no answer to ours, even if ours has not left yet."""
+    _, hub, peer = hub_and_peer(kernel=0)
+    flow, client = peer.open(limit=1 << 20)
+    client.send(stream(0, 0, 30_000))      # what is not taken blocks the link
+    peer.send(DATA, flow, seq=10, payload=b"behind a gap")
+    peer.send(RESUME, flow, payload=flow.secret, limit=1 << 20)
+    frames = peer.taken()
+    frames += peer.taken()
+    assert [frame.type for frame in frames if frame.type != DATA] == [RESUME, RESUME_ACK]
+    assert sum(len(frame.payload) for frame in of(DATA, frames)) == 60_000
 
 
 def test_a_missing_end_is_a_gap_too():

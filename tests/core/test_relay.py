@@ -270,7 +270,7 @@ def test_beyond_the_bound_frames_are_dropped_and_the_receiver_is_told_behind_the
     rig.open(1)
     rig.open(2)
     block(rig.mesh)
-    rig.from_agent(*(data(1, seq, 100) for seq in range(0, 500, 100)), data(2, 0, 10))
+    rig.from_agent(*(data(1, seq, 100) for seq in range(0, 500, 100)), data(2, 0, 5000))
     link = rig.mesh.link
     assert (link.relay_frames, link.relay_bytes) == (3, 3 * (HEADER + 100 + COST)) == (3, rig.owner.context.relayed)
     assert link.drops_queue == 3 and rig.tunnel.link.drops_away == 0
@@ -280,6 +280,18 @@ def test_beyond_the_bound_frames_are_dropped_and_the_receiver_is_told_behind_the
     assert brief([frame for frame in out if frame.cid == cid(2)]) == [(GAP, 0, 0)]
     rig.from_agent(data(1, 500, 100))
     assert brief(rig.to_origin()) == [(DATA, 500, 100)] and rig.nothing_waits()
+
+
+def test_one_short_frame_of_each_flow_has_room_behind_the_bulk_of_others():
+    rig = Between(queue_depth=3)
+    rig.open(1)
+    rig.open(2)
+    block(rig.mesh)
+    rig.from_agent(*(data(1, seq, 10_000) for seq in range(0, 100_000, 10_000)), of_flow(OPEN_ACK, 2), of_flow(FIN, 2, seq=0))
+    assert rig.mesh.link.relay_frames == 4
+    block(rig.mesh, False)
+    out = rig.to_origin()
+    assert [frame.type for frame in out if frame.cid == cid(2)] == [OPEN_ACK, GAP] and rig.nothing_waits()
 
 
 def test_nothing_goes_behind_what_was_dropped_before_the_receiver_knows():
