@@ -194,9 +194,11 @@ class Watch:
         self.counts += self.cluster.forger.counts
         for hub in self.cluster.hubs.values():
             self.counts += hub.counts + hub.harvest()
+        checks = len(self.cluster.agents) if self.cluster.plan.shape.health else 0
         for name, target in self.cluster.targets.items():
-            if target.open:
-                self.world.problem(f"{name}: {len(target.open)} connections are left")
+            left = len(target.open) - min(checks, target.arriving)
+            if left:
+                self.world.problem(f"{name}: {left} connections are left")
 
     def _judge(self, trip: Trip) -> None:
         client, target = trip.client, trip.target

@@ -346,6 +346,11 @@ class TargetServer:
         program = Program(self.world, arrival.sock, trip, trip.target_script, trip.target, trip.client, trip.down, self._finished)
         self.open[program] = None
 
+    @property
+    def arriving(self) -> int:
+        """Connections that have not said whose they are: health checks, if nothing is wrong."""
+        return sum(isinstance(one, _Arrival) for one in self.open)
+
     def gone(self, arrival: _Arrival) -> None:
         """A health check, or an agent that died."""
         self.open.pop(arrival, None)

@@ -77,7 +77,7 @@ def _run(cluster: Cluster, watch: Watch) -> None:
         until += INSPECT_EVERY
         world.run(until)
         watch.inspect()
-        roomy = plan.shape.memory >= 1 << 24 or not cluster.clients.open
+        roomy = not cluster.clients.open or (plan.shape.memory >= 1 << 24 and plan.shape.hub["limits"]["pending_opens_per_agent"] >= 16)
         if until >= START + plan.quiet_at and not probed and world.now >= cluster.well_at and roomy:
             probed = True
             if plan.shape.mode in ("", "active"):
