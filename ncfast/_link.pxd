@@ -38,10 +38,10 @@ cdef class Link(Path):
     cdef object _urgent
     cdef object _bulk
     cdef object _short
+    cdef object _capped              # flows that the in-flight cap holds, in the order of their turns
     cdef object _acks
     cdef bint _writable
     cdef bint _corked
-    cdef bint _capped
     cdef unsigned int _lonely
     cdef unsigned int _turns
     cdef bint _ack_timer
@@ -97,7 +97,8 @@ cdef class Link(Path):
     cdef bytes _pong(self)
     cdef int _cork(self) except -1
     cdef int _enqueue(self, Source source) except -1
-    cdef bint _requeue(self, Source source) except -1
+    cdef bint _holds(self, Flow flow) except -1
+    cdef int _requeue(self, Flow flow) except -1
     cdef int _gather_urgent(self, Flow flow, Piece* pieces, list bases, int* count, Py_ssize_t* total) except -1
     cdef int _answer(self, int type, const uint8_t* cid, uint64_t epoch, int code, uint64_t seq) except -1
     cdef int settle(self) except -1

@@ -3,7 +3,8 @@ for through `call_later`, and `tick(now)` is called about once a second.
 
 Out: three queues, served in this order. `urgent`: flows that owe a control frame. `short`: flows whose unsent bytes
 fit in SHORT. `bulk`: the others, by deficit round robin (Shreedhar and Varghese, SIGCOMM 1995) with a quantum of 16 KiB.
-After SHORT_RUN bytes of short messages one bulk quantum is served, so that neither starves. The first frame of an idle link
+After SHORT_RUN bytes of short messages one bulk quantum is served, so that neither starves. A flow that the in-flight cap holds
+when its turn comes waits in `capped`, and is the next when there is room. The first frame of an idle link
 leaves at once; what follows in the same turn of the loop leaves in one write at its end, except whole large chunks, for
 which a write of their own costs nothing.
 
@@ -106,6 +107,7 @@ cdef class Link(Path):
         self._urgent = deque()
         self._short = deque()
         self._bulk = deque()
+        self._capped = deque()
         self._acks = deque()
         self._uncork_callback = self._uncork         # bound once, not at each write
         self._writable = True
@@ -129,7 +131,8 @@ cdef class Link(Path):
     @property
     def queued(self):
         """Control frames and flows that wait for the carrier."""
-        return len(self._control) + len(self._answers) + len(self._owing) + len(self._urgent) + len(self._short) + len(self._bulk) + self.relay_frames
+        return len(self._control) + len(self._answers) + len(self._owing) + len(self._urgent) + len(self._short) + len(self._bulk) \
+            + len(self._capped) + self.relay_frames
 
     @property
     def load(self):
@@ -160,7 +163,7 @@ cdef class Link(Path):
                 flow.in_urgent = True
                 self._urgent.append(flow)
         elif not flow.in_data and (flow.unsent is not None or flow.pending):
-            idle = not (self._short or self._bulk or self._urgent or self._control)
+            idle = not (self._short or self._bulk or self._capped or self._urgent or self._control)
             self._enqueue(flow)
             if flow.unsent_bytes > SHORT and idle and self._writable:
                 return self._flush()
@@ -190,7 +193,7 @@ cdef class Link(Path):
 
     def _uncork(self):
         self._corked = False
-        if self._urgent or self._short or self._bulk or self._control or self._answers or self._owing:
+        if self._urgent or self._short or self._bulk or self._capped or self._control or self._answers or self._owing:
             self._lonely = 0
             if not self.closed:
                 self._flush()
@@ -235,7 +238,7 @@ cdef class Link(Path):
             self._urgent.remove(flow)
             flow.in_urgent = False
         if flow.in_data:
-            (self._short if flow in self._short else self._bulk).remove(flow)
+            (self._short if flow in self._short else self._bulk if flow in self._bulk else self._capped).remove(flow)
             flow.in_data = False
         if flow.ack_waiting:
             self._acks.remove(flow)
@@ -261,16 +264,14 @@ cdef class Link(Path):
         return 0
 
     cdef int freed(self) except -1:
-        if self._capped and self.inflight < self.max_inflight and not self.closed:
-            self._capped = False
-            if not self._corked:
-                self._corked = True
-                self._call_soon(self._uncork_callback)
+        if self._capped and self.inflight < self.max_inflight and self._writable and not self._corked and not self.closed:
+            self._corked = True
+            self._call_soon(self._uncork_callback)
         return 0
 
     cdef Py_ssize_t read_size(self) noexcept:
         """A chunk is a frame: while others wait, chunks are cut to a quantum as they are read."""
-        return QUANTUM if len(self._bulk) > 1 or self._short else MAX_DATA
+        return QUANTUM if len(self._bulk) + len(self._capped) > 1 or self._short else MAX_DATA
 
     cdef int set_writable(self, bint on) except -1:
         """The carrier holds bytes that the kernel did not take (False), or no longer (True)."""
@@ -398,7 +399,7 @@ cdef class Link(Path):
     cdef int _flush(self) except -1:
         cdef Piece pieces[MAX_PIECES + 8]
         cdef int count
-        cdef Py_ssize_t total, run, before, held
+        cdef Py_ssize_t total, run, before
         cdef Flow flow
         cdef Source source
         cdef list bases
@@ -434,30 +435,29 @@ cdef class Link(Path):
                     run += total - before
                     continue
                 flow = <Flow>source
-                if flow.path is not self:
+                if flow.path is not self or self._holds(flow):
                     continue
                 self._gather(flow, pieces, bases, &count, &total, NO_LIMIT)
                 run += total - before
                 if flow.unsent is not None or flow.pending & (SEND_FIN | SEND_LATE_RST):
-                    if not self._requeue(flow) and not self.relay_frames:
-                        break
-            held = 0
-            while len(self._bulk) > held and count < MAX_PIECES - 2 and total < MAX_BATCH:
-                source = self._bulk.popleft()
+                    self._requeue(flow)
+            while count < MAX_PIECES - 2 and total < MAX_BATCH:
+                if self._capped and self.inflight < self.max_inflight:
+                    source = self._capped.popleft()
+                elif self._bulk:
+                    source = self._bulk.popleft()
+                else:
+                    break
                 source.in_data = False
                 if isinstance(source, Lane):
-                    held = 0
                     self._gather_lane(<Lane>source, pieces, bases, &count, &total, source.deficit + QUANTUM)
                     continue
                 flow = <Flow>source
-                if flow.path is not self:
+                if flow.path is not self or self._holds(flow):
                     continue
                 self._gather(flow, pieces, bases, &count, &total, flow.deficit + QUANTUM)
                 if flow.unsent is not None or flow.pending & (SEND_FIN | SEND_LATE_RST):
-                    if not self._requeue(flow):
-                        if not self.relay_frames:
-                            break
-                        held += 1        # the cap is for our own: relayed frames behind them go on
+                    self._requeue(flow)
                 else:
                     flow.deficit = 0
             if count == 0:
@@ -466,17 +466,23 @@ cdef class Link(Path):
             self.carrier.send(pieces, bases, count, total)
         return 0
 
-    cdef bint _requeue(self, Source source) except -1:
-        """A flow that has more to send goes to the back; False if the link's in-flight cap, not the batch, held it."""
-        cdef Flow flow = <Flow>source
+    cdef bint _holds(self, Flow flow) except -1:
+        """Whether the in-flight cap holds the flow; then it waits, out of the way of relayed frames, and has not lost its turn."""
+        if flow.unsent is None or self.inflight < self.max_inflight:
+            return False
+        flow.in_data = True
+        self._capped.append(flow)
+        return True
+
+    cdef int _requeue(self, Flow flow) except -1:
+        """A flow that has more to send goes to the back."""
         if not flow.resumed or flow.path is not self or flow.state == CLOSED:
-            return True                  # comes back by itself when it is resumed
+            return 0                     # comes back by itself when it is resumed
         if flow.unsent is not None and flow.held():
-            return True                  # comes back with credit or an acknowledgement
+            return 0                     # comes back with credit or an acknowledgement
         flow.in_data = True
         self._bulk.append(flow)
-        self._capped = self.inflight >= self.max_inflight
-        return not self._capped
+        return 0
 
     cdef bytes _pong(self):
         cdef Header h
@@ -1056,7 +1062,7 @@ cdef class Link(Path):
         for flow in self._urgent:
             flow.in_urgent = False
         self._urgent.clear()
-        for queue in (self._short, self._bulk):
+        for queue in (self._short, self._bulk, self._capped):
             for source in queue:
                 source.in_data = False
                 if isinstance(source, Lane):

@@ -272,6 +272,23 @@ def test_the_cap_holds_all_flows_together_and_wakes_those_it_held():
     assert set(got.values()) == {150_000} and peer.link.inflight == 0
 
 
+def test_whom_the_cap_holds_keeps_its_place():
+    """Whatever else has the link look at its queues while the cap is reached."""
+    _, _, peer = hub_and_peer(max_inflight=64 * KIB)
+    flows = [peer.open(limit=16 << 20) for _ in range(4)]
+    for flow, client in flows:
+        client.send(bytes(500_000))
+    got = {flow.cid: 0 for flow, _ in flows}
+    for _ in range(40):
+        for frame in of(DATA, peer.taken()):
+            got[frame.cid] += len(frame.payload)
+            peer.send(ACK, cid=frame.cid, ack=got[frame.cid], limit=16 << 20)
+            peer.hub.turns.run()
+            peer.send(PING, epoch=0)                   # answered at once, although no data may follow
+        assert max(got.values()) - min(got.values()) <= 2 * 64 * KIB, got
+    assert max(got.values()) > 256 * KIB
+
+
 def test_a_reset_gives_back_what_its_flow_had_in_flight():
     _, _, peer = hub_and_peer(max_inflight=64 * KIB)
     _, one = peer.open(limit=16 << 20)
