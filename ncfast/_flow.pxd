@@ -32,6 +32,7 @@ cdef class FlowContext:
     cdef public Py_ssize_t budget
     cdef public Py_ssize_t window_initial
     cdef public Py_ssize_t window_max
+    cdef readonly Py_ssize_t promise # credit that a flow's far end has before this one knows the flow: HELLO says it
     cdef readonly Py_ssize_t backlog
     cdef readonly Py_ssize_t relayed # bytes of relayed frames that wait for a link
     cdef readonly Py_ssize_t windows # sum of the windows of all flows that live

@@ -34,6 +34,7 @@ class FlowContext:
     budget: int
     window_initial: int
     window_max: int
+    promise: int               # credit that a flow's far end has before this one knows the flow: HELLO says it
     backlog: int               # bytes that wait for slow sockets
     relayed: int               # bytes of relayed frames that wait for a link
     windows: int               # sum of the windows of all flows that live

@@ -10,7 +10,8 @@ Credit, in rules:
  2. limit = delivered to the socket's kernel + window; it never goes back.
  3. The window starts at `window_initial`, or less where many flows share the budget, and doubles, up to `window_max`,
     whenever half of it was consumed in less than two round trips (the rule of quic-go's flow controller) and all windows
-    together stay within half of the budget; under memory pressure new credit shrinks to 16 KiB.
+    together stay within half of the budget; under memory pressure new credit shrinks to 16 KiB. An agent has to say
+    beforehand (HELLO) what may be sent on any flow to come: no more than the budget allows to a thousand at once.
  4. An acknowledgement means: this process holds the byte, do not replay it. The agent acknowledges nothing before its
     target is connected, so that a failed open can be retried elsewhere from the first byte.
  5. What a path has carried and is not acknowledged counts against the path's `max_inflight`; a flow that ends or leaves
@@ -38,6 +39,7 @@ cdef enum:
     ACK_EVERY = 131072         # bytes received before an acknowledgement goes at once, at most
     MIN_READ = 4096            # a paused socket is read again when at least this much may be read
     SEGMENT = 4096             # rule 6: what a round trip adds, and the least
+    PROMISES = 1024            # flows of which a quarter of the budget holds what was promised beforehand
 
 cdef double LATE_RST = 2.0     # seconds without progress that a reset waits behind bytes for which the peer gives no credit
 
@@ -76,12 +78,13 @@ cdef class FlowContext:
         self.budget = budget
         self.window_initial = window_initial
         self.window_max = window_max
+        self.promise = min(window_initial, max(<Py_ssize_t>MAX_DATA, budget // (4 * PROMISES)))
 
     cdef bint pressed(self) noexcept:
         return self.pool.held + self.backlog + self.relayed > self.budget
 
     cdef Py_ssize_t first_window(self) noexcept:
-        """What a flow that is opened here starts with: a quarter of the budget holds the first windows of all."""
+        """The window that a flow starts with: a quarter of the budget holds the first windows of all."""
         return max(<Py_ssize_t>PRESSED_WINDOW, min(self.window_initial, self.budget // (4 * (self.live + 1))))
 
     @property
@@ -169,11 +172,11 @@ cdef class Flow(Source):
         self.open_body = open_body
         self.info = info
         self.state = OPENING
-        self.window = ctx.window_initial if open_body is None else ctx.first_window()
+        self.window = ctx.first_window()
         ctx.windows += self.window
         ctx.live += 1
         self.snd_limit = limit if open_body is None else ctx.window_initial
-        self.rcv_limit = self.window
+        self.rcv_limit = self.window if open_body is not None else max(self.window, ctx.promise)
         self.reading = True
         self.since = self.una_since = self.tune_since = ctx.clock()
         self.detached_at = self.asked_at = self.gap_at = -1.0

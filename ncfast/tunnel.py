@@ -87,7 +87,7 @@ class AgentTunnel:
         self._timer = agent.net.call_later(timeout, self._late)
         self.link.send(FrameType.HELLO, Hello(
             version=VERSION, agent_id=agent.config.agent_id, instance=agent.instance, connectors=self._announced,
-            last_epoch=last_epoch, standby=standby, window=agent.context.window_initial, software=SOFTWARE).pack())
+            last_epoch=last_epoch, standby=standby, window=agent.context.promise, software=SOFTWARE).pack())
 
     def _late(self) -> None:
         self.link.fail(Reason.HANDSHAKE_TIMEOUT, "no HELLO_ACK")

@@ -80,7 +80,7 @@ class FlowConfig(Section):
         ge=64 * KIB,
         le=GIB,
         unit="bytes",
-        why="What a new flow's far end may send before it is granted more.",
+        why="What a new flow's far end may send before it is granted more; less where many flows share limits.memory_bytes.",
     )
     window_max: Bytes = key(
         16 * MIB,

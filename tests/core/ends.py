@@ -228,7 +228,7 @@ class Agent(End):
     def dial(self) -> None:
         """Begins a tunnel."""
         self.path, self.wire = self.link(self)
-        self.path.send(FrameType.HELLO, self.epoch.to_bytes(8, "big") + self.context.window_initial.to_bytes(8, "big"))
+        self.path.send(FrameType.HELLO, self.epoch.to_bytes(8, "big") + self.context.promise.to_bytes(8, "big"))
 
     def accept(self, flow: Flow) -> None:
         """The target has accepted."""

@@ -324,7 +324,7 @@ class Cluster:
         near = ToOwner(self.origin, owner, raw=self.raw, client=True)
         far = ToOrigin(owner, raw=self.raw, client=False)
         self.origin.ways[owner], owner.up = near, far
-        near.link.peer_window = self.agent.context.window_initial
+        near.link.peer_window = self.agent.context.promise
         self.meshes[owner] = Cable(near.wire, far.wire)
         self.origin.follow()
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from core.ends import KIB, TIMEOUTS, Pair
+from core.ends import KIB, TIMEOUTS, Agent, Hub, Pair, Tunnel
 from core.raw import hub_and_peer, of
-from core.virtual import UNLIMITED
+from core.virtual import UNLIMITED, Time
 
 from ncfast._frames import FrameType
 from ncfast.errors import Reason
@@ -68,6 +68,29 @@ def test_short_memory_shrinks_new_credit_and_pauses_reading():
     peer.send(ACK, flow, ack=30_000, limit=1 << 20)
     hub.turns.run()
     assert flow.snd_nxt == 50_000
+
+
+def test_flows_that_come_at_once_share_the_memory_of_an_agent():
+    """What it lets a hub send on a new flow it has said long before, whatever waits by then."""
+    time = Time()
+    hub, agent = Hub(time, window=256 * KIB), Agent(time, window=256 * KIB, window_max=16 << 20, budget=1 << 20)
+    tunnel = Tunnel(hub, agent)
+    tunnel.settle()
+    clients = [hub.sockets[hub.connect().cid] for _ in range(16)]
+    for client in clients:
+        client.send(bytes(500_000))
+    tunnel.settle()
+    assert agent.context.held == 16 * 64 * KIB          # while the targets are dialled
+    for flow in agent.dials:
+        agent.accept(flow)
+        agent.sockets[flow.cid].appetite = 0
+    tunnel.settle()
+    assert agent.context.held <= 16 * 96 * KIB          # and what a transport takes before it says stop
+    for _ in range(40):
+        for flow in agent.dials:
+            agent.sockets[flow.cid].take(16 * KIB)
+        tunnel.settle()
+        assert agent.context.held <= 16 * 96 * KIB
 
 
 def test_accounts_when_a_flow_ends_amid_everything():
