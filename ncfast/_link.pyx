@@ -428,10 +428,13 @@ cdef class Link(Path):
                     self._enqueue(flow)
             while self._short and count < MAX_PIECES - 2 and total < MAX_BATCH and run < SHORT_RUN:
                 source = self._short.popleft()
+                if source.unsent_bytes > SHORT:      # has grown while it waited
+                    self._bulk.append(source)
+                    continue
                 source.in_data = False
                 before = total
                 if isinstance(source, Lane):
-                    self._gather_lane(<Lane>source, pieces, bases, &count, &total, SHORT if source.unsent_bytes <= SHORT else QUANTUM)
+                    self._gather_lane(<Lane>source, pieces, bases, &count, &total, SHORT)
                     run += total - before
                     continue
                 flow = <Flow>source

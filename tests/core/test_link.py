@@ -238,6 +238,26 @@ def test_bulk_does_not_delay_a_short_message():
     assert sum(ahead) <= 64 * KIB + 227 * KIB           # what the kernel and one full write hold, of 2.4 MB that wait
 
 
+def test_bulk_that_comes_in_small_pieces_is_no_short_message():
+    """A flow that has grown while it waited."""
+    _, _, peer = hub_and_peer(kernel=64 * KIB)
+    bulk = [peer.open(limit=16 << 20) for _ in range(8)]
+    short, client = peer.open()
+    bulk[0][1].send(bytes(200_000))                     # the link takes no more
+    for _, big in bulk:
+        for _ in range(16):
+            big.send(bytes(4 * KIB))
+    client.send(b"bind")
+    order = []
+    while data := peer.wire.take(64 * KIB):
+        order.append(data)
+        while peer.hub.turns.run():
+            pass
+    sent = of(DATA, frames(b"".join(order)))
+    ahead = [len(frame.payload) for frame in itertools.takewhile(lambda frame: frame.cid != short.cid, sent)]
+    assert sum(ahead) <= 64 * KIB + 227 * KIB
+
+
 def test_bulk_flows_take_turns():
     _, _, peer = hub_and_peer(kernel=0)
     flows = [peer.open(limit=16 << 20) for _ in range(3)]
