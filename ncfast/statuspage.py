@@ -147,7 +147,7 @@ def _cluster(hub: dict[str, Any]) -> list[str]:
                 (
                     agent["agent_id"],
                     agent["owner"],
-                    agent["epoch"],
+                    str(agent["epoch"]),  # as logs and `ncfast status` write it
                     ", ".join(agent["connectors"]),
                     "draining" if agent["draining"] else "up",
                 )
@@ -178,7 +178,12 @@ def _hub(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _table(caption: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
-    head = "".join(f"<th scope=col>{_text(column)}</th>" for column in columns)
+    rows = list(rows)
+    numbers = [any(isinstance(row[k], int) for row in rows) for k in range(len(columns))]
+    head = "".join(
+        f"<th scope=col{' class=number' * number}>{_text(column)}</th>"
+        for column, number in zip(columns, numbers, strict=True)
+    )
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     empty = f"<tr><td colspan={len(columns)}>none</td></tr>"
     return (
