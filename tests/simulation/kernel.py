@@ -255,6 +255,8 @@ class Socket:
         if room <= 0:
             return 0
         taken = bytes(data[:room])
+        if not self.out.unacknowledged:
+            self.out.progress_at = self.kernel.world.now   # from now on something is to be acknowledged
         self.out.unsent += taken
         self.out.total += len(taken)
         self.out.pump()
