@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -350,6 +351,7 @@ def test_status_watch_repeats_until_it_is_interrupted(admin):
     with subprocess.Popen(
         [sys.executable, "-m", "ncfast", "status", "--url", admin.url, "--json", "--watch", "0.1"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs inherit that it is ignored
     ) as watching:  # fmt: skip
         assert [json.loads(watching.stdout.readline()) for _ in range(3)] == [STATUS] * 3
         watching.send_signal(2)
