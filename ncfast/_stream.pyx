@@ -254,6 +254,7 @@ cdef class SocketEnd(Sink):
             # the loop would go on polling a descriptor that is closed, or somebody else's by then
             self._call_later(0, self.abort)
             return
+        self._resetting = True           # `connection_lost` comes without an error, and bytes may have been left
         self._closes_by(RESET)
         self.transport.abort()
 

@@ -375,3 +375,17 @@ def test_an_open_that_the_target_has_seen_is_not_retried(touched):
         first.send(DATA, flow, payload=b"hello")
     first.send(RST, flow, code=Reason.TARGET_REFUSED)
     assert hub.reasons[flow.cid] == [Reason.TARGET_REFUSED] and second.taken() == []
+
+
+def test_a_closing_socket_that_takes_nothing_is_reset_and_not_ended_in_order():
+    """All has been said on the flow; the last bytes are in the transport, and the far side of that does not read for so long."""
+    pair = Pair()
+    pair.target.appetite = 0
+    pair.client.send(stream(0, 0, 1000))
+    pair.target.fin()
+    pair.client.fin()
+    pair.rest()
+    assert pair.agent.reasons == {pair.near.cid: [Reason.CLOSED]} and not pair.target.received
+    pair.time.now += 120
+    pair.rest()
+    assert pair.target.lost and pair.target.saw_reset and not pair.target.saw_eof

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import socket
+import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -107,7 +108,7 @@ class _Descriptor:
 
     def setsockopt(self, level: int, option: int, value: Any) -> None:
         if (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER):
-            self.resets = True
+            self.resets = bool(struct.unpack("ii", value)[0])
 
 
 class Socket(_Transport):
@@ -191,6 +192,11 @@ class Socket(_Transport):
         else:
             self.saw_eof = True                        # the kernel closes politely: whoever aborts without SO_LINGER lies
         self._lose(None)
+        self.turns.call_soon(self._close_descriptor)
+
+    def _close_descriptor(self) -> None:
+        """Behind `connection_lost`, which may have thought better of it."""
+        self.saw_reset, self.saw_eof = self._descriptor.resets, not self._descriptor.resets
 
     # kernel
 
