@@ -27,7 +27,8 @@ cdef enum:
 cdef double LINGER = 2.0       # seconds that a closed socket is still read, so that the kernel does not answer a late byte with
                                # a reset that destroys our last ones (the "ultimate SO_LINGER page")
 cdef double RESET_POLL = 0.01   # seconds between two looks at whether a socket that is to be reset has sent all
-cdef double REAP_EVERY = 5.0   # seconds; a closing socket that takes nothing between two looks is aborted
+cdef double REAP_EVERY = 30.0  # seconds; a closing socket that takes nothing between two looks is reset: a reader may pause, and
+                               # Linux keeps an orphan about as long (tcp_orphan_retries)
 cdef bytes RESET = struct.pack("ii", 1, 0)    # SO_LINGER: closing is a reset
 cdef bytes ORDER = struct.pack("ii", 0, 0)
 

@@ -69,12 +69,16 @@ class Agents:
         session.granted(epoch)
 
     def fenced(self, entry: AgentEntry) -> None:
-        """The registry knows a later owner: a tunnel of ours that says otherwise is stale."""
+        """The registry knows a later owner: a tunnel of ours that says otherwise is stale. Only another process of the agent has
+        taken it over; a claim of this one that was given up and carried out late, behind a frozen Redis, has not."""
         session = self._current.get(entry.key)
         if session is not None and entry.epoch > session.epoch:
             self.hub.stats.takeovers["fenced"] += 1
             _log.warning("agent_fenced", agent_id=session.agent_id, epoch=session.epoch, newest=entry.epoch, owner=entry.owner)
-            session.link.fail(Reason.SUPERSEDED, "another hub owns the agent")
+            if entry.instance and entry.instance != session.instance:
+                session.link.fail(Reason.SUPERSEDED, "another process of the agent is served")
+            else:
+                session.link.fail(Reason.GOING_AWAY, "a later claim of the same agent was granted")
 
     # what sessions tell
 

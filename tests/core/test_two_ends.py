@@ -315,7 +315,7 @@ class TwoEnds(RuleBasedStateMachine):
         assert context.bytes_read == context.bytes_out + context.discarded
         link = self.agent.path if end is self.agent else self.tunnel.session.link
         assert not link.closed and not link.flows and link.inflight == 0 and link.queued == 0
-        self.time.now += 10.0                          # lingering sockets close
+        self.time.now += 70.0                          # lingering sockets close
         end.turns.run()
         end.turns.run()
         assert all(transport.lost for transport in end.sockets.values()), "a socket is left"

@@ -271,6 +271,10 @@ class Watch:
         for since, until, name in cluster.fatal:
             if name in (agent, hub) and since - 1.0 <= when <= until + 1.0:
                 return
+        if reason == "going_away":                     # a claim that a frozen registry has carried out late
+            for since, until in cluster.registry_troubles:
+                if since <= when <= until + cluster.registry_recovery:
+                    return
         self.world.note("")
         self.world.problems.append(f"at {when - START:.6f}: {agent} lost its tunnel to {hub} without a cause: {reason}")
 

@@ -14,7 +14,7 @@ from .plan import Plan, draw
 from .processes import Files, simulated
 
 TAIL = 300.0                   # seconds after the last fault within which every trip must have come to an end
-SETTLE = 12.0                  # seconds after the last trip until nothing may be left: lingering, reaping, closing
+SETTLE = 36.0                  # seconds after the last trip until nothing may be left: lingering, reaping, closing
 INSPECT_EVERY = 0.2
 
 
@@ -77,7 +77,9 @@ def _run(cluster: Cluster, watch: Watch) -> None:
         until += INSPECT_EVERY
         world.run(until)
         watch.inspect()
-        roomy = not cluster.clients.open or (plan.shape.memory >= 1 << 24 and plan.shape.hub["limits"]["pending_opens_per_agent"] >= 16)
+        # an agent whose client's hub is gone may hold the flow, and a budget with it, until its grace is over
+        roomy = not cluster.busy or (plan.shape.memory >= 1 << 24 and (
+            not cluster.clients.open or plan.shape.hub["limits"]["pending_opens_per_agent"] >= 16))
         if until >= START + plan.quiet_at and not probed and world.now >= cluster.well_at and roomy:
             probed = True
             if plan.shape.mode in ("", "active"):
