@@ -220,6 +220,17 @@ def test_control_frames_do_not_pile_up():
 
 # who is served first
 
+def bytes_ahead_of(flow, peer):
+    """How many bytes of other flows leave before the first of this one, on a link that drains by 64 KiB."""
+    order = []
+    while data := peer.wire.take(64 * KIB):
+        order.append(data)
+        while peer.hub.turns.run():
+            pass
+    sent = of(DATA, frames(b"".join(order)))
+    return sum(len(frame.payload) for frame in itertools.takewhile(lambda frame: frame.cid != flow.cid, sent))
+
+
 def test_bulk_does_not_delay_a_short_message():
     _, _, peer = hub_and_peer(kernel=64 * KIB)
     bulk = [peer.open(limit=16 << 20) for _ in range(4)]
@@ -228,14 +239,7 @@ def test_bulk_does_not_delay_a_short_message():
         for _, big in bulk:
             big.send(bytes(200_000))
     client.send(b"bind")
-    order = []
-    while data := peer.wire.take(64 * KIB):
-        order.append(data)
-        while peer.hub.turns.run():
-            pass
-    sent = of(DATA, frames(b"".join(order)))
-    ahead = [len(frame.payload) for frame in itertools.takewhile(lambda frame: frame.cid != short.cid, sent)]
-    assert sum(ahead) <= 64 * KIB + 227 * KIB           # what the kernel and one full write hold, of 2.4 MB that wait
+    assert bytes_ahead_of(short, peer) <= 64 * KIB + 227 * KIB      # what the kernel and one full write hold, of 2.4 MB that wait
 
 
 def test_bulk_that_comes_in_small_pieces_is_no_short_message():
@@ -248,14 +252,7 @@ def test_bulk_that_comes_in_small_pieces_is_no_short_message():
         for _ in range(16):
             big.send(bytes(4 * KIB))
     client.send(b"bind")
-    order = []
-    while data := peer.wire.take(64 * KIB):
-        order.append(data)
-        while peer.hub.turns.run():
-            pass
-    sent = of(DATA, frames(b"".join(order)))
-    ahead = [len(frame.payload) for frame in itertools.takewhile(lambda frame: frame.cid != short.cid, sent)]
-    assert sum(ahead) <= 64 * KIB + 227 * KIB
+    assert bytes_ahead_of(short, peer) <= 64 * KIB + 227 * KIB
 
 
 def test_bulk_flows_take_turns():
