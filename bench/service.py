@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.process import Process, running
 from bench.rig import ROOT, Address
+
+BELOW_EPHEMERAL = range(20_000, 32_000)    # the kernel gives these to nobody who asks for port 0, or dials
+_given: set[int] = set()
 
 
 @dataclass(frozen=True)
@@ -19,14 +23,14 @@ class Service:
     process: Process
 
 
-@contextmanager
+@contextlib.contextmanager
 def echo(folder: Path) -> Iterator[Service]:
     with running([sys.executable, "-m", "bench.echo"], folder / "echo.log", cwd=ROOT) as process:
         port = process.wait_for(lambda line: int(line.split()[1]) if line.startswith("port ") else None)
         yield Service(("127.0.0.1", port), process)
 
 
-@contextmanager
+@contextlib.contextmanager
 def redis(folder: Path) -> Iterator[Service]:
     """redis-server without persistence."""
     port = free_port()
@@ -42,7 +46,7 @@ def wait_until_iperf_is_free(server: Service) -> None:
         lambda log: log.rfind("Server listening on") > log.rfind("Accepted connection") or None)
 
 
-@contextmanager
+@contextlib.contextmanager
 def iperf(folder: Path) -> Iterator[Service]:
     port = free_port()
     with running(["iperf3", "--server", "--bind", "127.0.0.1", "--port", str(port), "--forceflush"],
@@ -52,6 +56,11 @@ def iperf(folder: Path) -> Iterator[Service]:
 
 
 def free_port() -> int:
-    """redis-server and iperf3 do not tell which port they got when asked for port 0."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+    """For programs that must be told their port, or that come back to it; never the same twice."""
+    while True:
+        port = random.choice(BELOW_EPHEMERAL)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in _given:
+                _given.add(port)
+                return port

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from support.process import support_program
+from support.process import free_port, support_program
 
 
 class FaultProxy:
     """One ``fault_proxy_program`` process in front of ``upstream``."""
 
     def __init__(self, directory: Path, upstream: tuple[str, int], name: str = "fault_proxy") -> None:
-        self.program = support_program("fault_proxy_program", directory, name, upstream[0], str(upstream[1]))
-        self.address = ("127.0.0.1", self.program.answer()["port"])
+        self.address = ("127.0.0.1", free_port())
+        arguments = [str(part) for address in (upstream, self.address) for part in address]
+        self.program = support_program("fault_proxy_program", directory, name, *arguments)
+        self.program.answer()
 
     def fault(self, kind: str) -> None:
         """Now: ``rst``, ``silence``, ``drop_up`` or ``drop_down`` (what the dialling side says, or hears, is

@@ -14,10 +14,10 @@ RESTART_SEC = 0.2
 
 
 class FaultProxyProgram:
-    """Carries connections to one upstream until told to misbehave."""
+    """Carries connections that come to one address to an upstream, until told to misbehave."""
 
-    def __init__(self, upstream: tuple[str, int]) -> None:
-        self._proxy = FaultProxy(upstream)
+    def __init__(self, upstream: tuple[str, int], address: tuple[str, int]) -> None:
+        self._proxy = FaultProxy(upstream, address)
         self._forwarded = 0  # by directions that have been replaced
         self._faults = 0
         self._planned: asyncio.Task[None] | None = None
@@ -88,7 +88,6 @@ class FaultProxyProgram:
             case "thaw":
                 self._proxy.resume()
         return {
-            "port": self._proxy.address[1],
             "forwarded": self._bytes(),
             "accepted": self._proxy.accepted,
             "active": self._proxy.connections,
@@ -96,9 +95,9 @@ class FaultProxyProgram:
         }
 
     async def serve(self) -> None:
-        """Announce the port, then answer requests until standard input ends."""
+        """Listen, say so, then answer requests until standard input ends."""
         await self.up()
-        print(json.dumps({"port": self._proxy.address[1]}), flush=True)
+        print(json.dumps({}), flush=True)
         requests = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(requests), sys.stdin
@@ -108,4 +107,5 @@ class FaultProxyProgram:
 
 
 if __name__ == "__main__":
-    uvloop.run(FaultProxyProgram((sys.argv[1], int(sys.argv[2]))).serve())
+    upstream, address = (sys.argv[1], int(sys.argv[2])), (sys.argv[3], int(sys.argv[4]))
+    uvloop.run(FaultProxyProgram(upstream, address).serve())

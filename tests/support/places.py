@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import secrets
-import socket
 from typing import Protocol
 
-BELOW_EPHEMERAL = range(20_000, 32_000)  # the kernel gives these to nobody who asks for port 0
+from support.process import free_port
 
 
 class Places(Protocol):
@@ -31,18 +30,12 @@ class Loopback:
     def __init__(self) -> None:
         self._net = f"127.{secrets.randbelow(254) + 1}.{secrets.randbelow(255)}"
         self._hosts: dict[str, str] = {}
-        self._given: set[tuple[str, int]] = set()
 
     def host(self, name: str) -> str:
         return self._hosts.setdefault(name, f"{self._net}.{len(self._hosts) + 1}")
 
     def port(self, name: str) -> int:
-        while True:
-            address = self.host(name), secrets.choice(BELOW_EPHEMERAL)
-            with socket.socket() as probe:
-                if address not in self._given and probe.connect_ex(address):
-                    self._given.add(address)
-                    return address[1]
+        return free_port(self.host(name))
 
     def prefix(self, name: str) -> list[str]:
         return []
