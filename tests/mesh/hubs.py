@@ -42,7 +42,7 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], timeout: float = 30) -> N
     assert not defects
 
 
-async def until(condition: Callable[[], Any], what: str = "", timeout: float = 10) -> Any:
+async def until(condition: Callable[[], Any], what: str = "", timeout: float = 30) -> Any:
     """Polls, since what is waited for happens in several processes' worth of callbacks."""
     deadline = asyncio.get_running_loop().time() + timeout
     while not (found := condition()):

@@ -31,7 +31,7 @@ def run(main: Callable[[Net], Awaitable[None]], seconds: float = 60) -> None:
         runner.run(limited())
 
 
-async def until(condition: Callable[[], Any], what: str, seconds: float = 10.0) -> float:
+async def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> float:
     """Waits until `condition()`; returns the seconds that it took, and fails with `what`."""
     loop = asyncio.get_running_loop()
     started = loop.time()

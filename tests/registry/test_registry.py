@@ -8,12 +8,12 @@ import pytest
 from registry.hubs import Hub, cluster, run, until
 
 
-def test_a_claim_is_seen_by_all_within_milliseconds(url):
+def test_a_claim_is_seen_by_all(url):
     async def main(net):
         async with cluster(net, url) as (a, b, c):
             epoch = await a.claim("/site", 0, "ldap", "sql")
             assert a.routes() == [("/site", "hub-a", epoch)]
-            assert await until(lambda: b.routes() == c.routes("sql") == [("/site", "hub-a", epoch)], "the others see it") < 0.25
+            await until(lambda: b.routes() == c.routes("sql") == [("/site", "hub-a", epoch)], "the others see it")
             entry = b.view.agent("/site")
             assert (entry.tenant, entry.agent_id, entry.instance, entry.window, entry.connectors) == (
                 None, "site", "aa", 4096, frozenset({"ldap", "sql"}))
@@ -154,20 +154,21 @@ def test_a_late_hub_sees_all(url):
 def test_a_hub_that_dies_is_gone_after_its_lease_and_swept(url):
     async def main(net):
         async with cluster(net, url, lease_sec=1) as (a, b, c):
-            await a.claim("/site")
+            epoch = await a.claim("/site")
             await until(lambda: b.routes(), "claimed")
             a.registry._courier._task.cancel()         # as SIGKILL leaves it: nobody renews, nobody says goodbye
             a.registry._sweeper.stop()
-            assert 0.5 < await until(lambda: not b.routes() and "hub-a" not in c.view.replicas, "the lease ends") < 3
+            await until(lambda: not b.routes() and "hub-a" not in c.view.replicas, "the lease ends")
+            assert b.registry.presences["hub-a"].left < 0
             for hub in (b, c):                         # two sweepers at once, two strikes each
+                hub.registry._sweeper.stop()
                 hub.registry.send(hub.registry._sweeper.round())
-            assert b.view.agent("/site")
-            await asyncio.sleep(0.7)
-            for _ in range(3):
+                assert await hub.registry.get_owner("/site") == ("hub-a", epoch)
+            for _ in range(2):                         # first the presence, then the agent
                 for hub in (b, c):
                     hub.registry.send(hub.registry._sweeper.round())
-                await asyncio.sleep(0.7)
-            assert b.view.agent("/site") is None and "hub-a" not in c.registry.presences
+                await until(lambda: all("hub-a" not in hub.registry.presences for hub in (b, c)), "no presence is left")
+            await until(lambda: all(hub.view.agent("/site") is None for hub in (b, c)), "no agent is left")
             assert await b.registry.get_owner("/site") is None
 
     run(main)
