@@ -1,32 +1,6 @@
 """The bare byte stream as a carrier, between hubs."""
 
-from collections.abc import Callable
-from typing import Any
+from ncfast._carrier import TransportCarrier
 
-from ncfast._link import Carrier, Link
-from ncfast._websocket import ReceiveBuffer
-
-class RawCarrier(Carrier):
-    """An asyncio BufferedProtocol; takes over the transport when nothing but frames is to come."""
-
-    transport: Any
-    link: Link
-
-    def __init__(self, transport: Any, call_later: Callable[..., Any], buffer: ReceiveBuffer) -> None: ...
-    def start(self, link: Link) -> None:
-        """Puts the link on the carrier; call before the transport is switched over."""
-
-    def feed(self, data: bytes) -> None:
-        """Bytes that came before the transport was switched over, of any number."""
-
-    def broken(self) -> None:
-        """The connection was reset, and bytes that came before that may still be unread."""
-
-    def is_buffered_protocol(self) -> bool: ...
-    def connection_made(self, transport: Any) -> None: ...
-    def get_buffer(self, hint: int) -> memoryview: ...
-    def buffer_updated(self, n: int) -> None: ...
-    def eof_received(self) -> bool: ...
-    def connection_lost(self, exc: Exception | None) -> None: ...
-    def pause_writing(self) -> None: ...
-    def resume_writing(self) -> None: ...
+class RawCarrier(TransportCarrier):
+    """Nothing but frames is to come when it takes over."""

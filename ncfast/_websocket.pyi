@@ -3,40 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from ncfast._link import Carrier, Link
+from ncfast._carrier import ReceiveBuffer, TransportCarrier
 from websockets.protocol import Protocol
 
-class ReceiveBuffer:
-    """What all sockets of one event loop are read into, one after the other."""
-
-    size: int
-    view: memoryview
-
-    def __init__(self, size: int = 262144) -> None: ...
-
-class WebSocketCarrier(Carrier):
-    """An asyncio BufferedProtocol; takes over the transport when the opening handshake is done."""
+class WebSocketCarrier(TransportCarrier):
+    """It takes over when the opening handshake is done."""
 
     ws: Protocol
-    transport: Any
-    link: Link
 
     def __init__(self, ws: Protocol, transport: Any, call_later: Callable[..., Any], buffer: ReceiveBuffer, *, client: bool,
                  max_message: int, entropy: Callable[[int], bytes]) -> None: ...
-    def start(self, link: Link) -> None:
-        """Puts the link on the carrier; call before the transport is switched over."""
-
-    def feed(self, data: bytes) -> None:
-        """Bytes that came with the answer to the opening handshake."""
-
-    def broken(self) -> None:
-        """The connection was reset, and bytes that came before that may still be unread."""
-
-    def is_buffered_protocol(self) -> bool: ...
-    def connection_made(self, transport: Any) -> None: ...
-    def get_buffer(self, hint: int) -> memoryview: ...
-    def buffer_updated(self, n: int) -> None: ...
-    def eof_received(self) -> bool: ...
-    def connection_lost(self, exc: Exception | None) -> None: ...
-    def pause_writing(self) -> None: ...
-    def resume_writing(self) -> None: ...

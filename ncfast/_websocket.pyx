@@ -7,15 +7,13 @@ put it and passed on from there.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
-from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint8_t, uint64_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from websockets.protocol import State
 
-from ncfast._link cimport Carrier, Link, Piece
+from ncfast._carrier cimport JOIN_BELOW, ReceiveBuffer, TransportCarrier
+from ncfast._link cimport Piece
 
 from ncfast.errors import Reason, close_code, reason_of_close
 
@@ -43,102 +41,24 @@ cdef enum:
     OP_PING = 9
     OP_PONG = 10
     MAX_FRAGMENTS = 16         # an honest agent sends one; ws CVE-2026-48779 is what no bound costs
-    JOIN_BELOW = 32768         # smaller batches are copied into one buffer: cheaper than an iovec
     KEY_BATCH = 4096           # bytes of entropy drawn at a time for masks
 
-cdef double ABORT_AFTER = 5.0  # seconds from close to abort: a peer that does not read cannot hold the descriptor
 
-
-cdef class ReceiveBuffer:
-    """`size` bytes; `view` is handed to transports, and its content is spent when `buffer_updated` returns."""
-
-    def __cinit__(self, Py_ssize_t size=262144):
-        self.data = <uint8_t*>malloc(size)
-        if self.data == NULL:
-            raise MemoryError()
-        self.size = size
-        self.view = PyMemoryView_FromMemory(<char*>self.data, size, PyBUF_WRITE)
-
-    def __dealloc__(self):
-        free(self.data)
-
-
-cdef class WebSocketCarrier(Carrier):
-    """An asyncio BufferedProtocol; takes over the transport when the opening handshake is done.
+cdef class WebSocketCarrier(TransportCarrier):
+    """It takes over when the opening handshake is done.
 
     `ws` is the library's Sans-I/O connection in state OPEN, `client` says that we mask, `max_message` bounds a received
     message in bytes, `entropy(n)` gives n unpredictable bytes (RFC 6455, section 10.3).
     """
 
     def __init__(self, ws, transport, call_later, ReceiveBuffer buffer not None, *, bint client, uint64_t max_message, entropy):
+        super().__init__(transport, call_later, buffer)
         self.ws = ws
-        self.transport = transport
-        self._call_later = call_later
-        self._buffer = buffer
         self._client = client
         self._max_message = max_message
         self._entropy = entropy
         self._need = 2
         self._keys = b""
-
-    def start(self, Link link not None):
-        """Puts the link on the carrier; call before the transport is switched over."""
-        self.link = link
-        self.transport.set_write_buffer_limits(high=0)
-
-    # asyncio
-
-    def is_buffered_protocol(self):
-        return True
-
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def get_buffer(self, hint):
-        return self._buffer.view
-
-    def buffer_updated(self, Py_ssize_t n):
-        try:
-            self._receive(self._buffer.data, n)
-        finally:
-            self.link.settle()           # after a defect too: what was passed on points into our buffer
-        if self._broken:
-            self._call_later(0, self.broken)
-
-    def broken(self):
-        """The connection was reset, and bytes that came before that may still be unread: from here on each read needs a
-        poll handle of its own (see net.ErrorWatch)."""
-        self._broken = True
-        if self.transport.is_reading():
-            self.transport.pause_reading()
-            self.transport.resume_reading()
-
-    def feed(self, bytes data not None):
-        """Bytes that came with the answer to the opening handshake."""
-        cdef Py_ssize_t n = min(PyBytes_GET_SIZE(data), self._buffer.size)
-        memcpy(self._buffer.data, PyBytes_AS_STRING(data), n)
-        try:
-            self._receive(self._buffer.data, n)
-        finally:
-            self.link.settle()
-
-    def eof_received(self):
-        if not self._ended:
-            self._ended = True
-            self._call_later(ABORT_AFTER, self.transport.abort)
-            self.link.lost(Reason.CONNECTION_LOST, "end of stream without a closing handshake")
-        return False
-
-    def connection_lost(self, exc):
-        if not self._ended:
-            self._ended = True
-            self.link.lost(Reason.CONNECTION_LOST, type(exc).__name__ if exc is not None else "closed")
-
-    def pause_writing(self):
-        self.link.set_writable(False)
-
-    def resume_writing(self):
-        self.link.set_writable(True)
 
     # in
 
@@ -246,7 +166,7 @@ cdef class WebSocketCarrier(Carrier):
         if self.ws.state is not State.OPEN and not self._ended:
             self._ended = True
             code = self.ws.close_rcvd.code if self.ws.close_rcvd is not None else 1006
-            self._close_transport()
+            self._close()
             self.link.lost(reason_of_close(code), f"closed by peer with {code}")
         return 0
 
@@ -301,18 +221,7 @@ cdef class WebSocketCarrier(Carrier):
                 at += pieces[i].n
             self.transport.write(out)
             return 0
-        lines = [PyBytes_FromStringAndSize(<char*>head, h)]
-        for i in range(count):
-            base = bases[i]
-            if base is None:             # spent when this returns: the transport copies what the kernel does not take
-                lines.append(PyMemoryView_FromMemory(<char*>pieces[i].p, pieces[i].n, PyBUF_READ))
-                continue
-            at = pieces[i].p - <const uint8_t*>PyBytes_AS_STRING(<bytes>base)
-            if at == 0 and pieces[i].n == PyBytes_GET_SIZE(<bytes>base):
-                lines.append(base)
-            else:
-                lines.append(memoryview(base)[at:at + pieces[i].n])
-        self.transport.writelines(lines)
+        self._write([PyBytes_FromStringAndSize(<char*>head, h)], pieces, bases, count)
         return 0
 
     cdef int end(self, reason, str detail) except -1:
@@ -326,9 +235,5 @@ cdef class WebSocketCarrier(Carrier):
         if reason is Reason.KEEPALIVE_TIMEOUT or reason is Reason.STALLED:
             self.transport.abort()
         else:
-            self._close_transport()
+            self._close()
         return 0
-
-    def _close_transport(self):
-        self.transport.close()
-        self._call_later(ABORT_AFTER, self.transport.abort)

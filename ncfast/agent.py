@@ -7,8 +7,8 @@ from collections import deque
 from pathlib import Path
 
 from ncfast import log
+from ncfast._carrier import ReceiveBuffer
 from ncfast._flow import Flow, FlowContext
-from ncfast._websocket import ReceiveBuffer
 from ncfast.config import AgentConfig
 from ncfast.dialer import DialError, client_context
 from ncfast.errors import Reason

@@ -12,10 +12,11 @@ from typing import Protocol as Interface
 from websockets.protocol import Protocol as WebSocket
 from websockets.protocol import Side
 
+from ncfast._carrier import ReceiveBuffer
 from ncfast._flow import FlowContext
 from ncfast._link import Link
 from ncfast._raw import RawCarrier
-from ncfast._websocket import ReceiveBuffer, WebSocketCarrier
+from ncfast._websocket import WebSocketCarrier
 from ncfast.config import Mesh, Tunnel
 from ncfast.net import Net, tune
 

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ncfast import __version__, log
+from ncfast._carrier import ReceiveBuffer
 from ncfast._flow import Flow, FlowContext
 from ncfast._frames import FrameType
-from ncfast._websocket import ReceiveBuffer
 from ncfast.admin import Admin
 from ncfast.agents import Agents
 from ncfast.auth import JwksKeys, StaticKeys, Verifier

@@ -13,10 +13,11 @@ from collections.abc import Callable
 
 from websockets.protocol import Protocol, Side
 
+from ncfast._carrier import ReceiveBuffer
 from ncfast._flow import Flow, FlowContext
 from ncfast._link import Link
 from ncfast._stream import SocketEnd
-from ncfast._websocket import ReceiveBuffer, WebSocketCarrier
+from ncfast._websocket import WebSocketCarrier
 from ncfast.errors import Reason
 
 CID = bytes(range(16))

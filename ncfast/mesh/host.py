@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from ncfast._carrier import ReceiveBuffer
 from ncfast._flow import FlowContext
-from ncfast._websocket import ReceiveBuffer
 from ncfast.config import HubConfig
 from ncfast.errors import Reason
 from ncfast.net import Net

@@ -12,12 +12,13 @@ from typing import Any
 from core.virtual import Socket, Time, Turns, Wire
 from websockets.protocol import Protocol, Side
 
+from ncfast._carrier import ReceiveBuffer
 from ncfast._flow import Flow, FlowContext
 from ncfast._frames import FrameType
 from ncfast._link import Link
 from ncfast._raw import RawCarrier
 from ncfast._stream import SocketEnd
-from ncfast._websocket import ReceiveBuffer, WebSocketCarrier
+from ncfast._websocket import WebSocketCarrier
 from ncfast.errors import Reason
 
 KIB = 1024

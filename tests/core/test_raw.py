@@ -13,10 +13,10 @@ from core.virtual import Time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ncfast._carrier import ReceiveBuffer
 from ncfast._flow import FlowContext
 from ncfast._frames import FrameType, encode
 from ncfast._relay import Relay
-from ncfast._websocket import ReceiveBuffer
 from ncfast.carrier import LinkBounds, carry_stream
 from ncfast.errors import Reason
 from ncfast.net import Net

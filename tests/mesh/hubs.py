@@ -11,8 +11,8 @@ from typing import Any
 
 import uvloop
 
+from ncfast._carrier import ReceiveBuffer
 from ncfast._flow import FlowContext
-from ncfast._websocket import ReceiveBuffer
 from ncfast.config import HubConfig
 from ncfast.mesh import Mesh, Peer
 from ncfast.net import Net
