@@ -114,6 +114,18 @@ class Hub:
         """The hubs to which a link is up."""
         return self.mesh.peers if self.mesh is not None else []
 
+    def peer(self, replica_id: str) -> Peer | None:
+        """The link to this hub, if one is up."""
+        return self.mesh.peer(replica_id) if self.mesh is not None else None
+
+    def origin(self, cid: bytes) -> Peer | None:
+        """The link to the hub where a flow's client is, if one is up."""
+        return self.mesh.origin(cid) if self.mesh is not None else None
+
+    def former(self, instance: bytes) -> bool:
+        """Whether the hub process whose cids begin so is known to have ended: its replica has come back as another."""
+        return self.mesh is not None and self.mesh.was(instance)
+
     def present(self, instance: bytes) -> bool:
         """Whether the hub process whose cids begin so is known to live."""
         return any(one.instance == instance.hex() for one in self.registry.view.replicas.values())
@@ -387,7 +399,7 @@ class Hub:
         self.agents.tick(now)
         if self.mesh is not None:
             self.mesh.tick(now)
-            self.relays.tick(now)
+        self.relays.tick(now)
         self.router.tick(now)
         readiness = self.readiness
         readiness.mesh_ok = self.mesh is None or self.mesh.healthy

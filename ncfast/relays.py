@@ -128,9 +128,9 @@ class Relays:
             session.link.tell_detached(cid, session.epoch, Reason.LINK_LOST)
             return
         relay = self._find(cid, session)
-        peer = self.hub.mesh.origin(cid)
+        peer = self.hub.origin(cid)
         if peer is None:
-            if self.hub.mesh.was(cid[:len(self.hub.instance)]):
+            if self.hub.former(cid[:len(self.hub.instance)]):
                 session.link.refuse(cid, Reason.ORIGIN_LOST)
             else:
                 session.link.tell_detached(cid, session.epoch, Reason.LINK_LOST)
@@ -234,7 +234,7 @@ class Relays:
             if since < 0:
                 continue
             instance = relay.cid[:len(hub.instance)]
-            if hub.mesh.was(instance) or (now - since >= hub.config.flow.grace_sec - LAST_SECOND and not hub.present(instance)):
+            if hub.former(instance) or (now - since >= hub.config.flow.grace_sec - LAST_SECOND and not hub.present(instance)):
                 relay.tunnel.refuse(relay.cid, Reason.ORIGIN_LOST, relay.epoch)
                 self._cut(relay)
             elif now - since >= hub.config.flow.grace_sec:

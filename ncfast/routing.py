@@ -108,7 +108,7 @@ class Router:
         cap = hub.config.limits.pending_opens_per_agent
         ways = []
         for entry in hub.registry.view.routes(*info.listener.key):
-            peer = hub.mesh.peer(entry.owner)
+            peer = hub.peer(entry.owner)
             if (peer is not None and not peer.draining and self.opening[entry.key] < cap and entry.key not in info.tried
                     and (entry.key, entry.epoch) not in info.refused and hub.agents.current(entry.key) is None):
                 ways.append((entry, peer))
@@ -321,7 +321,7 @@ class Router:
                 continue
             if entry.instance != info.instance:
                 flow.reset(Reason.AGENT_RESTARTED)
-            elif flow.opening and self.hub.mesh is not None and (peer := self.hub.mesh.peer(entry.owner)) is not None:
+            elif flow.opening and (peer := self.hub.peer(entry.owner)) is not None:
                 self._send_open(flow, peer, entry.epoch, entry.window)
 
     # mesh links come and go
@@ -353,7 +353,7 @@ class Router:
         owner, epoch = info.owner, info.epoch
         if entry is not None and entry.owner and entry.epoch >= epoch:
             owner, epoch = entry.owner, entry.epoch
-        peer = hub.mesh.peer(owner)
+        peer = hub.peer(owner)
         if peer is None:
             return
         info.sought_at = now

@@ -10,7 +10,7 @@ from typing import Any
 from support.bystander import Bystander
 from support.cluster import Cluster
 from support.ncfast_process import ACCESS, merged, ncfast
-from support.peer import Peer, byte_exact, is_refused, run_flow
+from support.peer import Both, Peer, byte_exact, is_refused, run_flow
 from support.process import child_env, wait_until
 
 FLOWS = 5
@@ -95,6 +95,27 @@ def test_modes_are_turned_to_one_after_the_other(make_cluster, peer: Peer) -> No
             beside.goes_on()
     cluster.wait_ready()
     serves(cluster, other, peer)
+
+
+def test_what_is_relayed_ends_with_its_grace_when_the_mesh_is_turned_off(make_cluster, peer: Peer) -> None:
+    cluster = make_cluster(hub={"flow": {"flow_grace_sec": 3}}, agent={"flow": {"flow_grace_sec": 3}})
+    owner, _, third = cluster.wait_settled()
+
+    async def scenario() -> Both:
+        seed = peer.next_seed()
+        flow = asyncio.create_task(
+            run_flow(peer, cluster.address(third), seed=seed, client=[["send", 1], ["drain"]], service=[["drain"]])
+        )
+        while not (seen := peer.outcome(seed)) or not seen.received:
+            await asyncio.sleep(0.01)
+        assert cluster.hubs[owner].metric("nowconnect_flows_relayed") == 1
+        await asyncio.to_thread(turn_to, cluster, "off")
+        return await flow
+
+    both = asyncio.run(scenario())
+    assert (both.client.error, both.service.error) == ("ECONNRESET", "ECONNRESET"), both
+    wait_until(lambda: not cluster.hubs[owner].metric("nowconnect_flows_relayed"), "nothing is relayed any more")
+    serves(cluster, owner, peer)
 
 
 NAMES = {
