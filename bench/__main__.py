@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bench import crossing, failover, idle_memory, iperf, lookups, pingpong, redis, report
 from bench.metric import Sample, compare
@@ -33,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise SystemExit(f"{', '.join(sorted(unknown))}: {'not ' if options.cluster else 'only '}with --cluster")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # unwinds, so that every child is reaped
 
-    results, samples = {}, {}
+    results: dict[str, list[Any]] = {}
+    samples: dict[str, list[Sample]] = {}
     for name in only:
         samples[name] = []
         with tempfile.TemporaryDirectory(prefix="ncfast-bench-") as folder:

@@ -86,18 +86,17 @@ class RequestReader:
         """The request when ``data`` completes it, None while it is incomplete; raises `BadRequest`."""
         self._received += len(data)
         self._stream.feed_data(data)
+        request: Request | None = None
         try:
             next(self._parser)
         except StopIteration as done:
-            request: Request = done.value
+            request = done.value
         except RequestLineTooLong:
             raise BadRequest(HTTPStatus.REQUEST_URI_TOO_LONG, "request_line_too_long") from None
         except (HeaderLineTooLong, TooManyHeaders):
             raise BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large") from None
         except (ValueError, EOFError, NotImplementedError):  # malformed, bare LF, transfer coding or body
             raise BadRequest(HTTPStatus.BAD_REQUEST, "malformed") from None
-        else:
-            request = None
         head = self._received - (len(self._stream.buffer) if request else 0)
         if head > self._limits.max_bytes:
             raise BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large")

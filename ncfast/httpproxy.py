@@ -63,7 +63,8 @@ def choose(hub_url: str, setting: str) -> Proxy | None:
     proxies = urllib.request.getproxies_environment()
     chosen = proxies.get(url.scheme) or proxies.get(_TUNNELLED[url.scheme]) or proxies.get("all")
     spellings = host, _authority(host, url.port or 0)  # no_proxy may name a port; a bare IPv6 has no brackets
-    if chosen is None or any(urllib.request.proxy_bypass_environment(name, proxies) for name in spellings):
+    bypassed = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed does not know it
+    if chosen is None or any(bypassed(name, proxies) for name in spellings):
         return None
     return parse(chosen)
 

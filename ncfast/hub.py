@@ -50,6 +50,7 @@ def key_source(jwt: Jwt, net: Net) -> StaticKeys | JwksKeys:
     """The keys that the configuration names. Raises AuthSetupError."""
     if jwt.jwks_url is not None:
         return JwksKeys(jwt.jwks_url, jwt.algorithms, rng=net.rng)
+    assert jwt.key_file is not None                    # one of the two is there
     return StaticKeys.from_file(jwt.key_file, jwt.algorithms)
 
 

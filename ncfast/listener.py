@@ -208,7 +208,9 @@ class ProxyHeader(asyncio.Protocol):
     def __init__(self, listener: ClientListener, host: str, port: str) -> None:
         self._listener = listener
         self._peer = (host, port)
-        self._parser = Parser(listener.config.proxy_protocol)
+        version = listener.config.proxy_protocol
+        assert version != "off"
+        self._parser = Parser(version)
         self._timer: asyncio.TimerHandle | None = None
         self._transport: Any = None
         self._handed_over = False

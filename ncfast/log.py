@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from datetime import UTC, datetime
 from enum import Enum
 from errno import errorcode
@@ -133,7 +133,7 @@ class _State:
         self.mask = Mask("none", self.secret)
         self.limiter = EventLimiter(time.monotonic)
         self.writer = LogWriter(sys.stderr)
-        self.render: Callable[[Any, str, dict[str, Any]], str] = _render_json
+        self.render: Callable[[Any, str, MutableMapping[str, Any]], str] = _render_json
         self.failed = 0
 
 
@@ -226,7 +226,7 @@ def trace(start: TracebackType | FrameType | None) -> list[str]:
     ]
 
 
-def _limit(_logger: Any, _level: str, fields: dict[str, Any]) -> dict[str, Any]:
+def _limit(_logger: Any, _level: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     held_back = _state.limiter.admit(fields["event"])
     if held_back is None:
         raise DropEvent
@@ -235,7 +235,7 @@ def _limit(_logger: Any, _level: str, fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _admit(_logger: Any, level: str, fields: dict[str, Any]) -> dict[str, Any]:
+def _admit(_logger: Any, level: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     line = {"ts": "", "level": level, "event": _text(fields["event"]), "logger": fields["logger"]}
     for name, value in fields.items():
         if name in FIELDS:
@@ -248,16 +248,16 @@ def _admit(_logger: Any, level: str, fields: dict[str, Any]) -> dict[str, Any]:
     return line
 
 
-def _stamp(_logger: Any, _level: str, line: dict[str, Any]) -> dict[str, Any]:
+def _stamp(_logger: Any, _level: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     line["ts"] = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return line
 
 
-def _render(logger: Any, level: str, line: dict[str, Any]) -> str:
+def _render(logger: Any, level: str, line: MutableMapping[str, Any]) -> str:
     return _state.render(logger, level, line)
 
 
-def _render_json(_logger: Any, _level: str, line: dict[str, Any]) -> str:
+def _render_json(_logger: Any, _level: str, line: MutableMapping[str, Any]) -> str:
     return orjson.dumps(line).decode()
 
 
@@ -287,8 +287,8 @@ def _plain(value: Any, depth: int = 2) -> Any:
     if isinstance(value, int):
         return int(value) if -(2**63) <= value < 2**64 else "<int>"
     if isinstance(value, OSError):
-        name = type(value).__name__
-        return f"{name}({errorcode[value.errno]})" if value.errno in errorcode else name
+        name, code = type(value).__name__, errorcode.get(value.errno or 0)
+        return f"{name}({code})" if code else name
     if isinstance(value, BaseException):
         return type(value).__name__
     if isinstance(value, (PurePath, IPv4Address, IPv6Address, IPv4Network, IPv6Network)):

@@ -31,7 +31,7 @@ STATES = ("starting", "serving", "draining", "stopped")
 LINK_STATES = ("backoff", "dialling", "handshaking", "up", "draining", "resting", "lost")  # of `ncfast.mesh.states`
 BREAKER_STATES = ("closed", "open", "half_open")
 
-Value = float | Histogram | Mapping[str, float] | Mapping[tuple[str, ...], float]
+Value = float | Histogram | Mapping[Any, float]  # by the value of the one label, or by a tuple of the labels' values
 NOTHING: Mapping[str, float] = {}  # no sample: what is measured is not there, which is not the same as 0
 
 

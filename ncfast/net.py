@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aiofastnet
-from aiofastnet.selector_transport import SelectorSocketTransport
+from aiofastnet.selector_transport import SelectorSocketTransport    # type: ignore[import-not-found]  # in Cython, without stubs
 
 from ncfast import log
 from ncfast.config import Address
@@ -142,7 +142,7 @@ class Net:
             raise OSError(exc.errno, f"cannot listen on {path}: {os.strerror(exc.errno or 0)}") from None
         return Acceptor(self, [sock], on_socket, reserve, on_shed)
 
-    def peek(self, sock: socket.socket, on_byte: Callable[[bytes], None]) -> Callable[[], None]:
+    def peek(self, sock: socket.socket, on_byte: Callable[[bytes], None]) -> Callable[[], object]:
         """Calls `on_byte` once, with the first byte that comes on an accepted socket, which stays unread, or with nothing
         if none will. Returns what gives up waiting."""
         def ready() -> None:

@@ -154,14 +154,14 @@ class Router:
     def _use(self, flow: Flow, way: AgentSession | Peer, epoch: int) -> None:
         """Notes by which way the flow goes from now on, and lets its M_OPEN and M_RESUME say what they must there."""
         info = flow.info
-        local = isinstance(way, AgentSession)
-        owner = self.hub.replica_id if local else way.replica_id
+        session, peer = (way, None) if isinstance(way, AgentSession) else (None, way)
+        owner = peer.replica_id if peer is not None else self.hub.replica_id
         if info.owner and info.owner != owner:
             self.hub.stats.failovers += 1
         info.owner = owner
         info.epoch = max(info.epoch, epoch)
-        info.session, info.peer = (way, None) if local else (None, way)
-        if local:
+        info.session, info.peer = session, peer
+        if peer is None:
             if flow.sought is not None:
                 flow.direct(info.request.pack())
         else:

@@ -52,7 +52,7 @@ def check_uvloop(version: str) -> None:
 
 
 def _run(main: Coroutine[Any, Any, int], config: HubConfig | AgentConfig) -> int:
-    check_uvloop(uvloop.__version__)
+    check_uvloop(uvloop.__version__)                   # type: ignore[attr-defined]
     log.setup(config.logging.level, config.logging.format, config.logging.mask)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
@@ -68,7 +68,7 @@ class _Signals:
     """SIGTERM and SIGINT ask for an orderly end, a second one ends at once; SIGHUP reloads."""
 
     stop: Callable[[], None]
-    reload: Callable[[], None]
+    reload: Callable[[], object]
     count: int = 0
 
     def install(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -47,7 +47,7 @@ class AgentSession:
         self._claiming = False
         self._fresh_token: str | None = None
         self._refreshing = False
-        self.link: Link = None                         # set by the edge before any frame can come
+        self.link: Link = None                         # type: ignore[assignment]  # set by the edge before any frame can come
 
     @property
     def load(self) -> int:

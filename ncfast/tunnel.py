@@ -63,7 +63,7 @@ class AgentTunnel:
         self.epoch = 0
         self.cluster = False                           # the hub has others beside it
         self.since = agent.net.clock()                 # of the state
-        self.link: Link = None                         # set by the dialer before any frame can come
+        self.link: Link = None                         # type: ignore[assignment]  # set by the dialer before any frame can come
         self._said = 0                                 # last_epoch of the claim
         self._announced: list[str] = []
         self._timer: asyncio.TimerHandle | None = None

@@ -72,5 +72,5 @@ def accept(request: Request) -> tuple[bytes, Response | None]:
     response = handshake.accept(request)
     handshake.send_response(response)
     if response.status_code != 101:
-        return b"", Response(response.status_code, "text/plain; charset=utf-8", response.body or b"")
+        return b"", Response(response.status_code, "text/plain; charset=utf-8", bytes(response.body or b""))
     return b"".join(handshake.data_to_send()), None

@@ -15,7 +15,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side
 
 from bench.micro.ends import CID, MIB, Memory
-from ncfast._carrier import ReceiveBuffer
+from ncfast._carrier import ReceiveBuffer, TransportCarrier
 from ncfast._flow import FlowContext
 from ncfast._frames import FrameType, encode
 from ncfast._link import Link
@@ -41,7 +41,7 @@ class Hub:
         self.tunnel.establish(1)
         Relay(CID, 1, self.tunnel, self).connect(self.mesh)
 
-    def _link(self, carrier) -> Link:
+    def _link(self, carrier: TransportCarrier) -> Link:
         link = Link(self, carrier, self.context, self.turns.append, self._never, max_inflight=8 * MIB, queue_depth=1000)
         carrier.start(link)
         return link
@@ -56,8 +56,8 @@ class Hub:
 
     def arrive(self, link: Link, data: bytes) -> None:
         """``data`` has come in one read."""
-        view = link.carrier.get_buffer(-1)
-        view[:len(data)] = data
+        assert isinstance(link.carrier, TransportCarrier)
+        link.carrier.get_buffer(-1)[:len(data)] = data
         link.carrier.buffer_updated(len(data))
 
 

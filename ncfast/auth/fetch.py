@@ -103,7 +103,7 @@ class _Received:
 
 
 def _body(answer: bytes) -> bytes:
-    response = http.client.HTTPResponse(_Received(answer))
+    response = http.client.HTTPResponse(_Received(answer))  # type: ignore[arg-type]
     try:
         response.begin()
         if response.status != 200:

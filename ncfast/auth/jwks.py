@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 import jwt
 import orjson
@@ -15,10 +16,10 @@ from ncfast.auth.keys import MAX_KID_CHARS, Key, public_key
 MAX_KEYS = 64               # a set of a real issuer has a handful
 
 # (kty, crv) → the algorithm it serves, its public members, PyJWT's reader. No shared secrets (`oct`) here.
-_TYPES = {
-    ("RSA", None): ("RS256", ("n", "e"), RSAAlgorithm),
-    ("EC", "P-256"): ("ES256", ("crv", "x", "y"), ECAlgorithm),
-    ("OKP", "Ed25519"): ("EdDSA", ("crv", "x"), OKPAlgorithm),
+_TYPES: dict[tuple[str, str | None], tuple[str, tuple[str, ...], Callable[[dict[str, Any]], Any]]] = {
+    ("RSA", None): ("RS256", ("n", "e"), RSAAlgorithm.from_jwk),
+    ("EC", "P-256"): ("ES256", ("crv", "x", "y"), ECAlgorithm.from_jwk),
+    ("OKP", "Ed25519"): ("EdDSA", ("crv", "x"), OKPAlgorithm.from_jwk),
 }
 
 
@@ -68,8 +69,10 @@ def _parse_jwk(entry: object, algorithms: Collection[str]) -> Key | None:
     kty, crv = entry.get("kty"), entry.get("crv")
     if not isinstance(kty, str) or not isinstance(crv, str | None):
         raise AuthSetupError("kty or crv is not a string")
-    algorithm, members, reader = _TYPES.get((kty, crv), (None, (), None))
-    if reader is None or algorithm not in algorithms:
+    if (kty, crv) not in _TYPES:
+        return None
+    algorithm, members, read = _TYPES[kty, crv]
+    if algorithm not in algorithms:
         return None
     if entry.get("use", "sig") != "sig" or entry.get("alg", algorithm) != algorithm:
         return None
@@ -85,7 +88,7 @@ def _parse_jwk(entry: object, algorithms: Collection[str]) -> Key | None:
     if not all(isinstance(value, str) for value in public.values()):
         raise AuthSetupError(f"{', '.join(members)} must be strings")
     try:
-        material = reader.from_jwk(public)
+        material = read(public)
     except (jwt.InvalidKeyError, ValueError):
         raise AuthSetupError(f"{', '.join(members)} do not make a valid {kty} key") from None
     return public_key(material, kid)

@@ -41,9 +41,10 @@ def mint(
         "jti": secrets.token_hex(16),
     }
     if connectors is not None:
-        claims["connectors"] = sorted({_checked("connector", name) for name in connectors})
-        if len(claims["connectors"]) > MAX_CONNECTORS:
+        names = sorted({_checked("connector", name) for name in connectors})
+        if len(names) > MAX_CONNECTORS:
             raise ValueError(f"more than {MAX_CONNECTORS} connectors in one token")
+        claims["connectors"] = names
     if tenant is not None:
         claims["tenant"] = _checked("tenant", tenant)
     return jwt.encode(claims, key, algorithm=SYMMETRIC)

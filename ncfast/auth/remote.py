@@ -59,7 +59,7 @@ class JwksKeys:
         self._failures = 0
         self._tried_at = float("-inf")
         self._due_at = float("-inf")
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]  # set by `start`
         self._refresher: asyncio.Task[None] | None = None
         self._attempt: asyncio.Task[None] | None = None
 
@@ -107,7 +107,7 @@ class JwksKeys:
         return self._keys.find(kid, algorithm) if self._usable() else ()
 
     def _usable(self) -> bool:
-        return self._fetched_at is not None and self.age <= STALE_SEC
+        return self.age is not None and self.age <= STALE_SEC
 
     def _known_absent(self, kid: str | None, algorithm: str) -> bool:
         return self._absent.get((kid, algorithm), float("-inf")) > self._loop.time()

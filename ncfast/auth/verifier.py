@@ -39,10 +39,12 @@ class Policy(Protocol):
     """What the verifier reads of the configuration's `auth.jwt`."""
 
     audience: str
-    algorithms: Sequence[str]
     issuer: str | None
     leeway_sec: float
     max_lifetime_sec: int
+
+    @property
+    def algorithms(self) -> Sequence[str]: ...
 
 
 class KeySource(Protocol):

@@ -7,6 +7,7 @@ needs inside `run`, so that `--help` and `version` need not wait for event loop,
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -32,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments.insert(0, "hub")
-    sys.stdout.reconfigure(errors="replace")  # a terminal without our characters shall not end a command
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without our characters shall not end a command
     parsed = _parser().parse_args(arguments)
     try:
         return parsed.run(parsed)

@@ -49,7 +49,7 @@ def _get(data: Any, path: KeyPath) -> Any:
 def _items(document: Document, section: str, *more: str) -> Iterator[tuple[KeyPath, Any]]:
     items = _get(document.data, (section,))
     for index in range(len(items) if isinstance(items, list) else 0):
-        path = (section, index, *more)
+        path: KeyPath = (section, index, *more)
         value = _get(document.data, path)
         if value is not None:
             yield path, value

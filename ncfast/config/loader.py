@@ -49,7 +49,7 @@ def load_agent(path: str | Path, env: Mapping[str, str] | None = None) -> AgentC
 def load_any(path: str | Path, env: Mapping[str, str] | None = None) -> HubConfig | AgentConfig:
     """Reads either kind: a file with ``hubs`` or ``agent_id`` is an agent's, any other a hub's."""
     document = _read(path, env)
-    return build(AgentConfig if _is_agent(document) else HubConfig, document)
+    return build(AgentConfig, document) if _is_agent(document) else build(HubConfig, document)
 
 
 def agent_from_flags(
@@ -118,7 +118,8 @@ def _validate(model: type[Model], document: Document, known: set[str]) -> tuple[
         if not fresh:
             return None, problems
         unknown = [error["loc"] for error in fresh if error["type"] == "extra_forbidden"]
-        misspelt = {meant(model, path) for path in unknown} - document.marks.keys() - {None}
+        meanings = {path for one in unknown if (path := meant(model, one)) is not None}
+        misspelt = meanings - document.marks.keys()
         left_out = {dotted(path) for path in settled | misspelt} | known
         for error in fresh:
             section, keys = error["loc"], error.get("ctx", {}).get("keys", ())

@@ -19,7 +19,7 @@ GIB = 1024 * MIB
 
 def key(default: Any = ..., *, why: str, unit: str = "", **more: Any) -> Any:
     """One configuration key. ``why``: what it does, and the default's reason. ``unit``: what it counts."""
-    extra = {"x-unit": unit} if unit else {}
+    extra: dict[str, Any] = {"x-unit": unit} if unit else {}
     if isinstance(default, Address):
         extra["default"] = str(default)
     if "default_factory" not in more:

@@ -34,6 +34,8 @@ class Way:
     def __init__(self) -> None:
         self.bytes = 0  # taken from the sender so far, dropped ones included
         self._flowing = asyncio.Event()
+        self._rate: float | None = None
+        self._piece = _CHUNK
         self.resume()
 
     def stall(self) -> None:
@@ -60,7 +62,7 @@ class Way:
     def resume(self) -> None:
         """End every fault of this direction."""
         self._delay = 0.0
-        self._rate: float | None = None
+        self._rate = None
         self._piece = _CHUNK
         self._dropping = False
         self._flowing.set()

@@ -86,7 +86,7 @@ class Demo:
             self._view.line(line)
         loop, enter = asyncio.get_running_loop(), asyncio.Event()
         if sys.stdin.isatty():
-            loop.add_reader(sys.stdin, lambda: sys.stdin.readline() and enter.set())
+            loop.add_reader(sys.stdin, lambda: enter.set() if sys.stdin.readline() else None)
         try:
             while True:
                 await enter.wait()

@@ -8,6 +8,7 @@ import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 from ncfast import __version__
+from ncfast._carrier import TransportCarrier
 from ncfast.carrier import carry_stream, carry_websocket
 from ncfast.mesh.peer import Peer
 from ncfast.mesh.states import Way
@@ -114,6 +115,7 @@ class Connecting(asyncio.Protocol):
         if self._lost:
             raise DialFailed("closed", "the connection was closed at once")
         peer = Peer(mesh, self._way, credential, dialled=True, remote=self.remote, carrier="websocket" if websocket else "stream")
+        carrier: TransportCarrier
         if websocket:
             link, carrier = carry_websocket(mesh.host, self._transport, peer, mesh.bounds, client=True, peer=self._url)
         else:

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 class Replica(Protocol):
     """What the registry says of a hub."""
 
-    replica_id: str
-    instance: str
-    mesh_url: str
+    @property
+    def replica_id(self) -> str: ...
+    @property
+    def instance(self) -> str: ...
+    @property
+    def mesh_url(self) -> str: ...
 
 
 class PeerHost(Protocol):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _log = log.get("mesh")
 
+Greeting = TypeVar("Greeting", Hello, HelloAck)
 Kind = TypeVar("Kind", Hello, HelloAck, Auth)
 
 FEATURES: list[str] = []       # what this hub can beyond version 1
@@ -46,7 +47,7 @@ class Peer:
         self.draining = False
         self.since = mesh.net.clock()
         self.failure = ""                              # the word for what went wrong, where the link's reason is too coarse
-        self.link: Link = None                         # set before any frame can come
+        self.link: Link = None                         # type: ignore[assignment]  # set before any frame can come
         self._hello: Hello | None = None
         self._ack: HelloAck | None = None
 
@@ -56,7 +57,7 @@ class Peer:
             self._hello = self._say(Hello)
             self.link.send(FrameType.HELLO, self._hello.pack())
 
-    def _say(self, kind: type[Hello]) -> Hello:
+    def _say(self, kind: type[Greeting]) -> Greeting:
         mesh = self.mesh
         return kind(version=VERSION, cluster=mesh.cluster, replica_id=mesh.replica_id, instance=mesh.instance.hex(),
                     nonce=mesh.net.entropy(NONCE_SIZE).hex(), features=FEATURES, software=SOFTWARE)

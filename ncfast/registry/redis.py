@@ -259,9 +259,13 @@ class RedisRegistry(DistributedRegistry):
                 self._send(self._entry_call(RELEASE, entry))
 
     def _assert(self, entry: AgentEntry) -> None:
+        def answered(done: asyncio.Future[Any]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                self._asserted(entry, done.result())
+
         future = self._send(self._assert_call(entry))
         if future is not None:
-            future.add_done_callback(lambda done: done.cancelled() or done.exception() or self._asserted(entry, done.result()))
+            future.add_done_callback(answered)
 
     def _asserted(self, entry: AgentEntry, reply: Any) -> None:
         """The reply to an ASSERT."""

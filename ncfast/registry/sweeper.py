@@ -31,7 +31,10 @@ class Swept(Protocol):
     """What a sweeper needs of a registry."""
 
     view: View
-    presences: Mapping[str, Any]               # by replica_id: what the last beat told, also of those whose lease has ended
+
+    @property
+    def presences(self) -> Mapping[str, Any]:
+        """By replica_id: what the last beat told, also of those whose lease has ended."""
 
     def is_healthy(self) -> bool: ...
     def send(self, calls: Iterable[Call]) -> None: ...

@@ -47,7 +47,7 @@ def test_hub_with_the_wrong_secret_stays_out(make_cluster, peer: Peer) -> None:
     hub.write_config(merged(hub.config, {"ha": {"mesh": {"secret_file": str(wrong)}}}))
     cluster.start(third)
     cluster.wait_degraded(third, "mesh_missing")
-    assert sum(row["errors"] for row in cluster.links(third).values()) > 0
+    wait_until(lambda: sum(row["errors"] for row in cluster.links(third).values()), "its attempts to have failed")
     wait_until(
         lambda: cluster.hubs[owner].metric("nowconnect_mesh_handshakes_refused_total") > refused
         or cluster.links(owner)[third]["errors"],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import socket
 import struct
 from types import SimpleNamespace
 
@@ -13,9 +12,9 @@ import pytest
 from mesh.authority import Authority, uri
 from mesh.hubs import Hub, hubs, linked, run, until
 from mesh.wires import Wire
+from support.process import free_port
 
 from ncfast import metrics
-from ncfast._frames import FrameType
 from ncfast.errors import Reason
 from ncfast.mesh import peer as peer_module
 from ncfast.mesh.states import LinkState
@@ -310,43 +309,37 @@ def test_silence_is_noticed_in_either_direction(silence):
 
 def test_a_peer_that_is_away_is_tried_with_growing_pauses_and_then_found():
     async def main():
-        with socket.socket() as place:
-            place.bind(("127.0.0.1", 0))
-            port = place.getsockname()[1]
-            a = Hub("hub-a", {"connect_backoff_max_sec": 0.1})
-            async with hubs(a):
-                url = f"tcp://127.0.0.1:{port}"
-                a.dial(url)
-                route = a.mesh.routes[url]
-                await until(lambda: route.backoff.breaker in ("open", "half_open"), "the breaker opens")
-                assert not a.mesh.healthy
-                row, = a.mesh.snapshot()
-                assert row["peer"] == url and row["state"] in ("backoff", "dialling") and row["last_error"] == "unreachable"
-                assert row["errors"] == a.stats.mesh_errors >= 8
-                place.close()
-                b = Hub("hub-b", {"listen": f"127.0.0.1:{port}"})
-                async with hubs(b):
-                    await linked(a, b)
-                    assert a.mesh.healthy and a.mesh.snapshot()[0]["peer"] == "hub-b"
+        port = free_port()
+        url = f"tcp://127.0.0.1:{port}"
+        a = Hub("hub-a", {"connect_backoff_max_sec": 0.1})
+        async with hubs(a):
+            a.dial(url)
+            route = a.mesh.routes[url]
+            await until(lambda: route.backoff.breaker in ("open", "half_open"), "the breaker opens")
+            assert not a.mesh.healthy
+            row, = a.mesh.snapshot()
+            assert row["peer"] == url and row["state"] in ("backoff", "dialling") and row["last_error"] == "unreachable"
+            assert row["errors"] == a.stats.mesh_errors >= 8
+            b = Hub("hub-b", {"listen": f"127.0.0.1:{port}"})
+            async with hubs(b):
+                await linked(a, b)
+                assert a.mesh.healthy and a.mesh.snapshot()[0]["peer"] == "hub-b"
 
     run(main)
 
 
 def test_a_sign_of_life_ends_the_wait():
     async def main():
-        with socket.socket() as place:
-            place.bind(("127.0.0.1", 0))
-            port = place.getsockname()[1]
-            a = Hub("hub-a", {"connect_backoff_max_sec": 3600})
-            async with hubs(a):
-                url = f"tcp://127.0.0.1:{port}"
-                a.dial(url)
-                await until(lambda: a.mesh.routes[url].backoff.failures >= 5)
-                place.close()
-                b = Hub("hub-b", {"listen": f"127.0.0.1:{port}"})
-                async with hubs(b):
-                    b.dial(tcp(a))
-                    await until(lambda: a.linked(b) and a.linked(b).dialled)
+        port = free_port()
+        url = f"tcp://127.0.0.1:{port}"
+        a = Hub("hub-a", {"connect_backoff_max_sec": 3600})
+        async with hubs(a):
+            a.dial(url)
+            await until(lambda: a.mesh.routes[url].backoff.failures >= 5)
+            b = Hub("hub-b", {"listen": f"127.0.0.1:{port}"})
+            async with hubs(b):
+                b.dial(tcp(a))
+                await until(lambda: a.linked(b) and a.linked(b).dialled)
 
     run(main)
 
@@ -456,25 +449,5 @@ def test_another_version_or_cluster_is_refused(monkeypatch):
             await until(lambda: a.refused().get("version"))
             await until(lambda: c.mesh.routes[tcp(a)].last_error == "peer_version")
             assert not a.events and not b.events and not c.events
-
-    run(main)
-
-
-@pytest.mark.parametrize("frame", [FrameType.M_OPEN, FrameType.M_RESUME, FrameType.AUTH, FrameType.HELLO_ACK, FrameType.GOAWAY, FrameType.ANNOUNCE])
-def test_hello_comes_first(frame):
-    async def main():
-        b = Hub("hub-b")
-        async with hubs(b):
-            with socket.create_connection(("127.0.0.1", b.port)) as stranger:
-                stranger.setblocking(False)
-                loop = asyncio.get_running_loop()
-                body = b"{}" if frame is not FrameType.M_RESUME else bytes(16)
-                body = b"" if frame is FrameType.GOAWAY else body
-                hello = struct.pack(">BBHI", 1, 1, 0, 2) + bytes(48) + b"{}"
-                await loop.sock_sendall(stranger, struct.pack(">BBHI", frame, 0, 0, len(body)) + bytes(48) + body if frame in (1,) else
-                                        struct.pack(">BBHI", 1, 1, 0, 0) + bytes(48) + hello)
-                while await loop.sock_recv(stranger, 4096):
-                    pass
-            assert b.refused() == {"malformed": 1} and not b.events and not b.stats.mesh_errors
 
     run(main)

@@ -20,7 +20,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request
 
 from ncfast import log
-from ncfast._frames import FrameType
+from ncfast._frames import FrameType, encode
 from ncfast.errors import Reason
 from ncfast.mesh import accept, certificates, dial, door, keyring, manager, policy
 from ncfast.mesh.handshake import Auth, Hello, HelloAck, proof
@@ -560,6 +560,26 @@ def test_hello_must_come_in_time(monkeypatch):
             a.dial(url)
             await until(lambda: a.mesh.routes[url].last_error == "timeout")
             silent.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize("early", [
+    encode(FrameType.M_OPEN, cid=b"\x22" * 16, epoch=1, limit=1 << 16, payload=b"{}"),
+    encode(FrameType.M_RESUME, cid=b"\x22" * 16, epoch=1, limit=1 << 16, payload=bytes(16) + b"{}"),
+    encode(FrameType.HELLO, payload=hello().pack()), encode(FrameType.HELLO_ACK, payload=hello().pack()),
+    encode(FrameType.GOAWAY, code=Reason.DRAINING), encode(FrameType.AUTH, payload=b"[]"),
+], ids=["open", "resume", "hello", "hello_ack", "goaway", "auth"])
+def test_only_an_auth_comes_between_hello_and_the_link(early):
+    async def main():
+        a = Hub("hub-a")
+        async with hubs(a):
+            async with Stranger(a.port) as one:
+                one.writer.write(frame(FrameType.HELLO, hello().pack()))
+                assert (await one.frame())[0] == FrameType.HELLO_ACK
+                one.writer.write(early)
+                assert (await one.frame())[:2] == (FrameType.GOAWAY, Reason.PROTOCOL_ERROR)
+            assert a.refused() == {"malformed": 1} and not a.events
 
     run(main)
 
