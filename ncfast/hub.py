@@ -27,7 +27,7 @@ from ncfast.errors import Reason
 from ncfast.listener import ClientListener
 from ncfast.net import Net
 from ncfast.readiness import Readiness
-from ncfast.registry import AgentEntry, DistributedRegistry, Replica, make_registry
+from ncfast.registry import DistributedRegistry, Replica, make_registry
 from ncfast.relays import Relays
 from ncfast.routing import Router
 from ncfast.snapshot import snapshot

@@ -70,7 +70,7 @@ class Connecting(asyncio.Protocol):
         self.remote = ""
 
     async def run(self) -> Peer:
-        mesh, net = self._mesh, self._mesh.net
+        net = self._mesh.net
         parts = urllib.parse.urlsplit(self._url)
         host = parts.hostname or ""
         if parts.scheme == "unix":
