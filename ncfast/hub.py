@@ -151,6 +151,7 @@ class Hub:
     async def _close_mesh(self) -> None:
         mesh, self.mesh = self.mesh, None
         if mesh is not None:
+            self.epochs_refused += mesh.stale_epoch
             await mesh.stop()
 
     def _replicas_changed(self) -> None:
@@ -235,7 +236,8 @@ class Hub:
     async def drain(self) -> None:
         """No new clients; agents and other hubs are told to go elsewhere. Open flows may finish, or move, within
         `drain.timeout_sec`; then they are reset."""
-        self.state = "draining"
+        async with self._reloading:                    # what opens listeners is over
+            self.state = "draining"
         self.readiness.draining = True
         for listener in self.listeners.values():
             listener.close()
@@ -287,9 +289,11 @@ class Hub:
         """Takes listeners, keys, certificates, the cluster's mode and log settings from a new configuration; open flows are not touched.
         What else has changed waits for a restart, and the log says so.
 
-        Raises OSError or AuthSetupError, and then nothing has changed.
+        Raises OSError, also when the hub drains, or AuthSetupError; then nothing has changed.
         """
         async with self._reloading:
+            if self.state != "serving":
+                raise OSError(f"the hub is {self.state}, it takes no new configuration")
             await self._reload(config, jwt)
 
     async def _reload(self, config: HubConfig, jwt: Jwt) -> None:

@@ -260,13 +260,9 @@ class Acceptor:
         self._on_shed = on_shed
         self._timer: asyncio.TimerHandle | None = None
         self.closed = False
+        where = socks[0].getsockname()
+        self.address = where if isinstance(where, str) else str(Address(*where[:2]))   # as bound; told also when it is closed
         self._resume()
-
-    @property
-    def address(self) -> str:
-        """host:port as bound, or the path of a Unix socket."""
-        where = self._socks[0].getsockname()
-        return where if isinstance(where, str) else str(Address(*where[:2]))
 
     @property
     def paused(self) -> bool:

@@ -40,6 +40,7 @@ async def under_way(peer: Peer, seed: int) -> None:
 @pytest.mark.parametrize("by", ["SIGTERM", "POST /drain"])
 def test_drain_finishes_what_runs_and_takes_nothing_new(topology: MakeTopology, peer: Peer, by: str) -> None:
     made = topology({"peer": peer.address}, hub={"drain": {"timeout_sec": 60}})
+    made.hub.expected_errors = frozenset({"config_refused"})
 
     async def scenario() -> Both:
         seed = peer.next_seed()
@@ -52,6 +53,7 @@ def test_drain_finishes_what_runs_and_takes_nothing_new(topology: MakeTopology, 
         await asyncio.to_thread(wait_until, lambda: made.hub.get("/readyz")[0] == 503, "/readyz saying 503")
         assert json.loads(made.hub.get("/readyz")[1])["status"] == "draining"
         assert made.hub.get("/healthz")[0] == 200
+        assert not await asyncio.to_thread(made.hub.reload, made.hub.config), "a hub that drains took a new configuration"
         assert is_refused(made.address("peer"))
         assert made.hub.program.exit_code() is None and not flow.done()
         await asyncio.to_thread(peer.open_gate, f"go {seed}")
