@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from bench.ports import free_port
 from bench.process import Process
 from bench.rig import ROOT, Address, output
-from bench.service import Service, free_port, redis
+from bench.service import Service, redis
 
 T = TypeVar("T")
 

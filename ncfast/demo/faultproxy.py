@@ -34,8 +34,8 @@ class Way:
     def __init__(self) -> None:
         self.bytes = 0  # taken from the sender so far, dropped ones included
         self._flowing = asyncio.Event()
-        self._rate: float | None = None
-        self._piece = _CHUNK
+        self._rate: float | None
+        self._piece: int
         self.resume()
 
     def stall(self) -> None:

@@ -106,8 +106,7 @@ def test_what_is_relayed_ends_with_its_grace_when_the_mesh_is_turned_off(make_cl
         flow = asyncio.create_task(
             run_flow(peer, cluster.address(third), seed=seed, client=[["send", 1], ["drain"]], service=[["drain"]])
         )
-        while not (seen := peer.outcome(seed)) or not seen.received:
-            await asyncio.sleep(0.01)
+        await peer.reached(seed)
         assert cluster.hubs[owner].metric("nowconnect_flows_relayed") == 1
         await asyncio.to_thread(turn_to, cluster, "off")
         return await flow

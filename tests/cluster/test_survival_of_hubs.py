@@ -83,8 +83,7 @@ def test_origin_killed_for_good(make_cluster, peer: Peer) -> None:
         flow = asyncio.create_task(
             run_flow(peer, cluster.address(third), seed=seed, client=[["send", 1], ["drain"]], service=[["drain"]])
         )
-        while not (seen := peer.outcome(seed)) or not seen.received:
-            await asyncio.sleep(0.01)
+        await peer.reached(seed)
         cluster.kill(third)
         return await flow
 
@@ -194,8 +193,7 @@ def test_new_agent_process_while_its_owner_is_dead(cluster: Cluster, peer: Peer)
                 peer, cluster.address(third), seed=seed, client=[["send", 1], ["drain"]], service=[["drain"]],
             )
         )
-        while not (seen := peer.outcome(seed)) or not seen.received:
-            await asyncio.sleep(0.01)
+        await peer.reached(seed)
         cluster.kill(owner)
         cluster.agent.program.kill()
         await asyncio.to_thread(cluster.agent.start)

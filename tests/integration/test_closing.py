@@ -92,8 +92,7 @@ def test_reset_by_the_client_is_a_reset_at_the_service(peer: Peer, shared: Topol
         seed = peer.next_seed()
 
         async def reset_when_all_is_there() -> None:
-            while (seen := peer.outcome(seed)) is None or seen.received < sent:
-                await asyncio.sleep(0.005)
+            await peer.reached(seed, sent)
             gates["go"].set()
 
         watcher = asyncio.create_task(reset_when_all_is_there())

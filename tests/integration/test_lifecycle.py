@@ -31,12 +31,6 @@ def transfer(made: Topology, peer: Peer, seed: int, *, size: int = 8 * MIB) -> a
     )
 
 
-async def under_way(peer: Peer, seed: int) -> None:
-    """Until the service has the first bytes."""
-    while not (seen := peer.outcome(seed)) or seen.received < 10:
-        await asyncio.sleep(0.01)
-
-
 @pytest.mark.parametrize("by", ["SIGTERM", "POST /drain"])
 def test_drain_finishes_what_runs_and_takes_nothing_new(topology: MakeTopology, peer: Peer, by: str) -> None:
     made = topology({"peer": peer.address}, hub={"drain": {"timeout_sec": 60}})
@@ -45,7 +39,7 @@ def test_drain_finishes_what_runs_and_takes_nothing_new(topology: MakeTopology, 
     async def scenario() -> Both:
         seed = peer.next_seed()
         flow = transfer(made, peer, seed)
-        await under_way(peer, seed)
+        await peer.reached(seed, 10)
         if by == "SIGTERM":
             made.hub.program.signal(signal.SIGTERM)
         else:
@@ -73,7 +67,7 @@ def test_drain_has_a_limit(topology: MakeTopology, peer: Peer) -> None:
     async def scenario() -> Both:
         seed = peer.next_seed()
         flow = transfer(made, peer, seed)
-        await under_way(peer, seed)
+        await peer.reached(seed, 10)
         made.hub.program.signal(signal.SIGTERM)
         assert await asyncio.to_thread(made.hub.program.wait) == 0
         peer.open_gate(f"go {seed}")
@@ -91,7 +85,7 @@ def test_agent_drains_on_sigterm(topology: MakeTopology, peer: Peer) -> None:
     async def scenario() -> Both:
         seed = peer.next_seed()
         flow = transfer(made, peer, seed)
-        await under_way(peer, seed)
+        await peer.reached(seed, 10)
         leaving = made.agent
         leaving.program.signal(signal.SIGTERM)
         await asyncio.to_thread(

@@ -114,8 +114,7 @@ def test_a_flow_that_ends_while_detached_ends_the_same_way(
                 service=[["read", 100], ["wait", f"end {seed}"], *script],
             )
         )
-        while not (seen := peer.outcome(seed)) or seen.received < 100:
-            await asyncio.sleep(0.01)
+        await peer.reached(seed, 100)
         hub_mark = made.hub.log.mark()
         made.proxy.fault("down")
         await asyncio.to_thread(made.hub.log.wait, "agent_disconnected", after=hub_mark)
@@ -174,8 +173,7 @@ def test_agent_that_stays_away_ends_its_flows_after_the_grace_time(
                 peer, made.address("peer"), seed=seed, client=[["send", 1], ["drain"]], service=[["drain"]]
             )
         )
-        while not (seen := peer.outcome(seed)) or seen.received < 1:
-            await asyncio.sleep(0.01)
+        await peer.reached(seed)
         made.proxy.fault("down")
         await asyncio.to_thread(made.hub.log.wait, ACCESS, reason="link_lost")
         made.proxy.up()  # the agent comes back, learns that the hub has given up, and frees the target

@@ -9,10 +9,10 @@ import struct
 from types import SimpleNamespace
 
 import pytest
+from bench.ports import free_port
 from mesh.authority import Authority, uri
 from mesh.hubs import Hub, hubs, linked, run, until
 from mesh.wires import Wire
-from support.process import free_port
 
 from ncfast import metrics
 from ncfast.errors import Reason

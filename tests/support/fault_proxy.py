@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from support.process import free_port, support_program
+from bench.ports import free_port
+from support.process import support_program
 
 
 class FaultProxy:

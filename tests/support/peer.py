@@ -43,6 +43,11 @@ class Peer:
         found = self.program.ask(do="outcome", key=str(seed))
         return Outcome(**found) if found else None
 
+    async def reached(self, seed: int, count: int = 1) -> None:
+        """Until the service has this flow's first ``count`` bytes."""
+        while not (seen := self.outcome(seed)) or seen.received < count:
+            await asyncio.sleep(0.01)
+
     def ended(self, seed: int, timeout: float = 30) -> Outcome:
         """What the service's end saw, once that end is over."""
 

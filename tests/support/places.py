@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Protocol
 
-from support.process import free_port
+from bench.ports import free_port
 
 
 class Places(Protocol):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import os
-import secrets
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,8 +17,6 @@ from typing import Any
 import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
-BELOW_EPHEMERAL = range(20_000, 32_000)  # the kernel gives these to nobody who asks for port 0, or dials
-_given: set[tuple[str, int]] = set()
 PACKAGE_ROOT = Path(importlib.util.find_spec("ncfast").origin).resolve().parents[1]
 
 
@@ -44,18 +39,6 @@ def require(*programs: str) -> list[str]:
             pytest.skip(f"the program {program} is not installed")
         found.append(path)
     return found
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port for programs that must be told theirs, or that come back to it; given only once. Callers who share
-    the address with strangers retry on a clash."""
-    while True:
-        address = host, secrets.choice(BELOW_EPHEMERAL)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(address)
-            if address not in _given:
-                _given.add(address)
-                return address[1]
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout: float = 30) -> Any:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.ports import free_port
 from support.peer import Address
-from support.process import Program, child_env, free_port, require, wait_until
+from support.process import Program, child_env, require, wait_until
 
 LDAP_SUFFIX = "dc=example,dc=net"
 LDAP_ADMIN = f"cn=admin,{LDAP_SUFFIX}"
