@@ -4,7 +4,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := setup.py $(wildcard ncfast/*.pyx ncfast/*.pxd)
+SOURCES := setup.py $(wildcard ncfast/*.p[yx][xd] ncfast/*/*.p[yx][xd])
 PACKAGES := redis-server redis-tools slapd ldap-utils haproxy iperf3 nginx-light iproute2 prometheus
 FUZZ_SECONDS ?= 600
 SEEDS ?= 200
@@ -46,7 +46,7 @@ dist: $(VENV)/.installed  ## sdist, and a wheel built from that sdist
 	$(BIN)/python -m build
 
 clean:  ## remove all that is built here, the virtual environment too
-	rm -rf $(VENV) build dist *.egg-info ncfast/*.c ncfast/*.so .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info ncfast/*.c ncfast/*.so ncfast/*/*.c ncfast/*/*.so .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The package is installed editable: Python files need nothing more, Cython files are built again below.

@@ -13,12 +13,12 @@ DEBUG = os.environ.get("NCFAST_DEBUG") == "1"
 
 extensions = [
     Extension(
-        f"ncfast.{source.stem}",
+        ".".join(source.with_suffix("").parts),
         [str(source)],
         extra_compile_args=["-O0", "-g"] if DEBUG else ["-O3", "-fno-strict-aliasing"],
         undef_macros=["NDEBUG"] if DEBUG else [],
     )
-    for source in sorted(Path("ncfast").glob("*.pyx"))
+    for source in sorted(Path("ncfast").rglob("*.pyx"))
 ]
 
 setup(

@@ -14,13 +14,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from ncfast import errors, tunnel
+from ncfast.agent import tunnel
+from ncfast.core import errors
 from ncfast._frames import HEADER_SIZE, FrameType, decode
 from ncfast.config import HubConfig, reference
-from ncfast.errors import RETRYABLE, Blame, Reason
+from ncfast.core.errors import RETRYABLE, Blame, Reason
 from ncfast.mesh import states as mesh
 from ncfast.registry import breaker
-from ncfast.states import TRANSITIONS, FlowEvent, FlowState
+from ncfast.core.states import TRANSITIONS, FlowEvent, FlowState
 
 DOCS = Path(__file__).parent
 VECTORS = DOCS.parent / "tests" / "vectors" / "frames.json"
@@ -43,7 +44,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
 
 
 def meanings() -> dict[Reason, str]:
-    """What the table in ncfast/errors.py says beside each reason."""
+    """What the table in ncfast/core/errors.py says beside each reason."""
     found = re.findall(r"^    ([A-Z_]+) = \d+ +# (.+)$", inspect.getsource(Reason), re.MULTILINE)
     return {Reason[name]: text for name, text in found}
 

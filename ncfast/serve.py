@@ -13,14 +13,14 @@ from typing import Any
 
 import uvloop
 
-from ncfast import log
-from ncfast.agent import Agent
+from ncfast.observe import log
+from ncfast.agent.agent import Agent
 from ncfast.auth import AuthSetupError
 from ncfast.config import AgentConfig, ConfigError, HubConfig, load_agent, load_hub, resolve_auth
-from ncfast.errors import NcfastError
-from ncfast.hub import Hub
-from ncfast.net import Net
-from ncfast.watchdog import Watchdog, freeze
+from ncfast.core.errors import NcfastError
+from ncfast.hub.hub import Hub
+from ncfast.net.seam import Net
+from ncfast.observe.watchdog import Watchdog, freeze
 
 _log = log.get("serve")
 

@@ -13,12 +13,12 @@ from collections.abc import Callable
 
 from websockets.protocol import Protocol, Side
 
-from ncfast._carrier import ReceiveBuffer
-from ncfast._flow import Flow, FlowContext
-from ncfast._link import Link
-from ncfast._stream import SocketEnd
-from ncfast._websocket import WebSocketCarrier
-from ncfast.errors import Reason
+from ncfast.net.carrier import ReceiveBuffer
+from ncfast.core.flow import Flow, FlowContext
+from ncfast.core.link import Link
+from ncfast.net.socket import SocketEnd
+from ncfast.net.websocket import WebSocketCarrier
+from ncfast.core.errors import Reason
 
 CID = bytes(range(16))
 SECRET = bytes(16)

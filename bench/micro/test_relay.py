@@ -15,13 +15,13 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side
 
 from bench.micro.ends import CID, MIB, Memory
-from ncfast._carrier import ReceiveBuffer, TransportCarrier
-from ncfast._flow import FlowContext
+from ncfast.net.carrier import ReceiveBuffer, TransportCarrier
+from ncfast.core.flow import FlowContext
 from ncfast._frames import FrameType, encode
-from ncfast._link import Link
-from ncfast._raw import RawCarrier
-from ncfast._relay import Relay
-from ncfast._websocket import WebSocketCarrier
+from ncfast.core.link import Link
+from ncfast.net.raw import RawCarrier
+from ncfast.core.relay import Relay
+from ncfast.net.websocket import WebSocketCarrier
 
 READ = 4 * 65536               # bytes of payload that come in one read, about what the receive buffer holds
 SHAPES = {"bulk": 65000, "16 KiB": 16384, "small": 128}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ncfast.errors import NcfastError
+from ncfast.core.errors import NcfastError
 
 # Every reason a token can be refused for: metric label and log field ↔ sentence for a person.
 # The sentences are constants: nothing that arrived from outside can reach a log through them.

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-import ncfast.log
+from ncfast.observe import log
 from ncfast.auth.errors import AuthError, AuthSetupError
 from ncfast.auth.fetch import FetchError, HttpsFetch, check_https_url
 from ncfast.auth.jwks import parse_jwks
@@ -28,7 +28,7 @@ STALE_SEC = 24 * 3600.0
 ABSENT_SEC = 300.0
 MAX_ABSENT = 128
 
-log = ncfast.log.get("auth")
+_log = log.get("auth")
 
 
 class JwksKeys:
@@ -143,10 +143,10 @@ class JwksKeys:
             keys = KeySet(jwks.keys)
         except (FetchError, AuthSetupError) as fault:
             self._failures += 1
-            log.warning("jwks_refresh_failed", error=str(fault), attempt=self._failures)
+            _log.warning("jwks_refresh_failed", error=str(fault), attempt=self._failures)
         else:
             self._keys, self._fetched_at, self._failures = keys, self._loop.time(), 0
-            log.info("jwks_refreshed", keys=len(keys), refused=jwks.faults)
+            _log.info("jwks_refreshed", keys=len(keys), refused=jwks.faults)
         finally:
             self._attempt = None
             self._due_at = self._loop.time() + self._pause()

@@ -11,6 +11,7 @@ import sys
 import time
 
 from ncfast.cli import hubs
+from ncfast.observe import adminclient
 from ncfast.cli.exitcode import ExitCode
 
 HELP = "drain a hub"
@@ -32,9 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        before = hubs.status(arguments.url)
-        hubs.ask(arguments.url, "/drain", "POST")
-    except hubs.Unavailable as error:
+        before = adminclient.status(arguments.url)
+        adminclient.ask(arguments.url, "/drain", "POST")
+    except adminclient.Unavailable as error:
         print(f"ncfast: {error}", file=sys.stderr)
         return ExitCode.UNAVAILABLE
     name, flows = before["replica_id"], before["flows"]["active"]
@@ -54,8 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _runs(url: str, pid: int) -> bool:
     """Whether that process still answers; a supervisor may have started the next one already."""
     try:
-        return hubs.status(url)["pid"] == pid
-    except hubs.Unavailable:
+        return adminclient.status(url)["pid"] == pid
+    except adminclient.Unavailable:
         return False
 
 

@@ -1,17 +1,8 @@
-"""Asking a hub's admin edge: the same for every command that talks to a hub."""
+"""Which hub a command talks to."""
 
 from __future__ import annotations
 
 import argparse
-import json
-from typing import Any
-
-_TIMEOUT_SEC = 5
-_MAX_BYTES = 64 * 1024 * 1024  # ten thousand agents take some 4 MiB
-
-
-class Unavailable(Exception):
-    """Nothing that answers like a hub's admin edge is there."""
 
 
 def add_url(parser: argparse.ArgumentParser) -> None:
@@ -21,35 +12,6 @@ def add_url(parser: argparse.ArgumentParser) -> None:
         default="http://127.0.0.1:9400",
         help="the hub's admin edge (default: %(default)s)",
     )
-
-
-def status(base: str) -> dict[str, Any]:
-    """The document of ``/status``. Raises `Unavailable`."""
-    document = ask(base, "/status")
-    if document.get("role") != "hub":
-        raise Unavailable(f"{base}/status does not answer with a hub's status; is this the admin edge?")
-    return document
-
-
-def ask(base: str, path: str, method: str = "GET") -> dict[str, Any]:
-    """A JSON answer of the admin edge. Raises `Unavailable`."""
-    import http.client
-    import urllib.request
-
-    url = base + path
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({})
-    )  # an admin edge is never behind a proxy
-    try:
-        with opener.open(urllib.request.Request(url, method=method), timeout=_TIMEOUT_SEC) as answer:
-            document = json.loads(answer.read(_MAX_BYTES))
-    except (OSError, http.client.HTTPException) as error:
-        raise Unavailable(f"no answer from {url}: {getattr(error, 'reason', error)}") from None
-    except ValueError:
-        raise Unavailable(f"{url} does not answer as a hub does; is this the admin edge?") from None
-    if not isinstance(document, dict):
-        raise Unavailable(f"{url} does not answer as a hub does; is this the admin edge?")
-    return document
 
 
 def _admin_url(text: str) -> str:

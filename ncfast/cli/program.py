@@ -80,7 +80,7 @@ def _known(error: Exception) -> ExitCode | None:
     """The exit code for an error that its message explains; None for a defect of ours."""
     from ncfast.auth import AuthSetupError
     from ncfast.config import ConfigError
-    from ncfast.errors import LocalError, NcfastError
+    from ncfast.core.errors import LocalError, NcfastError
 
     if isinstance(error, (ConfigError, AuthSetupError)):
         return ExitCode.CONFIG

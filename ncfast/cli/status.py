@@ -8,8 +8,9 @@ import sys
 import time
 from typing import Any
 
-from ncfast import statuspage
+from ncfast.observe import statuspage
 from ncfast.cli import hubs
+from ncfast.observe import adminclient
 from ncfast.cli.exitcode import ExitCode
 from ncfast.cli.table import duration, size, table
 
@@ -33,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     while True:
         try:
-            document = hubs.status(arguments.url)
+            document = adminclient.status(arguments.url)
             code, text = ExitCode.OK, json.dumps(document) if arguments.json else render(document)
-        except hubs.Unavailable as error:
+        except adminclient.Unavailable as error:
             code, text = ExitCode.UNAVAILABLE, ""
             print(f"ncfast: {error}", file=sys.stderr)
         if text:

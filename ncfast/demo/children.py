@@ -11,7 +11,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from ncfast.errors import NcfastError
+from ncfast.core.errors import NcfastError
 
 NCFAST = (sys.executable, "-m", "ncfast")
 _STOP_SEC = 5  # from SIGTERM to SIGKILL; the demo's configuration drains within one second

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ncfast.auth import mint
-from ncfast.cli import hubs as edge
+from ncfast.observe import adminclient
 from ncfast.demo import stage
 from ncfast.demo.children import Child, ChildEnded
 from ncfast.demo.clients import Conversations, Transfer
@@ -140,8 +140,8 @@ class ClusterDemo:
 
         async def ask(name: str) -> dict[str, Any] | None:
             try:
-                return await asyncio.to_thread(edge.status, f"http://{self._addresses[name]['admin']}")
-            except edge.Unavailable:
+                return await asyncio.to_thread(adminclient.status, f"http://{self._addresses[name]['admin']}")
+            except adminclient.Unavailable:
                 return None
 
         answers = await asyncio.gather(*map(ask, names))
@@ -273,7 +273,7 @@ class ClusterDemo:
         self._view.event(f"{name} is thawed; its epoch is over")
 
     async def _drain(self, hub: Child) -> None:
-        await asyncio.to_thread(edge.ask, f"http://{self._addresses[hub.name]['admin']}", "/drain", "POST")
+        await asyncio.to_thread(adminclient.ask, f"http://{self._addresses[hub.name]['admin']}", "/drain", "POST")
 
     async def _again(self, name: str) -> None:
         """The hub's process has ended, or is about to; here comes the next."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ncfast.demo.clients import Address
-from ncfast.errors import NcfastError
+from ncfast.core.errors import NcfastError
 
 START_SEC = 60  # some two seconds are usual
 AGENT, CONNECTOR = "demo-agent", "demo"

@@ -11,7 +11,7 @@ import asyncio
 import ssl
 from typing import TYPE_CHECKING, Any
 
-from ncfast.httpd import BadRequest, HttpLimits, RequestReader, Response
+from ncfast.net.request import BadRequest, HttpLimits, RequestReader, Response
 from ncfast.mesh.trust import Refused, names_in_der
 
 if TYPE_CHECKING:

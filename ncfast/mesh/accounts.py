@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ncfast.errors import Reason
+from ncfast.core.errors import Reason
 from ncfast.mesh.peer import Peer
 from ncfast.mesh.route import Route
 from ncfast.mesh.states import LinkState, Way

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from ncfast.carrier import unreadable
+from ncfast.net.links import unreadable
 from ncfast.config.ha import MeshTls
 from ncfast.mesh.trust import Refused, names_in, names_replica, replica_uri
 

@@ -8,12 +8,12 @@ import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 from ncfast import __version__
-from ncfast._carrier import TransportCarrier
-from ncfast.carrier import carry_stream, carry_websocket
+from ncfast.net.carrier import TransportCarrier
+from ncfast.net.links import carry_stream, carry_websocket
 from ncfast.mesh.peer import Peer
 from ncfast.mesh.states import Way
 from ncfast.mesh.trust import Credential, Refused, is_local, is_replicas, names_in_der
-from ncfast.upgrade import ClientUpgrade, UpgradeRefused
+from ncfast.net.handshake import ClientUpgrade, UpgradeRefused
 
 if TYPE_CHECKING:
     from ncfast.mesh.manager import Mesh

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from websockets.http11 import Request
 
-from ncfast.carrier import carry_stream, carry_websocket
-from ncfast.errors import Reason
-from ncfast.httpd import Response
+from ncfast.net.links import carry_stream, carry_websocket
+from ncfast.core.errors import Reason
+from ncfast.net.request import Response
 from ncfast.mesh.accept import Entrance
 from ncfast.mesh.peer import Peer
 from ncfast.mesh.states import LinkState, Way
 from ncfast.mesh.trust import Credential, Refused
-from ncfast.net import Acceptor
-from ncfast.upgrade import accept
+from ncfast.net.seam import Acceptor
+from ncfast.net.handshake import accept
 
 if TYPE_CHECKING:
     from ncfast.mesh.manager import Mesh

@@ -18,7 +18,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ncfast.messages import Message, Name
+from ncfast.core.messages import Message, Name
 
 NONCE_SIZE = 32                # bytes
 INSTANCE_SIZE = 8              # bytes; the first half of every cid that the hub gives out

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ncfast._carrier import ReceiveBuffer
-from ncfast._flow import FlowContext
+from ncfast.net.carrier import ReceiveBuffer
+from ncfast.core.flow import FlowContext
 from ncfast.config import HubConfig
-from ncfast.errors import Reason
-from ncfast.net import Net
-from ncfast.readiness import Readiness
-from ncfast.stats import Stats
+from ncfast.core.errors import Reason
+from ncfast.net.seam import Net
+from ncfast.observe.readiness import Readiness
+from ncfast.observe.stats import Stats
 
 if TYPE_CHECKING:
     from ncfast.mesh.peer import Peer

@@ -6,10 +6,10 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from ncfast import log
+from ncfast.observe import log
 from ncfast.config import Mesh as MeshConfig
 from ncfast.mesh.certificates import Certificates, WebTls, read_secret, stamp
-from ncfast.net import Net
+from ncfast.net.seam import Net
 
 _log = log.get("mesh")
 

@@ -15,12 +15,12 @@ from typing import Any
 
 from websockets.http11 import Request
 
-from ncfast import log
+from ncfast.observe import log
 from ncfast._frames import FrameType
-from ncfast.carrier import LinkBounds
+from ncfast.net.links import LinkBounds
 from ncfast.config import HubConfig
-from ncfast.errors import Blame, Reason, blame
-from ncfast.httpd import Response
+from ncfast.core.errors import Blame, Reason, blame
+from ncfast.net.request import Response
 from ncfast.mesh.accounts import Accounts
 from ncfast.mesh.door import Door
 from ncfast.mesh.host import PeerHost, Replica

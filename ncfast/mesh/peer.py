@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from ncfast import log
+from ncfast.observe import log
 from ncfast._frames import FrameType
-from ncfast._link import Link
-from ncfast.errors import Reason, RemoteError
+from ncfast.core.link import Link
+from ncfast.core.errors import Reason, RemoteError
 from ncfast.mesh.handshake import NONCE_SIZE, Auth, Hello, HelloAck, proof, proves
 from ncfast.mesh.states import LinkEvent, LinkState, Way
 from ncfast.mesh.trust import Credential
-from ncfast.messages import SOFTWARE, VERSION
+from ncfast.core.messages import SOFTWARE, VERSION
 
 if TYPE_CHECKING:
     from ncfast.mesh.manager import Mesh

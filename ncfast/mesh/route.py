@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from ncfast import log
-from ncfast.errors import Reason
+from ncfast.observe import log
+from ncfast.core.errors import Reason
 from ncfast.mesh.backoff import STEADY, TRIP, Backoff
 from ncfast.mesh.dial import DialFailed, dial
 from ncfast.mesh.peer import Peer

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 
-from ncfast.errors import LocalError
+from ncfast.core.errors import LocalError
 
 
 class LinkState(enum.StrEnum):

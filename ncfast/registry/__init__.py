@@ -7,7 +7,7 @@ from ncfast.registry.base import DistributedRegistry
 from ncfast.registry.entry import AgentEntry, Replica
 from ncfast.registry.factory import make_registry
 from ncfast.registry.memory import MemoryRegistry
-from ncfast.registry.redis import RedisRegistry
+from ncfast.registry.redis.registry import RedisRegistry
 from ncfast.registry.view import View
 
 __all__ = ["AgentEntry", "DistributedRegistry", "MemoryRegistry", "RedisRegistry", "Replica", "View", "make_registry"]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ncfast.registry.entry import AgentEntry, Replica
 from ncfast.registry.view import View
-
-if TYPE_CHECKING:
-    from ncfast.net import Net
+from ncfast.net.seam import Net
 
 
 class DistributedRegistry(ABC):

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ncfast.registry.base import DistributedRegistry
 from ncfast.registry.entry import AgentEntry, Replica
 from ncfast.registry.view import View
-
-if TYPE_CHECKING:
-    from ncfast.net import Net
-    from ncfast.stats import Stats
+from ncfast.net.seam import Net
+from ncfast.observe.stats import Stats
 
 
 class MemoryRegistry(DistributedRegistry):

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from agent.hubs import World, run
 
-from ncfast import agent, standby
+from ncfast.agent import agent
+from ncfast.agent import tunnels as standby
 
 Scenario = Callable[[World], Awaitable[None]]
 

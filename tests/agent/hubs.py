@@ -21,10 +21,10 @@ import uvloop
 from core import reference
 from support.raw_tunnel import BINARY, CLOSE, ws_header
 
-from ncfast import log
-from ncfast.agent import Agent
+from ncfast.observe import log
+from ncfast.agent.agent import Agent
 from ncfast.config import AgentConfig
-from ncfast.net import Net
+from ncfast.net.seam import Net
 
 HELLO, HELLO_ACK, M_OPEN, M_OPEN_ACK, M_DATA, M_ACK, M_FIN, M_RST, M_RESUME, M_RESUME_ACK, PING, PONG, GOAWAY, AUTH, ANNOUNCE, M_DETACH = range(1, 17)
 DRAINING, STALE_EPOCH, UNKNOWN_FLOW = 18, 24, 12

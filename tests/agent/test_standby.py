@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from agent.hubs import AGENT_GOES, ANNOUNCE, AUTH, DRAINING, GOAWAY, HELLO, SUPERSEDED, M_DETACH, STALE_EPOCH, World, until
 
-from ncfast import standby
-from ncfast.tunnel import TunnelState
+from ncfast.agent import tunnels as standby
+from ncfast.agent.tunnel import TunnelState
 
 
 def rising(numbers):
@@ -386,7 +386,7 @@ def test_epochs_at_the_end_of_numbers_do_not_stop_the_agent(play):
 
 
 def test_health_and_tokens_are_news_for_both_hubs(play, monkeypatch):
-    monkeypatch.setattr("ncfast.agent.TOKEN_CHECK", 0.02)
+    monkeypatch.setattr("ncfast.agent.agent.TOKEN_CHECK", 0.02)
 
     async def scenario(world: World) -> None:
         owner, warm = await world["a"].owner(), await world["b"].standby()

@@ -7,7 +7,7 @@ import json
 import socket
 
 from ncfast._frames import FrameType
-from ncfast.errors import Reason
+from ncfast.core.errors import Reason
 from support.bystander import Bystander
 from support.cluster import AGENT, NAMES, Cluster
 from support.peer import Both, Peer, byte_exact, is_refused, run_flow

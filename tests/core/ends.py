@@ -1,6 +1,6 @@
 """Both ends of tunnels in one thread: real flows, links, carriers and socket ends; hub and agent reduced to what they decide.
 
-`Hub` and `Agent` follow ncfast/hub.py, session.py and agent.py in attaching, resuming and closing flows.
+`Hub` and `Agent` follow ncfast/hub/hub.py, session.py and agent.py in attaching, resuming and closing flows.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 from core.virtual import Socket, Time, Turns, Wire
 from websockets.protocol import Protocol, Side
 
-from ncfast._carrier import ReceiveBuffer
-from ncfast._flow import Flow, FlowContext
+from ncfast.net.carrier import ReceiveBuffer
+from ncfast.core.flow import Flow, FlowContext
 from ncfast._frames import FrameType
-from ncfast._link import Link
-from ncfast._raw import RawCarrier
-from ncfast._stream import SocketEnd
-from ncfast._websocket import WebSocketCarrier
-from ncfast.errors import Reason
+from ncfast.core.link import Link
+from ncfast.net.raw import RawCarrier
+from ncfast.net.socket import SocketEnd
+from ncfast.net.websocket import WebSocketCarrier
+from ncfast.core.errors import Reason
 
 KIB = 1024
 TIMEOUTS = SimpleNamespace(open=10.0, grace=30.0, half_close=300.0, stall=30.0, idle=0.0, first_byte=0.0)

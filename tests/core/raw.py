@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from core.ends import Hub, Session
 from core.virtual import UNLIMITED, Socket, Time
 
-from ncfast._flow import Flow
+from ncfast.core.flow import Flow
 from ncfast._frames import FrameType, decode, encode
 
 CHUNK = 64 * 1024

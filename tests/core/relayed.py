@@ -1,6 +1,6 @@
 """A client's hub, hubs that own or have owned the agent, and the agent: links and flows are real, the deciding is reduced.
 
-`Origin`, `Owner` and the sessions follow ncfast/routing.py, relays.py and agents.py. The registry is a variable: who owns the
+`Origin`, `Owner` and the sessions follow ncfast/hub/routing.py, relays.py and agents.py. The registry is a variable: who owns the
 agent, and under which epoch.
 """
 
@@ -12,11 +12,11 @@ from core.ends import KIB, TIMEOUTS, Agent, Cable, End, stream
 from core.raw import Frame, bare_frames, frames, message
 from core.virtual import UNLIMITED, Time, Wire
 
-from ncfast._flow import Flow
+from ncfast.core.flow import Flow
 from ncfast._frames import SECRET_SIZE, FrameType, encode
-from ncfast._link import Link
-from ncfast._relay import Relay
-from ncfast.errors import Reason
+from ncfast.core.link import Link
+from ncfast.core.relay import Relay
+from ncfast.core.errors import Reason
 
 INSTANCE = b"hub-boot"
 MESSAGE = 256 * KIB            # the least that any hub may be configured to take

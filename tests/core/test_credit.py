@@ -7,7 +7,7 @@ from core.raw import hub_and_peer, of
 from core.virtual import UNLIMITED, Time
 
 from ncfast._frames import FrameType
-from ncfast.errors import Reason
+from ncfast.core.errors import Reason
 
 DATA, ACK = FrameType.M_DATA, FrameType.M_ACK
 

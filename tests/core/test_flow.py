@@ -8,7 +8,7 @@ from core.raw import Peer, hub_and_peer, of
 from core.virtual import UNLIMITED, Time
 
 from ncfast._frames import FrameType
-from ncfast.errors import Reason
+from ncfast.core.errors import Reason
 
 DATA, ACK, FIN, RST = FrameType.M_DATA, FrameType.M_ACK, FrameType.M_FIN, FrameType.M_RST
 RESUME, RESUME_ACK = FrameType.M_RESUME, FrameType.M_RESUME_ACK

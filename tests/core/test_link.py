@@ -10,7 +10,7 @@ from core.raw import Peer, frames, hub_and_peer, message, of
 from core.virtual import Time
 
 from ncfast._frames import FrameType, encode
-from ncfast.errors import Reason
+from ncfast.core.errors import Reason
 
 DATA, ACK, FIN, RST, OPEN_ACK = FrameType.M_DATA, FrameType.M_ACK, FrameType.M_FIN, FrameType.M_RST, FrameType.M_OPEN_ACK
 RESUME, PING, PONG = FrameType.M_RESUME, FrameType.PING, FrameType.PONG

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ncfast._frames import IGNORABLE, FrameType, encode
-from ncfast._relay import Relay
-from ncfast.errors import Reason
+from ncfast.core.relay import Relay
+from ncfast.core.errors import Reason
 
 OPEN, OPEN_ACK, DATA, ACK, FIN = FrameType.M_OPEN, FrameType.M_OPEN_ACK, FrameType.M_DATA, FrameType.M_ACK, FrameType.M_FIN
 RST, RESUME, RESUME_ACK = FrameType.M_RST, FrameType.M_RESUME, FrameType.M_RESUME_ACK
@@ -227,7 +227,7 @@ def test_our_own_flows_at_their_cap_do_not_hold_back_what_is_relayed():
     rig.open(1)
     link = rig.tunnel.link
     link.peer_window = 1 << 20
-    from ncfast._flow import Flow
+    from ncfast.core.flow import Flow
     flow = Flow(rig.owner.context, b"owner..." + bytes(8), bytes(16), b"open", rig.owner)
     rig.owner.flows[flow.cid] = flow
     socket = rig.owner.socket(flow, Reason.CLIENT_RESET)

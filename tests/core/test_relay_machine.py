@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from ncfast.errors import Reason
+from ncfast.core.errors import Reason
 
 OWNER = st.sampled_from([0, 0, 1])
 KERNEL = st.sampled_from([0, 5000, 64 * KIB, 1 << 20])

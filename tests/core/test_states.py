@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from ncfast.errors import LocalError
-from ncfast.states import TRANSITIONS, FlowEvent, FlowState, advance
+from ncfast.core.errors import LocalError
+from ncfast.core.states import TRANSITIONS, FlowEvent, FlowState, advance
 
 
 @pytest.mark.parametrize("state, event", list(itertools.product(FlowState, FlowEvent)))

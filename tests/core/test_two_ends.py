@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ncfast._frames import FrameType
-from ncfast.errors import Reason
+from ncfast.core.errors import Reason
 
 SIZES = st.sampled_from([1, 128, 4097, 16384, 16385, 40_000, 65_536, 100_000, 100_000, 250_000])
 PICK = st.integers(0, 5)

@@ -8,7 +8,7 @@ import atheris
 with atheris.instrument_imports():
     from websockets.server import ServerProtocol
 
-    from ncfast.httpd import BadRequest, HttpLimits, RequestReader
+    from ncfast.net.request import BadRequest, HttpLimits, RequestReader
 
 logging.disable(logging.CRITICAL)
 LIMITS = HttpLimits()

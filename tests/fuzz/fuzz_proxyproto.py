@@ -5,7 +5,7 @@ import sys
 import atheris
 
 with atheris.instrument_imports():
-    from ncfast.proxyproto import V1_MAX, V2_MAX, V2_SIGNATURE, Parser, ProxyProtocolError, build
+    from ncfast.net.proxyproto import V1_MAX, V2_MAX, V2_SIGNATURE, Parser, ProxyProtocolError, build
 
 STARTS = [b"", b"PROXY ", b"PROXY TCP4 192.0.2.1 ", V2_SIGNATURE, V2_SIGNATURE + b"\x21\x11"]
 

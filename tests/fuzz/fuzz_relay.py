@@ -14,7 +14,7 @@ with atheris.instrument_imports():
     from core.relayed import Between, OwnerSession, block, cid, data, of_flow
 
     from ncfast._frames import HEADER_SIZE, FrameType
-    from ncfast.errors import Reason
+    from ncfast.core.errors import Reason
 
 HEADER = struct.Struct("!BBHIQ16sQQQ")
 assert HEADER.size == HEADER_SIZE

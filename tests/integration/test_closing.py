@@ -169,7 +169,7 @@ def test_ping_pong_in_lockstep(peer: Peer, shared: Topology) -> None:
 
 
 def test_uvloops_own_transports_keep_the_same_promises(topology: MakeTopology, peer: Peer) -> None:
-    """The other side of the seam in ``ncfast.net``, where unsent buffers are kept by reference."""
+    """The other side of the seam in ``ncfast.net.seam``, where unsent buffers are kept by reference."""
     made = topology({"peer": peer.address}, hub={"transport": "uvloop"}, agent={"transport": "uvloop"})
     script: list[Step] = [["both", [["send", 20 * MIB], ["fin"]], [["drain"]]]]
     ended_well(flow(peer, made, client=script, service=script), 20 * MIB, 20 * MIB)

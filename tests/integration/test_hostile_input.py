@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import jwt
 import pytest
 from ncfast._frames import HEADER_SIZE, FrameType, decode, encode
-from ncfast.errors import Reason, close_code
+from ncfast.core.errors import Reason, close_code
 from support.bystander import Bystander
 from support.peer import Peer, is_refused
 from support.process import wait_until

@@ -11,13 +11,13 @@ from typing import Any
 
 import uvloop
 
-from ncfast._carrier import ReceiveBuffer
-from ncfast._flow import FlowContext
+from ncfast.net.carrier import ReceiveBuffer
+from ncfast.core.flow import FlowContext
 from ncfast.config import HubConfig
 from ncfast.mesh import Mesh, Peer
-from ncfast.net import Net
-from ncfast.readiness import Readiness
-from ncfast.stats import Stats
+from ncfast.net.seam import Net
+from ncfast.observe.readiness import Readiness
+from ncfast.observe.stats import Stats
 
 FAST = {"ping_interval_sec": 0.1, "ping_timeout_sec": 0.5, "connect_backoff_max_sec": 0.2}
 TICK = 0.05

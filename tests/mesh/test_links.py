@@ -14,8 +14,8 @@ from mesh.authority import Authority, uri
 from mesh.hubs import Hub, hubs, linked, run, until
 from mesh.wires import Wire
 
-from ncfast import metrics
-from ncfast.errors import Reason
+from ncfast.observe import metrics
+from ncfast.core.errors import Reason
 from ncfast.mesh import peer as peer_module
 from ncfast.mesh.states import LinkState
 

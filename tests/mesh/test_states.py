@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from ncfast.errors import LocalError
+from ncfast.core.errors import LocalError
 from ncfast.mesh.backoff import BASE, TRIP, Backoff
 from ncfast.mesh.states import TRANSITIONS, LinkEvent, LinkState, Way, advance
 

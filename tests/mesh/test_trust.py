@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from mesh.authority import Authority, uri
 from websockets.datastructures import Headers
 
-from ncfast.errors import Reason, RemoteError
+from ncfast.core.errors import Reason, RemoteError
 from ncfast.mesh.certificates import Certificates, read_bundle
 from ncfast.mesh.handshake import Auth, Hello, HelloAck, proof, proves
 from ncfast.mesh.trust import Credential, Refused, claims_certificate, forwarded, is_among, is_local, names_in, names_in_der, names_replica

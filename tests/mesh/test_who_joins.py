@@ -19,9 +19,9 @@ from mesh.wires import Wire
 from websockets.datastructures import Headers
 from websockets.http11 import Request
 
-from ncfast import log
+from ncfast.observe import log
 from ncfast._frames import FrameType, encode
-from ncfast.errors import Reason
+from ncfast.core.errors import Reason
 from ncfast.mesh import accept, certificates, dial, door, keyring, manager, policy
 from ncfast.mesh.handshake import Auth, Hello, HelloAck, proof
 

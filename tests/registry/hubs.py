@@ -11,9 +11,9 @@ from typing import Any
 import uvloop
 
 from ncfast.config.ha import Ha
-from ncfast.net import Net
+from ncfast.net.seam import Net
 from ncfast.registry import AgentEntry, DistributedRegistry, Replica, make_registry
-from ncfast.stats import Stats
+from ncfast.observe.stats import Stats
 
 INSTANCES = itertools.count(1)
 

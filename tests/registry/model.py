@@ -7,10 +7,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ncfast.registry.backend import Backend, BackendError, Call
+from ncfast.registry.redis.backend import Backend, BackendError, Call
 
 if TYPE_CHECKING:
-    from ncfast.net import Net
+    from ncfast.net.seam import Net
 
 Bytes = str | bytes
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from registry.hubs import replica, run
 
 from ncfast.registry.memory import MemoryRegistry
-from ncfast.stats import Stats
+from ncfast.observe.stats import Stats
 
 CLAIMS = st.lists(st.tuples(st.sampled_from(["/a", "/b"]), st.sampled_from(["hub-1", "hub-2"]), st.integers(0, 50)), max_size=30)
 

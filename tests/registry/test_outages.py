@@ -13,7 +13,7 @@ from registry.hubs import Hub, cluster, run, until
 from support.fault_proxy import FaultProxy
 from support.redis_server import RedisServer
 
-from ncfast.registry.scripts import MARGIN
+from ncfast.registry.redis.scripts import MARGIN
 
 RESTARTS = int(os.environ.get("RESTARTS", "25"))
 CALLERS = int(os.environ.get("CALLERS", "10000"))

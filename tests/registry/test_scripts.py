@@ -16,9 +16,9 @@ from registry.model import Data
 from support.places import Loopback
 from support.redis_server import RedisServer
 
-from ncfast.registry.backend import Call
+from ncfast.registry.redis.backend import Call
 from ncfast.registry.entry import AgentEntry, body_of
-from ncfast.registry.scripts import (
+from ncfast.registry.redis.scripts import (
     ASSERT, BEAT, CLAIM, KEYS, LEAVE, MARGIN, OWNER, PRUNE_AGENT, PRUNE_REPLICA, RELEASE, SCRIPTS, SHA, TIDY, KeySpace, Script,
 )
 

@@ -14,9 +14,9 @@ from registry.model import ModelBackend, Server
 from simulation.loop import Loop, World
 
 from ncfast.config.ha import Ha
-from ncfast.net import Net
+from ncfast.net.seam import Net
 from ncfast.registry import AgentEntry, RedisRegistry, Replica
-from ncfast.stats import Stats
+from ncfast.observe.stats import Stats
 
 SEEDS = int(os.environ.get("SEEDS", "60"))
 BUSY = 40.0                    # seconds of faults

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from ncfast.registry import AgentEntry, Replica, View
 from ncfast.registry.breaker import LONGEST_PAUSE, Breaker, BreakerState
 from ncfast.registry.entry import body_of, read_agent, read_replica, replica_body
-from ncfast.registry.redis import Presence
-from ncfast.registry.sweeper import RegistrySweeper
+from ncfast.registry.redis.registry import Presence
+from ncfast.registry.redis.sweeper import RegistrySweeper
 
 
 class Clock:

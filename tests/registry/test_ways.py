@@ -17,10 +17,10 @@ from registry.test_outages import all_healthy, outside, sockets
 from support.places import Loopback
 from support.process import wait_until
 
-from ncfast import log
+from ncfast.observe import log
 from ncfast.registry import make_registry
-from ncfast.registry.connection import Location
-from ncfast.registry.scripts import KeySpace
+from ncfast.registry.redis.connection import Location
+from ncfast.registry.redis.scripts import KeySpace
 
 SECRET = "canary-p4ssw0rd%2Fx"           # as in a URL; the slash makes it one that has to be decoded
 PLAIN = "canary-p4ssw0rd/x"
@@ -355,7 +355,7 @@ def test_make_registry_without_redis(url):
     from registry.hubs import replica
 
     async def main(net):
-        from ncfast.stats import Stats
+        from ncfast.observe.stats import Stats
         one = make_registry(Ha(), replica("hub-a"), net, Stats())
         assert isinstance(one, MemoryRegistry)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from ncfast.agent import Agent
-from ncfast.hub import Hub
+from ncfast.agent.agent import Agent
+from ncfast.hub.hub import Hub
 
 from .cluster import START, Cluster
 from .kernel import NEVER as NOT_YET

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ncfast._flow import Flow
+from ncfast.core.flow import Flow
 from ncfast._frames import FrameType, encode
-from ncfast._raw import RawCarrier
-from ncfast.errors import Reason
-from ncfast.hub import Hub
-from ncfast.messages import Open
+from ncfast.net.raw import RawCarrier
+from ncfast.core.errors import Reason
+from ncfast.hub.hub import Hub
+from ncfast.core.messages import Open
 
 from .loop import World
 from .processes import AgentProcess, HubProcess

@@ -22,10 +22,10 @@ ROOT = Path(__file__).parents[2]
 SWITCH = "NCFAST_MUTANT"
 LIMIT = 1000                   # seeds within which each must be found
 
-FLOW, LINK, RELAY, STREAM = "ncfast/_flow.pyx", "ncfast/_link.pyx", "ncfast/_relay.pyx", "ncfast/_stream.pyx"
-AGENTS, ROUTING, RELAYS, SESSION = "ncfast/agents.py", "ncfast/routing.py", "ncfast/relays.py", "ncfast/session.py"
-TUNNEL, STANDBY, HOLD = "ncfast/tunnel.py", "ncfast/standby.py", "ncfast/hold.py"
-REGISTRY, MESH, ROUTE = "ncfast/registry/redis.py", "ncfast/mesh/manager.py", "ncfast/mesh/route.py"
+FLOW, LINK, RELAY, STREAM = "ncfast/core/flow.pyx", "ncfast/core/link.pyx", "ncfast/core/relay.pyx", "ncfast/net/socket.pyx"
+AGENTS, ROUTING, RELAYS, SESSION = "ncfast/hub/sessions.py", "ncfast/hub/routing.py", "ncfast/hub/relays.py", "ncfast/hub/session.py"
+TUNNEL, STANDBY, HOLD = "ncfast/agent/tunnel.py", "ncfast/agent/tunnels.py", "ncfast/hub/hold.py"
+REGISTRY, MESH, ROUTE = "ncfast/registry/redis/registry.py", "ncfast/mesh/manager.py", "ncfast/mesh/route.py"
 
 
 @dataclass(frozen=True, slots=True)

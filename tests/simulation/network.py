@@ -15,7 +15,7 @@ from collections.abc import Callable, MutableSet
 from typing import Any
 
 from ncfast.config import Address
-from ncfast.net import Net
+from ncfast.net.seam import Net
 
 from .kernel import Host, Kernel, Listener, Socket
 from .loop import Loop

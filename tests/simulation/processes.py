@@ -13,12 +13,12 @@ from typing import Any
 
 import jwt as pyjwt
 
-import ncfast._stream
-import ncfast.agent
-from ncfast import log
-from ncfast.agent import Agent
+import ncfast.net.socket
+import ncfast.agent.agent
+from ncfast.observe import log
+from ncfast.agent.agent import Agent
 from ncfast.config import AgentConfig, HubConfig, Jwt
-from ncfast.hub import Hub
+from ncfast.hub.hub import Hub
 
 from .kernel import Kernel
 from .loop import Loop, World
@@ -260,9 +260,9 @@ def simulated(world: World, kernel: Kernel, on_log: Callable[[str, str, dict[str
             on_log(where, event, fields)
 
     patches: list[tuple[Any, str, Any]] = [
-        (ncfast._stream, "fcntl", types.SimpleNamespace(ioctl=ioctl)),
-        (ncfast._stream, "os", types.SimpleNamespace(readv=readv)),
-        (ncfast.agent, "client_context", lambda tls: None),     # reads the system's authorities each time
+        (ncfast.net.socket, "fcntl", types.SimpleNamespace(ioctl=ioctl)),
+        (ncfast.net.socket, "os", types.SimpleNamespace(readv=readv)),
+        (ncfast.agent.agent, "client_context", lambda tls: None),     # reads the system's authorities each time
         (log.Logger, "_emit", emit),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in patches]

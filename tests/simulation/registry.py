@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ncfast.config.ha import Ha
-from ncfast.net import Net
+from ncfast.net.seam import Net
 from ncfast.registry import DistributedRegistry, Replica, make_registry
-from ncfast.registry.redis import RedisRegistry
-from ncfast.stats import Stats
+from ncfast.registry.redis.registry import RedisRegistry
+from ncfast.observe.stats import Stats
 
 from ..registry.model import ModelBackend, Server
 from .loop import World

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ncfast._frames import FrameError, FrameType, decode
-from ncfast.errors import reason_of
+from ncfast.core.errors import reason_of
 
 from .kernel import Socket
 

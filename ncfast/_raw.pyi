@@ -1,6 +1,0 @@
-"""The bare byte stream as a carrier, between hubs."""
-
-from ncfast._carrier import TransportCarrier
-
-class RawCarrier(TransportCarrier):
-    """Nothing but frames is to come when it takes over."""

@@ -1,0 +1,1 @@
+"""The agent: tunnels to hubs, and the services that their flows are for."""

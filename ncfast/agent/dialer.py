@@ -1,0 +1,156 @@
+"""Dialling a hub: TCP, HTTP proxy if there is one, TLS, WebSocket handshake; then a link."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import urllib.parse
+from typing import TYPE_CHECKING, Any
+
+import aiofastnet
+
+from ncfast import __version__
+from ncfast.core.link import Link
+from ncfast.net.links import LinkBounds, carry_websocket, unreadable
+from ncfast.config import ClientTls
+from ncfast.core.errors import NcfastError
+from ncfast.net.httpproxy import ConnectReply, ProxyRefused, ProxyReplyError, ProxySettingError, choose, connect_request
+from ncfast.net.handshake import ClientUpgrade, UpgradeRefused
+
+if TYPE_CHECKING:
+    from ncfast.agent.agent import Agent
+
+
+class DialError(NcfastError):
+    """No tunnel came about. `reason` is a word for log and metric, `retry_after` the seconds the hub asked to wait, or None."""
+
+    def __init__(self, reason: str, text: str, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+def client_context(tls: ClientTls | None) -> ssl.SSLContext:
+    """TLS towards hubs: the system's authorities or `ca_file`, and our certificate if there is one.
+
+    Raises OSError whose text names the section and the remedy.
+    """
+    try:
+        context = ssl.create_default_context(cafile=str(tls.ca_file) if tls is not None and tls.ca_file is not None else None)
+        if tls is not None and tls.cert_file is not None:
+            context.load_cert_chain(tls.cert_file, tls.key_file)
+    except OSError as exc:
+        raise unreadable("tls", exc) from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+async def dial(agent: Agent, url: str, token: str, handler: Any) -> Link:
+    """A link to the hub at `url`, its handshake done, within `reconnect.connect_timeout_sec`; `handler.link` is set to it.
+    Raises DialError."""
+    timeout = agent.config.reconnect.connect_timeout_sec
+    opening = Opening(agent, url, token, handler)
+    try:
+        async with asyncio.timeout(timeout):
+            return await opening.run(timeout)
+    except TimeoutError:
+        raise DialError("timeout", f"{url}: no answer within {timeout:g} s") from None
+    except (ProxyRefused, ProxyReplyError) as exc:
+        raise DialError("proxy", f"{url}: {exc}") from None
+    except ssl.SSLCertVerificationError as exc:
+        raise DialError("certificate", f"{url}: the hub's certificate is not trusted: {exc.verify_message}; see tls.ca_file") from None
+    except ssl.SSLError as exc:
+        raise DialError("tls", f"{url}: TLS handshake failed ({exc.reason or type(exc).__name__})") from None
+    except ProxySettingError as exc:
+        raise DialError("proxy_setting", f"{url}: {exc}") from None
+    except OSError as exc:
+        raise DialError("unreachable", f"{url}: {exc.strerror or type(exc).__name__}") from None
+    finally:
+        opening.close_unless_done()
+
+
+class Opening(asyncio.Protocol):
+    """The connection until the tunnel stands."""
+
+    def __init__(self, agent: Agent, url: str, token: str, handler: Any) -> None:
+        self._agent = agent
+        self._url = url
+        self._handler = handler
+        self._parts = urllib.parse.urlsplit(url)
+        self._secure = self._parts.scheme == "wss"
+        self._port = self._parts.port or (443 if self._secure else 80)
+        self._upgrade = ClientUpgrade(url, [("Authorization", f"Bearer {token}"), ("User-Agent", f"ncfast/{__version__}")])
+        self._reply: ConnectReply | None = None
+        self._next: asyncio.Future[Any] = agent.net.loop.create_future()
+        self._transport: Any = None
+        self._done = False
+
+    async def run(self, timeout: float) -> Link:
+        net, host = self._agent.net, self._parts.hostname or ""
+        context = self._agent.tls_context if self._secure else None
+        proxy = choose(self._url, self._agent.config.http_proxy)
+        if proxy is None:
+            self._transport = await net.connect(host, self._port, self, timeout=timeout, ssl=context, server_hostname=host)
+        else:
+            outer = ssl.create_default_context() if proxy.tls else None
+            self._transport = await net.connect(proxy.host, proxy.port, self, timeout=timeout, ssl=outer)
+            self._reply = ConnectReply()
+            self._transport.write(connect_request(host, self._port, proxy.credentials))
+            await self._next
+            self._reply = None
+            self._next = net.loop.create_future()
+            if context is not None:
+                self._transport = await aiofastnet.start_tls(net.loop, self._transport, self, context, server_hostname=host,
+                                                             ssl_handshake_timeout=timeout)
+        self._transport.write(self._upgrade.request())
+        return await self._next
+
+    # asyncio
+
+    def data_received(self, data: bytes) -> None:
+        if self._next.done():
+            return
+        try:
+            if self._reply is not None:
+                if self._reply.feed(data) is not None:
+                    self._next.set_result(None)
+                return
+            rest = self._upgrade.feed(data)
+            if rest is not None:
+                self._next.set_result(self._put_link(rest))
+        except UpgradeRefused as exc:
+            self._next.set_exception(self._refusal(exc))
+        except (ProxyRefused, ProxyReplyError) as exc:
+            self._next.set_exception(exc)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._next.done():
+            self._next.set_exception(DialError("closed", f"{self._url}: the connection was closed during the handshake"))
+
+    def close_unless_done(self) -> None:
+        if not self._done and self._transport is not None:
+            self._transport.abort()
+        if not self._next.done():
+            self._next.cancel()
+
+    # the handshake's answer
+
+    def _refusal(self, exc: UpgradeRefused) -> DialError:
+        if not exc.status:
+            return DialError("not_a_hub", f"{self._url}: {exc}")
+        after = exc.retry_after
+        wait = min(float(after), self._agent.config.reconnect.max_sec) if after.isdecimal() and len(after) < 10 else None
+        words = {401: "the hub refused the token", 403: "forbidden", 404: "no tunnel there; the URL ends in /tunnel",
+                 429: "too many attempts", 503: "the hub takes no agents at the moment"}
+        return DialError(f"http_{exc.status}", f"{self._url}: {words.get(exc.status, 'refused')} (HTTP {exc.status})", wait)
+
+    def _put_link(self, rest: bytes) -> Link:
+        agent = self._agent
+        link, carrier = carry_websocket(agent, self._transport, self._handler, LinkBounds.of_tunnel(agent.config.tunnel), client=True,
+                                        peer=self._url)
+        self._done = True
+        self._handler.link = link                      # before any frame can come
+        agent.net.opened()
+        if rest:
+            agent.net.call_soon(carrier.feed, rest)
+        return link

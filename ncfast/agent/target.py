@@ -1,0 +1,133 @@
+"""A connector at the agent: dials the target for each flow, and watches its health."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from typing import TYPE_CHECKING
+
+from ncfast.observe import log
+from ncfast.core.flow import Flow
+from ncfast.net.socket import SocketEnd
+from ncfast.config import Connector
+from ncfast.core.errors import Reason
+from ncfast.core.messages import Open
+from ncfast.net.seam import tune
+from ncfast.net.proxyproto import build
+
+if TYPE_CHECKING:
+    from ncfast.agent.agent import Agent
+
+_log = log.get("target")
+
+
+class Target:
+    """One connector's service."""
+
+    def __init__(self, agent: Agent, config: Connector) -> None:
+        self.agent = agent
+        self.config = config
+        self.healthy = True
+        self.dials = 0
+
+    def open(self, flow: Flow, request: Open) -> None:
+        """Dials for a new flow; at `max_dials` at once it is refused, so that a flood of opens stays a few connects."""
+        if self.dials >= self.config.max_dials:
+            flow.reset(Reason.OVERLOADED)
+            return
+        self.dials += 1
+        self.agent.net.spawn(self._dial(flow, request), "dial")
+
+    async def _dial(self, flow: Flow, request: Open) -> None:
+        config = self.config
+        owner = _TargetSocket(self, flow, self._proxy_header(request))
+        try:
+            end = SocketEnd(self.agent.context, owner, self.agent.net.call_later, Reason.TARGET_RESET, self.agent.net.retains)
+            await self.agent.net.connect(config.target.host, config.target.port, end, timeout=config.dial_timeout_sec)
+        except TimeoutError:
+            reason = Reason.TARGET_TIMEOUT
+        except ConnectionRefusedError:
+            reason = Reason.TARGET_REFUSED
+        except OSError:
+            reason = Reason.TARGET_UNREACHABLE
+        else:
+            return
+        finally:
+            if not owner.ready:
+                self.dials -= 1
+        if owner.ready:                                # it came, and was lost at once: its end tells the flow
+            return
+        _log.warning("dial_failed", connector=config.name, target=str(config.target), reason=reason.label)
+        flow.reset(reason)
+
+    def _proxy_header(self, request: Open) -> bytes:
+        version = self.config.proxy_protocol
+        if version == "off":
+            return b""
+        host, port, local_host, local_port = request.client
+        try:
+            source, here = ipaddress.ip_address(host), ipaddress.ip_address(local_host)
+        except ValueError:
+            return build(version, None, None)
+        if source.version != here.version:
+            return build(version, None, None)
+        return build(version, (host, port), (local_host, local_port))
+
+    async def watch(self) -> None:
+        """Checks the target by connecting to it; `fall` failures withdraw the connector, `rise` successes announce it again."""
+        health = self.config.health
+        if health is None:
+            return
+        net, run = self.agent.net, 0
+        while True:
+            well = await self._check(health.timeout_sec)
+            run = run + 1 if well != self.healthy else 0
+            if run >= (health.rise if well else health.fall):
+                self.healthy, run = well, 0
+                (_log.info if well else _log.warning)("target_up" if well else "target_down", connector=self.config.name,
+                                                      target=str(self.config.target))
+                self.agent.connectors_changed()
+            await asyncio.sleep(health.interval_sec * net.rng.uniform(0.9, 1.1))
+
+    async def _check(self, timeout: float) -> bool:
+        target = self.config.target
+        try:
+            transport = await self.agent.net.connect(target.host, target.port, asyncio.Protocol(), timeout=timeout)
+        except (OSError, TimeoutError):
+            return False
+        transport.close()
+        return True
+
+
+class _TargetSocket:
+    """Owner of one flow's connection to its target."""
+
+    __slots__ = ("_agent", "_flow", "_header", "_target", "_watch", "ready")
+
+    def __init__(self, target: Target, flow: Flow, header: bytes) -> None:
+        self._target = target
+        self._agent = target.agent
+        self._flow = flow
+        self._header = header
+        self._watch = -1
+        self.ready = False
+
+    def socket_ready(self, end: SocketEnd) -> None:
+        self.ready = True
+        self._target.dials -= 1                        # before the hub hears of it, and sends the next
+        self._agent.net.opened()
+        self._watch = self._agent.net.watch(end.transport, end.broken)
+        if self._flow.closed:                          # the client was faster
+            end.abort()
+            return
+        sock: socket.socket = end.transport.get_extra_info("socket")
+        tune(sock, user_timeout_sec=max(self._agent.config.flow.stall_sec, 10.0))
+        if self._header:
+            end.transport.write(self._header)
+        end.carry(self._flow)
+        self._flow.accept()
+
+    def socket_gone(self, end: SocketEnd) -> None:
+        self._agent.net.unwatch(self._watch)
+        self._agent.net.gone()

@@ -1,0 +1,273 @@
+"""One tunnel at the agent: HELLO, the flows that come through it while it owns, what the hub says."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import hmac
+from typing import TYPE_CHECKING
+
+from ncfast.observe import log
+from ncfast.core.flow import Flow
+from ncfast._frames import FrameType
+from ncfast.core.link import Link
+from ncfast.core.errors import Reason, RemoteError
+from ncfast.core.messages import SOFTWARE, VERSION, Announce, Hello, HelloAck, Open
+
+if TYPE_CHECKING:
+    from ncfast.agent.agent import Agent
+
+_log = log.get("agent")
+
+LAST_CLAIM = 2**53 - 1         # the largest epoch that HELLO can say
+
+
+class TunnelState(enum.Enum):
+    """GREETING -HELLO_ACK-> STANDBY -`claim`-> CLAIMING -HELLO_ACK-> OWNER. A tunnel that is to own at once starts by `claim`;
+    the link's end leads from anywhere to ENDED."""
+
+    DIALLED = "dialled"        # no HELLO yet
+    GREETING = "greeting"      # a HELLO that claims nothing is unanswered
+    STANDBY = "standby"        # the hub knows us, owns nothing of ours, and carries no flow
+    CLAIMING = "claiming"      # a HELLO that claims is unanswered
+    OWNER = "owner"            # the hub has granted an epoch
+    ENDED = "ended"
+
+
+class AgentInfo:
+    """What the agent knows of a flow beside its bytes."""
+
+    __slots__ = ("connector", "resumes", "since")
+
+    def __init__(self, connector: str, since: float) -> None:
+        self.connector = connector
+        self.since = since
+        self.resumes = 0
+
+
+class AgentTunnel:
+    """Handler of a tunnel's frames at the agent. What it means for the other tunnel, `agent.tunnels` decides."""
+
+    def __init__(self, agent: Agent, url: str) -> None:
+        self.agent = agent
+        self.url = url
+        self.token = ""                                # the last that the hub was shown
+        self.token_refused_at: float | None = None
+        self.state = TunnelState.DIALLED
+        self.draining = False                          # the hub is leaving
+        self.stale = False                             # a flow's other end knows of a higher epoch
+        self.stood = False                             # was a standby
+        self.closing = False                           # by us, in order
+        self.replica_id = ""
+        self.session = ""
+        self.epoch = 0
+        self.cluster = False                           # the hub has others beside it
+        self.since = agent.net.clock()                 # of the state
+        self.link: Link = None                         # type: ignore[assignment]  # set by the dialer before any frame can come
+        self._said = 0                                 # last_epoch of the claim
+        self._announced: list[str] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    # HELLO
+
+    def greet(self, timeout: float) -> None:
+        """Says HELLO as a standby; the tunnel ends if it is not answered within `timeout` seconds."""
+        self._move(TunnelState.GREETING)
+        self._hello(min(self.agent.tunnels.last_epoch, LAST_CLAIM), True, timeout)
+
+    def claim(self, timeout: float) -> None:
+        """Says HELLO to own, a standby's second; the tunnel ends if it is not answered within `timeout` seconds."""
+        self._move(TunnelState.CLAIMING)
+        self._said = self.agent.tunnels.next_claim()
+        self._hello(self._said, False, timeout)
+
+    def _hello(self, last_epoch: int, standby: bool, timeout: float) -> None:
+        agent = self.agent
+        self._announced = agent.served()
+        self._timer = agent.net.call_later(timeout, self._late)
+        self.link.send(FrameType.HELLO, Hello(
+            version=VERSION, agent_id=agent.config.agent_id, instance=agent.instance, connectors=self._announced,
+            last_epoch=last_epoch, standby=standby, window=agent.context.promise, software=SOFTWARE).pack())
+
+    def _late(self) -> None:
+        self.link.fail(Reason.HANDSHAKE_TIMEOUT, "no HELLO_ACK")
+
+    def _move(self, state: TunnelState) -> None:
+        self.state = state
+        self.since = self.agent.net.clock()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_frame__hello_ack(self, body: bytes) -> None:
+        claiming = self.state is TunnelState.CLAIMING
+        try:
+            ack: HelloAck = HelloAck.unpack(body)
+        except RemoteError as exc:
+            self.link.fail(exc.reason, exc.detail)
+            return
+        if ack.version != VERSION:
+            self.link.fail(Reason.VERSION, f"hub speaks version {ack.version}")
+            return
+        if self.state is TunnelState.OWNER:
+            self._told_again(ack)
+            return
+        if not claiming and self.state is not TunnelState.GREETING:
+            self.link.fail(Reason.PROTOCOL_ERROR, "a HELLO_ACK that nobody asked for")
+            return
+        if claiming and ack.epoch <= max(self._said, self.agent.tunnels.last_epoch):
+            self.link.fail(Reason.PROTOCOL_ERROR, "granted epoch is not above the last one")
+            return
+        if not claiming and ack.epoch:
+            self.link.fail(Reason.PROTOCOL_ERROR, "an epoch that was not claimed")
+            return
+        self.replica_id, self.session, self.cluster = ack.replica_id, ack.session, ack.cluster
+        if claiming:
+            self.epoch = ack.epoch
+            self.link.establish(ack.epoch)
+            self._move(TunnelState.OWNER)
+            self.agent.tunnels.granted(self)
+        else:
+            self._move(TunnelState.STANDBY)
+            self.stood = True
+            self.agent.tunnels.standing(self)
+        if self.link.closed:                           # not of use after all
+            return
+        self.announce()                                # what has changed since HELLO
+        if self.agent.stopping.is_set():
+            self.goaway()
+        self.link.ping()
+
+    def _told_again(self, ack: HelloAck) -> None:
+        """Only `cluster` may be news."""
+        if (ack.replica_id, ack.session, ack.epoch) != (self.replica_id, self.session, self.epoch):
+            self.link.fail(Reason.PROTOCOL_ERROR, "a second HELLO_ACK says something else than the first")
+            return
+        self.cluster = ack.cluster
+        self.agent.tunnels.told_again(self)
+
+    # what the agent has to say
+
+    @property
+    def answered(self) -> bool:
+        """Whether the hub takes ANNOUNCE, AUTH and GOAWAY."""
+        return self.state is TunnelState.STANDBY or self.state is TunnelState.OWNER
+
+    def announce(self) -> None:
+        """Tells the hub what is served from now on, if that is news to it."""
+        served = self.agent.served()
+        if self.answered and served != self._announced:
+            self._announced = served
+            self.link.send(FrameType.ANNOUNCE, Announce(connectors=served).pack())
+
+    def goaway(self) -> None:
+        """Tells the hub to open nothing new here."""
+        if self.answered:
+            self.link.send(FrameType.GOAWAY, code=Reason.DRAINING)
+
+    def show_token(self, token: str, retry: float) -> None:
+        """Shows the hub a token that it has not seen, or one that it refused more than `retry` seconds ago."""
+        again = self.token_refused_at is not None and self.agent.net.clock() - self.token_refused_at >= retry
+        if self.answered and (token != self.token or again):
+            self.token = token
+            self.token_refused_at = None
+            self.link.send(FrameType.AUTH, token.encode())
+
+    def carry(self, flow: Flow) -> None:
+        """Takes over a flow that has no way, or none that leads anywhere. Without an answer its grace ends it."""
+        self.link.add(flow)
+        flow.attach(self.link, resumed=False)
+
+    def close(self, detail: str) -> None:
+        """Ends the tunnel in order."""
+        self.closing = True
+        self.link.fail(Reason.GOING_AWAY, detail)
+
+    def abandon(self) -> None:
+        """Ends what is not needed after all, if the dial has come so far."""
+        if self.link is not None:
+            self.close("not needed any more")
+
+    # flows
+
+    def _owns(self) -> bool:
+        """Ends a tunnel over which a hub that owns nothing of ours would use our services."""
+        if self.state is not TunnelState.OWNER:
+            self.link.fail(Reason.PROTOCOL_ERROR, "a flow on a tunnel that does not own")
+        return self.state is TunnelState.OWNER
+
+    def _on_frame__open(self, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
+        agent = self.agent
+        if not self._owns():
+            return
+        if (known := agent.flows.get(cid)) is not None:
+            if known.path is not self.link:            # it had lost its way to the client's hub, and this is the new one
+                self.carry(known)
+            return                                     # otherwise sent again after a cut, and no news
+        if agent.context.closed.last(cid) is not None:
+            self.link.refuse(cid, Reason.LINK_LOST)    # we had it, it ended while the tunnel was cut
+            return
+        try:
+            request: Open = Open.unpack(body)
+        except RemoteError as exc:
+            self.link.fail(exc.reason, exc.detail)
+            return
+        target = agent.targets.get(request.connector)
+        if target is None:
+            self.link.refuse(cid, Reason.NO_SUCH_CONNECTOR)
+            return
+        if len(agent.flows) >= agent.config.limits.max_flows or agent.context.over_budget:
+            self.link.refuse(cid, Reason.OVERLOADED)
+            return
+        flow = Flow(agent.context, cid, bytes.fromhex(request.secret), None, AgentInfo(request.connector, agent.net.clock()), limit)
+        agent.flows[cid] = flow
+        self.link.add(flow)
+        flow.attach(self.link, resumed=True)
+        target.open(flow, request)
+
+    def _on_frame__resume(self, cid: bytes, epoch: int, secret: bytes, ack: int, limit: int) -> bool:
+        flow = self.agent.flows.get(cid)
+        if not self._owns() or flow is None or not hmac.compare_digest(secret, flow.secret):
+            return False
+        flow.resume(self.link, ack, limit, True)
+        if flow.closed:
+            return False
+        self.link.add(flow)
+        return True
+
+    def foreign(self, cid: bytes) -> bool:
+        """Whether a flow that we do not have may be asked for in a moment."""
+        return False
+
+    def _on_frame__stale(self, cid: bytes, epoch: int) -> None:
+        self.agent.tunnels.outdated(self, epoch)
+
+    # the rest
+
+    def _on_frame__goaway(self, reason: Reason) -> None:
+        _log.info("hub_draining", hub=self.url, reason=reason.label)
+        if not self.draining:
+            self.draining = True
+            self.agent.tunnels.leaving(self)
+
+    def _on_frame__auth(self, code: int, body: bytes) -> None:
+        if code:
+            self.token_refused_at = self.agent.net.clock()
+            _log.error("token_refused", hub=self.url)
+        else:
+            _log.info("token_refreshed", hub=self.url)
+
+    def _on_frame__hello(self, body: bytes) -> None:
+        self.link.fail(Reason.PROTOCOL_ERROR, "HELLO is the agent's to send")
+
+    def _on_frame__announce(self, body: bytes) -> None:
+        self.link.fail(Reason.PROTOCOL_ERROR, "ANNOUNCE is the agent's to send")
+
+    def link_rtt(self, link: Link, seconds: float) -> None:
+        """Nothing to count here; the link keeps it for its flows' windows."""
+
+    def link_ended(self, link: Link, reason: Reason, detail: str) -> None:
+        before = self.state
+        since = self.since
+        self._move(TunnelState.ENDED)
+        self.agent.tunnels.ended(self, before, self.since - since, reason, detail)

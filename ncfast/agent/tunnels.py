@@ -1,0 +1,344 @@
+"""The agent's tunnels: one to the hub that owns it, and a warm standby to another hub, that takes over.
+
+Losing the owner costs a claim then, not a reconnect: the standby is dialled, authenticated and known to its hub, and the
+claim leaves in the callback that brings the news. A hub that drains says GOAWAY; then the claim goes first, and the old
+tunnel is closed when the new epoch is there, so that nothing waits meanwhile. A standby is sought only where HELLO_ACK says
+that the hub is in a cluster, and kept only if another hub than the owner's has answered: one URL may lead to many hubs, and
+many to one.
+
+Claims, in rules:
+ 1. One claim at a time. It ends by an epoch or with its tunnel.
+ 2. Each HELLO that claims names a `last_epoch` above that of every earlier one, granted or not. A hub grants above what it
+    is told; so two hubs that both have lost the registry, and both answer us, never grant the same epoch.
+ 3. `superseded` on the owner's tunnel means another process under our id, and then the standby is not claimed: two clones
+    with two hubs each would take the agent from each other as fast as the network allows. It is no sign of a clone while a
+    claim of ours is on its way, or shortly after one was given up, for the hub may have carried it out late.
+ 4. Attempts are spread by full jitter, the first too, but for the claim over a standby: that costs the hub no handshake.
+ 5. A flow's other end that knows of a higher epoch than the owner's tunnel has (M_DETACH, `stale_epoch`) makes us claim
+    above it, over the standby or over a new tunnel: on the old epoch that flow would be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ncfast.observe import log
+from ncfast.agent.dialer import DialError, dial
+from ncfast.core.errors import Reason
+from ncfast.agent.tunnel import LAST_CLAIM, AgentTunnel, TunnelState
+
+if TYPE_CHECKING:
+    from ncfast.agent.agent import Agent
+
+_log = log.get("agent")
+
+CONFLICT_DELAY = 30.0          # seconds to wait at least when another process took over under our id
+CLAIM_TIMEOUT = 3.0            # seconds for the answer to a claim over a standby: a registry that is away costs the hub less than 1
+CLAIM_MEMORY = 10.0            # seconds in which a hub may still carry out a claim that we have given up
+SETTLE = 3.0                   # bound of the pause before a standby is sought, so that the agents of a lost hub do not all dial at once
+STEADY = 5.0                   # a standby that stood so many seconds was well, and the next is sought without a longer pause
+RENEWAL = 5.0                  # seconds between two claims that rule 5 makes: a peer's word costs no more than that
+SILENT = frozenset({Reason.GOING_AWAY, Reason.KEEPALIVE_TIMEOUT, Reason.STALLED})  # the owner's hub would not answer a dial, or not for long
+LAST_STALE = 2**53 - 2**32     # the largest that we believe of a flow's other end: there is always room above it
+
+
+class Pause:
+    """Full jitter: seconds between zero and a bound that doubles from `first` to `most`; never less than `least`."""
+
+    def __init__(self, rng: random.Random, first: float, most: float) -> None:
+        self._rng = rng
+        self._first = min(first, most)
+        self._most = most
+        self._bound = self._first
+        self.least = 0.0                               # what the last answer asked for; counts once
+
+    def next(self) -> float:
+        pause = max(self.least, self._rng.uniform(0, self._bound))
+        self._bound = min(self._bound * 2, self._most)
+        self.least = 0.0
+        return pause
+
+    def reset(self) -> None:
+        self._bound = self._first
+
+
+class Tunnels:
+    """Keeps `owner` and `standby`. Decisions fall between two callbacks, in `granted`, `standing`, `leaving` and `ended`,
+    which the tunnels call; the two tasks only dial."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self.net = agent.net
+        self.config = agent.config
+        self.owner: AgentTunnel | None = None          # OWNER
+        self.claimant: AgentTunnel | None = None       # CLAIMING
+        self.standby: AgentTunnel | None = None        # STANDBY
+        self.greeting: AgentTunnel | None = None       # GREETING
+        self.last_epoch = 0                            # the highest ever granted
+        self._said = -1                                # the highest that a claim has named, or that rule 5 has it above
+        self._cluster = False                          # the last owner's hub has others beside it
+        self._next_hub = 0                             # in the file's order
+        self._next_standby = agent.net.rng.randrange(len(agent.config.hubs))   # so that not all agents of a hub have the same other
+        self._useless: set[str] = set()                # URLs that have led to the owner's hub, or to none that can take over
+        reconnect = agent.config.reconnect
+        self._owner_pause = Pause(agent.net.rng, reconnect.min_sec, reconnect.max_sec)
+        self._standby_pause = Pause(agent.net.rng, SETTLE, reconnect.max_sec)
+        self._lost_at: float | None = None             # when the owner was lost, until there is another
+        self._given_up_at = float("-inf")              # when a claim ended without an answer
+        self._outdone_by = -1                          # the highest epoch that a flow's other end knows of
+        self._renewed_at = float("-inf")
+        self._renewal: asyncio.TimerHandle | None = None
+        self._conflict_until = float("-inf")
+        self._closed = False
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # life
+
+    def start(self) -> None:
+        """Begins to dial."""
+        self._tasks = [self.net.spawn(self._keep_owner(), "tunnel"), self.net.spawn(self._keep_standby(), "standby")]
+
+    def close(self, detail: str) -> None:
+        """Ends every tunnel, and claims no more."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        if self._renewal is not None:
+            self._renewal.cancel()
+        for tunnel in self.all():
+            tunnel.close(detail)
+
+    def all(self) -> list[AgentTunnel]:
+        """Those that have said HELLO, the owner's first."""
+        return [one for one in (self.owner, self.claimant, self.standby, self.greeting) if one is not None]
+
+    # claims
+
+    def next_claim(self) -> int:
+        """The `last_epoch` of the next HELLO that claims: rule 2."""
+        self._said = min(max(self.last_epoch, self._said + 1), LAST_CLAIM)
+        return self._said
+
+    def _claim(self, tunnel: AgentTunnel, timeout: float) -> None:
+        if tunnel is self.standby:
+            self.standby = None
+        self.claimant = tunnel
+        tunnel.claim(timeout)
+
+    def _take_over(self) -> None:
+        """Claims over the standby if there is a reason to: no owner, or one that leaves or has too low an epoch."""
+        if self.claimant is not None or self._closed:
+            return
+        if self.owner is None:
+            if self.standby is not None and self.net.clock() >= self._conflict_until:
+                self._claim(self.standby, CLAIM_TIMEOUT)
+        elif self.standby is not None and not self.standby.draining:
+            if self.owner.draining or self.owner.stale:
+                self._claim(self.standby, CLAIM_TIMEOUT)
+        elif self.owner.stale:
+            self.owner.close("another end of a flow knows of a higher epoch")
+
+    # dialling
+
+    def _lacks_owner(self) -> bool:
+        return self.owner is None and self.claimant is None
+
+    def _lacks_standby(self) -> bool:
+        return (self.config.standby and self._cluster and self.owner is not None and self.claimant is None and self.greeting is None
+                and (self.standby is None or self.standby.draining) and not self.agent.stopping.is_set())
+
+    async def _keep_owner(self) -> None:
+        """Dials when nothing owns and no standby can take over; the hubs in turn."""
+        hubs = self.config.hubs
+        while True:
+            await self._while(lambda: not self._lacks_owner())
+            wait = max(self._owner_pause.next(), self._conflict_until - self.net.clock())
+            if not await self._while(self._lacks_owner, wait) or self.net.clock() < self._conflict_until:
+                continue
+            if self.standby is not None:               # spared in a conflict that is over
+                self._take_over()
+            else:
+                url = hubs[self._next_hub % len(hubs)]
+                if not await self._dial(url, "owner", self._owner_pause):
+                    self._next_hub += 1
+
+    async def _keep_standby(self) -> None:
+        """Dials when there is an owner in a cluster, and no standby that may stay."""
+        while True:
+            await self._while(lambda: not self._lacks_standby())
+            if await self._while(self._lacks_standby, self._standby_pause.next()):
+                await self._dial(self._standby_url(), "standby", self._standby_pause)
+
+    def _standby_url(self) -> str:
+        """The next that may lead to another hub than the owner's; if none has so far, the next of all, for a balancer may."""
+        urls = [url for url in self.config.hubs if url not in self._useless] or self.config.hubs
+        self._next_standby += 1
+        return urls[self._next_standby % len(urls)]
+
+    async def _while(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
+        """Waits as long as `condition` holds, at most `seconds`. Whether it still does."""
+        try:
+            async with asyncio.timeout(seconds):
+                while condition():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return condition()
+        return False
+
+    async def _dial(self, url: str, role: str, pause: Pause) -> bool:
+        """Whether a hub has answered the handshake; what its tunnel is for, the moment decides."""
+        tunnel = AgentTunnel(self.agent, url)
+        try:
+            tunnel.token = await self.agent.read_token()
+            await dial(self.agent, url, tunnel.token, tunnel)
+            self._dialled(tunnel)
+        except asyncio.CancelledError:
+            tunnel.abandon()           # it may have come about just now
+            raise
+        except DialError as exc:
+            tunnel.abandon()
+            pause.least = exc.retry_after or 0.0
+            _log.warning("connect_failed", hub=url, role=role, reason=exc.reason, detail=str(exc))
+        except Exception:              # a defect must not leave the agent alive and away for ever
+            tunnel.abandon()
+            _log.exception("connect_failed", hub=url, role=role, reason="internal")
+        else:
+            return True
+        return False
+
+    def _dialled(self, tunnel: AgentTunnel) -> None:
+        timeout = self.config.reconnect.connect_timeout_sec
+        if tunnel.link.closed or self._closed:
+            tunnel.abandon()
+        elif self._lacks_owner() and self.net.clock() >= self._conflict_until:
+            self._claim(tunnel, timeout)
+        elif self._lacks_standby():
+            self.greeting = tunnel
+            tunnel.greet(timeout)
+        else:
+            tunnel.abandon()
+
+    # what tunnels tell
+
+    def granted(self, tunnel: AgentTunnel) -> None:
+        """The tunnel's hub owns the agent from now on; the flows move there."""
+        agent = self.agent
+        before, self.owner, self.claimant = self.owner, tunnel, None
+        lost_at, self._lost_at = self._lost_at, None
+        outage_ms = None if lost_at is None or before is not None else round((self.net.clock() - lost_at) * 1000, 3)
+        self.last_epoch = tunnel.epoch
+        self._cluster = tunnel.cluster
+        self._next_hub = self.config.hubs.index(tunnel.url)
+        self._useless = {tunnel.url}
+        self._owner_pause.reset()
+        self._standby_pause.reset()
+        flows = len(agent.flows)
+        _log.info("tunnel_up", hub=tunnel.url, agent_id=self.config.agent_id, epoch=tunnel.epoch, session=tunnel.session,
+                  replica=tunnel.replica_id, flows=flows)
+        if before is not None:
+            # first: for what still comes there, a flow that has left would be an unknown one, and the hub would be told so
+            before.close("moved to another hub")
+            _log.info("moved", hub=tunnel.url, replica=tunnel.replica_id, previous_epoch=before.epoch, epoch=tunnel.epoch, flows=flows)
+        elif outage_ms is not None and tunnel.stood:
+            _log.info("takeover", hub=tunnel.url, replica=tunnel.replica_id, epoch=tunnel.epoch, flows=flows, outage_ms=outage_ms)
+        if self.standby is not None and self.standby.replica_id == tunnel.replica_id:
+            self.standby.close("the owner is on the same hub")
+        for flow in list(agent.flows.values()):
+            tunnel.carry(flow)
+        self._changed.set()
+
+    def standing(self, tunnel: AgentTunnel) -> None:
+        """The tunnel's hub has answered, and would take a claim."""
+        self.greeting = None
+        if any(other is not None and other.replica_id == tunnel.replica_id for other in (self.owner, self.claimant, self.standby)):
+            self._useless.add(tunnel.url)
+            tunnel.close("this hub has a tunnel of ours")
+        elif not tunnel.cluster:
+            self._useless.add(tunnel.url)
+            tunnel.close("this hub is in no cluster")
+        else:
+            before, self.standby = self.standby, tunnel
+            _log.info("standby_up", hub=tunnel.url, replica=tunnel.replica_id, session=tunnel.session)
+            if before is not None:
+                before.close("another standby has taken its place")
+            self._take_over()
+        self._changed.set()
+
+    def told_again(self, tunnel: AgentTunnel) -> None:
+        """The owner's hub has joined others, or left them. A standby that stands stays."""
+        if tunnel is self.owner:
+            self._cluster = tunnel.cluster
+            self._useless = {tunnel.url}               # the others may have joined, too
+            self._changed.set()
+
+    def leaving(self, tunnel: AgentTunnel) -> None:
+        """The tunnel's hub drains."""
+        self._take_over()
+        self._changed.set()
+
+    def outdated(self, tunnel: AgentTunnel, epoch: int) -> None:
+        """The other end of a flow has refused the tunnel's epoch, since it knows of `epoch`: rule 5."""
+        if tunnel is not self.owner or epoch < tunnel.epoch:
+            return
+        self._outdone_by = max(self._outdone_by, min(epoch, LAST_STALE))
+        self._said = max(self._said, self._outdone_by)
+        if self._renewal is None:
+            self._renewal = self.net.call_later(max(0.0, self._renewed_at + RENEWAL - self.net.clock()), self._renew)
+
+    def _renew(self) -> None:
+        owner = self.owner
+        self._renewal = None
+        if owner is not None and owner.epoch <= self._outdone_by and not self._closed:
+            self._renewed_at = self.net.clock()
+            owner.stale = True
+            _log.warning("epoch_outdated", hub=owner.url, replica=owner.replica_id, epoch=owner.epoch)
+            self._take_over()
+
+    def ended(self, tunnel: AgentTunnel, state: TunnelState, lasted: float, reason: Reason, detail: str) -> None:
+        """The tunnel is gone, after `lasted` seconds in `state`."""
+        now = self.net.clock()
+        if tunnel is self.standby:
+            self.standby = None
+            if lasted >= STEADY:
+                self._standby_pause.reset()
+        elif tunnel is self.greeting:
+            self.greeting = None
+        elif tunnel is self.claimant:
+            self.claimant = None
+            self._conflict(reason, now)
+            self._given_up_at = now
+            self._leave(tunnel)
+        elif tunnel is self.owner:
+            self.owner = None
+            self._lost_at = now
+            self._conflict(reason, now)
+            if reason in SILENT:
+                self._leave(tunnel)
+        elif not tunnel.closing:
+            self._leave(tunnel)
+        self._tell(tunnel, state, reason, detail)
+        self._take_over()
+        self._changed.set()
+
+    def _leave(self, tunnel: AgentTunnel) -> None:
+        """If we must dial, then not that hub next."""
+        if self.config.hubs[self._next_hub % len(self.config.hubs)] == tunnel.url:
+            self._next_hub += 1
+
+    def _conflict(self, reason: Reason, now: float) -> None:
+        """Rule 3."""
+        if reason is Reason.SUPERSEDED and self.owner is None and self.claimant is None and now - self._given_up_at >= CLAIM_MEMORY:
+            self._conflict_until = now + min(CONFLICT_DELAY, self.config.reconnect.max_sec)
+
+    def _tell(self, tunnel: AgentTunnel, state: TunnelState, reason: Reason, detail: str) -> None:
+        level = _log.info if tunnel.closing or reason is Reason.GOING_AWAY else _log.warning
+        if state is TunnelState.STANDBY or state is TunnelState.GREETING:
+            level("standby_down", hub=tunnel.url, replica=tunnel.replica_id, reason=reason.label, detail=detail)
+        elif state is not TunnelState.DIALLED:
+            level("tunnel_down", hub=tunnel.url, replica=tunnel.replica_id, reason=reason.label, detail=detail,
+                  flows=len(self.agent.flows))

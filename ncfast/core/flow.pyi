@@ -1,0 +1,148 @@
+"""One end of a flow: sequence, acknowledgement, windows, resume. Sans-I/O."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ncfast._frames import DedupRing, SegmentPool
+from ncfast.core.errors import Reason
+
+class _Timeouts(Protocol):
+    """Seconds."""
+
+    @property
+    def open(self) -> float: ...
+    @property
+    def grace(self) -> float: ...
+    @property
+    def half_close(self) -> float: ...
+    @property
+    def stall(self) -> float: ...
+    @property
+    def idle(self) -> float: ...
+    @property
+    def first_byte(self) -> float: ...
+
+class FlowContext:
+    """What all flows of a process share: memory, budget, counters, their owner."""
+
+    pool: SegmentPool
+    closed: DedupRing
+    clock: Callable[[], float]
+    flows: dict[bytes, Flow]   # all that live
+    retains: bool              # transports keep unsent memory by reference
+    owner: Any                 # flow_closed(flow, reason); flow_resumed(flow); flow_refused(flow, reason) -> bool
+    budget: int
+    window_initial: int
+    window_max: int
+    promise: int               # credit that a flow's far end has before this one knows the flow: HELLO says it
+    backlog: int               # bytes that wait for slow sockets
+    relayed: int               # bytes of relayed frames that wait for a link
+    windows: int               # sum of the windows of all flows that live
+    live: int                  # how many they are
+    duplicates: int
+    gaps: int
+    bytes_read: int            # from sockets; = bytes_out + discarded + what is held for replay
+    bytes_in: int              # written to sockets
+    bytes_out: int             # acknowledged by peers
+    discarded: int
+
+    def __init__(self, clock: Callable[[], float], *, budget: int = ..., window_initial: int = 262144,
+                 window_max: int = 16777216, ring: int = 16384, seed: int = 0) -> None: ...
+    @property
+    def held(self) -> int:
+        """Bytes of memory held for replay, for slow sockets and for relays."""
+
+    @property
+    def over_budget(self) -> bool: ...
+
+class Sink:
+    """The socket above a flow; for Cython only."""
+
+class Path:
+    """The link below a flow; for Cython only."""
+
+    epoch: int                 # 0: each flow has its own
+    lanes: dict[bytes, Any]    # relayed flows that come in here
+    rtt: float                 # seconds
+    inflight: int
+    max_inflight: int
+    peer_window: int           # credit that the peer gives each new flow
+
+class Source:
+    """What takes its turns on a link."""
+
+    unsent_bytes: int
+
+class Flow(Source):
+    """One end of one client connection; the hub's end has an `open_body`, the agent's the `limit` of the M_OPEN it came from."""
+
+    cid: bytes
+    secret: bytes
+    open_body: bytes | None
+    state: int
+    end_code: int
+    sought: bytes | None
+    info: Any                  # flow_opened(flow) at the hub
+    path: Any
+    epoch: int                 # of the frames on this path
+    sink: Sink | None
+    snd_nxt: int
+    snd_una: int
+    snd_max: int
+    snd_limit: int
+    inflight: int
+    congestion: int
+    fin_acked: bool
+    rcv_nxt: int
+    rcv_limit: int
+    window: int
+    backlog: int
+    since: float
+    detached_at: float         # -1: on a path, or never was
+
+    def __init__(self, ctx: FlowContext, cid: bytes, secret: bytes, open_body: bytes | None = None, info: Any = None,
+                 limit: int = 0) -> None: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def opening(self) -> bool: ...
+    @property
+    def attached(self) -> bool: ...
+    @property
+    def acked_in(self) -> int:
+        """Bytes received and told so."""
+
+    def bind(self, sink: Sink) -> None:
+        """Puts the flow under its socket."""
+
+    def finish(self) -> None:
+        """The socket's end of stream: this direction ends after what was pushed."""
+
+    def accept(self) -> None:
+        """Agent: the target is connected and the socket bound; what came early goes to it."""
+
+    def deliver_fin(self) -> None: ...
+    def attach(self, path: Path, *, resumed: bool, epoch: int = 0, credit: int = 0) -> None:
+        """Puts the flow on a path; with `resumed` data may follow at once."""
+
+    def resume(self, path: Path, ack: int, limit: int, answer: bool, epoch: int = 0) -> None:
+        """The peer has asked to go on from `ack` (`answer`), or has answered our own asking."""
+
+    def rewind(self) -> None:
+        """Everything unacknowledged is to be sent again."""
+
+    def detach(self) -> None:
+        """The path is gone; the flow waits for another."""
+
+    def direct(self, body: bytes, sought: bytes | None = None) -> None:
+        """Hub: what M_OPEN says from now on, and M_RESUME behind the secret."""
+
+    def reopen(self) -> None:
+        """Hub: forget the path that refused the open; everything is sent again on the next one."""
+
+    def reset(self, code: int, *, behind: bool = False) -> None:
+        """Ends the flow now; the peer is told `code`, the socket is reset."""
+
+    def send_rst(self, code: int) -> None: ...
+    def check(self, now: float, timeouts: _Timeouts) -> Reason | None:
+        """Which timer has run out. STALLED is the path's fault, not the flow's."""

@@ -1,0 +1,774 @@
+"""One end of a flow: sequence, acknowledgement, windows, resume. Sans-I/O: no loop, no socket, no log.
+
+Theory of operation. Bytes from the socket become `Chunk`s in one list, oldest first: acknowledged ones leave at the head,
+`unsent` points at the first that the current path has not carried yet. A lost link moves `unsent` back to the head; that is
+all there is to a replay. `seq` and `ack` count bytes as TCP's do, and the end of a direction takes one number more, so an
+acknowledgement tells that the end has arrived too.
+
+Credit, in rules:
+ 1. The receiver grants an absolute `limit`; the sender never reads more from its socket than the limit leaves.
+ 2. limit = delivered to the socket's kernel + window; it never goes back.
+ 3. The window starts at `window_initial`, or less where many flows share the budget, and doubles, up to `window_max`,
+    whenever half of it was consumed in less than two round trips (the rule of quic-go's flow controller) and all windows
+    together stay within half of the budget; under memory pressure new credit shrinks to 16 KiB. An agent has to say
+    beforehand (HELLO) what may be sent on any flow to come: no more than the budget allows to a thousand at once.
+ 4. An acknowledgement means: this process holds the byte, do not replay it. The agent acknowledges nothing before its
+    target is connected, so that a failed open can be retried elsewhere from the first byte.
+ 5. What a path has carried and is not acknowledged counts against the path's `max_inflight`; a flow that ends or leaves
+    gives back all of it.
+ 6. When a relay has dropped frames (M_RESUME on a path that goes on), half of what was in flight may be there from then on, and
+    one segment more with each round trip, until it is a whole window again: RFC 5681's fast recovery and congestion avoidance.
+    A relay's queue is small beside the windows of all flows that cross it, and each drop costs a round trip.
+"""
+
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+
+from ncfast._frames cimport (
+    CID_SIZE, M_DATA, M_FIN, MAX_DATA, SECRET_SIZE, Chunk, DedupRing, Header, SegmentPool, write_header,
+)
+
+from ncfast.core.errors import RETRYABLE, Reason, reason_of
+from ncfast.core.states import FlowEvent, FlowState, advance
+
+cdef enum:
+    READ_AHEAD = 65536         # bytes read from a socket and not yet on a path; more stays in the kernel
+    PRESSED_WINDOW = 16384     # window under memory pressure
+    ACK_EVERY = 131072         # bytes received before an acknowledgement goes at once, at most
+    MIN_READ = 4096            # a paused socket is read again when at least this much may be read
+    SEGMENT = 4096             # rule 6: what a round trip adds, and the least
+    PROMISES = 1024            # flows of which a quarter of the budget holds what was promised beforehand
+
+cdef double LATE_RST = 2.0     # seconds without progress that a reset waits behind bytes for which the peer gives no credit
+
+cdef double ASK_EVERY = 1.0    # seconds between two M_RESUMEs for the same lost frames: each has everything sent again
+
+cdef int OPENING = FlowState.OPENING
+cdef int OPENING_FIN = FlowState.OPENING_FIN
+cdef int HALF_LOCAL = FlowState.HALF_LOCAL
+cdef int CLOSING = FlowState.CLOSING
+cdef int CLOSED = FlowState.CLOSED
+cdef object ACCEPTED = FlowEvent.ACCEPTED
+cdef object LOCAL_FIN = FlowEvent.LOCAL_FIN
+cdef object REMOTE_FIN = FlowEvent.REMOTE_FIN
+cdef object DONE = FlowEvent.DONE
+cdef object RESET = FlowEvent.RESET
+
+cdef int R_CLOSED = Reason.CLOSED
+cdef int R_FLOW_CONTROL = Reason.FLOW_CONTROL
+cdef int R_UNKNOWN_FLOW = Reason.UNKNOWN_FLOW
+
+
+cdef class FlowContext:
+    """Shared by all flows of a process.
+
+    `clock()` gives seconds; `budget` bounds, in bytes, what is held for replay plus what waits for slow sockets;
+    `owner` is told `flow_closed(flow, reason)` once for each flow and `flow_resumed(flow)` each time that it goes on, and asked `flow_refused(flow, reason) -> bool` whether
+    an open that the target never saw goes to another agent.
+    """
+
+    def __cinit__(self, clock, *, Py_ssize_t budget=1 << 30, Py_ssize_t window_initial=262144,
+                  Py_ssize_t window_max=16777216, int ring=16384, uint64_t seed=0):
+        self.pool = SegmentPool()
+        self.closed = DedupRing(ring, seed)
+        self.flows = {}
+        self.clock = clock
+        self.budget = budget
+        self.window_initial = window_initial
+        self.window_max = window_max
+        self.promise = min(window_initial, max(<Py_ssize_t>MAX_DATA, budget // (4 * PROMISES)))
+
+    cdef bint pressed(self) noexcept:
+        return self.pool.held + self.backlog + self.relayed > self.budget
+
+    cdef Py_ssize_t first_window(self) noexcept:
+        """The window that a flow starts with: a quarter of the budget holds the first windows of all."""
+        return max(<Py_ssize_t>PRESSED_WINDOW, min(self.window_initial, self.budget // (4 * (self.live + 1))))
+
+    @property
+    def held(self):
+        """Bytes of memory held for replay, for slow sockets and for relays."""
+        return self.pool.held + self.backlog + self.relayed
+
+    @property
+    def over_budget(self):
+        return self.pressed()
+
+
+cdef class Sink:
+
+    cdef Py_ssize_t deliver(self, const uint8_t* p, Py_ssize_t n) except -1:
+        """Takes the bytes (copying what it cannot pass on at once); returns how many still wait for the socket."""
+        raise NotImplementedError
+
+    cdef Py_ssize_t waiting(self) except -1:
+        raise NotImplementedError
+
+    cdef int finish(self) except -1:
+        """End of stream after what was delivered."""
+        raise NotImplementedError
+
+    cdef int set_reading(self, bint on) except -1:
+        raise NotImplementedError
+
+    cdef int release(self, bint reset) except -1:
+        """The flow is over: reset the socket, or let it deliver what it has and close."""
+        raise NotImplementedError
+
+
+cdef class Path:
+
+    cdef int adopt(self, Flow flow) except -1:
+        """From now on frames of this cid on this path are the flow's."""
+        raise NotImplementedError
+
+    cdef int submit(self, Flow flow) except -1:
+        """The flow owes its peer something."""
+        raise NotImplementedError
+
+    cdef int ack_soon(self, Flow flow) except -1:
+        raise NotImplementedError
+
+    cdef int forget(self, Flow flow) except -1:
+        """Frames of the flow's cid are nobody's from now on; what the flow still owes is sent."""
+        raise NotImplementedError
+
+    cdef int withdraw(self, Flow flow) except -1:
+        """The flow leaves for another path: nothing of it is sent here any more."""
+        raise NotImplementedError
+
+    cdef int drop(self, Source source) except -1:
+        """What waits of a relayed direction is not sent."""
+        raise NotImplementedError
+
+    cdef int freed(self) except -1:
+        """`inflight` has fallen: what the cap held back may go."""
+        raise NotImplementedError
+
+    cdef Py_ssize_t read_size(self) noexcept:
+        return MAX_DATA
+
+
+cdef class Source:
+    """What takes its turns on a link."""
+
+
+cdef class Flow(Source):
+    """One end of one client connection.
+
+    The hub's end is made with the body of its M_OPEN and starts the open when it is first attached to a path; the agent's
+    end is made from a received M_OPEN, with its `limit`, and calls `accept` when the target is connected.
+    """
+
+    def __cinit__(self, FlowContext ctx not None, bytes cid not None, bytes secret not None, bytes open_body=None,
+                  info=None, uint64_t limit=0):
+        if PyBytes_GET_SIZE(cid) != CID_SIZE or PyBytes_GET_SIZE(secret) != SECRET_SIZE:
+            raise ValueError("cid and secret are 16 bytes each")
+        self.ctx = ctx
+        self.cid = cid
+        self.secret = secret
+        self.open_body = open_body
+        self.info = info
+        self.state = OPENING
+        self.window = ctx.first_window()
+        ctx.windows += self.window
+        ctx.live += 1
+        self.snd_limit = limit if open_body is None else ctx.window_initial
+        self.rcv_limit = self.window if open_body is not None else max(self.window, ctx.promise)
+        self.reading = True
+        self.since = self.una_since = self.tune_since = ctx.clock()
+        self.detached_at = self.asked_at = self.gap_at = -1.0
+
+    # state
+
+    cdef int move(self, event) except -1:
+        self.state = advance(self.state, event)
+        self.since = self.ctx.clock()
+        return 0
+
+    @property
+    def closed(self):
+        return self.state == CLOSED
+
+    @property
+    def opening(self):
+        return self.state == OPENING or self.state == OPENING_FIN
+
+    @property
+    def attached(self):
+        return self.path is not None
+
+    @property
+    def acked_in(self):
+        """Bytes received and told so."""
+        return self.rcv_acked
+
+    # socket -> path
+
+    def bind(self, Sink sink not None):
+        """Puts the flow under its socket."""
+        self.sink = sink
+
+    cdef Py_ssize_t room(self) noexcept:
+        """How many bytes may be read from the socket now."""
+        cdef Py_ssize_t size = MAX_DATA
+        if self.state == CLOSED or self.pending & SEND_FIN or self.fin_sent or self.snd_limit <= self.snd_nxt:
+            return 0
+        if self.unsent_bytes >= READ_AHEAD or (self.head is not None and self.ctx.pressed()):
+            return 0
+        if self.path is not None:
+            size = self.path.read_size()
+        if self.snd_limit - self.snd_nxt < <uint64_t>size:
+            size = self.snd_limit - self.snd_nxt
+        return size
+
+    cdef int push(self, Chunk chunk) except -1:
+        """Bytes read from the socket."""
+        self.ctx.bytes_read += chunk.size
+        if self.state == CLOSED:
+            self.ctx.discarded += chunk.size
+            self.ctx.pool.release(chunk)
+            return 0
+        chunk.seq = self.snd_nxt
+        self.snd_nxt += chunk.size
+        if self.head is None:
+            self.head = chunk
+        else:
+            self.tail.next = chunk
+        self.tail = chunk
+        if self.unsent is None:
+            self.unsent = chunk
+        self.unsent_bytes += chunk.size
+        if self.path is not None:
+            self.path.submit(self)
+        self.update_reading()
+        return 0
+
+    def finish(self):
+        """The socket's end of stream: this direction ends after what was pushed."""
+        if self.state == CLOSED or self.fin_sent or self.pending & SEND_FIN:
+            return
+        self.pending |= SEND_FIN
+        self.move(LOCAL_FIN)
+        if self.path is not None:
+            self.path.submit(self)
+
+    cdef int update_reading(self) except -1:
+        cdef Py_ssize_t room
+        if self.sink is None:
+            return 0
+        room = self.room()
+        if self.reading:
+            if room <= 0:
+                self.reading = False
+                self.sink.set_reading(False)
+        elif room >= MIN_READ or (room > 0 and self.head is None):
+            self.reading = True
+            self.sink.set_reading(True)
+        return 0
+
+    cdef Chunk take(self):
+        """The next chunk for the path, with its header written; None if there is none it may send."""
+        cdef Chunk chunk = self.unsent
+        cdef Header h
+        if chunk is None or not self.resumed or self.held():
+            return None
+        if chunk.seq + chunk.size > self.snd_limit:    # read under another path's larger limit
+            self.ctx.pool.split(chunk, self.snd_limit - chunk.seq)
+            if chunk is self.tail:
+                self.tail = chunk.next
+        self.unsent = chunk.next
+        self.unsent_bytes -= chunk.size
+        self.inflight += chunk.size
+        self.path.inflight += chunk.size
+        if chunk.seq + chunk.size > self.snd_max:
+            self.snd_max = chunk.seq + chunk.size
+        self.fill_header(&h, M_DATA)
+        h.length = chunk.size
+        h.seq = chunk.seq
+        write_header(chunk.frame(), &h)
+        if not self.reading:
+            self.update_reading()
+        return chunk
+
+    cdef bint held(self) noexcept:
+        """What is unsent waits for the peer: for credit, or for an acknowledgement."""
+        return self.unsent.seq >= self.snd_limit or (self.congestion and self.inflight >= self.congestion)
+
+    cdef int fill_header(self, Header* h, int type) except -1:
+        """A header of this flow, acknowledging what it has received."""
+        h.type = type
+        h.flags = 0
+        h.code = 0
+        h.length = 0
+        h.epoch = self.epoch
+        memcpy(h.cid, PyBytes_AS_STRING(self.cid), CID_SIZE)
+        h.seq = self.snd_nxt if type == M_FIN else 0
+        h.ack = self.rcv_acked = self.ack_value()
+        h.limit = self.grant()
+        self.pending &= ~SEND_ACK
+        return 0
+
+    cdef uint64_t ack_value(self) noexcept:
+        if self.open_body is None and (self.state == OPENING or self.state == OPENING_FIN):
+            return 0                     # rule 4
+        return self.rcv_nxt + (1 if self.fin_received else 0)
+
+    cdef uint64_t grant(self) except? 0:
+        """Rules 2 and 3."""
+        cdef uint64_t consumed = self.rcv_nxt - self.backlog
+        cdef uint64_t limit
+        cdef Py_ssize_t window = self.window
+        cdef double now, rtt
+        if self.state == CLOSED:
+            return self.rcv_limit        # its window was given back already
+        if consumed >= self.tune_from + <uint64_t>(window // 2):   # not a difference: a backlog moves `consumed` back
+            now = self.ctx.clock()
+            rtt = self.path.rtt + self.far_rtt if self.path is not None else 0.0
+            if window < self.ctx.window_max and self.ctx.windows + window <= self.ctx.budget // 2 \
+                    and now - self.tune_since < 4.0 * rtt * (consumed - self.tune_from) / window:
+                window = min(window * 2, self.ctx.window_max)
+                self.ctx.windows += window - self.window
+                self.window = window
+            self.tune_since = now
+            self.tune_from = consumed
+        if self.ctx.pressed():
+            window = min(window, PRESSED_WINDOW)
+        limit = consumed + window
+        if limit > self.rcv_limit:
+            self.rcv_limit = limit
+        return self.rcv_limit
+
+    # path -> socket
+
+    cdef int violation(self, str detail) except -1:
+        """The peer broke the flow's rules: the flow ends, and the link counts it."""
+        self.reset(R_FLOW_CONTROL)
+        return 0
+
+    cdef int on_data(self, uint64_t seq, const uint8_t* p, Py_ssize_t n) except -1:
+        cdef uint64_t end = seq + n
+        if self.state == CLOSED:
+            return 0
+        if end > self.rcv_limit:
+            return self.violation("past the limit")
+        if seq != self.rcv_nxt:
+            if seq > self.rcv_nxt:
+                return self.gap(False)
+            self.ctx.duplicates += 1
+            if end <= self.rcv_nxt:
+                self.rcv_acked = 0       # whoever repeats has missed an acknowledgement
+                return self.path.ack_soon(self)
+            p += self.rcv_nxt - seq
+            n = end - self.rcv_nxt
+        if self.fin_received:
+            return self.violation("past the end")
+        self.asked_again = False
+        self.rcv_nxt = end
+        if self.state <= OPENING_FIN:
+            if self.open_body is not None:
+                self.accepted()          # the acknowledgement of the open was lost at a relay
+            else:
+                if self.early is None:
+                    self.early = []
+                self.early.append(PyBytes_FromStringAndSize(<const char*>p, n))
+                self.set_backlog(self.backlog + n)
+                return 0
+        if self.sink is None:
+            return 0                     # our socket is gone, the reset to tell it waits behind our bytes
+        self.ctx.bytes_in += n
+        self.set_backlog(self.sink.deliver(p, n))
+        if self.state == CLOSED:
+            return 0
+        return self.consider_ack()
+
+    cdef int set_backlog(self, Py_ssize_t backlog) except -1:
+        if <uint64_t>backlog > self.rcv_nxt:
+            backlog = self.rcv_nxt       # the rest is a PROXY header, ours and not the flow's
+        self.ctx.backlog += backlog - self.backlog
+        self.backlog = backlog
+        return 0
+
+    cdef int consider_ack(self) except -1:
+        """An acknowledgement now, soon, or with the next data."""
+        cdef Py_ssize_t every = min(self.window // 4, ACK_EVERY)
+        if self.path is None or not self.resumed:
+            return 0
+        if self.ack_value() - self.rcv_acked >= <uint64_t>every \
+                or self.rcv_nxt - self.backlog + self.window >= self.rcv_limit + <uint64_t>(self.window // 2):
+            self.pending |= SEND_ACK
+            return self.path.submit(self)
+        if not self.ack_waiting and self.ack_value() != self.rcv_acked:
+            return self.path.ack_soon(self)
+        return 0
+
+    cdef int on_drained(self) except -1:
+        """The socket has taken bytes that had waited."""
+        if self.state == CLOSED or self.sink is None:
+            return 0
+        self.set_backlog(self.sink.waiting())
+        self.consider_ack()
+        return self.maybe_done()
+
+    cdef int gap(self, bint told) except -1:
+        """Frames were lost on the way (a relay dropped them): ask once to be sent from where we are. If the relay has `told`
+        us, what it dropped may have been the answer to an earlier asking."""
+        self.ctx.gaps += 1
+        if self.open_body is None and self.state <= OPENING_FIN:
+            self.gap_waits = True        # an M_RESUME would say that the target is connected
+        elif (told or not self.asked_again) and self.path is not None:
+            if self.ctx.clock() - self.gap_at < ASK_EVERY and self.ack_value() <= self.gap_from:
+                self.gap_waits = True    # `check` asks
+                return 0
+            return self.ask_again()
+        return 0
+
+    cdef int ask_again(self) except -1:
+        self.gap_waits = False
+        self.asked_again = True
+        self.gap_at = self.ctx.clock()
+        self.gap_from = self.ack_value()
+        self.pending |= SEND_RESUME
+        return self.path.submit(self)
+
+    cdef int on_ack(self, uint64_t ack, uint64_t limit) except -1:
+        cdef Chunk chunk
+        cdef bint progress = False
+        if self.state == CLOSED:
+            return 0
+        if ack > self.snd_max + (1 if self.fin_sent else 0):
+            return self.violation("acknowledges what was never sent")
+        if ack > self.snd_una:
+            progress = True
+            if self.congestion and self.unsent is not None:
+                self.congestion += max(1, SEGMENT * min(<Py_ssize_t>(ack - self.snd_una), self.congestion) // self.congestion)
+                if self.snd_limit <= ack + <uint64_t>self.congestion:
+                    self.congestion = 0
+            self.snd_una = ack
+            while self.head is not None and self.head.seq + self.head.size <= ack:
+                chunk = self.head
+                self.head = chunk.next
+                if chunk is self.unsent:
+                    self.unsent = chunk.next
+                    self.unsent_bytes -= chunk.size
+                else:
+                    self.inflight -= chunk.size
+                    if self.path is not None:
+                        self.path.inflight -= chunk.size
+                self.ctx.bytes_out += chunk.size
+                self.ctx.pool.release(chunk)
+            if self.head is None:
+                self.tail = None
+            if self.fin_sent and ack == self.snd_nxt + 1:
+                self.fin_acked = True
+        if limit > self.snd_limit:
+            progress = True
+            self.snd_limit = limit
+        if not progress:
+            return 0
+        if not self.reading:
+            self.update_reading()
+        if self.path is not None:
+            if self.unsent is not None or self.pending:
+                self.path.submit(self)
+            self.path.freed()
+        return self.maybe_done()
+
+    cdef int on_fin(self, uint64_t seq) except -1:
+        if self.state == CLOSED or self.fin_received:
+            if self.fin_received and self.path is not None:
+                self.rcv_acked = 0
+                self.path.ack_soon(self)
+            return 0
+        if seq < self.rcv_nxt:
+            return self.violation("ends before what was sent")
+        if seq > self.rcv_nxt:
+            return self.gap(False)
+        self.fin_received = True
+        if self.open_body is not None and self.state <= OPENING_FIN:
+            self.accepted()
+        if self.sink is not None and self.state > OPENING_FIN:
+            self.deliver_fin()
+        return 0
+
+    def deliver_fin(self):
+        self.move(REMOTE_FIN)
+        self.sink.finish()
+        if self.state == CLOSED:
+            return
+        if self.path is not None:
+            self.pending |= SEND_ACK
+            self.path.submit(self)
+        self.maybe_done()
+
+    cdef int on_open_ack(self, uint64_t ack, uint64_t limit) except -1:
+        """The target is connected."""
+        if self.open_body is None:
+            return self.violation("accepts what it asked for itself")
+        if self.state <= OPENING_FIN:
+            self.accepted()
+        return self.on_ack(ack, limit)
+
+    cdef int accepted(self) except -1:
+        self.move(ACCEPTED)
+        self.info.flow_opened(self)
+        return 0
+
+    cdef int on_rst(self, int code) except -1:
+        cdef bint complete = self.fin_received
+        if self.state == CLOSED:
+            return 0
+        reason = reason_of(code)
+        if (self.state == OPENING or self.state == OPENING_FIN) and self.open_body is not None \
+                and self.snd_una == 0 and self.rcv_nxt == 0 and reason in RETRYABLE:
+            if self.ctx.owner.flow_refused(self, reason):
+                return 0
+        if complete and self.fin_acked or (complete and code == R_UNKNOWN_FLOW and self.fin_sent):
+            code = R_CLOSED              # the peer was done before us: cleanup, not an error
+        if self.sink is not None:
+            self.sink.release(not complete)
+            self.sink = None
+        return self.finish_end(code)
+
+    # opening
+
+    def accept(self):
+        """Agent: the target is connected and `bind` was called; what came early goes to it."""
+        cdef bytes piece
+        self.move(ACCEPTED)
+        if self.path is not None:
+            self.pending |= SEND_OPEN_ACK
+            self.path.submit(self)
+        early, self.early = self.early, None
+        if early is not None:
+            backlog = 0
+            for piece in early:
+                self.ctx.bytes_in += PyBytes_GET_SIZE(piece)
+                backlog = self.sink.deliver(<const uint8_t*>PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+                if self.state == CLOSED:
+                    return
+            self.set_backlog(backlog)
+            self.consider_ack()
+        if self.fin_received:
+            self.deliver_fin()
+        if self.gap_waits:
+            self.gap_waits = False
+            self.gap(True)
+
+    def direct(self, bytes body not None, bytes sought=None):
+        """Hub: `body` is what M_OPEN says from now on, `sought` what M_RESUME says behind the secret; both name the agent to
+        the hub that owns it."""
+        self.open_body = body
+        self.sought = sought
+
+    def reopen(self):
+        """Hub: forget the path that refused the open; everything is sent again on the next one."""
+        self.detach()
+        self.snd_max = 0
+        self.detached_at = -1.0
+
+    # paths
+
+    def attach(self, Path path not None, *, bint resumed, uint64_t epoch=0, Py_ssize_t credit=0):
+        """Puts the flow on a path, its frames under `epoch` (0: the path's own). With `resumed` data may follow at once
+        (after M_OPEN, or after M_RESUME was exchanged); without, M_RESUME is sent and its answer waited for. `credit` is
+        what the far end gives a new flow (0: what the path's peer does)."""
+        self.detach()
+        self.left = None
+        self.path = path
+        path.adopt(self)
+        self.epoch = epoch if epoch else path.epoch
+        self.resumed = resumed or self.state <= OPENING_FIN    # an open itself goes (again), the far end knows the cid
+        if self.resumed:
+            self.detached_at = -1.0      # the grace runs until M_RESUME is answered
+        self.asked_again = self.gap_waits = False
+        self.congestion = 0
+        self.asks = 0
+        self.una_since = self.since = self.ctx.clock()
+        if self.state <= OPENING_FIN:
+            if self.open_body is not None:
+                self.snd_limit = credit if credit else path.peer_window
+                self.pending |= SEND_OPEN
+        elif not resumed:
+            self.pending |= SEND_RESUME
+        if self.pending or self.unsent is not None:
+            path.submit(self)
+        self.update_reading()
+
+    def resume(self, Path path not None, uint64_t ack, uint64_t limit, bint answer, uint64_t epoch=0):
+        """The peer has asked to go on from `ack` (`answer`), or has answered our own asking. The owner is told `flow_resumed(flow)`
+        if the flow had lost its way, or takes another."""
+        cdef bint moves = self.detached_at >= 0 or self.path is not path or (epoch != 0 and epoch != self.epoch)
+        if self.state == CLOSED:
+            return
+        if self.open_body is not None and (self.state == OPENING or self.state == OPENING_FIN):
+            self.pending &= ~SEND_OPEN
+            self.accepted()              # the acknowledgement of the open was lost with the link
+        self.on_ack(ack, limit)          # first: what the peer has is not sent again
+        if self.state == CLOSED:
+            return
+        if self.path is not path or (epoch and epoch != self.epoch):
+            self.detach()
+            if answer:
+                self.pending |= SEND_RESUME_ACK
+            self.attach(path, resumed=True, epoch=epoch)
+            self.ctx.owner.flow_resumed(self)
+            return
+        if not self.resumed:
+            self.rewind()
+            self.resumed = True
+            self.detached_at = -1.0
+            self.asked_again = self.gap_waits = False
+            self.pending &= ~SEND_RESUME # not asked yet, and there is nothing left to ask
+        elif answer:                     # a relay has dropped frames of ours
+            self.congestion = max(<Py_ssize_t>SEGMENT, self.inflight // 2)
+            self.rewind()
+        else:                            # of the peer's, and they come again from here on
+            self.asked_again = self.gap_waits = False
+        if answer:
+            self.pending |= SEND_RESUME_ACK
+        if self.unsent is not None or self.pending:
+            path.submit(self)
+        self.consider_ack()              # for what came while M_RESUME was on its way
+        if moves:
+            self.ctx.owner.flow_resumed(self)
+
+    def rewind(self):
+        """Everything unacknowledged is to be sent again."""
+        cdef Chunk chunk
+        cdef Py_ssize_t total = 0
+        if self.path is not None:
+            self.path.inflight -= self.inflight
+            self.path.freed()
+        self.inflight = 0
+        self.unsent = self.head
+        chunk = self.head
+        while chunk is not None:
+            total += chunk.size
+            chunk = chunk.next
+        self.unsent_bytes = total
+        if self.fin_sent:
+            self.pending |= SEND_FIN     # even if acknowledged: a relay on the new way must see it, to know when the flow is over
+
+    def detach(self):
+        """The path is gone; the flow waits for another."""
+        if self.path is None:
+            return
+        self.rewind()
+        self.path.withdraw(self)
+        self.path = None
+        self.resumed = False
+        self.pending &= SEND_FIN | SEND_LATE_RST
+        self.since = self.ctx.clock()
+        if self.detached_at < 0:
+            self.detached_at = self.since
+        self.update_reading()
+
+    # the end
+
+    def reset(self, int code, *, bint behind=False):
+        """Ends the flow now: the peer gets M_RST with `code`, the socket is reset.
+
+        If our direction had already ended in order, the reset goes behind its bytes: a complete answer stays complete. So it
+        does with `behind`, for a socket that was reset after bytes that it had delivered to us."""
+        if self.state == CLOSED:
+            return
+        if self.sink is not None:
+            self.sink.release(not self.fin_received)
+            self.sink = None
+        if self.path is not None and not self.pending & SEND_LATE_RST and not self.fin_acked \
+                and (self.pending & SEND_FIN or self.fin_sent or (behind and self.unsent is not None)):
+            self.rst_code = code
+            self.pending |= SEND_LATE_RST
+            self.path.submit(self)
+            return
+        self.send_rst(code)
+        self.finish_end(code)
+
+    def send_rst(self, int code):
+        if self.path is not None:
+            self.rst_code = code
+            # an acceptance that is owed goes first: without it the hub would take the open for one the target never saw
+            self.pending = SEND_RST | (self.pending & SEND_OPEN_ACK)
+            self.path.submit(self)
+
+    cdef int maybe_done(self) except -1:
+        if self.state == CLOSING and self.fin_acked and self.backlog == 0 and not (self.pending & SEND_FIN and self.path is not None):
+            if self.sink is not None:
+                self.sink.release(False)
+                self.sink = None
+            if self.pending & SEND_ACK and self.path is not None:
+                self.path.submit(self)
+            self.move(DONE)
+            return self.finish_end(R_CLOSED)
+        return 0
+
+    cdef int finish_end(self, int code) except -1:
+        """Gives everything back; tells the owner once."""
+        if self.state != CLOSED:
+            self.move(RESET)
+        self.drop_out()
+        self.ctx.windows -= self.window
+        self.ctx.live -= 1
+        self.pending &= ~(SEND_FIN | SEND_LATE_RST)    # nothing that waited behind the data is left to say
+        self.end_code = code
+        self.early = self.left = None
+        self.set_backlog(0)
+        self.ctx.closed.record(self.cid, self.rcv_nxt + (1 if self.fin_received else 0))
+        if self.path is not None:
+            self.path.inflight -= self.inflight
+            self.inflight = 0
+            self.path.forget(self)
+            self.path.freed()
+        self.ctx.owner.flow_closed(self, reason_of(code))
+        return 0
+
+    cdef int drop_out(self) except -1:
+        cdef Chunk chunk = self.head, after
+        while chunk is not None:
+            after = chunk.next
+            chunk.next = None
+            self.ctx.discarded += chunk.size
+            self.ctx.pool.release(chunk)
+            chunk = after
+        self.head = self.tail = self.unsent = None
+        self.unsent_bytes = 0
+        return 0
+
+    # time
+
+    def check(self, double now, timeouts):
+        """Which timer has run out at `now`: a Reason, or None. `timeouts` has the seconds: open, grace, half_close,
+        and, each 0 for none, idle, first_byte, stall. A Reason.STALLED is the path's fault, not the flow's."""
+        cdef uint64_t progress
+        if self.state <= OPENING_FIN:
+            if self.path is not None and now - self.una_since >= timeouts.open:
+                return Reason.OPEN_TIMEOUT
+            if self.path is None and self.detached_at >= 0 and now - self.detached_at >= timeouts.grace:
+                return Reason.LINK_LOST
+            return None
+        progress = (self.snd_una + self.rcv_nxt + self.snd_nxt) << 1
+        progress ^= <uint64_t>self.backlog
+        if progress != self.seen:
+            self.seen = progress
+            self.since = now
+        if self.snd_una != self.seen_una or self.inflight == 0:
+            self.seen_una = self.snd_una
+            self.una_since = now
+        if self.gap_waits and self.path is not None and now - self.gap_at >= ASK_EVERY:
+            self.ask_again()
+        if self.detached_at >= 0 and now - self.detached_at >= timeouts.grace:
+            return Reason.LINK_LOST
+        if timeouts.stall and self.path is not None and self.resumed and now - self.una_since >= timeouts.stall:
+            return Reason.STALLED
+        if self.pending & SEND_LATE_RST and not self.pending & SEND_FIN and not self.fin_sent and now - self.since >= LATE_RST:
+            return reason_of(self.rst_code)
+        if self.state >= HALF_LOCAL and now - self.since >= timeouts.half_close:
+            return Reason.HALF_CLOSE_TIMEOUT
+        if timeouts.first_byte and self.snd_nxt == 0 and self.open_body is not None and now - self.since >= timeouts.first_byte:
+            return Reason.FIRST_BYTE_TIMEOUT
+        if timeouts.idle and now - self.since >= timeouts.idle:
+            return Reason.IDLE_TIMEOUT
+        return None

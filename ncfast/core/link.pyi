@@ -1,0 +1,77 @@
+"""A link: many flows over one carrier, framed. Sans-I/O."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ncfast.core.flow import Flow, FlowContext, Path
+from ncfast.core.relay import Lane
+from ncfast.core.errors import Reason
+
+class Carrier:
+    """What moves a link's bytes; for Cython only."""
+
+class Link(Path):
+    """Queues, fairness, keepalive and flood control of one carrier. `handler` gets the frames that concern no flow yet."""
+
+    carrier: Carrier
+    ctx: FlowContext
+    handler: Any
+    flows: dict[bytes, Flow]
+    closed: bool
+    peer: str
+    queue_depth: int
+    bytes_in: int
+    bytes_out: int
+    stale_epoch: int
+    relay_frames: int          # relayed frames that wait for the carrier
+    relay_bytes: int           # and what they cost: their bytes, and 256 for each
+    drops_queue: int           # relayed frames dropped at this link's bounds
+    drops_away: int            # relayed frames that came in here and had no link to leave by
+
+    def __init__(self, handler: Any, carrier: Carrier, ctx: FlowContext, call_soon: Callable[..., Any],
+                 call_later: Callable[..., Any], *, max_inflight: int, queue_depth: int, peer: str = "") -> None: ...
+    @property
+    def writable(self) -> bool: ...
+    @property
+    def queued(self) -> int:
+        """Control frames and flows that wait for the carrier."""
+
+    def establish(self, epoch: int) -> None:
+        """Every frame of a flow carries `epoch` from now on, and must."""
+
+    def add(self, flow: Flow) -> None:
+        """From now on frames of this cid on this link are the flow's."""
+
+    def send(self, type: int, payload: bytes = b"", *, code: int = 0, seq: int = 0) -> None:
+        """A frame of the link itself."""
+
+    @property
+    def load(self) -> int:
+        """Flows on this link, relayed ones included."""
+
+    def refuse(self, cid: bytes, code: int, epoch: int = 0) -> None:
+        """Answers an open or resume that cannot be; `epoch` is the frame's, 0 the link's."""
+
+    def tell_detached(self, cid: bytes, epoch: int, code: int, newest: int = 0) -> None:
+        """Tells an end of a flow that the way beyond this hub is lost."""
+
+    def forward(self, lane: Lane, type: int, payload: bytes, *, ack: int = 0, limit: int = 0, rtt: float = 0.0) -> bool:
+        """Sends on M_OPEN or M_RESUME, which came in by another link with a round trip of `rtt` seconds. False: it was dropped."""
+
+    def noise(self, weight: int) -> None:
+        """Counts something of the peer's that moved nothing."""
+
+    def counters(self) -> tuple[dict[str, int], dict[str, int]]:
+        """(frames in, frames out) by frame type name."""
+
+    def ping(self) -> None:
+        """Sends a PING unless one is unanswered."""
+
+    def tick(self, now: float, interval: float, timeout: float, stall: float, echo: float = 0.0) -> None:
+        """Keepalive and flood control; call about once a second."""
+
+    def fail(self, reason: Reason, detail: str = "") -> None:
+        """Ends the link once: the carrier tells the peer, every flow detaches, the handler is told."""
+
+    def lost(self, reason: Reason, detail: str = "") -> None:
+        """The carrier is gone already."""

@@ -1,0 +1,103 @@
+"""The JSON bodies of HELLO, HELLO_ACK, M_OPEN, ANNOUNCE, and of M_RESUME between hubs. Unknown members are ignored: newer peers may say more."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ncfast import __version__
+from ncfast.core.errors import Reason, RemoteError
+
+VERSION = 1                                                         # of the protocol
+SOFTWARE = f"ncfast/{__version__}"                                  # said for the other side's log
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Hex16 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]           # 16 bytes in hexadecimal
+Port = Annotated[int, Field(ge=0, le=65535)]
+Host = Annotated[str, Field(max_length=64)]                         # an IP address
+Epoch = Annotated[int, Field(ge=0, lt=2**53)]                       # what every JSON reader holds exactly
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+    def pack(self) -> bytes:
+        """The body on the wire."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+    @classmethod
+    def unpack(cls, body: bytes) -> Self:
+        """Raises RemoteError (protocol_error); its detail names the member, never its value."""
+        try:
+            return cls.model_validate_json(body)
+        except ValidationError as exc:
+            where = ".".join(str(part) for part in exc.errors(include_input=False)[0]["loc"]) or "body"
+            raise RemoteError(Reason.PROTOCOL_ERROR, f"{cls.__name__}: {where} is missing or malformed") from None
+
+
+class Hello(Message):
+    """agent -> hub."""
+
+    version: int
+    agent_id: Name
+    instance: Hex16                                    # drawn at the agent's start: tells a reconnect from a restart
+    connectors: Annotated[list[Name], Field(max_length=256)]
+    last_epoch: Epoch = 0                              # above it the hub grants; no two HELLOs of an agent that claim say the same
+    standby: bool = False                              # to be ready only: claims nothing, carries no flow
+    window: Annotated[int, Field(ge=65536, lt=2**40)]  # bytes of credit that each new flow's agent end starts with; a frame must fit
+    software: Annotated[str, Field(max_length=64)] = ""
+
+
+class HelloAck(Message):
+    """hub -> agent."""
+
+    version: int
+    replica_id: Name
+    session: Hex16
+    epoch: Annotated[int, Field(ge=0, le=2**53)]       # granted; 0 to a standby, which owns nothing
+    cluster: bool = False                              # other hubs may take over: a standby is of use
+
+
+class Open(Message):
+    """Body of M_OPEN, hub -> agent, and from hub to hub with the agent's name."""
+
+    connector: Name
+    listener: Name
+    secret: Hex16                                      # must be shown again in M_RESUME
+    origin: Name                                       # replica that accepted the client
+    client: tuple[Host, Port, Host, Port]              # the client's address, then the hub's own end of that connection
+    agent: Name | None = None                          # hub -> hub: whose flow it is to be
+    tenant: Name | None = None
+
+
+class Sought(Message):
+    """Behind the secret in M_RESUME from the client's hub to the one that owns the agent: whose flow it is."""
+
+    agent: Name
+    tenant: Name | None = None
+    connector: Name
+
+    @property
+    def key(self) -> str:
+        return f"{self.tenant or ''}/{self.agent}"
+
+
+class Vouch(Message):
+    """Behind the secret in M_RESUME from the hub that owns the agent to the client's: who it is that asks."""
+
+    agent: Name
+    tenant: Name | None = None
+    instance: Hex16
+
+    @property
+    def key(self) -> str:
+        return f"{self.tenant or ''}/{self.agent}"
+
+
+class Announce(Message):
+    """agent -> hub: what is served from now on."""
+
+    connectors: Annotated[list[Name], Field(max_length=256)]
+
+

@@ -1,0 +1,43 @@
+"""A flow that a hub passes on, between its agent's tunnel and the link to the hub where its client is."""
+
+from typing import Any
+
+from ncfast.core.flow import Path, Source
+
+class Lane(Source):
+    """One direction."""
+
+    cid: bytes
+    epoch: int
+    relay: Relay | None        # None when the flow is over
+    out: Path | None
+    lossy: bool
+
+    @property
+    def waiting(self) -> int:
+        """Frames that wait for `out`."""
+
+class Relay:
+    """The flow `cid` of the agent whose tunnel here has `epoch`; `info` is the hub's."""
+
+    cid: bytes
+    epoch: int
+    info: Any
+    up: Lane                   # from the agent
+    down: Lane                 # to the agent
+
+    def __init__(self, cid: bytes, epoch: int, tunnel: Path, info: Any) -> None: ...
+    @property
+    def tunnel(self) -> Any: ...
+    @property
+    def mesh(self) -> Any:
+        """The link to the client's hub, None while it is away."""
+
+    def connect(self, mesh: Path) -> None:
+        """Puts the flow on a link to its client's hub."""
+
+    def disconnect(self) -> None:
+        """The link to the client's hub is gone, or another takes its place; what waited for it goes with it."""
+
+    def forget(self) -> None:
+        """Frames of this cid are nobody's from now on; those that wait are still sent."""

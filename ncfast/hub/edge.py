@@ -1,0 +1,277 @@
+"""The public HTTP edge: /tunnel for agents, /mesh for hubs behind an ingress, /healthz and /readyz for balancers, nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from websockets.http11 import Request
+
+from ncfast.observe import log
+from ncfast.hub.admin import healthz, readyz
+from ncfast.auth import AuthError, Identity
+from ncfast.net.links import LinkBounds, carry_websocket, unreadable
+from ncfast.config import ServerTls
+from ncfast.net.request import BadRequest, HttpLimits, RequestReader, Response
+from ncfast.net.seam import Acceptor
+from ncfast.hub.session import AgentSession
+from ncfast.net.throttle import Throttle
+from ncfast.net.handshake import accept
+
+if TYPE_CHECKING:
+    from ncfast.hub.hub import Hub
+    from ncfast.mesh import Mesh
+
+_log = log.get("edge")
+
+LINGER = 2.0                   # seconds an answered connection may take to close its side
+
+
+def server_context(tls: ServerTls) -> ssl.SSLContext:
+    """TLS 1.2 or newer, with client certificates demanded if a CA for them is configured.
+
+    Raises OSError (ssl.SSLError is one) whose text names the section and the remedy.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+        if tls.client_ca_file is not None:
+            context.load_verify_locations(tls.client_ca_file)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as exc:
+        raise unreadable("edge.tls", exc) from None
+    return context
+
+
+class Edge:
+    """Accepts connections, bounds their handshakes, and hands tunnels to the hub."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        config = hub.config.edge
+        self.limits = HttpLimits(config.handshake_timeout_sec, config.max_header_bytes, config.max_headers,
+                                 config.max_pending_handshakes)
+        self.throttle = Throttle(config.handshakes_per_source_per_sec, hub.net.clock)
+        self.pending: dict[Handshake, None] = {}
+        self._context = self.load_tls(config.tls)
+        self._acceptor: Acceptor | None = None
+
+    async def open(self) -> None:
+        """Binds the port. Raises OSError."""
+        self._acceptor = await self.hub.net.listen(self.hub.config.edge.bind, self._on_socket,
+                                                   on_shed=lambda reason: self._refused(reason, ""))
+
+    def load_tls(self, tls: ServerTls | None) -> ssl.SSLContext | None:
+        """Reads certificate and key; `use_tls` puts them in force. Raises OSError."""
+        return server_context(tls) if tls is not None else None
+
+    def use_tls(self, context: ssl.SSLContext | None) -> None:
+        """For handshakes from now on."""
+        self._context = context
+
+    @property
+    def address(self) -> str:
+        return self._acceptor.address if self._acceptor is not None else ""
+
+    def close(self) -> None:
+        """Stops accepting and ends unfinished handshakes."""
+        if self._acceptor is not None:
+            self._acceptor.close()
+        for handshake in list(self.pending):
+            handshake.abort()
+
+    def _refused(self, reason: str, remote: str) -> None:
+        self.hub.stats.handshakes_refused[reason] += 1
+        log.security("handshake_refused", reason=reason, remote=remote)
+
+    def _on_socket(self, sock: Any, peer: Any) -> None:
+        remote = f"{peer[0]}:{peer[1]}"
+        if len(self.pending) >= self.limits.max_connections or not self.hub.net.has_room(0):
+            self._refused("too_many_handshakes", remote)
+            sock.close()
+            return
+        handshake = Handshake(self, peer[0], remote)
+        self.pending[handshake] = None
+        self.hub.net.opened()
+        self.hub.net.adopt(sock, handshake, self._context)
+
+
+class Handshake(asyncio.Protocol):
+    """One connection until it is answered, or has become a tunnel."""
+
+    def __init__(self, edge: Edge, host: str, remote: str) -> None:
+        self._edge = edge
+        self._hub = edge.hub
+        self._host = host
+        self._remote = remote
+        self._reader: RequestReader | None = RequestReader(edge.limits)
+        self._transport: Any = None
+        self._waiting = False                          # for the token's verdict; bytes before 101 are smuggling
+        self._done = False
+        self._timer = edge.hub.net.call_later(edge.limits.timeout_sec, self._late)
+
+    # asyncio
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiting:
+            self._refuse(400, "early_bytes", "Bytes before the handshake was answered")
+            return
+        if self._reader is None:
+            return
+        try:
+            request = self._reader.feed(data)
+        except BadRequest as exc:
+            self._refuse(exc.status, exc.reason, exc.status.phrase)
+            return
+        if request is None:
+            return
+        early, self._reader = self._reader.rest, None
+        if early:
+            self._refuse(400, "early_bytes", "Bytes after the request")
+            return
+        self._route(request)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._finish()
+        self._hub.net.gone()
+
+    def handshake_failed(self, exc: Exception) -> None:
+        """TLS did not come about."""
+        self._edge._refused("tls", self._remote)
+        self._finish()
+        self._hub.net.gone()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _finish(self) -> None:
+        self._done = True
+        self._timer.cancel()
+        self._edge.pending.pop(self, None)
+
+    def _late(self) -> None:
+        if not self._done:
+            self._refuse(408, "handshake_timeout", "Request Timeout")
+
+    # requests
+
+    def _answer(self, response: Response, head_only: bool = False) -> None:
+        self._reader = None
+        self._waiting = False
+        self._timer.cancel()
+        if self._transport is None:
+            return
+        self._timer = self._hub.net.call_later(LINGER, self._transport.abort)
+        self._transport.write(response.serialize(head_only))
+        if self._transport.can_write_eof():
+            self._transport.write_eof()                # the peer closes; unread bytes would turn our close into a reset
+        else:
+            self._transport.close()
+
+    def _refuse(self, status: int, reason: str, text: str, *headers: tuple[str, str]) -> None:
+        self._edge._refused(reason, self._remote)
+        self._answer(Response.text(status, text, *headers))
+
+    def _route(self, request: Request) -> None:
+        path, question, _ = request.path.partition("?")
+        if path == "/healthz" and request.method in ("GET", "HEAD"):
+            self._answer(healthz(request), request.method == "HEAD")
+        elif path == "/readyz" and request.method in ("GET", "HEAD"):
+            self._answer(readyz(self._hub.readiness), request.method == "HEAD")
+        elif path == "/mesh" and self._hub.mesh is not None and not question:
+            self._mesh(request, self._hub.mesh)
+        elif path != "/tunnel":
+            self._answer(Response.text(404, "Not Found"))
+        elif question:
+            self._refuse(400, "query", "No query is taken here; a token belongs into the Authorization header")
+        else:
+            self._tunnel(request)
+
+    def _mesh(self, request: Request, mesh: Mesh) -> None:
+        if not self._edge.throttle.admit(self._host):
+            return self._refuse(429, "rate", "Too many handshakes", ("Retry-After", "1"))
+        response = mesh.serve_http(request, self._transport, host=self._host, remote=self._remote)
+        if response is not None:
+            return self._answer(response)
+        self._finish()                                 # the connection is the link's from now on
+        return None
+
+    def _tunnel(self, request: Request) -> None:
+        headers = request.headers
+        self._remote, source = self._client_of(request)
+        if headers.get_all("Origin"):
+            return self._refuse(403, "origin", "Browsers are not agents")
+        if headers.get_all("Content-Length") or headers.get_all("Transfer-Encoding"):
+            return self._refuse(400, "body", "A handshake has no body")
+        if not self._edge.throttle.admit(source):
+            return self._refuse(429, "rate", "Too many handshakes", ("Retry-After", "1"))
+        if not self._hub.readiness.serving:
+            return self._refuse(503, "not_serving", "This hub does not serve", ("Retry-After", "1"))
+        if len(self._hub.agents.sessions) >= self._hub.config.limits.max_agents:
+            return self._refuse(503, "agent_cap", "This hub serves as many agents as it may", ("Retry-After", "5"))
+        credentials = headers.get_all("Authorization")
+        scheme, _, token = credentials[0].partition(" ") if len(credentials) == 1 else ("", "", "")
+        if scheme.lower() != "bearer" or not token:
+            self._hub.stats.auth_failed["missing"] += 1
+            return self._refuse(401, "no_token", "One Authorization: Bearer header is needed", ("WWW-Authenticate", "Bearer"))
+        self._waiting = True
+        self._hub.net.spawn(self._authenticate(request, token.strip()), "authenticate")
+        return None
+
+    def _client_of(self, request: Request) -> tuple[str, str]:
+        """(address for the log, source for limits); X-Forwarded-For counts only from trusted proxies, from the right."""
+        trusted = self._hub.config.edge.trusted_proxies
+        source = self._host
+        if not trusted:
+            return self._remote, source
+        hops = [hop.strip() for value in request.headers.get_all("X-Forwarded-For") for hop in value.split(",")]
+        while True:
+            try:
+                address = ipaddress.ip_address(source.partition("%")[0])
+            except ValueError:
+                return self._remote, self._host        # a trusted proxy passed on what is no address
+            if not hops or not any(address in network for network in trusted):
+                return (source if source != self._host else self._remote), source
+            source = hops.pop()
+
+    async def _authenticate(self, request: Request, token: str) -> None:
+        try:
+            identity = await self._hub.verifier.verify(token)
+        except AuthError as exc:
+            self._hub.stats.auth_failed[exc.reason] += 1
+            log.security("auth_failed", reason=exc.reason, remote=self._remote)
+            if self._waiting and not self._done:
+                if exc.reason == "keys_unavailable":
+                    self._answer(Response.text(503, "Tokens cannot be checked at the moment", ("Retry-After", "2")))
+                else:
+                    self._answer(Response.text(401, "The token was refused", ("WWW-Authenticate", 'Bearer error="invalid_token"')))
+            return
+        if not self._waiting or self._done:
+            return
+        if self._hub.readiness.draining and not self._hub.agents.awaited(identity):
+            self._refuse(503, "draining", "This hub is going away", ("Retry-After", "1"))
+        else:
+            self._upgrade(request, identity)
+
+    def _upgrade(self, request: Request, identity: Identity) -> None:
+        accepted, refusal = accept(request)
+        if refusal is not None:
+            self._edge._refused("websocket", self._remote)
+            self._answer(refusal)
+            return
+        hub, transport = self._hub, self._transport
+        self._finish()
+        self._waiting = False
+        transport.write(accepted)
+        session = AgentSession(hub, identity, self._remote)
+        session.link, _ = carry_websocket(hub, transport, session, LinkBounds.of_tunnel(hub.config.tunnel), client=False,
+                                          peer=identity.agent_id)
+        hub.stats.tunnels_opened += 1
+        hub.agents.sessions[session] = None

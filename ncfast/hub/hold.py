@@ -1,0 +1,62 @@
+"""Clients that wait: while every agent of a connector is reconnecting, downtime shows as latency first."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+
+from ncfast.core.flow import Flow
+from ncfast.hub.sessions import Key
+
+
+class Hold:
+    """A queue for each connector, oldest first, within each listener's bounds of number (`hold_max`) and time (`hold_sec`)."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._queues: dict[Key, deque[tuple[Flow, float]]] = {}
+        self.count: Counter[str] = Counter()           # by listener
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._queues
+
+    def add(self, flow: Flow) -> bool:
+        """False: the listener holds as many as it may, or none at all, or the flow has been held for long enough before."""
+        info, now = flow.info, self._clock()
+        listener = info.listener
+        if not info.hold_until:
+            info.hold_until = now + listener.config.hold_sec
+        if info.hold_until <= now or self.count[listener.name] >= listener.config.hold_max:
+            return False
+        self._queues.setdefault(listener.key, deque()).append((flow, info.hold_until))
+        self.count[listener.name] += 1
+        return True
+
+    def release(self, key: Key, dispatch: Callable[[Flow], bool]) -> None:
+        """Lets go in order as long as `dispatch` finds a way."""
+        queue = self._queues.pop(key, None)
+        while queue:
+            flow, deadline = queue.popleft()
+            self.count[flow.info.listener.name] -= 1
+            if not flow.closed and not dispatch(flow):
+                queue.appendleft((flow, deadline))
+                self.count[flow.info.listener.name] += 1
+                self._queues[key] = queue
+                return
+
+    def tick(self, now: float, dispatch: Callable[[Flow], bool], late: Callable[[Flow], None]) -> None:
+        """Looks for a way for all that wait; tells of those whose time is over."""
+        for key in list(self._queues):
+            self.release(key, dispatch)
+        for key, queue in list(self._queues.items()):
+            while queue and (queue[0][0].closed or queue[0][1] <= now):
+                flow, _ = queue.popleft()
+                self.count[flow.info.listener.name] -= 1
+                if not flow.closed:
+                    late(flow)
+            if not queue:
+                self._queues.pop(key, None)
+
+    def flows(self) -> list[Flow]:
+        """All that wait."""
+        return [flow for queue in self._queues.values() for flow, _ in queue]

@@ -1,0 +1,241 @@
+"""The flows of other hubs' clients that this hub carries to the agents it owns.
+
+A relay stands between the tunnel of an agent and the mesh link to the hub where the client is, the origin. Who asks for one is
+checked here each time: the epoch is ours, the agent's scope covers the connector, the cid is the asking hub's. A hub that does
+not own the agent says so and passes nothing on: one hop. Moving the frames is the links' work (`ncfast.core.relay`).
+
+    what is lost        who is told                           the relay
+    the agent's tunnel  the origin, by M_DETACH               ends: the agent asks anew where it has claimed
+    the mesh link       the agent, by M_DETACH                waits without a way up, until the origin asks or the grace is over
+    the origin itself   the agent, by M_RST origin_lost       ends
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ncfast.observe import log
+from ncfast._frames import SECRET_SIZE, FrameType
+from ncfast.core.relay import Relay
+from ncfast.core.errors import Reason, RemoteError
+from ncfast.core.messages import Open, Sought, Vouch
+from ncfast.hub.session import AgentSession
+
+if TYPE_CHECKING:
+    from ncfast.hub.hub import Hub
+    from ncfast.mesh import Peer
+
+_log = log.get("relay")
+
+LAST_SECOND = 1.0              # seconds before the agent's own grace ends in which it is told that the origin is gone
+
+
+class Relayed:
+    """What the hub knows of a relay beside its two links."""
+
+    __slots__ = ("away_since", "opening", "origin", "relays", "session")
+
+    def __init__(self, relays: Relays, session: AgentSession, origin: str) -> None:
+        self.relays = relays
+        self.session = session
+        self.origin = origin                           # replica
+        self.opening = False
+        self.away_since = -1.0                         # without a mesh link since then
+
+    def relay_opened(self, relay: Relay) -> None:
+        """M_OPEN_ACK has passed."""
+        self.relays.opened(self)
+
+    def relay_ended(self, relay: Relay) -> None:
+        """The flow is over, or its tunnel is."""
+        self.relays.ended(relay)
+
+
+class Relays:
+    """All relays of the hub, by cid."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self.by_cid: dict[bytes, Relay] = {}
+
+    # other hubs ask
+
+    def open(self, peer: Peer, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
+        """M_OPEN from the hub of a client: to the agent, if we own it under that very epoch and it may serve."""
+        try:
+            request: Open = Open.unpack(body)
+        except RemoteError as exc:
+            peer.link.fail(exc.reason, exc.detail)
+            return
+        session = self._owned(request.tenant, request.agent)
+        if not cid.startswith(peer.instance) or request.agent is None:
+            log.security("relay_refused", peer=peer.replica_id, reason=Reason.SCOPE_DENIED.label)
+            peer.link.refuse(cid, Reason.SCOPE_DENIED, epoch)
+            return
+        reason = self._refusal(session, epoch, request)
+        if session is None or reason is not None:
+            if reason is Reason.SCOPE_DENIED:
+                log.security("scope_denied", agent_id=request.agent, connector=request.connector, peer=peer.replica_id)
+            peer.link.refuse(cid, reason or Reason.NOT_OWNER, epoch)
+            return
+        relay = self._find(cid, session)
+        if relay is None:
+            if self._full(session):
+                peer.link.refuse(cid, Reason.OVERLOADED, epoch)
+                return
+            relay = self._make(cid, session, peer.replica_id)
+            relay.info.opening = True
+            self.hub.router.opening[session.key] += 1
+            self.hub.stats.relays_opened += 1
+        self._connect(relay, peer)
+        if not session.link.forward(relay.down, FrameType.M_OPEN, body, limit=limit, rtt=peer.link.rtt):
+            peer.link.refuse(cid, Reason.OVERLOADED, epoch)
+            relay.forget()
+
+    def resume_from_origin(self, peer: Peer, cid: bytes, epoch: int, payload: bytes, ack: int, limit: int) -> None:
+        """M_RESUME from the hub of the client: to the agent, if we own it. If not, the flow waits there for whoever does."""
+        try:
+            sought: Sought = Sought.unpack(payload[SECRET_SIZE:])
+        except RemoteError as exc:
+            peer.link.fail(exc.reason, exc.detail)
+            return
+        session = self._owned(sought.tenant, sought.agent)
+        if not cid.startswith(peer.instance):
+            log.security("relay_refused", peer=peer.replica_id, reason=Reason.RESUME_DENIED.label)
+            peer.link.refuse(cid, Reason.RESUME_DENIED, epoch)
+        elif session is None or epoch > session.epoch:
+            peer.link.tell_detached(cid, epoch, Reason.NOT_OWNER)
+        elif epoch < session.epoch:
+            self.hub.epochs_refused += 1
+            peer.link.tell_detached(cid, epoch, Reason.STALE_EPOCH, session.epoch)
+        elif not session.identity.allows(sought.connector):
+            log.security("scope_denied", agent_id=sought.agent, connector=sought.connector, peer=peer.replica_id)
+            peer.link.refuse(cid, Reason.SCOPE_DENIED, epoch)
+        else:
+            relay = self._find(cid, session)
+            if relay is None:
+                relay = self._make(cid, session, peer.replica_id)
+                self.hub.stats.relays_resumed += 1
+            self._connect(relay, peer)
+            session.link.forward(relay.down, FrameType.M_RESUME, payload[:SECRET_SIZE], ack=ack, limit=limit, rtt=peer.link.rtt)
+
+    def resume_from_agent(self, session: AgentSession, cid: bytes, secret: bytes, ack: int, limit: int) -> None:
+        """M_RESUME from an agent of ours for a flow whose client is at another hub: we vouch for who asks."""
+        relay = self.by_cid.get(cid)
+        if relay is not None and relay.info.session.key != session.key:
+            # whose flow it is only its origin knows, and asks for it there
+            log.security("resume_contested", agent_id=session.agent_id, remote=session.remote)
+            session.link.tell_detached(cid, session.epoch, Reason.LINK_LOST)
+            return
+        relay = self._find(cid, session)
+        peer = self.hub.origin(cid)
+        if peer is None:
+            if self.hub.former(cid[:len(self.hub.instance)]):
+                session.link.refuse(cid, Reason.ORIGIN_LOST)
+            else:
+                session.link.tell_detached(cid, session.epoch, Reason.LINK_LOST)
+            return
+        if relay is None:
+            if len(self.by_cid) + len(self.hub.flows) >= self.hub.config.limits.max_flows:
+                session.link.tell_detached(cid, session.epoch, Reason.OVERLOADED)
+                return
+            relay = self._make(cid, session, peer.replica_id)
+            self.hub.stats.relays_resumed += 1
+        self._connect(relay, peer)
+        vouch = Vouch(agent=session.agent_id, tenant=session.identity.tenant, instance=session.instance)
+        peer.link.forward(relay.up, FrameType.M_RESUME, secret + vouch.pack(), ack=ack, limit=limit, rtt=session.link.rtt)
+
+    def _owned(self, tenant: str | None, agent: str | None) -> AgentSession | None:
+        return self.hub.agents.current(f"{tenant or ''}/{agent}")
+
+    def _refusal(self, session: AgentSession | None, epoch: int, request: Open) -> Reason | None:
+        """Why an open cannot be relayed, or None."""
+        hub = self.hub
+        if session is None or epoch > session.epoch or hub.readiness.draining:
+            return Reason.NOT_OWNER                    # while we drain: not for long
+        if epoch < session.epoch:
+            hub.epochs_refused += 1
+            return Reason.STALE_EPOCH
+        if not session.identity.allows(request.connector):
+            return Reason.SCOPE_DENIED
+        if not session.serves(request.tenant, request.connector):
+            return Reason.NO_SUCH_CONNECTOR
+        return None
+
+    def _full(self, session: AgentSession) -> bool:
+        hub = self.hub
+        return (hub.context.over_budget or len(self.by_cid) + len(hub.flows) >= hub.config.limits.max_flows
+                or hub.router.opening[session.key] >= hub.config.limits.pending_opens_per_agent)
+
+    # relays
+
+    def _find(self, cid: bytes, session: AgentSession) -> Relay | None:
+        """The flow's relay on this tunnel; one on a former tunnel of the agent, whose end we have not seen yet, is over."""
+        relay = self.by_cid.get(cid)
+        if relay is not None and relay.tunnel is not session.link:
+            self._cut(relay)
+            return None
+        return relay
+
+    def _make(self, cid: bytes, session: AgentSession, origin: str) -> Relay:
+        relay = Relay(cid, session.epoch, session.link, Relayed(self, session, origin))
+        self.by_cid[cid] = relay
+        return relay
+
+    def _connect(self, relay: Relay, peer: Peer) -> None:
+        relay.info.away_since = -1.0
+        if relay.mesh is not peer.link:
+            relay.connect(peer.link)
+
+    def _cut(self, relay: Relay) -> None:
+        """Ends the relay, but not the flow."""
+        relay.disconnect()
+        relay.forget()
+
+    def opened(self, info: Relayed) -> None:
+        if info.opening:
+            info.opening = False
+            opening = self.hub.router.opening
+            opening[info.session.key] -= 1
+            if not opening[info.session.key]:
+                del opening[info.session.key]
+
+    def ended(self, relay: Relay) -> None:
+        self.opened(relay.info)
+        if self.by_cid.get(relay.cid) is relay:
+            del self.by_cid[relay.cid]
+        self.hub.stats.relays_ended += 1
+
+    # links
+
+    def tunnel_lost(self, session: AgentSession) -> None:
+        """The agent will ask again, wherever it claims."""
+        for lane in list(session.link.lanes.values()):
+            relay = lane.relay
+            if relay.mesh is not None:
+                relay.mesh.tell_detached(relay.cid, relay.epoch, Reason.LINK_LOST)
+            self._cut(relay)
+
+    def peer_lost(self, peer: Peer) -> None:
+        """The origin will ask again when there is a link."""
+        now = self.hub.net.clock()
+        for lane in list(peer.link.lanes.values()):
+            relay = lane.relay
+            if relay.mesh is peer.link:
+                relay.disconnect()
+                relay.info.away_since = now
+                relay.tunnel.tell_detached(relay.cid, relay.epoch, Reason.LINK_LOST)
+
+    def tick(self, now: float) -> None:
+        """Ends relays whose origin does not come back."""
+        hub = self.hub
+        for relay in list(self.by_cid.values()):
+            since = relay.info.away_since
+            if since < 0:
+                continue
+            instance = relay.cid[:len(hub.instance)]
+            if hub.former(instance) or (now - since >= hub.config.flow.grace_sec - LAST_SECOND and not hub.present(instance)):
+                relay.tunnel.refuse(relay.cid, Reason.ORIGIN_LOST, relay.epoch)
+                self._cut(relay)
+            elif now - since >= hub.config.flow.grace_sec:
+                self._cut(relay)

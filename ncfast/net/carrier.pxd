@@ -1,0 +1,28 @@
+"""What the carriers share: the asyncio side of a link's connection."""
+
+from libc.stdint cimport uint8_t
+
+from ncfast.core.link cimport Carrier, Link, Piece
+
+cdef enum:
+    JOIN_BELOW = 32768         # smaller batches are copied into one buffer: cheaper than an iovec
+
+
+cdef class ReceiveBuffer:
+    cdef uint8_t* data
+    cdef readonly Py_ssize_t size
+    cdef readonly object view
+
+
+cdef class TransportCarrier(Carrier):
+    cdef readonly object transport
+    cdef readonly Link link
+    cdef ReceiveBuffer _buffer
+    cdef object _call_later
+    cdef bint _ended
+    cdef bint _broken
+
+    cdef int _receive(self, uint8_t* p, Py_ssize_t n) except -1
+    cdef int _arrived(self, Py_ssize_t n) except -1
+    cdef int _write(self, list lines, Piece* pieces, list bases, int count) except -1
+    cdef int _close(self) except -1

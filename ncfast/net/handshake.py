@@ -1,0 +1,76 @@
+"""The WebSocket opening handshake, both sides, as bytes in and bytes out (RFC 6455, section 4). The rules are the library's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidStatus
+from websockets.http11 import Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.uri import parse_uri
+
+from ncfast.net.links import QUIET
+from ncfast.core.errors import NcfastError
+from ncfast.net.request import Response
+
+MAX_ANSWER = 16384             # bytes of the answer to a handshake
+
+
+class UpgradeRefused(NcfastError):
+    """The answer is not 101. `status` is the HTTP status, 0 if it is no answer to a handshake at all; `retry_after` is its header
+    of that name, or nothing."""
+
+    def __init__(self, status: int, retry_after: str = "") -> None:
+        super().__init__(f"HTTP {status}" if status else "the answer is no WebSocket handshake")
+        self.status = status
+        self.retry_after = retry_after
+
+
+class ClientUpgrade:
+    """The side that asks. No extensions, no subprotocol."""
+
+    def __init__(self, url: str, headers: Iterable[tuple[str, str]]) -> None:
+        self._ws = ClientProtocol(parse_uri(url), extensions=None, logger=QUIET)
+        self._headers = list(headers)
+        self._answer = bytearray()
+
+    def request(self) -> bytes:
+        """What to send, once."""
+        request = self._ws.connect()
+        for name, value in self._headers:
+            request.headers[name] = value
+        self._ws.send_request(request)
+        return b"".join(self._ws.data_to_send())
+
+    def feed(self, data: bytes) -> bytes | None:
+        """None while the answer is incomplete; then the bytes behind it, of the WebSocket already. Raises UpgradeRefused."""
+        self._answer += data
+        end = self._answer.find(b"\r\n\r\n")
+        if end < 0:
+            if len(self._answer) > MAX_ANSWER:
+                raise UpgradeRefused(0)
+            return None
+        head, rest = bytes(self._answer[:end + 4]), bytes(self._answer[end + 4:])
+        self._ws.receive_data(head)
+        if not head.startswith(b"HTTP/1.1 101 ") and self._ws.handshake_exc is None:
+            self._ws.receive_data(rest)                # the refusal's body
+            if self._ws.handshake_exc is None:
+                self._ws.receive_eof()
+        if self._ws.state is State.OPEN:
+            return rest
+        exc = self._ws.handshake_exc
+        if not isinstance(exc, InvalidStatus):
+            raise UpgradeRefused(0)
+        raise UpgradeRefused(exc.response.status_code, exc.response.headers.get("Retry-After", ""))
+
+
+def accept(request: Request) -> tuple[bytes, Response | None]:
+    """The side that answers: the bytes of a 101 and None, or what to answer instead."""
+    handshake = ServerProtocol(extensions=None, logger=QUIET)
+    response = handshake.accept(request)
+    handshake.send_response(response)
+    if response.status_code != 101:
+        return b"", Response(response.status_code, "text/plain; charset=utf-8", bytes(response.body or b""))
+    return b"".join(handshake.data_to_send()), None

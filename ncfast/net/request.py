@@ -1,0 +1,210 @@
+"""The smallest HTTP/1.1 server that an admin edge and health checks need: one request, one answer, close.
+
+The parser is the one of websockets (strict: CRLF only, no folding, no transfer codings, no bodies); what is
+added here are the bounds in bytes, headers and time, and a close that neither waits for ever nor loses the
+answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from websockets.datastructures import Headers
+from websockets.exceptions import HeaderLineTooLong, RequestLineTooLong, TooManyHeaders
+from websockets.http11 import Request
+from websockets.http11 import Response as WireResponse
+from websockets.streams import StreamReader
+
+from ncfast.observe import log
+
+_log = log.get("http")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Bounds of one connection; the defaults are those of the tunnel's handshake."""
+
+    timeout_sec: float = 5.0  # from the connect to the whole request, and again from the answer to the close
+    max_bytes: int = 8192  # request line and headers; what most servers take
+    max_headers: int = 64
+    max_connections: int = 64  # at once on one server; further ones are closed unread
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer; length, closing and caching headers are added on the wire."""
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def text(cls, status: int, text: str, *headers: tuple[str, str]) -> Response:
+        return cls(status, "text/plain; charset=utf-8", text.encode() + b"\n", headers)
+
+    def serialize(self, head_only: bool = False) -> bytes:
+        headers = Headers(
+            [
+                ("Content-Type", self.content_type),
+                ("Content-Length", str(len(self.body))),
+                ("Connection", "close"),
+                ("Cache-Control", "no-store"),
+                ("X-Content-Type-Options", "nosniff"),
+                *self.headers,
+            ]
+        )
+        body = b"" if head_only else self.body
+        return WireResponse(self.status, HTTPStatus(self.status).phrase, headers, body).serialize()
+
+
+Handler = Callable[[Request], Response]
+
+
+class BadRequest(Exception):
+    """The peer's request cannot be read; ``status`` says how to answer it. Its text is one of ours."""
+
+    def __init__(self, status: HTTPStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class RequestReader:
+    """Bytes in, one request out; no sockets, no clock."""
+
+    def __init__(self, limits: HttpLimits) -> None:
+        self._limits = limits
+        self._stream = StreamReader()
+        self._parser = Request.parse(self._stream.read_line)
+        self._received = 0
+
+    def feed(self, data: bytes) -> Request | None:
+        """The request when ``data`` completes it, None while it is incomplete; raises `BadRequest`."""
+        self._received += len(data)
+        self._stream.feed_data(data)
+        request: Request | None = None
+        try:
+            next(self._parser)
+        except StopIteration as done:
+            request = done.value
+        except RequestLineTooLong:
+            raise BadRequest(HTTPStatus.REQUEST_URI_TOO_LONG, "request_line_too_long") from None
+        except (HeaderLineTooLong, TooManyHeaders):
+            raise BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large") from None
+        except (ValueError, EOFError, NotImplementedError):  # malformed, bare LF, transfer coding or body
+            raise BadRequest(HTTPStatus.BAD_REQUEST, "malformed") from None
+        head = self._received - (len(self._stream.buffer) if request else 0)
+        if head > self._limits.max_bytes:
+            raise BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large")
+        if request:
+            self._check(request)
+        return request
+
+    @property
+    def rest(self) -> bytes:
+        """Bytes that came after the request."""
+        return bytes(self._stream.buffer)
+
+    def _check(self, request: Request) -> None:
+        if len(list(request.headers.raw_items())) > self._limits.max_headers:
+            raise BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "too_many_headers")
+        hosts = len(request.headers.get_all("Host"))
+        if hosts > 1 or (hosts == 0 and request.protocol == "HTTP/1.1"):
+            raise BadRequest(HTTPStatus.BAD_REQUEST, "host_header")
+
+
+class HttpProtocol(asyncio.Protocol):
+    """One connection: reads one request within the limits, answers, closes."""
+
+    def __init__(
+        self, handler: Handler, limits: HttpLimits, loop: asyncio.AbstractEventLoop, live: set[HttpProtocol]
+    ) -> None:
+        self._handler = handler
+        self._limits = limits
+        self._loop = loop
+        self._live = live
+        self._reader: RequestReader | None = RequestReader(limits)
+        self._transport: asyncio.Transport
+        self._timer: asyncio.TimerHandle
+
+    # asyncio's callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        self._live.add(self)
+        self._timer = self._loop.call_later(self._limits.timeout_sec, self._request_late)
+        if len(self._live) > self._limits.max_connections:
+            self._refused("too_many_connections")
+            self.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self._reader is None:  # answered; what still comes is read and dropped until the timer
+            return
+        try:
+            request = self._reader.feed(data)
+            if request and self._reader.rest:
+                raise BadRequest(HTTPStatus.BAD_REQUEST, "bytes_after_request")  # a body, or pipelining
+        except BadRequest as bad:
+            self._refused(bad.reason)
+            self._answer(Response.text(bad.status, bad.status.phrase))
+        else:
+            if request:
+                self._answer(self._handle(request), head_only=request.method == "HEAD")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        self._live.discard(self)
+
+    # the answer and the end
+
+    def abort(self) -> None:
+        """Ends the connection now."""
+        self._transport.abort()
+
+    def _handle(self, request: Request) -> Response:
+        try:
+            return self._handler(request)
+        except Exception:
+            _log.exception("http_handler_failed")
+            return Response.text(500, "Internal Server Error")
+
+    def _answer(self, response: Response, head_only: bool = False) -> None:
+        self._reader = None
+        self._timer.cancel()
+        self._timer = self._loop.call_later(self._limits.timeout_sec, self.abort)
+        self._transport.write(response.serialize(head_only))
+        if self._transport.can_write_eof():
+            # Closing with bytes unread sends a reset, which can overtake the answer: end our side only.
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def _request_late(self) -> None:
+        self._refused("request_timeout")
+        self._answer(Response.text(408, "Request Timeout"))
+
+    def _refused(self, reason: str) -> None:
+        _log.warning("http_refused", reason=reason, remote=self._transport.get_extra_info("peername"))
+
+
+class HttpServer:
+    """Makes the protocols of one listening socket and knows which of them live."""
+
+    def __init__(self, handler: Handler, limits: HttpLimits, loop: asyncio.AbstractEventLoop) -> None:
+        self._handler = handler
+        self._limits = limits
+        self._loop = loop
+        self._live: set[HttpProtocol] = set()
+
+    def protocol(self) -> HttpProtocol:
+        """The protocol factory for ``create_server``."""
+        return HttpProtocol(self._handler, self._limits, self._loop, self._live)
+
+    def close(self) -> None:
+        """Ends every open connection."""
+        for connection in list(self._live):
+            connection.abort()

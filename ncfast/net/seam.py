@@ -1,0 +1,362 @@
+"""The seam to the outside world: every socket, the clock, the timers and the randomness of hub and agent come from here.
+
+Nothing above this module calls the socket API, the clock or the RNG. Another object with the methods of `Net` can take its
+place, so that a whole cluster runs on a virtual clock and a simulated network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import random
+import resource
+import select
+import socket
+import ssl as ssl_module
+import stat
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import aiofastnet
+from aiofastnet.selector_transport import SelectorSocketTransport    # type: ignore[import-not-found]  # in Cython, without stubs
+
+from ncfast.observe import log
+from ncfast.config import Address
+
+_log = log.get("net")
+
+ACCEPT_BATCH = 64              # accepts a turn of the loop, so that a flood of connects does not starve open flows
+ACCEPT_PAUSE = 0.2             # seconds without accepting when descriptors run out; the kernel's queue holds the clients
+OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+HANDSHAKE_TIMEOUT = 5.0        # seconds for a TLS handshake
+TCP_NOTSENT_LOWAT = 25         # linux/tcp.h; the socket module has no name for it
+
+
+class Net:
+    """Sockets on the running loop.
+
+    `transport` is "aiofastnet" (Cython transports that write at once and copy only what the kernel did not take) or "uvloop"
+    (the loop's own, for connections without TLS); bench/ compares them. `rng` is the process's one source of randomness for jitter and choices,
+    `entropy(n)` its source of unpredictable bytes. `clock()` gives monotonic seconds, by default the loop's: uvloop's are whole
+    milliseconds, too coarse for round trips within a site.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, transport: str = "aiofastnet",
+                 rng: random.Random | None = None, entropy: Callable[[int], bytes] = os.urandom,
+                 clock: Callable[[], float] | None = None) -> None:
+        self.loop = loop
+        self.rng = rng or random.Random()
+        self.entropy = entropy
+        self.clock = clock or loop.time
+        self.call_soon = loop.call_soon
+        self.call_later = loop.call_later
+        self.fast = transport == "aiofastnet"
+        self.sockets = 0
+        self.fd_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._errors: ErrorWatch | None = None
+
+    @property
+    def retains(self) -> bool:
+        """Whether transports keep unsent buffers by reference instead of copying them."""
+        return not self.fast
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """A task that is not lost, and whose exception is logged."""
+        task = self.loop.create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            _log.error("task_failed", task=task.get_name(), error=type(exc).__name__, trace=log.trace(exc.__traceback__))
+
+    async def cancel_all(self) -> None:
+        """Ends every task that `spawn` started, but the caller's own."""
+        tasks = [t for t in self._tasks if t is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def watch(self, transport: Any, on_error: Callable[[], None]) -> int:
+        """Calls `on_error` once, when the transport's connection is reset or fully closed, even while it is not read from.
+        Returns what `unwatch` wants when the connection is lost."""
+        sock = transport.get_extra_info("socket")
+        if sock is None:
+            return -1
+        if self._errors is None:
+            self._errors = ErrorWatch(self.loop)
+        return self._errors.add(sock.fileno(), on_error)
+
+    def unwatch(self, number: int) -> None:
+        if self._errors is not None:
+            self._errors.remove(number)
+
+    # accepting
+
+    async def listen(self, address: Address, on_socket: Callable[[socket.socket, Any], None], *, backlog: int = 1024,
+                     reserve: int = 0, on_shed: Callable[[str], None] = lambda reason: None) -> Acceptor:
+        """Listens on every address that `address` names; `on_socket(connection, peer)` gets each accepted socket.
+
+        `reserve` descriptors are left free for others. Raises OSError when an address cannot be bound.
+        """
+        infos = await self.loop.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM,
+                                            flags=socket.AI_PASSIVE)
+        socks: list[socket.socket] = []
+        port = address.port
+        try:
+            for family, kind, proto, _, where in dict.fromkeys(infos):
+                sock = socket.socket(family, kind, proto)
+                socks.append(sock)
+                sock.setblocking(False)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.bind((where[0], port, *where[2:]))
+                sock.listen(backlog)
+                port = sock.getsockname()[1]       # with port 0 both families get the same
+        except OSError as exc:
+            for sock in socks:
+                sock.close()
+            raise OSError(exc.errno, f"cannot listen on {address}: {os.strerror(exc.errno or 0)}") from None
+        return Acceptor(self, socks, on_socket, reserve, on_shed)
+
+    async def listen_unix(self, path: str, on_socket: Callable[[socket.socket, Any], None], *, backlog: int = 1024,
+                          reserve: int = 0, on_shed: Callable[[str], None] = lambda reason: None) -> Acceptor:
+        """Listens on a Unix socket that only this user may connect to, in place of one that a process left behind.
+
+        Raises OSError when the path cannot be bound: it is no socket, or somebody listens there.
+        """
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            _clear(path)
+            sock.bind(path)
+            os.chmod(path, 0o600)                      # before `listen`: until then nobody can connect
+            sock.listen(backlog)
+        except OSError as exc:
+            sock.close()
+            raise OSError(exc.errno, f"cannot listen on {path}: {os.strerror(exc.errno or 0)}") from None
+        return Acceptor(self, [sock], on_socket, reserve, on_shed)
+
+    def peek(self, sock: socket.socket, on_byte: Callable[[bytes], None]) -> Callable[[], object]:
+        """Calls `on_byte` once, with the first byte that comes on an accepted socket, which stays unread, or with nothing
+        if none will. Returns what gives up waiting."""
+        def ready() -> None:
+            try:
+                byte = sock.recv(1, socket.MSG_PEEK)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                byte = b""
+            self.loop.remove_reader(sock)
+            on_byte(byte)
+
+        self.loop.add_reader(sock, ready)
+        return lambda: self.loop.remove_reader(sock)
+
+    def has_room(self, reserve: int) -> bool:
+        """Whether another connection may be accepted with `reserve` descriptors left for others."""
+        return self.sockets + reserve + OWN_DESCRIPTORS < self.fd_limit
+
+    def opened(self) -> None:
+        """A connection has come into being; its protocol calls `gone` when it is lost."""
+        self.sockets += 1
+
+    def gone(self) -> None:
+        self.sockets -= 1
+
+    def adopt(self, sock: socket.socket, protocol: Any, ssl: ssl_module.SSLContext | None = None) -> asyncio.Task[None] | None:
+        """Puts an accepted socket under `protocol`. The task, if there is one, may be cancelled until `connection_made`, which
+        closes the socket."""
+        if ssl is None and self.fast:
+            SelectorSocketTransport(self.loop, sock, protocol)
+            return None
+        return self.spawn(self._adopt(sock, protocol, ssl), "adopt")
+
+    async def _adopt(self, sock: socket.socket, protocol: Any, ssl: ssl_module.SSLContext | None) -> None:
+        timeout = HANDSHAKE_TIMEOUT if ssl is not None else None
+        try:
+            if self.fast or ssl is not None:
+                await aiofastnet.connect_accepted_socket(self.loop, lambda: protocol, sock, ssl=ssl, ssl_handshake_timeout=timeout)
+            else:
+                await self.loop.connect_accepted_socket(lambda: protocol, sock, ssl=ssl, ssl_handshake_timeout=timeout)
+        except (OSError, ssl_module.SSLError, TimeoutError) as exc:
+            protocol.handshake_failed(exc)
+
+    # dialling
+
+    async def connect(self, host: str, port: int, protocol: Any, *, timeout: float,
+                      ssl: ssl_module.SSLContext | None = None, server_hostname: str | None = None) -> Any:
+        """Dials `host:port` within `timeout` seconds, names resolved in the loop's thread pool. Returns the transport.
+
+        Raises OSError (also for a failed look-up) and TimeoutError.
+        """
+        extra: dict[str, Any] = {}
+        if ssl is not None:
+            extra = {"ssl": ssl, "server_hostname": server_hostname or host, "ssl_handshake_timeout": timeout}
+        async with asyncio.timeout(timeout):
+            if self.fast or ssl is not None:
+                transport, _ = await aiofastnet.create_connection(self.loop, lambda: protocol, host, port, **extra)
+            else:
+                transport, _ = await self.loop.create_connection(lambda: protocol, host, port, **extra)
+        return transport
+
+    async def connect_unix(self, path: str, protocol: Any, *, timeout: float) -> Any:
+        """Dials a Unix socket within `timeout` seconds. Returns the transport. Raises OSError and TimeoutError."""
+        async with asyncio.timeout(timeout):
+            if self.fast:
+                transport, _ = await aiofastnet.create_unix_connection(self.loop, lambda: protocol, path)
+            else:
+                transport, _ = await self.loop.create_unix_connection(lambda: protocol, path)
+        return transport
+
+
+class ErrorWatch:
+    """Tells of resets that the loop's own polling loses.
+
+    libuv stops polling a descriptor at its first POLLERR and calls back once (libuv pull request 3797); a reader that does not
+    empty the socket in that one call is never called again, and the reset after the last bytes goes unnoticed. So every
+    connection is also in an epoll set of ours that asks for nothing, edge-triggered: errors and hang-ups are reported always. It
+    costs one system call a connection, and none a byte.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        loop.add_reader(self._epoll.fileno(), self._ready)
+
+    def add(self, fd: int, callback: Callable[[], None]) -> int:
+        self._callbacks[fd] = callback
+        self._epoll.register(fd, select.EPOLLET)
+        return fd
+
+    def remove(self, fd: int) -> None:
+        """Call before the descriptor is closed; closing takes it out of the kernel's set."""
+        self._callbacks.pop(fd, None)
+
+    def _ready(self) -> None:
+        for fd, _ in self._epoll.poll(0, 256):
+            callback = self._callbacks.get(fd)
+            if callback is not None:
+                callback()
+
+
+OWN_DESCRIPTORS = 32           # loop, logs, listening sockets, resolver threads
+
+
+class Acceptor:
+    """Listening sockets, and the loop that accepts from them; it survives running out of descriptors."""
+
+    def __init__(self, net: Net, socks: list[socket.socket], on_socket: Callable[[socket.socket, Any], None],
+                 reserve: int, on_shed: Callable[[str], None]) -> None:
+        self._net = net
+        self._socks = socks
+        self._on_socket = on_socket
+        self._reserve = reserve
+        self._on_shed = on_shed
+        self._timer: asyncio.TimerHandle | None = None
+        self.closed = False
+        where = socks[0].getsockname()
+        self.address = where if isinstance(where, str) else str(Address(*where[:2]))   # as bound; told also when it is closed
+        self._resume()
+
+    @property
+    def paused(self) -> bool:
+        """Whether descriptors ran out a moment ago."""
+        return self._timer is not None
+
+    def _resume(self) -> None:
+        self._timer = None
+        for sock in self._socks:
+            self._net.loop.add_reader(sock, self._ready, sock)
+
+    def _pause(self) -> None:
+        self._on_shed("fd")
+        for sock in self._socks:
+            self._net.loop.remove_reader(sock)
+        self._timer = self._net.call_later(ACCEPT_PAUSE, self._resume)
+
+    def _ready(self, sock: socket.socket) -> None:
+        for _ in range(ACCEPT_BATCH):
+            if not self._net.has_room(self._reserve):
+                return self._pause()
+            try:
+                connection, peer = sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return None
+            except OSError as exc:
+                if exc.errno in OUT_OF_DESCRIPTORS:
+                    return self._pause()
+                raise
+            connection.setblocking(False)
+            self._on_socket(connection, peer)
+            if self.closed:
+                return None
+        return None
+
+    def close(self) -> None:
+        """Stops listening; accepted connections live on."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for sock in self._socks:
+            self._net.loop.remove_reader(sock)
+            if sock.family == socket.AF_UNIX:
+                _unlink(sock.getsockname())
+            sock.close()
+
+
+def _clear(path: str) -> None:
+    """Removes a Unix socket that nobody listens on any more. Raises OSError (EADDRINUSE) for whatever else is there."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISSOCK(mode):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            if probe.connect_ex(path) == errno.ECONNREFUSED:
+                _unlink(path)
+                return
+    raise OSError(errno.EADDRINUSE, "in use")
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:                                    # somebody has tidied up
+        pass
+
+
+def tune(sock: socket.socket, *, user_timeout_sec: float, notsent_lowat: int | None = None) -> None:
+    """Options of every long-lived connection: no Nagle, keepalive, and a bound on unacknowledged data.
+
+    `notsent_lowat` (bytes, for tunnels) keeps what the kernel holds unsent short, so that scheduling stays ours. A Unix
+    socket has and needs none of these.
+    """
+    if sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(user_timeout_sec * 1000))
+    if notsent_lowat is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, notsent_lowat)
+
+
+def reset(sock: socket.socket) -> None:
+    """Closes so that the peer sees a reset, not an end of stream."""
+    with sock:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        except OSError:
+            pass

@@ -1,0 +1,31 @@
+"""The socket end of a flow."""
+
+from libc.stdint cimport uint8_t
+
+from ncfast.core.flow cimport Flow, FlowContext, Sink
+
+
+cdef class SocketEnd(Sink):
+    cdef readonly FlowContext ctx
+    cdef readonly Flow flow
+    cdef readonly object transport
+    cdef object _owner
+    cdef object _call_later
+    cdef object _timer
+    cdef object _view
+    cdef uint8_t* _view_at
+    cdef Py_ssize_t _view_size
+    cdef int _reset_code
+    cdef bint _retains
+    cdef bint _blocked
+    cdef bint _eof_in
+    cdef bint _eof_out
+    cdef double _waited
+    cdef bint _resetting
+    cdef bint _starting
+    cdef bint _lost
+    cdef bint _broken
+    cdef bint _released
+
+    cdef int _closes_by(self, bytes how) except -1
+    cdef int _read_rest(self, Flow flow) except -1

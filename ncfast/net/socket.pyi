@@ -1,0 +1,38 @@
+"""The socket end of a flow."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ncfast.core.flow import Flow, FlowContext, Sink
+
+class SocketEnd(Sink):
+    """An asyncio BufferedProtocol over a client's or a target's TCP connection."""
+
+    ctx: FlowContext
+    flow: Flow | None
+    transport: Any
+
+    def __init__(self, ctx: FlowContext, owner: Any, call_later: Callable[..., Any], reset_code: int, retains: bool = False) -> None: ...
+    def carry(self, flow: Flow) -> None:
+        """Puts the flow on this socket."""
+
+    def feed(self, data: bytes) -> None:
+        """Bytes that were read before this end took the socket over."""
+
+    def abort(self) -> None:
+        """Resets the connection: the far side sees an error, not an end of stream."""
+
+    def broken(self) -> None:
+        """The connection was reset, and bytes that came before that may still be unread."""
+
+    def handshake_failed(self, exc: Exception) -> None:
+        """The transport could not be made."""
+
+    def is_buffered_protocol(self) -> bool: ...
+    def connection_made(self, transport: Any) -> None: ...
+    def get_buffer(self, hint: int) -> memoryview: ...
+    def buffer_updated(self, n: int) -> None: ...
+    def eof_received(self) -> bool: ...
+    def connection_lost(self, exc: Exception | None) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...

@@ -1,0 +1,285 @@
+"""The socket end of a flow: an asyncio BufferedProtocol over a client's or a target's TCP connection.
+
+Bytes are read straight into the pool's segment, behind room for the frame header. Bytes for the socket are written at once;
+the transport copies what the kernel does not take, so the link's receive buffer is free again when `deliver` returns.
+"""
+
+import fcntl
+import os
+import socket
+import struct
+import sys
+import termios
+
+from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.stdint cimport uint8_t
+from libc.string cimport memcpy
+
+from ncfast.core.flow cimport Flow, FlowContext, Sink
+from ncfast._frames cimport MAX_DATA
+
+cdef enum:
+    HIGH_WATER = 32768         # bytes; below it a backlog counts as delivered, far less than any window
+    LOW_WATER = 8192
+
+cdef double LINGER = 2.0       # seconds that a closed socket is still read, so that the kernel does not answer a late byte with
+                               # a reset that destroys our last ones (the "ultimate SO_LINGER page")
+cdef double RESET_POLL = 0.01   # seconds between two looks at whether a socket that is to be reset has sent all
+cdef double REAP_EVERY = 30.0  # seconds; a closing socket that takes nothing between two looks is reset: a reader may pause, and
+                               # Linux keeps an orphan about as long (tcp_orphan_retries)
+cdef bytes RESET = struct.pack("ii", 1, 0)    # SO_LINGER: closing is a reset
+cdef bytes ORDER = struct.pack("ii", 0, 0)
+
+
+cdef class SocketEnd(Sink):
+    """`owner.socket_ready(end)` is called when the socket is usable, `owner.socket_gone(end)` when it is closed.
+
+    `reset_code` is the Reason sent when the peer resets; `retains` says that the transport keeps unsent buffers by
+    reference instead of copying them (uvloop's own does).
+    """
+
+    def __init__(self, FlowContext ctx not None, owner, call_later, int reset_code, bint retains=False):
+        self.ctx = ctx
+        self._owner = owner
+        self._call_later = call_later
+        self._reset_code = reset_code
+        self._retains = retains
+
+    def carry(self, Flow flow not None):
+        """Puts the flow on this socket."""
+        self.flow = flow
+        flow.bind(self)
+
+    # asyncio
+
+    def is_buffered_protocol(self):
+        return True
+
+    def connection_made(self, transport):
+        self.transport = transport
+        transport.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
+        self._closes_by(RESET)
+        self._starting = True
+        try:
+            self._owner.socket_ready(self)
+        except:
+            self.abort()                 # a defect must not leave a socket that nobody serves
+            raise
+        finally:
+            self._starting = False
+
+    cdef int _closes_by(self, bytes how) except -1:
+        """What the kernel does when the socket is closed, be it because the process ends: a reset until our last byte and
+        the end behind it are in the kernel's hands, so that nobody takes a stream that was cut short for a whole one."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
+            except OSError:
+                pass
+        return 0
+
+    def get_buffer(self, hint):
+        cdef Py_ssize_t size = MAX_DATA
+        cdef uint8_t* at = self.ctx.pool.reserve()
+        if self.flow is not None:
+            size = self.flow.room()
+            if size <= 0:
+                size = 1                 # a transport that asks although paused; the flow sends it when it has credit
+        if at != self._view_at or size != self._view_size:
+            self._view = PyMemoryView_FromMemory(<char*>at, size, PyBUF_WRITE)
+            self._view_at = at
+            self._view_size = size
+        return self._view
+
+    def buffer_updated(self, Py_ssize_t n):
+        if self.flow is None:
+            self.ctx.bytes_read += n
+            self.ctx.discarded += n
+        else:
+            self.flow.push(self.ctx.pool.commit(n))
+        if self._broken:
+            self._call_later(0, self.broken)
+
+    def broken(self):
+        """The connection was reset, and bytes that came before that may still be unread: from here on each read needs a
+        poll handle of its own (see net.ErrorWatch)."""
+        self._broken = True
+        if not self._lost and self.transport is not None and not self._eof_in and self.transport.is_reading():
+            self.transport.pause_reading()
+            self.transport.resume_reading()
+
+    def feed(self, bytes data not None):
+        """Bytes that were read before this end took the socket over."""
+        cdef Py_ssize_t at = 0, n
+        while at < PyBytes_GET_SIZE(data) and self.flow is not None:
+            n = min(PyBytes_GET_SIZE(data) - at, <Py_ssize_t>MAX_DATA)
+            memcpy(self.ctx.pool.reserve(), PyBytes_AS_STRING(data) + at, n)
+            self.flow.push(self.ctx.pool.commit(n))
+            at += n
+
+    def eof_received(self):
+        self._eof_in = True
+        if self.flow is not None:
+            self.flow.finish()
+        elif self._released and not self._resetting:
+            self._close()
+        return True
+
+    def pause_writing(self):
+        self._blocked = True
+
+    def resume_writing(self):
+        self._blocked = False
+        if self.flow is not None:
+            self.flow.on_drained()
+
+    def handshake_failed(self, exc):
+        """The transport could not be made."""
+        self._lost = True
+        self._owner.socket_gone(self)
+
+    def connection_lost(self, exc):
+        cdef Flow flow = self.flow
+        self._lost = True
+        self.flow = None
+        self._view = None
+        if exc is None and self._released and not self._resetting and self.transport is not None:
+            self._closes_by(ORDER)       # all was sent, and the loop closes the socket when this returns
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if flow is not None:
+            if exc is not None and not self._eof_in:
+                self._read_rest(flow)
+            flow.reset(self._reset_code, behind=True)
+        self._owner.socket_gone(self)
+        self.transport = None
+
+    cdef int _read_rest(self, Flow flow) except -1:
+        """A failed write, or a reset, may have ended the connection over bytes that wait to be read; they were sent before
+        it, and any peer of a plain connection would have got them. At most what the kernel's buffer holds."""
+        cdef Py_ssize_t n
+        sock = self.transport.get_extra_info("socket")
+        while sock is not None and not flow.closed and not self.ctx.over_budget:
+            try:
+                n = os.readv(sock.fileno(), [PyMemoryView_FromMemory(<char*>self.ctx.pool.reserve(), MAX_DATA, PyBUF_WRITE)])
+            except OSError:
+                return 0
+            if n == 0:
+                return 0                 # after a reset was reported this is no end of stream
+            flow.push(self.ctx.pool.commit(n))
+        return 0
+
+    # Sink
+
+    cdef Py_ssize_t deliver(self, const uint8_t* p, Py_ssize_t n) except -1:
+        if self._lost or self._eof_out:
+            return 0
+        if self._retains:
+            self.transport.write(PyBytes_FromStringAndSize(<const char*>p, n))
+        else:
+            self.transport.write(PyMemoryView_FromMemory(<char*>p, n, PyBUF_READ))
+        return self.transport.get_write_buffer_size() if self._blocked else 0
+
+    cdef Py_ssize_t waiting(self) except -1:
+        return self.transport.get_write_buffer_size() if self._blocked and not self._lost else 0
+
+    cdef int finish(self) except -1:
+        if not self._lost and not self._eof_out:
+            self._eof_out = True
+            try:
+                self.transport.write_eof()
+            except OSError:
+                return 0                 # reset meanwhile: connection_lost is on its way
+            if self.transport.get_write_buffer_size() == 0:
+                self._closes_by(ORDER)
+        return 0
+
+    cdef int set_reading(self, bint on) except -1:
+        if self._lost or self.transport is None or self._eof_in:
+            return 0
+        if on:
+            self.transport.resume_reading()
+        else:
+            self.transport.pause_reading()
+        return 0
+
+    cdef int release(self, bint reset) except -1:
+        self.flow = None
+        self._released = True
+        if self._lost or self.transport is None:
+            return 0
+        if reset:
+            self._resetting = True       # from here on nothing may end this connection in order
+            self._closes_by(RESET)
+            self._abort_when_sent()
+        elif self._eof_in:
+            self._close()
+        else:
+            self.finish()
+            self.transport.resume_reading()
+            self._timer = self._call_later(LINGER, self._close)
+        return 0
+
+    def _abort_when_sent(self):
+        """Resets the connection when the peer has what was delivered, or after LINGER: a reset destroys what is on its way."""
+        self._timer = None
+        if self._lost:
+            return
+        if self._waited >= LINGER or self._unsent() == 0:
+            self.abort()
+            return
+        self._waited += RESET_POLL
+        self._timer = self._call_later(RESET_POLL, self._abort_when_sent)
+
+    def _unsent(self):
+        """Bytes that the peer has not acknowledged, ours and the kernel's."""
+        cdef Py_ssize_t queued = self.transport.get_write_buffer_size()
+        sock = self.transport.get_extra_info("socket")
+        if queued or sock is None:
+            return queued
+        try:
+            return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        except OSError:
+            return 0
+
+    def abort(self):
+        """Resets the connection: the far side sees an error, not an end of stream."""
+        if self._lost or self.transport is None:
+            return
+        if self._starting:
+            # aiofastnet 1.2 starts reading right after connection_made, even of a transport that was aborted there, and
+            # the loop would go on polling a descriptor that is closed, or somebody else's by then
+            self._call_later(0, self.abort)
+            return
+        self._resetting = True           # `connection_lost` comes without an error, and bytes may have been left
+        self._closes_by(RESET)
+        self.transport.abort()
+
+    def _close(self):
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._lost:
+            return
+        if self._starting:
+            self._timer = self._call_later(0, self._close)
+            return
+        self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self._timer = self._call_later(REAP_EVERY, self._reap, self.transport.get_write_buffer_size())
+
+    def _reap(self, Py_ssize_t before):
+        """A closing socket whose peer does not read must not keep its descriptor."""
+        cdef Py_ssize_t left
+        self._timer = None
+        if self._lost:
+            return
+        left = self.transport.get_write_buffer_size()
+        if left >= before:
+            self.abort()
+        else:
+            self._timer = self._call_later(REAP_EVERY, self._reap, left)

@@ -1,0 +1,21 @@
+"""Log events as lines: allow-listed, masked, thinned, never blocking."""
+
+from ncfast.observe.log.logger import (
+    FIELDS,
+    LEVELS,
+    MAX_TEXT,
+    Logger,
+    access,
+    dropped,
+    flush,
+    get,
+    mask_address,
+    mask_identity,
+    security,
+    setup,
+    suppressed,
+    trace,
+)
+
+__all__ = ["FIELDS", "LEVELS", "MAX_TEXT", "Logger", "access", "dropped", "flush", "get", "mask_address", "mask_identity", "security", "setup",
+           "suppressed", "trace"]

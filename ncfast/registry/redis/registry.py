@@ -1,0 +1,487 @@
+"""The registry in Redis: claims and leases by scripts, a cached view kept by notices and beats, and what to do while Redis is away.
+
+What this hub *holds* (its agents, with their epochs) is the truth about it; Redis and the view are copies. Whatever the registry says
+of our agents is compared with it (`_reconcile`): an entry that is missing is asserted again, one that we do not hold is released,
+and one of a higher epoch fences us. That is why a registry that lost its data, or was away, is right again after a beat.
+
+While Redis is away a claim is granted from memory. Its epoch leaps to the next multiple of 2**16, plus 16 bits of this
+process's name: no other hub that is cut off as we are grants the same one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ncfast.observe import log
+from ncfast.registry.redis.backend import Backend, BackendError, Call
+from ncfast.registry.base import DistributedRegistry
+from ncfast.registry.redis.courier import Courier, ignore
+from ncfast.registry.entry import AgentEntry, Replica, body_of, read_agent, read_replica, replica_body
+from ncfast.registry.redis.scripts import ASSERT, BEAT, CLAIM, CLAIM_TTL_MS, LEAVE, MARGIN, OWNER, PAGE, RELEASE
+from ncfast.registry.redis.sweeper import RegistrySweeper
+from ncfast.registry.view import View
+from ncfast.config.ha import Ha
+from ncfast.net.seam import Net
+from ncfast.observe.stats import Stats
+
+
+_log = log.get("registry")
+
+LARGEST_EPOCH = 2**53          # what HELLO_ACK can say
+LEAP = 16                      # bits below which an epoch granted from memory tells hubs apart
+BEAT_LONGEST = 5.0             # seconds between two beats, whatever the lease
+BEAT_DEAF = 0.5                # seconds between two beats while no notices come
+HINT_DELAY = 0.02              # seconds, at most, from a hint to the beat: several hints, one beat; several hubs, not at once
+STALE_AFTER = 300.0            # seconds without a beat, after which what has changed since is not enough: all is read
+RETRY_LISTEN = (0.1, 1.0)      # seconds before the subscription is tried again: the first pause, the longest
+EPOCHS_SEEN = 65_536           # agents whose epoch this process remembers beside those in the view
+ASSERT_SLICE = 100             # agents asserted in one turn of the loop
+LEAVE_TIME = 1.0               # seconds for leaving in order
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """A replica's lease as the last beat told it, by the server's clock in ms."""
+
+    replica: Replica
+    ends: int
+    left: int
+
+
+class RedisRegistry(DistributedRegistry):
+    """Behind `backend` is one Redis; see the package's other modules for the parts."""
+
+    def __init__(self, config: Ha, replica: Replica, net: Net, stats: Stats, backend: Backend) -> None:
+        super().__init__(replica, net, View(net.clock, config.lease_sec))
+        self.presences: dict[str, Presence] = {}
+        self._lease = config.lease_sec
+        self._timeout = config.redis_timeout_sec
+        self._stats = stats
+        self._backend = backend
+        self._courier = Courier(backend, net, stats, config.redis_timeout_sec, self)
+        self._sweeper = RegistrySweeper(self, net, config.lease_sec)
+        self._held: dict[str, AgentEntry] = {}
+        self._claiming: Counter[str] = Counter()       # by key: claims on their way
+        self._seen: OrderedDict[str, int] = OrderedDict()   # highest epoch by key, the oldest first
+        self._displaced = False                        # another process has taken our replica_id
+        self._closed = False
+        self._started = asyncio.Event()
+        # the server's history, as far as we know it
+        self._generation = b""
+        self._version = 0                              # all changes up to it are in the view
+        self._ahead: dict[str, int] = {}               # changes above it that are in the view already
+        self._pulled: set[str] | None = None           # keys read so far, while all are read
+        self._paging = False
+        self._born = 0
+        self._server_clock: tuple[int, float] | None = None   # its ms, at our time
+        self._unconfirmed: set[str] = set()            # of a former generation: dropped unless asserted within a lease
+        self._grace_until = 0.0
+        # notices
+        self._hearing = False
+        self._listener: asyncio.Task[None] | None = None
+        self._beat_at = 0.0
+
+    # life
+
+    async def start(self) -> None:
+        self._courier.start()
+        self._listener = self.net.spawn(self._listen(), "registry-notices")
+        self._sweeper.start()
+        try:
+            async with asyncio.timeout(2 * self._timeout * self._backend.patience):
+                await self._started.wait()
+        except TimeoutError:
+            pass
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._sweeper.stop()
+        held, self._held = self._held, {}
+        try:
+            for entry in held.values():
+                self._courier.submit(self._entry_call(RELEASE, entry)).add_done_callback(ignore)
+            self._courier.submit(Call(LEAVE, (self.replica.replica_id, self.replica.instance))).add_done_callback(ignore)
+        except BackendError:
+            pass
+        await self._courier.stop(LEAVE_TIME)
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.wait([self._listener])
+        await self._backend.aclose()
+        self.view.doubt()
+
+    # claims
+
+    async def claim_ownership(self, agent_id: str, replica_id: str, *, at_least: int = 0, instance: str = "",
+                              connectors: Iterable[str] = (), window: int = 0) -> int:
+        if not 0 <= at_least <= LARGEST_EPOCH:
+            raise ValueError("no registry grants such an epoch")
+        key = agent_id
+        entry = AgentEntry(key, replica_id, 0, instance, frozenset(connectors), window, False, self.replica.instance)
+        at_least = max(at_least, self._seen.get(key, 0))
+        call = Call(CLAIM, (key, replica_id, self.replica.instance, str(at_least), body_of(entry), str(CLAIM_TTL_MS),
+                            str(MARGIN)),
+                    self.net.entropy(8).hex())
+        version = 0
+        self._claiming[key] += 1
+        try:
+            try:
+                reply = await self._courier.ask(call)
+                epoch, version = int(reply[0]), int(reply[1])
+                self._stats.claims["redis"] += 1
+            except (BackendError, ValueError, IndexError, TypeError):
+                epoch = self._leap(key, at_least)
+                self._stats.claims["memory"] += 1
+        except asyncio.CancelledError:
+            self._claim_ended(key)
+            raise
+        held = self._held.get(key)
+        if held is None or held.epoch < epoch:
+            self._held[key] = entry = replace(entry, epoch=epoch)
+            self._see(key, epoch)
+            known = self.view.agent(key)
+            if version > self._ahead.get(key, 0) and version > self._version or version == 0 and (known is None or known.epoch < epoch):
+                self._put(entry)
+                if version:
+                    self._ahead[key] = version
+        self._claim_ended(key)
+        if version and reply[2] != self._generation:
+            self._beat_soon()
+        return epoch
+
+    def _claim_ended(self, key: str) -> None:
+        self._claiming[key] -= 1
+        if not self._claiming[key]:
+            del self._claiming[key]
+            if self.view.agent(key) is not None:
+                self._reconcile(key)
+
+    def _leap(self, key: str, at_least: int) -> int:
+        """An epoch without Redis: above all that is known, and as it would start if Redis did not know the agent."""
+        floor = max(at_least, self._seen.get(key, 0))
+        if not floor and self._server_clock is not None:
+            at, when = self._server_clock
+            floor = at * 1000 + int((self.net.clock() - when) * 1e6)
+        epoch = (((floor >> LEAP) + 1) << LEAP) | int(self.replica.instance[-4:] or "0", 16)
+        return epoch if epoch <= LARGEST_EPOCH else floor + 1
+
+    def _see(self, key: str, epoch: int) -> None:
+        if epoch > self._seen.get(key, 0):
+            self._seen[key] = epoch
+            self._seen.move_to_end(key)
+            if len(self._seen) > EPOCHS_SEEN + len(self.view.agents):
+                self._seen.popitem(last=False)
+
+    async def add_connectors(self, agent_id: str, connectors: Iterable[str], *, epoch: int, draining: bool = False) -> None:
+        held = self._held.get(agent_id)
+        if held is None or held.epoch != epoch:
+            return
+        entry = self._held[agent_id] = replace(held, connectors=frozenset(connectors), draining=draining)
+        try:
+            reply = await self._courier.ask(self._assert_call(entry))
+        except BackendError:                           # asserted again when Redis is back
+            self._put(entry)
+        else:
+            self._asserted(entry, reply)
+
+    async def release(self, agent_id: str, epoch: int) -> None:
+        held = self._held.get(agent_id)
+        if held is None or held.epoch != epoch:
+            return
+        del self._held[agent_id]
+        if self.view.agent(agent_id) == held:
+            self.view.drop(agent_id)
+            self._tell_agent(agent_id)
+        try:
+            await self._courier.ask(self._entry_call(RELEASE, held))
+        except BackendError:                           # released when Redis is back, as an entry that we do not hold
+            pass
+
+    async def set_draining(self) -> None:
+        self.replica = replace(self.replica, draining=True)
+        try:
+            self.beaten(await self._courier.ask(self.beat(False)), False)
+        except (BackendError, ValueError, TypeError, IndexError):   # the next beat says it
+            pass
+
+    async def get_owner(self, agent_id: str) -> tuple[str, int] | None:
+        known = self.view.agent(agent_id)
+        try:
+            record = await self._courier.ask(Call(OWNER, (agent_id,)))
+            entry = read_agent(agent_id, record) if record else None
+        except BackendError:
+            entry = known
+        if entry != known:                             # notices are hints: what was missed is read now
+            self._beat_soon()
+        return (entry.owner, entry.epoch) if entry is not None else None
+
+    def is_healthy(self) -> bool:
+        return self._courier.breaker.closed and self.view.fresh and not self._displaced
+
+    def snapshot(self) -> dict[str, Any]:
+        return {"kind": "redis", "healthy": self.is_healthy(), "fresh": self.view.fresh,
+                "breaker": self._courier.breaker.state.value, "view_age_sec": round(self.view.age, 3),
+                "agents": len(self.view.agents), "replicas": len(self.view.replicas), "held": len(self._held),
+                "displaced": self._displaced, "notices": self._hearing,
+                "commands": self._stats.registry_commands, "errors": sum(self._stats.registry_errors.values())}
+
+    # what we hold against what the registry says
+
+    def _entry_call(self, script: Any, entry: AgentEntry, *more: str | bytes) -> Call:
+        return Call(script, (entry.key, entry.owner, entry.owner_instance, str(entry.epoch), *more))
+
+    def _assert_call(self, entry: AgentEntry) -> Call:
+        return self._entry_call(ASSERT, entry, body_of(entry), str(MARGIN))
+
+    def _ours(self, entry: AgentEntry) -> bool:
+        return entry.owner_instance == self.replica.instance
+
+    def _reconcile(self, key: str) -> None:
+        """Compares the view's entry with what we hold. Not while a claim for the agent is on its way: it may be that entry."""
+        if key in self._claiming or self._closed:
+            return
+        entry, held = self.view.agent(key), self._held.get(key)
+        if held is None:
+            if entry is not None and self._ours(entry):
+                self._send(self._entry_call(RELEASE, entry))
+        elif entry is None or entry.epoch < held.epoch:
+            self._assert(held)
+        elif entry.epoch > held.epoch or not self._ours(entry):
+            self._fence(held, entry)
+            if self._ours(entry):                      # a claim that we had given up was carried out late
+                self._send(self._entry_call(RELEASE, entry))
+
+    def _assert(self, entry: AgentEntry) -> None:
+        def answered(done: asyncio.Future[Any]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                self._asserted(entry, done.result())
+
+        future = self._send(self._assert_call(entry))
+        if future is not None:
+            future.add_done_callback(answered)
+
+    def _asserted(self, entry: AgentEntry, reply: Any) -> None:
+        """The reply to an ASSERT."""
+        held = self._held.get(entry.key)
+        if held is None or held.epoch != entry.epoch or not isinstance(reply, list) or len(reply) != 3:
+            return
+        if reply[0] == 1:
+            version = int(reply[1])
+            if held == entry and version > max(self._version, self._ahead.get(entry.key, 0)):
+                self._put(entry)
+                self._ahead[entry.key] = version
+        elif entry.key not in self._claiming:
+            newer = read_agent(entry.key, reply[2]) or AgentEntry(entry.key, "", int(reply[1]))
+            self._see(entry.key, newer.epoch)
+            self._fence(held, newer)
+
+    def _fence(self, held: AgentEntry, newer: AgentEntry) -> None:
+        del self._held[held.key]
+        self._tell_fenced(newer)
+
+    def _send(self, call: Call) -> asyncio.Future[Any] | None:
+        """For calls that are made again if they fail."""
+        try:
+            future = self._courier.submit(call)
+        except BackendError:
+            return None
+        future.add_done_callback(ignore)
+        return future
+
+    def send(self, calls: Iterable[Call]) -> None:
+        """The sweeper's."""
+        for call in calls:
+            self._send(call)
+
+    # beats: what the courier asks
+
+    def until_beat(self) -> float:
+        return self._beat_at - self.net.clock()
+
+    def _beat_soon(self, delay: float = 0.0) -> None:
+        self._beat_at = min(self._beat_at, self.net.clock() + delay)
+        self._courier.kick()
+
+    def beat(self, anew: bool) -> Call:
+        """On a new connection all is read: it may be another server, with another past."""
+        everything = anew or self.view.age > STALE_AFTER
+        self._beat_at = self.net.clock() + (min(self._lease / 3, BEAT_LONGEST) if self._hearing else min(self._lease / 3, BEAT_DEAF))
+        return Call(BEAT, (self.replica.replica_id, self.replica.instance, str(self._born), replica_body(self.replica),
+                           str(int(self._lease * 1000)), b"" if everything else self._generation,
+                           "0" if everything else str(self._version), str(PAGE)))
+
+    def beaten(self, reply: Any, anew: bool) -> None:
+        state, now, born, generation, whole, version, hubs, news = reply
+        self._born = int(born)
+        self._server_clock = (int(now), self.net.clock())
+        self._place(state)
+        if anew:
+            self._ahead.clear()
+            self.view.hold_leases()
+        if generation != self._generation:
+            self._begin_generation(generation)
+        if whole:
+            self._pulled = set()
+        self._take(news)
+        self._count_replicas(hubs, int(now))
+        self._paging = len(news) == 3 * PAGE
+        if self._paging:
+            self._version = int(news[-2])
+            self._beat_at = self.net.clock()
+            self._courier.kick()
+            return
+        self._version = int(version)
+        self._ahead = {key: at for key, at in self._ahead.items() if at > self._version}
+        self._finish_pull()
+        self._drop_unconfirmed()
+        self.view.confirm()
+        self._started.set()
+
+    def _place(self, state: int) -> None:
+        """Whether this process still is the replica that it says it is."""
+        if state == 0 and not self._displaced:
+            self._displaced = True
+            _log.error("replica_displaced", replica=self.replica.replica_id,
+                       detail="another process uses this replica_id; give each hub its own")
+        elif state != 0 and self._displaced:
+            self._displaced = False
+            _log.info("replica_restored", replica=self.replica.replica_id)
+
+    def _begin_generation(self, generation: bytes) -> None:
+        """The data are not those that we knew. What we routed by stays for a lease: the hubs are about to assert it."""
+        if self._generation:
+            _log.warning("registry_data_lost", agents=len(self._held), detail="held agents are asserted again")
+            self._unconfirmed = set(self.view.agents)
+            self._grace_until = self.net.clock() + self._lease
+        self._generation = generation
+        self._version = 0
+        self._ahead.clear()
+
+    def _take(self, news: list[bytes]) -> None:
+        for i in range(0, len(news), 3):
+            key = news[i].decode(errors="replace")
+            if self._pulled is not None:
+                self._pulled.add(key)
+            if int(news[i + 1]) >= self._ahead.get(key, 0):
+                self._apply(key, news[i + 2])
+
+    def _finish_pull(self) -> None:
+        """All was read: what was not among it is gone."""
+        if self._pulled is None:
+            return
+        pulled, self._pulled = self._pulled, None
+        for key in [key for key in self.view.agents if key not in pulled and key not in self._ahead]:
+            if key not in self._unconfirmed and key not in self._held:
+                self._apply(key, b"")
+        missing = [key for key, held in self._held.items() if key not in pulled or self.view.agent(key) != held]
+        if missing:
+            self._assert_slice(missing)
+
+    def _assert_slice(self, keys: list[str]) -> None:
+        """Thousands of agents, a few in each turn of the loop."""
+        for key in keys[:ASSERT_SLICE]:
+            held, known = self._held.get(key), self.view.agent(key)
+            if held is not None and key not in self._claiming and (known is None or known.epoch <= held.epoch):
+                self._assert(held)
+        if len(keys) > ASSERT_SLICE:
+            self.net.call_soon(self._assert_slice, keys[ASSERT_SLICE:])
+
+    def _drop_unconfirmed(self) -> None:
+        if self._unconfirmed and self.net.clock() >= self._grace_until:
+            lost, self._unconfirmed = self._unconfirmed, set()
+            for key in sorted(lost):
+                if key not in self._held:
+                    self._apply(key, b"")
+
+    def _count_replicas(self, hubs: list[bytes], now: int) -> None:
+        self.presences = {}
+        for i in range(0, len(hubs), 3):
+            replica = read_replica(hubs[i].decode(errors="replace"), hubs[i + 1])
+            if replica is not None:
+                ends = int(hubs[i + 2])
+                self.presences[replica.replica_id] = Presence(replica, ends, ends - now)
+        keep = self.net.clock() < self._grace_until
+        if self.view.set_replicas([(one.replica, one.ends, one.left) for one in self.presences.values()], keep):
+            self._tell_replicas()
+
+    def away(self, reason: str) -> None:
+        if self.view.fresh or not self._started.is_set():
+            _log.warning("registry_lost", reason=reason)
+        self.view.doubt()
+        self._started.set()                            # nobody waits for it any longer
+
+    def back(self) -> None:
+        _log.info("registry_back", duration_sec=round(self.net.clock() - self._courier.breaker.opened_at, 3))
+
+    # notices
+
+    async def _listen(self) -> None:
+        pause = RETRY_LISTEN[0]
+        while True:
+            try:
+                await self._backend.listen(self._heard_up, self._notice)
+            except BackendError as exc:
+                self._stats.registry_errors[exc.reason] += 1
+            except Exception:                          # a defect must not make us deaf for ever
+                self._stats.registry_errors["internal"] += 1
+                _log.exception("registry_defect")
+            if self._hearing:
+                self._hearing = False
+                pause = RETRY_LISTEN[0]
+                self._beat_soon(BEAT_DEAF)             # and a kick: the server may have gone
+            await asyncio.sleep(pause * self.net.rng.uniform(0.5, 1.0))
+            pause = min(2 * pause, RETRY_LISTEN[1])
+
+    def _heard_up(self) -> None:
+        self._hearing = True
+        self._beat_soon()                              # what came before the subscription is read
+
+    def _notice(self, notice: bytes) -> None:
+        kind, _, rest = notice.partition(b"\n")
+        if kind == b"agent":
+            self._agent_notice(*rest.split(b"\n", 3))
+        elif kind == b"replicas":
+            self._beat_soon(HINT_DELAY * self.net.rng.random())
+
+    def _agent_notice(self, generation: bytes = b"", said: bytes = b"", name: bytes = b"", record: bytes = b"") -> None:
+        if generation != self._generation or not said.isdigit():
+            self._beat_soon()
+            return
+        version, key = int(said), name.decode(errors="replace")
+        if version <= self._version:
+            return
+        known = self._ahead.get(key, 0)                # a reply to a claim of ours may have been here first
+        if version == self._version + 1 and not self._paging:
+            self._version = version
+            if known == version:
+                del self._ahead[key]
+        else:
+            self._ahead[key] = max(version, known)
+            if not self._paging:
+                self._beat_soon(HINT_DELAY)            # something between was missed
+        if version > known:
+            self._apply(key, record)
+
+    # the view
+
+    def _apply(self, key: str, record: bytes) -> None:
+        """The registry's entry of an agent, or that there is none."""
+        self._unconfirmed.discard(key)
+        entry = read_agent(key, record) if record else None
+        if entry is not None:
+            self._see(key, entry.epoch)
+            self._put(entry)
+        elif self.view.drop(key) is not None:
+            self._tell_agent(key)
+        self._reconcile(key)
+
+    def _put(self, entry: AgentEntry) -> None:
+        self._unconfirmed.discard(entry.key)
+        if self.view.put(entry):
+            self._tell_agent(entry.key)

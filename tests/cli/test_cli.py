@@ -1,0 +1,478 @@
+"""The command line as a shell script sees it: standard output, one message on standard error, exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import jwt
+import pytest
+from support.fake_hub import FakeHub
+
+from ncfast.cli import main
+
+HUB = """\
+listeners:
+  - { name: l1, bind: '127.0.0.1:0', connector: ldap, deny: [10.0.0.0/8, 192.0.2.0/24] }
+ha: { redis_url: 'redis://:${REDIS_PASSWORD}@redis:6379/0' }
+"""
+AGENT = """\
+hubs: ['wss://hub.example.net/tunnel']
+agent_id: site-1
+token_file: /nowhere/token
+connectors: [{ name: ldap, target: '127.0.0.1:389' }]
+"""
+STATUS = {
+    "role": "hub", "version": "0.1.0", "replica_id": "hub-a", "mode": "off", "pid": 7, "uptime_sec": 3700.5,
+    "state": "serving", "ready": {"status": "degraded", "reasons": ["registry"]},
+    "edge": "127.0.0.1:8080", "admin": "127.0.0.1:9400",
+    "listeners": [{"name": "l1", "bind": "0.0.0.0:389", "connector": "ldap", "tenant": None, "active": 12,
+                   "accepted": 3456, "held": 0, "accepting": True}],
+    "agents": [{"agent_id": "si\x1b[2Jte", "tenant": None, "epoch": 3, "session": "s", "connectors": ["ldap"],
+                "remote": "192.0.2.0/24", "rtt_ms": 1.25, "flows": 12, "bytes_in": 5_000_000, "bytes_out": 12,
+                "connected_sec": 65, "queued_frames": 0, "inflight_bytes": 0, "token_expires_sec": 90_000,
+                "draining": False}],
+    "flows": {"active": 12, "opening": 0, "detached": 1, "held": 0, "opened": 99,
+              "closed": {"closed": 80, "client_reset": 7}, "resumed": 4},
+    "bytes": {"client_in": 2048, "client_out": 3 * 1024**3},
+    "memory": {"budget_bytes": 1 << 30, "held_bytes": 65536, "segments_in_use": 1, "segments_free": 9},
+    "links": {"frames_in": {}, "frames_out": {}, "bytes_in": 1, "bytes_out": 1},
+}  # fmt: skip
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """One real process."""
+    return subprocess.run(
+        [sys.executable, "-m", "ncfast", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def code_of(*arguments: str) -> int:
+    """The exit code in this process, whether argparse leaves by SystemExit or the command returns."""
+    try:
+        return main(arguments)
+    except SystemExit as left:
+        return left.code
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(text: str) -> str:
+        path = tmp_path / "config.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write_file
+
+
+@pytest.fixture
+def key_file(tmp_path) -> str:
+    path = tmp_path / "jwt.key"
+    path.write_text("k" * 32 + "\n")
+    return str(path)
+
+
+@pytest.fixture
+def admin():
+    """A fake admin edge; set `reply` to what it shall answer."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            status, body = server.reply
+            self.send_response(status if self.path == "/status" else 404)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self):
+            server.posted.append(self.path)
+            server.reply = server.after_drain or server.reply
+            self.send_response(202)
+            self.end_headers()
+            self.wfile.write(b'{"state":"draining"}')
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server.reply = (200, json.dumps(STATUS).encode())
+    server.posted, server.after_drain = [], None
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_every_command_explains_itself_and_the_exit_codes(capsys):
+    for command in ([], ["hub"], ["agent"], ["check"], ["token"], ["status"], ["drain"], ["demo"], ["version"]):
+        assert code_of(*command, "--help") == 0
+        text = capsys.readouterr().out
+        assert "usage: ncfast" in text and "exit codes:" in text and "78" in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("bogus",),
+        ("hub", "--conf", "x"),
+        ("hub", "x"),
+        ("--bogus",),
+        ("agent",),
+        ("agent", "--hub", "ws://h/tunnel"),
+        ("agent", "--config", "f", "--hub", "ws://h/tunnel"),
+        ("agent", "--config", "f", "--ca-file", "c"),
+        ("agent", "--hub", "ws://h/tunnel", "--agent-id", "a", "--connector", "c=h:1", "--token-file", "t",
+         "--client-cert", "c"),
+        ("check",),
+        ("token", "--agent-id", "a"),
+        ("status", "--url", "localhost:9400"),
+        ("status", "--watch", "0"),
+        ("status", "--watch", "soon"),
+        ("drain", "--url", "localhost:9400"),
+        ("drain", "--wait", "0"),
+        ("drain", "--wait", "long"),
+        ("demo", "--size", "0"),
+        ("demo", "--cuts", "two"),
+        ("demo", "--cluster", "--cuts", "2"),
+        ("version", "--verbose"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_exit_2(arguments, capsys):
+    assert code_of(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and "error:" in captured.err
+
+
+def test_version_and_help_load_nothing_heavy():
+    script = (
+        "import sys; from ncfast.cli import main; main(['version']);"
+        "print([name for name in ('uvloop', 'pydantic', 'jwt', 'asyncio', 'yaml') if name in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    version, loaded = out.splitlines()
+    assert version.startswith("ncfast 0.") and loaded == "[]"
+
+
+def test_token_alone_on_standard_output(key_file):
+    scope = ["--connector", "ldap", "--connector", "db", "--tenant", "acme"]
+    done = run("token", "--key-file", key_file, "--agent-id", "site-1", *scope, "--ttl", "60")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\n") == 1
+    claims = jwt.decode(done.stdout.strip(), "k" * 32, algorithms=["HS256"], audience="nowconnect")
+    assert (claims["sub"], claims["connectors"], claims["tenant"]) == ("site-1", ["db", "ldap"], "acme")
+    assert claims["exp"] - claims["iat"] == 60
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        (["--agent-id", "a b"], 2),
+        (["--agent-id", "a", "--ttl", "0"], 2),
+        (["--agent-id", "a", "--ttl", "1e3"], 2),
+        (["--agent-id", "a", "--key-file", "/nowhere/key"], 78),
+    ],
+)
+def test_token_refuses(key_file, more, code, capsys):
+    assert code_of("token", "--key-file", key_file, *more) == code
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err
+
+
+def test_a_weak_key_is_a_configuration_error(tmp_path, capsys):
+    (tmp_path / "k").write_text("short")
+    assert code_of("token", "--key-file", str(tmp_path / "k"), "--agent-id", "a") == 78
+    assert "short" not in capsys.readouterr().err.replace("shorter", "").replace("too short", "")
+
+
+def test_check_shows_a_hub(write, monkeypatch, capsys):
+    monkeypatch.setenv("REDIS_PASSWORD", "canary")
+    assert code_of("check", write(HUB)) == 0
+    out = capsys.readouterr().out
+    assert "a hub" in out and "listeners[0].deny" in out and "10.0.0.0/8, 192.0.2.0/24" in out
+    assert "NC_JWT_KEY_FILE" in out  # no auth section: said, as the hub would not start by itself
+    assert "canary" not in out and "redis:6379" in out
+    assert "edge.bind" not in out  # a default
+
+
+def test_check_all_shows_defaults(write, monkeypatch, capsys):
+    monkeypatch.setenv("REDIS_PASSWORD", "canary")
+    assert code_of("check", "--all", write(HUB)) == 0
+    assert "127.0.0.1:8080" in capsys.readouterr().out
+
+
+def test_check_shows_an_agent_and_the_file_that_is_missing(write, capsys):
+    assert code_of("check", write(AGENT)) == 0
+    out = capsys.readouterr().out
+    assert "an agent" in out and "127.0.0.1:389" in out
+    assert "warning: token_file: there is no file /nowhere/token" in out
+
+
+def test_check_names_all_problems_at_once(write):
+    path = write(
+        HUB.replace("connector:", "conector:").replace(":0'", ":99999'").replace("${REDIS_PASSWORD}", "pw")
+    )
+    done = run("check", path)
+    assert done.returncode == 78 and done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) >= 3 and all(line.startswith(f"ncfast: {path}") for line in lines)
+    assert "did you mean 'connector'?" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [("check",), ("hub", "--config"), ("agent", "--config")])
+def test_a_file_that_is_not_there_exits_78(command):
+    done = run(*command, "/nowhere/config.yaml")
+    assert done.returncode == 78
+    assert done.stderr.startswith("ncfast: /nowhere/config.yaml: ") and done.stderr.count("\n") == 1
+
+
+def test_status_as_a_table(admin, capsys):
+    assert code_of("status", "--url", admin.url + "/") == 0
+    out = capsys.readouterr().out
+    assert "hub-a (ncfast 0.1.0, pid 7): serving, degraded (registry), up 1h 1m" in out
+    assert "1 detached" in out and "closed 80" in out and "3.0 GiB" in out and "1.2" in out
+    assert "\x1b" not in out  # an agent cannot drive the operator's terminal
+    header = next(line for line in out.splitlines() if line.startswith("LISTENER"))
+    row = out.splitlines()[out.splitlines().index(header) + 1]
+    assert row.index("ldap") == header.index("CONNECTOR") and row.split()[-1] == "accepting"
+
+
+def test_status_of_an_empty_hub(admin, capsys):
+    admin.reply = (200, json.dumps({**STATUS, "listeners": [], "agents": []}).encode())
+    assert code_of("status", "--url", admin.url) == 0
+    out = capsys.readouterr().out
+    assert "no listeners" in out and "no agents connected" in out
+
+
+def test_status_of_a_cluster(admin, capsys):
+    hub = FakeHub(agents=2, peers=2)
+    hub.agents[1] |= {"standby": True, "epoch": 0}
+    hub.cluster["mesh"][1] |= {"peer": "tls://192.0.2.3:9500", "state": "backoff", "rtt_ms": None, "carrier": None}
+    hub.cluster["agents"][1]["agent_id"] = "si\x1b[2Jte"
+    hub.cluster["registry"] |= {"healthy": False, "breaker": "half_open"}
+    status = hub.snapshot()
+    status["flows"] |= {"by_path": {"local": 4, "mesh": 5}, "relayed": 6}
+    admin.reply = (200, json.dumps(status).encode())
+    assert code_of("status", "--url", admin.url) == 0
+    out = capsys.readouterr().out
+    assert "registry in redis, UNHEALTHY, breaker half open" in out
+    assert "4 to agents here, 5 across the mesh, 6 relayed" in out
+    lines = out.splitlines()
+    header = next(line for line in lines if line.startswith("HUB"))
+    rows = lines[lines.index(header) + 1 :][:4]
+    assert rows[0].startswith("hub-a (this one)")
+    assert rows[1].split()[:5] == ["peer-0", "up", "0.25", "stream", "out"]
+    assert rows[2].split()[:2] == ["peer-1", "none"]
+    assert rows[3].split()[:4] == ["tls://192.0.2.3:9500", "backoff", "-", "out"] and rows[3].endswith("connection_lost")
+    assert any(line.split()[:4] == ["agent-canary-0", "-", "peer-0", "40"] for line in lines)
+    assert "standby" in out and "\x1b" not in out
+
+
+def test_status_of_a_hub_in_a_cluster_of_its_own(admin, capsys):
+    hub = FakeHub(agents=0, peers=0)
+    hub.cluster["registry"] |= {"kind": "memory", "view_age_sec": None}
+    admin.reply = (200, json.dumps(hub.snapshot()).encode())
+    assert code_of("status", "--url", admin.url) == 0
+    out = capsys.readouterr().out
+    assert "registry in memory, healthy, breaker closed" in out and "hub-a (this one)" in out
+    assert "AGENT OF THE CLUSTER" not in out and "paths" not in out
+
+
+def test_drain_without_a_hub_exits_69(admin, capsys):
+    admin.reply = (200, b'{"role": "something"}')
+    assert code_of("drain", "--url", admin.url) == 69
+    assert code_of("drain", "--url", "http://127.0.0.1:1") == 69
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 2
+
+
+def test_a_hub_that_does_not_end_in_time_exits_1(admin, capsys):
+    assert code_of("drain", "--url", admin.url, "--wait", "0.05") == 1
+    captured = capsys.readouterr()
+    assert captured.out == "hub-a: draining, 12 flows active\n"
+    assert captured.err == "ncfast: hub-a still drains after 0.05 s\n" and admin.posted == ["/drain"]
+
+
+def test_a_hub_that_was_started_again_has_ended(admin, capsys):
+    admin.after_drain = (200, json.dumps({**STATUS, "pid": 8}).encode())
+    assert code_of("drain", "--url", admin.url, "--wait") == 0
+    assert "hub-a: ended after" in capsys.readouterr().out
+
+
+def test_drain_ends_a_real_hub(write, key_file, capsys):
+    with running("-m", "ncfast", "--config", write(FREE_PORTS_HUB), NC_JWT_KEY_FILE=key_file) as hub:
+        url = f"http://{event(hub, 'hub_ready')['admin']}"
+        assert code_of("drain", "--url", url, "--wait", "20") == 0
+        assert hub.wait(20) == 0
+        assert code_of("drain", "--url", url) == 69
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.endswith(": draining, 0 flows active") and ": ended after " in last
+
+
+def test_status_as_json(admin, capsys):
+    assert code_of("status", "--json", "--url", admin.url) == 0
+    assert json.loads(capsys.readouterr().out) == STATUS
+
+
+def test_status_ignores_proxies_of_the_environment(admin, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert code_of("status", "--url", admin.url) == 0
+
+
+@pytest.mark.parametrize(
+    "reply", [(500, b"{}"), (200, b"<html>"), (200, b"[]"), (200, b"{}"), (200, b"\xff")]
+)
+def test_status_of_something_else_exits_69(admin, reply, capsys):
+    admin.reply = reply
+    assert code_of("status", "--url", admin.url) == 69
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+
+
+def test_status_without_a_hub_exits_69():
+    done = run("status", "--url", "http://127.0.0.1:1")
+    assert (done.returncode, done.stdout) == (69, "")
+    assert (
+        done.stderr.startswith("ncfast: no answer from http://127.0.0.1:1/status")
+        and done.stderr.count("\n") == 1
+    )
+
+
+def test_status_watch_repeats_until_it_is_interrupted(admin):
+    with subprocess.Popen(
+        [sys.executable, "-m", "ncfast", "status", "--url", admin.url, "--json", "--watch", "0.1"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs inherit that it is ignored
+    ) as watching:  # fmt: skip
+        assert [json.loads(watching.stdout.readline()) for _ in range(3)] == [STATUS] * 3
+        watching.send_signal(2)
+        assert watching.wait(10) == 130
+        assert watching.stderr.read() == ""
+
+
+def test_output_into_a_closed_pipe_is_no_traceback(admin):
+    command = f"{sys.executable} -m ncfast status --json --watch 0.1 --url {admin.url} | head -n 1"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 1 and json.loads(done.stdout) == STATUS and done.stderr == ""
+
+
+def test_docs_name_every_command_and_exit_code():
+    text = Path(__file__).parents[2].joinpath("docs", "cli.md").read_text()
+    for word in ("hub", "agent", "check", "token", "status", "drain", "demo", "version"):
+        assert f"## {word}" in text
+    for code in (0, 1, 2, 69, 78, 130):
+        assert f"| {code} |" in text
+
+
+HIDDEN = ("NC_CONFIG", "NC_JWT_KEY_FILE", "NC_JWKS_URL", "NC_JWT_ALGORITHM")
+FREE_PORTS_HUB = """\
+listeners: [{ name: l1, bind: '127.0.0.1:0', connector: ldap }]
+edge: { bind: '127.0.0.1:0' }
+admin: { bind: '127.0.0.1:0' }
+"""
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in HIDDEN}
+    return {**kept, "NC_LOG_FORMAT": "json", **more}
+
+
+@contextmanager
+def running(*command: str, **more: str):
+    """A process that is asked to end, by SIGTERM, and must do so with 0."""
+    with subprocess.Popen(
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(**more),
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def event(process, name: str) -> dict:
+    """The next such line of its log."""
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if (fields := json.loads(line))["event"] == name:
+            return fields
+    raise AssertionError("".join(seen))
+
+
+def test_a_hub_without_any_key_exits_78(write):
+    done = subprocess.run(
+        [sys.executable, "-m", "ncfast", "--config", write(FREE_PORTS_HUB)],
+        capture_output=True, text=True, timeout=60, env=environment(),
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (78, "")
+    assert (
+        done.stderr.startswith("ncfast: ")
+        and "NC_JWT_KEY_FILE" in done.stderr
+        and done.stderr.count("\n") == 1
+    )
+
+
+def test_a_hub_whose_port_is_taken_exits_1(write, key_file, admin):
+    taken = FREE_PORTS_HUB.replace("127.0.0.1:0", f"127.0.0.1:{admin.server_port}", 1)
+    done = subprocess.run(
+        [sys.executable, "-m", "ncfast", "hub", "--config", write(taken)],
+        capture_output=True, text=True, timeout=60, env=environment(NC_JWT_KEY_FILE=key_file),
+    )  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+
+
+def test_hub_by_environment_agent_by_flags_status_by_url(write, key_file, tmp_path, capsys):
+    token_file = tmp_path / "token"
+    token_file.write_text(
+        run("token", "--key-file", key_file, "--agent-id", "site-1", "--connector", "ldap").stdout
+    )
+    with running("-m", "ncfast", NC_CONFIG=write(FREE_PORTS_HUB), NC_JWT_KEY_FILE=key_file) as hub:
+        ready = event(hub, "hub_ready")
+        with running(
+            "-m", "ncfast", "agent", "--hub", f"ws://{ready['edge']}/tunnel", "--agent-id", "site-1",
+            "--connector", "ldap=127.0.0.1:389", "--token-file", str(token_file),
+        ) as agent:  # fmt: skip
+            event(agent, "tunnel_up")
+            assert code_of("status", "--url", f"http://{ready['admin']}") == 0
+            out = capsys.readouterr().out
+            assert ready["listeners"]["l1"] in out and "AGENT" in out and "ldap" in out
+            assert code_of("status", "--json", "--url", f"http://{ready['admin']}") == 0
+            assert len(json.loads(capsys.readouterr().out)["agents"]) == 1
+        event(hub, "agent_disconnected")
+
+
+def test_development_mode_prints_a_command_that_works(tmp_path):
+    on_free_ports = (
+        "import sys; from functools import partial; from ncfast.cli import development, main;"
+        "free = dict.fromkeys(('listener', 'edge', 'admin'), '127.0.0.1:0');"
+        "development.development_hub = partial(development.development_hub, **free); sys.exit(main([]))"
+    )
+    with running("-c", on_free_ports, TMPDIR=str(tmp_path), XDG_RUNTIME_DIR=str(tmp_path)) as hub:
+        for line in hub.stdout:
+            if "start an agent" in line:
+                break
+        command = shlex.split(line.removeprefix("  start an agent"))
+        secrets = list(tmp_path.glob("*/*"))
+        assert {path.name for path in secrets} == {"jwt.key", "token"}
+        assert all(path.stat().st_mode & 0o077 == 0 for path in secrets)
+        assert not any(path.read_text() in line for path in secrets)
+        with running(*command[1:]) as agent:
+            event(agent, "tunnel_up")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,408 @@
+"""The admin edge over real sockets: its answers, its bounds, and what it does with rubbish."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gc
+import hashlib
+import io
+import json
+import random
+import re
+import socket
+import time
+import urllib.error
+import urllib.request
+from contextlib import asynccontextmanager, suppress
+from html.parser import HTMLParser
+
+import orjson
+import pytest
+import uvloop
+from support.fake_hub import FakeHub
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from ncfast.observe import log, statuspage, watchdog
+from ncfast.hub.admin import Admin
+from ncfast.net.request import BadRequest, HttpLimits, RequestReader
+from ncfast.observe.stats import Stats
+
+GET = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+def run(main):
+    """Runs a coroutine function on uvloop, as the hub does."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main())
+
+
+@asynccontextmanager
+async def admin_edge(hub=None, limits=HttpLimits()):
+    loop = asyncio.get_running_loop()
+    admin = Admin(hub or FakeHub(), loop, limits)
+    server = await admin.start(lambda factory, at: loop.create_server(factory, *at), ("127.0.0.1", 0))
+    try:
+        yield admin, server.sockets[0].getsockname()[1]
+    finally:
+        admin.close()
+
+
+async def exchange(port, *chunks, eof=False):
+    """Sends bytes, returns all that comes back until the server closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for chunk in chunks:
+            writer.write(chunk)
+            await asyncio.sleep(0)
+        if eof:
+            writer.write_eof()
+        async with asyncio.timeout(20):
+            return await reader.read()
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+async def until(condition):
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def fetch(port, path, method="GET", headers=None):
+    """A client we did not write."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method, headers=headers or {})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, error.read()
+
+
+def test_routes():
+    async def main():
+        hub = FakeHub()
+        async with admin_edge(hub) as (_, port):
+
+            async def get(path, method="GET", headers=None):
+                return await asyncio.to_thread(fetch, port, path, method, headers)
+
+            status, headers, body = await get("/metrics")
+            assert status == 200 and headers["Content-Type"].startswith("text/plain; version=0.0.4")
+            families = text_string_to_metric_families(body.decode())
+            assert "nowconnect_flows_opened" in {family.name for family in families}
+
+            status, headers, body = await get("/status")
+            assert status == 200 and headers["Content-Type"] == "application/json"
+            assert json.loads(body) == hub.snapshot()
+
+            assert (await get("/healthz"))[::2] == (200, b'{"status":"ok"}\n')
+            assert (await get("/readyz"))[::2] == (200, b'{"status":"ready"}\n')
+            assert (await get("/"))[0] == 200
+            assert (await get("/nowhere"))[0] == 404
+            assert (await get("/../etc/passwd"))[0] == 404
+
+            status, headers, body = await get("/status", "HEAD")
+            assert (status, body) == (200, b"") and int(headers["Content-Length"]) > 100
+
+            for path in ("/metrics", "/status", "/healthz", "/readyz", "/"):
+                status, headers, _ = await get(path, "POST")
+                assert (status, headers["Allow"]) == (405, "GET, HEAD")
+            status, headers, _ = await get("/drain")
+            assert (status, headers["Allow"]) == (405, "POST")
+            assert hub.drains == 0
+
+            assert (await get("/drain", "POST", {"Origin": "http://evil.example"}))[0] == 403
+            assert hub.drains == 0
+            assert (await get("/drain", "POST"))[0] == 202
+            assert hub.drains == 1
+            assert (await get("/readyz"))[::2] == (503, b'{"status":"draining"}\n')
+            assert (await get("/healthz"))[0] == 200
+
+    run(main)
+
+
+def test_a_request_in_single_bytes_and_by_http_1_0():
+    async def main():
+        async with admin_edge() as (_, port):
+            assert status_of(await exchange(port, *(bytes([b]) for b in GET))) == 200
+            assert status_of(await exchange(port, b"GET /healthz HTTP/1.0\r\n\r\n", eof=True)) == 200
+
+    run(main)
+
+
+REFUSED = {
+    "body": (b"POST /drain HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello", 400),
+    "chunked": (b"POST /drain HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "two lengths": (b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nContent-Length: 9\r\n\r\n", 400),
+    "bare lf": (b"GET / HTTP/1.1\nHost: h\n\n", 400),
+    "bare cr": (b"GET / HTTP/1.1\r\nHost: h\r\nA: b\rc\r\n\r\n", 400),
+    "folding": (b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n c\r\n\r\n", 400),
+    "space before colon": (b"GET / HTTP/1.1\r\nHost : h\r\n\r\n", 400),
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "two hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+    "pipelined": (GET + GET, 400),
+    "nul": (b"GET / HTTP/1.1\r\nHost: h\r\nA: \0\r\n\r\n", 400),
+    "http/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    "http/0.9": (b"GET /\r\n\r\n", 400),
+    "not ascii": (b"GET /\xff HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+    "tls hello": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n", 400),
+    "long target": (b"GET /" + b"a" * 8300 + b" HTTP/1.1\r\nHost: h\r\n\r\n", 414),
+    "long header": (b"GET / HTTP/1.1\r\nHost: h\r\nA: " + b"a" * 8300 + b"\r\n\r\n", 431),
+    "no end": (b"GET / HTTP/1.1\r\nHost: h\r\n" + b"A: bcdefgh\r\n" * 60 + b"B: " + b"c" * 9000, 431),
+    "many headers": (b"GET / HTTP/1.1\r\nHost: h\r\n" + b"A: b\r\n" * 64 + b"\r\n", 431),
+    "very many headers": (b"GET / HTTP/1.1\r\nHost: h\r\n" + b"A: b\r\n" * 200 + b"\r\n", 431),
+}
+
+
+def test_malformed_and_oversize_requests_are_answered_and_closed():
+    async def main():
+        hub = FakeHub()
+        async with admin_edge(hub) as (_, port):
+            for name, (data, expected) in REFUSED.items():
+                assert status_of(await exchange(port, data)) == expected, name
+            assert hub.drains == 0
+            assert status_of(await exchange(port, GET)) == 200
+
+    run(main)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_reader_judges_the_same_whole_and_byte_by_byte(name):
+    data, expected = REFUSED[name]
+
+    def judge(chunks):
+        reader = RequestReader(HttpLimits())
+        try:
+            for chunk in chunks:
+                if reader.feed(chunk):
+                    return "request"
+        except BadRequest as bad:
+            return int(bad.status)
+        return "incomplete"
+
+    whole, bytewise = judge([data]), judge(bytes([b]) for b in data)
+    assert bytewise == whole or (name, bytewise) == ("long target", 431)  # the byte cap may speak first
+    assert whole in ("request", expected)  # "request": refused for what follows it, by the protocol
+
+
+@given(st.lists(st.binary(max_size=300), max_size=40))
+def test_the_reader_survives_any_bytes(chunks):
+    reader = RequestReader(HttpLimits())
+    try:
+        for chunk in chunks:
+            if reader.feed(chunk):
+                break
+    except BadRequest as bad:
+        assert 400 <= bad.status < 500
+
+
+def test_the_answer_survives_a_client_that_keeps_sending():
+    async def main():
+        async with admin_edge() as (_, port):
+            answer = await exchange(port, b"x" * (1 << 20) + b"\r\n", b"y" * (1 << 20))
+            assert status_of(answer) in (400, 414)
+
+    run(main)
+
+
+def test_random_bytes_disturb_nobody():
+    async def main():
+        rng = random.Random(3)
+        async with admin_edge() as (admin, port):
+            rubbish = [rng.randbytes(rng.randrange(1, 3000)) for _ in range(40)]
+            await asyncio.gather(*(exchange(port, data, eof=True) for data in rubbish))
+            assert status_of(await exchange(port, GET)) == 200
+            await until(lambda: not admin._http._live)
+
+    run(main)
+
+
+def test_a_slow_request_is_ended_by_the_clock():
+    async def main():
+        async with admin_edge(limits=HttpLimits(timeout_sec=0.05)) as (admin, port):
+            assert status_of(await exchange(port, b"GET / HT")) == 408
+            assert status_of(await exchange(port)) == 408  # not one byte
+            await until(lambda: not admin._http._live)
+
+    run(main)
+
+
+def test_a_client_that_never_closes_is_cut():
+    async def main():
+        async with admin_edge(limits=HttpLimits(timeout_sec=0.2)) as (admin, port):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.send(GET)
+                await until(lambda: admin._http._live)
+                await until(lambda: not admin._http._live)
+
+    run(main)
+
+
+def test_connections_are_capped_and_closed_with_the_edge():
+    async def main():
+        async with admin_edge(limits=HttpLimits(max_connections=3)) as (admin, port):
+            idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+            await until(lambda: len(admin._http._live) == 3)
+            assert await exchange(port, GET) == b""
+            admin.close()
+            await until(lambda: not admin._http._live)
+            for reader, writer in idle:
+                with suppress(ConnectionError):
+                    assert await reader.read() == b""
+                writer.close()
+
+    run(main)
+
+
+def test_a_failing_handler_answers_500_and_leaves_a_trace():
+    async def main():
+        hub = FakeHub()
+        hub.snapshot = lambda: 1 / 0
+        async with admin_edge(hub) as (_, port):
+            assert status_of(await exchange(port, b"GET /status HTTP/1.1\r\nHost: h\r\n\r\n")) == 500
+            assert status_of(await exchange(port, GET)) == 200
+
+    stream = io.StringIO()
+    log.setup(stream=stream, format="json")
+    try:
+        run(main)
+        assert log.flush(10)
+    finally:
+        log.setup()
+    (event,) = map(orjson.loads, stream.getvalue().splitlines())
+    assert (event["event"], event["error"]) == ("http_handler_failed", "ZeroDivisionError")
+
+
+class Tags(HTMLParser):
+    """Collects tags with attributes, and the text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def hostile(value, text):
+    """The same structure with every string value replaced."""
+    if isinstance(value, dict):
+        return {key: hostile(entry, text) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [hostile(entry, text) for entry in value]
+    return text if isinstance(value, str) else value
+
+
+def test_the_page_shows_the_hub_without_outside_help():
+    page = statuspage.render(FakeHub(listeners=2, agents=3).snapshot()).decode()
+    tags = Tags(page)
+    for shown in ("Hub hub-a: ready", "127.0.0.1:10001", "agent-canary-2"):
+        assert shown in tags.text
+    assert not {"script", "img", "link", "iframe", "form"} & set(tags.tags)
+    links = [value for name, value in tags.attributes if name in ("href", "src")]
+    assert links and all(link.startswith("/") for link in links)
+    style = re.search(r"<style>(.*?)</style>", page, re.S)[1]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in statuspage.SECURITY_POLICY
+    assert "http-equiv=refresh" in page
+    assert "http-equiv=refresh" not in statuspage.render(FakeHub().snapshot(), refresh=False).decode()
+
+
+def test_the_page_escapes_every_string():
+    plain = Tags(statuspage.render(FakeHub(2, 3, 2, peers=2).snapshot()).decode())
+    attacks = ("<script>alert(1)</script>", "'\"><img src=x onerror=y()>", "</style></title><b>", "\ud800")
+    for text in attacks:
+        tags = Tags(statuspage.render(hostile(FakeHub(2, 3, 2, peers=2).snapshot(), text)).decode())
+        assert set(tags.tags) <= set(plain.tags)
+        assert {name for name, _ in tags.attributes} <= {name for name, _ in plain.attributes}
+
+
+def test_the_page_is_bounded_and_says_so():
+    page = statuspage.render(FakeHub(agents=5000).snapshot()).decode()
+    assert "Agents (200 of 5000)" in page and page.count("agent-canary") == 200
+    page = statuspage.render(FakeHub(agents=5000, peers=2).snapshot()).decode()
+    assert "Agents of the cluster (200 of 5000)" in page and page.count("agent-canary") == 400
+
+
+def test_the_page_shows_the_cluster():
+    hub = FakeHub(agents=2, peers=2)
+    hub.agents[1]["standby"] = True
+    hub.cluster["mesh"][1] |= {"peer": "tls://192.0.2.3:9500", "state": "backoff", "rtt_ms": None, "carrier": None}
+    hub.cluster["registry"] |= {"healthy": False, "fresh": False, "breaker": "half_open"}
+    text = Tags(statuspage.render(hub.snapshot()).decode()).text
+    for shown in ("Registry in redis: unhealthy, its view is stale, breaker half open", "this hub", "0.25 ms",
+                  "tls://192.0.2.3:9500", "backoff", "standby", "Agents of the cluster (2)", "peer-1"):
+        assert shown in text  # fmt: skip
+    rows = statuspage.hubs(hub.cluster)
+    assert [(row["name"], row["self"], bool(row["link"])) for row in rows] == [
+        ("hub-a", True, False), ("peer-0", False, True), ("peer-1", False, False), ("tls://192.0.2.3:9500", False, True),
+    ]  # fmt: skip
+    assert "Cluster" not in statuspage.render(FakeHub().snapshot()).decode()
+
+
+def test_the_page_without_agents_and_with_trouble():
+    hub = FakeHub(listeners=0, agents=0)
+    hub.readiness.fd_pressure = True
+    text = Tags(statuspage.render(hub.snapshot()).decode()).text
+    assert "degraded" in text and "fd pressure" in text and "none" in text
+
+
+def test_the_watchdog_names_what_blocks_the_loop(monkeypatch):
+    monkeypatch.setattr(watchdog, "QUIET", 0.0)  # a busy machine may stall the loop before the test does
+    stream = io.StringIO()
+    log.setup(stream=stream, format="json")
+    stats = Stats()
+
+    def blocks_the_loop():
+        end = time.monotonic() + 5  # the watcher needs about 0.3 s; leave as soon as it has spoken
+        while time.monotonic() < end and "blocks_the_loop" not in stream.getvalue():
+            time.sleep(0.02)
+
+    async def main():
+        dog = watchdog.Watchdog(asyncio.get_running_loop(), stats)
+        dog.start()
+        await until(lambda: stats.loop_lag.counts != [0] * len(stats.loop_lag.counts))
+        blocks_the_loop()
+        gc.collect()
+        samples = sum(stats.loop_lag.counts)
+        await until(lambda: sum(stats.loop_lag.counts) > samples)
+        dog.stop()
+        assert dog._on_gc not in gc.callbacks and not dog._thread.is_alive()
+
+    try:
+        run(main)
+        assert log.flush(10)
+    finally:
+        log.setup()
+    event = next(orjson.loads(line) for line in stream.getvalue().splitlines() if "blocks_the_loop" in line)
+    assert event["event"] == "loop_stuck" and event["lag_ms"] >= 100
+    assert any(place.endswith("blocks_the_loop") for place in event["trace"])
+    assert sum(stats.gc_pause.counts) >= 1
+    assert sum(stats.loop_lag.counts[-3:]) >= 1  # a lag above 0.1 s was seen
+
+
+def test_freeze_takes_what_exists_out_of_the_collector():
+    thresholds = gc.get_threshold()
+    try:
+        watchdog.freeze()
+        assert gc.get_freeze_count() > 1000
+        assert gc.get_threshold()[0] >= 50_000
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)

@@ -1,0 +1,338 @@
+"""The bare stream as a carrier: on the wire of the tests, and on real sockets whose far side is slow, silent, or gone."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+import uvloop
+from core.ends import KIB, Hub, stream
+from core.raw import bare_frames
+from core.virtual import Time
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ncfast.net.carrier import ReceiveBuffer
+from ncfast.core.flow import FlowContext
+from ncfast._frames import FrameType, encode
+from ncfast.core.relay import Relay
+from ncfast.net.links import LinkBounds, carry_stream
+from ncfast.core.errors import Reason
+from ncfast.net.seam import Net
+
+AUTH, DATA, GOAWAY = FrameType.AUTH, FrameType.M_DATA, FrameType.GOAWAY
+CID = b"a flow of others"
+BOUNDS = LinkBounds(max_inflight_bytes=8 << 20, queue_depth=10_000, user_timeout_sec=15.0, notsent_lowat=128 * KIB, max_message_bytes=1 << 20)
+
+
+class Handler:
+    def __init__(self):
+        self.bodies = []
+        self.going = []
+        self.ended = []
+        self.end = asyncio.Event()
+
+    def foreign(self, cid):
+        return False
+
+    def _on_frame__auth(self, code, body):
+        self.bodies.append(body)
+
+    def _on_frame__goaway(self, reason):
+        self.going.append(reason)
+
+    def link_ended(self, link, reason, detail):
+        self.ended.append(reason)
+        self.end.set()
+
+
+class Rig:
+    """A carrier on the tests' wire."""
+
+    def __init__(self):
+        self.time = Time()
+        self.end = Hub(self.time, kernel=1 << 30)
+        self.handler = Handler()
+        self.link, self.wire = self.end.link(self.handler, raw=True)
+
+    def feed(self, data, cuts=()):
+        at = 0
+        for cut in [*cuts, len(data)]:
+            piece = data[at:at + cut]
+            while piece and not self.wire.lost:
+                view = self.wire.protocol.get_buffer(-1)
+                count = min(len(view), len(piece))
+                view[:count] = piece[:count]
+                self.wire.protocol.buffer_updated(count)
+                piece = piece[count:]
+            at += cut
+
+    def said(self):
+        return bare_frames(self.wire.take())
+
+
+BODIES = st.lists(st.one_of(st.binary(max_size=300), st.builds(bytes, st.integers(0, 16384))), max_size=6)
+CUTS = st.lists(st.one_of(st.integers(1, 20), st.integers(1, 30_000)), max_size=30)
+
+
+@given(bodies=BODIES, cuts=CUTS)
+@settings(max_examples=100, deadline=None)
+def test_frames_follow_each_other_with_nothing_in_between(bodies, cuts):
+    rig = Rig()
+    wired = b"".join(encode(AUTH, payload=body) for body in bodies)
+    rig.feed(wired, cuts)
+    assert rig.handler.bodies == bodies and rig.handler.ended == []
+    for body in bodies:
+        rig.link.send(AUTH, body)
+    assert rig.wire.take() == wired
+
+
+def test_bytes_that_came_before_the_carrier_did():
+    """Any number of them; the buffer of the loop is smaller."""
+    rig = Rig()
+    bodies = [bytes([k]) * 16384 for k in range(40)]
+    rig.wire.protocol.feed(b"".join(encode(AUTH, payload=body) for body in bodies))
+    assert rig.handler.bodies == bodies
+
+
+def test_the_last_word_says_why():
+    rig = Rig()
+    rig.link.fail(Reason.DUPLICATE, "the other link stays")
+    rig.link.fail(Reason.INTERNAL)
+    assert [(frame.type, frame.code) for frame in rig.said()] == [(GOAWAY, Reason.DUPLICATE)]
+    assert rig.handler.ended == [Reason.DUPLICATE] and rig.wire.closing and not rig.wire.aborted
+
+
+def test_a_malformed_frame_ends_the_link_and_the_peer_is_told():
+    rig = Rig()
+    rig.feed(encode(AUTH, payload=b"before") + bytes(56) + encode(AUTH, payload=b"behind"))
+    assert rig.handler.bodies == [b"before"] and rig.handler.ended == [Reason.PROTOCOL_ERROR]
+    assert [(frame.type, frame.code) for frame in rig.said()] == [(GOAWAY, Reason.PROTOCOL_ERROR)]
+
+
+def test_nothing_is_heard_or_said_after_the_end():
+    rig = Rig()
+    rig.link.fail(Reason.GOING_AWAY)
+    rig.said()
+    rig.feed(encode(AUTH, payload=b"late"))
+    rig.link.send(AUTH, b"late")
+    assert rig.handler.bodies == [] and rig.said() == []
+
+
+@pytest.mark.parametrize("ends", ["by us", "by the peer"])
+def test_a_peer_that_does_not_read_is_cut(ends):
+    """Closing waits for a peer that takes what was written, and one need not."""
+    rig = Rig()
+    if ends == "by us":
+        rig.link.fail(Reason.FLOOD)
+    else:
+        rig.wire.protocol.eof_received()
+    rig.time.now += 4.9
+    rig.end.turns.run()
+    assert not rig.wire.aborted
+    rig.time.now += 0.2
+    rig.end.turns.run()
+    assert rig.wire.aborted
+
+
+@pytest.mark.parametrize("reason", [Reason.KEEPALIVE_TIMEOUT, Reason.STALLED])
+def test_a_dead_peer_is_cut_at_once_and_told_nothing(reason):
+    rig = Rig()
+    rig.link.fail(reason)
+    assert rig.wire.aborted and rig.said() == []
+
+
+@pytest.mark.parametrize("exc", [None, ConnectionResetError()])
+def test_a_lost_connection_ends_the_link_once(exc):
+    rig = Rig()
+    assert rig.wire.protocol.eof_received() is False
+    rig.wire.protocol.connection_lost(exc)
+    assert rig.handler.ended == [Reason.CONNECTION_LOST]
+
+
+def test_a_goaway_with_a_frame_cut_off_behind_it():
+    rig = Rig()
+    rig.feed(encode(GOAWAY, code=Reason.GOING_AWAY) + encode(AUTH, payload=b"never whole")[:-1])
+    rig.wire.protocol.eof_received()
+    assert rig.handler.going == [Reason.GOING_AWAY] and rig.handler.bodies == [] and rig.handler.ended == [Reason.CONNECTION_LOST]
+
+
+# on real sockets
+
+def run(main, transport):
+    async def limited():
+        async with asyncio.timeout(30):
+            await main(Process(Net(asyncio.get_running_loop(), transport=transport)))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(limited())
+
+
+class Before(asyncio.Protocol):
+    """Has the connection until the carrier takes it."""
+
+    def __init__(self):
+        self.made = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport):
+        self.made.set_result(transport)
+
+
+class Process:
+    def __init__(self, net):
+        self.net = net
+        self.context = FlowContext(net.clock)
+        self.context.retains = net.retains
+        self.context.owner = self
+        self.receive_buffer = ReceiveBuffer()
+        self.opened, self.over = [], []
+
+    async def link(self, *, small=False):
+        """A link, and the test's end of its connection."""
+        near, far = socket.socketpair()
+        for sock in (near, far):
+            sock.setblocking(False)
+            if small:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4608)
+        before = Before()
+        self.net.opened()
+        self.net.adopt(near, before)
+        transport = await before.made
+        handler = Handler()
+        link, _ = carry_stream(self, transport, handler, BOUNDS, peer="test")
+        return link, handler, far
+
+    def relay_opened(self, relay):
+        self.opened.append(relay)
+
+    def relay_ended(self, relay):
+        self.over.append(relay)
+
+
+async def read(sock, count=1 << 30):
+    """Bytes until `count`, or the end of the stream."""
+    loop, out = asyncio.get_running_loop(), bytearray()
+    while len(out) < count:
+        try:
+            piece = await loop.sock_recv(sock, min(65536, count - len(out)))
+        except ConnectionResetError:
+            return bytes(out)
+        if not piece:
+            return bytes(out)
+        out += piece
+    return bytes(out)
+
+
+@pytest.fixture(params=["aiofastnet", "uvloop"])
+def transport(request):
+    return request.param
+
+
+def test_partial_writes_keep_their_order(transport):
+    """A kernel that takes a few KiB at a time."""
+    async def main(process):
+        link, handler, far = await process.link(small=True)
+        bodies = [stream(k, 0, 16384) for k in range(100)]
+        for body in bodies:
+            link.send(AUTH, body)
+        assert not link.writable
+        got = bare_frames(await read(far, sum(len(body) + 56 for body in bodies)))
+        assert [frame.payload for frame in got] == bodies
+        while not link.writable:
+            await asyncio.sleep(0)
+        far.close()
+        await handler.end.wait()
+        assert handler.ended == [Reason.CONNECTION_LOST]
+
+    run(main, transport)
+
+
+@pytest.mark.parametrize("size", [1, 4096, 65536])
+def test_what_a_relay_passes_on_survives_the_buffer_it_came_in(transport, size):
+    """Far more than both kernels hold, and a buffer that every read of the process goes through."""
+    count = min(3_000_000 // size, 4000)
+
+    async def main(process):
+        tunnel, _, agent = await process.link(small=True)
+        mesh, _, origin = await process.link(small=True)
+        other, noise, bystander = await process.link()
+        tunnel.establish(1)
+        relay = Relay(CID, 1, tunnel, process)
+        relay.connect(mesh)
+        loop = asyncio.get_running_loop()
+        wired = b"".join(encode(DATA, cid=CID, epoch=1, seq=k * size, payload=stream(1, k * size, size)) for k in range(count))
+
+        async def disturb():
+            while True:
+                await loop.sock_sendall(bystander, encode(AUTH, payload=b"\xee" * 16384))
+
+        disturber = asyncio.create_task(disturb())
+        sent = asyncio.create_task(loop.sock_sendall(agent, wired))
+        got, left = b"", count * size                  # a frame may have become several on the way
+        while left:
+            header = await read(origin, 56)
+            payload = await read(origin, int.from_bytes(header[4:8], "big"))
+            assert int.from_bytes(header[32:40], "big") == len(got) and header[0] == DATA
+            got += payload
+            left -= len(payload)
+        await sent
+        disturber.cancel()
+        assert got == stream(1, 0, count * size)
+        assert (mesh.relay_frames, mesh.relay_bytes, mesh.drops_queue, process.context.relayed) == (0, 0, 0, 0)
+        assert noise.ended == []
+
+    run(main, transport)
+
+
+def test_an_end_of_stream_and_a_reset(transport):
+    async def main(process):
+        link, handler, far = await process.link()
+        far.sendall(encode(AUTH, payload=b"last"))
+        far.shutdown(socket.SHUT_WR)
+        await handler.end.wait()
+        assert handler.bodies == [b"last"] and handler.ended == [Reason.CONNECTION_LOST]
+        assert await read(far) == b""                  # the other direction ends too
+        link, handler, far = await process.link(small=True)
+        for _ in range(50):
+            link.send(AUTH, bytes(16384))
+        far.close()                                    # with bytes that nobody read: a reset
+        await handler.end.wait()
+        assert handler.ended == [Reason.CONNECTION_LOST]
+        while process.net.sockets:
+            await asyncio.sleep(0.01)
+
+    run(main, transport)
+
+
+def test_the_last_word_arrives_behind_what_the_kernel_had_not_taken(transport):
+    async def main(process):
+        link, handler, far = await process.link(small=True)
+        link.send(AUTH, bytes(16384))
+        assert not link.writable
+        link.fail(Reason.SUPERSEDED, "a newer link")
+        got = bare_frames(await read(far))
+        assert [(frame.type, frame.code) for frame in got] == [(AUTH, 0), (GOAWAY, Reason.SUPERSEDED)]
+        while process.net.sockets:
+            await asyncio.sleep(0.01)
+
+    run(main, transport)
+
+
+def test_a_slow_peer_is_cut_in_the_end(transport, monkeypatch):
+    async def main(process):
+        delays = []
+        process.net.call_later = lambda delay, callback, *arguments: (delays.append(delay),
+                                                                      process.net.loop.call_later(0.02, callback, *arguments))
+        link, handler, far = await process.link(small=True)
+        for _ in range(30):
+            link.send(AUTH, bytes(16384))
+        link.fail(Reason.FLOOD)
+        while process.net.sockets:                     # it never reads
+            await asyncio.sleep(0.01)
+        assert 5.0 in delays and len(await read(far)) < 30 * 16384
+
+    run(main, transport)
+
+

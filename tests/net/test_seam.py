@@ -1,0 +1,230 @@
+"""The seam, on real sockets of loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from types import SimpleNamespace
+
+import pytest
+import uvloop
+
+from ncfast.net import seam as net_module
+from ncfast.config import Address
+from ncfast.net.seam import OWN_DESCRIPTORS, TCP_NOTSENT_LOWAT, Net, reset, tune
+
+HERE = Address("127.0.0.1", 0)
+LINGER_0 = struct.pack("ii", 1, 0)
+
+
+def run(main):
+    """`main(net)` on the product's loop, within ten seconds."""
+    async def limited():
+        async with asyncio.timeout(10):
+            await main(Net(asyncio.get_running_loop()))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(limited())
+
+
+class End(asyncio.Protocol):
+    def __init__(self):
+        self.made = asyncio.Event()
+        self.got = asyncio.Event()
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.made.set()
+
+    def data_received(self, data):
+        self.got.set()
+
+    def connection_lost(self, exc):
+        self.lost.set_result(exc)
+
+
+def dial(address):
+    host, port = address.rsplit(":", 1)
+    sock = socket.create_connection((host, int(port)))
+    sock.setblocking(False)
+    return sock
+
+
+def test_listen_adopt_connect():
+    async def main(net):
+        accepted = asyncio.Queue()
+        acceptor = await net.listen(HERE, lambda sock, peer: accepted.put_nowait((sock, peer)))
+        host, _, port = acceptor.address.rpartition(":")
+        client, served = End(), End()
+        transport = await net.connect(host, int(port), client, timeout=5)
+        sock, peer = await accepted.get()
+        assert peer == transport.get_extra_info("sockname") and not sock.getblocking()
+        net.adopt(sock, served)
+        await served.made.wait()
+        acceptor.close()
+        acceptor.close()                               # closing twice does no harm, and open connections live on
+        served.transport.write(b"hello")
+        await client.got.wait()
+        transport.close()
+        assert await client.lost is None and await served.lost is None
+
+    run(main)
+
+
+def test_an_address_in_use_is_named():
+    async def main(net):
+        first = await net.listen(HERE, lambda sock, peer: None)
+        taken = Address("127.0.0.1", int(first.address.rpartition(":")[2]))
+        with pytest.raises(OSError, match=f"cannot listen on {first.address}"):
+            await net.listen(taken, lambda sock, peer: None)
+        first.close()
+
+    run(main)
+
+
+def test_refused_and_silent_targets():
+    async def main(net):
+        with socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            with pytest.raises(ConnectionRefusedError):
+                await net.connect("127.0.0.1", nobody.getsockname()[1], End(), timeout=5)
+            nobody.listen(0)
+            with contextlib.ExitStack() as full:           # a queue that is full answers no further client
+                for _ in range(4):
+                    sock = full.enter_context(socket.socket())
+                    sock.setblocking(False)
+                    sock.connect_ex(nobody.getsockname())
+                with pytest.raises(TimeoutError):
+                    await net.connect("127.0.0.1", nobody.getsockname()[1], End(), timeout=0.1)
+
+    run(main)
+
+
+def test_accepting_pauses_when_descriptors_run_out_and_the_queue_holds_the_clients(monkeypatch):
+    monkeypatch.setattr(net_module, "ACCEPT_PAUSE", 0.01)
+
+    async def main(net):
+        shed, accepted = [], asyncio.Queue()
+        net.fd_limit = OWN_DESCRIPTORS + 8 + 2
+
+        def on_socket(sock, peer):
+            net.opened()
+            accepted.put_nowait(sock)
+
+        acceptor = await net.listen(HERE, on_socket, reserve=8, on_shed=shed.append)
+        clients = [dial(acceptor.address) for _ in range(3)]
+        first = [await accepted.get(), await accepted.get()]
+        while not acceptor.paused:
+            await asyncio.sleep(0)
+        assert "fd" in shed and accepted.empty()
+        first.pop().close()
+        net.gone()
+        third = await accepted.get()
+        acceptor.close()
+        for sock in (*clients, *first, third):
+            sock.close()
+
+    run(main)
+
+
+def test_out_of_descriptors_in_the_kernel_is_survived(monkeypatch):
+    monkeypatch.setattr(net_module, "ACCEPT_PAUSE", 0.01)
+
+    class Exhausted:
+        """A listening socket whose accept fails a few times as the kernel's does."""
+
+        def __init__(self, sock):
+            self.sock, self.failures = sock, 3
+
+        def fileno(self):
+            return self.sock.fileno()
+
+        def accept(self):
+            if self.failures:
+                self.failures -= 1
+                raise OSError(24, "Too many open files")
+            return self.sock.accept()
+
+        def __getattr__(self, name):
+            return getattr(self.sock, name)
+
+    async def main(net):
+        listening = socket.create_server(("127.0.0.1", 0))
+        listening.setblocking(False)
+        accepted, shed = asyncio.Queue(), []
+        acceptor = net_module.Acceptor(net, [Exhausted(listening)], lambda sock, peer: accepted.put_nowait(sock), 0, shed.append)
+        client = dial(acceptor.address)
+        (await accepted.get()).close()
+        assert shed == ["fd"] * 3
+        acceptor.close()
+        client.close()
+
+    run(main)
+
+
+def test_reset_is_seen_as_a_reset():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        served, _ = server.accept()
+        reset(served)
+        with client, pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
+def test_options_of_long_lived_connections():
+    with socket.socket() as sock:
+        tune(sock, user_timeout_sec=12.5, notsent_lowat=131072)
+        tcp = socket.IPPROTO_TCP
+        assert sock.getsockopt(tcp, socket.TCP_NODELAY) and sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 12_500
+        assert sock.getsockopt(tcp, TCP_NOTSENT_LOWAT) == 131072
+
+
+def test_a_reset_is_noticed_even_while_nobody_reads():
+    async def main(net):
+        accepted = asyncio.Queue()
+        acceptor = await net.listen(HERE, lambda sock, peer: accepted.put_nowait(sock))
+        client = dial(acceptor.address)
+        served, noticed = End(), asyncio.Event()
+        net.adopt(await accepted.get(), served)
+        await served.made.wait()
+        served.transport.pause_reading()
+        number = net.watch(served.transport, noticed.set)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
+        client.close()
+        await noticed.wait()
+        net.unwatch(number)
+        served.transport.abort()
+        await served.lost
+        acceptor.close()
+
+    run(main)
+
+
+def test_spawned_tasks_are_kept_logged_and_cancelled(monkeypatch):
+    logged = []
+    monkeypatch.setattr(net_module, "_log", SimpleNamespace(error=lambda event, **fields: logged.append((event, fields["error"]))))
+
+    async def main(net):
+        async def fails():
+            raise RuntimeError("a defect")
+
+        failing = net.spawn(fails(), "fails")
+        with pytest.raises(RuntimeError):
+            await failing
+        waiting = net.spawn(asyncio.Event().wait(), "waits")
+        await net.cancel_all()
+        assert waiting.cancelled() and not net._tasks
+
+    run(main)
+    assert logged == [("task_failed", "RuntimeError")]
+
+
+def test_only_the_loops_own_transports_retain():
+    async def main(net):
+        assert not net.retains and Net(net.loop, transport="uvloop").retains
+
+    run(main)

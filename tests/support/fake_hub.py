@@ -1,0 +1,156 @@
+"""A hub with nothing behind it: the snapshot and counters that the observability rooms read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ncfast.observe.readiness import Readiness
+from ncfast.observe.stats import Stats
+
+
+class FakeHub:
+    def __init__(self, listeners: int = 1, agents: int = 1, connectors: int = 1, peers: int | None = None) -> None:
+        """``peers`` other hubs make a cluster; None is a hub without one."""
+        self.stats = Stats()
+        self.readiness = Readiness(serving=True)
+        self.drains = 0
+        self.state = "serving"
+        self.active = 0
+        self.listeners = [self._listener(n, connectors) for n in range(listeners)]
+        self.agents = [self._agent(n, connectors) for n in range(agents)]
+        self.mesh_frames = {"in": {}, "out": {}}
+        self.cluster = None if peers is None else self._cluster(peers, agents)
+
+    @staticmethod
+    def _listener(number: int, connectors: int) -> dict[str, Any]:
+        return {
+            "name": f"l{number}",
+            "bind": f"127.0.0.1:{10000 + number}",
+            "connector": f"c{number % connectors}",
+            "tenant": None,
+            "active": 1,
+            "accepted": 2,
+            "held": 0,
+            "accepting": True,
+        }
+
+    @staticmethod
+    def _agent(number: int, connectors: int) -> dict[str, Any]:
+        return {
+            "agent_id": f"agent-canary-{number}",
+            "tenant": None,
+            "epoch": 7,
+            "session": "s",
+            "connectors": [f"c{number % connectors}"],
+            "remote": "198.51.100.77:4000",
+            "rtt_ms": 1.5,
+            "flows": 1,
+            "bytes_in": 10,
+            "bytes_out": 20,
+            "connected_sec": 3.0,
+            "queued_frames": 2,
+            "inflight_bytes": 100,
+            "token_expires_sec": 3600,
+            "draining": False,
+            "standby": False,
+        }
+
+    @staticmethod
+    def _cluster(peers: int, agents: int) -> dict[str, Any]:
+        names = [f"peer-{n}" for n in range(peers)]
+        return {
+            "name": "ncfast",
+            "mode": "active",
+            "registry": {
+                "kind": "redis",
+                "healthy": True,
+                "fresh": True,
+                "breaker": "closed",
+                "view_age_sec": 0.25,
+                "agents": agents,
+                "replicas": peers + 1,
+                "commands": 17,
+                "errors": 1,
+            },
+            "mesh": [
+                {
+                    "peer": name,
+                    "state": "up",
+                    "carrier": "stream",
+                    "direction": "out",
+                    "rtt_ms": 0.25,
+                    "queued_frames": 3,
+                    "inflight_bytes": 4096,
+                    "relay_frames": 2,
+                    "relay_bytes": 512,
+                    "flows": 5,
+                    "since_sec": 60.0,
+                    "reconnects": 1,
+                    "errors": 2,
+                    "last_error": "connection_lost",
+                    "url": f"tcp://127.0.0.1:{20000 + number}",
+                }
+                for number, name in enumerate(names)
+            ],
+            "replicas": [
+                {"replica_id": "hub-a", "self": True, "mesh_url": "", "draining": False, "linked": False},
+                *(
+                    {"replica_id": name, "self": False, "mesh_url": "", "draining": False, "linked": True}
+                    for name in names
+                ),
+            ],
+            "agents": [
+                {
+                    "agent_id": f"agent-canary-{n}",
+                    "tenant": None,
+                    "owner": names[n % peers] if peers else "hub-a",
+                    "epoch": 40 + n,
+                    "connectors": ["c0"],
+                    "draining": False,
+                }
+                for n in range(agents)
+            ],
+        }
+
+    def snapshot(self) -> dict[str, Any]:
+        stats = self.stats
+        return {
+            "role": "hub",
+            "version": "0.1.0",
+            "replica_id": "hub-a",
+            "mode": "off",
+            "pid": 1,
+            "uptime_sec": 12.5,
+            "state": self.state,
+            "ready": self.readiness.status(),
+            "edge": "127.0.0.1:8080",
+            "admin": "127.0.0.1:9400",
+            "listeners": self.listeners,
+            "agents": self.agents,
+            "flows": {
+                "active": self.active,
+                "opening": 0,
+                "detached": 0,
+                "held": 0,
+                "opened": stats.flows_opened,
+                "closed": dict(stats.flows_closed),
+                "resumed": stats.flows_resumed,
+                "by_path": {"local": self.active, "mesh": 0},
+                "relayed": 0,
+            },
+            "bytes": {"client_in": stats.client_bytes_in, "client_out": stats.client_bytes_out},
+            "memory": {"budget_bytes": 1 << 30, "held_bytes": 4096, "segments_in_use": 1, "segments_free": 3},
+            "links": {
+                "frames_in": dict(stats.frames_in),
+                "frames_out": dict(stats.frames_out),
+                "bytes_in": 1000,
+                "bytes_out": 2000,
+            },
+            "mesh_frames": self.mesh_frames,
+            "cluster": self.cluster,
+        }
+
+    def request_drain(self) -> None:
+        self.drains += 1
+        self.readiness.draining = True
+        self.state = "draining"
