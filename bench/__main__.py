@@ -18,7 +18,7 @@ from bench.scale import FULL, QUICK, SMOKE
 
 BENCHES = {"pingpong": pingpong, "redis": redis, "iperf": iperf, "idle": idle_memory}
 CLUSTER = {"failover": failover, "crossing": crossing, "lookups": lookups}
-LOCAL = "local"         # what the cluster's benchmarks compare with
+LOCAL = "local"  # what the cluster's benchmarks compare with
 SCALES = {"full": FULL, "quick": QUICK, "smoke": SMOKE}
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -28,11 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     scale = SCALES[options.scale]
     if options.rounds:
         scale = replace(scale, rounds=options.rounds, idle_rounds=options.rounds, kills=options.rounds)
-    known, reference, names = (CLUSTER, LOCAL, [LOCAL, "mesh"]) if options.cluster else (BENCHES, REFERENCE, options.routes)
+    known, reference, names = (
+        (CLUSTER, LOCAL, [LOCAL, "mesh"]) if options.cluster else (BENCHES, REFERENCE, options.routes)
+    )
     only = options.only or list(known)
     if unknown := set(only) - known.keys():
         raise SystemExit(f"{', '.join(sorted(unknown))}: {'not ' if options.cluster else 'only '}with --cluster")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))     # unwinds, so that every child is reaped
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that every child is reaped
 
     results: dict[str, list[Any]] = {}
     samples: dict[str, list[Sample]] = {}
@@ -56,17 +58,34 @@ def _progress(bench: str, sample: Sample) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--cluster", action="store_true", help="three hubs instead: failover, and flows across the mesh")
-    parser.add_argument("--only", type=_names(BENCHES | CLUSTER), metavar="NAMES",
-                        help=f"comma-separated: {','.join(BENCHES)}, or with --cluster {','.join(CLUSTER)} (default: all)")
-    parser.add_argument("--routes", type=_names(ROUTES), default=["direct", "haproxy", "ncfast"],
-                        metavar="NAMES",
-                        help=f"comma-separated: {','.join(ROUTES)} (default: direct,haproxy,ncfast)")
+    parser.add_argument(
+        "--cluster", action="store_true", help="three hubs instead: failover, and flows across the mesh"
+    )
+    parser.add_argument(
+        "--only",
+        type=_names(BENCHES | CLUSTER),
+        metavar="NAMES",
+        help=f"comma-separated: {','.join(BENCHES)}, or with --cluster {','.join(CLUSTER)} (default: all)",
+    )
+    parser.add_argument(
+        "--routes",
+        type=_names(ROUTES),
+        default=["direct", "haproxy", "ncfast"],
+        metavar="NAMES",
+        help=f"comma-separated: {','.join(ROUTES)} (default: direct,haproxy,ncfast)",
+    )
     parser.add_argument("--rounds", type=int, help="rounds of each benchmark instead of the scale's own")
-    parser.add_argument("--quick", dest="scale", action="store_const", const="quick", default="full",
-                        help="two minutes instead of ten: a direction, not a figure")
-    parser.add_argument("--smoke", dest="scale", action="store_const", const="smoke",
-                        help="the least work that runs every line")
+    parser.add_argument(
+        "--quick",
+        dest="scale",
+        action="store_const",
+        const="quick",
+        default="full",
+        help="two minutes instead of ten: a direction, not a figure",
+    )
+    parser.add_argument(
+        "--smoke", dest="scale", action="store_const", const="smoke", help="the least work that runs every line"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON")
     return parser
 
@@ -78,6 +97,7 @@ def _names(known: dict):
             if name not in known:
                 raise argparse.ArgumentTypeError(f"unknown name {name!r}: one or more of {','.join(known)}")
         return names
+
     return parse
 
 

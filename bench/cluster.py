@@ -147,7 +147,9 @@ def cluster(service: Address, folder: Path) -> Iterator[Cluster]:
     key = folder / "key"
     key.write_text(secrets.token_hex(32))
     token = folder / "token"
-    token.write_text(output("token", "--key-file", str(key), "--agent-id", "bench", "--connector", "bench", "--ttl", "3600"))
+    token.write_text(
+        output("token", "--key-file", str(key), "--agent-id", "bench", "--connector", "bench", "--ttl", "3600")
+    )
     for secret in (key, token):
         secret.chmod(0o600)
     with ExitStack() as stack:
@@ -164,7 +166,9 @@ def cluster(service: Address, folder: Path) -> Iterator[Cluster]:
         urls = ", ".join(f"'ws://127.0.0.1:{hub.ports['edge']}/tunnel'" for hub in hubs.values())
         config = folder / "agent.yaml"
         config.write_text(AGENT.format(hubs=urls, token=token, host=service[0], port=service[1]))
-        agent = Process([sys.executable, "-m", "ncfast", "agent", "--config", str(config)], folder / "agent.log", cwd=ROOT)
+        agent = Process(
+            [sys.executable, "-m", "ncfast", "agent", "--config", str(config)], folder / "agent.log", cwd=ROOT
+        )
         stack.callback(agent.stop)
         agent.wait_for_event("tunnel_up")
         yield Cluster(hubs, agent, registry)

@@ -1,7 +1,7 @@
 """Round trips of a flow that crosses from the origin hub to the owner, beside one that comes in at the owner.
 
-The same as `bench.pingpong`, with one cluster's two ways in turn: `local` is client → owner → agent → service, `mesh` is
-client → origin → owner → agent → service.
+The same as `bench.pingpong`, with one cluster's two ways in turn: `local` is client → owner → agent → service, `mesh`
+is client → origin → owner → agent → service.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from bench.cluster import Hub, cluster
 from bench.metric import Metric, Sample
 from bench.scale import Scale
 
-CALM = 50           # round trips before the kill, and after the longest
+CALM = 50  # round trips before the kill, and after the longest
 PATIENCE_SEC = 60.0
 
 METRICS = (
@@ -40,11 +40,15 @@ def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
             moving = talk.longest_ended()
             (outage,) = made.takeovers()[takeovers:]
             owner.start()
-            yield turn, "mesh", {
-                "kill to first byte": (moving - killed) / 1e6,
-                "kill to first new flow": (new - killed) / 1e6,
-                "of it without an owner": outage,
-            }
+            yield (
+                turn,
+                "mesh",
+                {
+                    "kill to first byte": (moving - killed) / 1e6,
+                    "kill to first new flow": (new - killed) / 1e6,
+                    "of it without an owner": outage,
+                },
+            )
 
 
 def first_byte(hub: Hub) -> int:
@@ -68,7 +72,7 @@ class Talk:
     def __init__(self, hub: Hub) -> None:
         self._client = socket.create_connection(hub.address, timeout=PATIENCE_SEC)
         self._client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._trips: list[tuple[int, int]] = []          # duration, end
+        self._trips: list[tuple[int, int]] = []  # duration, end
         self._failure: Exception | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ping-pong")

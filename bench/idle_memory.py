@@ -21,8 +21,8 @@ from bench.rig import Route, routes
 from bench.scale import Scale
 
 WARM_UP = 32
-BATCH = 64          # flows that open at the same time: below the hub's cap of 256 pending opens an agent
-SETTLE_SEC = 1.0    # two readings this far apart must agree
+BATCH = 64  # flows that open at the same time: below the hub's cap of 256 pending opens an agent
+SETTLE_SEC = 1.0  # two readings this far apart must agree
 SETTLE_ROUNDS = 15
 
 METRICS = (
@@ -33,15 +33,15 @@ ROLES = {"near side (hub)": "near", "far side (agent)": "far"}
 
 
 def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
-    need = 2 * (scale.idle_flows + WARM_UP) + 200       # HAProxy holds two descriptors a flow
+    need = 2 * (scale.idle_flows + WARM_UP) + 200  # HAProxy holds two descriptors a flow
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < need:
         raise RuntimeError(f"{scale.idle_flows} idle flows need {need} descriptors; ulimit -Hn says {hard}")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))        # children inherit it
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # children inherit it
     for turn in range(scale.idle_rounds):
         for name in names:
             with service.echo(folder) as echo, routes([name], echo.address, folder) as (way,):
-                if way.pids:        # the direct route has no process of its own
+                if way.pids:  # the direct route has no process of its own
                     yield turn, name, measure(way, scale.idle_flows)
 
 

@@ -41,11 +41,26 @@ def load(way: Route, server: service.Service, scale: Scale, *options: str) -> tu
     """Bytes a second as the receiver saw them, and about how many were moved, omitted seconds included."""
     service.wait_until_iperf_is_free(server)
     host, port = way.address
-    done = subprocess.run(["iperf3", "--client", host, "--port", str(port), "--json", "--no-delay",
-                           "--time", str(scale.iperf_sec), "--omit", str(scale.iperf_omit_sec), *options],
-                          stdout=subprocess.PIPE, timeout=scale.iperf_sec + scale.iperf_omit_sec + 30)
+    done = subprocess.run(
+        [
+            "iperf3",
+            "--client",
+            host,
+            "--port",
+            str(port),
+            "--json",
+            "--no-delay",
+            "--time",
+            str(scale.iperf_sec),
+            "--omit",
+            str(scale.iperf_omit_sec),
+            *options,
+        ],
+        stdout=subprocess.PIPE,
+        timeout=scale.iperf_sec + scale.iperf_omit_sec + 30,
+    )
     report = orjson.loads(done.stdout)
-    if "error" in report:           # the exit code is 0 for some errors
+    if "error" in report:  # the exit code is 0 for some errors
         raise RuntimeError(f"iperf3 over {way.name}: {report['error']}")
     rate = report["end"]["sum_received"]["bits_per_second"] / 8
     return rate, rate * (scale.iperf_sec + scale.iperf_omit_sec)

@@ -1,8 +1,8 @@
 """Commands that Redis carries out for each new flow across the mesh, with a warm view.
 
-Presence, pulls and the sweeper ask Redis at their own pace, the slowest every five seconds. So each round counts over two such
-times, once while flows open and once while none does; the difference belongs to the flows, and the noise, a few commands, is
-spread over thousands of them. Commands inside scripts count as well.
+Presence, pulls and the sweeper ask Redis at their own pace, the slowest every five seconds. So each round counts over
+two such times, once while flows open and once while none does; the difference belongs to the flows, and the noise, a
+few commands, is spread over thousands of them. Commands inside scripts count as well.
 """
 
 from __future__ import annotations
@@ -42,11 +42,15 @@ def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
             middle = commands(made)
             time.sleep(took)
             busy, idle = middle - before, commands(made) - middle
-            yield turn, "mesh", {
-                "commands per new flow": (busy - idle) / flows,
-                "commands while flows open": busy / took,
-                "commands while none opens": idle / took,
-            }
+            yield (
+                turn,
+                "mesh",
+                {
+                    "commands per new flow": (busy - idle) / flows,
+                    "commands while flows open": busy / took,
+                    "commands while none opens": idle / took,
+                },
+            )
 
 
 def open_flows(hub: Hub, count: int) -> None:

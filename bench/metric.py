@@ -32,11 +32,11 @@ class Comparison:
 
     metric: Metric
     route: str
-    value: float                 # median over rounds
-    ratio: float | None          # ratio of the medians; None for the reference itself or without one
-    low: float | None            # smallest and largest ratio of any single round: the noise
+    value: float  # median over rounds
+    ratio: float | None  # ratio of the medians; None for the reference itself or without one
+    low: float | None  # smallest and largest ratio of any single round: the noise
     high: float | None
-    worst: float                 # value of any single round
+    worst: float  # value of any single round
 
     @property
     def passed(self) -> bool | None:
@@ -44,8 +44,11 @@ class Comparison:
         if self.route not in JUDGED:
             return None
         checks = [(self.ratio, self.metric.ratio_floor), (self.value, self.metric.limit)]
-        verdicts = [have <= want if self.metric.better == "lower" else have >= want
-                    for have, want in checks if have is not None and want is not None]
+        verdicts = [
+            have <= want if self.metric.better == "lower" else have >= want
+            for have, want in checks
+            if have is not None and want is not None
+        ]
         return all(verdicts) if verdicts else None
 
 
@@ -54,8 +57,12 @@ def compare(metrics: Iterable[Metric], samples: Iterable[Sample], reference: str
     samples = list(samples)
     routes = list(dict.fromkeys(route for _, route, _ in samples))
     for metric in metrics:
-        series = {route: {turn: values[metric.name] for turn, name, values in samples
-                          if name == route and metric.name in values} for route in routes}
+        series = {
+            route: {
+                turn: values[metric.name] for turn, name, values in samples if name == route and metric.name in values
+            }
+            for route in routes
+        }
         base = series.get(reference, {})
         for route, values in series.items():
             if not values:
@@ -66,5 +73,6 @@ def compare(metrics: Iterable[Metric], samples: Iterable[Sample], reference: str
                 yield Comparison(metric, route, value, None, None, None, worst)
                 continue
             each = [values[turn] / base[turn] for turn in values]
-            yield Comparison(metric, route, value, value / statistics.median(base.values()),
-                             min(each), max(each), worst)
+            yield Comparison(
+                metric, route, value, value / statistics.median(base.values()), min(each), max(each), worst
+            )

@@ -25,7 +25,7 @@ from bench.rig import Route, routes
 from bench.scale import Scale
 
 MESSAGE = b"x" * 128
-WARM_UP = 20        # round trips untimed after each change of route: caches hold the other route's code
+WARM_UP = 20  # round trips untimed after each change of route: caches hold the other route's code
 
 METRICS = (
     Metric("rtt median", "us", "lower", ratio_floor=1.25),
@@ -46,7 +46,7 @@ def compare(ways: Sequence[Route], echo_pid: int, scale: Scale) -> Iterator[Samp
     with ExitStack() as stack:
         clients = {way.name: stack.enter_context(connect(way)) for way in ways}
         pids = list({echo_pid, *(pid for way in ways for pid in way.pids.values())})
-        _turns(ways, clients, scale)        # a first round that nobody reads
+        _turns(ways, clients, scale)  # a first round that nobody reads
         for turn in range(scale.rounds):
             free = _turns(ways, clients, scale)
             with on_one_cpu(pids):
@@ -54,24 +54,29 @@ def compare(ways: Sequence[Route], echo_pid: int, scale: Scale) -> Iterator[Samp
             for way in ways:
                 times, cpu = free[way.name]
                 held_times, _ = held[way.name]
-                yield turn, way.name, {
-                    "rtt median": _quantile(times, 0.5),
-                    "rtt p99": _quantile(times, 0.99),
-                    "rtt median, 1cpu": _quantile(held_times, 0.5),
-                    "rtt p99, 1cpu": _quantile(held_times, 0.99),
-                    **({"cpu per round trip": cpu} if way.pids else {}),
-                }
+                yield (
+                    turn,
+                    way.name,
+                    {
+                        "rtt median": _quantile(times, 0.5),
+                        "rtt p99": _quantile(times, 0.99),
+                        "rtt median, 1cpu": _quantile(held_times, 0.5),
+                        "rtt p99, 1cpu": _quantile(held_times, 0.99),
+                        **({"cpu per round trip": cpu} if way.pids else {}),
+                    },
+                )
 
 
 def connect(way: Route) -> socket.socket:
     client = socket.create_connection(way.address, timeout=10)
-    client.settimeout(None)     # a timeout would cost a poll() a call
+    client.settimeout(None)  # a timeout would cost a poll() a call
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return client
 
 
-def _turns(ways: Sequence[Route], clients: dict[str, socket.socket],
-           scale: Scale) -> dict[str, tuple[list[int], float]]:
+def _turns(
+    ways: Sequence[Route], clients: dict[str, socket.socket], scale: Scale
+) -> dict[str, tuple[list[int], float]]:
     """By route: all times in nanoseconds, sorted, and microseconds of CPU that the route spent on each."""
     times = {way.name: array("q") for way in ways}
     cpu = dict.fromkeys(times, 0.0)

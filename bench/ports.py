@@ -6,7 +6,7 @@ import contextlib
 import random
 import socket
 
-BELOW_EPHEMERAL = range(20_000, 32_000)    # the kernel gives these to nobody who asks for port 0, or dials
+BELOW_EPHEMERAL = range(20_000, 32_000)  # the kernel gives these to nobody who asks for port 0, or dials
 _given: set[tuple[str, int]] = set()
 
 

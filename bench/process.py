@@ -25,15 +25,18 @@ class Process:
         self.argv = list(argv)
         self.log = log
         with log.open("wb") as out:
-            self._popen = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=out,
-                                           stderr=subprocess.STDOUT, pass_fds=pass_fds, cwd=cwd)
+            self._popen = subprocess.Popen(
+                self.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, pass_fds=pass_fds, cwd=cwd
+            )
         self.pid = self._popen.pid
 
     def wait_for(self, match: Callable[[str], T | None], timeout: float = START_SEC) -> T:
         """What ``match`` returns for the first complete log line it accepts; otherwise as `wait_until`."""
+
         def first(log: str) -> T | None:
-            lines = log[:log.rfind("\n") + 1].splitlines()
+            lines = log[: log.rfind("\n") + 1].splitlines()
             return next((found for line in lines if (found := match(line)) is not None), None)
+
         return self.wait_until(first, timeout)
 
     def wait_until(self, match: Callable[[str], T | None], timeout: float = START_SEC) -> T:
@@ -53,11 +56,13 @@ class Process:
 
     def wait_for_event(self, event: str) -> dict:
         """The first JSON log line whose ``event`` is this one."""
+
         def match(line: str) -> dict | None:
             if not line.startswith("{"):
                 return None
             fields = orjson.loads(line)
             return fields if fields.get("event") == event else None
+
         return self.wait_for(match)
 
     def wait_for_text(self, text: str) -> None:

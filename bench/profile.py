@@ -18,9 +18,8 @@ from bench import iperf, pingpong, redis, service
 from bench.rig import ROUTES, Route, routes
 from bench.scale import FULL
 
-SERVICES = {"pingpong": service.echo, "redis": service.redis,
-            "upload": service.iperf, "download": service.iperf}
-SAMPLES_PER_SEC = 1999      # not a divisor of any timer's period
+SERVICES = {"pingpong": service.echo, "redis": service.redis, "upload": service.iperf, "download": service.iperf}
+SAMPLES_PER_SEC = 1999  # not a divisor of any timer's period
 
 
 def main() -> int:
@@ -41,7 +40,7 @@ def main() -> int:
         for role in way.pids:
             print(f"\n== {options.route}, {role} side, {options.load}: by object, by symbol ==")
             data = samples_of(kept, role)
-            print("\n".join([*report(data, "dso")[:12], "", *report(data, "symbol,dso")[:options.lines]]))
+            print("\n".join([*report(data, "dso")[:12], "", *report(data, "symbol,dso")[: options.lines]]))
     return 0
 
 
@@ -51,10 +50,29 @@ def samples_of(folder: Path, role: str) -> Path:
 
 def record(load: str, way: Route, target: service.Service, folder: Path, seconds: int) -> None:
     """Samples each process of the route for ``seconds`` while the load runs."""
-    recorders = [subprocess.Popen(
-        ["perf", "record", "--quiet", "--event", "cpu-clock", "--freq", str(SAMPLES_PER_SEC),
-         "--call-graph", "fp", "--pid", str(pid), "--output", str(samples_of(folder, role)),
-         "--", "sleep", str(seconds)]) for role, pid in way.pids.items()]
+    recorders = [
+        subprocess.Popen(
+            [
+                "perf",
+                "record",
+                "--quiet",
+                "--event",
+                "cpu-clock",
+                "--freq",
+                str(SAMPLES_PER_SEC),
+                "--call-graph",
+                "fp",
+                "--pid",
+                str(pid),
+                "--output",
+                str(samples_of(folder, role)),
+                "--",
+                "sleep",
+                str(seconds),
+            ]
+        )
+        for role, pid in way.pids.items()
+    ]
 
     def recording() -> bool:
         return any(recorder.poll() is None for recorder in recorders)
@@ -68,8 +86,12 @@ def record(load: str, way: Route, target: service.Service, folder: Path, seconds
             elif load == "redis":
                 redis.load(way, 10_000)
             else:
-                iperf.load(way, target, replace(FULL, iperf_sec=seconds, iperf_omit_sec=0),
-                           *(["--reverse"] if load == "download" else []))
+                iperf.load(
+                    way,
+                    target,
+                    replace(FULL, iperf_sec=seconds, iperf_omit_sec=0),
+                    *(["--reverse"] if load == "download" else []),
+                )
     finally:
         for recorder in recorders:
             recorder.terminate()
@@ -78,9 +100,24 @@ def record(load: str, way: Route, target: service.Service, folder: Path, seconds
 
 def report(data: Path, sort: str) -> list[str]:
     """perf's flat list, the most expensive entry first."""
-    done = subprocess.run(["perf", "report", "--input", str(data), "--stdio", "--no-children",
-                           "--call-graph", "none", "--fields", f"overhead,{sort}"],
-                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    done = subprocess.run(
+        [
+            "perf",
+            "report",
+            "--input",
+            str(data),
+            "--stdio",
+            "--no-children",
+            "--call-graph",
+            "none",
+            "--fields",
+            f"overhead,{sort}",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=True,
+    )
     return [line.rstrip() for line in done.stdout.splitlines() if line.strip() and not line.startswith("#")]
 
 

@@ -7,7 +7,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
@@ -27,13 +27,26 @@ def table(results: dict[str, list[Comparison]], reference: str) -> str:
             metric = entry.metric
             label = (bench, metric.name, metric.unit) if metric.name != shown else ("", "", "")
             shown = metric.name
-            rows.append((*label, entry.route, _figure(entry.value), _figure(entry.worst),
-                         "" if entry.ratio is None else f"{entry.ratio:.2f}",
-                         "" if entry.ratio is None else f"{entry.low:.2f} to {entry.high:.2f}",
-                         _floor(entry), {None: "", True: "reached", False: "MISSED"}[entry.passed]))
+            rows.append(
+                (
+                    *label,
+                    entry.route,
+                    _figure(entry.value),
+                    _figure(entry.worst),
+                    "" if entry.ratio is None else f"{entry.ratio:.2f}",
+                    "" if entry.ratio is None else f"{entry.low:.2f} to {entry.high:.2f}",
+                    _floor(entry),
+                    {None: "", True: "reached", False: "MISSED"}[entry.passed],
+                )
+            )
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    lines = ["  ".join(cell.rjust(width) if column in NUMERIC else cell.ljust(width)
-                       for column, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if column in NUMERIC else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
     return "\n".join([f"ratios are to {reference}", "", lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
@@ -50,28 +63,47 @@ def _floor(entry: Comparison) -> str:
     return f"{sign} {entry.metric.ratio_floor:g}"
 
 
-def save(folder: Path, results: dict[str, list[Comparison]], samples: dict[str, list[Sample]],
-         routes: Sequence[str]) -> Path:
+def save(
+    folder: Path, results: dict[str, list[Comparison]], samples: dict[str, list[Sample]], routes: Sequence[str]
+) -> Path:
     """Writes medians and every sample, with what is needed to judge them, to a new file in ``folder``."""
     folder.mkdir(exist_ok=True)
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     path = folder / f"{now:%Y%m%dT%H%M%S}.json"
-    path.write_bytes(orjson.dumps({
-        "when": now.isoformat(timespec="seconds"),
-        "machine": {"kernel": platform.release(), "cpus": os.cpu_count(), "load": os.getloadavg(),
-                    "python": platform.python_version(), "haproxy": _first_line(["haproxy", "-v"]),
-                    "redis": _first_line(["redis-server", "--version"])},
-        "routes": list(routes),
-        "results": {bench: [_plain(entry) for entry in entries] for bench, entries in results.items()},
-        "samples": samples,
-    }, option=orjson.OPT_INDENT_2))
+    path.write_bytes(
+        orjson.dumps(
+            {
+                "when": now.isoformat(timespec="seconds"),
+                "machine": {
+                    "kernel": platform.release(),
+                    "cpus": os.cpu_count(),
+                    "load": os.getloadavg(),
+                    "python": platform.python_version(),
+                    "haproxy": _first_line(["haproxy", "-v"]),
+                    "redis": _first_line(["redis-server", "--version"]),
+                },
+                "routes": list(routes),
+                "results": {bench: [_plain(entry) for entry in entries] for bench, entries in results.items()},
+                "samples": samples,
+            },
+            option=orjson.OPT_INDENT_2,
+        )
+    )
     return path
 
 
 def _plain(entry: Comparison) -> dict:
-    return {"figure": entry.metric.name, "unit": entry.metric.unit, "route": entry.route,
-            "median": entry.value, "worst": entry.worst, "ratio": entry.ratio, "ratio_low": entry.low, "ratio_high": entry.high,
-            "passed": entry.passed}
+    return {
+        "figure": entry.metric.name,
+        "unit": entry.metric.unit,
+        "route": entry.route,
+        "median": entry.value,
+        "worst": entry.worst,
+        "ratio": entry.ratio,
+        "ratio_low": entry.low,
+        "ratio_high": entry.high,
+        "passed": entry.passed,
+    }
 
 
 def _first_line(argv: Sequence[str]) -> str | None:

@@ -95,14 +95,16 @@ def _one_haproxy(base: Path, onward: Address) -> Iterator[tuple[Process, Address
         config = base.with_suffix(".cfg")
         config.write_text(HAPROXY.format(fd=listener.fileno(), host=onward[0], port=onward[1]))
         # The kernel queues connections for the inherited socket already: nothing to wait for.
-        with running(["haproxy", "-db", "-f", str(config)], base.with_suffix(".log"),
-                     pass_fds=[listener.fileno()]) as process:
+        with running(
+            ["haproxy", "-db", "-f", str(config)], base.with_suffix(".log"), pass_fds=[listener.fileno()]
+        ) as process:
             yield process, listener.getsockname()
 
 
 @contextmanager
 def ncfast(name: str, service: Address, folder: Path, transport: str, tls: bool = False) -> Iterator[Route]:
     """A hub and an agent, as an operator runs them; the tunnel in TLS or not."""
+
     def file(suffix: str, text: str = "") -> Path:
         path = folder / f"{name}-{suffix}"
         path.write_text(text)
@@ -111,20 +113,33 @@ def ncfast(name: str, service: Address, folder: Path, transport: str, tls: bool 
 
     host, port = service
     with ExitStack() as stack:
+
         def run(*arguments: str, log: str) -> Process:
             return stack.enter_context(
-                running([sys.executable, "-m", "ncfast", *arguments], folder / f"{name}-{log}.log", cwd=ROOT))
+                running([sys.executable, "-m", "ncfast", *arguments], folder / f"{name}-{log}.log", cwd=ROOT)
+            )
 
         key = file("key", secrets.token_hex(32))
-        token = file("token", output("token", "--key-file", str(key), "--agent-id", "bench",
-                                       "--connector", "bench", "--ttl", "3600"))
+        token = file(
+            "token",
+            output("token", "--key-file", str(key), "--agent-id", "bench", "--connector", "bench", "--ttl", "3600"),
+        )
         edge_tls, agent_tls = _tls(folder / name) if tls else ("", "")
         hub_file = file("hub.yaml", HUB.format(key=key, transport=transport, edge_tls=edge_tls))
         hub = run("hub", "--config", str(hub_file), log="hub")
         ready = hub.wait_for_event("hub_ready")
-        agent_file = file("agent.yaml", AGENT.format(
-            scheme="wss" if tls else "ws", edge=ready["edge"], token=token, host=host, port=port,
-            transport=transport, agent_tls=agent_tls))
+        agent_file = file(
+            "agent.yaml",
+            AGENT.format(
+                scheme="wss" if tls else "ws",
+                edge=ready["edge"],
+                token=token,
+                host=host,
+                port=port,
+                transport=transport,
+                agent_tls=agent_tls,
+            ),
+        )
         agent = run("agent", "--config", str(agent_file), log="agent")
         agent.wait_for_event("tunnel_up")
         host, _, port = ready["listeners"]["bench"].rpartition(":")
@@ -137,14 +152,22 @@ def _tls(base: Path) -> tuple[str, str]:
     authority.cert_pem.write_to_path(f"{base}-ca.pem")
     certificate = authority.issue_cert("127.0.0.1")
     certificate.private_key_and_cert_chain_pem.write_to_path(f"{base}-edge.pem")
-    return (f", tls: {{ cert_file: '{base}-edge.pem', key_file: '{base}-edge.pem' }}",
-            f"tls: {{ ca_file: '{base}-ca.pem' }}")
+    return (
+        f", tls: {{ cert_file: '{base}-edge.pem', key_file: '{base}-edge.pem' }}",
+        f"tls: {{ ca_file: '{base}-ca.pem' }}",
+    )
 
 
 def output(*arguments: str) -> str:
     """Standard output of one ``ncfast`` command that ends by itself."""
-    return subprocess.run([sys.executable, "-m", "ncfast", *arguments], cwd=ROOT, check=True, text=True,
-                          stdout=subprocess.PIPE, timeout=30).stdout
+    return subprocess.run(
+        [sys.executable, "-m", "ncfast", *arguments],
+        cwd=ROOT,
+        check=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        timeout=30,
+    ).stdout
 
 
 Maker = Callable[[str, Address, Path], AbstractContextManager[Route]]

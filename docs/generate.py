@@ -14,28 +14,53 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from ncfast.agent import tunnel
-from ncfast.core import errors
 from ncfast._frames import HEADER_SIZE, FrameType, decode
+from ncfast.agent import tunnel
 from ncfast.config import HubConfig, reference
+from ncfast.core import errors
 from ncfast.core.errors import RETRYABLE, Blame, Reason
+from ncfast.core.states import TRANSITIONS, FlowEvent, FlowState
 from ncfast.mesh import states as mesh
 from ncfast.registry import breaker
-from ncfast.core.states import TRANSITIONS, FlowEvent, FlowState
 
 DOCS = Path(__file__).parent
 VECTORS = DOCS.parent / "tests" / "vectors" / "frames.json"
 PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-FIELDS = (("type", 0, 1), ("flags", 1, 1), ("code", 2, 2), ("length", 4, 4), ("epoch", 8, 8), ("cid", 16, 16), ("seq", 32, 8),
-          ("ack", 40, 8), ("limit", 48, 8))
-EVENTS = {FlowEvent.ACCEPTED: "target connected", FlowEvent.LOCAL_FIN: "our socket ended", FlowEvent.REMOTE_FIN: "peer's end delivered",
-          FlowEvent.DONE: "all acknowledged", FlowEvent.RESET: "reset"}
-LINK_EVENTS = {mesh.LinkEvent.DIAL: "pause over", mesh.LinkEvent.CONNECTED: "connected", mesh.LinkEvent.WELCOMED: "both ends proved",
-               mesh.LinkEvent.GOAWAY: "GOAWAY came", mesh.LinkEvent.FAILED: "failed or lost", mesh.LinkEvent.SPARED: "another link stands",
-               mesh.LinkEvent.NEEDED: "that link is gone"}
-MASK_KEY = bytes.fromhex("37fa213d")                   # the key of RFC 6455, section 5.7
-LINKS = 64                                             # reasons from here on end a link
-BLAME = {Blame.NOBODY: "nobody", Blame.REMOTE: "the peer", Blame.ENVIRONMENT: "the network", Blame.LOCAL: "a defect of ours"}
+FIELDS = (
+    ("type", 0, 1),
+    ("flags", 1, 1),
+    ("code", 2, 2),
+    ("length", 4, 4),
+    ("epoch", 8, 8),
+    ("cid", 16, 16),
+    ("seq", 32, 8),
+    ("ack", 40, 8),
+    ("limit", 48, 8),
+)
+EVENTS = {
+    FlowEvent.ACCEPTED: "target connected",
+    FlowEvent.LOCAL_FIN: "our socket ended",
+    FlowEvent.REMOTE_FIN: "peer's end delivered",
+    FlowEvent.DONE: "all acknowledged",
+    FlowEvent.RESET: "reset",
+}
+LINK_EVENTS = {
+    mesh.LinkEvent.DIAL: "pause over",
+    mesh.LinkEvent.CONNECTED: "connected",
+    mesh.LinkEvent.WELCOMED: "both ends proved",
+    mesh.LinkEvent.GOAWAY: "GOAWAY came",
+    mesh.LinkEvent.FAILED: "failed or lost",
+    mesh.LinkEvent.SPARED: "another link stands",
+    mesh.LinkEvent.NEEDED: "that link is gone",
+}
+MASK_KEY = bytes.fromhex("37fa213d")  # the key of RFC 6455, section 5.7
+LINKS = 64  # reasons from here on end a link
+BLAME = {
+    Blame.NOBODY: "nobody",
+    Blame.REMOTE: "the peer",
+    Blame.ENVIRONMENT: "the network",
+    Blame.LOCAL: "a defect of ours",
+}
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
@@ -50,20 +75,31 @@ def meanings() -> dict[Reason, str]:
 
 
 def reasons() -> str:
-    return _table(("code", "reason", "says", "another agent may be tried"),
-                  [(int(reason), f"`{reason.label}`", text, "yes" if reason in RETRYABLE else "")
-                   for reason, text in meanings().items() if reason < LINKS])
+    return _table(
+        ("code", "reason", "says", "another agent may be tried"),
+        [
+            (int(reason), f"`{reason.label}`", text, "yes" if reason in RETRYABLE else "")
+            for reason, text in meanings().items()
+            if reason < LINKS
+        ],
+    )
 
 
 def close_codes() -> str:
-    rows = [(row.close_code, f"`{reason.label}`", meanings()[reason], BLAME[row.blame]) for reason, row in errors._LINKS.items()]
+    rows = [
+        (row.close_code, f"`{reason.label}`", meanings()[reason], BLAME[row.blame])
+        for reason, row in errors._LINKS.items()
+    ]
     return _table(("close code", "reason", "says", "at fault"), sorted(rows))
 
 
 def states() -> str:
     assert all((state, FlowEvent.RESET) in TRANSITIONS for state in FlowState if state is not FlowState.CLOSED)
-    edges = [f"    {state.name} --> {after.name}: {EVENTS[event]}" for (state, event), after in TRANSITIONS.items()
-             if event is not FlowEvent.RESET]
+    edges = [
+        f"    {state.name} --> {after.name}: {EVENTS[event]}"
+        for (state, event), after in TRANSITIONS.items()
+        if event is not FlowEvent.RESET
+    ]
     lines = ["stateDiagram-v2", "    [*] --> OPENING", *edges, "    CLOSED --> [*]"]
     reset = "`reset` leads from every state to CLOSED; whatever is not drawn cannot happen."
     return "```mermaid\n" + "\n".join(lines) + "\n```\n\n" + reset
@@ -76,12 +112,31 @@ def _words(kind: type[enum.Enum]) -> list[tuple[object, ...]]:
 
 
 def link_states() -> str:
-    assert all((state, mesh.LinkEvent.DROPPED) in mesh.TRANSITIONS for state in mesh.LinkState if state is not mesh.LinkState.LOST)
-    edges = [f"    {state.name} --> {after.name}: {LINK_EVENTS[event]}" for (state, event), after in mesh.TRANSITIONS.items()
-             if event is not mesh.LinkEvent.DROPPED]
-    lines = ["stateDiagram-v2", "    [*] --> BACKOFF: a URL is listed", "    [*] --> HANDSHAKING: a peer has connected", *edges]
+    assert all(
+        (state, mesh.LinkEvent.DROPPED) in mesh.TRANSITIONS
+        for state in mesh.LinkState
+        if state is not mesh.LinkState.LOST
+    )
+    edges = [
+        f"    {state.name} --> {after.name}: {LINK_EVENTS[event]}"
+        for (state, event), after in mesh.TRANSITIONS.items()
+        if event is not mesh.LinkEvent.DROPPED
+    ]
+    lines = [
+        "stateDiagram-v2",
+        "    [*] --> BACKOFF: a URL is listed",
+        "    [*] --> HANDSHAKING: a peer has connected",
+        *edges,
+    ]
     dropped = "From every state a URL that is no longer listed, and an accepted link that has ended, go to LOST."
-    return "```mermaid\n" + "\n".join(lines) + "\n```\n\n" + dropped + "\n\n" + _table(("state", "means"), _words(mesh.LinkState))
+    return (
+        "```mermaid\n"
+        + "\n".join(lines)
+        + "\n```\n\n"
+        + dropped
+        + "\n\n"
+        + _table(("state", "means"), _words(mesh.LinkState))
+    )
 
 
 def breaker_states() -> str:
@@ -104,11 +159,20 @@ def _dump(case: dict[str, str]) -> str:
     """One vector: a line for each field, the payload in lines of 16."""
     wire = bytes.fromhex(case["hex"])
     decoded = decode(wire)
-    values = {"type": FrameType(decoded[0]).name, "code": decoded[2], "length": len(decoded[8]), "epoch": decoded[3],
-              "seq": decoded[5], "ack": decoded[6], "limit": decoded[7]}
-    lines = [f"{at:3}  {_hex(wire[at:at + size]):<47}  {name} {values.get(name, '')}".rstrip() for name, at, size in FIELDS]
+    values = {
+        "type": FrameType(decoded[0]).name,
+        "code": decoded[2],
+        "length": len(decoded[8]),
+        "epoch": decoded[3],
+        "seq": decoded[5],
+        "ack": decoded[6],
+        "limit": decoded[7],
+    }
+    lines = [
+        f"{at:3}  {_hex(wire[at : at + size]):<47}  {name} {values.get(name, '')}".rstrip() for name, at, size in FIELDS
+    ]
     for at in range(HEADER_SIZE, len(wire), 16):
-        part = wire[at:at + 16]
+        part = wire[at : at + 16]
         lines.append(f"{at:3}  {_hex(part):<47}  {''.join(chr(b) if 32 <= b < 127 else '.' for b in part)}")
     return "\n".join(lines)
 
@@ -116,21 +180,38 @@ def _dump(case: dict[str, str]) -> str:
 def example() -> str:
     cases = json.loads(VECTORS.read_text())["frames"]
     parts = []
-    for start in ("HELLO:", "HELLO_ACK:", "M_OPEN:", "M_DATA: the first", "M_OPEN_ACK: what came early", "M_FIN: this direction"):
+    for start in (
+        "HELLO:",
+        "HELLO_ACK:",
+        "M_OPEN:",
+        "M_DATA: the first",
+        "M_OPEN_ACK: what came early",
+        "M_FIN: this direction",
+    ):
         case = next(case for case in cases if case["name"].startswith(start))
         parts.append(f"{case['name']}\n\n```text\n{_dump(case)}\n```")
     frame = bytes.fromhex(next(case for case in cases if case["name"].startswith("M_OPEN_ACK: what"))["hex"])
     masked = bytes(byte ^ MASK_KEY[i % 4] for i, byte in enumerate(frame))
     head = bytes((0x82, 0x80 | len(frame)))
-    parts.append("The M_OPEN_ACK above as the agent sends it, alone in a WebSocket message, masked with the key 37 fa 21 3d: final "
-                 f"binary frame, masked, {len(frame)} bytes, the key, then the frame.\n\n"
-                 f"```text\n{_hex(head)}   {_hex(MASK_KEY)}   {_hex(masked[:16])} ...\n```")
+    parts.append(
+        "The M_OPEN_ACK above as the agent sends it, alone in a WebSocket message, masked with the "
+        "key 37 fa 21 3d: final "
+        f"binary frame, masked, {len(frame)} bytes, the key, then the frame.\n\n"
+        f"```text\n{_hex(head)}   {_hex(MASK_KEY)}   {_hex(masked[:16])} ...\n```"
+    )
     return "\n\n".join(parts)
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    "reasons": reasons, "close-codes": close_codes, "states": states, "example": example,
-    "link-states": link_states, "breaker-states": breaker_states, "tunnel-states": tunnel_states, "ha-keys": ha_keys}
+    "reasons": reasons,
+    "close-codes": close_codes,
+    "states": states,
+    "example": example,
+    "link-states": link_states,
+    "breaker-states": breaker_states,
+    "tunnel-states": tunnel_states,
+    "ha-keys": ha_keys,
+}
 PAGES = [DOCS / "protocol.md", DOCS / "high-availability.md"]
 
 

@@ -5,13 +5,13 @@ from typing import Final
 
 from typing_extensions import Buffer
 
-HEADER_SIZE: Final = 56        # bytes
-IGNORABLE: Final = 1           # flag
-MAX_DATA: Final = 65536        # payload bytes of M_DATA
-MAX_CONTROL: Final = 16384     # payload bytes of every other frame
+HEADER_SIZE: Final = 56  # bytes
+IGNORABLE: Final = 1  # flag
+MAX_DATA: Final = 65536  # payload bytes of M_DATA
+MAX_CONTROL: Final = 16384  # payload bytes of every other frame
 CID_SIZE: Final = 16
 SECRET_SIZE: Final = 16
-HEADROOM: Final = 72           # bytes in front of a payload in memory
+HEADROOM: Final = 72  # bytes in front of a payload in memory
 
 class FrameType(IntEnum):
     HELLO = 1
@@ -50,7 +50,8 @@ def encode(
     """One frame. Raises FrameError for what `decode` would refuse."""
 
 def decode(data: Buffer, offset: int = 0) -> tuple[int, int, int, int, bytes, int, int, int, bytes, int] | None:
-    """(type, flags, code, epoch, cid, seq, ack, limit, payload, end) of the frame at `offset`, or None if more is needed.
+    """(type, flags, code, epoch, cid, seq, ack, limit, payload, end) of the frame at `offset`, or None if more is
+    needed.
 
     Raises FrameError as soon as the header shows that the frame is malformed.
     """

@@ -2,7 +2,8 @@
 
 Header, 56 bytes in network byte order (docs/protocol.md has the spec, tests/vectors the examples):
 
-    0 type u8 | 1 flags u8 | 2 code u16 | 4 length u32 | 8 epoch u64 | 16 cid 16 bytes | 32 seq u64 | 40 ack u64 | 48 limit u64
+    0 type u8 | 1 flags u8 | 2 code u16 | 4 length u32 | 8 epoch u64 | 16 cid 16 bytes | 32 seq u64 | 40 ack u64 | 48
+    limit u64
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -62,7 +63,8 @@ cdef void read_header(const uint8_t* p, Header* h) noexcept nogil:
 
 
 cdef enum:
-    MAX_OFFSET_SHIFT = 62      # stream offsets stay below 2**62, as QUIC's do (RFC 9000, section 16): sums cannot overflow
+    # stream offsets stay below 2**62, as QUIC's do (RFC 9000, section 16): sums cannot overflow
+    MAX_OFFSET_SHIFT = 62
 
 
 cdef int check_header(const Header* h) noexcept nogil:
@@ -143,7 +145,8 @@ def encode(int type, *, int flags=0, int code=0, uint64_t epoch=0, bytes cid=byt
 
 
 def decode(const uint8_t[::1] data not None, Py_ssize_t offset=0):
-    """One frame from `data[offset:]`: (type, flags, code, epoch, cid, seq, ack, limit, payload, end), or None if more is needed.
+    """One frame from `data[offset:]`: (type, flags, code, epoch, cid, seq, ack, limit, payload, end), or None if more
+    is needed.
 
     Raises FrameError as soon as the header shows that the frame is malformed, before its payload is there.
     A frame of unknown type with the ignorable flag is returned like any other.
@@ -178,7 +181,8 @@ cdef class Chunk:
 
 
 cdef enum:
-    COPY_BELOW = 16384         # a smaller read moves to a buffer of its own size, so that it does not pin a whole segment
+    # a smaller read moves to a buffer of its own size, so that it does not pin a whole segment
+    COPY_BELOW = 16384
 
 
 cdef class SegmentPool:
@@ -286,7 +290,8 @@ cdef class DedupRing:
 
     cdef uint32_t _probe(self, uint64_t a, uint64_t b) noexcept:
         """The index slot of the entry, or the empty slot where it would go."""
-        # The finaliser of MurmurHash3 over both words: cids of one hub differ in a counter alone, and only the low bits count.
+        # The finaliser of MurmurHash3 over both words: cids of one hub differ in a counter alone, and only the low bits
+        # count.
         cdef uint64_t mixed = a ^ self._seed ^ (b * <uint64_t>0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> 33)) * <uint64_t>0xFF51AFD7ED558CCD
         mixed = (mixed ^ (mixed >> 33)) * <uint64_t>0xC4CEB9FE1A85EC53

@@ -13,13 +13,13 @@ from typing import Any
 
 import uvloop
 
-from ncfast.observe import log
 from ncfast.agent.agent import Agent
 from ncfast.auth import AuthSetupError
 from ncfast.config import AgentConfig, ConfigError, HubConfig, load_agent, load_hub, resolve_auth
 from ncfast.core.errors import NcfastError
 from ncfast.hub.hub import Hub
 from ncfast.net.seam import Net
+from ncfast.observe import log
 from ncfast.observe.watchdog import Watchdog, freeze
 
 _log = log.get("serve")
@@ -29,7 +29,9 @@ EXIT_FAILURE = 1
 OLDEST_UVLOOP = (0, 23)
 
 
-def run_hub(config: HubConfig, *, config_path: str | Path | None = None, on_ready: Callable[[Hub], None] | None = None) -> int:
+def run_hub(
+    config: HubConfig, *, config_path: str | Path | None = None, on_ready: Callable[[Hub], None] | None = None
+) -> int:
     """Serves until SIGTERM or SIGINT, which drain; SIGHUP reloads `config_path`. Returns the exit code.
 
     Raises ConfigError, AuthSetupError or OSError when it cannot start.
@@ -46,13 +48,16 @@ def run_agent(config: AgentConfig, *, config_path: str | Path | None = None) -> 
 
 
 def check_uvloop(version: str) -> None:
-    """Raises NcfastError for a uvloop that can close a recycled descriptor after a cancelled connect (its issues 645, 738)."""
+    """Raises NcfastError for a uvloop that can close a recycled descriptor after a cancelled connect (its issues 645,
+    738)."""
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_UVLOOP:
-        raise NcfastError(f"uvloop {version} is too old, another flow's bytes could be mixed up: pip install 'uvloop>=0.23'")
+        raise NcfastError(
+            f"uvloop {version} is too old, another flow's bytes could be mixed up: pip install 'uvloop>=0.23'"
+        )
 
 
 def _run(main: Coroutine[Any, Any, int], config: HubConfig | AgentConfig) -> int:
-    check_uvloop(uvloop.__version__)                   # type: ignore[attr-defined]
+    check_uvloop(uvloop.__version__)  # type: ignore[attr-defined]
     log.setup(config.logging.level, config.logging.format, config.logging.mask)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
@@ -84,10 +89,10 @@ class _Signals:
 
 
 def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What no callback caught. Connections that break are not news: whoever owns them is told by its protocol, and counts
-    and logs it; a TLS handshake that fails would otherwise be an error line of the loop's besides."""
+    """What no callback caught. Connections that break are not news: whoever owns them is told by its protocol, and
+    counts and logs it; a TLS handshake that fails would otherwise be an error line of the loop's besides."""
     error = context.get("exception")
-    kind = error if isinstance(error, type) else type(error)       # aiofastnet 1.2 passes a bare ConnectionResetError
+    kind = error if isinstance(error, type) else type(error)  # aiofastnet 1.2 passes a bare ConnectionResetError
     if not issubclass(kind, OSError):
         loop.default_exception_handler(context)
 
@@ -119,7 +124,9 @@ async def _reload_hub(hub: Hub, path: str | Path | None) -> None:
         await hub.reload(config, resolve_auth(config))
     except ConfigError as exc:
         hub.stats.config_reloads["refused"] += 1
-        _log.error("config_refused", problems=[str(problem) for problem in exc.problems], detail="the old configuration stays")
+        _log.error(
+            "config_refused", problems=[str(problem) for problem in exc.problems], detail="the old configuration stays"
+        )
     except (OSError, AuthSetupError) as exc:
         hub.stats.config_reloads["refused"] += 1
         _log.error("config_refused", problems=[str(exc)], detail="the old configuration stays")
@@ -143,7 +150,11 @@ async def _reload_agent(agent: Agent, path: str | Path | None) -> None:
         try:
             config = load_agent(path)
         except ConfigError as exc:
-            _log.error("config_refused", problems=[str(problem) for problem in exc.problems], detail="the old configuration stays")
+            _log.error(
+                "config_refused",
+                problems=[str(problem) for problem in exc.problems],
+                detail="the old configuration stays",
+            )
             return
         log.setup(config.logging.level, config.logging.format, config.logging.mask)
     await agent.refresh_token()

@@ -13,12 +13,12 @@ from collections.abc import Callable
 
 from websockets.protocol import Protocol, Side
 
-from ncfast.net.carrier import ReceiveBuffer
+from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow, FlowContext
 from ncfast.core.link import Link
+from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.socket import SocketEnd
 from ncfast.net.websocket import WebSocketCarrier
-from ncfast.core.errors import Reason
 
 CID = bytes(range(16))
 SECRET = bytes(16)
@@ -58,16 +58,18 @@ class End:
 
     def __init__(self, client: bool) -> None:
         self.received = 0
-        self.wire: deque[bytes] = deque()       # what this end has sent
+        self.wire: deque[bytes] = deque()  # what this end has sent
         self.turns: deque[Callable[[], object]] = deque()
         self.context = FlowContext(time.monotonic)
         self.context.owner = self
         side = Side.CLIENT if client else Side.SERVER
         wire = Memory(lambda data: self.wire.append(bytes(data)))
-        self.carrier = WebSocketCarrier(Protocol(side), wire, self.never, ReceiveBuffer(),
-                                        client=client, max_message=MIB, entropy=os.urandom)
-        self.link = Link(self, self.carrier, self.context, self.turns.append, self.never,
-                         max_inflight=8 * MIB, queue_depth=1000)
+        self.carrier = WebSocketCarrier(
+            Protocol(side), wire, self.never, ReceiveBuffer(), client=client, max_message=MIB, entropy=os.urandom
+        )
+        self.link = Link(
+            self, self.carrier, self.context, self.turns.append, self.never, max_inflight=8 * MIB, queue_depth=1000
+        )
         self.carrier.start(self.link)
         self.link.establish(1)
         code = Reason.TARGET_RESET if client else Reason.CLIENT_RESET
@@ -80,12 +82,12 @@ class End:
     def read(self, data: bytes) -> None:
         """``data`` has come from this end's socket; at most what the flow has room for."""
         view = self.socket.get_buffer(-1)
-        view[:len(data)] = data
+        view[: len(data)] = data
         self.socket.buffer_updated(len(data))
 
     def arrive(self, data: bytes) -> None:
         """``data`` has come over the tunnel."""
-        self.carrier.get_buffer(-1)[:len(data)] = data
+        self.carrier.get_buffer(-1)[: len(data)] = data
         self.carrier.buffer_updated(len(data))
 
     def never(self, delay: float, callback, *arguments) -> None:

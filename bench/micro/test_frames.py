@@ -11,7 +11,7 @@ from ncfast import _frames
 from ncfast._frames import FrameType
 
 CID = bytes(range(16))
-DATA: dict[str, Any] = dict(epoch=7, cid=CID, seq=1 << 20, ack=1 << 21, limit=1 << 22)
+DATA: dict[str, Any] = {"epoch": 7, "cid": CID, "seq": 1 << 20, "ack": 1 << 21, "limit": 1 << 22}
 STREAM_SIZE = 65536
 
 

@@ -1,4 +1,5 @@
-"""A hub that passes frames on from one link to the other, beside a loop that copies the same bytes from one buffer to the next.
+"""A hub that passes frames on from one link to the other, beside a loop that copies the same bytes from one buffer to
+the next.
 
 Both have memory where the kernel would be, and pay the kernel's copy out of it. The tunnel speaks WebSocket, so upwards
 each byte is unmasked; the link to the other hub is a bare stream.
@@ -15,15 +16,15 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side
 
 from bench.micro.ends import CID, MIB, Memory
-from ncfast.net.carrier import ReceiveBuffer, TransportCarrier
-from ncfast.core.flow import FlowContext
 from ncfast._frames import FrameType, encode
+from ncfast.core.flow import FlowContext
 from ncfast.core.link import Link
-from ncfast.net.raw import RawCarrier
 from ncfast.core.relay import Relay
+from ncfast.net.carrier import ReceiveBuffer, TransportCarrier
+from ncfast.net.raw import RawCarrier
 from ncfast.net.websocket import WebSocketCarrier
 
-READ = 4 * 65536               # bytes of payload that come in one read, about what the receive buffer holds
+READ = 4 * 65536  # bytes of payload that come in one read, about what the receive buffer holds
 SHAPES = {"bulk": 65000, "16 KiB": 16384, "small": 128}
 
 
@@ -35,8 +36,17 @@ class Hub:
         self.context = FlowContext(time.monotonic)
         self.buffer = ReceiveBuffer()
         self.turns: list[Callable[[], object]] = []
-        self.tunnel = self._link(WebSocketCarrier(
-            Protocol(Side.SERVER), Memory(self._out("down")), self._never, self.buffer, client=False, max_message=MIB, entropy=os.urandom))
+        self.tunnel = self._link(
+            WebSocketCarrier(
+                Protocol(Side.SERVER),
+                Memory(self._out("down")),
+                self._never,
+                self.buffer,
+                client=False,
+                max_message=MIB,
+                entropy=os.urandom,
+            )
+        )
         self.mesh = self._link(RawCarrier(Memory(self._out("up")), self._never, self.buffer))
         self.tunnel.establish(1)
         Relay(CID, 1, self.tunnel, self).connect(self.mesh)
@@ -48,7 +58,8 @@ class Hub:
 
     def _out(self, way: str) -> Callable[[bytes], None]:
         def write(data) -> None:
-            self.left[way] += len(bytes(data))         # the kernel's copy
+            self.left[way] += len(bytes(data))  # the kernel's copy
+
         return write
 
     def _never(self, delay: float, callback, *arguments) -> None:
@@ -57,7 +68,7 @@ class Hub:
     def arrive(self, link: Link, data: bytes) -> None:
         """``data`` has come in one read."""
         assert isinstance(link.carrier, TransportCarrier)
-        link.carrier.get_buffer(-1)[:len(data)] = data
+        link.carrier.get_buffer(-1)[: len(data)] = data
         link.carrier.buffer_updated(len(data))
 
 

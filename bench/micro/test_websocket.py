@@ -15,9 +15,9 @@ from bench.micro.ends import End
 from ncfast import _frames
 from ncfast._frames import FrameType
 
-COUNT = 100         # messages in a call
+COUNT = 100  # messages in a call
 SIZES = [128, 16384]
-UNKNOWN = 200       # a frame type that nobody has; with the ignorable flag the link skips it
+UNKNOWN = 200  # a frame type that nobody has; with the ignorable flag the link skips it
 
 
 def frame(size: int) -> bytes:
@@ -37,7 +37,7 @@ def test_receive_masked_ours(benchmark, size):
     def receive() -> None:
         for _ in range(COUNT):
             hub.arrive(message)
-        hub.link.tick(time.monotonic(), 1e9, 1e9, 1e9)      # or so many frames without effect are a flood
+        hub.link.tick(time.monotonic(), 1e9, 1e9, 1e9)  # or so many frames without effect are a flood
 
     benchmark(receive)
     assert not hub.link.closed and hub.link.bytes_in % size == 0

@@ -1,4 +1,5 @@
-"""The agent: dials targets for the flows that come through its tunnels, and keeps the flows while tunnels come and go."""
+"""The agent: dials targets for the flows that come through its tunnels, and keeps the flows while tunnels come and
+go."""
 
 from __future__ import annotations
 
@@ -6,22 +7,22 @@ import asyncio
 from collections import deque
 from pathlib import Path
 
-from ncfast.observe import log
-from ncfast.net.carrier import ReceiveBuffer
-from ncfast.core.flow import Flow, FlowContext
-from ncfast.config import AgentConfig
 from ncfast.agent.dialer import DialError, client_context
-from ncfast.core.errors import Reason
-from ncfast.net.seam import Net
-from ncfast.agent.tunnels import Tunnels
 from ncfast.agent.target import Target
+from ncfast.agent.tunnels import Tunnels
+from ncfast.config import AgentConfig
+from ncfast.core.errors import Reason
+from ncfast.core.flow import Flow, FlowContext
 from ncfast.core.timeouts import Timeouts
+from ncfast.net.carrier import ReceiveBuffer
+from ncfast.net.seam import Net
+from ncfast.observe import log
 
 _log = log.get("agent")
 
-TICK = 0.5                     # seconds between looks at timers
-TOKEN_CHECK = 2.0              # seconds between looks at the token file
-TOKEN_RETRY = 30.0             # seconds before a token that the hub refused is shown again: its keys may have been out of reach
+TICK = 0.5  # seconds between looks at timers
+TOKEN_CHECK = 2.0  # seconds between looks at the token file
+TOKEN_RETRY = 30.0  # seconds before a token that the hub refused is shown again: its keys may have been out of reach
 
 
 class Agent:
@@ -31,8 +32,13 @@ class Agent:
         self.config = config
         self.net = net
         self.instance = net.entropy(16).hex()
-        self.context = FlowContext(net.clock, budget=config.limits.memory_bytes, window_initial=config.flow.window_initial,
-                                   window_max=config.flow.window_max, seed=int.from_bytes(net.entropy(8)))
+        self.context = FlowContext(
+            net.clock,
+            budget=config.limits.memory_bytes,
+            window_initial=config.flow.window_initial,
+            window_max=config.flow.window_max,
+            seed=int.from_bytes(net.entropy(8)),
+        )
         self.context.owner = self
         self.receive_buffer = ReceiveBuffer()
         self.tls_context = client_context(config.tls)
@@ -41,7 +47,9 @@ class Agent:
         self.tunnels = Tunnels(self)
         self.stopping = asyncio.Event()
         flow = config.flow
-        self.timeouts = Timeouts(open=flow.open_timeout_sec, grace=flow.grace_sec, half_close=flow.half_close_sec, stall=flow.stall_sec)
+        self.timeouts = Timeouts(
+            open=flow.open_timeout_sec, grace=flow.grace_sec, half_close=flow.half_close_sec, stall=flow.stall_sec
+        )
 
     # life
 
@@ -71,7 +79,7 @@ class Agent:
             flow.reset(Reason.DRAINING)
         await asyncio.sleep(0)
         self.tunnels.close("the agent stops")
-        await asyncio.sleep(0.05)                      # closing frames reach the kernel
+        await asyncio.sleep(0.05)  # closing frames reach the kernel
         _log.info("stopped")
 
     # tokens
@@ -81,7 +89,9 @@ class Agent:
         try:
             return (await self.net.loop.run_in_executor(None, Path(self.config.token_file).read_text)).strip()
         except (OSError, UnicodeDecodeError) as exc:
-            raise DialError("token_file", f"cannot read token_file {self.config.token_file}: {type(exc).__name__}") from None
+            raise DialError(
+                "token_file", f"cannot read token_file {self.config.token_file}: {type(exc).__name__}"
+            ) from None
 
     async def refresh_token(self) -> None:
         """Shows the hubs a new token if the file has one; tunnels and flows stay."""
@@ -107,7 +117,7 @@ class Agent:
                 if self.net.clock() - checked >= TOKEN_CHECK:
                     checked = self.net.clock()
                     await self.refresh_token()
-            except Exception:          # the timers of all flows hang on this loop
+            except Exception:  # the timers of all flows hang on this loop
                 _log.exception("timers_failed")
 
     async def _look_after_all(self) -> None:
@@ -125,7 +135,7 @@ class Agent:
         if reason is Reason.STALLED:
             if flow.attached:
                 flow.path.fail(reason, "bytes were sent and not acknowledged")
-        elif reason is not None and reason is not Reason.OPEN_TIMEOUT:     # the dial has a timer of its own
+        elif reason is not None and reason is not Reason.OPEN_TIMEOUT:  # the dial has a timer of its own
             flow.reset(reason)
 
     # connectors
@@ -144,7 +154,7 @@ class Agent:
     # flows
 
     def flow_refused(self, flow: Flow, reason: Reason) -> bool:
-        return False                                   # agents open no flows
+        return False  # agents open no flows
 
     def flow_resumed(self, flow: Flow) -> None:
         """The flow goes on after it had lost its way, or by another."""
@@ -154,5 +164,12 @@ class Agent:
         """The one place where a flow leaves the agent."""
         if self.flows.pop(flow.cid, None) is None:
             return
-        log.access(cid=flow.cid.hex(), connector=flow.info.connector, bytes_in=flow.rcv_nxt, bytes_out=flow.snd_nxt,
-                   duration=round(self.net.clock() - flow.info.since, 6), resumes=flow.info.resumes, reason=reason.label)
+        log.access(
+            cid=flow.cid.hex(),
+            connector=flow.info.connector,
+            bytes_in=flow.rcv_nxt,
+            bytes_out=flow.snd_nxt,
+            duration=round(self.net.clock() - flow.info.since, 6),
+            resumes=flow.info.resumes,
+            reason=reason.label,
+        )

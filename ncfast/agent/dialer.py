@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 import aiofastnet
 
 from ncfast import __version__
-from ncfast.core.link import Link
-from ncfast.net.links import LinkBounds, carry_websocket, unreadable
 from ncfast.config import ClientTls
 from ncfast.core.errors import NcfastError
-from ncfast.net.httpproxy import ConnectReply, ProxyRefused, ProxyReplyError, ProxySettingError, choose, connect_request
+from ncfast.core.link import Link
 from ncfast.net.handshake import ClientUpgrade, UpgradeRefused
+from ncfast.net.httpproxy import ConnectReply, ProxyRefused, ProxyReplyError, ProxySettingError, choose, connect_request
+from ncfast.net.links import LinkBounds, carry_websocket, unreadable
 
 if TYPE_CHECKING:
     from ncfast.agent.agent import Agent
 
 
 class DialError(NcfastError):
-    """No tunnel came about. `reason` is a word for log and metric, `retry_after` the seconds the hub asked to wait, or None."""
+    """No tunnel came about. `reason` is a word for log and metric, `retry_after` the seconds the hub asked to wait, or
+    None."""
 
     def __init__(self, reason: str, text: str, retry_after: float | None = None) -> None:
         super().__init__(text)
@@ -36,7 +37,9 @@ def client_context(tls: ClientTls | None) -> ssl.SSLContext:
     Raises OSError whose text names the section and the remedy.
     """
     try:
-        context = ssl.create_default_context(cafile=str(tls.ca_file) if tls is not None and tls.ca_file is not None else None)
+        context = ssl.create_default_context(
+            cafile=str(tls.ca_file) if tls is not None and tls.ca_file is not None else None
+        )
         if tls is not None and tls.cert_file is not None:
             context.load_cert_chain(tls.cert_file, tls.key_file)
     except OSError as exc:
@@ -46,8 +49,8 @@ def client_context(tls: ClientTls | None) -> ssl.SSLContext:
 
 
 async def dial(agent: Agent, url: str, token: str, handler: Any) -> Link:
-    """A link to the hub at `url`, its handshake done, within `reconnect.connect_timeout_sec`; `handler.link` is set to it.
-    Raises DialError."""
+    """A link to the hub at `url`, its handshake done, within `reconnect.connect_timeout_sec`; `handler.link` is set to
+    it. Raises DialError."""
     timeout = agent.config.reconnect.connect_timeout_sec
     opening = Opening(agent, url, token, handler)
     try:
@@ -58,7 +61,9 @@ async def dial(agent: Agent, url: str, token: str, handler: Any) -> Link:
     except (ProxyRefused, ProxyReplyError) as exc:
         raise DialError("proxy", f"{url}: {exc}") from None
     except ssl.SSLCertVerificationError as exc:
-        raise DialError("certificate", f"{url}: the hub's certificate is not trusted: {exc.verify_message}; see tls.ca_file") from None
+        raise DialError(
+            "certificate", f"{url}: the hub's certificate is not trusted: {exc.verify_message}; see tls.ca_file"
+        ) from None
     except ssl.SSLError as exc:
         raise DialError("tls", f"{url}: TLS handshake failed ({exc.reason or type(exc).__name__})") from None
     except ProxySettingError as exc:
@@ -79,7 +84,9 @@ class Opening(asyncio.Protocol):
         self._parts = urllib.parse.urlsplit(url)
         self._secure = self._parts.scheme == "wss"
         self._port = self._parts.port or (443 if self._secure else 80)
-        self._upgrade = ClientUpgrade(url, [("Authorization", f"Bearer {token}"), ("User-Agent", f"ncfast/{__version__}")])
+        self._upgrade = ClientUpgrade(
+            url, [("Authorization", f"Bearer {token}"), ("User-Agent", f"ncfast/{__version__}")]
+        )
         self._reply: ConnectReply | None = None
         self._next: asyncio.Future[Any] = agent.net.loop.create_future()
         self._transport: Any = None
@@ -90,7 +97,9 @@ class Opening(asyncio.Protocol):
         context = self._agent.tls_context if self._secure else None
         proxy = choose(self._url, self._agent.config.http_proxy)
         if proxy is None:
-            self._transport = await net.connect(host, self._port, self, timeout=timeout, ssl=context, server_hostname=host)
+            self._transport = await net.connect(
+                host, self._port, self, timeout=timeout, ssl=context, server_hostname=host
+            )
         else:
             outer = ssl.create_default_context() if proxy.tls else None
             self._transport = await net.connect(proxy.host, proxy.port, self, timeout=timeout, ssl=outer)
@@ -100,8 +109,9 @@ class Opening(asyncio.Protocol):
             self._reply = None
             self._next = net.loop.create_future()
             if context is not None:
-                self._transport = await aiofastnet.start_tls(net.loop, self._transport, self, context, server_hostname=host,
-                                                             ssl_handshake_timeout=timeout)
+                self._transport = await aiofastnet.start_tls(
+                    net.loop, self._transport, self, context, server_hostname=host, ssl_handshake_timeout=timeout
+                )
         self._transport.write(self._upgrade.request())
         return await self._next
 
@@ -125,7 +135,9 @@ class Opening(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._next.done():
-            self._next.set_exception(DialError("closed", f"{self._url}: the connection was closed during the handshake"))
+            self._next.set_exception(
+                DialError("closed", f"{self._url}: the connection was closed during the handshake")
+            )
 
     def close_unless_done(self) -> None:
         if not self._done and self._transport is not None:
@@ -139,17 +151,32 @@ class Opening(asyncio.Protocol):
         if not exc.status:
             return DialError("not_a_hub", f"{self._url}: {exc}")
         after = exc.retry_after
-        wait = min(float(after), self._agent.config.reconnect.max_sec) if after.isdecimal() and len(after) < 10 else None
-        words = {401: "the hub refused the token", 403: "forbidden", 404: "no tunnel there; the URL ends in /tunnel",
-                 429: "too many attempts", 503: "the hub takes no agents at the moment"}
-        return DialError(f"http_{exc.status}", f"{self._url}: {words.get(exc.status, 'refused')} (HTTP {exc.status})", wait)
+        wait = (
+            min(float(after), self._agent.config.reconnect.max_sec) if after.isdecimal() and len(after) < 10 else None
+        )
+        words = {
+            401: "the hub refused the token",
+            403: "forbidden",
+            404: "no tunnel there; the URL ends in /tunnel",
+            429: "too many attempts",
+            503: "the hub takes no agents at the moment",
+        }
+        return DialError(
+            f"http_{exc.status}", f"{self._url}: {words.get(exc.status, 'refused')} (HTTP {exc.status})", wait
+        )
 
     def _put_link(self, rest: bytes) -> Link:
         agent = self._agent
-        link, carrier = carry_websocket(agent, self._transport, self._handler, LinkBounds.of_tunnel(agent.config.tunnel), client=True,
-                                        peer=self._url)
+        link, carrier = carry_websocket(
+            agent,
+            self._transport,
+            self._handler,
+            LinkBounds.of_tunnel(agent.config.tunnel),
+            client=True,
+            peer=self._url,
+        )
         self._done = True
-        self._handler.link = link                      # before any frame can come
+        self._handler.link = link  # before any frame can come
         agent.net.opened()
         if rest:
             agent.net.call_soon(carrier.feed, rest)

@@ -7,14 +7,14 @@ import ipaddress
 import socket
 from typing import TYPE_CHECKING
 
-from ncfast.observe import log
-from ncfast.core.flow import Flow
-from ncfast.net.socket import SocketEnd
 from ncfast.config import Connector
 from ncfast.core.errors import Reason
+from ncfast.core.flow import Flow
 from ncfast.core.messages import Open
-from ncfast.net.seam import tune
 from ncfast.net.proxyproto import build
+from ncfast.net.seam import tune
+from ncfast.net.socket import SocketEnd
+from ncfast.observe import log
 
 if TYPE_CHECKING:
     from ncfast.agent.agent import Agent
@@ -43,7 +43,9 @@ class Target:
         config = self.config
         owner = _TargetSocket(self, flow, self._proxy_header(request))
         try:
-            end = SocketEnd(self.agent.context, owner, self.agent.net.call_later, Reason.TARGET_RESET, self.agent.net.retains)
+            end = SocketEnd(
+                self.agent.context, owner, self.agent.net.call_later, Reason.TARGET_RESET, self.agent.net.retains
+            )
             await self.agent.net.connect(config.target.host, config.target.port, end, timeout=config.dial_timeout_sec)
         except TimeoutError:
             reason = Reason.TARGET_TIMEOUT
@@ -56,7 +58,7 @@ class Target:
         finally:
             if not owner.ready:
                 self.dials -= 1
-        if owner.ready:                                # it came, and was lost at once: its end tells the flow
+        if owner.ready:  # it came, and was lost at once: its end tells the flow
             return
         _log.warning("dial_failed", connector=config.name, target=str(config.target), reason=reason.label)
         flow.reset(reason)
@@ -75,7 +77,8 @@ class Target:
         return build(version, (host, port), (local_host, local_port))
 
     async def watch(self) -> None:
-        """Checks the target by connecting to it; `fall` failures withdraw the connector, `rise` successes announce it again."""
+        """Checks the target by connecting to it; `fall` failures withdraw the connector, `rise` successes announce it
+        again."""
         health = self.config.health
         if health is None:
             return
@@ -85,8 +88,9 @@ class Target:
             run = run + 1 if well != self.healthy else 0
             if run >= (health.rise if well else health.fall):
                 self.healthy, run = well, 0
-                (_log.info if well else _log.warning)("target_up" if well else "target_down", connector=self.config.name,
-                                                      target=str(self.config.target))
+                (_log.info if well else _log.warning)(
+                    "target_up" if well else "target_down", connector=self.config.name, target=str(self.config.target)
+                )
                 self.agent.connectors_changed()
             await asyncio.sleep(health.interval_sec * net.rng.uniform(0.9, 1.1))
 
@@ -115,10 +119,10 @@ class _TargetSocket:
 
     def socket_ready(self, end: SocketEnd) -> None:
         self.ready = True
-        self._target.dials -= 1                        # before the hub hears of it, and sends the next
+        self._target.dials -= 1  # before the hub hears of it, and sends the next
         self._agent.net.opened()
         self._watch = self._agent.net.watch(end.transport, end.broken)
-        if self._flow.closed:                          # the client was faster
+        if self._flow.closed:  # the client was faster
             end.abort()
             return
         sock: socket.socket = end.transport.get_extra_info("socket")

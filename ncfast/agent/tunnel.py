@@ -7,30 +7,30 @@ import enum
 import hmac
 from typing import TYPE_CHECKING
 
-from ncfast.observe import log
-from ncfast.core.flow import Flow
 from ncfast._frames import FrameType
-from ncfast.core.link import Link
 from ncfast.core.errors import Reason, RemoteError
+from ncfast.core.flow import Flow
+from ncfast.core.link import Link
 from ncfast.core.messages import SOFTWARE, VERSION, Announce, Hello, HelloAck, Open
+from ncfast.observe import log
 
 if TYPE_CHECKING:
     from ncfast.agent.agent import Agent
 
 _log = log.get("agent")
 
-LAST_CLAIM = 2**53 - 1         # the largest epoch that HELLO can say
+LAST_CLAIM = 2**53 - 1  # the largest epoch that HELLO can say
 
 
 class TunnelState(enum.Enum):
-    """GREETING -HELLO_ACK-> STANDBY -`claim`-> CLAIMING -HELLO_ACK-> OWNER. A tunnel that is to own at once starts by `claim`;
-    the link's end leads from anywhere to ENDED."""
+    """GREETING -HELLO_ACK-> STANDBY -`claim`-> CLAIMING -HELLO_ACK-> OWNER. A tunnel that is to own at once starts by
+    `claim`; the link's end leads from anywhere to ENDED."""
 
-    DIALLED = "dialled"        # no HELLO yet
-    GREETING = "greeting"      # a HELLO that claims nothing is unanswered
-    STANDBY = "standby"        # the hub knows us, owns nothing of ours, and carries no flow
-    CLAIMING = "claiming"      # a HELLO that claims is unanswered
-    OWNER = "owner"            # the hub has granted an epoch
+    DIALLED = "dialled"  # no HELLO yet
+    GREETING = "greeting"  # a HELLO that claims nothing is unanswered
+    STANDBY = "standby"  # the hub knows us, owns nothing of ours, and carries no flow
+    CLAIMING = "claiming"  # a HELLO that claims is unanswered
+    OWNER = "owner"  # the hub has granted an epoch
     ENDED = "ended"
 
 
@@ -51,20 +51,20 @@ class AgentTunnel:
     def __init__(self, agent: Agent, url: str) -> None:
         self.agent = agent
         self.url = url
-        self.token = ""                                # the last that the hub was shown
+        self.token = ""  # the last that the hub was shown
         self.token_refused_at: float | None = None
         self.state = TunnelState.DIALLED
-        self.draining = False                          # the hub is leaving
-        self.stale = False                             # a flow's other end knows of a higher epoch
-        self.stood = False                             # was a standby
-        self.closing = False                           # by us, in order
+        self.draining = False  # the hub is leaving
+        self.stale = False  # a flow's other end knows of a higher epoch
+        self.stood = False  # was a standby
+        self.closing = False  # by us, in order
         self.replica_id = ""
         self.session = ""
         self.epoch = 0
-        self.cluster = False                           # the hub has others beside it
-        self.since = agent.net.clock()                 # of the state
-        self.link: Link = None                         # type: ignore[assignment]  # set by the dialer before any frame can come
-        self._said = 0                                 # last_epoch of the claim
+        self.cluster = False  # the hub has others beside it
+        self.since = agent.net.clock()  # of the state
+        self.link: Link = None  # type: ignore[assignment]  # set by the dialer before any frame can come
+        self._said = 0  # last_epoch of the claim
         self._announced: list[str] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -85,9 +85,19 @@ class AgentTunnel:
         agent = self.agent
         self._announced = agent.served()
         self._timer = agent.net.call_later(timeout, self._late)
-        self.link.send(FrameType.HELLO, Hello(
-            version=VERSION, agent_id=agent.config.agent_id, instance=agent.instance, connectors=self._announced,
-            last_epoch=last_epoch, standby=standby, window=agent.context.promise, software=SOFTWARE).pack())
+        self.link.send(
+            FrameType.HELLO,
+            Hello(
+                version=VERSION,
+                agent_id=agent.config.agent_id,
+                instance=agent.instance,
+                connectors=self._announced,
+                last_epoch=last_epoch,
+                standby=standby,
+                window=agent.context.promise,
+                software=SOFTWARE,
+            ).pack(),
+        )
 
     def _late(self) -> None:
         self.link.fail(Reason.HANDSHAKE_TIMEOUT, "no HELLO_ACK")
@@ -131,9 +141,9 @@ class AgentTunnel:
             self._move(TunnelState.STANDBY)
             self.stood = True
             self.agent.tunnels.standing(self)
-        if self.link.closed:                           # not of use after all
+        if self.link.closed:  # not of use after all
             return
-        self.announce()                                # what has changed since HELLO
+        self.announce()  # what has changed since HELLO
         if self.agent.stopping.is_set():
             self.goaway()
         self.link.ping()
@@ -201,11 +211,11 @@ class AgentTunnel:
         if not self._owns():
             return
         if (known := agent.flows.get(cid)) is not None:
-            if known.path is not self.link:            # it had lost its way to the client's hub, and this is the new one
+            if known.path is not self.link:  # it had lost its way to the client's hub, and this is the new one
                 self.carry(known)
-            return                                     # otherwise sent again after a cut, and no news
+            return  # otherwise sent again after a cut, and no news
         if agent.context.closed.last(cid) is not None:
-            self.link.refuse(cid, Reason.LINK_LOST)    # we had it, it ended while the tunnel was cut
+            self.link.refuse(cid, Reason.LINK_LOST)  # we had it, it ended while the tunnel was cut
             return
         try:
             request: Open = Open.unpack(body)
@@ -219,7 +229,14 @@ class AgentTunnel:
         if len(agent.flows) >= agent.config.limits.max_flows or agent.context.over_budget:
             self.link.refuse(cid, Reason.OVERLOADED)
             return
-        flow = Flow(agent.context, cid, bytes.fromhex(request.secret), None, AgentInfo(request.connector, agent.net.clock()), limit)
+        flow = Flow(
+            agent.context,
+            cid,
+            bytes.fromhex(request.secret),
+            None,
+            AgentInfo(request.connector, agent.net.clock()),
+            limit,
+        )
         agent.flows[cid] = flow
         self.link.add(flow)
         flow.attach(self.link, resumed=True)

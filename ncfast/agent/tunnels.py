@@ -1,19 +1,21 @@
 """The agent's tunnels: one to the hub that owns it, and a warm standby to another hub, that takes over.
 
-Losing the owner costs a claim then, not a reconnect: the standby is dialled, authenticated and known to its hub, and the
-claim leaves in the callback that brings the news. A hub that drains says GOAWAY; then the claim goes first, and the old
-tunnel is closed when the new epoch is there, so that nothing waits meanwhile. A standby is sought only where HELLO_ACK says
-that the hub is in a cluster, and kept only if another hub than the owner's has answered: one URL may lead to many hubs, and
-many to one.
+Losing the owner costs a claim then, not a reconnect: the standby is dialled, authenticated and known to its hub, and
+the claim leaves in the callback that brings the news. A hub that drains says GOAWAY; then the claim goes first, and the
+old tunnel is closed when the new epoch is there, so that nothing waits meanwhile. A standby is sought only where
+HELLO_ACK says that the hub is in a cluster, and kept only if another hub than the owner's has answered: one URL may
+lead to many hubs, and many to one.
 
 Claims, in rules:
  1. One claim at a time. It ends by an epoch or with its tunnel.
- 2. Each HELLO that claims names a `last_epoch` above that of every earlier one, granted or not. A hub grants above what it
-    is told; so two hubs that both have lost the registry, and both answer us, never grant the same epoch.
- 3. `superseded` on the owner's tunnel means another process under our id, and then the standby is not claimed: two clones
-    with two hubs each would take the agent from each other as fast as the network allows. It is no sign of a clone while a
-    claim of ours is on its way, or shortly after one was given up, for the hub may have carried it out late.
- 4. Attempts are spread by full jitter, the first too, but for the claim over a standby: that costs the hub no handshake.
+ 2. Each HELLO that claims names a `last_epoch` above that of every earlier one, granted or not. A hub grants above what
+    it is told; so two hubs that both have lost the registry, and both answer us, never grant the same epoch.
+ 3. `superseded` on the owner's tunnel means another process under our id, and then the standby is not claimed: two
+    clones with two hubs each would take the agent from each other as fast as the network allows. It is no sign of a
+    clone while a claim of ours is on its way, or shortly after one was given up, for the hub may have carried it out
+    late.
+ 4. Attempts are spread by full jitter, the first too, but for the claim over a standby: that costs the hub no
+    handshake.
  5. A flow's other end that knows of a higher epoch than the owner's tunnel has (M_DETACH, `stale_epoch`) makes us claim
     above it, over the standby or over a new tunnel: on the old epoch that flow would be lost.
 """
@@ -25,24 +27,28 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ncfast.observe import log
 from ncfast.agent.dialer import DialError, dial
-from ncfast.core.errors import Reason
 from ncfast.agent.tunnel import LAST_CLAIM, AgentTunnel, TunnelState
+from ncfast.core.errors import Reason
+from ncfast.observe import log
 
 if TYPE_CHECKING:
     from ncfast.agent.agent import Agent
 
 _log = log.get("agent")
 
-CONFLICT_DELAY = 30.0          # seconds to wait at least when another process took over under our id
-CLAIM_TIMEOUT = 3.0            # seconds for the answer to a claim over a standby: a registry that is away costs the hub less than 1
-CLAIM_MEMORY = 10.0            # seconds in which a hub may still carry out a claim that we have given up
-SETTLE = 3.0                   # bound of the pause before a standby is sought, so that the agents of a lost hub do not all dial at once
-STEADY = 5.0                   # a standby that stood so many seconds was well, and the next is sought without a longer pause
-RENEWAL = 5.0                  # seconds between two claims that rule 5 makes: a peer's word costs no more than that
-SILENT = frozenset({Reason.GOING_AWAY, Reason.KEEPALIVE_TIMEOUT, Reason.STALLED})  # the owner's hub would not answer a dial, or not for long
-LAST_STALE = 2**53 - 2**32     # the largest that we believe of a flow's other end: there is always room above it
+CONFLICT_DELAY = 30.0  # seconds to wait at least when another process took over under our id
+CLAIM_TIMEOUT = (
+    3.0  # seconds for the answer to a claim over a standby: a registry that is away costs the hub less than 1
+)
+CLAIM_MEMORY = 10.0  # seconds in which a hub may still carry out a claim that we have given up
+SETTLE = 3.0  # bound of the pause before a standby is sought, so that the agents of a lost hub do not all dial at once
+STEADY = 5.0  # a standby that stood so many seconds was well, and the next is sought without a longer pause
+RENEWAL = 5.0  # seconds between two claims that rule 5 makes: a peer's word costs no more than that
+SILENT = frozenset(
+    {Reason.GOING_AWAY, Reason.KEEPALIVE_TIMEOUT, Reason.STALLED}
+)  # the owner's hub would not answer a dial, or not for long
+LAST_STALE = 2**53 - 2**32  # the largest that we believe of a flow's other end: there is always room above it
 
 
 class Pause:
@@ -53,7 +59,7 @@ class Pause:
         self._first = min(first, most)
         self._most = most
         self._bound = self._first
-        self.least = 0.0                               # what the last answer asked for; counts once
+        self.least = 0.0  # what the last answer asked for; counts once
 
     def next(self) -> float:
         pause = max(self.least, self._rng.uniform(0, self._bound))
@@ -66,29 +72,31 @@ class Pause:
 
 
 class Tunnels:
-    """Keeps `owner` and `standby`. Decisions fall between two callbacks, in `granted`, `standing`, `leaving` and `ended`,
-    which the tunnels call; the two tasks only dial."""
+    """Keeps `owner` and `standby`. Decisions fall between two callbacks, in `granted`, `standing`, `leaving` and
+    `ended`, which the tunnels call; the two tasks only dial."""
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
         self.net = agent.net
         self.config = agent.config
-        self.owner: AgentTunnel | None = None          # OWNER
-        self.claimant: AgentTunnel | None = None       # CLAIMING
-        self.standby: AgentTunnel | None = None        # STANDBY
-        self.greeting: AgentTunnel | None = None       # GREETING
-        self.last_epoch = 0                            # the highest ever granted
-        self._said = -1                                # the highest that a claim has named, or that rule 5 has it above
-        self._cluster = False                          # the last owner's hub has others beside it
-        self._next_hub = 0                             # in the file's order
-        self._next_standby = agent.net.rng.randrange(len(agent.config.hubs))   # so that not all agents of a hub have the same other
-        self._useless: set[str] = set()                # URLs that have led to the owner's hub, or to none that can take over
+        self.owner: AgentTunnel | None = None  # OWNER
+        self.claimant: AgentTunnel | None = None  # CLAIMING
+        self.standby: AgentTunnel | None = None  # STANDBY
+        self.greeting: AgentTunnel | None = None  # GREETING
+        self.last_epoch = 0  # the highest ever granted
+        self._said = -1  # the highest that a claim has named, or that rule 5 has it above
+        self._cluster = False  # the last owner's hub has others beside it
+        self._next_hub = 0  # in the file's order
+        self._next_standby = agent.net.rng.randrange(
+            len(agent.config.hubs)
+        )  # so that not all agents of a hub have the same other
+        self._useless: set[str] = set()  # URLs that have led to the owner's hub, or to none that can take over
         reconnect = agent.config.reconnect
         self._owner_pause = Pause(agent.net.rng, reconnect.min_sec, reconnect.max_sec)
         self._standby_pause = Pause(agent.net.rng, SETTLE, reconnect.max_sec)
-        self._lost_at: float | None = None             # when the owner was lost, until there is another
-        self._given_up_at = float("-inf")              # when a claim ended without an answer
-        self._outdone_by = -1                          # the highest epoch that a flow's other end knows of
+        self._lost_at: float | None = None  # when the owner was lost, until there is another
+        self._given_up_at = float("-inf")  # when a claim ended without an answer
+        self._outdone_by = -1  # the highest epoch that a flow's other end knows of
         self._renewed_at = float("-inf")
         self._renewal: asyncio.TimerHandle | None = None
         self._conflict_until = float("-inf")
@@ -148,8 +156,15 @@ class Tunnels:
         return self.owner is None and self.claimant is None
 
     def _lacks_standby(self) -> bool:
-        return (self.config.standby and self._cluster and self.owner is not None and self.claimant is None and self.greeting is None
-                and (self.standby is None or self.standby.draining) and not self.agent.stopping.is_set())
+        return (
+            self.config.standby
+            and self._cluster
+            and self.owner is not None
+            and self.claimant is None
+            and self.greeting is None
+            and (self.standby is None or self.standby.draining)
+            and not self.agent.stopping.is_set()
+        )
 
     async def _keep_owner(self) -> None:
         """Dials when nothing owns and no standby can take over; the hubs in turn."""
@@ -159,7 +174,7 @@ class Tunnels:
             wait = max(self._owner_pause.next(), self._conflict_until - self.net.clock())
             if not await self._while(self._lacks_owner, wait) or self.net.clock() < self._conflict_until:
                 continue
-            if self.standby is not None:               # spared in a conflict that is over
+            if self.standby is not None:  # spared in a conflict that is over
                 self._take_over()
             else:
                 url = hubs[self._next_hub % len(hubs)]
@@ -174,7 +189,8 @@ class Tunnels:
                 await self._dial(self._standby_url(), "standby", self._standby_pause)
 
     def _standby_url(self) -> str:
-        """The next that may lead to another hub than the owner's; if none has so far, the next of all, for a balancer may."""
+        """The next that may lead to another hub than the owner's; if none has so far, the next of all, for a balancer
+        may."""
         urls = [url for url in self.config.hubs if url not in self._useless] or self.config.hubs
         self._next_standby += 1
         return urls[self._next_standby % len(urls)]
@@ -198,13 +214,13 @@ class Tunnels:
             await dial(self.agent, url, tunnel.token, tunnel)
             self._dialled(tunnel)
         except asyncio.CancelledError:
-            tunnel.abandon()           # it may have come about just now
+            tunnel.abandon()  # it may have come about just now
             raise
         except DialError as exc:
             tunnel.abandon()
             pause.least = exc.retry_after or 0.0
             _log.warning("connect_failed", hub=url, role=role, reason=exc.reason, detail=str(exc))
-        except Exception:              # a defect must not leave the agent alive and away for ever
+        except Exception:  # a defect must not leave the agent alive and away for ever
             tunnel.abandon()
             _log.exception("connect_failed", hub=url, role=role, reason="internal")
         else:
@@ -238,14 +254,36 @@ class Tunnels:
         self._owner_pause.reset()
         self._standby_pause.reset()
         flows = len(agent.flows)
-        _log.info("tunnel_up", hub=tunnel.url, agent_id=self.config.agent_id, epoch=tunnel.epoch, session=tunnel.session,
-                  replica=tunnel.replica_id, flows=flows)
+        _log.info(
+            "tunnel_up",
+            hub=tunnel.url,
+            agent_id=self.config.agent_id,
+            epoch=tunnel.epoch,
+            session=tunnel.session,
+            replica=tunnel.replica_id,
+            flows=flows,
+        )
         if before is not None:
-            # first: for what still comes there, a flow that has left would be an unknown one, and the hub would be told so
+            # first: for what still comes there, a flow that has left would be an unknown one, and the hub would be told
+            # so
             before.close("moved to another hub")
-            _log.info("moved", hub=tunnel.url, replica=tunnel.replica_id, previous_epoch=before.epoch, epoch=tunnel.epoch, flows=flows)
+            _log.info(
+                "moved",
+                hub=tunnel.url,
+                replica=tunnel.replica_id,
+                previous_epoch=before.epoch,
+                epoch=tunnel.epoch,
+                flows=flows,
+            )
         elif outage_ms is not None and tunnel.stood:
-            _log.info("takeover", hub=tunnel.url, replica=tunnel.replica_id, epoch=tunnel.epoch, flows=flows, outage_ms=outage_ms)
+            _log.info(
+                "takeover",
+                hub=tunnel.url,
+                replica=tunnel.replica_id,
+                epoch=tunnel.epoch,
+                flows=flows,
+                outage_ms=outage_ms,
+            )
         if self.standby is not None and self.standby.replica_id == tunnel.replica_id:
             self.standby.close("the owner is on the same hub")
         for flow in list(agent.flows.values()):
@@ -255,7 +293,10 @@ class Tunnels:
     def standing(self, tunnel: AgentTunnel) -> None:
         """The tunnel's hub has answered, and would take a claim."""
         self.greeting = None
-        if any(other is not None and other.replica_id == tunnel.replica_id for other in (self.owner, self.claimant, self.standby)):
+        if any(
+            other is not None and other.replica_id == tunnel.replica_id
+            for other in (self.owner, self.claimant, self.standby)
+        ):
             self._useless.add(tunnel.url)
             tunnel.close("this hub has a tunnel of ours")
         elif not tunnel.cluster:
@@ -273,7 +314,7 @@ class Tunnels:
         """The owner's hub has joined others, or left them. A standby that stands stays."""
         if tunnel is self.owner:
             self._cluster = tunnel.cluster
-            self._useless = {tunnel.url}               # the others may have joined, too
+            self._useless = {tunnel.url}  # the others may have joined, too
             self._changed.set()
 
     def leaving(self, tunnel: AgentTunnel) -> None:
@@ -332,7 +373,12 @@ class Tunnels:
 
     def _conflict(self, reason: Reason, now: float) -> None:
         """Rule 3."""
-        if reason is Reason.SUPERSEDED and self.owner is None and self.claimant is None and now - self._given_up_at >= CLAIM_MEMORY:
+        if (
+            reason is Reason.SUPERSEDED
+            and self.owner is None
+            and self.claimant is None
+            and now - self._given_up_at >= CLAIM_MEMORY
+        ):
             self._conflict_until = now + min(CONFLICT_DELAY, self.config.reconnect.max_sec)
 
     def _tell(self, tunnel: AgentTunnel, state: TunnelState, reason: Reason, detail: str) -> None:
@@ -340,5 +386,11 @@ class Tunnels:
         if state is TunnelState.STANDBY or state is TunnelState.GREETING:
             level("standby_down", hub=tunnel.url, replica=tunnel.replica_id, reason=reason.label, detail=detail)
         elif state is not TunnelState.DIALLED:
-            level("tunnel_down", hub=tunnel.url, replica=tunnel.replica_id, reason=reason.label, detail=detail,
-                  flows=len(self.agent.flows))
+            level(
+                "tunnel_down",
+                hub=tunnel.url,
+                replica=tunnel.replica_id,
+                reason=reason.label,
+                detail=detail,
+                flows=len(self.agent.flows),
+            )

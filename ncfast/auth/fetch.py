@@ -12,11 +12,11 @@ from urllib.parse import SplitResult, urlsplit
 
 from ncfast.auth.errors import AuthSetupError
 
-TIMEOUT_SEC = 2.0                   # name lookup, connection, TLS, answer: all together
+TIMEOUT_SEC = 2.0  # name lookup, connection, TLS, answer: all together
 MAX_BODY_BYTES = 256 * 1024
 MAX_HEAD_BYTES = 32 * 1024
 
-_URL = re.compile(r"[!-\[\]-~]{1,2048}")    # printable ASCII, no space and no backslash
+_URL = re.compile(r"[!-\[\]-~]{1,2048}")  # printable ASCII, no space and no backslash
 _HOST = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?|[0-9a-f:.]*:[0-9a-f:.]*")
 
 

@@ -13,7 +13,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from ncfast.auth.errors import AuthSetupError
 from ncfast.auth.keys import MAX_KID_CHARS, Key, public_key
 
-MAX_KEYS = 64               # a set of a real issuer has a handful
+MAX_KEYS = 64  # a set of a real issuer has a handful
 
 # (kty, crv) → the algorithm it serves, its public members, PyJWT's reader. No shared secrets (`oct`) here.
 _TYPES: dict[tuple[str, str | None], tuple[str, tuple[str, ...], Callable[[dict[str, Any]], Any]]] = {
@@ -57,8 +57,9 @@ def parse_jwks(document: bytes, algorithms: Collection[str]) -> Jwks:
             if key is not None:
                 keys.append(key)
     if not keys:
-        raise AuthSetupError("the JWK Set has no usable key for " + ", ".join(sorted(algorithms))
-                             + (f" ({faults[0]})" if faults else ""))
+        raise AuthSetupError(
+            "the JWK Set has no usable key for " + ", ".join(sorted(algorithms)) + (f" ({faults[0]})" if faults else "")
+        )
     return Jwks(keys, faults)
 
 

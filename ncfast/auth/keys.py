@@ -24,11 +24,11 @@ SYMMETRIC = "HS256"
 ASYMMETRIC = ("RS256", "ES256", "EdDSA")
 ALGORITHMS = (SYMMETRIC, *ASYMMETRIC)
 
-MIN_SECRET_BYTES = 32       # RFC 7518 §3.2: as long as the hash
-MIN_RSA_BITS = 2048         # RFC 7518 §3.3
-MAX_RSA_BITS = 8192         # a check of a larger one costs milliseconds of the event loop
+MIN_SECRET_BYTES = 32  # RFC 7518 §3.2: as long as the hash
+MIN_RSA_BITS = 2048  # RFC 7518 §3.3
+MAX_RSA_BITS = 8192  # a check of a larger one costs milliseconds of the event loop
 MAX_KID_CHARS = 256
-MAX_CANDIDATES = 8          # signature checks that one unauthenticated token may cost
+MAX_CANDIDATES = 8  # signature checks that one unauthenticated token may cost
 
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 

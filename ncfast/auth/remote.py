@@ -15,15 +15,15 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from ncfast.observe import log
 from ncfast.auth.errors import AuthError, AuthSetupError
 from ncfast.auth.fetch import FetchError, HttpsFetch, check_https_url
 from ncfast.auth.jwks import parse_jwks
 from ncfast.auth.keys import SYMMETRIC, Key, KeySet, check_algorithms
+from ncfast.observe import log
 
-REFRESH_SEC = (300.0, 600.0)    # drawn anew each time, so that hubs do not ask in step
-COOLDOWN_SEC = 30.0             # between fetches that a miss may cause, and between retries
-FIRST_RETRY_SEC = 1.0           # doubling up to the cooldown while no fetch has succeeded yet
+REFRESH_SEC = (300.0, 600.0)  # drawn anew each time, so that hubs do not ask in step
+COOLDOWN_SEC = 30.0  # between fetches that a miss may cause, and between retries
+FIRST_RETRY_SEC = 1.0  # doubling up to the cooldown while no fetch has succeeded yet
 STALE_SEC = 24 * 3600.0
 ABSENT_SEC = 300.0
 MAX_ABSENT = 128
@@ -95,7 +95,7 @@ class JwksKeys:
         """The keys that may have signed a token; raises `AuthError` if there is none, even after a fetch."""
         found = self._held(kid, algorithm)
         if not found and (self._attempt or self._may_fetch()) and not self._known_absent(kid, algorithm):
-            await asyncio.wait({self._begin_attempt()})     # not `await`: our cancellation must not reach it
+            await asyncio.wait({self._begin_attempt()})  # not `await`: our cancellation must not reach it
             found = self._held(kid, algorithm)
             if not found and self.healthy:
                 self._note_absent(kid, algorithm)
@@ -123,7 +123,7 @@ class JwksKeys:
 
     async def _keep_fresh(self) -> None:
         while True:
-            wait = self._due_at - self._loop.time()     # moved on, if a miss has caused a fetch meanwhile
+            wait = self._due_at - self._loop.time()  # moved on, if a miss has caused a fetch meanwhile
             if wait > 0:
                 await asyncio.sleep(wait)
             else:

@@ -9,7 +9,7 @@ from ncfast.auth.errors import AuthError, AuthSetupError
 from ncfast.auth.jwks import parse_jwks
 from ncfast.auth.keys import SYMMETRIC, Key, KeySet, check_algorithms, pem_keys, secret_key
 
-MAX_FILE_BYTES = 256 * 1024     # as for a JWK Set by URL; also stops at a mistaken /dev/zero
+MAX_FILE_BYTES = 256 * 1024  # as for a JWK Set by URL; also stops at a mistaken /dev/zero
 
 
 def read_secret(path: str | Path) -> bytes:

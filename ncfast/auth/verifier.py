@@ -24,13 +24,13 @@ MAX_TOKEN_CHARS = 8 * 1024
 MAX_LEEWAY_SEC = 30
 MAX_LIFETIME_SEC = 24 * 3600
 MAX_CONNECTORS = 64
-MIN_PYJWT = (2, 15, 1)      # older ones let unknown `crit` headers and JWK confusion through
+MIN_PYJWT = (2, 15, 1)  # older ones let unknown `crit` headers and JWK confusion through
 
 # Parameters that move the choice of key, or the meaning of the signature, into the attacker's hands.
 _REFUSED_PARAMETERS = frozenset({"crit", "jku", "jwk", "x5u", "x5c", "b64"})
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
 _TOKEN_ID = re.compile(r"[!-~]{1,128}")
-_MAX_TIME = 2**53           # the integers a float can tell apart; anything beyond is no time
+_MAX_TIME = 2**53  # the integers a float can tell apart; anything beyond is no time
 
 _jws = jwt.PyJWS(algorithms=ALGORITHMS)
 
@@ -195,7 +195,7 @@ def _time(value: object) -> float:
     """A NumericDate (RFC 7519 §2): a number, finite and in range; true is none, though Python says so."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise AuthError("claim_type")
-    if not abs(value) <= _MAX_TIME:     # so put, it is also true of NaN
+    if not abs(value) <= _MAX_TIME:  # so put, it is also true of NaN
         raise AuthError("claim_type")
     return value
 

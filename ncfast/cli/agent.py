@@ -14,9 +14,7 @@ HELP = "run an agent"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="the agent's YAML file, instead of the flags below")
     flags = parser.add_argument_group("without a file")
-    flags.add_argument(
-        "--hub", action="append", metavar="URL", help="wss://host/tunnel; repeat for more hubs"
-    )
+    flags.add_argument("--hub", action="append", metavar="URL", help="wss://host/tunnel; repeat for more hubs")
     flags.add_argument("--agent-id", metavar="ID", help="this agent's name, the token's sub")
     flags.add_argument(
         "--connector", action="append", metavar="NAME=HOST:PORT", help="a service to offer; repeat for more"
@@ -54,9 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.config:
         config = load_agent(arguments.config)
     else:
-        config = agent_from_flags(
-            arguments.hub, arguments.agent_id, arguments.connector, arguments.token_file
-        )
+        config = agent_from_flags(arguments.hub, arguments.agent_id, arguments.connector, arguments.token_file)
         if any(certificates.values()):
             config = config.model_copy(update={"tls": ClientTls(**certificates)})
 

@@ -12,9 +12,7 @@ HELP = "check a configuration file"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a hub's or an agent's YAML file")
-    parser.add_argument(
-        "--all", action="store_true", help="show the defaults of keys that the file leaves out, too"
-    )
+    parser.add_argument("--all", action="store_true", help="show the defaults of keys that the file leaves out, too")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -29,9 +29,7 @@ def run_hub() -> int:
         config = development_hub(_write_private(Path(directory, "jwt.key"), key))
         token = mint(key.encode(), _AGENT, [each.connector for each in config.listeners], ttl=_TOKEN_SEC)
         token_file = _write_private(Path(directory, "token"), token)
-        return serve.run_hub(
-            config, on_ready=lambda hub: print(_welcome(hub, config, token_file), flush=True)
-        )
+        return serve.run_hub(config, on_ready=lambda hub: print(_welcome(hub, config, token_file), flush=True))
 
 
 def _write_private(path: Path, text: str) -> Path:
@@ -47,9 +45,7 @@ def _welcome(hub: Any, config: HubConfig, token_file: Path) -> str:
         agent += ["--connector", f"{listener.connector}={_TARGET}"]
     agent += ["--token-file", str(token_file)]
     status = [*ncfast, "status", "--url", f"http://{hub.admin_address}"]
-    clients = ", ".join(
-        f"{each.address} (connector {each.config.connector})" for each in hub.listeners.values()
-    )
+    clients = ", ".join(f"{each.address} (connector {each.config.connector})" for each in hub.listeners.values())
     return f"""\
 Development mode: loopback only; key and token are random and end with this process.
 

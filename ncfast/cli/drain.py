@@ -11,8 +11,8 @@ import sys
 import time
 
 from ncfast.cli import hubs
-from ncfast.observe import adminclient
 from ncfast.cli.exitcode import ExitCode
+from ncfast.observe import adminclient
 
 HELP = "drain a hub"
 _POLL_SEC = 0.1

@@ -40,9 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return parsed.run(parsed)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except (
-        BrokenPipeError
-    ):  # `ncfast status | head`: nobody reads on, and the interpreter shall not complain at exit
+    except BrokenPipeError:  # `ncfast status | head`: nobody reads on, and the interpreter shall not complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.FAILURE
     except Exception as error:

@@ -8,11 +8,10 @@ import sys
 import time
 from typing import Any
 
-from ncfast.observe import statuspage
 from ncfast.cli import hubs
-from ncfast.observe import adminclient
 from ncfast.cli.exitcode import ExitCode
 from ncfast.cli.table import duration, size, table
+from ncfast.observe import adminclient, statuspage
 
 HELP = "show what a hub is doing"
 _CLEAR = "\x1b[H\x1b[2J"
@@ -149,7 +148,11 @@ def _cluster(cluster: dict[str, Any] | None) -> list[str]:
         words.append("view STALE")
     if registry["view_age_sec"] is not None:
         words.append(f"view {registry['view_age_sec']:.1f} s old")
-    lines = ["", f"cluster {cluster['name']}   {cluster['mode']}   registry in {registry['kind']}, {', '.join(words)}", ""]
+    lines = [
+        "",
+        f"cluster {cluster['name']}   {cluster['mode']}   registry in {registry['kind']}, {', '.join(words)}",
+        "",
+    ]
     lines += table(
         ("HUB", "LINK", "RTT ms", "BY", "FLOWS", "QUEUED", "IN FLIGHT", "FOR", "RECONNECTS", "ERRORS", "LAST ERROR"),
         [

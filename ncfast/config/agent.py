@@ -70,9 +70,7 @@ class ClientTls(CertifiedTls):
 class Reconnect(Section):
     """Attempts to reach a hub: full jitter between zero and a bound that doubles from min_sec to max_sec."""
 
-    min_sec: Seconds = key(
-        0.2, gt=0, le=60, unit="s", why="Bound of the first pause; jittered too, against stampedes."
-    )
+    min_sec: Seconds = key(0.2, gt=0, le=60, unit="s", why="Bound of the first pause; jittered too, against stampedes.")
     max_sec: Seconds = key(30, gt=0, le=3600, unit="s", why="The bound stops growing here.")
     connect_timeout_sec: Seconds = key(
         10, gt=0, le=300, unit="s", why="Name lookup, TCP, TLS and WebSocket handshake together."
@@ -99,9 +97,7 @@ class AgentConfig(Section):
     reconnect: Reconnect = key(default_factory=Reconnect, why="Attempts to reach a hub.")
     standby: Switch = key(
         True,
-        why=(
-            "Keep a second tunnel, to another hub of the cluster, that takes over at once when the first is lost."
-        ),
+        why=("Keep a second tunnel, to another hub of the cluster, that takes over at once when the first is lost."),
     )
     http_proxy: ProxyChoice = key(
         "env", why="Proxy towards the hubs. env: HTTPS_PROXY, HTTP_PROXY and NO_PROXY. off: none. Or its URL."

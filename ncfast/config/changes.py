@@ -10,12 +10,24 @@ from ncfast.config.problems import KeyPath, dotted
 
 # of ha.mesh; certificates and secret are also read again when their files change
 RELOADED_MESH = (
-    "peers", "tls", "secret_file", "trusted_proxies", "send_queue_depth", "per_link_max_inflight_bytes", "connect_backoff_max_sec",
-    "ping_interval_sec", "ping_timeout_sec",
-)  # fmt: skip
+    "peers",
+    "tls",
+    "secret_file",
+    "trusted_proxies",
+    "send_queue_depth",
+    "per_link_max_inflight_bytes",
+    "connect_backoff_max_sec",
+    "ping_interval_sec",
+    "ping_timeout_sec",
+)
 RELOADED: tuple[KeyPath, ...] = (
-    ("listeners",), ("logging",), ("auth",), ("edge", "tls"), ("ha", "mode"), *(("ha", "mesh", name) for name in RELOADED_MESH),
-)  # fmt: skip
+    ("listeners",),
+    ("logging",),
+    ("auth",),
+    ("edge", "tls"),
+    ("ha", "mode"),
+    *(("ha", "mesh", name) for name in RELOADED_MESH),
+)
 
 
 def waits_for_restart(running: HubConfig, loaded: HubConfig) -> list[str]:

@@ -86,9 +86,7 @@ def _overlapping(document: Document) -> Iterator[Problem]:
             continue
         for other_path, other in taken:
             if address.overlaps(other):
-                yield document.problem(
-                    path, f"overlaps {dotted(other_path)} ({other})", "give it another port"
-                )
+                yield document.problem(path, f"overlaps {dotted(other_path)} ({other})", "give it another port")
                 break
         taken.append((path, address))
 
@@ -97,24 +95,16 @@ def _written_passwords(document: Document) -> Iterator[Problem]:
     for path, text in document.texts.items():
         match = _PASSWORD.search(text)
         if match and "${" not in match["password"]:
-            yield document.problem(
-                path, "a password is written in the file", "put it in the environment: ${NAME}"
-            )
+            yield document.problem(path, "a password is written in the file", "put it in the environment: ${NAME}")
 
 
 def _hub_warnings(config: HubConfig) -> Iterator[str]:
     if not config.listeners:
         yield "listeners: none, so no client can connect"
     if not config.admin.bind.is_loopback:
-        yield (
-            f"admin.bind: {config.admin.bind} is not loopback; /metrics, /status and /drain ask for no"
-            " password"
-        )
+        yield (f"admin.bind: {config.admin.bind} is not loopback; /metrics, /status and /drain ask for no password")
     if config.edge.tls is None and not config.edge.bind.is_loopback:
-        yield (
-            f"edge.bind: {config.edge.bind} without edge.tls; tokens travel in clear unless an ingress"
-            " ends TLS"
-        )
+        yield (f"edge.bind: {config.edge.bind} without edge.tls; tokens travel in clear unless an ingress ends TLS")
     if config.ha.enabled:
         yield from _cluster_warnings(config.ha)
     elif config.ha.mode != "off":

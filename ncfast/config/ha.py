@@ -53,9 +53,7 @@ class Mesh(Section):
             " wss://host/mesh (through an HTTP ingress). Replicas that the registry knows are dialled as well."
         ),
     )
-    require_mtls: Switch = key(
-        True, why="Both ends show a certificate of the mesh's CA. Turn it off only in a test."
-    )
+    require_mtls: Switch = key(True, why="Both ends show a certificate of the mesh's CA. Turn it off only in a test.")
     tls: MeshTls | None = key(None, why="Certificates of the mesh.")
     secret_file: FilePath | None = key(
         None,
@@ -102,16 +100,15 @@ class Mesh(Section):
         if self.tls is None and any(peer.startswith("tls://") for peer in self.peers):
             raise fault("a peer is reached by tls://", "add the tls section", "peers", "tls")
         if self.require_mtls and any(peer.startswith("ws://") for peer in self.peers):
-            raise fault(
-                "require_mtls, but a peer is reached by ws://", "write wss://", "peers", "require_mtls"
-            )
+            raise fault("require_mtls, but a peer is reached by ws://", "write wss://", "peers", "require_mtls")
         if self.require_mtls and any(peer.startswith("tcp://") for peer in self.peers):
-            raise fault(
-                "require_mtls, but a peer is reached by tcp://", "write tls://", "peers", "require_mtls"
-            )
+            raise fault("require_mtls, but a peer is reached by tcp://", "write tls://", "peers", "require_mtls")
         if self.ping_timeout_sec <= self.ping_interval_sec:
             raise fault(
-                "must be longer than ping_interval_sec", "three times as long is usual", "ping_timeout_sec", "ping_interval_sec"
+                "must be longer than ping_interval_sec",
+                "three times as long is usual",
+                "ping_timeout_sec",
+                "ping_interval_sec",
             )
         return self
 
@@ -127,9 +124,7 @@ class Ha(Section):
             " have decided. active: serve agents of the other hubs too."
         ),
     )
-    replica_id: Name | None = key(
-        None, why="This hub's name in the cluster; unique and stable over restarts."
-    )
+    replica_id: Name | None = key(None, why="This hub's name in the cluster; unique and stable over restarts.")
     cluster: Name = key(
         "ncfast", why="The cluster's name: prefix of its keys in Redis, part of the replicas' certificate URIs."
     )
@@ -140,9 +135,7 @@ class Ha(Section):
             " without it the registry is in memory. Password by ${NAME} only."
         ),
     )
-    redis_ca_file: FilePath | None = key(
-        None, why="CA bundle to trust for rediss:// instead of the system's, PEM."
-    )
+    redis_ca_file: FilePath | None = key(None, why="CA bundle to trust for rediss:// instead of the system's, PEM.")
     redis_timeout_sec: Seconds = key(
         0.3, ge=0.02, le=10, unit="s", why="How long one command may take; it is tried twice."
     )
@@ -154,7 +147,5 @@ class Ha(Section):
     @model_validator(mode="after")
     def _replica_is_named(self) -> Ha:
         if self.enabled and self.replica_id is None:
-            raise fault(
-                "ha is enabled and the replica has no name", "add replica_id: hub-a", "", "replica_id"
-            )
+            raise fault("ha is enabled and the replica has no name", "add replica_id: hub-a", "", "replica_id")
         return self

@@ -38,16 +38,11 @@ class Listener(Section):
     """One TCP port for clients, bound to one connector. Reload (SIGHUP) adds, changes, removes."""
 
     name: Name = key(why="The listener's name in logs, metrics and status; unique in the file.")
-    bind: Address = key(
-        why="Where clients connect. ':389' is every interface; port 0 lets the kernel choose."
-    )
+    bind: Address = key(why="Where clients connect. ':389' is every interface; port 0 lets the kernel choose.")
     connector: Name = key(why="The private service to reach, by the name its agents announce.")
     tenant: Name | None = key(
         None,
-        why=(
-            "Only agents whose token carries this tenant serve the listener; without it, agents without a"
-            " tenant."
-        ),
+        why=("Only agents whose token carries this tenant serve the listener; without it, agents without a tenant."),
     )
     proxy_protocol: Literal["off", "v1", "v2", "any"] = key(
         "off",
@@ -97,7 +92,10 @@ class Listener(Section):
         ),
     )
     hold_max: Count = key(
-        4096, ge=0, le=1_000_000, unit="connections",
+        4096,
+        ge=0,
+        le=1_000_000,
+        unit="connections",
         why="Clients held at once, for an agent that reconnects or has all its opens in progress; then refused.",
     )
     backlog: Count = key(
@@ -118,9 +116,7 @@ class Listener(Section):
                 "proxy_from",
             )
         if self.proxy_protocol == "off" and self.proxy_from:
-            raise fault(
-                "proxy_from without proxy_protocol", "set proxy_protocol: any", "proxy_from", "proxy_protocol"
-            )
+            raise fault("proxy_from without proxy_protocol", "set proxy_protocol: any", "proxy_from", "proxy_protocol")
         return self
 
 
@@ -155,17 +151,14 @@ class Edge(Section):
         unit="bytes",
         why="Request line and headers together; more is refused with 431.",
     )
-    max_headers: Count = key(
-        64, ge=8, le=1024, unit="headers", why="Header lines of one request; more is refused."
-    )
+    max_headers: Count = key(64, ge=8, le=1024, unit="headers", why="Header lines of one request; more is refused.")
     max_pending_handshakes: Count = key(
         512,
         ge=1,
         le=100_000,
         unit="connections",
         why=(
-            "Connections that are not yet a tunnel; counted before TLS starts, so that half handshakes cannot"
-            " pile up."
+            "Connections that are not yet a tunnel; counted before TLS starts, so that half handshakes cannot pile up."
         ),
     )
     handshakes_per_source_per_sec: Rate = key(
@@ -201,17 +194,12 @@ class Jwt(Section):
     )
     key_file: FilePath | None = key(
         None,
-        why=(
-            "The shared secret (HS256), or the public key or keys in PEM. Exactly one of key_file and"
-            " jwks_url."
-        ),
+        why=("The shared secret (HS256), or the public key or keys in PEM. Exactly one of key_file and jwks_url."),
     )
     jwks_url: JwksUrl | None = key(
         None, why="Where the issuer publishes its public keys; https only, a fixed host, no redirects."
     )
-    issuer: str | None = key(
-        None, min_length=1, why="The token's iss must equal this; without it iss is not checked."
-    )
+    issuer: str | None = key(None, min_length=1, why="The token's iss must equal this; without it iss is not checked.")
     leeway_sec: Seconds = key(30, ge=0, le=30, unit="s", why="Clock difference forgiven in exp, nbf and iat.")
     max_lifetime_sec: Count = key(
         86_400,
@@ -243,9 +231,7 @@ class Jwt(Section):
         if self.key_file and self.jwks_url:
             raise fault("both key_file and jwks_url are given", "keep one of them", "jwks_url", "key_file")
         if not self.key_file and not self.jwks_url:
-            raise fault(
-                "no key to check tokens with", "give key_file or jwks_url", "", "key_file", "jwks_url"
-            )
+            raise fault("no key to check tokens with", "give key_file or jwks_url", "", "key_file", "jwks_url")
         if self.jwks_url and self.algorithms == ["HS256"]:
             raise fault(
                 "HS256 checks with a shared secret, which a jwks_url never publishes",

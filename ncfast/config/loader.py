@@ -32,9 +32,7 @@ def load_hub(path: str | Path, env: Mapping[str, str] | None = None) -> HubConfi
     """
     document = _read(path, env)
     if _is_agent(document):
-        raise ConfigError(
-            [document.problem((), "this is an agent's file", "run: ncfast agent --config FILE")]
-        )
+        raise ConfigError([document.problem((), "this is an agent's file", "run: ncfast agent --config FILE")])
     return build(HubConfig, document)
 
 
@@ -74,9 +72,7 @@ def _read(path: str | Path, env: Mapping[str, str] | None) -> Document:
     if document.data is None and document.problems:
         raise ConfigError(document.problems)
     if not isinstance(document.data, dict):
-        problem = document.problem(
-            (), "a configuration is made of sections", "start from an example in config/"
-        )
+        problem = document.problem((), "a configuration is made of sections", "start from an example in config/")
         raise ConfigError([*document.problems, problem])
     return document
 

@@ -42,9 +42,7 @@ def refused(model: type[BaseModel], document: Document, error: ErrorDetails) -> 
     if error["input"] is None:
         return document.problem(path, "has no value", "give it one, or remove the line")
     if kind == "literal_error":
-        return document.problem(
-            path, f"must be one of {', '.join(schema['enum'])}", _nearest(error, schema["enum"])
-        )
+        return document.problem(path, f"must be one of {', '.join(schema['enum'])}", _nearest(error, schema["enum"]))
     return document.problem(path, *_MESSAGES.get(kind, (error["msg"], "see docs/configuration.md")))
 
 

@@ -80,7 +80,10 @@ class FlowConfig(Section):
         ge=64 * KIB,
         le=GIB,
         unit="bytes",
-        why="What a new flow's far end may send before it is granted more; less where many flows share limits.memory_bytes.",
+        why=(
+            "What a new flow's far end may send before it is granted more; less where many flows share "
+            "limits.memory_bytes."
+        ),
     )
     window_max: Bytes = key(
         16 * MIB,
@@ -171,8 +174,7 @@ class Tunnel(Section):
     def _timeout_outlasts_interval(self) -> Tunnel:
         if self.ping_timeout_sec <= self.ping_interval_sec:
             raise fault(
-                "ping_timeout_sec must be longer than ping_interval_sec, or every tunnel dies of its own"
-                " ping",
+                "ping_timeout_sec must be longer than ping_interval_sec, or every tunnel dies of its own ping",
                 f"make it {3 * self.ping_interval_sec:g}, three intervals",
                 "ping_timeout_sec",
                 "ping_interval_sec",
@@ -198,9 +200,7 @@ class Drain(Section):
 class Logging(Section):
     """Log lines on standard error. Takes effect on reload (SIGHUP)."""
 
-    level: Literal["debug", "info", "warning", "error"] = key(
-        "info", why="The least severe level that is written."
-    )
+    level: Literal["debug", "info", "warning", "error"] = key("info", why="The least severe level that is written.")
     format: Literal["auto", "json", "console"] = key(
         "auto",
         why=(
@@ -244,13 +244,9 @@ class CertifiedTls(Section):
     @model_validator(mode="after")
     def _both_or_neither(self) -> CertifiedTls:
         if self.cert_file and not self.key_file:
-            raise fault(
-                "cert_file without key_file", "name the certificate's private key", "cert_file", "key_file"
-            )
+            raise fault("cert_file without key_file", "name the certificate's private key", "cert_file", "key_file")
         if self.key_file and not self.cert_file:
-            raise fault(
-                "key_file without cert_file", "name the certificate of this key", "key_file", "cert_file"
-            )
+            raise fault("key_file without cert_file", "name the certificate of this key", "key_file", "cert_file")
         return self
 
 

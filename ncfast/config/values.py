@@ -53,9 +53,7 @@ class Address:
         if not colon:
             raise fault("address without a port", "write 'host:port', such as '127.0.0.1:389'")
         if not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
-            raise fault(
-                "the port is not a number from 0 to 65535", "write 'host:port', such as '127.0.0.1:389'"
-            )
+            raise fault("the port is not a number from 0 to 65535", "write 'host:port', such as '127.0.0.1:389'")
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
             if not _is_ip(host, 6):
@@ -100,9 +98,7 @@ class Address:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            cls.parse, serialization=core_schema.to_string_ser_schema()
-        )
+        return core_schema.no_info_plain_validator_function(cls.parse, serialization=core_schema.to_string_ser_schema())
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
@@ -130,9 +126,7 @@ def _name(value: str) -> str:
 
 def _agent_id(value: str) -> str:
     if not _AGENT_ID.fullmatch(value):
-        raise fault(
-            "not an agent id", "use 1 to 128 letters, digits or any of . _ -, a letter or digit first"
-        )
+        raise fault("not an agent id", "use 1 to 128 letters, digits or any of . _ -, a letter or digit first")
     return value
 
 
@@ -152,9 +146,7 @@ def _network(value: Any) -> IPv4Network | IPv6Network:
             raise ValueError
         network = ipaddress.ip_network(value, strict=False)
     except ValueError:
-        raise fault(
-            "not a network", "write '10.0.0.0/8' or '2001:db8::/32'; one address is '10.0.0.7/32'"
-        ) from None
+        raise fault("not a network", "write '10.0.0.0/8' or '2001:db8::/32'; one address is '10.0.0.7/32'") from None
     address, slash, _ = value.partition("/")
     if slash and ipaddress.ip_address(address) != network.network_address:
         raise fault("the network has host bits set", f"did you mean '{network}'?")
@@ -239,7 +231,9 @@ def _redis_url(value: str) -> str:
         scheme, _, rest = value.partition("://")
         hosts, _, path = rest.rpartition("@")[2].partition("/")
         if not path.strip("/"):
-            raise fault("a Sentinel URL names the service it watches", f"write {SENTINEL[0]}host:26379,host:26379/mymaster")
+            raise fault(
+                "a Sentinel URL names the service it watches", f"write {SENTINEL[0]}host:26379,host:26379/mymaster"
+            )
         for host in hosts.split(","):
             split_url(f"{scheme}://{host}", scheme)
         database = path.partition("?")[0].strip("/").partition("/")[2]
@@ -267,9 +261,7 @@ def _path(value: Any) -> Any:
     if value == "":
         raise fault("an empty path", "name the file")
     if isinstance(value, str) and ("\n" in value or "\0" in value or value.startswith(("eyJ", "-----BEGIN"))):
-        raise fault(
-            "this is the content of a file, not its path", "put it into a file and name the file here"
-        )
+        raise fault("this is the content of a file, not its path", "put it into a file and name the file here")
     return value
 
 
@@ -307,7 +299,5 @@ ProxyChoice = Annotated[
     str,
     BeforeValidator(_proxy_choice),
     PlainSerializer(mask_url),
-    WithJsonSchema(
-        {"anyOf": [{"enum": ["env", "off"]}, {"type": "string", "title": "URL", "pattern": "^https?://"}]}
-    ),
+    WithJsonSchema({"anyOf": [{"enum": ["env", "off"]}, {"type": "string", "title": "URL", "pattern": "^https?://"}]}),
 ]

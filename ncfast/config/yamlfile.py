@@ -87,9 +87,7 @@ def read(file: str, env: Mapping[str, str]) -> Document:
         with open(file, "rb") as stream:
             content = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        return _unreadable(
-            document, f"cannot be read: {error.strerror}", "check the path and its permissions"
-        )
+        return _unreadable(document, f"cannot be read: {error.strerror}", "check the path and its permissions")
     if len(content) > MAX_FILE_BYTES:
         return _unreadable(document, f"larger than {MAX_FILE_BYTES} bytes", "is this the right file?")
     try:
@@ -198,13 +196,9 @@ class _Reader:
         def replace(match: re.Match[str]) -> str:
             name = match[1]
             if not match[0].endswith("}") or not _NAME.fullmatch(name):
-                self._wrong(
-                    path, "malformed ${NAME}", "write ${NAME}: letters, digits and _, no default value"
-                )
+                self._wrong(path, "malformed ${NAME}", "write ${NAME}: letters, digits and _, no default value")
             elif name not in self._env:
-                self._wrong(
-                    path, f"the environment variable {name} is not set", f"set {name}, or write the value"
-                )
+                self._wrong(path, f"the environment variable {name} is not set", f"set {name}, or write the value")
             return self._env.get(name, match[0])
 
         return _REFERENCE.sub(replace, text)

@@ -24,45 +24,45 @@ class Reason(enum.IntEnum):
 
     NONE = 0
     # flows
-    CLOSED = 1                 # both directions finished and acknowledged
-    CLIENT_RESET = 2           # the client's socket was reset
-    TARGET_RESET = 3           # the target's socket was reset
-    TARGET_REFUSED = 4         # the target refused the connection
-    TARGET_UNREACHABLE = 5     # no route, name not found, or other dial failure
-    TARGET_TIMEOUT = 6         # the dial took longer than dial_timeout_sec
-    NO_SUCH_CONNECTOR = 7      # the agent does not serve that connector (any longer)
-    SCOPE_DENIED = 8           # the agent's token does not cover that connector
-    NO_AGENT = 9               # no agent serves the connector
-    LINK_LOST = 10             # the flow had no link for flow_grace_sec, or the far end came back without it
-    AGENT_RESTARTED = 11       # the agent came back as another process: its target sockets are gone
-    UNKNOWN_FLOW = 12          # a frame for a flow the receiver does not have
-    FLOW_CONTROL = 13          # the peer sent past its window
-    OPEN_TIMEOUT = 14          # no M_OPEN_ACK within open_timeout_sec
-    IDLE_TIMEOUT = 15          # no byte in either direction for idle_timeout_sec
-    HALF_CLOSE_TIMEOUT = 16    # one direction closed and no progress for half_close_sec
-    FIRST_BYTE_TIMEOUT = 17    # the client sent nothing within first_byte_timeout_sec
-    DRAINING = 18              # the hub or agent went away and the drain limit passed
-    OVERLOADED = 19            # a cap on flows, dials or memory was reached
-    HOLD_TIMEOUT = 20          # held for a reconnecting agent, which did not come in time
-    RESUME_DENIED = 21         # wrong secret or wrong agent on resume
-    NOT_OWNER = 22             # the hub that was asked does not hold the agent (any longer)
-    ORIGIN_LOST = 23           # the hub that held the client's socket is gone
-    STALE_EPOCH = 24           # sent under an epoch that is over
-    INTERNAL = 25              # a defect of ours
+    CLOSED = 1  # both directions finished and acknowledged
+    CLIENT_RESET = 2  # the client's socket was reset
+    TARGET_RESET = 3  # the target's socket was reset
+    TARGET_REFUSED = 4  # the target refused the connection
+    TARGET_UNREACHABLE = 5  # no route, name not found, or other dial failure
+    TARGET_TIMEOUT = 6  # the dial took longer than dial_timeout_sec
+    NO_SUCH_CONNECTOR = 7  # the agent does not serve that connector (any longer)
+    SCOPE_DENIED = 8  # the agent's token does not cover that connector
+    NO_AGENT = 9  # no agent serves the connector
+    LINK_LOST = 10  # the flow had no link for flow_grace_sec, or the far end came back without it
+    AGENT_RESTARTED = 11  # the agent came back as another process: its target sockets are gone
+    UNKNOWN_FLOW = 12  # a frame for a flow the receiver does not have
+    FLOW_CONTROL = 13  # the peer sent past its window
+    OPEN_TIMEOUT = 14  # no M_OPEN_ACK within open_timeout_sec
+    IDLE_TIMEOUT = 15  # no byte in either direction for idle_timeout_sec
+    HALF_CLOSE_TIMEOUT = 16  # one direction closed and no progress for half_close_sec
+    FIRST_BYTE_TIMEOUT = 17  # the client sent nothing within first_byte_timeout_sec
+    DRAINING = 18  # the hub or agent went away and the drain limit passed
+    OVERLOADED = 19  # a cap on flows, dials or memory was reached
+    HOLD_TIMEOUT = 20  # held for a reconnecting agent, which did not come in time
+    RESUME_DENIED = 21  # wrong secret or wrong agent on resume
+    NOT_OWNER = 22  # the hub that was asked does not hold the agent (any longer)
+    ORIGIN_LOST = 23  # the hub that held the client's socket is gone
+    STALE_EPOCH = 24  # sent under an epoch that is over
+    INTERNAL = 25  # a defect of ours
     # links
-    PROTOCOL_ERROR = 64        # malformed frame
-    MESSAGE_TOO_BIG = 65       # WebSocket message or frame over its bound
-    KEEPALIVE_TIMEOUT = 66     # nothing heard for ping_timeout_sec
-    STALLED = 67               # bytes sent and not acknowledged for stall_sec
-    CONNECTION_LOST = 68       # the transport ended (reset, EOF, or error)
-    SUPERSEDED = 69            # a newer session of the same agent took over
-    TOKEN_EXPIRED = 70         # the token ran out and no fresh one came within its grace
-    GOING_AWAY = 71            # orderly shutdown or drain
-    HANDSHAKE_TIMEOUT = 72     # no HELLO in time
-    FLOOD = 73                 # more control frames than any honest peer sends
-    UNAUTHORIZED = 74          # identity in HELLO is not the token's
-    VERSION = 75               # no common protocol version
-    DUPLICATE = 76             # two hubs had dialled each other: the other link stays
+    PROTOCOL_ERROR = 64  # malformed frame
+    MESSAGE_TOO_BIG = 65  # WebSocket message or frame over its bound
+    KEEPALIVE_TIMEOUT = 66  # nothing heard for ping_timeout_sec
+    STALLED = 67  # bytes sent and not acknowledged for stall_sec
+    CONNECTION_LOST = 68  # the transport ended (reset, EOF, or error)
+    SUPERSEDED = 69  # a newer session of the same agent took over
+    TOKEN_EXPIRED = 70  # the token ran out and no fresh one came within its grace
+    GOING_AWAY = 71  # orderly shutdown or drain
+    HANDSHAKE_TIMEOUT = 72  # no HELLO in time
+    FLOOD = 73  # more control frames than any honest peer sends
+    UNAUTHORIZED = 74  # identity in HELLO is not the token's
+    VERSION = 75  # no common protocol version
+    DUPLICATE = 76  # two hubs had dialled each other: the other link stays
 
     @property
     def label(self) -> str:
@@ -72,7 +72,7 @@ class Reason(enum.IntEnum):
 
 class _Row(NamedTuple):
     blame: Blame
-    close_code: int            # WebSocket close code (RFC 6455, section 7.4; 4000-4999 are ours)
+    close_code: int  # WebSocket close code (RFC 6455, section 7.4; 4000-4999 are ours)
 
 
 _LINKS: dict[Reason, _Row] = {
@@ -93,10 +93,18 @@ _LINKS: dict[Reason, _Row] = {
 }
 
 # Failures of an open after which the target has not seen a byte: another agent may be tried.
-RETRYABLE = frozenset({
-    Reason.TARGET_REFUSED, Reason.TARGET_UNREACHABLE, Reason.TARGET_TIMEOUT,
-    Reason.NO_SUCH_CONNECTOR, Reason.OVERLOADED, Reason.DRAINING, Reason.NOT_OWNER, Reason.STALE_EPOCH,
-})
+RETRYABLE = frozenset(
+    {
+        Reason.TARGET_REFUSED,
+        Reason.TARGET_UNREACHABLE,
+        Reason.TARGET_TIMEOUT,
+        Reason.NO_SUCH_CONNECTOR,
+        Reason.OVERLOADED,
+        Reason.DRAINING,
+        Reason.NOT_OWNER,
+        Reason.STALE_EPOCH,
+    }
+)
 
 
 def blame(reason: Reason) -> Blame:

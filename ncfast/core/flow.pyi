@@ -28,26 +28,34 @@ class FlowContext:
     pool: SegmentPool
     closed: DedupRing
     clock: Callable[[], float]
-    flows: dict[bytes, Flow]   # all that live
-    retains: bool              # transports keep unsent memory by reference
-    owner: Any                 # flow_closed(flow, reason); flow_resumed(flow); flow_refused(flow, reason) -> bool
+    flows: dict[bytes, Flow]  # all that live
+    retains: bool  # transports keep unsent memory by reference
+    owner: Any  # flow_closed(flow, reason); flow_resumed(flow); flow_refused(flow, reason) -> bool
     budget: int
     window_initial: int
     window_max: int
-    promise: int               # credit that a flow's far end has before this one knows the flow: HELLO says it
-    backlog: int               # bytes that wait for slow sockets
-    relayed: int               # bytes of relayed frames that wait for a link
-    windows: int               # sum of the windows of all flows that live
-    live: int                  # how many they are
+    promise: int  # credit that a flow's far end has before this one knows the flow: HELLO says it
+    backlog: int  # bytes that wait for slow sockets
+    relayed: int  # bytes of relayed frames that wait for a link
+    windows: int  # sum of the windows of all flows that live
+    live: int  # how many they are
     duplicates: int
     gaps: int
-    bytes_read: int            # from sockets; = bytes_out + discarded + what is held for replay
-    bytes_in: int              # written to sockets
-    bytes_out: int             # acknowledged by peers
+    bytes_read: int  # from sockets; = bytes_out + discarded + what is held for replay
+    bytes_in: int  # written to sockets
+    bytes_out: int  # acknowledged by peers
     discarded: int
 
-    def __init__(self, clock: Callable[[], float], *, budget: int = ..., window_initial: int = 262144,
-                 window_max: int = 16777216, ring: int = 16384, seed: int = 0) -> None: ...
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        budget: int = ...,
+        window_initial: int = 262144,
+        window_max: int = 16777216,
+        ring: int = 16384,
+        seed: int = 0,
+    ) -> None: ...
     @property
     def held(self) -> int:
         """Bytes of memory held for replay, for slow sockets and for relays."""
@@ -61,12 +69,12 @@ class Sink:
 class Path:
     """The link below a flow; for Cython only."""
 
-    epoch: int                 # 0: each flow has its own
-    lanes: dict[bytes, Any]    # relayed flows that come in here
-    rtt: float                 # seconds
+    epoch: int  # 0: each flow has its own
+    lanes: dict[bytes, Any]  # relayed flows that come in here
+    rtt: float  # seconds
     inflight: int
     max_inflight: int
-    peer_window: int           # credit that the peer gives each new flow
+    peer_window: int  # credit that the peer gives each new flow
 
 class Source:
     """What takes its turns on a link."""
@@ -74,7 +82,8 @@ class Source:
     unsent_bytes: int
 
 class Flow(Source):
-    """One end of one client connection; the hub's end has an `open_body`, the agent's the `limit` of the M_OPEN it came from."""
+    """One end of one client connection; the hub's end has an `open_body`, the agent's the `limit` of the M_OPEN it came
+    from."""
 
     cid: bytes
     secret: bytes
@@ -82,9 +91,9 @@ class Flow(Source):
     state: int
     end_code: int
     sought: bytes | None
-    info: Any                  # flow_opened(flow) at the hub
+    info: Any  # flow_opened(flow) at the hub
     path: Any
-    epoch: int                 # of the frames on this path
+    epoch: int  # of the frames on this path
     sink: Sink | None
     snd_nxt: int
     snd_una: int
@@ -98,10 +107,17 @@ class Flow(Source):
     window: int
     backlog: int
     since: float
-    detached_at: float         # -1: on a path, or never was
+    detached_at: float  # -1: on a path, or never was
 
-    def __init__(self, ctx: FlowContext, cid: bytes, secret: bytes, open_body: bytes | None = None, info: Any = None,
-                 limit: int = 0) -> None: ...
+    def __init__(
+        self,
+        ctx: FlowContext,
+        cid: bytes,
+        secret: bytes,
+        open_body: bytes | None = None,
+        info: Any = None,
+        limit: int = 0,
+    ) -> None: ...
     @property
     def closed(self) -> bool: ...
     @property

@@ -1,24 +1,25 @@
 """One end of a flow: sequence, acknowledgement, windows, resume. Sans-I/O: no loop, no socket, no log.
 
-Theory of operation. Bytes from the socket become `Chunk`s in one list, oldest first: acknowledged ones leave at the head,
-`unsent` points at the first that the current path has not carried yet. A lost link moves `unsent` back to the head; that is
-all there is to a replay. `seq` and `ack` count bytes as TCP's do, and the end of a direction takes one number more, so an
-acknowledgement tells that the end has arrived too.
+Theory of operation. Bytes from the socket become `Chunk`s in one list, oldest first: acknowledged ones leave at the
+head, `unsent` points at the first that the current path has not carried yet. A lost link moves `unsent` back to the
+head; that is all there is to a replay. `seq` and `ack` count bytes as TCP's do, and the end of a direction takes one
+number more, so an acknowledgement tells that the end has arrived too.
 
 Credit, in rules:
  1. The receiver grants an absolute `limit`; the sender never reads more from its socket than the limit leaves.
  2. limit = delivered to the socket's kernel + window; it never goes back.
  3. The window starts at `window_initial`, or less where many flows share the budget, and doubles, up to `window_max`,
-    whenever half of it was consumed in less than two round trips (the rule of quic-go's flow controller) and all windows
-    together stay within half of the budget; under memory pressure new credit shrinks to 16 KiB. An agent has to say
-    beforehand (HELLO) what may be sent on any flow to come: no more than the budget allows to a thousand at once.
+    whenever half of it was consumed in less than two round trips (the rule of quic-go's flow controller) and all
+    windows together stay within half of the budget; under memory pressure new credit shrinks to 16 KiB. An agent has to
+    say beforehand (HELLO) what may be sent on any flow to come: no more than the budget allows to a thousand at once.
  4. An acknowledgement means: this process holds the byte, do not replay it. The agent acknowledges nothing before its
     target is connected, so that a failed open can be retried elsewhere from the first byte.
  5. What a path has carried and is not acknowledged counts against the path's `max_inflight`; a flow that ends or leaves
     gives back all of it.
- 6. When a relay has dropped frames (M_RESUME on a path that goes on), half of what was in flight may be there from then on, and
-    one segment more with each round trip, until it is a whole window again: RFC 5681's fast recovery and congestion avoidance.
-    A relay's queue is small beside the windows of all flows that cross it, and each drop costs a round trip.
+ 6. When a relay has dropped frames (M_RESUME on a path that goes on), half of what was in flight may be there from then
+    on, and one segment more with each round trip, until it is a whole window again: RFC 5681's fast recovery and
+    congestion avoidance. A relay's queue is small beside the windows of all flows that cross it, and each drop costs a
+    round trip.
 """
 
 from libc.stdint cimport uint8_t, uint64_t
@@ -41,7 +42,8 @@ cdef enum:
     SEGMENT = 4096             # rule 6: what a round trip adds, and the least
     PROMISES = 1024            # flows of which a quarter of the budget holds what was promised beforehand
 
-cdef double LATE_RST = 2.0     # seconds without progress that a reset waits behind bytes for which the peer gives no credit
+# seconds without progress that a reset waits behind bytes for which the peer gives no credit
+cdef double LATE_RST = 2.0
 
 cdef double ASK_EVERY = 1.0    # seconds between two M_RESUMEs for the same lost frames: each has everything sent again
 
@@ -65,8 +67,8 @@ cdef class FlowContext:
     """Shared by all flows of a process.
 
     `clock()` gives seconds; `budget` bounds, in bytes, what is held for replay plus what waits for slow sockets;
-    `owner` is told `flow_closed(flow, reason)` once for each flow and `flow_resumed(flow)` each time that it goes on, and asked `flow_refused(flow, reason) -> bool` whether
-    an open that the target never saw goes to another agent.
+    `owner` is told `flow_closed(flow, reason)` once for each flow and `flow_resumed(flow)` each time that it goes on,
+    and asked `flow_refused(flow, reason) -> bool` whether an open that the target never saw goes to another agent.
     """
 
     def __cinit__(self, clock, *, Py_ssize_t budget=1 << 30, Py_ssize_t window_initial=262144,
@@ -158,8 +160,8 @@ cdef class Source:
 cdef class Flow(Source):
     """One end of one client connection.
 
-    The hub's end is made with the body of its M_OPEN and starts the open when it is first attached to a path; the agent's
-    end is made from a received M_OPEN, with its `limit`, and calls `accept` when the target is connected.
+    The hub's end is made with the body of its M_OPEN and starts the open when it is first attached to a path; the
+    agent's end is made from a received M_OPEN, with its `limit`, and calls `accept` when the target is connected.
     """
 
     def __cinit__(self, FlowContext ctx not None, bytes cid not None, bytes secret not None, bytes open_body=None,
@@ -413,8 +415,8 @@ cdef class Flow(Source):
         return self.maybe_done()
 
     cdef int gap(self, bint told) except -1:
-        """Frames were lost on the way (a relay dropped them): ask once to be sent from where we are. If the relay has `told`
-        us, what it dropped may have been the answer to an earlier asking."""
+        """Frames were lost on the way (a relay dropped them): ask once to be sent from where we are. If the relay has
+        `told` us, what it dropped may have been the answer to an earlier asking."""
         self.ctx.gaps += 1
         if self.open_body is None and self.state <= OPENING_FIN:
             self.gap_waits = True        # an M_RESUME would say that the target is connected
@@ -558,8 +560,8 @@ cdef class Flow(Source):
             self.gap(True)
 
     def direct(self, bytes body not None, bytes sought=None):
-        """Hub: `body` is what M_OPEN says from now on, `sought` what M_RESUME says behind the secret; both name the agent to
-        the hub that owns it."""
+        """Hub: `body` is what M_OPEN says from now on, `sought` what M_RESUME says behind the secret; both name the
+        agent to the hub that owns it."""
         self.open_body = body
         self.sought = sought
 
@@ -573,8 +575,8 @@ cdef class Flow(Source):
 
     def attach(self, Path path not None, *, bint resumed, uint64_t epoch=0, Py_ssize_t credit=0):
         """Puts the flow on a path, its frames under `epoch` (0: the path's own). With `resumed` data may follow at once
-        (after M_OPEN, or after M_RESUME was exchanged); without, M_RESUME is sent and its answer waited for. `credit` is
-        what the far end gives a new flow (0: what the path's peer does)."""
+        (after M_OPEN, or after M_RESUME was exchanged); without, M_RESUME is sent and its answer waited for. `credit`
+        is what the far end gives a new flow (0: what the path's peer does)."""
         self.detach()
         self.left = None
         self.path = path
@@ -598,8 +600,8 @@ cdef class Flow(Source):
         self.update_reading()
 
     def resume(self, Path path not None, uint64_t ack, uint64_t limit, bint answer, uint64_t epoch=0):
-        """The peer has asked to go on from `ack` (`answer`), or has answered our own asking. The owner is told `flow_resumed(flow)`
-        if the flow had lost its way, or takes another."""
+        """The peer has asked to go on from `ack` (`answer`), or has answered our own asking. The owner is told
+        `flow_resumed(flow)` if the flow had lost its way, or takes another."""
         cdef bint moves = self.detached_at >= 0 or self.path is not path or (epoch != 0 and epoch != self.epoch)
         if self.state == CLOSED:
             return
@@ -650,7 +652,8 @@ cdef class Flow(Source):
             chunk = chunk.next
         self.unsent_bytes = total
         if self.fin_sent:
-            self.pending |= SEND_FIN     # even if acknowledged: a relay on the new way must see it, to know when the flow is over
+            # even if acknowledged: a relay on the new way must see it, to know when the flow is over
+            self.pending |= SEND_FIN
 
     def detach(self):
         """The path is gone; the flow waits for another."""
@@ -671,8 +674,8 @@ cdef class Flow(Source):
     def reset(self, int code, *, bint behind=False):
         """Ends the flow now: the peer gets M_RST with `code`, the socket is reset.
 
-        If our direction had already ended in order, the reset goes behind its bytes: a complete answer stays complete. So it
-        does with `behind`, for a socket that was reset after bytes that it had delivered to us."""
+        If our direction had already ended in order, the reset goes behind its bytes: a complete answer stays complete.
+        So it does with `behind`, for a socket that was reset after bytes that it had delivered to us."""
         if self.state == CLOSED:
             return
         if self.sink is not None:

@@ -3,15 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
+from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow, FlowContext, Path
 from ncfast.core.relay import Lane
-from ncfast.core.errors import Reason
 
 class Carrier:
     """What moves a link's bytes; for Cython only."""
 
 class Link(Path):
-    """Queues, fairness, keepalive and flood control of one carrier. `handler` gets the frames that concern no flow yet."""
+    """Queues, fairness, keepalive and flood control of one carrier. `handler` gets the frames that concern no flow
+    yet."""
 
     carrier: Carrier
     ctx: FlowContext
@@ -23,13 +24,23 @@ class Link(Path):
     bytes_in: int
     bytes_out: int
     stale_epoch: int
-    relay_frames: int          # relayed frames that wait for the carrier
-    relay_bytes: int           # and what they cost: their bytes, and 256 for each
-    drops_queue: int           # relayed frames dropped at this link's bounds
-    drops_away: int            # relayed frames that came in here and had no link to leave by
+    relay_frames: int  # relayed frames that wait for the carrier
+    relay_bytes: int  # and what they cost: their bytes, and 256 for each
+    drops_queue: int  # relayed frames dropped at this link's bounds
+    drops_away: int  # relayed frames that came in here and had no link to leave by
 
-    def __init__(self, handler: Any, carrier: Carrier, ctx: FlowContext, call_soon: Callable[..., Any],
-                 call_later: Callable[..., Any], *, max_inflight: int, queue_depth: int, peer: str = "") -> None: ...
+    def __init__(
+        self,
+        handler: Any,
+        carrier: Carrier,
+        ctx: FlowContext,
+        call_soon: Callable[..., Any],
+        call_later: Callable[..., Any],
+        *,
+        max_inflight: int,
+        queue_depth: int,
+        peer: str = "",
+    ) -> None: ...
     @property
     def writable(self) -> bool: ...
     @property
@@ -56,7 +67,8 @@ class Link(Path):
         """Tells an end of a flow that the way beyond this hub is lost."""
 
     def forward(self, lane: Lane, type: int, payload: bytes, *, ack: int = 0, limit: int = 0, rtt: float = 0.0) -> bool:
-        """Sends on M_OPEN or M_RESUME, which came in by another link with a round trip of `rtt` seconds. False: it was dropped."""
+        """Sends on M_OPEN or M_RESUME, which came in by another link with a round trip of `rtt` seconds. False: it was
+        dropped."""
 
     def noise(self, weight: int) -> None:
         """Counts something of the peer's that moved nothing."""

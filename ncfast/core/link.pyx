@@ -1,12 +1,12 @@
-"""A link: many flows over one carrier, framed. Sans-I/O: bytes come in by `receive`, leave by the carrier; timers are asked
-for through `call_later`, and `tick(now)` is called about once a second.
+"""A link: many flows over one carrier, framed. Sans-I/O: bytes come in by `receive`, leave by the carrier; timers are
+asked for through `call_later`, and `tick(now)` is called about once a second.
 
 Out: three queues, served in this order. `urgent`: flows that owe a control frame. `short`: flows whose unsent bytes
-fit in SHORT. `bulk`: the others, by deficit round robin (Shreedhar and Varghese, SIGCOMM 1995) with a quantum of 16 KiB.
-After SHORT_RUN bytes of short messages one bulk quantum is served, so that neither starves. A flow that the in-flight cap holds
-when its turn comes waits in `capped`, and is the next when there is room. The first frame of an idle link
-leaves at once; what follows in the same turn of the loop leaves in one write at its end, except whole large chunks, for
-which a write of their own costs nothing.
+fit in SHORT. `bulk`: the others, by deficit round robin (Shreedhar and Varghese, SIGCOMM 1995) with a quantum of 16
+KiB. After SHORT_RUN bytes of short messages one bulk quantum is served, so that neither starves. A flow that the
+in-flight cap holds when its turn comes waits in `capped`, and is the next when there is room. The first frame of an
+idle link leaves at once; what follows in the same turn of the loop leaves in one write at its end, except whole large
+chunks, for which a write of their own costs nothing.
 
 In: data is passed to its flow as it comes, without waiting for the frame's end; only headers and control bodies are
 gathered.
@@ -34,18 +34,23 @@ from ncfast.core.errors import Reason, reason_of
 from ncfast.core.states import FlowState
 
 cdef enum:
-    MAX_BATCH = 131072         # bytes from which a write is full, about what TCP_NOTSENT_LOWAT lets the kernel hold unsent;
-                               # with the frame that fills it at most 227 KiB, so every peer must take messages of 256 KiB
+    # bytes from which a write is full, about what TCP_NOTSENT_LOWAT lets the kernel hold unsent;
+    MAX_BATCH = 131072
+                               # with the frame that fills it at most 227 KiB, so every peer must take messages of 256
+                               # KiB
     SHORT = 4096               # a flow with no more than this to send is a short message
     SHORT_RUN = 65536          # bytes of short messages before bulk gets a turn
     QUANTUM = 16384            # bytes of a bulk flow's turn, and the size of its reads while others wait
-    NOISE = 1000               # frames between two ticks that moved nothing, beyond four a flow, before the peer is a flood
+    # frames between two ticks that moved nothing, beyond four a flow, before the peer is a flood
+    NOISE = 1000
     LONELY = 8                 # turns of one frame in a row after which corking pauses
     PROBE = 16                 # then every so many frames it is tried again
     FRAME_COST = 256           # bytes that a queued frame counts beside its own
     FREE_RESUMES = 65536       # asked-for flows that we do not have, before they count as noise
-    ASKED = 50                 # noise of a second M_RESUME from the same byte within a second: each has everything sent again
-    MAX_THROUGH = 196608       # relayed bytes from which a write of theirs is full: with one frame more still no 256 KiB
+    # noise of a second M_RESUME from the same byte within a second: each has everything sent again
+    ASKED = 50
+    # relayed bytes from which a write of theirs is full: with one frame more still no 256 KiB
+    MAX_THROUGH = 196608
     TOLD = 16384               # flows remembered until the next tick because they were refused or told to wait
     SPARED = 16384             # bytes of each relayed direction that wait although memory is short
     BUSY = 262144              # bytes received between two ticks that make a link busy
@@ -69,7 +74,8 @@ cdef double far_rtt(const Header* h) noexcept:
 cdef class Carrier:
 
     cdef int send(self, Piece* pieces, list bases, int count, Py_ssize_t total) except -1:
-        """Sends the pieces in order, now; what the kernel does not take is kept by the carrier. `bases[i]` owns piece i."""
+        """Sends the pieces in order, now; what the kernel does not take is kept by the carrier. `bases[i]` owns piece
+        i."""
         raise NotImplementedError
 
     cdef int end(self, reason, str detail) except -1:
@@ -79,11 +85,11 @@ cdef class Carrier:
 cdef class Link(Path):
     """`handler` gets the events that are not the hot path's: `_on_frame__hello(payload)`, `__hello_ack(payload)`,
     `__open(cid, epoch, limit, payload)`, `__resume(cid, epoch, payload, ack, limit) -> bool` (False: no such flow),
-    `__goaway(reason)`, `__auth(code, payload)`, `__announce(payload)`, `__stale(cid, epoch)` (the far end of a flow knows of a
-    higher epoch than ours), `link_rtt(link, seconds)`, and `link_ended(link, reason, detail)` once; and it is asked
-    `foreign(cid) -> bool`, whether a flow that we do not have may be another hub's. `peer` names the far end in errors. A link
-    between hubs has no epoch of its own: each of its flows has. What makes noise in such a flow is counted by the hub that let
-    it in, on the agent's tunnel: no agent can end a link between hubs."""
+    `__goaway(reason)`, `__auth(code, payload)`, `__announce(payload)`, `__stale(cid, epoch)` (the far end of a flow
+    knows of a higher epoch than ours), `link_rtt(link, seconds)`, and `link_ended(link, reason, detail)` once; and it
+    is asked `foreign(cid) -> bool`, whether a flow that we do not have may be another hub's. `peer` names the far end
+    in errors. A link between hubs has no epoch of its own: each of its flows has. What makes noise in such a flow is
+    counted by the hub that let it in, on the agent's tunnel: no agent can end a link between hubs."""
 
     def __init__(self, handler, Carrier carrier not None, FlowContext ctx not None, call_soon, call_later, *,
                  Py_ssize_t max_inflight, int queue_depth, str peer=""):
@@ -183,8 +189,8 @@ cdef class Link(Path):
         return 0
 
     cdef int _cork(self) except -1:
-        """Until the end of this turn frames are gathered. The end costs a callback, so a link on which turns have lately
-        made one frame each gathers only now and then, to see whether that has changed."""
+        """Until the end of this turn frames are gathered. The end costs a callback, so a link on which turns have
+        lately made one frame each gathers only now and then, to see whether that has changed."""
         self._turns += 1
         if self._lonely < LONELY or self._turns % PROBE == 0:
             self._corked = True
@@ -363,7 +369,8 @@ cdef class Link(Path):
         if flow.pending & SEND_RESUME_ACK:
             flow.pending &= ~SEND_RESUME_ACK
             self._piece(self._flow_frame(flow, M_RESUME_ACK), pieces, bases, count, total)
-        if flow.pending & SEND_ACK:      # not left to data that the in-flight cap may hold: two full directions would starve
+        # not left to data that the in-flight cap may hold: two full directions would starve
+        if flow.pending & SEND_ACK:
             self._piece(self._flow_frame(flow, M_ACK), pieces, bases, count, total)
         return 0
 
@@ -382,7 +389,8 @@ cdef class Link(Path):
             total[0] += HEADER_SIZE + chunk.size
             count[0] += 1
             self._frames_out[<int>M_DATA] += 1
-        # saved up only for a chunk larger than a turn: neither while the link's cap holds all, nor from a short message's turn
+        # saved up only for a chunk larger than a turn: neither while the link's cap holds all, nor from a short
+        # message's turn
         flow.deficit = allowance if allowance <= MAX_DATA and self.inflight < self.max_inflight else 0
         if flow.unsent is None and flow.resumed and count[0] < MAX_PIECES - 2:
             if flow.pending & SEND_FIN:
@@ -470,7 +478,8 @@ cdef class Link(Path):
         return 0
 
     cdef bint _holds(self, Flow flow) except -1:
-        """Whether the in-flight cap holds the flow; then it waits, out of the way of relayed frames, and has not lost its turn."""
+        """Whether the in-flight cap holds the flow; then it waits, out of the way of relayed frames, and has not lost
+        its turn."""
         if flow.unsent is None or self.inflight < self.max_inflight:
             return False
         flow.in_data = True
@@ -612,8 +621,9 @@ cdef class Link(Path):
 
     cdef int _stranger(self) except -1:
         """A frame for a flow we do not have. Those of a flow that ended lately were on their way, and are counted; only
-        M_RESUME and M_OPEN_ACK show that the peer still has the flow. The sender of others is told, and makes noise. A flow
-        that another hub may ask for in a moment is to wait; one that waits may be told here that it does so in vain."""
+        M_RESUME and M_OPEN_ACK show that the peer still has the flow. The sender of others is told, and makes noise. A
+        flow that another hub may ask for in a moment is to wait; one that waits may be told here that it does so in
+        vain."""
         cdef bytes cid
         cdef Flow flow
         cdef int type = self._h.type
@@ -622,7 +632,8 @@ cdef class Link(Path):
         cid = PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)
         flow = <Flow>self.ctx.flows.get(cid)
         if flow is not None and type == M_RST and flow.left is self and self._h.epoch == flow.epoch:
-            return flow.on_rst(self._h.code)             # it waits because of what was said here, and there is nothing to wait for
+            # it waits because of what was said here, and there is nothing to wait for
+            return flow.on_rst(self._h.code)
         if flow is not None and type != M_RESUME:
             self.stale_epoch += 1        # it has another way now, and this is what was still on the old one
             return 0
@@ -682,7 +693,8 @@ cdef class Link(Path):
                 self._flow_noise(1)
                 flow.gap(True)
             elif flow.resumed and not flow.asked_again:
-                if flow.asks:            # both ends may have asked at once, and then the other's question was our answer
+                # both ends may have asked at once, and then the other's question was our answer
+                if flow.asks:
                     flow.asks -= 1
                 else:
                     self._flow_noise(100)        # an answer that nobody asked for would have everything sent again
@@ -756,13 +768,13 @@ cdef class Link(Path):
         self._answer(M_RST, <const uint8_t*>PyBytes_AS_STRING(cid), epoch if epoch else self.epoch, code, 0)
 
     def tell_detached(self, bytes cid not None, uint64_t epoch, int code, uint64_t newest=0):
-        """Tells an end of a flow that the way beyond this hub is lost: `code` says why, `newest` is the epoch that a stale
-        one lost against."""
+        """Tells an end of a flow that the way beyond this hub is lost: `code` says why, `newest` is the epoch that a
+        stale one lost against."""
         self._answer(M_DETACH, <const uint8_t*>PyBytes_AS_STRING(cid), epoch, code, newest)
 
     def forward(self, Lane lane not None, int type, bytes payload, *, uint64_t ack=0, uint64_t limit=0, double rtt=0.0):
-        """Sends on M_OPEN or M_RESUME, which came in by another link with a round trip of `rtt` seconds. False: it was dropped.
-        Raises ValueError for a payload that no frame may have."""
+        """Sends on M_OPEN or M_RESUME, which came in by another link with a round trip of `rtt` seconds. False: it was
+        dropped. Raises ValueError for a payload that no frame may have."""
         cdef Header h
         cdef bytes frame
         if PyBytes_GET_SIZE(payload) > MAX_CONTROL:
@@ -847,8 +859,8 @@ cdef class Link(Path):
         else:
             frame = build_frame(&self._h, NULL)
             passed = out._pass_on(lane, type, <const uint8_t*>PyBytes_AS_STRING(frame), HEADER_SIZE, frame, self)
-        # an end counts although it was dropped: it may have arrived before, and then nobody asks for it; nor does whoever has
-        # no flow any more to resume
+        # an end counts although it was dropped: it may have arrived before, and then nobody asks for it; nor does
+        # whoever has no flow any more to resume
         if (passed or type == M_FIN or type == M_RESUME_ACK) and lane.relay is not None and lane.relay.saw(
                 lane, type, self._h.seq, self._h.ack if passed else 0, self._h.limit if passed else 0):
             self._relay_over(lane)
@@ -862,10 +874,10 @@ cdef class Link(Path):
         return 0
 
     cdef bint _pass_on(self, Lane lane, int type, const uint8_t* p, Py_ssize_t n, bytes base, Link source) except -1:
-        """A whole frame for this link, from `source`'s read (then it leaves at the end of that read, in one write with the
-        others, and without a base it is not copied) or from nowhere. What finds the link blocked waits, within bounds; beyond
-        them it is dropped, the receiver is told afterwards, and the flow resumes. One short frame of each direction always
-        has room: the bulk of others must not keep a flow from opening. False: dropped."""
+        """A whole frame for this link, from `source`'s read (then it leaves at the end of that read, in one write with
+        the others, and without a base it is not copied) or from nowhere. What finds the link blocked waits, within
+        bounds; beyond them it is dropped, the receiver is told afterwards, and the flow resumes. One short frame of
+        each direction always has room: the bulk of others must not keep a flow from opening. False: dropped."""
         if self._answers and self._writable:
             self._flush()                # one of them may be for this very flow, and was first
         if (self._through_count == MAX_PIECES or self._through_total + n > MAX_THROUGH) and self._writable:
@@ -920,10 +932,11 @@ cdef class Link(Path):
         return True
 
     cdef int _owe(self, Lane lane, uint64_t ack, uint64_t limit) except -1:
-        """What a frame that has to wait acknowledges does not wait behind its flow's data: on a slow link that would take as
-        long as the data does, and the far end would take the way for stalled. Acknowledgements are cumulative and about the
-        other direction, so they may overtake, and the latest is enough."""
-        if self.closed or not ack:       # nothing was ever acknowledged: before M_OPEN_ACK there is no credit to tell of
+        """What a frame that has to wait acknowledges does not wait behind its flow's data: on a slow link that would
+        take as long as the data does, and the far end would take the way for stalled. Acknowledgements are cumulative
+        and about the other direction, so they may overtake, and the latest is enough."""
+        # nothing was ever acknowledged: before M_OPEN_ACK there is no credit to tell of
+        if self.closed or not ack:
             return 0
         if ack > lane.owed_ack:
             lane.owed_ack = ack
@@ -973,7 +986,8 @@ cdef class Link(Path):
         return 0
 
     cdef int _gather_lane(self, Lane lane, Piece* pieces, list bases, int* count, Py_ssize_t* total, Py_ssize_t allowance) except -1:
-        """Waiting frames of a relayed direction within `allowance` bytes; behind the last of them, whether some were dropped."""
+        """Waiting frames of a relayed direction within `allowance` bytes; behind the last of them, whether some were
+        dropped."""
         cdef Header h
         cdef bytes frame
         cdef Py_ssize_t size
@@ -1019,10 +1033,10 @@ cdef class Link(Path):
             self.send(PING, seq=self._ping_seq)
 
     def tick(self, double now, double interval, double timeout, double stall, double echo=0.0):
-        """Keepalive and flood control; call about once a second. A ping goes every `interval` seconds, and at each tick of
-        a busy link, since windows are tuned to the round trip under load. Any received byte proves life, silence for
-        `timeout` ends the link, and so does a peer that takes nothing for `stall` (0: for ever), or one that is heard but
-        does not answer a ping for `echo` (0: for ever): it does not hear us."""
+        """Keepalive and flood control; call about once a second. A ping goes every `interval` seconds, and at each tick
+        of a busy link, since windows are tuned to the round trip under load. Any received byte proves life, silence for
+        `timeout` ends the link, and so does a peer that takes nothing for `stall` (0: for ever), or one that is heard
+        but does not answer a ping for `echo` (0: for ever): it does not hear us."""
         cdef int noise = self._noise
         cdef bint busy = self.bytes_in - self._bytes_at_tick > BUSY
         self._noise = 0

@@ -1,4 +1,5 @@
-"""The JSON bodies of HELLO, HELLO_ACK, M_OPEN, ANNOUNCE, and of M_RESUME between hubs. Unknown members are ignored: newer peers may say more."""
+"""The JSON bodies of HELLO, HELLO_ACK, M_OPEN, ANNOUNCE, and of M_RESUME between hubs. Unknown members are ignored:
+newer peers may say more."""
 
 from __future__ import annotations
 
@@ -9,14 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ncfast import __version__
 from ncfast.core.errors import Reason, RemoteError
 
-VERSION = 1                                                         # of the protocol
-SOFTWARE = f"ncfast/{__version__}"                                  # said for the other side's log
+VERSION = 1  # of the protocol
+SOFTWARE = f"ncfast/{__version__}"  # said for the other side's log
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-Hex16 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]           # 16 bytes in hexadecimal
+Hex16 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]  # 16 bytes in hexadecimal
 Port = Annotated[int, Field(ge=0, le=65535)]
-Host = Annotated[str, Field(max_length=64)]                         # an IP address
-Epoch = Annotated[int, Field(ge=0, lt=2**53)]                       # what every JSON reader holds exactly
+Host = Annotated[str, Field(max_length=64)]  # an IP address
+Epoch = Annotated[int, Field(ge=0, lt=2**53)]  # what every JSON reader holds exactly
 
 
 class Message(BaseModel):
@@ -41,11 +42,13 @@ class Hello(Message):
 
     version: int
     agent_id: Name
-    instance: Hex16                                    # drawn at the agent's start: tells a reconnect from a restart
+    instance: Hex16  # drawn at the agent's start: tells a reconnect from a restart
     connectors: Annotated[list[Name], Field(max_length=256)]
-    last_epoch: Epoch = 0                              # above it the hub grants; no two HELLOs of an agent that claim say the same
-    standby: bool = False                              # to be ready only: claims nothing, carries no flow
-    window: Annotated[int, Field(ge=65536, lt=2**40)]  # bytes of credit that each new flow's agent end starts with; a frame must fit
+    last_epoch: Epoch = 0  # above it the hub grants; no two HELLOs of an agent that claim say the same
+    standby: bool = False  # to be ready only: claims nothing, carries no flow
+    window: Annotated[
+        int, Field(ge=65536, lt=2**40)
+    ]  # bytes of credit that each new flow's agent end starts with; a frame must fit
     software: Annotated[str, Field(max_length=64)] = ""
 
 
@@ -55,8 +58,8 @@ class HelloAck(Message):
     version: int
     replica_id: Name
     session: Hex16
-    epoch: Annotated[int, Field(ge=0, le=2**53)]       # granted; 0 to a standby, which owns nothing
-    cluster: bool = False                              # other hubs may take over: a standby is of use
+    epoch: Annotated[int, Field(ge=0, le=2**53)]  # granted; 0 to a standby, which owns nothing
+    cluster: bool = False  # other hubs may take over: a standby is of use
 
 
 class Open(Message):
@@ -64,10 +67,10 @@ class Open(Message):
 
     connector: Name
     listener: Name
-    secret: Hex16                                      # must be shown again in M_RESUME
-    origin: Name                                       # replica that accepted the client
-    client: tuple[Host, Port, Host, Port]              # the client's address, then the hub's own end of that connection
-    agent: Name | None = None                          # hub -> hub: whose flow it is to be
+    secret: Hex16  # must be shown again in M_RESUME
+    origin: Name  # replica that accepted the client
+    client: tuple[Host, Port, Host, Port]  # the client's address, then the hub's own end of that connection
+    agent: Name | None = None  # hub -> hub: whose flow it is to be
     tenant: Name | None = None
 
 
@@ -99,5 +102,3 @@ class Announce(Message):
     """agent -> hub: what is served from now on."""
 
     connectors: Annotated[list[Name], Field(max_length=256)]
-
-

@@ -9,7 +9,7 @@ class Lane(Source):
 
     cid: bytes
     epoch: int
-    relay: Relay | None        # None when the flow is over
+    relay: Relay | None  # None when the flow is over
     out: Path | None
     lossy: bool
 
@@ -23,8 +23,8 @@ class Relay:
     cid: bytes
     epoch: int
     info: Any
-    up: Lane                   # from the agent
-    down: Lane                 # to the agent
+    up: Lane  # from the agent
+    down: Lane  # to the agent
 
     def __init__(self, cid: bytes, epoch: int, tunnel: Path, info: Any) -> None: ...
     @property

@@ -1,7 +1,7 @@
 """A flow that a hub passes on: which two links belong to its cid, what waits for them, when it is over. Sans-I/O.
 
-The relay neither acknowledges nor repeats anything: both ends do. It looks at headers only to see both directions end, so
-that it can forget the flow. Moving the frames is the links' work (`Link.receive`, `Link._flush`).
+The relay neither acknowledges nor repeats anything: both ends do. It looks at headers only to see both directions end,
+so that it can forget the flow. Moving the frames is the links' work (`Link.receive`, `Link._flush`).
 """
 
 from collections import deque
@@ -32,7 +32,8 @@ cdef class Lane(Source):
 
 
 cdef class Relay:
-    """The flow `cid` of the agent whose tunnel here has `epoch`; `info`, the hub's, is told `relay_opened(relay)` and `relay_ended(relay)`.
+    """The flow `cid` of the agent whose tunnel here has `epoch`; `info`, the hub's, is told `relay_opened(relay)` and
+    `relay_ended(relay)`.
 
     A relay belongs to one tunnel for life; the link to the client's hub may come and go.
     """
@@ -77,7 +78,8 @@ cdef class Relay:
         self.up.lossy = self.down.lossy = self.up.asked = self.down.asked = False      # both ends will resume
 
     def forget(self):
-        """Frames of this cid are nobody's from now on; those that wait are still sent. `info.relay_ended(relay)` is told once."""
+        """Frames of this cid are nobody's from now on; those that wait are still sent. `info.relay_ended(relay)` is
+        told once."""
         cdef Path tunnel = self.down.out, mesh = self.up.out
         if self.over:
             return
@@ -90,9 +92,9 @@ cdef class Relay:
         self.info.relay_ended(self)
 
     cdef bint saw(self, Lane lane, int type, uint64_t seq, uint64_t ack, uint64_t limit) except -1:
-        """A frame has passed on `lane`; whether it was the flow's last: a reset, or the second acknowledged end. After a resume
-        both ends send their M_FIN again, for a relay that has not seen it, and its acknowledgement may have passed before it.
-        Whoever has asked to resume waits for the answer, even if nothing else is left to come."""
+        """A frame has passed on `lane`; whether it was the flow's last: a reset, or the second acknowledged end. After
+        a resume both ends send their M_FIN again, for a relay that has not seen it, and its acknowledgement may have
+        passed before it. Whoever has asked to resume waits for the answer, even if nothing else is left to come."""
         if type == M_RST:
             return True
         if type == M_OPEN_ACK and not self.opened:

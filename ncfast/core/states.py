@@ -1,10 +1,11 @@
 """The states of a flow's end, in one table.
 
-Both ends of a flow, the hub's (client socket) and the agent's (target socket), run the same machine. OPENING lasts until
-the target is connected; bytes and even the end of the local direction may be queued meanwhile (OPENING_FIN). From OPEN on
-each direction ends by itself, as TCP's do: `local_fin` is our socket's end of stream queued for the peer, `remote_fin` the
-peer's end of stream delivered to our socket. CLOSING waits until both ends are acknowledged. `reset` ends a flow at once,
-from anywhere. Losing the link is no state here: a flow without a link stays what it is and goes on when it is resumed.
+Both ends of a flow, the hub's (client socket) and the agent's (target socket), run the same machine. OPENING lasts
+until the target is connected; bytes and even the end of the local direction may be queued meanwhile (OPENING_FIN). From
+OPEN on each direction ends by itself, as TCP's do: `local_fin` is our socket's end of stream queued for the peer,
+`remote_fin` the peer's end of stream delivered to our socket. CLOSING waits until both ends are acknowledged. `reset`
+ends a flow at once, from anywhere. Losing the link is no state here: a flow without a link stays what it is and goes on
+when it is resumed.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ class FlowState(enum.IntEnum):
     OPENING = 0
     OPENING_FIN = 1
     OPEN = 2
-    HALF_LOCAL = 3     # our direction has ended, the peer's goes on
-    HALF_REMOTE = 4    # the peer's direction has ended, ours goes on
-    CLOSING = 5        # both have ended, acknowledgements outstanding
+    HALF_LOCAL = 3  # our direction has ended, the peer's goes on
+    HALF_REMOTE = 4  # the peer's direction has ended, ours goes on
+    CLOSING = 5  # both have ended, acknowledgements outstanding
     CLOSED = 6
 
 

@@ -10,9 +10,7 @@ from ncfast.demo.service import CHUNK, stream
 
 Address = tuple[str, int]
 
-_PAUSE_SEC = (
-    0.05  # between two lines of a conversation: some 20 a second, as a person's session would never reach
-)
+_PAUSE_SEC = 0.05  # between two lines of a conversation: some 20 a second, as a person's session would never reach
 
 
 @dataclass

@@ -3,8 +3,8 @@
     clients ⇄ hub-c ⇄ (mesh) ⇄ the owner, hub-a or hub-b ⇄ (tunnel) ⇄ agent ⇄ service
 
 The agent knows hub-a and hub-b alone, and the clients come to hub-c: every flow crosses the mesh, and what is done to
-the owner is never done to the hub that holds the clients' sockets. Three acts; in each a transfer goes either way, and at
-its middle the owner is struck. Hubs, agent and Redis are child processes; mesh and Redis use Unix sockets.
+the owner is never done to the hub that holds the clients' sockets. Three acts; in each a transfer goes either way, and
+at its middle the owner is struck. Hubs, agent and Redis are child processes; mesh and Redis use Unix sockets.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ncfast.auth import mint
-from ncfast.observe import adminclient
 from ncfast.demo import stage
 from ncfast.demo.children import Child, ChildEnded
 from ncfast.demo.clients import Conversations, Transfer
 from ncfast.demo.service import Service
 from ncfast.demo.stage import AGENT, CONNECTOR, address
 from ncfast.demo.view import MIB, View, progress, talk, verdict
+from ncfast.observe import adminclient
 
 SMALL_FLOWS = 20
 DEADLINE_SEC = 60  # an act that takes longer has failed; some five seconds are usual
@@ -118,7 +118,9 @@ class ClusterDemo:
         self._agent = await stack.enter_async_context(Child("agent", "--config", agent_file))
         await self._owned()
         await self._settled()
-        self._view.event(f"the agent is owned by {self._owner} under epoch {self._epoch}, its standby is at {self._other()}")
+        self._view.event(
+            f"the agent is owned by {self._owner} under epoch {self._epoch}, its standby is at {self._other()}"
+        )
 
     async def _start_hub(self, name: str) -> None:
         """A hub's first or next process, at the same addresses."""
@@ -130,8 +132,10 @@ class ClusterDemo:
         ready = await hub.event("hub_ready")
         self._hubs[name] = hub
         self._addresses[name] = {
-            "clients": ready["listeners"]["demo"], "edge": ready["edge"], "admin": ready["admin"],
-        }  # fmt: skip
+            "clients": ready["listeners"]["demo"],
+            "edge": ready["edge"],
+            "admin": ready["admin"],
+        }
 
     # what the hubs say
 
@@ -167,9 +171,11 @@ class ClusterDemo:
         """Until the agent has an owner and a standby, and the clients' hub a link to both."""
         owner, standby = self._owner, self._other()
         await self._until(
-            lambda seen: all(self._linked(seen, name) for name in OWNERS)
-            and any(agent["epoch"] for agent in seen[owner]["agents"])
-            and [agent["standby"] for agent in seen[standby]["agents"]] == [True],
+            lambda seen: (
+                all(self._linked(seen, name) for name in OWNERS)
+                and any(agent["epoch"] for agent in seen[owner]["agents"])
+                and [agent["standby"] for agent in seen[standby]["agents"]] == [True]
+            ),
             f"{owner} to own the agent and {standby} to be its standby",
         )
 
@@ -198,7 +204,10 @@ class ClusterDemo:
                 talking = around.create_task(self._conversations.run(talks_to, stop))
                 helpers = [
                     around.create_task(each)
-                    for each in (self._draw(), *(child.ended() for child in (self._redis, self._agent, self._hubs[ORIGIN])))
+                    for each in (
+                        self._draw(),
+                        *(child.ended() for child in (self._redis, self._agent, self._hubs[ORIGIN])),
+                    )
                 ]
                 for word, strike, mend in acts:
                     async with asyncio.timeout(DEADLINE_SEC):
@@ -234,7 +243,8 @@ class ClusterDemo:
             await strike(self._hubs[victim])
             await self._owned()
             self._view.event(
-                f"{self._owner} owns the agent under epoch {self._epoch}, {(time.monotonic() - since) * 1000:.0f} ms later"
+                f"{self._owner} owns the agent under epoch {self._epoch}, "
+                f"{(time.monotonic() - since) * 1000:.0f} ms later"
             )
             await asyncio.gather(*runs)
             watching.cancel()
@@ -249,7 +259,8 @@ class ClusterDemo:
             for each, transfer in zip(standstills, self._transfers, strict=True)
         )
         self._results.append(
-            f"  owner {word:<8} {victim} to {self._owner}, epoch {epoch} to {self._epoch}; bytes stood still for {still}"
+            f"  owner {word:<8} {victim} to {self._owner}, epoch {epoch} to {self._epoch}; bytes "
+            f"stood still for {still}"
         )
         await mend(victim)
         await self._settled()
@@ -280,7 +291,9 @@ class ClusterDemo:
         code = await self._hubs[name].exit_code()
         if code not in (0, -signal.SIGKILL):
             self._trouble(f"{name} ended with exit code {code}")
-        self._view.event(f"{name} has ended ({'drained, exit code 0' if code == 0 else 'SIGKILL'}), and is started again")
+        self._view.event(
+            f"{name} has ended ({'drained, exit code 0' if code == 0 else 'SIGKILL'}), and is started again"
+        )
         await self._start_hub(name)
 
     # showing

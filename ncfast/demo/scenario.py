@@ -100,9 +100,7 @@ class Demo:
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as around:
             talking = around.create_task(self._conversations.run(clients_at, stop))
-            helpers = [
-                around.create_task(each) for each in (self._draw(), self._hub.ended(), self._agent.ended())
-            ]
+            helpers = [around.create_task(each) for each in (self._draw(), self._hub.ended(), self._agent.ended())]
             async with asyncio.TaskGroup() as work:
                 for transfer in self._transfers:
                     work.create_task(transfer.run(clients_at))
@@ -115,9 +113,7 @@ class Demo:
     async def _cut_under_way(self) -> None:
         """Cut at even steps of the faster transfer, so that both are running each time."""
         for number in range(1, self._cuts + 1):
-            while max(transfer.moved / transfer.size for transfer in self._transfers) < number / (
-                self._cuts + 1
-            ):
+            while max(transfer.moved / transfer.size for transfer in self._transfers) < number / (self._cuts + 1):
                 await asyncio.sleep(0.005)
             await self._cut()
 
@@ -125,9 +121,7 @@ class Demo:
         sessions = self._agent.count("tunnel_up")
         self._proxy.cut()
         since, self._tunnel = time.monotonic(), "CUT"
-        moved = ", ".join(
-            f"{transfer.moved / MIB:.0f} MiB {transfer.direction}" for transfer in self._transfers
-        )
+        moved = ", ".join(f"{transfer.moved / MIB:.0f} MiB {transfer.direction}" for transfer in self._transfers)
         self._view.event(f"cut the tunnel: connection reset at both ends ({moved} so far)")
         await self._agent.event("tunnel_up", sessions + 1)
         self._outages.append(time.monotonic() - since)
@@ -153,9 +147,7 @@ class Demo:
         lines = ["", *map(verdict, self._transfers), talk(self._conversations), *self._conversations.faults]
         if self._outages:
             shortest, longest = min(self._outages) * 1000, max(self._outages) * 1000
-            lines.append(
-                f"  tunnel cut {len(self._outages)} times, away for {shortest:.0f} to {longest:.0f} ms"
-            )
+            lines.append(f"  tunnel cut {len(self._outages)} times, away for {shortest:.0f} to {longest:.0f} ms")
         lines.append("Nothing was lost, repeated or reordered." if whole else "FAILED: see above.")
         self._view.close()
         for line in lines:

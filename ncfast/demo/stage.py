@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Protocol
 
-from ncfast.demo.clients import Address
 from ncfast.core.errors import NcfastError
+from ncfast.demo.clients import Address
 
 START_SEC = 60  # some two seconds are usual
 AGENT, CONNECTOR = "demo-agent", "demo"

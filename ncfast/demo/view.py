@@ -59,10 +59,7 @@ def progress(transfer: Transfer) -> str:
     """One transfer as a bar."""
     share = transfer.moved / transfer.size
     bar = ("█" * round(share * _BAR)).ljust(_BAR, "░")
-    return (
-        f"  {transfer.direction:<5} {bar} {share:4.0%}"
-        f"  {transfer.moved / MIB:6.1f} of {transfer.size / MIB:.0f} MiB"
-    )
+    return f"  {transfer.direction:<5} {bar} {share:4.0%}  {transfer.moved / MIB:6.1f} of {transfer.size / MIB:.0f} MiB"
 
 
 def verdict(transfer: Transfer) -> str:
@@ -70,9 +67,7 @@ def verdict(transfer: Transfer) -> str:
     name = f"  {transfer.direction:<5} {transfer.size / MIB:.0f} MiB"
     if transfer.intact:
         return f"{name}  intact     sha256 {transfer.sent_digest[:16]}… at both ends"
-    return (
-        f"{name}  DIFFERENT  sent {transfer.sent_digest or '-'}, received {transfer.received_digest or '-'}"
-    )
+    return f"{name}  DIFFERENT  sent {transfer.sent_digest or '-'}, received {transfer.received_digest or '-'}"
 
 
 def talk(conversations: Conversations) -> str:

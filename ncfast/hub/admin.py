@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import orjson
 from websockets.http11 import Request
 
-from ncfast.observe import metrics, statuspage
 from ncfast.net.request import HttpLimits, HttpServer, Response
+from ncfast.observe import metrics, statuspage
 from ncfast.observe.readiness import Readiness
 
 

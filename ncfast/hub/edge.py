@@ -1,4 +1,5 @@
-"""The public HTTP edge: /tunnel for agents, /mesh for hubs behind an ingress, /healthz and /readyz for balancers, nothing else."""
+"""The public HTTP edge: /tunnel for agents, /mesh for hubs behind an ingress, /healthz and /readyz for balancers,
+nothing else."""
 
 from __future__ import annotations
 
@@ -9,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from websockets.http11 import Request
 
-from ncfast.observe import log
-from ncfast.hub.admin import healthz, readyz
 from ncfast.auth import AuthError, Identity
-from ncfast.net.links import LinkBounds, carry_websocket, unreadable
 from ncfast.config import ServerTls
+from ncfast.hub.admin import healthz, readyz
+from ncfast.hub.session import AgentSession
+from ncfast.net.handshake import accept
+from ncfast.net.links import LinkBounds, carry_websocket, unreadable
 from ncfast.net.request import BadRequest, HttpLimits, RequestReader, Response
 from ncfast.net.seam import Acceptor
-from ncfast.hub.session import AgentSession
 from ncfast.net.throttle import Throttle
-from ncfast.net.handshake import accept
+from ncfast.observe import log
 
 if TYPE_CHECKING:
     from ncfast.hub.hub import Hub
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _log = log.get("edge")
 
-LINGER = 2.0                   # seconds an answered connection may take to close its side
+LINGER = 2.0  # seconds an answered connection may take to close its side
 
 
 def server_context(tls: ServerTls) -> ssl.SSLContext:
@@ -52,8 +53,9 @@ class Edge:
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
         config = hub.config.edge
-        self.limits = HttpLimits(config.handshake_timeout_sec, config.max_header_bytes, config.max_headers,
-                                 config.max_pending_handshakes)
+        self.limits = HttpLimits(
+            config.handshake_timeout_sec, config.max_header_bytes, config.max_headers, config.max_pending_handshakes
+        )
         self.throttle = Throttle(config.handshakes_per_source_per_sec, hub.net.clock)
         self.pending: dict[Handshake, None] = {}
         self._context = self.load_tls(config.tls)
@@ -61,8 +63,9 @@ class Edge:
 
     async def open(self) -> None:
         """Binds the port. Raises OSError."""
-        self._acceptor = await self.hub.net.listen(self.hub.config.edge.bind, self._on_socket,
-                                                   on_shed=lambda reason: self._refused(reason, ""))
+        self._acceptor = await self.hub.net.listen(
+            self.hub.config.edge.bind, self._on_socket, on_shed=lambda reason: self._refused(reason, "")
+        )
 
     def load_tls(self, tls: ServerTls | None) -> ssl.SSLContext | None:
         """Reads certificate and key; `use_tls` puts them in force. Raises OSError."""
@@ -109,7 +112,7 @@ class Handshake(asyncio.Protocol):
         self._remote = remote
         self._reader: RequestReader | None = RequestReader(edge.limits)
         self._transport: Any = None
-        self._waiting = False                          # for the token's verdict; bytes before 101 are smuggling
+        self._waiting = False  # for the token's verdict; bytes before 101 are smuggling
         self._done = False
         self._timer = edge.hub.net.call_later(edge.limits.timeout_sec, self._late)
 
@@ -171,7 +174,7 @@ class Handshake(asyncio.Protocol):
         self._timer = self._hub.net.call_later(LINGER, self._transport.abort)
         self._transport.write(response.serialize(head_only))
         if self._transport.can_write_eof():
-            self._transport.write_eof()                # the peer closes; unread bytes would turn our close into a reset
+            self._transport.write_eof()  # the peer closes; unread bytes would turn our close into a reset
         else:
             self._transport.close()
 
@@ -200,7 +203,7 @@ class Handshake(asyncio.Protocol):
         response = mesh.serve_http(request, self._transport, host=self._host, remote=self._remote)
         if response is not None:
             return self._answer(response)
-        self._finish()                                 # the connection is the link's from now on
+        self._finish()  # the connection is the link's from now on
         return None
 
     def _tunnel(self, request: Request) -> None:
@@ -220,13 +223,16 @@ class Handshake(asyncio.Protocol):
         scheme, _, token = credentials[0].partition(" ") if len(credentials) == 1 else ("", "", "")
         if scheme.lower() != "bearer" or not token:
             self._hub.stats.auth_failed["missing"] += 1
-            return self._refuse(401, "no_token", "One Authorization: Bearer header is needed", ("WWW-Authenticate", "Bearer"))
+            return self._refuse(
+                401, "no_token", "One Authorization: Bearer header is needed", ("WWW-Authenticate", "Bearer")
+            )
         self._waiting = True
         self._hub.net.spawn(self._authenticate(request, token.strip()), "authenticate")
         return None
 
     def _client_of(self, request: Request) -> tuple[str, str]:
-        """(address for the log, source for limits); X-Forwarded-For counts only from trusted proxies, from the right."""
+        """(address for the log, source for limits); X-Forwarded-For counts only from trusted proxies, from the
+        right."""
         trusted = self._hub.config.edge.trusted_proxies
         source = self._host
         if not trusted:
@@ -236,7 +242,7 @@ class Handshake(asyncio.Protocol):
             try:
                 address = ipaddress.ip_address(source.partition("%")[0])
             except ValueError:
-                return self._remote, self._host        # a trusted proxy passed on what is no address
+                return self._remote, self._host  # a trusted proxy passed on what is no address
             if not hops or not any(address in network for network in trusted):
                 return (source if source != self._host else self._remote), source
             source = hops.pop()
@@ -251,7 +257,11 @@ class Handshake(asyncio.Protocol):
                 if exc.reason == "keys_unavailable":
                     self._answer(Response.text(503, "Tokens cannot be checked at the moment", ("Retry-After", "2")))
                 else:
-                    self._answer(Response.text(401, "The token was refused", ("WWW-Authenticate", 'Bearer error="invalid_token"')))
+                    self._answer(
+                        Response.text(
+                            401, "The token was refused", ("WWW-Authenticate", 'Bearer error="invalid_token"')
+                        )
+                    )
             return
         if not self._waiting or self._done:
             return
@@ -271,7 +281,8 @@ class Handshake(asyncio.Protocol):
         self._waiting = False
         transport.write(accepted)
         session = AgentSession(hub, identity, self._remote)
-        session.link, _ = carry_websocket(hub, transport, session, LinkBounds.of_tunnel(hub.config.tunnel), client=False,
-                                          peer=identity.agent_id)
+        session.link, _ = carry_websocket(
+            hub, transport, session, LinkBounds.of_tunnel(hub.config.tunnel), client=False, peer=identity.agent_id
+        )
         hub.stats.tunnels_opened += 1
         hub.agents.sessions[session] = None

@@ -10,18 +10,20 @@ from ncfast.hub.sessions import Key
 
 
 class Hold:
-    """A queue for each connector, oldest first, within each listener's bounds of number (`hold_max`) and time (`hold_sec`)."""
+    """A queue for each connector, oldest first, within each listener's bounds of number (`hold_max`) and time
+    (`hold_sec`)."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._queues: dict[Key, deque[tuple[Flow, float]]] = {}
-        self.count: Counter[str] = Counter()           # by listener
+        self.count: Counter[str] = Counter()  # by listener
 
     def __contains__(self, key: Key) -> bool:
         return key in self._queues
 
     def add(self, flow: Flow) -> bool:
-        """False: the listener holds as many as it may, or none at all, or the flow has been held for long enough before."""
+        """False: the listener holds as many as it may, or none at all, or the flow has been held for long enough
+        before."""
         info, now = flow.info, self._clock()
         listener = info.listener
         if not info.hold_until:

@@ -1,8 +1,8 @@
 """The hub: clients in at the listeners, agents in at the edge, other hubs over the mesh, flows between them.
 
-One process, one event loop. The rooms: `agents` (tunnels that end here), `router` (our clients' flows and their ways), `relays`
-(other hubs' flows to agents of ours), `registry` (who owns which agent), `mesh` (links to the other hubs). Decisions are made
-synchronously, between two callbacks; nothing awaits between reading state and changing it.
+One process, one event loop. The rooms: `agents` (tunnels that end here), `router` (our clients' flows and their ways),
+`relays` (other hubs' flows to agents of ours), `registry` (who owns which agent), `mesh` (links to the other hubs).
+Decisions are made synchronously, between two callbacks; nothing awaits between reading state and changing it.
 """
 
 from __future__ import annotations
@@ -14,74 +14,87 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ncfast import __version__
-from ncfast.observe import log
-from ncfast.net.carrier import ReceiveBuffer
-from ncfast.core.flow import Flow, FlowContext
 from ncfast._frames import FrameType
-from ncfast.hub.admin import Admin
-from ncfast.hub.sessions import Agents
 from ncfast.auth import JwksKeys, StaticKeys, Verifier
 from ncfast.config import Address, HubConfig, Jwt, waits_for_restart
 from ncfast.config.changes import RELOADED_MESH
-from ncfast.hub.edge import Edge
 from ncfast.core.errors import Reason
+from ncfast.core.flow import Flow, FlowContext
+from ncfast.hub.admin import Admin
+from ncfast.hub.edge import Edge
 from ncfast.hub.listener import ClientListener
-from ncfast.net.seam import Net
-from ncfast.observe.readiness import Readiness
-from ncfast.registry import DistributedRegistry, Replica, make_registry
 from ncfast.hub.relays import Relays
 from ncfast.hub.routing import Router
+from ncfast.hub.sessions import Agents
 from ncfast.hub.snapshot import snapshot
-from ncfast.observe.stats import Stats
+from ncfast.net.carrier import ReceiveBuffer
+from ncfast.net.seam import Net
 from ncfast.net.throttle import Throttle
+from ncfast.observe import log
+from ncfast.observe.readiness import Readiness
+from ncfast.observe.stats import Stats
 from ncfast.observe.totals import LinkTotals
+from ncfast.registry import DistributedRegistry, Replica, make_registry
 
 if TYPE_CHECKING:
     from ncfast.mesh import Mesh, Peer
 
 _log = log.get("hub")
 
-TICK = 0.5                     # seconds between looks at the timers of tunnels and mesh links
-SWEEP_SLICE = 256              # flows looked at in one go, about 0.1 ms
-SWEEP_PAUSE = 0.02             # seconds between two slices
-SWEEP_EVERY = 0.5              # seconds between two rounds
+TICK = 0.5  # seconds between looks at the timers of tunnels and mesh links
+SWEEP_SLICE = 256  # flows looked at in one go, about 0.1 ms
+SWEEP_PAUSE = 0.02  # seconds between two slices
+SWEEP_EVERY = 0.5  # seconds between two rounds
 
 
 def key_source(jwt: Jwt, net: Net) -> StaticKeys | JwksKeys:
     """The keys that the configuration names. Raises AuthSetupError."""
     if jwt.jwks_url is not None:
         return JwksKeys(jwt.jwks_url, jwt.algorithms, rng=net.rng)
-    assert jwt.key_file is not None                    # one of the two is there
+    assert jwt.key_file is not None  # one of the two is there
     return StaticKeys.from_file(jwt.key_file, jwt.algorithms)
 
 
 class Hub:
     """`await start()`, then it serves until `await drain()` or `await stop()`."""
 
-    def __init__(self, config: HubConfig, jwt: Jwt, net: Net, wall_clock: Callable[[], float] = time.time,
-                 make: Callable[..., DistributedRegistry] = make_registry) -> None:
+    def __init__(
+        self,
+        config: HubConfig,
+        jwt: Jwt,
+        net: Net,
+        wall_clock: Callable[[], float] = time.time,
+        make: Callable[..., DistributedRegistry] = make_registry,
+    ) -> None:
         self.config = config
         self.net = net
         self.wall_clock = wall_clock
         self.stats = Stats()
         self.readiness = Readiness(mode=self.mode)
         self.replica_id = config.ha.replica_id or "hub"
-        self.instance = net.entropy(8)                 # first half of every cid: unique across hubs and restarts
-        self.context = FlowContext(net.clock, budget=config.limits.memory_bytes, window_initial=config.flow.window_initial,
-                                   window_max=config.flow.window_max, seed=int.from_bytes(net.entropy(8)))
+        self.instance = net.entropy(8)  # first half of every cid: unique across hubs and restarts
+        self.context = FlowContext(
+            net.clock,
+            budget=config.limits.memory_bytes,
+            window_initial=config.flow.window_initial,
+            window_max=config.flow.window_max,
+            seed=int.from_bytes(net.entropy(8)),
+        )
         self.context.owner = self
         self.context.retains = net.retains
-        self.flows = self.context.flows                # whose client sockets are here
+        self.flows = self.context.flows  # whose client sockets are here
         self.receive_buffer = ReceiveBuffer()
         self.jwt = jwt
         self.keys = key_source(jwt, net)
         self.verifier = Verifier(jwt, self.keys, wall_clock)
         self.expiry_grace = jwt.expiry_grace_sec
         self.open_throttle = Throttle(config.limits.opens_per_source_per_sec, net.clock)
-        self.tunnel_totals = LinkTotals()              # of links that have ended
-        self.epochs_refused = 0                        # opens and resumes under an epoch that is over
+        self.tunnel_totals = LinkTotals()  # of links that have ended
+        self.epochs_refused = 0  # opens and resumes under an epoch that is over
         self.started_at = net.clock()
-        self.registry = make(config.ha, Replica(self.replica_id, self.instance.hex(), self._mesh_url()), net, self.stats)
+        self.registry = make(
+            config.ha, Replica(self.replica_id, self.instance.hex(), self._mesh_url()), net, self.stats
+        )
         self.agents = Agents(self)
         self.router = Router(self)
         self.relays = Relays(self)
@@ -144,6 +157,7 @@ class Hub:
     async def _open_mesh(self) -> None:
         """Raises OSError when the mesh cannot listen."""
         from ncfast.mesh import Mesh
+
         mesh = Mesh(self)
         await mesh.start()
         self.mesh = mesh
@@ -157,7 +171,9 @@ class Hub:
 
     def _replicas_changed(self) -> None:
         if self.mesh is not None:
-            self.mesh.discovered(one for one in self.registry.view.replicas.values() if one.replica_id != self.replica_id)
+            self.mesh.discovered(
+                one for one in self.registry.view.replicas.values() if one.replica_id != self.replica_id
+            )
 
     def peer_up(self, peer: Peer) -> None:
         """A link to another hub stands."""
@@ -212,8 +228,14 @@ class Hub:
         self.readiness.serving = True
         self._tick()
         self._sweep_round()
-        _log.info("hub_ready", edge=self.edge.address, admin=self.admin_address, version=__version__, replica=self.replica_id,
-                  listeners={name: listener.address for name, listener in self.listeners.items()})
+        _log.info(
+            "hub_ready",
+            edge=self.edge.address,
+            admin=self.admin_address,
+            version=__version__,
+            replica=self.replica_id,
+            listeners={name: listener.address for name, listener in self.listeners.items()},
+        )
 
     async def _listen_admin(self, factory: Callable[[], asyncio.BaseProtocol], address: Any) -> Any:
         return await self.net.loop.create_server(factory, address.host or None, address.port)
@@ -237,17 +259,22 @@ class Hub:
     async def drain(self) -> None:
         """No new clients; agents and other hubs are told to go elsewhere. Open flows may finish, or move, within
         `drain.timeout_sec`; then they are reset."""
-        async with self._reloading:                    # what opens listeners is over
+        async with self._reloading:  # what opens listeners is over
             self.state = "draining"
         self.readiness.draining = True
         for listener in self.listeners.values():
             listener.close()
-        _log.info("draining", flows=len(self.flows), relayed=len(self.relays.by_cid), agents=len(self.agents.sessions),
-                  timeout_sec=self.config.drain.timeout_sec)
+        _log.info(
+            "draining",
+            flows=len(self.flows),
+            relayed=len(self.relays.by_cid),
+            agents=len(self.agents.sessions),
+            timeout_sec=self.config.drain.timeout_sec,
+        )
         for flow in self.router.hold.flows():
             flow.reset(Reason.DRAINING)
         if self.config.ha.enabled:
-            self.net.spawn(self.registry.set_draining(), "draining")   # agents are told at once, even if Redis is slow
+            self.net.spawn(self.registry.set_draining(), "draining")  # agents are told at once, even if Redis is slow
         for session in self.agents:
             if session.established or session.standing:
                 session.link.send(FrameType.GOAWAY, code=Reason.DRAINING)
@@ -265,10 +292,10 @@ class Hub:
     async def stop(self) -> None:
         """Ends everything now; clients whose flows were still open see a reset."""
         self._close_doors()
-        for _ in range(2):                             # the second time also those whose reset waits behind their bytes
+        for _ in range(2):  # the second time also those whose reset waits behind their bytes
             for flow in list(self.flows.values()):
                 flow.reset(Reason.DRAINING)
-            await asyncio.sleep(0)                     # the resets leave before the tunnels do
+            await asyncio.sleep(0)  # the resets leave before the tunnels do
         for session in self.agents:
             session.link.fail(Reason.GOING_AWAY, "the hub stops")
         if self.config.ha.enabled:
@@ -280,15 +307,15 @@ class Hub:
         if self._admin_server is not None:
             self._admin_server.close()
         await self.keys.aclose()
-        await asyncio.sleep(0.05)                      # closing frames reach the kernel
+        await asyncio.sleep(0.05)  # closing frames reach the kernel
         await self.net.cancel_all()
         self.state = "stopped"
         self.readiness.serving = False
         _log.info("stopped", flows_opened=self.stats.flows_opened, flows_closed=sum(self.stats.flows_closed.values()))
 
     async def reload(self, config: HubConfig, jwt: Jwt) -> None:
-        """Takes listeners, keys, certificates, the cluster's mode and log settings from a new configuration; open flows are not touched.
-        What else has changed waits for a restart, and the log says so.
+        """Takes listeners, keys, certificates, the cluster's mode and log settings from a new configuration; open flows
+        are not touched. What else has changed waits for a restart, and the log says so.
 
         Raises OSError, also when the hub drains, or AuthSetupError; then nothing has changed.
         """
@@ -302,14 +329,26 @@ class Hub:
         tls = self.edge.load_tls(config.edge.tls)
         old = self.config
         mesh = old.ha.mesh.model_copy(update={name: getattr(config.ha.mesh, name) for name in RELOADED_MESH})
-        self.config = old.model_copy(update={
-            "listeners": config.listeners, "logging": config.logging, "auth": config.auth,
-            "ha": old.ha.model_copy(update={"mode": config.ha.mode, "mesh": mesh}),
-            "edge": old.edge.model_copy(update={"tls": config.edge.tls})})
+        self.config = old.model_copy(
+            update={
+                "listeners": config.listeners,
+                "logging": config.logging,
+                "auth": config.auth,
+                "ha": old.ha.model_copy(update={"mode": config.ha.mode, "mesh": mesh}),
+                "edge": old.edge.model_copy(update={"tls": config.edge.tls}),
+            }
+        )
         wanted = {listener.name: listener for listener in config.listeners}
-        leaving = [name for name, listener in self.listeners.items()
-                   if name not in wanted or wanted[name].bind != listener.config.bind or not listener.bound]
-        fresh = {name: ClientListener(self, new) for name, new in wanted.items() if name not in self.listeners or name in leaving}
+        leaving = [
+            name
+            for name, listener in self.listeners.items()
+            if name not in wanted or wanted[name].bind != listener.config.bind or not listener.bound
+        ]
+        fresh = {
+            name: ClientListener(self, new)
+            for name, new in wanted.items()
+            if name not in self.listeners or name in leaving
+        }
         ready = [one for one in fresh.values() if not self._overlaps(one.config, leaving)]
         try:
             for listener in ready:
@@ -343,7 +382,8 @@ class Hub:
         _log.info("config_reloaded", listeners={name: listener.address for name, listener in self.listeners.items()})
 
     async def _use_mode(self) -> None:
-        """Takes the mode and what a mesh can change from the configuration. Raises OSError, and nothing has changed then."""
+        """Takes the mode and what a mesh can change from the configuration. Raises OSError, and nothing has changed
+        then."""
         if self.mesh is None and self.mode != "off":
             await self._open_mesh()
         elif self.mesh is not None and self.mode != "off":
@@ -357,7 +397,10 @@ class Hub:
         return any(new.bind.overlaps(self.listeners[name].config.bind) for name in leaving)
 
     def _same_source(self, jwt: Jwt) -> bool:
-        return isinstance(self.keys, JwksKeys) and (jwt.jwks_url, jwt.algorithms) == (self.jwt.jwks_url, self.jwt.algorithms)
+        return isinstance(self.keys, JwksKeys) and (jwt.jwks_url, jwt.algorithms) == (
+            self.jwt.jwks_url,
+            self.jwt.algorithms,
+        )
 
     async def _use_keys(self, jwt: Jwt, keys: StaticKeys | JwksKeys | None) -> None:
         old = self.keys
@@ -393,14 +436,24 @@ class Hub:
         duration = self.net.clock() - info.accepted_at
         self.stats.flows_closed[reason.label] += 1
         self.stats.flow_duration.observe(duration)
-        log.access(cid=flow.cid.hex(), listener=info.listener.name, connector=info.listener.config.connector, client=info.client,
-                   agent_id=info.agent_key.partition("/")[2], path=path, bytes_in=flow.snd_nxt, bytes_out=flow.rcv_nxt,
-                   duration=round(duration, 6), resumes=info.resumes, reason=reason.label)
+        log.access(
+            cid=flow.cid.hex(),
+            listener=info.listener.name,
+            connector=info.listener.config.connector,
+            client=info.client,
+            agent_id=info.agent_key.partition("/")[2],
+            path=path,
+            bytes_in=flow.snd_nxt,
+            bytes_out=flow.rcv_nxt,
+            duration=round(duration, 6),
+            resumes=info.resumes,
+            reason=reason.label,
+        )
 
     # time
 
     def _tick(self) -> None:
-        self._timers["tick"] = self.net.call_later(TICK, self._tick)   # first: a defect below must not stop the clock
+        self._timers["tick"] = self.net.call_later(TICK, self._tick)  # first: a defect below must not stop the clock
         now = self.net.clock()
         self.agents.tick(now)
         if self.mesh is not None:
@@ -419,15 +472,19 @@ class Hub:
         self._sweep(deque(self.flows.values()))
 
     def _sweep(self, left: deque[Flow]) -> None:
-        """Looks after every flow's timers, a slice at a time, so that thousands of idle flows do not delay a busy one."""
+        """Looks after every flow's timers, a slice at a time, so that thousands of idle flows do not delay a busy
+        one."""
         now = self.net.clock()
         for _ in range(min(SWEEP_SLICE, len(left))):
             try:
                 self.router.look_after(left.popleft(), now)
             except Exception:
                 _log.exception("sweep_failed")
-        self._timers["sweep"] = (self.net.call_later(SWEEP_PAUSE, self._sweep, left) if left
-                                 else self.net.call_later(SWEEP_EVERY, self._sweep_round))
+        self._timers["sweep"] = (
+            self.net.call_later(SWEEP_PAUSE, self._sweep, left)
+            if left
+            else self.net.call_later(SWEEP_EVERY, self._sweep_round)
+        )
 
     # what others see
 

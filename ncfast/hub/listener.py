@@ -8,56 +8,77 @@ import socket
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from ncfast.observe import log
-from ncfast.core.flow import Flow
-from ncfast.net.socket import SocketEnd
 from ncfast.config import Listener as ListenerConfig
 from ncfast.core.errors import Reason
-from ncfast.net.seam import Acceptor, reset, tune
-from ncfast.net.proxyproto import Parser, ProxyProtocolError
+from ncfast.core.flow import Flow
 from ncfast.core.timeouts import Timeouts
+from ncfast.net.proxyproto import Parser, ProxyProtocolError
+from ncfast.net.seam import Acceptor, reset, tune
+from ncfast.net.socket import SocketEnd
+from ncfast.observe import log
 
 if TYPE_CHECKING:
-    from ncfast.hub.hub import Hub
-    from ncfast.mesh import Peer
     from ncfast.core.messages import Open
+    from ncfast.hub.hub import Hub
     from ncfast.hub.session import AgentSession
+    from ncfast.mesh import Peer
 
 _log = log.get("listener")
 
-PROXY_HEADER_TIMEOUT = 3.0     # seconds for a complete PROXY header
+PROXY_HEADER_TIMEOUT = 3.0  # seconds for a complete PROXY header
 
 
 class ClientInfo:
     """What the hub knows of a flow beside its bytes."""
 
-    __slots__ = ("accepted_at", "agent_key", "client", "counted", "epoch", "hold_until", "hub", "instance", "listener", "opened",
-                 "owner", "peer", "refusals", "refused", "request", "resumes", "sends", "session", "sought_at", "source", "timeouts",
-                 "tried")
+    __slots__ = (
+        "accepted_at",
+        "agent_key",
+        "client",
+        "counted",
+        "epoch",
+        "hold_until",
+        "hub",
+        "instance",
+        "listener",
+        "opened",
+        "owner",
+        "peer",
+        "refusals",
+        "refused",
+        "request",
+        "resumes",
+        "sends",
+        "session",
+        "sought_at",
+        "source",
+        "timeouts",
+        "tried",
+    )
 
     def __init__(self, hub: Hub, listener: ClientListener, source: str, client: str) -> None:
         self.hub = hub
         self.listener = listener
-        self.source = source                           # address alone, what caps count
-        self.client = client                           # host:port
+        self.source = source  # address alone, what caps count
+        self.client = client  # host:port
         self.timeouts = listener.timeouts
         self.accepted_at = hub.net.clock()
-        self.request: Open                             # what M_OPEN says
+        self.request: Open  # what M_OPEN says
         self.agent_key = ""
-        self.instance = ""                             # of the agent's process
-        self.session: AgentSession | None = None       # the tunnel by which it goes, or
-        self.peer: Peer | None = None                  # the link to the owner
-        self.owner = ""                                # the replica that owns, or last owned, the agent
-        self.epoch = 0                                 # the highest under which the flow was carried
-        self.counted = False                           # among the opens without an answer
-        self.sends = 0                                 # of M_OPEN to this agent
+        self.instance = ""  # of the agent's process
+        self.session: AgentSession | None = None  # the tunnel by which it goes, or
+        self.peer: Peer | None = None  # the link to the owner
+        self.owner = ""  # the replica that owns, or last owned, the agent
+        self.epoch = 0  # the highest under which the flow was carried
+        self.counted = False  # among the opens without an answer
+        self.sends = 0  # of M_OPEN to this agent
         self.opened = False
-        self.hold_until = 0.0                          # the end of its time in the queue, if it ever came there
+        self.hold_until = 0.0  # the end of its time in the queue, if it ever came there
         self.resumes = 0
-        self.sought_at = float("-inf")                 # when we last asked an owner for it
-        self.tried: set[str] = set()                   # agents that were asked
-        self.refusals = 0                              # by hubs that did not own the agent
-        self.refused: set[tuple[str, int]] = set()     # agent and epoch under which a hub did not own it
+        self.sought_at = float("-inf")  # when we last asked an owner for it
+        self.tried: set[str] = set()  # agents that were asked
+        self.refusals = 0  # by hubs that did not own the agent
+        self.refused: set[tuple[str, int]] = set()  # agent and epoch under which a hub did not own it
 
     @property
     def path(self) -> str:
@@ -85,14 +106,24 @@ class ClientListener:
         self.config = config
         self.name = config.name
         self.key = (config.tenant, config.connector)
-        self.timeouts = Timeouts(open=flow.open_timeout_sec, grace=flow.grace_sec, half_close=flow.half_close_sec,
-                                 stall=flow.stall_sec, idle=config.idle_timeout_sec, first_byte=config.first_byte_timeout_sec)
+        self.timeouts = Timeouts(
+            open=flow.open_timeout_sec,
+            grace=flow.grace_sec,
+            half_close=flow.half_close_sec,
+            stall=flow.stall_sec,
+            idle=config.idle_timeout_sec,
+            first_byte=config.first_byte_timeout_sec,
+        )
 
     async def open(self) -> None:
         """Binds the port. Raises OSError."""
         self._acceptor = await self.hub.net.listen(
-            self.config.bind, self._on_socket, backlog=self.config.backlog,
-            reserve=self.hub.config.limits.fd_reserve, on_shed=self._shed)
+            self.config.bind,
+            self._on_socket,
+            backlog=self.config.backlog,
+            reserve=self.hub.config.limits.fd_reserve,
+            on_shed=self._shed,
+        )
 
     def close(self) -> None:
         """Stops accepting; open flows live on."""
@@ -140,18 +171,27 @@ class ClientListener:
         self.active += 1
         self.hub.net.opened()
         self._tune(sock)
-        self.hub.net.adopt(sock, SocketEnd(self.hub.context, _Client(self, host, f"{host}:{peer[1]}"), self.hub.net.call_later,
-                                           Reason.CLIENT_RESET, self.hub.net.retains))
+        self.hub.net.adopt(
+            sock,
+            SocketEnd(
+                self.hub.context,
+                _Client(self, host, f"{host}:{peer[1]}"),
+                self.hub.net.call_later,
+                Reason.CLIENT_RESET,
+                self.hub.net.retains,
+            ),
+        )
         return None
 
     def _tune(self, sock: socket.socket) -> None:
         try:
             tune(sock, user_timeout_sec=max(self.timeouts.stall, 10.0))
         except OSError:
-            pass                                       # gone already; the first read will tell
+            pass  # gone already; the first read will tell
 
     def refusal(self, source: str) -> str | None:
-        """Why a client from `source` may not come in now, or None. Behind a balancer `source` is whom its header names."""
+        """Why a client from `source` may not come in now, or None. Behind a balancer `source` is whom its header
+        names."""
         config, hub = self.config, self.hub
         if (config.deny and _within(source, config.deny)) or (config.allow and not _within(source, config.allow)):
             return "acl"
@@ -187,7 +227,9 @@ class _Client:
 
     def socket_ready(self, end: SocketEnd) -> None:
         self._watch = self._listener.hub.net.watch(end.transport, end.broken)
-        self._listener.hub.router.client_ready(end, ClientInfo(self._listener.hub, self._listener, self._source, self._client))
+        self._listener.hub.router.client_ready(
+            end, ClientInfo(self._listener.hub, self._listener, self._source, self._client)
+        )
 
     def socket_gone(self, end: SocketEnd) -> None:
         listener = self._listener
@@ -232,10 +274,15 @@ class ProxyHeader(asyncio.Protocol):
         if (reason := listener.refusal(str(host))) is not None:
             self._refuse(reason)
             return
-        self._timer.cancel()                           # type: ignore[union-attr]
+        self._timer.cancel()  # type: ignore[union-attr]
         self._handed_over = True
-        end = SocketEnd(listener.hub.context, _Client(listener, str(host), f"{host}:{port}"), listener.hub.net.call_later,
-                        Reason.CLIENT_RESET, listener.hub.net.retains)
+        end = SocketEnd(
+            listener.hub.context,
+            _Client(listener, str(host), f"{host}:{port}"),
+            listener.hub.net.call_later,
+            Reason.CLIENT_RESET,
+            listener.hub.net.retains,
+        )
         listener._tune(self._transport.get_extra_info("socket"))
         self._transport.set_protocol(end)
         end.connection_made(self._transport)

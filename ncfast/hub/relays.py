@@ -1,25 +1,26 @@
 """The flows of other hubs' clients that this hub carries to the agents it owns.
 
-A relay stands between the tunnel of an agent and the mesh link to the hub where the client is, the origin. Who asks for one is
-checked here each time: the epoch is ours, the agent's scope covers the connector, the cid is the asking hub's. A hub that does
-not own the agent says so and passes nothing on: one hop. Moving the frames is the links' work (`ncfast.core.relay`).
+A relay stands between the tunnel of an agent and the mesh link to the hub where the client is, the origin. Who asks for
+one is checked here each time: the epoch is ours, the agent's scope covers the connector, the cid is the asking hub's. A
+hub that does not own the agent says so and passes nothing on: one hop. Moving the frames is the links' work
+(`ncfast.core.relay`).
 
     what is lost        who is told                           the relay
     the agent's tunnel  the origin, by M_DETACH               ends: the agent asks anew where it has claimed
-    the mesh link       the agent, by M_DETACH                waits without a way up, until the origin asks or the grace is over
-    the origin itself   the agent, by M_RST origin_lost       ends
+    the mesh link       the agent, by M_DETACH                waits without a way up, until the origin asks or the grace
+    is over the origin itself   the agent, by M_RST origin_lost       ends
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ncfast.observe import log
 from ncfast._frames import SECRET_SIZE, FrameType
-from ncfast.core.relay import Relay
 from ncfast.core.errors import Reason, RemoteError
 from ncfast.core.messages import Open, Sought, Vouch
+from ncfast.core.relay import Relay
 from ncfast.hub.session import AgentSession
+from ncfast.observe import log
 
 if TYPE_CHECKING:
     from ncfast.hub.hub import Hub
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 _log = log.get("relay")
 
-LAST_SECOND = 1.0              # seconds before the agent's own grace ends in which it is told that the origin is gone
+LAST_SECOND = 1.0  # seconds before the agent's own grace ends in which it is told that the origin is gone
 
 
 class Relayed:
@@ -38,9 +39,9 @@ class Relayed:
     def __init__(self, relays: Relays, session: AgentSession, origin: str) -> None:
         self.relays = relays
         self.session = session
-        self.origin = origin                           # replica
+        self.origin = origin  # replica
         self.opening = False
-        self.away_since = -1.0                         # without a mesh link since then
+        self.away_since = -1.0  # without a mesh link since then
 
     def relay_opened(self, relay: Relay) -> None:
         """M_OPEN_ACK has passed."""
@@ -93,7 +94,8 @@ class Relays:
             relay.forget()
 
     def resume_from_origin(self, peer: Peer, cid: bytes, epoch: int, payload: bytes, ack: int, limit: int) -> None:
-        """M_RESUME from the hub of the client: to the agent, if we own it. If not, the flow waits there for whoever does."""
+        """M_RESUME from the hub of the client: to the agent, if we own it. If not, the flow waits there for whoever
+        does."""
         try:
             sought: Sought = Sought.unpack(payload[SECRET_SIZE:])
         except RemoteError as exc:
@@ -117,7 +119,9 @@ class Relays:
                 relay = self._make(cid, session, peer.replica_id)
                 self.hub.stats.relays_resumed += 1
             self._connect(relay, peer)
-            session.link.forward(relay.down, FrameType.M_RESUME, payload[:SECRET_SIZE], ack=ack, limit=limit, rtt=peer.link.rtt)
+            session.link.forward(
+                relay.down, FrameType.M_RESUME, payload[:SECRET_SIZE], ack=ack, limit=limit, rtt=peer.link.rtt
+            )
 
     def resume_from_agent(self, session: AgentSession, cid: bytes, secret: bytes, ack: int, limit: int) -> None:
         """M_RESUME from an agent of ours for a flow whose client is at another hub: we vouch for who asks."""
@@ -130,7 +134,7 @@ class Relays:
         relay = self._find(cid, session)
         peer = self.hub.origin(cid)
         if peer is None:
-            if self.hub.former(cid[:len(self.hub.instance)]):
+            if self.hub.former(cid[: len(self.hub.instance)]):
                 session.link.refuse(cid, Reason.ORIGIN_LOST)
             else:
                 session.link.tell_detached(cid, session.epoch, Reason.LINK_LOST)
@@ -143,7 +147,9 @@ class Relays:
             self.hub.stats.relays_resumed += 1
         self._connect(relay, peer)
         vouch = Vouch(agent=session.agent_id, tenant=session.identity.tenant, instance=session.instance)
-        peer.link.forward(relay.up, FrameType.M_RESUME, secret + vouch.pack(), ack=ack, limit=limit, rtt=session.link.rtt)
+        peer.link.forward(
+            relay.up, FrameType.M_RESUME, secret + vouch.pack(), ack=ack, limit=limit, rtt=session.link.rtt
+        )
 
     def _owned(self, tenant: str | None, agent: str | None) -> AgentSession | None:
         return self.hub.agents.current(f"{tenant or ''}/{agent}")
@@ -152,7 +158,7 @@ class Relays:
         """Why an open cannot be relayed, or None."""
         hub = self.hub
         if session is None or epoch > session.epoch or hub.readiness.draining:
-            return Reason.NOT_OWNER                    # while we drain: not for long
+            return Reason.NOT_OWNER  # while we drain: not for long
         if epoch < session.epoch:
             hub.epochs_refused += 1
             return Reason.STALE_EPOCH
@@ -164,13 +170,17 @@ class Relays:
 
     def _full(self, session: AgentSession) -> bool:
         hub = self.hub
-        return (hub.context.over_budget or len(self.by_cid) + len(hub.flows) >= hub.config.limits.max_flows
-                or hub.router.opening[session.key] >= hub.config.limits.pending_opens_per_agent)
+        return (
+            hub.context.over_budget
+            or len(self.by_cid) + len(hub.flows) >= hub.config.limits.max_flows
+            or hub.router.opening[session.key] >= hub.config.limits.pending_opens_per_agent
+        )
 
     # relays
 
     def _find(self, cid: bytes, session: AgentSession) -> Relay | None:
-        """The flow's relay on this tunnel; one on a former tunnel of the agent, whose end we have not seen yet, is over."""
+        """The flow's relay on this tunnel; one on a former tunnel of the agent, whose end we have not seen yet, is
+        over."""
         relay = self.by_cid.get(cid)
         if relay is not None and relay.tunnel is not session.link:
             self._cut(relay)
@@ -233,8 +243,10 @@ class Relays:
             since = relay.info.away_since
             if since < 0:
                 continue
-            instance = relay.cid[:len(hub.instance)]
-            if hub.former(instance) or (now - since >= hub.config.flow.grace_sec - LAST_SECOND and not hub.present(instance)):
+            instance = relay.cid[: len(hub.instance)]
+            if hub.former(instance) or (
+                now - since >= hub.config.flow.grace_sec - LAST_SECOND and not hub.present(instance)
+            ):
                 relay.tunnel.refuse(relay.cid, Reason.ORIGIN_LOST, relay.epoch)
                 self._cut(relay)
             elif now - since >= hub.config.flow.grace_sec:

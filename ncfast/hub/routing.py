@@ -1,13 +1,14 @@
 """From a client's flow to an agent: which one, by which way, and again when that way is lost.
 
-A way is the tunnel of an agent that is owned here, or the mesh link to the hub that owns it. Modes: `off` and `shadow` take
-local ways only; `active` prefers them, and otherwise takes the less loaded of two random agents of other hubs whose link is
-well (the power of two choices: Mitzenmacher, IEEE TPDS 2001). The registry's cached view says who they are; no flow waits for
-the registry.
+A way is the tunnel of an agent that is owned here, or the mesh link to the hub that owns it. Modes: `off` and `shadow`
+take local ways only; `active` prefers them, and otherwise takes the less loaded of two random agents of other hubs
+whose link is well (the power of two choices: Mitzenmacher, IEEE TPDS 2001). The registry's cached view says who they
+are; no flow waits for the registry.
 
 Losing ways, in rules:
- 1. A flow that the agent has accepted is the agent's for good: it is resumed, never opened elsewhere. The agent asks for it
-    (M_RESUME) where it claims; we ask for it when a link to its owner comes up, and every `SEEK_EVERY` while it has no way.
+ 1. A flow that the agent has accepted is the agent's for good: it is resumed, never opened elsewhere. The agent asks
+    for it (M_RESUME) where it claims; we ask for it when a link to its owner comes up, and every `SEEK_EVERY` while it
+    has no way.
  2. A flow that is still opening is opened again on the same agent, wherever that is: it may have seen the first open.
  3. A refusal sends the flow to another agent only if no target can have seen a byte of it.
  4. What comes under an older epoch than the flow has seen is stale: it is refused, with the epoch that we know.
@@ -19,16 +20,16 @@ import hmac
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from ncfast.observe import log
-from ncfast.core.flow import Flow
 from ncfast._frames import SECRET_SIZE
-from ncfast.net.socket import SocketEnd
-from ncfast.hub.sessions import Key
 from ncfast.core.errors import Reason, RemoteError
+from ncfast.core.flow import Flow
+from ncfast.core.messages import Open, Sought, Vouch
 from ncfast.hub.hold import Hold
 from ncfast.hub.listener import ClientInfo
-from ncfast.core.messages import Open, Sought, Vouch
 from ncfast.hub.session import AgentSession
+from ncfast.hub.sessions import Key
+from ncfast.net.socket import SocketEnd
+from ncfast.observe import log
 
 if TYPE_CHECKING:
     from ncfast.hub.hub import Hub
@@ -37,13 +38,16 @@ if TYPE_CHECKING:
 
 _log = log.get("hub")
 
-STARTUP_HOLD = 5.0             # seconds after start in which every agent counts as reconnecting, as after a restart they all are
-ROUTE_MEMORY = 4096            # connectors of departed agents remembered, to hold clients for them
-SEEK_EVERY = 2.0               # seconds between two attempts of ours to resume a flow that has no way
-ASK_AGAIN = 0.0125             # seconds before a hub that says not_owner is asked again: the news of a claim may reach us before its own hub;
-                               # twice as long each time,
-ASK_DOUBLES = 7                # this often at most: 1.6 s
-NOT_HERE = frozenset({Reason.NOT_OWNER, Reason.STALE_EPOCH})   # the hub that was asked does not own the agent (any longer)
+STARTUP_HOLD = 5.0  # seconds after start in which every agent counts as reconnecting, as after a restart they all are
+ROUTE_MEMORY = 4096  # connectors of departed agents remembered, to hold clients for them
+SEEK_EVERY = 2.0  # seconds between two attempts of ours to resume a flow that has no way
+# seconds before a hub that says not_owner is asked again: the news of a claim may reach us before its own hub;
+ASK_AGAIN = 0.0125
+# twice as long each time,
+ASK_DOUBLES = 7  # this often at most: 1.6 s
+NOT_HERE = frozenset(
+    {Reason.NOT_OWNER, Reason.STALE_EPOCH}
+)  # the hub that was asked does not own the agent (any longer)
 DIALLED = frozenset({Reason.TARGET_REFUSED, Reason.TARGET_UNREACHABLE, Reason.TARGET_TIMEOUT, Reason.NO_SUCH_CONNECTOR})
 
 
@@ -53,11 +57,11 @@ class Router:
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
         self.hold = Hold(hub.net.clock)
-        self.opening: Counter[str] = Counter()         # opens without an answer, by agent; those that we relay as well
-        self._flows_of: dict[str, dict[Flow, None]] = {}   # by agent
-        self._departed: dict[Key, float] = {}          # when the last agent of a connector was lost
-        self._elsewhere: dict[str, list[Key]] = {}     # what agents of other hubs served when we last looked
-        self._served_elsewhere: Counter[Key] = Counter()   # how many of them serve a connector, live or not
+        self.opening: Counter[str] = Counter()  # opens without an answer, by agent; those that we relay as well
+        self._flows_of: dict[str, dict[Flow, None]] = {}  # by agent
+        self._departed: dict[Key, float] = {}  # when the last agent of a connector was lost
+        self._elsewhere: dict[str, list[Key]] = {}  # what agents of other hubs served when we last looked
+        self._served_elsewhere: Counter[Key] = Counter()  # how many of them serve a connector, live or not
         self._flow_number = 0
 
     # clients
@@ -70,8 +74,13 @@ class Router:
         secret = hub.net.entropy(16)
         client_host, _, client_port = info.client.rpartition(":")
         local = end.transport.get_extra_info("sockname") or ("", 0)
-        info.request = Open(connector=info.listener.config.connector, listener=info.listener.name, secret=secret.hex(),
-                            origin=hub.replica_id, client=(client_host, int(client_port or 0), local[0], local[1]))
+        info.request = Open(
+            connector=info.listener.config.connector,
+            listener=info.listener.name,
+            secret=secret.hex(),
+            origin=hub.replica_id,
+            client=(client_host, int(client_port or 0), local[0], local[1]),
+        )
         flow = Flow(hub.context, cid, secret, info.request.pack(), info)
         hub.flows[cid] = flow
         hub.stats.flows_opened += 1
@@ -80,19 +89,25 @@ class Router:
         if hub.mode == "shadow":
             self._shadow(info)
         if info.listener.key in self.hold or not self.dispatch(flow):
-            self._hold_or_refuse(flow)                 # behind those who wait already
+            self._hold_or_refuse(flow)  # behind those who wait already
 
     # choosing
 
     def dispatch(self, flow: Flow) -> bool:
-        """Sends the open on the best way to an agent that serves it and has not refused it yet. False: there is none."""
+        """Sends the open on the best way to an agent that serves it and has not refused it yet. False: there is
+        none."""
         info = flow.info
         cap = self.hub.config.limits.pending_opens_per_agent
-        local = [session for session in self.hub.agents.serving(*info.listener.key)
-                 if self.opening[session.key] < cap and session.key not in info.tried]
+        local = [
+            session
+            for session in self.hub.agents.serving(*info.listener.key)
+            if self.opening[session.key] < cap and session.key not in info.tried
+        ]
         if local:
             least = min(session.load for session in local)
-            session = self.hub.net.rng.choice([one for one in local if one.load == least]) if len(local) > 1 else local[0]
+            session = (
+                self.hub.net.rng.choice([one for one in local if one.load == least]) if len(local) > 1 else local[0]
+            )
             self._open(flow, session.key, session.instance, session, session.epoch)
             return True
         if self.hub.active and (way := self._remote_way(info)) is not None:
@@ -109,8 +124,14 @@ class Router:
         ways = []
         for entry in hub.registry.view.routes(*info.listener.key):
             peer = hub.peer(entry.owner)
-            if (peer is not None and not peer.draining and self.opening[entry.key] < cap and entry.key not in info.tried
-                    and (entry.key, entry.epoch) not in info.refused and hub.agents.current(entry.key) is None):
+            if (
+                peer is not None
+                and not peer.draining
+                and self.opening[entry.key] < cap
+                and entry.key not in info.tried
+                and (entry.key, entry.epoch) not in info.refused
+                and hub.agents.current(entry.key) is None
+            ):
                 ways.append((entry, peer))
         if len(ways) > 2:
             ways = hub.net.rng.sample(ways, 2)
@@ -120,10 +141,16 @@ class Router:
         """What `active` would have decided, and whether it agrees with what local routing does. Only looks."""
         hub = self.hub
         local = hub.agents.serving(*info.listener.key)
-        known = {entry.key: entry for entry in hub.registry.view.routes(*info.listener.key)} if hub.registry.view.fresh else {}
-        if local:                                      # the same, if the cluster knows our agents as we do
-            agrees = all(one.key in known and known[one.key].owner == hub.replica_id and known[one.key].epoch == one.epoch
-                         for one in local)
+        known = (
+            {entry.key: entry for entry in hub.registry.view.routes(*info.listener.key)}
+            if hub.registry.view.fresh
+            else {}
+        )
+        if local:  # the same, if the cluster knows our agents as we do
+            agrees = all(
+                one.key in known and known[one.key].owner == hub.replica_id and known[one.key].epoch == one.epoch
+                for one in local
+            )
             decision = "local"
         else:
             decision = "mesh" if self._remote_way(info) is not None else "none"
@@ -166,8 +193,10 @@ class Router:
                 flow.direct(info.request.pack())
         else:
             tenant, _, agent = info.agent_key.partition("/")
-            flow.direct(info.request.model_copy(update={"agent": agent, "tenant": tenant or None}).pack(),
-                        Sought(agent=agent, tenant=tenant or None, connector=info.request.connector).pack())
+            flow.direct(
+                info.request.model_copy(update={"agent": agent, "tenant": tenant or None}).pack(),
+                Sought(agent=agent, tenant=tenant or None, connector=info.request.connector).pack(),
+            )
 
     def _answered(self, flow: Flow) -> None:
         """The open is no longer in progress."""
@@ -195,14 +224,14 @@ class Router:
         if info.sends > 1 and reason not in DIALLED:
             if reason not in NOT_HERE:
                 return False
-            self._answered(flow)                       # the agent may have it already: wait for where it is now
+            self._answered(flow)  # the agent may have it already: wait for where it is now
             flow.detach()
             self._ask_again_later(flow, None)
             return True
         self._answered(flow)
         self._leave_agent(flow)
         if reason in NOT_HERE:
-            info.tried.discard(info.agent_key)         # wherever it is now it may be asked
+            info.tried.discard(info.agent_key)  # wherever it is now it may be asked
             refused = (info.agent_key, info.epoch)
             info.refused.add(refused)
             if not info.refusals:
@@ -215,7 +244,7 @@ class Router:
         if self.dispatch(flow):
             hub.stats.flows_retried += 1
             return True
-        if reason is Reason.OVERLOADED:                # another hub's agent has as many opens in progress as it may
+        if reason is Reason.OVERLOADED:  # another hub's agent has as many opens in progress as it may
             info.tried.clear()
         return (reason in NOT_HERE or reason is Reason.OVERLOADED) and self.hold.add(flow)
 
@@ -238,8 +267,8 @@ class Router:
             self.hold.release(info.listener.key, self.dispatch)
 
     def _hold_or_refuse(self, flow: Flow) -> None:
-        """While the connector's agents are reconnecting, or have all the opens they may have in progress, a client waits,
-        in a bounded queue for a bounded time."""
+        """While the connector's agents are reconnecting, or have all the opens they may have in progress, a client
+        waits, in a bounded queue for a bounded time."""
         listener = flow.info.listener
         hopeful = self._hopeful(listener.key)
         if hopeful and self.hold.add(flow):
@@ -251,7 +280,9 @@ class Router:
         lost_at = self._departed.get(key)
         if (lost_at is not None and now - lost_at < hub.config.flow.grace_sec) or now - hub.started_at < STARTUP_HOLD:
             return True
-        return bool(hub.agents.serving(*key)) or (hub.active and hub.registry.view.fresh and self._served_elsewhere[key] > 0)
+        return bool(hub.agents.serving(*key)) or (
+            hub.active and hub.registry.view.fresh and self._served_elsewhere[key] > 0
+        )
 
     def _refuse(self, flow: Flow, reason: Reason) -> None:
         self.hub.stats.opens_refused[reason.label] += 1
@@ -261,7 +292,7 @@ class Router:
 
     def comes(self, key: Key) -> None:
         """There is an agent for the connector."""
-        if self.hub.registry.view.fresh or self.hub.agents.serving(*key):    # otherwise nobody can reach it yet
+        if self.hub.registry.view.fresh or self.hub.agents.serving(*key):  # otherwise nobody can reach it yet
             self._departed.pop(key, None)
         if key in self.hold:
             self.hold.release(key, self.dispatch)
@@ -273,7 +304,8 @@ class Router:
             del self._departed[next(iter(self._departed))]
 
     def agent_up(self, session: AgentSession) -> None:
-        """The agent is owned here from now on. It asks for its flows itself; what was opening is opened again (rule 2)."""
+        """The agent is owned here from now on. It asks for its flows itself; what was opening is opened again (rule
+        2)."""
         for flow in list(self._flows_of.get(session.key, ())):
             info = flow.info
             if info.instance != session.instance:
@@ -348,7 +380,7 @@ class Router:
         """Rules 1 and 2: opens or resumes by way of the owner that we know of."""
         hub, info = self.hub, flow.info
         if not info.agent_key or hub.agents.current(info.agent_key) is not None:
-            return                                     # held, or the agent is here and asks itself
+            return  # held, or the agent is here and asks itself
         entry = hub.registry.view.agent(info.agent_key)
         owner, epoch = info.owner, info.epoch
         if entry is not None and entry.owner and entry.epoch >= epoch:
@@ -373,12 +405,19 @@ class Router:
         if not self._may_resume(flow, session.key, session.instance, secret):
             log.security("resume_denied", agent_id=session.agent_id, remote=session.remote)
             if flow.path is link:
-                flow.reset(Reason.RESUME_DENIED)       # its own agent has ended it by this, and would leave the bytes unanswered
+                flow.reset(
+                    Reason.RESUME_DENIED
+                )  # its own agent has ended it by this, and would leave the bytes unanswered
             else:
                 link.refuse(flow.cid, Reason.RESUME_DENIED)
             return True
         if not session.identity.allows(info.listener.config.connector):
-            log.security("scope_denied", agent_id=session.agent_id, connector=info.listener.config.connector, remote=session.remote)
+            log.security(
+                "scope_denied",
+                agent_id=session.agent_id,
+                connector=info.listener.config.connector,
+                remote=session.remote,
+            )
             flow.reset(Reason.SCOPE_DENIED)
             link.refuse(flow.cid, Reason.SCOPE_DENIED)
             return True
@@ -414,8 +453,10 @@ class Router:
         """The epoch under which somebody else than `owner` holds the agent, as far as we know."""
         session = self.hub.agents.current(key)
         entry = self.hub.registry.view.agent(key)
-        return max(session.epoch if session is not None else 0,
-                   entry.epoch if entry is not None and entry.owner not in ("", owner) else 0)
+        return max(
+            session.epoch if session is not None else 0,
+            entry.epoch if entry is not None and entry.owner not in ("", owner) else 0,
+        )
 
     def _may_resume(self, flow: Flow, key: str, instance: str, secret: bytes) -> bool:
         info = flow.info
@@ -426,7 +467,7 @@ class Router:
         self._use(flow, way, epoch)
         flow.resume(link, ack, limit, True, epoch)
         if flow.closed:
-            return False                               # that was all it waited for: "unknown" tells the agent to end, too
+            return False  # that was all it waited for: "unknown" tells the agent to end, too
         link.add(flow)
         return True
 
@@ -462,9 +503,9 @@ class Router:
     def look_after(self, flow: Flow, now: float) -> None:
         """The timers of one flow, about twice a second."""
         reason = flow.check(now, flow.info.timeouts)
-        if reason is Reason.STALLED:                   # the link's fault: it is cut, and its flows resume on the next
+        if reason is Reason.STALLED:  # the link's fault: it is cut, and its flows resume on the next
             if flow.attached and not flow.path.epoch:
-                flow.detach()                          # no agent may end a link between hubs: this flow alone is asked for anew
+                flow.detach()  # no agent may end a link between hubs: this flow alone is asked for anew
             elif flow.attached:
                 flow.path.fail(reason, "bytes were sent and not acknowledged")
         elif reason is not None:
@@ -478,5 +519,10 @@ class Router:
     def _forgotten(self, flow: Flow, now: float) -> bool:
         """The agent is here, in the same process, and has not asked for this flow: it has it no longer."""
         session = self.hub.agents.current(flow.info.agent_key)
-        return (session is not None and not flow.opening and not flow.attached
-                and session.instance == flow.info.instance and now >= session.resuming_until)
+        return (
+            session is not None
+            and not flow.opening
+            and not flow.attached
+            and session.instance == flow.info.instance
+            and now >= session.resuming_until
+        )

@@ -1,26 +1,26 @@
 """The hub's side of one tunnel: who the agent is, what it serves, when its token ends.
 
-A tunnel's HELLO either claims, and then the session owns the agent under the epoch that it is granted, or asks to stand by;
-a standby may claim later, by another HELLO on the same tunnel.
+A tunnel's HELLO either claims, and then the session owns the agent under the epoch that it is granted, or asks to stand
+by; a standby may claim later, by another HELLO on the same tunnel.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ncfast.observe import log
 from ncfast._frames import SECRET_SIZE, FrameType
-from ncfast.core.link import Link
 from ncfast.auth import AuthError, Identity
 from ncfast.core.errors import Blame, Reason, RemoteError, blame
+from ncfast.core.link import Link
 from ncfast.core.messages import VERSION, Announce, Hello, HelloAck
+from ncfast.observe import log
 
 if TYPE_CHECKING:
     from ncfast.hub.hub import Hub
 
 _log = log.get("tunnel")
 
-RESUME_TIME = 5.0              # seconds from HELLO, and again from each M_RESUME, in which the agent asks for what it still has
+RESUME_TIME = 5.0  # seconds from HELLO, and again from each M_RESUME, in which the agent asks for what it still has
 
 
 class AgentSession:
@@ -39,15 +39,15 @@ class AgentSession:
         self.announced: frozenset[str] = frozenset()
         self.connectors: frozenset[str] = frozenset()  # announced and within the token's scope
         self.draining = False
-        self.standing = False                          # known, and owns nothing
-        self.established = False                       # owns the agent
-        self.opening = 0                               # opens without an answer, our clients' and other hubs'
+        self.standing = False  # known, and owns nothing
+        self.established = False  # owns the agent
+        self.opening = 0  # opens without an answer, our clients' and other hubs'
         self.started_at = hub.net.clock()
-        self.resuming_until = 0.0                      # until then flows that the agent has not asked for may still be asked for
+        self.resuming_until = 0.0  # until then flows that the agent has not asked for may still be asked for
         self._claiming = False
         self._fresh_token: str | None = None
         self._refreshing = False
-        self.link: Link = None                         # type: ignore[assignment]  # set by the edge before any frame can come
+        self.link: Link = None  # type: ignore[assignment]  # set by the edge before any frame can come
 
     @property
     def load(self) -> int:
@@ -56,8 +56,14 @@ class AgentSession:
 
     def serves(self, tenant: str | None, connector: str) -> bool:
         """Whether a new flow may be opened here: announced, within the token's scope and lifetime, not leaving."""
-        return (self.established and not self.draining and tenant == self.identity.tenant and connector in self.connectors
-                and self.identity.allows(connector) and self.hub.wall_clock() < self.identity.expires_at)
+        return (
+            self.established
+            and not self.draining
+            and tenant == self.identity.tenant
+            and connector in self.connectors
+            and self.identity.allows(connector)
+            and self.hub.wall_clock() < self.identity.expires_at
+        )
 
     # frames
 
@@ -95,7 +101,7 @@ class AgentSession:
     async def _claim(self, hello: Hello) -> None:
         try:
             await self.hub.agents.claim(self, hello)
-        except Exception:                              # no HELLO_ACK will come otherwise, and nobody would know why
+        except Exception:  # no HELLO_ACK will come otherwise, and nobody would know why
             self.link.fail(Reason.INTERNAL, "the claim failed")
             raise
         finally:
@@ -108,8 +114,15 @@ class AgentSession:
         self.standing = False
         self.established = True
         self.resuming_until = self.hub.net.clock() + RESUME_TIME
-        _log.info("agent_connected", agent_id=self.agent_id, remote=self.remote, epoch=epoch, session=self.session_id,
-                  connectors=sorted(self.connectors), software=self.software)
+        _log.info(
+            "agent_connected",
+            agent_id=self.agent_id,
+            remote=self.remote,
+            epoch=epoch,
+            session=self.session_id,
+            connectors=sorted(self.connectors),
+            software=self.software,
+        )
         self._acknowledge()
         self.hub.agents.up(self)
 
@@ -120,9 +133,16 @@ class AgentSession:
         self.link.ping()
 
     def _hello_ack(self) -> None:
-        self.link.send(FrameType.HELLO_ACK, HelloAck(
-            version=VERSION, replica_id=self.hub.replica_id, session=self.session_id, epoch=self.epoch,
-            cluster=self.hub.active).pack())
+        self.link.send(
+            FrameType.HELLO_ACK,
+            HelloAck(
+                version=VERSION,
+                replica_id=self.hub.replica_id,
+                session=self.session_id,
+                epoch=self.epoch,
+                cluster=self.hub.active,
+            ).pack(),
+        )
 
     def mode_changed(self) -> None:
         """Tells an agent that we own whether a standby is of use from now on."""
@@ -153,8 +173,12 @@ class AgentSession:
             return
         before = self.connectors
         self._announce(frozenset(announce.connectors))
-        _log.info("connectors_changed", agent_id=self.agent_id, added=sorted(self.connectors - before),
-                  withdrawn=sorted(before - self.connectors))
+        _log.info(
+            "connectors_changed",
+            agent_id=self.agent_id,
+            added=sorted(self.connectors - before),
+            withdrawn=sorted(before - self.connectors),
+        )
         self._changed()
 
     def _changed(self) -> None:
@@ -210,7 +234,7 @@ class AgentSession:
     def _on_frame__resume(self, cid: bytes, epoch: int, secret: bytes, ack: int, limit: int) -> bool:
         if not self.established:
             return False
-        if len(secret) != SECRET_SIZE:                 # what follows it between hubs is ours to say
+        if len(secret) != SECRET_SIZE:  # what follows it between hubs is ours to say
             self.link.fail(Reason.PROTOCOL_ERROR, "M_RESUME of an agent holds the secret and nothing else")
             return True
         if self.foreign(cid):
@@ -242,8 +266,14 @@ class AgentSession:
 
     def link_ended(self, link: Link, reason: Reason, detail: str) -> None:
         level = _log.warning if blame(reason) is Blame.REMOTE else _log.info
-        level("standby_disconnected" if self.standing else "agent_disconnected", agent_id=self.agent_id, remote=self.remote,
-              reason=reason.label, detail=detail, epoch=self.epoch)
+        level(
+            "standby_disconnected" if self.standing else "agent_disconnected",
+            agent_id=self.agent_id,
+            remote=self.remote,
+            reason=reason.label,
+            detail=detail,
+            epoch=self.epoch,
+        )
         self.hub.agents.ended(self, reason)
 
     def tick(self, now: float) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ncfast.observe import log
 from ncfast.auth import Identity
 from ncfast.core.errors import Reason
 from ncfast.core.messages import Hello
+from ncfast.observe import log
 from ncfast.registry import AgentEntry
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _log = log.get("hub")
 
-Key = tuple[str | None, str]   # tenant, connector
+Key = tuple[str | None, str]  # tenant, connector
 
 
 class Agents:
@@ -29,8 +29,8 @@ class Agents:
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
-        self.sessions: dict[AgentSession, None] = {}   # every tunnel, standbys and those before HELLO too
-        self._current: dict[str, AgentSession] = {}    # by agent
+        self.sessions: dict[AgentSession, None] = {}  # every tunnel, standbys and those before HELLO too
+        self._current: dict[str, AgentSession] = {}  # by agent
         self._routes: dict[Key, list[AgentSession]] = {}
 
     def current(self, key: str) -> AgentSession | None:
@@ -50,10 +50,15 @@ class Agents:
         """Asks the registry for an epoch, and makes the session the agent's one and only; the newest always wins."""
         hub, registry = self.hub, self.hub.registry
         epoch = await registry.claim_ownership(
-            session.key, hub.replica_id, at_least=hello.last_epoch, instance=hello.instance, connectors=session.connectors,
-            window=hello.window)
+            session.key,
+            hub.replica_id,
+            at_least=hello.last_epoch,
+            instance=hello.instance,
+            connectors=session.connectors,
+            window=hello.window,
+        )
         old = self._current.get(session.key)
-        if session.link.closed:                        # the agent has gone elsewhere meanwhile
+        if session.link.closed:  # the agent has gone elsewhere meanwhile
             if old is not None and old.epoch < epoch:  # and has taken the registry's entry from a session that stands
                 old.link.fail(Reason.GOING_AWAY, "another claim has overtaken it, and come to nothing")
             await registry.release(session.key, epoch)
@@ -69,12 +74,15 @@ class Agents:
         session.granted(epoch)
 
     def fenced(self, entry: AgentEntry) -> None:
-        """The registry knows a later owner: a tunnel of ours that says otherwise is stale. Only another process of the agent has
-        taken it over; a claim of this one that was given up and carried out late, behind a frozen Redis, has not."""
+        """The registry knows a later owner: a tunnel of ours that says otherwise is stale. Only another process of the
+        agent has taken it over; a claim of this one that was given up and carried out late, behind a frozen Redis, has
+        not."""
         session = self._current.get(entry.key)
         if session is not None and entry.epoch > session.epoch:
             self.hub.stats.takeovers["fenced"] += 1
-            _log.warning("agent_fenced", agent_id=session.agent_id, epoch=session.epoch, newest=entry.epoch, owner=entry.owner)
+            _log.warning(
+                "agent_fenced", agent_id=session.agent_id, epoch=session.epoch, newest=entry.epoch, owner=entry.owner
+            )
             if entry.instance and entry.instance != session.instance:
                 session.link.fail(Reason.SUPERSEDED, "another process of the agent is served")
             else:
@@ -103,11 +111,16 @@ class Agents:
         """Tells the other hubs what the session serves now."""
         if session.established and self._current.get(session.key) is session:
             registry = self.hub.registry
-            self.hub.net.spawn(registry.add_connectors(session.key, session.connectors, epoch=session.epoch,
-                                                       draining=session.draining), "publish")
+            self.hub.net.spawn(
+                registry.add_connectors(
+                    session.key, session.connectors, epoch=session.epoch, draining=session.draining
+                ),
+                "publish",
+            )
 
     def leaving(self, session: AgentSession) -> None:
-        """No new flows for the session. If it was a connector's last, clients are held in the hope that it comes back."""
+        """No new flows for the session. If it was a connector's last, clients are held in the hope that it comes
+        back."""
         before = list(self._routes)
         self._forget_routes(session)
         for key in before:
@@ -146,5 +159,5 @@ class Agents:
         for session in self:
             try:
                 session.tick(now)
-            except Exception:                          # one session's defect must not stop the others' clocks
+            except Exception:  # one session's defect must not stop the others' clocks
                 _log.exception("tick_failed")

@@ -1,8 +1,9 @@
-"""Where other hubs connect: `mesh.listen` and `mesh.listen_unix`. The first byte says what comes: 0x16 TLS, 'G' HTTP, 0x01 frames.
+"""Where other hubs connect: `mesh.listen` and `mesh.listen_unix`. The first byte says what comes: 0x16 TLS, 'G' HTTP,
+0x01 frames.
 
-A connection is an `Entrance` until a link is on it, or it is turned away. Entrances, and links whose handshake is not over, share one
-bound; beyond it the oldest makes room, so that a crowd of silent connections delays nobody: an honest handshake takes
-milliseconds, and would have to be overtaken by all the others meanwhile.
+A connection is an `Entrance` until a link is on it, or it is turned away. Entrances, and links whose handshake is not
+over, share one bound; beyond it the oldest makes room, so that a crowd of silent connections delays nobody: an honest
+handshake takes milliseconds, and would have to be overtaken by all the others meanwhile.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ import asyncio
 import ssl
 from typing import TYPE_CHECKING, Any
 
-from ncfast.net.request import BadRequest, HttpLimits, RequestReader, Response
 from ncfast.mesh.trust import Refused, names_in_der
+from ncfast.net.request import BadRequest, HttpLimits, RequestReader, Response
 
 if TYPE_CHECKING:
     from ncfast.mesh.door import Door
     from ncfast.mesh.manager import Mesh
 
-ENTRANCE_TIMEOUT = 5.0         # seconds from accept to the first frame's link: first byte, TLS, HTTP
-LINGER = 2.0                   # seconds that an answered connection may take to close its side
+ENTRANCE_TIMEOUT = 5.0  # seconds from accept to the first frame's link: first byte, TLS, HTTP
+LINGER = 2.0  # seconds that an answered connection may take to close its side
 RAW, HTTP, TLS = 0x01, ord("G"), 0x16
 
 
@@ -35,22 +36,23 @@ class Entrance(asyncio.Protocol):
         self._transport: Any = None
         self._task: asyncio.Task[None] | None = None
         self._stop_peeking: Any = None
-        self._names: frozenset[str] | None = None      # of a certificate that TLS has verified
+        self._names: frozenset[str] | None = None  # of a certificate that TLS has verified
         self._reader: RequestReader | None = None
         self._answered = False
         self._over = False
-        self._counted = True                           # among the process's connections
+        self._counted = True  # among the process's connections
         self._timer = mesh.net.call_later(ENTRANCE_TIMEOUT, self._late)
 
     def open(self) -> None:
-        """Takes the socket. Without certificates there is no TLS to tell apart, and the first byte can be read with the others."""
+        """Takes the socket. Without certificates there is no TLS to tell apart, and the first byte can be read with the
+        others."""
         if self._mesh.keys.certificates is None:
             self._adopt(None)
         else:
             self._stop_peeking = self._mesh.net.peek(self._sock, self._first_byte)
 
     def _first_byte(self, byte: bytes) -> None:
-        self._stop_peeking = None                      # it has
+        self._stop_peeking = None  # it has
         if not byte:
             self.abort()
         elif byte[0] == TLS and self._mesh.keys.certificates is not None:
@@ -111,8 +113,11 @@ class Entrance(asyncio.Protocol):
         untrusted = isinstance(exc, ssl.SSLError) and "certificate" in (exc.reason or "").lower()
         self._leave()
         self._uncount()
-        self._mesh.refused("certificate" if untrusted else "tls", self._remote,
-                           "no client certificate, or not one of the mesh's authority" if untrusted else "TLS handshake failed")
+        self._mesh.refused(
+            "certificate" if untrusted else "tls",
+            self._remote,
+            "no client certificate, or not one of the mesh's authority" if untrusted else "TLS handshake failed",
+        )
 
     def _read(self, reader: RequestReader, data: bytes) -> None:
         try:
@@ -125,7 +130,9 @@ class Entrance(asyncio.Protocol):
         if reader.rest:
             self._refuse_http("early_bytes", Response.text(400, "Bytes after the request"))
             return
-        answer = self._door.serve_http(request, self._transport, host=self._host, remote=self._remote, names=self._names, private=True)
+        answer = self._door.serve_http(
+            request, self._transport, host=self._host, remote=self._remote, names=self._names, private=True
+        )
         if answer is None:
             self._leave()
         else:
@@ -168,7 +175,7 @@ class Entrance(asyncio.Protocol):
         if self._sock is not None:
             self._sock.close()
         elif self._task is not None:
-            self._task.cancel()                        # of a TLS handshake: its transport goes with it
+            self._task.cancel()  # of a TLS handshake: its transport goes with it
 
     def _uncount(self) -> None:
         if self._counted:

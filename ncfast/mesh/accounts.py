@@ -1,4 +1,5 @@
-"""What is counted and remembered of links, and shown of them: totals over all links, a record for each replica, rows for status."""
+"""What is counted and remembered of links, and shown of them: totals over all links, a record for each replica, rows
+for status."""
 
 from __future__ import annotations
 
@@ -12,16 +13,16 @@ from ncfast.mesh.peer import Peer
 from ncfast.mesh.route import Route
 from ncfast.mesh.states import LinkState, Way
 
-MAX_RECORDS = 256              # replicas about which something is remembered
-LOST_SHOWN = 600.0             # seconds that a replica which has no URL and has gone is shown
+MAX_RECORDS = 256  # replicas about which something is remembered
+LOST_SHOWN = 600.0  # seconds that a replica which has no URL and has gone is shown
 
 
 @dataclass(slots=True)
 class Record:
     """What is remembered of a replica over its links."""
 
-    instance: bytes = b""      # of the process that was linked last
-    lost: bool = False         # has been linked, and is not now
+    instance: bytes = b""  # of the process that was linked last
+    lost: bool = False  # has been linked, and is not now
     lost_at: float = 0.0
     reconnects: int = 0
     errors: int = 0
@@ -34,7 +35,7 @@ class Accounts:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._records: dict[str, Record] = {}
-        self._frames = (Counter[str](), Counter[str]())          # of links that have ended, as the next two
+        self._frames = (Counter[str](), Counter[str]())  # of links that have ended, as the next two
         self._drops: Counter[tuple[str, str]] = Counter()
         self._stale_epoch = 0
 
@@ -93,7 +94,8 @@ class Accounts:
     # rows
 
     def rows(self, peers: Iterable[Peer], routes: Iterable[Route]) -> list[dict[str, Any]]:
-        """One for each peer, by name: replicas that are linked, URLs that wait, replicas that dialled us and are gone."""
+        """One for each peer, by name: replicas that are linked, URLs that wait, replicas that dialled us and are
+        gone."""
         rows: dict[str, dict[str, Any]] = {}
         now = self._clock()
         for peer in peers:
@@ -114,14 +116,20 @@ class Accounts:
         route = way if isinstance(way, Route) else None
         link = peer.link if peer is not None else None
         return {
-            "peer": name, "state": str(way.state), "url": way.url, "carrier": peer.carrier if peer is not None else None,
+            "peer": name,
+            "state": str(way.state),
+            "url": way.url,
+            "carrier": peer.carrier if peer is not None else None,
             "direction": "out" if peer is None or peer.dialled else "in",
             "breaker": route.backoff.breaker if route is not None else "closed",
             "rtt_ms": round(link.rtt * 1000, 3) if link is not None else None,
-            "queued_frames": link.queued if link is not None else 0, "inflight_bytes": link.inflight if link is not None else 0,
-            "relay_frames": link.relay_frames if link is not None else 0, "relay_bytes": link.relay_bytes if link is not None else 0,
+            "queued_frames": link.queued if link is not None else 0,
+            "inflight_bytes": link.inflight if link is not None else 0,
+            "relay_frames": link.relay_frames if link is not None else 0,
+            "relay_bytes": link.relay_bytes if link is not None else 0,
             "flows": link.load if link is not None else 0,
-            "since_sec": round(now - (peer.since if peer is not None else way.since), 3), "reconnects": record.reconnects,
+            "since_sec": round(now - (peer.since if peer is not None else way.since), 3),
+            "reconnects": record.reconnects,
             "errors": max(record.errors, route.errors if route is not None else 0),
             "last_error": (route.last_error if route is not None else "") or record.last_error,
         }

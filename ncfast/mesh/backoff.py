@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-BASE = 0.1                     # seconds; the first pause is drawn below it, so that a lost link is back at once
-TRIP = 8                       # failures in a row after which the breaker opens; with BASE some 10 s without a peer
-STEADY = 5.0                   # seconds that a link must have stood to count as a success: one that flaps backs off too
+BASE = 0.1  # seconds; the first pause is drawn below it, so that a lost link is back at once
+TRIP = 8  # failures in a row after which the breaker opens; with BASE some 10 s without a peer
+STEADY = 5.0  # seconds that a link must have stood to count as a success: one that flaps backs off too
 
 
 class Backoff:

@@ -12,20 +12,20 @@ from pathlib import Path
 
 from cryptography import x509
 
-from ncfast.net.links import unreadable
 from ncfast.config.ha import MeshTls
 from ncfast.mesh.trust import Refused, names_in, names_replica, replica_uri
+from ncfast.net.links import unreadable
 
 SECTION, SECRET = "ha.mesh.tls", "ha.mesh.secret_file"
 MIN_SECRET_BYTES = 32
-MAX_FILE_BYTES = 1 << 20       # a bundle of hundreds of authorities is smaller
+MAX_FILE_BYTES = 1 << 20  # a bundle of hundreds of authorities is smaller
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 _LOOKS_ENCODED = re.compile(r"[A-Za-z0-9+/]{40,}={0,2}")
 
 
 class Certificates:
-    """TLS contexts for links from now on; links that stand keep theirs. Raises OSError, with section and remedy, for files that
-    cannot be used: what starts, runs."""
+    """TLS contexts for links from now on; links that stand keep theirs. Raises OSError, with section and remedy, for
+    files that cannot be used: what starts, runs."""
 
     def __init__(self, tls: MeshTls, cluster: str, replica_id: str) -> None:
         bundle = "".join(read_bundle(tls.ca_bundle))
@@ -41,14 +41,14 @@ class Certificates:
     def _context(protocol: int, tls: MeshTls, bundle: str) -> ssl.SSLContext:
         context = ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        # The mesh's authority signs replicas and nothing else, and a replica is known by its name in the cluster, not by where
-        # it happens to listen (pods move, tests use loopback): the URI or DNS name of the replica that HELLO claims is checked
-        # instead of the host name, at both ends (peer.py).
+        # The mesh's authority signs replicas and nothing else, and a replica is known by its name in the cluster, not
+        # by where it happens to listen (pods move, tests use loopback): the URI or DNS name of the replica that HELLO
+        # claims is checked instead of the host name, at both ends (peer.py).
         context.check_hostname = False
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cadata=bundle)
         context.load_cert_chain(tls.cert_file, tls.key_file)
-        context.options |= ssl.OP_NO_TICKET            # a resumed session would not show its certificate again
+        context.options |= ssl.OP_NO_TICKET  # a resumed session would not show its certificate again
         context.options |= ssl.OP_NO_RENEGOTIATION
         if protocol == ssl.PROTOCOL_TLS_SERVER:
             context.num_tickets = 0
@@ -63,13 +63,16 @@ class Certificates:
         except (ValueError, Refused):
             raise OSError(f"{SECTION}.cert_file: {path}: no readable certificate in PEM") from None
         if not names_replica(names, cluster, replica_id):
-            raise OSError(f"{SECTION}.cert_file: {path}: the certificate does not name this replica; it needs the subject alternative "
-                          f"name URI:{replica_uri(cluster, replica_id)} or DNS:{replica_id}")
+            raise OSError(
+                f"{SECTION}.cert_file: {path}: the certificate does not name this replica; it needs "
+                "the subject alternative "
+                f"name URI:{replica_uri(cluster, replica_id)} or DNS:{replica_id}"
+            )
 
 
 class WebTls:
-    """TLS towards wss:// peers. There an HTTP ingress ends it, so this is the web's rule: a certificate for the URL's host from one of
-    the system's authorities or the mesh's, and our own certificate for the ingress to verify."""
+    """TLS towards wss:// peers. There an HTTP ingress ends it, so this is the web's rule: a certificate for the URL's
+    host from one of the system's authorities or the mesh's, and our own certificate for the ingress to verify."""
 
     def __init__(self, tls: MeshTls | None = None, bundle: str = "") -> None:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -81,7 +84,8 @@ class WebTls:
             self._context.load_cert_chain(tls.cert_file, tls.key_file)
 
     async def context(self, loop: asyncio.AbstractEventLoop) -> ssl.SSLContext:
-        """The system's authorities are read at the first use, and in a thread: there are many, and it takes 70 to 100 ms."""
+        """The system's authorities are read at the first use, and in a thread: there are many, and it takes 70 to 100
+        ms."""
         if not self._complete:
             await loop.run_in_executor(None, self._context.load_default_certs)
             self._complete = True
@@ -89,8 +93,9 @@ class WebTls:
 
 
 def read_bundle(path: Path) -> list[str]:
-    """The certificates of a CA bundle as PEM blocks. OpenSSL skips what it cannot read, and then trusts less, or otherwise, than was
-    written; here anything doubtful raises OSError that says where."""
+    """The certificates of a CA bundle as PEM blocks. OpenSSL skips what it cannot read, and then trusts less, or
+    otherwise, than was written; here anything doubtful raises OSError that says where."""
+
     def fault(line: int, what: str) -> OSError:
         return OSError(f"{SECTION}.ca_bundle: {path}, line {line}: {what}")
 
@@ -129,12 +134,12 @@ def _checked(encoded: str, fault: object) -> str:
         certificate = x509.load_der_x509_certificate(der)
         try:
             basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
-        except x509.ExtensionNotFound:                 # a root from the time before extensions
+        except x509.ExtensionNotFound:  # a root from the time before extensions
             basic = None
     except ValueError:
-        raise fault("the certificate that begins here is malformed") from None      # type: ignore[operator]
+        raise fault("the certificate that begins here is malformed") from None  # type: ignore[operator]
     if basic is not None and not basic.value.ca:
-        raise fault("the certificate that begins here is no authority's")           # type: ignore[operator]
+        raise fault("the certificate that begins here is no authority's")  # type: ignore[operator]
     return ssl.DER_cert_to_PEM_cert(der)
 
 
@@ -154,12 +159,14 @@ def read_text(path: Path, section: str) -> str:
 
 
 def read_secret(path: Path) -> bytes:
-    """The shared secret of `ha.mesh.secret_file`, less surrounding blanks. Raises OSError for one that could be guessed: the
-    listener's proof can be tried against guesses at leisure."""
+    """The shared secret of `ha.mesh.secret_file`, less surrounding blanks. Raises OSError for one that could be
+    guessed: the listener's proof can be tried against guesses at leisure."""
     secret = read_text(path, SECRET).strip().encode()
     if len(secret) < MIN_SECRET_BYTES:
-        raise OSError(f"{SECRET}: {path}: {len(secret)} bytes, at least {MIN_SECRET_BYTES} are needed: "
-                      "make one with `openssl rand -hex 32`")
+        raise OSError(
+            f"{SECRET}: {path}: {len(secret)} bytes, at least {MIN_SECRET_BYTES} are needed: "
+            "make one with `openssl rand -hex 32`"
+        )
     return secret
 
 
@@ -168,7 +175,7 @@ def stamp(files: Iterable[Path]) -> tuple[object, ...]:
     marks: list[object] = []
     for path in files:
         try:
-            found = os.stat(path)                      # through links, as mounted secrets are replaced
+            found = os.stat(path)  # through links, as mounted secrets are replaced
         except OSError as exc:
             marks.append(exc.errno)
         else:

@@ -8,17 +8,17 @@ import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 from ncfast import __version__
-from ncfast.net.carrier import TransportCarrier
-from ncfast.net.links import carry_stream, carry_websocket
 from ncfast.mesh.peer import Peer
 from ncfast.mesh.states import Way
 from ncfast.mesh.trust import Credential, Refused, is_local, is_replicas, names_in_der
+from ncfast.net.carrier import TransportCarrier
 from ncfast.net.handshake import ClientUpgrade, UpgradeRefused
+from ncfast.net.links import carry_stream, carry_websocket
 
 if TYPE_CHECKING:
     from ncfast.mesh.manager import Mesh
 
-DIAL_TIMEOUT = 5.0             # seconds for name look-up, TCP, TLS and HTTP together
+DIAL_TIMEOUT = 5.0  # seconds for name look-up, TCP, TLS and HTTP together
 
 
 class DialFailed(Exception):
@@ -78,8 +78,14 @@ class Connecting(asyncio.Protocol):
         else:
             context = await self._context(parts.scheme)
             port = parts.port or (443 if parts.scheme == "wss" else 80)
-            self._transport = await net.connect(host, port, self, timeout=DIAL_TIMEOUT, ssl=context,
-                                                server_hostname=host if context is not None else None)
+            self._transport = await net.connect(
+                host,
+                port,
+                self,
+                timeout=DIAL_TIMEOUT,
+                ssl=context,
+                server_hostname=host if context is not None else None,
+            )
         where = self._transport.get_extra_info("peername")
         self.remote = f"{where[0]}:{where[1]}" if isinstance(where, tuple) else "unix"
         credential = self._credential(parts.scheme, where[0] if isinstance(where, tuple) else None)
@@ -102,7 +108,7 @@ class Connecting(asyncio.Protocol):
         if scheme in ("tls", "wss"):
             names = names_in_der(self._transport.get_extra_info("ssl_object").getpeercert(True))
             if scheme == "wss" and not is_replicas(names):
-                return Credential("ingress")           # the host of the URL; which replica is behind it, it chooses
+                return Credential("ingress")  # the host of the URL; which replica is behind it, it chooses
             return Credential("certificate", names)
         if is_local(host):
             return Credential("local")
@@ -114,7 +120,14 @@ class Connecting(asyncio.Protocol):
         mesh = self._mesh
         if self._lost:
             raise DialFailed("closed", "the connection was closed at once")
-        peer = Peer(mesh, self._way, credential, dialled=True, remote=self.remote, carrier="websocket" if websocket else "stream")
+        peer = Peer(
+            mesh,
+            self._way,
+            credential,
+            dialled=True,
+            remote=self.remote,
+            carrier="websocket" if websocket else "stream",
+        )
         carrier: TransportCarrier
         if websocket:
             link, carrier = carry_websocket(mesh.host, self._transport, peer, mesh.bounds, client=True, peer=self._url)
@@ -141,7 +154,7 @@ class Connecting(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._upgrade is None or self._answered is None or self._answered.done():
-            self._lost = True                          # a hub that is dialled does not speak before HELLO
+            self._lost = True  # a hub that is dialled does not speak before HELLO
             self._transport.abort()
         else:
             try:
@@ -155,5 +168,8 @@ class Connecting(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
         if self._answered is not None and not self._answered.done():
-            self._answered.set_exception(exc if isinstance(exc, OSError)
-                                         else DialFailed("closed", "the connection was closed during the handshake"))
+            self._answered.set_exception(
+                exc
+                if isinstance(exc, OSError)
+                else DialFailed("closed", "the connection was closed during the handshake")
+            )

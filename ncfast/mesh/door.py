@@ -1,4 +1,5 @@
-"""Where other hubs come in: the listening sockets, the bound on unfinished handshakes, and links put on what was let in."""
+"""Where other hubs come in: the listening sockets, the bound on unfinished handshakes, and links put on what was let
+in."""
 
 from __future__ import annotations
 
@@ -6,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from websockets.http11 import Request
 
-from ncfast.net.links import carry_stream, carry_websocket
 from ncfast.core.errors import Reason
-from ncfast.net.request import Response
 from ncfast.mesh.accept import Entrance
 from ncfast.mesh.peer import Peer
 from ncfast.mesh.states import LinkState, Way
 from ncfast.mesh.trust import Credential, Refused
-from ncfast.net.seam import Acceptor
 from ncfast.net.handshake import accept
+from ncfast.net.links import carry_stream, carry_websocket
+from ncfast.net.request import Response
+from ncfast.net.seam import Acceptor
 
 if TYPE_CHECKING:
     from ncfast.mesh.manager import Mesh
 
-MAX_PENDING = 256              # accepted connections that are not yet a link that stands
+MAX_PENDING = 256  # accepted connections that are not yet a link that stands
 
 
 class Door:
@@ -37,7 +38,9 @@ class Door:
             if config.listen is not None:
                 self._acceptors.append(await net.listen(config.listen, self._on_socket, on_shed=self._on_shed))
             if config.listen_unix is not None:
-                self._acceptors.append(await net.listen_unix(str(config.listen_unix), self._on_unix_socket, on_shed=self._on_shed))
+                self._acceptors.append(
+                    await net.listen_unix(str(config.listen_unix), self._on_unix_socket, on_shed=self._on_shed)
+                )
         except OSError:
             self.close()
             raise
@@ -98,8 +101,16 @@ class Door:
         mesh.greet(peer)
         carrier.feed(early)
 
-    def serve_http(self, request: Request, transport: Any, *, host: str | None, remote: str, names: frozenset[str] | None,
-                   private: bool) -> Response | None:
+    def serve_http(
+        self,
+        request: Request,
+        transport: Any,
+        *,
+        host: str | None,
+        remote: str,
+        names: frozenset[str] | None,
+        private: bool,
+    ) -> Response | None:
         """As Mesh.serve_http; `names` and `private` as Policy has them."""
         mesh = self._mesh
         try:

@@ -5,9 +5,9 @@
              <-  HELLO_ACK   who I am, nonce, proof (if there is a secret)
       AUTH       proof (if there is a secret) ->
 
-The dialler holds the link for established when it has sent AUTH, the listener when it has received it. So neither end serves
-a link that the other has turned down, and nobody proves anything to a recording: each proof covers the other end's nonce.
-Unknown members are ignored, as in all bodies: a newer hub may say more.
+The dialler holds the link for established when it has sent AUTH, the listener when it has received it. So neither end
+serves a link that the other has turned down, and nobody proves anything to a recording: each proof covers the other
+end's nonce. Unknown members are ignored, as in all bodies: a newer hub may say more.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pydantic import Field
 
 from ncfast.core.messages import Message, Name
 
-NONCE_SIZE = 32                # bytes
-INSTANCE_SIZE = 8              # bytes; the first half of every cid that the hub gives out
+NONCE_SIZE = 32  # bytes
+INSTANCE_SIZE = 8  # bytes; the first half of every cid that the hub gives out
 
 Instance = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -34,8 +34,8 @@ class Hello(Message):
     version: int
     cluster: Name
     replica_id: Name
-    instance: Instance                                 # drawn at the hub's start
-    nonce: Hex32                                       # drawn for this link
+    instance: Instance  # drawn at the hub's start
+    nonce: Hex32  # drawn for this link
     features: Annotated[list[Feature], Field(max_length=64)] = []
     software: Annotated[str, Field(max_length=64)] = ""
 
@@ -53,10 +53,21 @@ class Auth(Message):
 
 
 def proof(secret: bytes, role: str, hello: Hello, ack: Hello) -> str:
-    """HMAC-SHA256 over both ends' names, instances and nonces, and over whose proof it is: "dialler" or "listener". What one
-    end proves is of no use for the other role, another pair, another link."""
-    text = "\0".join((
-        "ncfast mesh 1", role, hello.cluster, hello.replica_id, ack.replica_id, hello.instance, ack.instance, hello.nonce, ack.nonce))
+    """HMAC-SHA256 over both ends' names, instances and nonces, and over whose proof it is: "dialler" or "listener".
+    What one end proves is of no use for the other role, another pair, another link."""
+    text = "\0".join(
+        (
+            "ncfast mesh 1",
+            role,
+            hello.cluster,
+            hello.replica_id,
+            ack.replica_id,
+            hello.instance,
+            ack.instance,
+            hello.nonce,
+            ack.nonce,
+        )
+    )
     return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()
 
 

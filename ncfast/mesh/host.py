@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ncfast.net.carrier import ReceiveBuffer
-from ncfast.core.flow import FlowContext
 from ncfast.config import HubConfig
 from ncfast.core.errors import Reason
+from ncfast.core.flow import FlowContext
+from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.seam import Net
 from ncfast.observe.readiness import Readiness
 from ncfast.observe.stats import Stats
@@ -35,7 +35,7 @@ class PeerHost(Protocol):
     context: FlowContext
     receive_buffer: ReceiveBuffer
     replica_id: str
-    instance: bytes            # 8 bytes: how its cids begin
+    instance: bytes  # 8 bytes: how its cids begin
     stats: Stats
     readiness: Readiness
 

@@ -6,14 +6,14 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from ncfast.observe import log
 from ncfast.config import Mesh as MeshConfig
 from ncfast.mesh.certificates import Certificates, WebTls, read_secret, stamp
 from ncfast.net.seam import Net
+from ncfast.observe import log
 
 _log = log.get("mesh")
 
-FILES_EVERY = 2.0              # seconds between two looks at the files
+FILES_EVERY = 2.0  # seconds between two looks at the files
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ class Keyring:
         self._replica_id = replica_id
         self._config: MeshConfig | None = None
         self._keys = Keys(None, None, (), ())
-        self._unusable: tuple[object, ...] | None = None         # stamp of files that were refused, and logged
-        self._web = WebTls()                                     # without certificates of our own
+        self._unusable: tuple[object, ...] | None = None  # stamp of files that were refused, and logged
+        self._web = WebTls()  # without certificates of our own
         self._timer = net.call_later(FILES_EVERY, self._look)
 
     @property
@@ -57,7 +57,7 @@ class Keyring:
         named = [config.secret_file] if config.secret_file is not None else []
         if config.tls is not None:
             named += [config.tls.ca_bundle, config.tls.cert_file, config.tls.key_file]
-        mark = stamp(named)                            # before reading: what is replaced meanwhile is read again
+        mark = stamp(named)  # before reading: what is replaced meanwhile is read again
         certificates = Certificates(config.tls, self._cluster, self._replica_id) if config.tls is not None else None
         secret = read_secret(config.secret_file) if config.secret_file is not None else None
         return Keys(certificates, secret, tuple(named), mark)
@@ -72,7 +72,8 @@ class Keyring:
         self._timer.cancel()
 
     def _look(self) -> None:
-        """Files are replaced at any time, one after the other: what does not fit together yet is tried again when it changes."""
+        """Files are replaced at any time, one after the other: what does not fit together yet is tried again when it
+        changes."""
         self._timer = self._net.call_later(FILES_EVERY, self._look)
         now = stamp(self._keys.files)
         if self._config is None or now in (self._keys.stamp, self._unusable):
@@ -81,6 +82,8 @@ class Keyring:
             self.use(self._config, self.load(self._config))
         except OSError as exc:
             self._unusable = now
-            _log.warning("mesh_files_refused", problems=[str(exc)], detail="the former certificates and secret stay in use")
+            _log.warning(
+                "mesh_files_refused", problems=[str(exc)], detail="the former certificates and secret stay in use"
+            )
         else:
             _log.info("mesh_files_reloaded", replica=self._replica_id)

@@ -1,9 +1,9 @@
 """The mesh: which peers there are, which links stand, who is dialled.
 
-Of two links to one replica the one that the hub with the smaller replica_id has dialled stays, at both ends; so two hubs that dial
-each other at once settle on one without a word more. A peer that comes as another process replaces its former link at once.
-The hub whose dial would have to yield does not dial while a link stands; the other does so once more when a link that it
-accepted comes up, so that in the end the link that stays is the same whoever came first.
+Of two links to one replica the one that the hub with the smaller replica_id has dialled stays, at both ends; so two
+hubs that dial each other at once settle on one without a word more. A peer that comes as another process replaces its
+former link at once. The hub whose dial would have to yield does not dial while a link stands; the other does so once
+more when a link that it accepted comes up, so that in the end the link that stays is the same whoever came first.
 """
 
 from __future__ import annotations
@@ -15,12 +15,9 @@ from typing import Any
 
 from websockets.http11 import Request
 
-from ncfast.observe import log
 from ncfast._frames import FrameType
-from ncfast.net.links import LinkBounds
 from ncfast.config import HubConfig
 from ncfast.core.errors import Blame, Reason, blame
-from ncfast.net.request import Response
 from ncfast.mesh.accounts import Accounts
 from ncfast.mesh.door import Door
 from ncfast.mesh.host import PeerHost, Replica
@@ -29,11 +26,14 @@ from ncfast.mesh.peer import Peer
 from ncfast.mesh.policy import Policy
 from ncfast.mesh.route import HEAD_START, Route
 from ncfast.mesh.states import LinkEvent, LinkState
+from ncfast.net.links import LinkBounds
+from ncfast.net.request import Response
+from ncfast.observe import log
 
 _log = log.get("mesh")
 
-HELLO_TIMEOUT = 5.0            # seconds from a link's first byte to its handshake's end
-MEMORY = 4096                  # instances of former processes remembered, 64 bytes each
+HELLO_TIMEOUT = 5.0  # seconds from a link's first byte to its handshake's end
+MEMORY = 4096  # instances of former processes remembered, 64 bytes each
 
 
 class Mesh:
@@ -62,8 +62,8 @@ class Mesh:
     # life
 
     async def start(self) -> None:
-        """Listens and begins to dial. Raises OSError, with the remedy, when an address cannot be bound or a file cannot be used;
-        nothing stays open then."""
+        """Listens and begins to dial. Raises OSError, with the remedy, when an address cannot be bound or a file cannot
+        be used; nothing stays open then."""
         try:
             self.keys.use(self.config, self.keys.load(self.config))
             await self.door.open()
@@ -71,7 +71,7 @@ class Mesh:
             self.keys.close()
             raise
         self._running = True
-        self._list("config", {url: "" for url in self.config.peers})
+        self._list("config", dict.fromkeys(self.config.peers, ""))
         _log.info("mesh_ready", bind=self.address, replica=self.replica_id, count=len(self.config.peers))
 
     async def stop(self) -> None:
@@ -84,7 +84,7 @@ class Mesh:
         self.routes.clear()
         for peer in [*self._handshakes, *self._peers.values()]:
             peer.link.fail(Reason.GOING_AWAY, "this hub stops")
-        await asyncio.sleep(0)                         # cancelled dials close their connections
+        await asyncio.sleep(0)  # cancelled dials close their connections
 
     @property
     def address(self) -> str:
@@ -100,15 +100,15 @@ class Mesh:
     # configuration
 
     def configure(self, config: HubConfig) -> None:
-        """Takes peers, certificates, secret, proxies, bounds and times from a new configuration. Where we listen stays, and so do
-        links that stand. Raises OSError, and then nothing has changed."""
+        """Takes peers, certificates, secret, proxies, bounds and times from a new configuration. Where we listen stays,
+        and so do links that stand. Raises OSError, and then nothing has changed."""
         keys = self.keys.load(config.ha.mesh)
         self._take(config)
         self.keys.use(self.config, keys)
         for route in self.routes.values():
             route.backoff.maximum = self.config.connect_backoff_max_sec
         if self._running:
-            self._list("config", {url: "" for url in self.config.peers})
+            self._list("config", dict.fromkeys(self.config.peers, ""))
 
     def _take(self, config: HubConfig) -> None:
         self.config = config.ha.mesh
@@ -132,7 +132,7 @@ class Mesh:
         for one in others.values():
             route = self.routes.get(one.mesh_url)
             if route is not None and route.instance != one.instance:
-                route.instance = one.instance          # it has restarted
+                route.instance = one.instance  # it has restarted
                 route.hurry()
 
     def _list(self, source: str, wanted: dict[str, str]) -> None:
@@ -172,9 +172,9 @@ class Mesh:
         log.security("mesh_refused", reason=reason, remote=remote, detail=detail)
 
     def serve_http(self, request: Request, transport: Any, *, host: str | None, remote: str) -> Response | None:
-        """Answers a request for /mesh that came to the public edge from the address `host` (`remote`: with the port, for the log).
-        None: it was answered with 101, and the transport is a link's from now on; whoever calls lets go of it. Otherwise the
-        caller sends the answer and closes."""
+        """Answers a request for /mesh that came to the public edge from the address `host` (`remote`: with the port,
+        for the log). None: it was answered with 101, and the transport is a link's from now on; whoever calls lets go
+        of it. Otherwise the caller sends the answer and closes."""
         return self.door.serve_http(request, transport, host=host, remote=remote, names=None, private=False)
 
     # handshakes
@@ -187,7 +187,8 @@ class Mesh:
         peer.refuse("timeout", Reason.HANDSHAKE_TIMEOUT, f"the handshake was not over within {HELLO_TIMEOUT:g} s")
 
     def verdict(self, peer: Peer) -> Reason | None:
-        """Why a link whose far end has proved itself may not stand beside what there is; None: it may, in place of that."""
+        """Why a link whose far end has proved itself may not stand beside what there is; None: it may, in place of
+        that."""
         if isinstance(peer.way, Route):
             peer.way.replica_id = peer.replica_id
         standing = self._peers.get(peer.replica_id)
@@ -199,12 +200,12 @@ class Mesh:
             self.refused("superseded", peer.remote, "another process with the same replica_id has come since")
             return Reason.SUPERSEDED
         if standing.dialled == peer.dialled:
-            stays = not peer.dialled                   # the far end has given the old one up; we have two URLs for one replica
+            stays = not peer.dialled  # the far end has given the old one up; we have two URLs for one replica
         else:
             stays = peer.dialled != self._yields(peer.replica_id)
         if stays:
             return None
-        standing.link.ping()                           # should the far end know better, and have lost it: then we soon know, too
+        standing.link.ping()  # should the far end know better, and have lost it: then we soon know, too
         return Reason.DUPLICATE
 
     def welcome(self, peer: Peer) -> None:
@@ -215,15 +216,22 @@ class Mesh:
         self._peers[replica_id] = self._origins[peer.instance] = peer
         self._former.pop(peer.instance, None)
         record = self.accounts.record(replica_id)
-        if record.instance not in (b"", peer.instance):        # its link may be long gone
+        if record.instance not in (b"", peer.instance):  # its link may be long gone
             self._former[record.instance] = None
             while len(self._former) > MEMORY:
                 self._former.popitem(last=False)
         record.instance = peer.instance
         peer.way.move(LinkEvent.WELCOMED)
         self.stats.mesh_reconnects += self.accounts.came(replica_id)
-        _log.info("mesh_link_up", replica=replica_id, remote=peer.remote, url=peer.way.url or None, carrier=peer.carrier,
-                  direction="out" if peer.dialled else "in", software=peer.software)
+        _log.info(
+            "mesh_link_up",
+            replica=replica_id,
+            remote=peer.remote,
+            url=peer.way.url or None,
+            carrier=peer.carrier,
+            direction="out" if peer.dialled else "in",
+            software=peer.software,
+        )
         if former is not None:
             self._replace(former, peer)
         peer.announced = True
@@ -246,7 +254,7 @@ class Mesh:
             if route is peer.way:
                 continue
             if not route.replica_id or (route.replica_id == peer.replica_id and not self.may_rest(route)):
-                route.hurry()                          # it may well be there
+                route.hurry()  # it may well be there
             elif route.replica_id == peer.replica_id:
                 route.rest()
 
@@ -289,9 +297,16 @@ class Mesh:
 
     def _tell(self, peer: Peer, reason: Reason, detail: str, error: bool) -> None:
         level = _log.warning if error else _log.info if peer.established else _log.debug
-        level("mesh_link_down", replica=peer.replica_id if peer.established else None, remote=peer.remote, url=peer.way.url or None,
-              reason=reason.label, detail=detail, direction="out" if peer.dialled else "in",
-              connected_sec=round(self.net.clock() - peer.since, 3) if peer.established else None)
+        level(
+            "mesh_link_down",
+            replica=peer.replica_id if peer.established else None,
+            remote=peer.remote,
+            url=peer.way.url or None,
+            reason=reason.label,
+            detail=detail,
+            direction="out" if peer.dialled else "in",
+            connected_sec=round(self.net.clock() - peer.since, 3) if peer.established else None,
+        )
 
     # what the hub asks
 
@@ -322,7 +337,9 @@ class Mesh:
         config = self.config
         for peer in [*self._handshakes, *self._peers.values()]:
             try:
-                peer.link.tick(now, config.ping_interval_sec, config.ping_timeout_sec, self.stall, echo=config.ping_timeout_sec)
+                peer.link.tick(
+                    now, config.ping_interval_sec, config.ping_timeout_sec, self.stall, echo=config.ping_timeout_sec
+                )
             except Exception:
                 _log.exception("tick_failed")
 

@@ -1,21 +1,22 @@
 """One link between two hubs: the handshake, then what its frames mean.
 
-A peer is the handler of its link. It decides nothing about other links: it asks the mesh whether it may stand, and tells it
-what happened. Frames of flows pass in the core; only M_OPEN, M_RESUME and news of a higher epoch come here, and go to the hub.
+A peer is the handler of its link. It decides nothing about other links: it asks the mesh whether it may stand, and
+tells it what happened. Frames of flows pass in the core; only M_OPEN, M_RESUME and news of a higher epoch come here,
+and go to the hub.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from ncfast.observe import log
 from ncfast._frames import FrameType
-from ncfast.core.link import Link
 from ncfast.core.errors import Reason, RemoteError
+from ncfast.core.link import Link
+from ncfast.core.messages import SOFTWARE, VERSION
 from ncfast.mesh.handshake import NONCE_SIZE, Auth, Hello, HelloAck, proof, proves
 from ncfast.mesh.states import LinkEvent, LinkState, Way
 from ncfast.mesh.trust import Credential
-from ncfast.core.messages import SOFTWARE, VERSION
+from ncfast.observe import log
 
 if TYPE_CHECKING:
     from ncfast.mesh.manager import Mesh
@@ -25,29 +26,31 @@ _log = log.get("mesh")
 Greeting = TypeVar("Greeting", Hello, HelloAck)
 Kind = TypeVar("Kind", Hello, HelloAck, Auth)
 
-FEATURES: list[str] = []       # what this hub can beyond version 1
+FEATURES: list[str] = []  # what this hub can beyond version 1
 
 
 class Peer:
     """Handler of a link to another hub. Until `established` nothing but the handshake is taken."""
 
-    def __init__(self, mesh: Mesh, way: Way, credential: Credential, *, dialled: bool, remote: str, carrier: str) -> None:
+    def __init__(
+        self, mesh: Mesh, way: Way, credential: Credential, *, dialled: bool, remote: str, carrier: str
+    ) -> None:
         self.mesh = mesh
         self.way = way
         self.credential = credential
         self.dialled = dialled
-        self.remote = remote                           # address, for the log
-        self.carrier = carrier                         # stream or websocket
+        self.remote = remote  # address, for the log
+        self.carrier = carrier  # stream or websocket
         self.replica_id = ""
         self.instance = b""
         self.software = ""
         self.features: frozenset[str] = frozenset()
         self.established = False
-        self.announced = False                         # the hub was told that we are up
+        self.announced = False  # the hub was told that we are up
         self.draining = False
         self.since = mesh.net.clock()
-        self.failure = ""                              # the word for what went wrong, where the link's reason is too coarse
-        self.link: Link = None                         # type: ignore[assignment]  # set before any frame can come
+        self.failure = ""  # the word for what went wrong, where the link's reason is too coarse
+        self.link: Link = None  # type: ignore[assignment]  # set before any frame can come
         self._hello: Hello | None = None
         self._ack: HelloAck | None = None
 
@@ -59,8 +62,15 @@ class Peer:
 
     def _say(self, kind: type[Greeting]) -> Greeting:
         mesh = self.mesh
-        return kind(version=VERSION, cluster=mesh.cluster, replica_id=mesh.replica_id, instance=mesh.instance.hex(),
-                    nonce=mesh.net.entropy(NONCE_SIZE).hex(), features=FEATURES, software=SOFTWARE)
+        return kind(
+            version=VERSION,
+            cluster=mesh.cluster,
+            replica_id=mesh.replica_id,
+            instance=mesh.instance.hex(),
+            nonce=mesh.net.entropy(NONCE_SIZE).hex(),
+            features=FEATURES,
+            software=SOFTWARE,
+        )
 
     def refuse(self, word: str, reason: Reason, detail: str) -> None:
         """Turns the far end away; counted and logged as a security event."""
@@ -129,10 +139,16 @@ class Peer:
         elif hello.cluster != mesh.cluster:
             self.refuse("cluster", Reason.UNAUTHORIZED, "belongs to another cluster")
         elif not self.credential.admits(mesh.cluster, hello.replica_id):
-            self.refuse("identity", Reason.UNAUTHORIZED, "the certificate does not name the replica that HELLO claims to be")
+            self.refuse(
+                "identity", Reason.UNAUTHORIZED, "the certificate does not name the replica that HELLO claims to be"
+            )
         elif hello.replica_id == mesh.replica_id and hello.instance != mesh.instance.hex():
-            _log.error("replica_id_in_use", replica=mesh.replica_id, remote=self.remote,
-                       detail="another hub has this hub's ha.replica_id; give each its own")
+            _log.error(
+                "replica_id_in_use",
+                replica=mesh.replica_id,
+                remote=self.remote,
+                detail="another hub has this hub's ha.replica_id; give each its own",
+            )
             self.refuse("replica_id", Reason.UNAUTHORIZED, "another hub has this replica_id")
         else:
             self.replica_id = hello.replica_id
@@ -152,8 +168,12 @@ class Peer:
     def _may_stand(self) -> bool:
         reason = self.mesh.verdict(self)
         if reason is not None:
-            self.link.fail(reason, "another link to this replica stands" if reason is Reason.DUPLICATE
-                           else "a newer process of this replica is connected")
+            self.link.fail(
+                reason,
+                "another link to this replica stands"
+                if reason is Reason.DUPLICATE
+                else "a newer process of this replica is connected",
+            )
         return reason is None
 
     def _welcome(self) -> None:
@@ -189,7 +209,7 @@ class Peer:
         self.link.fail(Reason.PROTOCOL_ERROR, "hubs announce nothing to each other")
 
     def _on_frame__goaway(self, reason: Reason) -> None:
-        if reason >= Reason.PROTOCOL_ERROR:            # the last word of a peer that ends the link: a bare stream has no other
+        if reason >= Reason.PROTOCOL_ERROR:  # the last word of a peer that ends the link: a bare stream has no other
             self.failure = self.failure or f"peer_{reason.label}"
             self.link.fail(reason, "the peer has ended the link")
         elif not self._too_early() and not self.draining:

@@ -15,11 +15,11 @@ PASSED_ON = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwa
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`host` is the peer's address, None on a Unix socket; `names` are those of a client certificate that our own TLS for the mesh
-    has verified, None without one."""
+    """`host` is the peer's address, None on a Unix socket; `names` are those of a client certificate that our own TLS
+    for the mesh has verified, None without one."""
 
     require_mtls: bool
-    secret: bool                                       # there is one, so that everybody will have to prove it
+    secret: bool  # there is one, so that everybody will have to prove it
     trusted_proxies: Sequence[IPv4Network | IPv6Network]
 
     def of_frames(self, host: str | None, names: frozenset[str] | None) -> Credential:
@@ -27,14 +27,14 @@ class Policy:
         if names is not None:
             return Credential("certificate", names)
         if host is None:
-            return Credential("local")                 # the socket file's permissions are the guard
+            return Credential("local")  # the socket file's permissions are the guard
         if self.require_mtls:
             raise Refused("plain", "require_mtls, and the peer does not speak TLS")
         return self._bare(is_local(host))
 
     def of_http(self, request: Request, host: str | None, names: frozenset[str] | None, private: bool) -> Credential:
-        """The same for one that asks for /mesh. `private` says that it came to an address where only peers connect; on the public edge
-        a local address proves nothing, since an ingress may stand there. Raises Refused."""
+        """The same for one that asks for /mesh. `private` says that it came to an address where only peers connect; on
+        the public edge a local address proves nothing, since an ingress may stand there. Raises Refused."""
         headers = request.headers
         if request.path != "/mesh":
             raise Refused("path", "Not Found", 404)

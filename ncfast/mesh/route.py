@@ -5,45 +5,45 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from ncfast.observe import log
 from ncfast.core.errors import Reason
 from ncfast.mesh.backoff import STEADY, TRIP, Backoff
 from ncfast.mesh.dial import DialFailed, dial
 from ncfast.mesh.peer import Peer
 from ncfast.mesh.states import LinkEvent, LinkState, Way
+from ncfast.observe import log
 
 if TYPE_CHECKING:
     from ncfast.mesh.manager import Mesh
 
 _log = log.get("mesh")
 
-HEAD_START = 0.2               # seconds that the hub whose dial would have to yield leaves to the other after a link is lost
+HEAD_START = 0.2  # seconds that the hub whose dial would have to yield leaves to the other after a link is lost
 
 
 class Route(Way):
-    """A URL from the configuration ("config") or the registry ("registry"): `listed` says from where. `replica_id` is who is
-    behind it as far as is known."""
+    """A URL from the configuration ("config") or the registry ("registry"): `listed` says from where. `replica_id` is
+    who is behind it as far as is known."""
 
     def __init__(self, mesh: Mesh, url: str, replica_id: str = "") -> None:
         super().__init__(LinkState.BACKOFF, mesh.net.clock)
         self.mesh = mesh
         self.url = url
         self.replica_id = replica_id
-        self.instance = ""                             # of the replica, as the registry has it
+        self.instance = ""  # of the replica, as the registry has it
         self.listed: set[str] = set()
-        self.own = False                               # it leads to ourselves
+        self.own = False  # it leads to ourselves
         self.backoff = Backoff(mesh.net.rng, mesh.config.connect_backoff_max_sec)
         self.attempts = 0
-        self._began = 0.0                              # the latest one
+        self._began = 0.0  # the latest one
         self.errors = 0
         self.last_error = ""
-        self._peer: Peer | None = None                 # on the link that it has made
+        self._peer: Peer | None = None  # on the link that it has made
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     def _covered(self) -> bool:
-        """After the end of an attempt: whether another link to the replica stands, and what becomes of us then. Should ours be the
-        one that stays, it is tried once more since the other came up."""
+        """After the end of an attempt: whether another link to the replica stands, and what becomes of us then. Should
+        ours be the one that stays, it is tried once more since the other came up."""
         standing = self.mesh.peer(self.replica_id) if self.replica_id else None
         if standing is None or standing.way is self:
             return False
@@ -134,7 +134,14 @@ class Route(Way):
         self.last_error = reason
         pause = 0.0 if self._covered() else self._back_off()
         level = _log.debug if again and self.backoff.failures != TRIP else _log.warning
-        level("mesh_dial_failed", url=self.url, reason=reason, detail=detail, attempt=self.attempts, delay_sec=round(pause, 3))
+        level(
+            "mesh_dial_failed",
+            url=self.url,
+            reason=reason,
+            detail=detail,
+            attempt=self.attempts,
+            delay_sec=round(pause, 3),
+        )
 
     def _back_off(self) -> float:
         pause = self.backoff.failed()

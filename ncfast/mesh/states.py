@@ -1,9 +1,9 @@
 """The states of a way to another hub, in one table.
 
-A *way* is a URL that we dial, or a connection that another hub has made. A dialled way lives on when its link is lost: it goes
-through BACKOFF to the next attempt. An accepted one begins with the handshake and is LOST when its link ends; whoever made it
-makes the next. RESTING is a URL for which there is nothing to do: a link to the replica behind it stands (another URL's, or
-one that the replica dialled), or the replica behind it is ourselves.
+A *way* is a URL that we dial, or a connection that another hub has made. A dialled way lives on when its link is lost:
+it goes through BACKOFF to the next attempt. An accepted one begins with the handshake and is LOST when its link ends;
+whoever made it makes the next. RESTING is a URL for which there is nothing to do: a link to the replica behind it
+stands (another URL's, or one that the replica dialled), or the replica behind it is ourselves.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from ncfast.core.errors import LocalError
 
 
 class LinkState(enum.StrEnum):
-    BACKOFF = "backoff"            # no connection; the next attempt comes after a pause
-    DIALLING = "dialling"          # TCP, TLS and HTTP upgrade
-    HANDSHAKING = "handshaking"    # HELLO, HELLO_ACK, AUTH
+    BACKOFF = "backoff"  # no connection; the next attempt comes after a pause
+    DIALLING = "dialling"  # TCP, TLS and HTTP upgrade
+    HANDSHAKING = "handshaking"  # HELLO, HELLO_ACK, AUTH
     UP = "up"
-    DRAINING = "draining"          # the peer has said GOAWAY: no new flows
-    RESTING = "resting"            # not dialled, because it is not needed
-    LOST = "lost"                  # over
+    DRAINING = "draining"  # the peer has said GOAWAY: no new flows
+    RESTING = "resting"  # not dialled, because it is not needed
+    LOST = "lost"  # over
 
 
 class LinkEvent(enum.IntEnum):
-    DIAL = 0           # the pause is over
+    DIAL = 0  # the pause is over
     CONNECTED = 1
-    WELCOMED = 2       # both ends have proved who they are, and the link is the one that stays
+    WELCOMED = 2  # both ends have proved who they are, and the link is the one that stays
     GOAWAY = 3
-    FAILED = 4         # the attempt failed, or the link was lost
-    SPARED = 5         # another link to the replica stands, or the replica is ourselves
-    NEEDED = 6         # the other link is gone
-    DROPPED = 7        # the URL is no longer listed, the accepted link has ended, or we stop
+    FAILED = 4  # the attempt failed, or the link was lost
+    SPARED = 5  # another link to the replica stands, or the replica is ourselves
+    NEEDED = 6  # the other link is gone
+    DROPPED = 7  # the URL is no longer listed, the accepted link has ended, or we stop
 
 
 S, E = LinkState, LinkEvent

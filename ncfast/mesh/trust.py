@@ -23,12 +23,13 @@ from cryptography import x509
 XFCC = "X-Forwarded-Client-Cert"
 VERIFY, CERT, SAN = "X-SSL-Client-Verify", "X-SSL-Client-Cert", "X-SSL-Client-SAN"
 PROTO = "X-Forwarded-Proto"
-VERIFIED = frozenset({"SUCCESS", "0"})                 # nginx's word, HAProxy's number
-MAX_NAMES = 64                                         # of a certificate; an honest one has a handful
+VERIFIED = frozenset({"SUCCESS", "0"})  # nginx's word, HAProxy's number
+MAX_NAMES = 64  # of a certificate; an honest one has a handful
 
 
 class Refused(Exception):
-    """A would-be peer is turned away. `reason` is a word for log and metric, `status` the HTTP answer where there is one."""
+    """A would-be peer is turned away. `reason` is a word for log and metric, `status` the HTTP answer where there is
+    one."""
 
     def __init__(self, reason: str, detail: str, status: int = 403) -> None:
         super().__init__(detail)
@@ -39,10 +40,10 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What is known of the far end before it says who it is. `names` are those of its certificate; None: nothing but the
-    way it came, or the secret that it will have to prove."""
+    """What is known of the far end before it says who it is. `names` are those of its certificate; None: nothing but
+    the way it came, or the secret that it will have to prove."""
 
-    kind: str                  # certificate, forwarded, ingress, local, secret
+    kind: str  # certificate, forwarded, ingress, local, secret
     names: frozenset[str] | None = None
 
     def admits(self, cluster: str, replica_id: str) -> bool:
@@ -125,13 +126,13 @@ def claims_certificate(headers: Headers) -> bool:
 
 
 def forwarded(headers: Headers) -> frozenset[str]:
-    """Names of the client certificate that an ingress says it has verified. Call only for requests from an ingress that is
-    trusted to set, and so to overwrite, these headers. Raises Refused.
+    """Names of the client certificate that an ingress says it has verified. Call only for requests from an ingress that
+    is trusted to set, and so to overwrite, these headers. Raises Refused.
 
-    Taken are: `X-Forwarded-Proto: https` once, and either `X-Forwarded-Client-Cert` once with one element (Envoy's format;
-    its URI= and DNS=), or `X-SSL-Client-Verify: SUCCESS` with one of `X-SSL-Client-Cert` (PEM percent-encoded, as nginx has it, or DER
-    in base64, as HAProxy has it) and `X-SSL-Client-SAN` ("URI:..., DNS:..."). Twice the same header, or two elements, mean that
-    something of the client's was passed on: 400.
+    Taken are: `X-Forwarded-Proto: https` once, and either `X-Forwarded-Client-Cert` once with one element (Envoy's
+    format; its URI= and DNS=), or `X-SSL-Client-Verify: SUCCESS` with one of `X-SSL-Client-Cert` (PEM percent-encoded,
+    as nginx has it, or DER in base64, as HAProxy has it) and `X-SSL-Client-SAN` ("URI:..., DNS:..."). Twice the same
+    header, or two elements, mean that something of the client's was passed on: 400.
     """
     found = {name: headers.get_all(name) for name in (PROTO, XFCC, VERIFY, CERT, SAN)}
     if any(len(values) > 1 for values in found.values()):
@@ -161,7 +162,7 @@ def _xfcc(text: str) -> frozenset[str]:
         if not equals or not key.strip().isalpha():
             raise Refused("forwarded_certificate", f"{XFCC} is malformed", 400)
         at += len(key) + 1
-        value, at = _quoted(text, at + 1) if text[at:at + 1] == '"' else _plain(text, at)
+        value, at = _quoted(text, at + 1) if text[at : at + 1] == '"' else _plain(text, at)
         if key.strip().upper() in ("URI", "DNS"):
             names.add(f"{key.strip().upper()}:{value}")
         if at < end and text[at] == ",":
@@ -184,7 +185,7 @@ def _quoted(text: str, at: int) -> tuple[str, int]:
     while at < len(text) and text[at] != '"':
         if text[at] == "\\":
             at += 1
-        value.append(text[at:at + 1])
+        value.append(text[at : at + 1])
         at += 1
     if at >= len(text):
         raise Refused("forwarded_certificate", f"{XFCC} is malformed", 400)

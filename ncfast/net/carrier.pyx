@@ -1,7 +1,7 @@
 """What the carriers share: the asyncio side of a link's connection.
 
-A connection is read into a buffer of the process, and what it says is spent when the read is over. A carrier ends once, by
-whichever side: afterwards nothing that comes is looked at, and nothing is sent.
+A connection is read into a buffer of the process, and what it says is spent when the read is over. A carrier ends once,
+by whichever side: afterwards nothing that comes is looked at, and nothing is sent.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -33,7 +33,8 @@ cdef class ReceiveBuffer:
 
 
 cdef class TransportCarrier(Carrier):
-    """An asyncio BufferedProtocol; takes over the transport when the handshake is done. `call_later(seconds, callback)`."""
+    """An asyncio BufferedProtocol; takes over the transport when the handshake is done. `call_later(seconds,
+    callback)`."""
 
     def __init__(self, transport, call_later, ReceiveBuffer buffer not None):
         self.transport = transport

@@ -1,4 +1,5 @@
-"""The WebSocket opening handshake, both sides, as bytes in and bytes out (RFC 6455, section 4). The rules are the library's."""
+"""The WebSocket opening handshake, both sides, as bytes in and bytes out (RFC 6455, section 4). The rules are the
+library's."""
 
 from __future__ import annotations
 
@@ -11,16 +12,16 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from ncfast.net.links import QUIET
 from ncfast.core.errors import NcfastError
+from ncfast.net.links import QUIET
 from ncfast.net.request import Response
 
-MAX_ANSWER = 16384             # bytes of the answer to a handshake
+MAX_ANSWER = 16384  # bytes of the answer to a handshake
 
 
 class UpgradeRefused(NcfastError):
-    """The answer is not 101. `status` is the HTTP status, 0 if it is no answer to a handshake at all; `retry_after` is its header
-    of that name, or nothing."""
+    """The answer is not 101. `status` is the HTTP status, 0 if it is no answer to a handshake at all; `retry_after` is
+    its header of that name, or nothing."""
 
     def __init__(self, status: int, retry_after: str = "") -> None:
         super().__init__(f"HTTP {status}" if status else "the answer is no WebSocket handshake")
@@ -45,17 +46,18 @@ class ClientUpgrade:
         return b"".join(self._ws.data_to_send())
 
     def feed(self, data: bytes) -> bytes | None:
-        """None while the answer is incomplete; then the bytes behind it, of the WebSocket already. Raises UpgradeRefused."""
+        """None while the answer is incomplete; then the bytes behind it, of the WebSocket already. Raises
+        UpgradeRefused."""
         self._answer += data
         end = self._answer.find(b"\r\n\r\n")
         if end < 0:
             if len(self._answer) > MAX_ANSWER:
                 raise UpgradeRefused(0)
             return None
-        head, rest = bytes(self._answer[:end + 4]), bytes(self._answer[end + 4:])
+        head, rest = bytes(self._answer[: end + 4]), bytes(self._answer[end + 4 :])
         self._ws.receive_data(head)
         if not head.startswith(b"HTTP/1.1 101 ") and self._ws.handshake_exc is None:
-            self._ws.receive_data(rest)                # the refusal's body
+            self._ws.receive_data(rest)  # the refusal's body
             if self._ws.handshake_exc is None:
                 self._ws.receive_eof()
         if self._ws.state is State.OPEN:

@@ -12,15 +12,15 @@ from typing import Protocol as Interface
 from websockets.protocol import Protocol as WebSocket
 from websockets.protocol import Side
 
-from ncfast.net.carrier import ReceiveBuffer
+from ncfast.config import Mesh, Tunnel
 from ncfast.core.flow import FlowContext
 from ncfast.core.link import Link
+from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.raw import RawCarrier
-from ncfast.net.websocket import WebSocketCarrier
-from ncfast.config import Mesh, Tunnel
 from ncfast.net.seam import Net, tune
+from ncfast.net.websocket import WebSocketCarrier
 
-QUIET = logging.getLogger("ncfast.websockets")     # what we have to say of a handshake, we say in our own log
+QUIET = logging.getLogger("ncfast.websockets")  # what we have to say of a handshake, we say in our own log
 QUIET.addHandler(logging.NullHandler())
 QUIET.propagate = False
 QUIET.setLevel(logging.CRITICAL)
@@ -29,8 +29,10 @@ QUIET.setLevel(logging.CRITICAL)
 def unreadable(section: str, exc: OSError) -> OSError:
     """What to tell of certificates that cannot be loaded; never their content."""
     what = exc.reason if isinstance(exc, ssl.SSLError) else exc.strerror
-    return OSError(f"{section}: cannot load certificate, key or CA ({what or type(exc).__name__}); "
-                   "check that the files exist, are PEM, belong together and are readable")
+    return OSError(
+        f"{section}: cannot load certificate, key or CA ({what or type(exc).__name__}); "
+        "check that the files exist, are PEM, belong together and are readable"
+    )
 
 
 class Process(Interface):
@@ -46,20 +48,30 @@ class LinkBounds:
     """What a link may hold; tunnel and mesh have each a section in the file."""
 
     max_inflight_bytes: int
-    queue_depth: int           # frames
-    user_timeout_sec: float    # bytes unacknowledged by the peer's kernel for so long end the connection
-    notsent_lowat: int         # bytes
-    max_message_bytes: int     # of a WebSocket message received
+    queue_depth: int  # frames
+    user_timeout_sec: float  # bytes unacknowledged by the peer's kernel for so long end the connection
+    notsent_lowat: int  # bytes
+    max_message_bytes: int  # of a WebSocket message received
 
     @classmethod
     def of_tunnel(cls, tunnel: Tunnel) -> LinkBounds:
-        return cls(tunnel.per_link_max_inflight_bytes, tunnel.send_queue_depth, tunnel.ping_timeout_sec, tunnel.notsent_lowat,
-                   tunnel.max_message_bytes)
+        return cls(
+            tunnel.per_link_max_inflight_bytes,
+            tunnel.send_queue_depth,
+            tunnel.ping_timeout_sec,
+            tunnel.notsent_lowat,
+            tunnel.max_message_bytes,
+        )
 
     @classmethod
     def of_mesh(cls, mesh: Mesh, tunnel: Tunnel) -> LinkBounds:
-        return cls(mesh.per_link_max_inflight_bytes, mesh.send_queue_depth, mesh.ping_timeout_sec, tunnel.notsent_lowat,
-                   tunnel.max_message_bytes)
+        return cls(
+            mesh.per_link_max_inflight_bytes,
+            mesh.send_queue_depth,
+            mesh.ping_timeout_sec,
+            tunnel.notsent_lowat,
+            tunnel.max_message_bytes,
+        )
 
 
 class _Attended:
@@ -74,7 +86,7 @@ class _Attended:
         self.watch = net.watch(self.transport, self.broken)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)                   # type: ignore[misc]
+        super().connection_lost(exc)  # type: ignore[misc]
         self.net.unwatch(self.watch)
         self.net.gone()
 
@@ -87,16 +99,26 @@ class StreamCarrier(_Attended, RawCarrier):
     """The bare byte stream."""
 
 
-def carry_websocket(process: Process, transport: Any, handler: Any, bounds: LinkBounds, *, client: bool,
-                    peer: str) -> tuple[Link, TunnelCarrier]:
-    """Puts a link for `handler` on a connection whose WebSocket handshake is done. The connection is counted already."""
-    carrier = TunnelCarrier(WebSocket(Side.CLIENT if client else Side.SERVER, logger=QUIET), transport, process.net.call_later,
-                            process.receive_buffer, client=client, max_message=bounds.max_message_bytes,
-                            entropy=process.net.entropy)
+def carry_websocket(
+    process: Process, transport: Any, handler: Any, bounds: LinkBounds, *, client: bool, peer: str
+) -> tuple[Link, TunnelCarrier]:
+    """Puts a link for `handler` on a connection whose WebSocket handshake is done. The connection is counted
+    already."""
+    carrier = TunnelCarrier(
+        WebSocket(Side.CLIENT if client else Side.SERVER, logger=QUIET),
+        transport,
+        process.net.call_later,
+        process.receive_buffer,
+        client=client,
+        max_message=bounds.max_message_bytes,
+        entropy=process.net.entropy,
+    )
     return _carry(process, carrier, handler, bounds, peer), carrier
 
 
-def carry_stream(process: Process, transport: Any, handler: Any, bounds: LinkBounds, *, peer: str) -> tuple[Link, StreamCarrier]:
+def carry_stream(
+    process: Process, transport: Any, handler: Any, bounds: LinkBounds, *, peer: str
+) -> tuple[Link, StreamCarrier]:
     """The same on the bare stream."""
     carrier = StreamCarrier(transport, process.net.call_later, process.receive_buffer)
     return _carry(process, carrier, handler, bounds, peer), carrier
@@ -104,8 +126,16 @@ def carry_stream(process: Process, transport: Any, handler: Any, bounds: LinkBou
 
 def _carry(process: Process, carrier: Any, handler: Any, bounds: LinkBounds, peer: str) -> Link:
     net, transport = process.net, carrier.transport
-    link = Link(handler, carrier, process.context, net.call_soon, net.call_later, max_inflight=bounds.max_inflight_bytes,
-                queue_depth=bounds.queue_depth, peer=peer)
+    link = Link(
+        handler,
+        carrier,
+        process.context,
+        net.call_soon,
+        net.call_later,
+        max_inflight=bounds.max_inflight_bytes,
+        queue_depth=bounds.queue_depth,
+        peer=peer,
+    )
     sock = transport.get_extra_info("socket")
     if sock is not None:
         tune(sock, user_timeout_sec=bounds.user_timeout_sec, notsent_lowat=bounds.notsent_lowat)

@@ -1,7 +1,8 @@
-"""The seam to the outside world: every socket, the clock, the timers and the randomness of hub and agent come from here.
+"""The seam to the outside world: every socket, the clock, the timers and the randomness of hub and agent come from
+here.
 
-Nothing above this module calls the socket API, the clock or the RNG. Another object with the methods of `Net` can take its
-place, so that a whole cluster runs on a virtual clock and a simulated network.
+Nothing above this module calls the socket API, the clock or the RNG. Another object with the methods of `Net` can take
+its place, so that a whole cluster runs on a virtual clock and a simulated network.
 """
 
 from __future__ import annotations
@@ -19,32 +20,38 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aiofastnet
-from aiofastnet.selector_transport import SelectorSocketTransport    # type: ignore[import-not-found]  # in Cython, without stubs
+from aiofastnet.selector_transport import SelectorSocketTransport  # type: ignore[import-not-found]  # no stubs
 
-from ncfast.observe import log
 from ncfast.config import Address
+from ncfast.observe import log
 
 _log = log.get("net")
 
-ACCEPT_BATCH = 64              # accepts a turn of the loop, so that a flood of connects does not starve open flows
-ACCEPT_PAUSE = 0.2             # seconds without accepting when descriptors run out; the kernel's queue holds the clients
+ACCEPT_BATCH = 64  # accepts a turn of the loop, so that a flood of connects does not starve open flows
+ACCEPT_PAUSE = 0.2  # seconds without accepting when descriptors run out; the kernel's queue holds the clients
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-HANDSHAKE_TIMEOUT = 5.0        # seconds for a TLS handshake
-TCP_NOTSENT_LOWAT = 25         # linux/tcp.h; the socket module has no name for it
+HANDSHAKE_TIMEOUT = 5.0  # seconds for a TLS handshake
+TCP_NOTSENT_LOWAT = 25  # linux/tcp.h; the socket module has no name for it
 
 
 class Net:
     """Sockets on the running loop.
 
-    `transport` is "aiofastnet" (Cython transports that write at once and copy only what the kernel did not take) or "uvloop"
-    (the loop's own, for connections without TLS); bench/ compares them. `rng` is the process's one source of randomness for jitter and choices,
-    `entropy(n)` its source of unpredictable bytes. `clock()` gives monotonic seconds, by default the loop's: uvloop's are whole
-    milliseconds, too coarse for round trips within a site.
+    `transport` is "aiofastnet" (Cython transports that write at once and copy only what the kernel did not take) or
+    "uvloop" (the loop's own, for connections without TLS); bench/ compares them. `rng` is the process's one source of
+    randomness for jitter and choices, `entropy(n)` its source of unpredictable bytes. `clock()` gives monotonic
+    seconds, by default the loop's: uvloop's are whole milliseconds, too coarse for round trips within a site.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, transport: str = "aiofastnet",
-                 rng: random.Random | None = None, entropy: Callable[[int], bytes] = os.urandom,
-                 clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        transport: str = "aiofastnet",
+        rng: random.Random | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self.loop = loop
         self.rng = rng or random.Random()
         self.entropy = entropy
@@ -72,7 +79,9 @@ class Net:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (exc := task.exception()) is not None:
-            _log.error("task_failed", task=task.get_name(), error=type(exc).__name__, trace=log.trace(exc.__traceback__))
+            _log.error(
+                "task_failed", task=task.get_name(), error=type(exc).__name__, trace=log.trace(exc.__traceback__)
+            )
 
     async def cancel_all(self) -> None:
         """Ends every task that `spawn` started, but the caller's own."""
@@ -82,8 +91,8 @@ class Net:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def watch(self, transport: Any, on_error: Callable[[], None]) -> int:
-        """Calls `on_error` once, when the transport's connection is reset or fully closed, even while it is not read from.
-        Returns what `unwatch` wants when the connection is lost."""
+        """Calls `on_error` once, when the transport's connection is reset or fully closed, even while it is not read
+        from. Returns what `unwatch` wants when the connection is lost."""
         sock = transport.get_extra_info("socket")
         if sock is None:
             return -1
@@ -97,14 +106,22 @@ class Net:
 
     # accepting
 
-    async def listen(self, address: Address, on_socket: Callable[[socket.socket, Any], None], *, backlog: int = 1024,
-                     reserve: int = 0, on_shed: Callable[[str], None] = lambda reason: None) -> Acceptor:
+    async def listen(
+        self,
+        address: Address,
+        on_socket: Callable[[socket.socket, Any], None],
+        *,
+        backlog: int = 1024,
+        reserve: int = 0,
+        on_shed: Callable[[str], None] = lambda reason: None,
+    ) -> Acceptor:
         """Listens on every address that `address` names; `on_socket(connection, peer)` gets each accepted socket.
 
         `reserve` descriptors are left free for others. Raises OSError when an address cannot be bound.
         """
-        infos = await self.loop.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM,
-                                            flags=socket.AI_PASSIVE)
+        infos = await self.loop.getaddrinfo(
+            address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
         socks: list[socket.socket] = []
         port = address.port
         try:
@@ -117,15 +134,22 @@ class Net:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 sock.bind((where[0], port, *where[2:]))
                 sock.listen(backlog)
-                port = sock.getsockname()[1]       # with port 0 both families get the same
+                port = sock.getsockname()[1]  # with port 0 both families get the same
         except OSError as exc:
             for sock in socks:
                 sock.close()
             raise OSError(exc.errno, f"cannot listen on {address}: {os.strerror(exc.errno or 0)}") from None
         return Acceptor(self, socks, on_socket, reserve, on_shed)
 
-    async def listen_unix(self, path: str, on_socket: Callable[[socket.socket, Any], None], *, backlog: int = 1024,
-                          reserve: int = 0, on_shed: Callable[[str], None] = lambda reason: None) -> Acceptor:
+    async def listen_unix(
+        self,
+        path: str,
+        on_socket: Callable[[socket.socket, Any], None],
+        *,
+        backlog: int = 1024,
+        reserve: int = 0,
+        on_shed: Callable[[str], None] = lambda reason: None,
+    ) -> Acceptor:
         """Listens on a Unix socket that only this user may connect to, in place of one that a process left behind.
 
         Raises OSError when the path cannot be bound: it is no socket, or somebody listens there.
@@ -135,7 +159,7 @@ class Net:
             sock.setblocking(False)
             _clear(path)
             sock.bind(path)
-            os.chmod(path, 0o600)                      # before `listen`: until then nobody can connect
+            os.chmod(path, 0o600)  # before `listen`: until then nobody can connect
             sock.listen(backlog)
         except OSError as exc:
             sock.close()
@@ -143,8 +167,9 @@ class Net:
         return Acceptor(self, [sock], on_socket, reserve, on_shed)
 
     def peek(self, sock: socket.socket, on_byte: Callable[[bytes], None]) -> Callable[[], object]:
-        """Calls `on_byte` once, with the first byte that comes on an accepted socket, which stays unread, or with nothing
-        if none will. Returns what gives up waiting."""
+        """Calls `on_byte` once, with the first byte that comes on an accepted socket, which stays unread, or with
+        nothing if none will. Returns what gives up waiting."""
+
         def ready() -> None:
             try:
                 byte = sock.recv(1, socket.MSG_PEEK)
@@ -169,9 +194,11 @@ class Net:
     def gone(self) -> None:
         self.sockets -= 1
 
-    def adopt(self, sock: socket.socket, protocol: Any, ssl: ssl_module.SSLContext | None = None) -> asyncio.Task[None] | None:
-        """Puts an accepted socket under `protocol`. The task, if there is one, may be cancelled until `connection_made`, which
-        closes the socket."""
+    def adopt(
+        self, sock: socket.socket, protocol: Any, ssl: ssl_module.SSLContext | None = None
+    ) -> asyncio.Task[None] | None:
+        """Puts an accepted socket under `protocol`. The task, if there is one, may be cancelled until
+        `connection_made`, which closes the socket."""
         if ssl is None and self.fast:
             SelectorSocketTransport(self.loop, sock, protocol)
             return None
@@ -181,7 +208,9 @@ class Net:
         timeout = HANDSHAKE_TIMEOUT if ssl is not None else None
         try:
             if self.fast or ssl is not None:
-                await aiofastnet.connect_accepted_socket(self.loop, lambda: protocol, sock, ssl=ssl, ssl_handshake_timeout=timeout)
+                await aiofastnet.connect_accepted_socket(
+                    self.loop, lambda: protocol, sock, ssl=ssl, ssl_handshake_timeout=timeout
+                )
             else:
                 await self.loop.connect_accepted_socket(lambda: protocol, sock, ssl=ssl, ssl_handshake_timeout=timeout)
         except (OSError, ssl_module.SSLError, TimeoutError) as exc:
@@ -189,8 +218,16 @@ class Net:
 
     # dialling
 
-    async def connect(self, host: str, port: int, protocol: Any, *, timeout: float,
-                      ssl: ssl_module.SSLContext | None = None, server_hostname: str | None = None) -> Any:
+    async def connect(
+        self,
+        host: str,
+        port: int,
+        protocol: Any,
+        *,
+        timeout: float,
+        ssl: ssl_module.SSLContext | None = None,
+        server_hostname: str | None = None,
+    ) -> Any:
         """Dials `host:port` within `timeout` seconds, names resolved in the loop's thread pool. Returns the transport.
 
         Raises OSError (also for a failed look-up) and TimeoutError.
@@ -218,10 +255,10 @@ class Net:
 class ErrorWatch:
     """Tells of resets that the loop's own polling loses.
 
-    libuv stops polling a descriptor at its first POLLERR and calls back once (libuv pull request 3797); a reader that does not
-    empty the socket in that one call is never called again, and the reset after the last bytes goes unnoticed. So every
-    connection is also in an epoll set of ours that asks for nothing, edge-triggered: errors and hang-ups are reported always. It
-    costs one system call a connection, and none a byte.
+    libuv stops polling a descriptor at its first POLLERR and calls back once (libuv pull request 3797); a reader that
+    does not empty the socket in that one call is never called again, and the reset after the last bytes goes unnoticed.
+    So every connection is also in an epoll set of ours that asks for nothing, edge-triggered: errors and hang-ups are
+    reported always. It costs one system call a connection, and none a byte.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -245,14 +282,20 @@ class ErrorWatch:
                 callback()
 
 
-OWN_DESCRIPTORS = 32           # loop, logs, listening sockets, resolver threads
+OWN_DESCRIPTORS = 32  # loop, logs, listening sockets, resolver threads
 
 
 class Acceptor:
     """Listening sockets, and the loop that accepts from them; it survives running out of descriptors."""
 
-    def __init__(self, net: Net, socks: list[socket.socket], on_socket: Callable[[socket.socket, Any], None],
-                 reserve: int, on_shed: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        net: Net,
+        socks: list[socket.socket],
+        on_socket: Callable[[socket.socket, Any], None],
+        reserve: int,
+        on_shed: Callable[[str], None],
+    ) -> None:
         self._net = net
         self._socks = socks
         self._on_socket = on_socket
@@ -261,7 +304,9 @@ class Acceptor:
         self._timer: asyncio.TimerHandle | None = None
         self.closed = False
         where = socks[0].getsockname()
-        self.address = where if isinstance(where, str) else str(Address(*where[:2]))   # as bound; told also when it is closed
+        self.address = (
+            where if isinstance(where, str) else str(Address(*where[:2]))
+        )  # as bound; told also when it is closed
         self._resume()
 
     @property
@@ -331,7 +376,7 @@ def _clear(path: str) -> None:
 def _unlink(path: str) -> None:
     try:
         os.unlink(path)
-    except OSError:                                    # somebody has tidied up
+    except OSError:  # somebody has tidied up
         pass
 
 

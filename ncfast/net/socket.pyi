@@ -12,7 +12,9 @@ class SocketEnd(Sink):
     flow: Flow | None
     transport: Any
 
-    def __init__(self, ctx: FlowContext, owner: Any, call_later: Callable[..., Any], reset_code: int, retains: bool = False) -> None: ...
+    def __init__(
+        self, ctx: FlowContext, owner: Any, call_later: Callable[..., Any], reset_code: int, retains: bool = False
+    ) -> None: ...
     def carry(self, flow: Flow) -> None:
         """Puts the flow on this socket."""
 

@@ -1,7 +1,8 @@
 """The socket end of a flow: an asyncio BufferedProtocol over a client's or a target's TCP connection.
 
-Bytes are read straight into the pool's segment, behind room for the frame header. Bytes for the socket are written at once;
-the transport copies what the kernel does not take, so the link's receive buffer is free again when `deliver` returns.
+Bytes are read straight into the pool's segment, behind room for the frame header. Bytes for the socket are written at
+once; the transport copies what the kernel does not take, so the link's receive buffer is free again when `deliver`
+returns.
 """
 
 import fcntl
@@ -24,10 +25,12 @@ cdef enum:
     HIGH_WATER = 32768         # bytes; below it a backlog counts as delivered, far less than any window
     LOW_WATER = 8192
 
-cdef double LINGER = 2.0       # seconds that a closed socket is still read, so that the kernel does not answer a late byte with
+# seconds that a closed socket is still read, so that the kernel does not answer a late byte with
+cdef double LINGER = 2.0
                                # a reset that destroys our last ones (the "ultimate SO_LINGER page")
 cdef double RESET_POLL = 0.01   # seconds between two looks at whether a socket that is to be reset has sent all
-cdef double REAP_EVERY = 30.0  # seconds; a closing socket that takes nothing between two looks is reset: a reader may pause, and
+# seconds; a closing socket that takes nothing between two looks is reset: a reader may pause, and
+cdef double REAP_EVERY = 30.0
                                # Linux keeps an orphan about as long (tcp_orphan_retries)
 cdef bytes RESET = struct.pack("ii", 1, 0)    # SO_LINGER: closing is a reset
 cdef bytes ORDER = struct.pack("ii", 0, 0)
@@ -71,8 +74,9 @@ cdef class SocketEnd(Sink):
             self._starting = False
 
     cdef int _closes_by(self, bytes how) except -1:
-        """What the kernel does when the socket is closed, be it because the process ends: a reset until our last byte and
-        the end behind it are in the kernel's hands, so that nobody takes a stream that was cut short for a whole one."""
+        """What the kernel does when the socket is closed, be it because the process ends: a reset until our last byte
+        and the end behind it are in the kernel's hands, so that nobody takes a stream that was cut short for a whole
+        one."""
         sock = self.transport.get_extra_info("socket")
         if sock is not None:
             try:
@@ -159,8 +163,8 @@ cdef class SocketEnd(Sink):
         self.transport = None
 
     cdef int _read_rest(self, Flow flow) except -1:
-        """A failed write, or a reset, may have ended the connection over bytes that wait to be read; they were sent before
-        it, and any peer of a plain connection would have got them. At most what the kernel's buffer holds."""
+        """A failed write, or a reset, may have ended the connection over bytes that wait to be read; they were sent
+        before it, and any peer of a plain connection would have got them. At most what the kernel's buffer holds."""
         cdef Py_ssize_t n
         sock = self.transport.get_extra_info("socket")
         while sock is not None and not flow.closed and not self.ctx.over_budget:
@@ -225,7 +229,8 @@ cdef class SocketEnd(Sink):
         return 0
 
     def _abort_when_sent(self):
-        """Resets the connection when the peer has what was delivered, or after LINGER: a reset destroys what is on its way."""
+        """Resets the connection when the peer has what was delivered, or after LINGER: a reset destroys what is on its
+        way."""
         self._timer = None
         if self._lost:
             return

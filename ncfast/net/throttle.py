@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
-MAX_KEYS = 4096                # sources remembered; the one seen longest ago makes room
+MAX_KEYS = 4096  # sources remembered; the one seen longest ago makes room
 
 
 class Throttle:

@@ -1,9 +1,9 @@
 """WebSocket messages as a carrier: binary messages hold the link's byte stream, their borders mean nothing.
 
-The `websockets` library does the opening handshake, pings, pongs and the closing handshake (it gets every control frame whole,
-and makes every one that we send). The payload of binary messages does not go through it: that would cost three copies and a
-Python generator for each message (docs/decisions/0002-websocket-payload.md has the figures). Here it is unmasked where the kernel
-put it and passed on from there.
+The `websockets` library does the opening handshake, pings, pongs and the closing handshake (it gets every control frame
+whole, and makes every one that we send). The payload of binary messages does not go through it: that would cost three
+copies and a Python generator for each message (docs/decisions/0002-websocket-payload.md has the figures). Here it is
+unmasked where the kernel put it and passed on from there.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE

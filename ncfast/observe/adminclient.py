@@ -27,9 +27,7 @@ def ask(base: str, path: str, method: str = "GET") -> dict[str, Any]:
     import urllib.request
 
     url = base + path
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({})
-    )  # an admin edge is never behind a proxy
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # an admin edge is never behind a proxy
     try:
         with opener.open(urllib.request.Request(url, method=method), timeout=_TIMEOUT_SEC) as answer:
             document = json.loads(answer.read(_MAX_BYTES))

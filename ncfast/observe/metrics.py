@@ -94,9 +94,7 @@ def _frames(stats: Stats, hub: dict[str, Any]) -> Value:
 
 def _mesh_frames(stats: Stats, hub: dict[str, Any]) -> Value:
     frames = hub.get("mesh_frames") or {}
-    return {
-        (direction, kind): count for direction, kinds in frames.items() for kind, count in kinds.items()
-    }
+    return {(direction, kind): count for direction, kinds in frames.items() for kind, count in kinds.items()}
 
 
 def _links(hub: dict[str, Any]) -> list[dict[str, Any]]:
@@ -105,9 +103,7 @@ def _links(hub: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _mesh_links(stats: Stats, hub: dict[str, Any]) -> Value:
-    return {
-        (link["peer"], state): float(link["state"] == state) for link in _links(hub) for state in LINK_STATES
-    }
+    return {(link["peer"], state): float(link["state"] == state) for link in _links(hub) for state in LINK_STATES}
 
 
 def _per_link(key: str) -> Callable[[Stats, dict[str, Any]], Value]:
@@ -146,80 +142,108 @@ def _relays_unaccounted(stats: Stats, hub: dict[str, Any]) -> Value:
 METRICS = (
     # What the process is and how it stands.
     _gauge(
-        "build_info", "Always 1; the labels name the release and the Python it runs on.",
-        lambda s, h: {(__version__, platform.python_version()): 1}, "version", "python",
+        "build_info",
+        "Always 1; the labels name the release and the Python it runs on.",
+        lambda s, h: {(__version__, platform.python_version()): 1},
+        "version",
+        "python",
     ),
     _gauge("uptime_seconds", "Seconds since the hub started.", lambda s, h: h["uptime_sec"]),
     _gauge(
-        "state", "1 for the state the hub is in, 0 for the others.",
-        lambda s, h: {state: float(h["state"] == state) for state in STATES}, "state",
+        "state",
+        "1 for the state the hub is in, 0 for the others.",
+        lambda s, h: {state: float(h["state"] == state) for state in STATES},
+        "state",
     ),
     _gauge(
-        "readiness", "1 for what /readyz answers now, 0 for the other answers.",
-        lambda s, h: {status: float(h["ready"]["status"] == status) for status in STATUSES}, "status",
+        "readiness",
+        "1 for what /readyz answers now, 0 for the other answers.",
+        lambda s, h: {status: float(h["ready"]["status"] == status) for status in STATUSES},
+        "status",
     ),
     _counter(
-        "config_reloads", "Reloads of the configuration; a refused one leaves the old in force.",
-        lambda s, h: s.config_reloads, "result",
+        "config_reloads",
+        "Reloads of the configuration; a refused one leaves the old in force.",
+        lambda s, h: s.config_reloads,
+        "result",
     ),
     # Clients.
     _counter("accepted", "Client connections accepted.", lambda s, h: s.accepted, "listener"),
     _counter(
-        "accept_shed", "Client connections turned away at accept, by what ran out or forbade them.",
-        lambda s, h: s.accept_shed, "reason",
+        "accept_shed",
+        "Client connections turned away at accept, by what ran out or forbade them.",
+        lambda s, h: s.accept_shed,
+        "reason",
     ),
     _gauge("listener_flows", "Flows open now through a listener.", _per_listener("active"), "listener"),
     _gauge(
-        "listener_held", "Clients waiting while every agent of the connector reconnects.",
-        _per_listener("held"), "listener",
+        "listener_held",
+        "Clients waiting while every agent of the connector reconnects.",
+        _per_listener("held"),
+        "listener",
     ),
     _gauge(
-        "listener_accepting", "1 while the listener accepts, 0 while it is paused or could not be bound.",
-        _per_listener("accepting"), "listener",
+        "listener_accepting",
+        "1 while the listener accepts, 0 while it is paused or could not be bound.",
+        _per_listener("accepting"),
+        "listener",
     ),
     # Flows. Conservation: opened = closed over all reasons + active.
     _counter("flows_opened", "Flows started.", lambda s, h: s.flows_opened),
     _counter(
-        "flows_closed", "Flows ended, each under exactly one reason.",
-        lambda s, h: s.flows_closed, "reason",
+        "flows_closed",
+        "Flows ended, each under exactly one reason.",
+        lambda s, h: s.flows_closed,
+        "reason",
     ),
     _gauge("flows_active", "Flows started and not ended.", lambda s, h: h["flows"]["active"]),
     _gauge(
-        "flows_opening", "Of the active: waiting for the agent's answer.",
+        "flows_opening",
+        "Of the active: waiting for the agent's answer.",
         lambda s, h: h["flows"]["opening"],
     ),
     _gauge(
-        "flows_detached", "Of the active: without a link, waiting to resume within the grace time.",
+        "flows_detached",
+        "Of the active: without a link, waiting to resume within the grace time.",
         lambda s, h: h["flows"]["detached"],
     ),
     _gauge("clients_held", "Clients held for an agent to come back.", lambda s, h: h["flows"]["held"]),
     _gauge(
-        "flows_unaccounted", "Started less ended less active: 0 unless flows are lost or counted twice.",
+        "flows_unaccounted",
+        "Started less ended less active: 0 unless flows are lost or counted twice.",
         _unaccounted,
     ),
     _counter(
-        "flows_resumed", "Flows that went on over a new link without losing a byte.",
+        "flows_resumed",
+        "Flows that went on over a new link without losing a byte.",
         lambda s, h: s.flows_resumed,
     ),
     _counter(
-        "flows_retried", "Opens tried again at another agent before the target saw a byte.",
+        "flows_retried",
+        "Opens tried again at another agent before the target saw a byte.",
         lambda s, h: s.flows_retried,
     ),
     _counter(
-        "flows_by_path", "Flows opened for clients of this hub, by the agent's place: here, or across the mesh.",
-        lambda s, h: s.flows_by_path, "path",
+        "flows_by_path",
+        "Flows opened for clients of this hub, by the agent's place: here, or across the mesh.",
+        lambda s, h: s.flows_by_path,
+        "path",
     ),
     _gauge(
-        "flows_active_by_path", "Of the active: those whose agent is here, and those that go across the mesh.",
-        lambda s, h: h["flows"].get("by_path", {}), "path",
+        "flows_active_by_path",
+        "Of the active: those whose agent is here, and those that go across the mesh.",
+        lambda s, h: h["flows"].get("by_path", {}),
+        "path",
     ),
     _counter(
-        "flow_failovers", "Flows that resumed by way of another hub than before.",
+        "flow_failovers",
+        "Flows that resumed by way of another hub than before.",
         lambda s, h: s.failovers,
     ),
     _counter("opens_refused", "Opens that no agent took, by reason.", lambda s, h: s.opens_refused, "reason"),
     _histogram(
-        "open_latency", "From the client's accept to the agent's answer that the target is connected.",
+        "open_latency",
+        "From the client's accept to the agent's answer that the target is connected.",
         lambda s, h: s.open_latency,
     ),
     _histogram("flow_duration", "Life of a flow, from accept to close.", lambda s, h: s.flow_duration),
@@ -227,34 +251,43 @@ METRICS = (
     _counter("client_in_bytes", "Bytes read from clients.", lambda s, h: s.client_bytes_in),
     _counter("client_out_bytes", "Bytes written to clients.", lambda s, h: s.client_bytes_out),
     _counter(
-        "discarded_bytes", "Bytes read from clients that could not be delivered because their flow ended.",
+        "discarded_bytes",
+        "Bytes read from clients that could not be delivered because their flow ended.",
         lambda s, h: s.bytes_discarded,
     ),
     # Tunnels and frames.
     _gauge("agents", "Agents connected and owned by this hub.", _agents(standby=False)),
-    _gauge("agents_standby", "Agents that keep a warm standby tunnel here and are owned elsewhere.", _agents(standby=True)),
+    _gauge(
+        "agents_standby", "Agents that keep a warm standby tunnel here and are owned elsewhere.", _agents(standby=True)
+    ),
     _gauge("agents_draining", "Agents connected that take no new flows.", _sum_of_agents("draining")),
     _gauge("connector_agents", "Agents that offer a connector.", _agents_by_connector, "connector"),
     _gauge(
-        "tunnel_queued_frames", "Frames waiting to be sent, over all tunnels.",
+        "tunnel_queued_frames",
+        "Frames waiting to be sent, over all tunnels.",
         _sum_of_agents("queued_frames"),
     ),
     _gauge(
-        "tunnel_inflight_bytes", "Bytes sent and not yet acknowledged, over all tunnels.",
+        "tunnel_inflight_bytes",
+        "Bytes sent and not yet acknowledged, over all tunnels.",
         _sum_of_agents("inflight_bytes"),
     ),
     _counter("tunnels_opened", "Tunnels that finished their handshake.", lambda s, h: s.tunnels_opened),
     _counter("tunnels_closed", "Tunnels ended, by reason.", lambda s, h: s.tunnels_closed, "reason"),
     _counter(
-        "handshakes_refused", "Handshakes refused at the edge before a token was looked at, by reason.",
-        lambda s, h: s.handshakes_refused, "reason",
+        "handshakes_refused",
+        "Handshakes refused at the edge before a token was looked at, by reason.",
+        lambda s, h: s.handshakes_refused,
+        "reason",
     ),
     _counter("auth_failed", "Tokens refused, by reason.", lambda s, h: s.auth_failed, "reason"),
     _histogram("tunnel_rtt", "Round trip of a ping over a tunnel.", lambda s, h: s.tunnel_rtt),
     _counter("frames", "Frames received and sent over tunnels, by type.", _frames, "direction", "type"),
     _counter(
-        "link_bytes", "Bytes received and sent over tunnels, frame headers included.",
-        lambda s, h: {"in": h["links"]["bytes_in"], "out": h["links"]["bytes_out"]}, "direction",
+        "link_bytes",
+        "Bytes received and sent over tunnels, frame headers included.",
+        lambda s, h: {"in": h["links"]["bytes_in"], "out": h["links"]["bytes_out"]},
+        "direction",
     ),
     _counter(
         "cid_dedup_dropped",
@@ -262,113 +295,150 @@ METRICS = (
         lambda s, h: s.cid_dedup_dropped,
     ),
     _counter(
-        "owner_epoch_mismatch", "Frames rejected because they carry the epoch of an earlier owner.",
+        "owner_epoch_mismatch",
+        "Frames rejected because they carry the epoch of an earlier owner.",
         lambda s, h: s.epoch_mismatch,
     ),
     _counter(
-        "protocol_errors", "Links ended because the peer broke the protocol, by the rule it broke.",
-        lambda s, h: s.protocol_errors, "reason",
+        "protocol_errors",
+        "Links ended because the peer broke the protocol, by the rule it broke.",
+        lambda s, h: s.protocol_errors,
+        "reason",
     ),
     # The mesh: links to the other hubs.
     _gauge("mesh_links", "1 for the state of the link to a peer, 0 for the others.", _mesh_links, "peer", "state"),
     _counter("mesh_frames", "Frames received and sent over mesh links, by type.", _mesh_frames, "dir", "type"),
     _histogram("mesh_rtt", "Round trip of a ping over a mesh link.", lambda s, h: s.mesh_rtt),
     _gauge(
-        "mesh_link_queued_frames", "Frames waiting to be sent over a mesh link.",
-        _per_link("queued_frames"), "peer",
+        "mesh_link_queued_frames",
+        "Frames waiting to be sent over a mesh link.",
+        _per_link("queued_frames"),
+        "peer",
     ),
     _gauge(
-        "mesh_link_inflight_bytes", "Bytes sent over a mesh link and not yet acknowledged.",
-        _per_link("inflight_bytes"), "peer",
+        "mesh_link_inflight_bytes",
+        "Bytes sent over a mesh link and not yet acknowledged.",
+        _per_link("inflight_bytes"),
+        "peer",
     ),
     _gauge(
-        "mesh_link_relay_frames", "Frames of relayed flows that wait for a mesh link.",
-        _per_link("relay_frames"), "peer",
+        "mesh_link_relay_frames",
+        "Frames of relayed flows that wait for a mesh link.",
+        _per_link("relay_frames"),
+        "peer",
     ),
     _gauge(
-        "mesh_link_relay_bytes", "Bytes of relayed flows that wait for a mesh link.",
-        _per_link("relay_bytes"), "peer",
+        "mesh_link_relay_bytes",
+        "Bytes of relayed flows that wait for a mesh link.",
+        _per_link("relay_bytes"),
+        "peer",
     ),
     _gauge("mesh_link_flows", "Flows that a mesh link carries.", _per_link("flows"), "peer"),
     _counter(
         "mesh_backpressure_drops",
         "Frames that a relay dropped at a bound of the link to a peer; their flows recover them by resuming.",
-        lambda s, h: s.mesh_drops, "peer", "reason",
+        lambda s, h: s.mesh_drops,
+        "peer",
+        "reason",
     ),
     _counter("mesh_link_reconnects", "Mesh links that came back after a loss.", lambda s, h: s.mesh_reconnects),
     _counter("mesh_link_errors", "Mesh links lost, and dials of peers that failed.", lambda s, h: s.mesh_errors),
     _counter(
-        "mesh_handshakes_refused", "Handshakes of would-be peers refused, by reason.",
-        lambda s, h: s.mesh_refused, "reason",
+        "mesh_handshakes_refused",
+        "Handshakes of would-be peers refused, by reason.",
+        lambda s, h: s.mesh_refused,
+        "reason",
     ),
     # Relays: flows of other hubs' clients that this hub carries to its agents.
     _gauge(
-        "flows_relayed", "Flows of other hubs that this hub carries to its agents now.",
+        "flows_relayed",
+        "Flows of other hubs that this hub carries to its agents now.",
         lambda s, h: h["flows"].get("relayed", 0),
     ),
     _counter("relays_opened", "Flows of other hubs taken to an agent of this hub.", lambda s, h: s.relays_opened),
     _counter("relays_resumed", "Flows of other hubs that an agent brought here.", lambda s, h: s.relays_resumed),
     _counter("relays_ended", "Relayed flows that ended or went elsewhere.", lambda s, h: s.relays_ended),
     _gauge(
-        "relays_unaccounted", "Relays begun less ended less relayed now: 0 unless relays are lost or counted twice.",
+        "relays_unaccounted",
+        "Relays begun less ended less relayed now: 0 unless relays are lost or counted twice.",
         _relays_unaccounted,
     ),
     # Registry and ownership.
     _gauge("registry_healthy", "1 while the registry answers, 0 while it does not.", _registry("healthy")),
     _gauge(
-        "registry_view_fresh", "1 while the cached view is recent enough to route by.", _registry("fresh"),
+        "registry_view_fresh",
+        "1 while the cached view is recent enough to route by.",
+        _registry("fresh"),
     ),
     _gauge("registry_view_age_seconds", "Since the cached view was last confirmed.", _registry("view_age_sec")),
     _gauge(
-        "registry_breaker", "1 for the state of the registry's circuit breaker, 0 for the others.",
-        _breaker, "state",
+        "registry_breaker",
+        "1 for the state of the registry's circuit breaker, 0 for the others.",
+        _breaker,
+        "state",
     ),
     _gauge("registry_agents", "Agents in the cached view, of all hubs.", _registry("agents")),
-    _gauge("cluster_replicas", "Other hubs that are alive, by whether a mesh link to them stands.", _replicas, "linked"),
+    _gauge(
+        "cluster_replicas", "Other hubs that are alive, by whether a mesh link to them stands.", _replicas, "linked"
+    ),
     _histogram("registry_latency", "Time of one registry command.", lambda s, h: s.registry_latency),
     _counter("registry_commands", "Registry commands sent.", lambda s, h: s.registry_commands),
     _counter(
-        "registry_errors", "Registry commands that failed, by reason.", lambda s, h: s.registry_errors, "reason",
+        "registry_errors",
+        "Registry commands that failed, by reason.",
+        lambda s, h: s.registry_errors,
+        "reason",
     ),
     _counter(
-        "ownership_claims", "Agents claimed, by where the epoch came from: redis, or memory while it is away.",
-        lambda s, h: s.claims, "result",
+        "ownership_claims",
+        "Agents claimed, by where the epoch came from: redis, or memory while it is away.",
+        lambda s, h: s.claims,
+        "result",
     ),
     _counter(
-        "takeovers", "Agents that this hub owned until it learnt that another does, by how: fenced by the registry.",
-        lambda s, h: s.takeovers, "reason",
+        "takeovers",
+        "Agents that this hub owned until it learnt that another does, by how: fenced by the registry.",
+        lambda s, h: s.takeovers,
+        "reason",
     ),
     _counter(
         "shadow_decisions",
         "In shadow mode: what active mode would have done, and whether what was done is the same.",
-        lambda s, h: s.shadow_decisions, "decision", "agrees",
+        lambda s, h: s.shadow_decisions,
+        "decision",
+        "agrees",
     ),
     # Memory of everything that waits.
     _gauge(
-        "memory_budget_bytes", "Bound of all bytes that wait in the process.",
+        "memory_budget_bytes",
+        "Bound of all bytes that wait in the process.",
         lambda s, h: h["memory"]["budget_bytes"],
     ),
     _gauge(
-        "memory_held_bytes", "Bytes that wait now: replay, receive buffers, queues.",
+        "memory_held_bytes",
+        "Bytes that wait now: replay, receive buffers, queues.",
         lambda s, h: h["memory"]["held_bytes"],
     ),
     _gauge(
-        "memory_segments", "Buffers of the segment pool.",
+        "memory_segments",
+        "Buffers of the segment pool.",
         lambda s, h: {"in_use": h["memory"]["segments_in_use"], "free": h["memory"]["segments_free"]},
         "state",
     ),
     # The process itself.
     _histogram(
-        "loop_lag", "How late the event loop ran a timer, sampled ten times a second.",
+        "loop_lag",
+        "How late the event loop ran a timer, sampled ten times a second.",
         lambda s, h: s.loop_lag,
     ),
     _histogram("gc_pause", "Pauses of Python's cycle collector.", lambda s, h: s.gc_pause),
     _counter("log_suppressed", "Log lines held back by the limit per event.", lambda s, h: log.suppressed()),
     _counter(
-        "log_dropped", "Log lines lost because the log's reader stood still.",
+        "log_dropped",
+        "Log lines lost because the log's reader stood still.",
         lambda s, h: log.dropped(),
     ),
-)  # fmt: skip
+)
 
 OVERFLOW = Metric(
     "nowconnect_label_overflow",

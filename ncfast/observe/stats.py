@@ -15,8 +15,21 @@ from dataclasses import dataclass, field
 
 # Seconds. Opens cross one network round trip (sub-millisecond to seconds) and may wait for `hold_sec`.
 LATENCY_BUCKETS = (
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-)  # fmt: skip
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+)
 # Seconds. Two hubs are neighbours (a tenth of a millisecond) or regions apart.
 MESH_RTT_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 # Seconds. A command has `redis_timeout_sec` (0.3) and one retry.

@@ -132,12 +132,25 @@ def _cluster(hub: dict[str, Any]) -> list[str]:
     agents = cluster["agents"][:MAX_AGENTS]
     count = len(cluster["agents"])
     return [
-        f"<p>Cluster {_text(cluster['name'])}, {_text(cluster['mode'])}. Registry in {_text(registry['kind'])}: {healthy}{fresh}, "
+        f"<p>Cluster {_text(cluster['name'])}, {_text(cluster['mode'])}. Registry in "
+        f"{_text(registry['kind'])}: {healthy}{fresh}, "
         f"breaker {_text(registry['breaker'].replace('_', ' '))}. Flows: {flows['by_path']['local']:,} to agents here, "
         f"{flows['by_path']['mesh']:,} across the mesh, {flows['relayed']:,} relayed for other hubs.</p>",
         _table(
             "Hubs",
-            ("hub", "link", "round trip", "by", "flows", "queued", "in flight", "for", "reconnects", "errors", "last error"),
+            (
+                "hub",
+                "link",
+                "round trip",
+                "by",
+                "flows",
+                "queued",
+                "in flight",
+                "for",
+                "reconnects",
+                "errors",
+                "last error",
+            ),
             [_hub(row) for row in hubs(cluster)],
         ),
         _table(

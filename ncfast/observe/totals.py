@@ -30,7 +30,9 @@ class LinkTotals:
 
     def plus(self, links: Iterable[Link]) -> LinkTotals:
         """These and what living links have counted so far."""
-        total = LinkTotals(Counter(self.frames_in), Counter(self.frames_out), self.bytes_in, self.bytes_out, self.stale_epoch)
+        total = LinkTotals(
+            Counter(self.frames_in), Counter(self.frames_out), self.bytes_in, self.bytes_out, self.stale_epoch
+        )
         for link in links:
             total.add(link)
         return total

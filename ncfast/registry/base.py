@@ -6,27 +6,31 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ncfast.net.seam import Net
 from ncfast.registry.entry import AgentEntry, Replica
 from ncfast.registry.view import View
-from ncfast.net.seam import Net
 
 
 class DistributedRegistry(ABC):
     """Who owns which agent, under which epoch.
 
-    An agent is named by its key, "tenant/agent_id": tenants are name spaces of their own. The newest claim always wins and never
-    waits for the old owner. Epochs only grow. No method raises because Redis is away; each may be cancelled at any await.
-    `view` is the cached picture, which answers without I/O; what changes in it is told by the `on_` callbacks, from the event
-    loop, a turn after the change.
+    An agent is named by its key, "tenant/agent_id": tenants are name spaces of their own. The newest claim always wins
+    and never waits for the old owner. Epochs only grow. No method raises because Redis is away; each may be cancelled
+    at any await. `view` is the cached picture, which answers without I/O; what changes in it is told by the `on_`
+    callbacks, from the event loop, a turn after the change.
     """
 
     def __init__(self, replica: Replica, net: Net, view: View) -> None:
         self.replica = replica
         self.net = net
         self.view = view
-        self.on_agents: Callable[[frozenset[str]], None] = lambda keys: None   # keys of agents whose entry changed or went
-        self.on_replicas: Callable[[], None] = lambda: None                     # the set of live replicas changed
-        self.on_fenced: Callable[[AgentEntry], None] = lambda entry: None       # an agent that we hold: a higher epoch is known
+        self.on_agents: Callable[[frozenset[str]], None] = lambda keys: (
+            None
+        )  # keys of agents whose entry changed or went
+        self.on_replicas: Callable[[], None] = lambda: None  # the set of live replicas changed
+        self.on_fenced: Callable[[AgentEntry], None] = lambda entry: (
+            None
+        )  # an agent that we hold: a higher epoch is known
         self._changed_agents: set[str] = set()
         self._changed_replicas = False
         self._fenced: list[AgentEntry] = []
@@ -41,16 +45,27 @@ class DistributedRegistry(ABC):
         """Leaves in order, within a second or so: presence and agents are given up, and nothing is left running."""
 
     @abstractmethod
-    async def claim_ownership(self, agent_id: str, replica_id: str, *, at_least: int = 0, instance: str = "",
-                              connectors: Iterable[str] = (), window: int = 0) -> int:
-        """Makes `replica_id` the owner of the agent with the key `agent_id`, and returns the new epoch: above `at_least` (what the
-        agent remembers), above the stored one, and above everything that this process ever saw for the agent.
+    async def claim_ownership(
+        self,
+        agent_id: str,
+        replica_id: str,
+        *,
+        at_least: int = 0,
+        instance: str = "",
+        connectors: Iterable[str] = (),
+        window: int = 0,
+    ) -> int:
+        """Makes `replica_id` the owner of the agent with the key `agent_id`, and returns the new epoch: above
+        `at_least` (what the agent remembers), above the stored one, and above everything that this process ever saw for
+        the agent.
 
         `instance` is the agent's process, `window` in bytes. Raises ValueError for an epoch that no registry grants.
         """
 
     @abstractmethod
-    async def add_connectors(self, agent_id: str, connectors: Iterable[str], *, epoch: int, draining: bool = False) -> None:
+    async def add_connectors(
+        self, agent_id: str, connectors: Iterable[str], *, epoch: int, draining: bool = False
+    ) -> None:
         """Says what an agent serves from now on, in place of what was said before, unless `epoch` is no longer ours."""
 
     @abstractmethod
@@ -67,8 +82,8 @@ class DistributedRegistry(ABC):
 
     @abstractmethod
     async def get_owner(self, agent_id: str) -> tuple[str, int] | None:
-        """(replica_id, epoch) as the registry has it now, or None; while Redis is away, as the view last had it. If the view
-        says otherwise it is about to be corrected."""
+        """(replica_id, epoch) as the registry has it now, or None; while Redis is away, as the view last had it. If the
+        view says otherwise it is about to be corrected."""
 
     @abstractmethod
     def is_healthy(self) -> bool:

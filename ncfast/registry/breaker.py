@@ -6,14 +6,16 @@ import random
 from collections.abc import Callable
 from enum import Enum
 
-FIRST_PAUSE = 0.1              # seconds, doubled with each failure in a row, up to
-LONGEST_PAUSE = 0.8            # so that a registry that is back is noticed within a second or so; hubs are few, and one probe is cheap
+FIRST_PAUSE = 0.1  # seconds, doubled with each failure in a row, up to
+LONGEST_PAUSE = (
+    0.8  # so that a registry that is back is noticed within a second or so; hubs are few, and one probe is cheap
+)
 
 
 class BreakerState(Enum):
-    CLOSED = "closed"          # calls pass
-    OPEN = "open"              # calls are refused at once, until `probe_at`
-    HALF_OPEN = "half_open"    # one call is on its way to see
+    CLOSED = "closed"  # calls pass
+    OPEN = "open"  # calls are refused at once, until `probe_at`
+    HALF_OPEN = "half_open"  # one call is on its way to see
 
 
 class Breaker:
@@ -24,8 +26,8 @@ class Breaker:
 
     def __init__(self, clock: Callable[[], float], rng: random.Random) -> None:
         self.state = BreakerState.CLOSED
-        self.probe_at = 0.0                            # when the next probe is due, if open
-        self.opened_at = 0.0                           # when the first failure in a row came, if not closed
+        self.probe_at = 0.0  # when the next probe is due, if open
+        self.opened_at = 0.0  # when the first failure in a row came, if not closed
         self._clock = clock
         self._rng = rng
         self._failures = 0
@@ -38,13 +40,14 @@ class Breaker:
         now = self._clock()
         if self.closed:
             self.opened_at = now
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**min(self._failures, 10))
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 10))
         self._failures += 1
         self.state = BreakerState.OPEN
         self.probe_at = now + pause * self._rng.uniform(0.5, 1.0)
 
     def probe(self) -> bool:
-        """Whether the caller may try now: one at a time, and not before `probe_at`. It then says `failed` or `succeeded`."""
+        """Whether the caller may try now: one at a time, and not before `probe_at`. It then says `failed` or
+        `succeeded`."""
         if self.state is not BreakerState.OPEN or self._clock() < self.probe_at:
             return False
         self.state = BreakerState.HALF_OPEN

@@ -1,7 +1,7 @@
 """What the registry knows: agents and replicas, and how they are written down.
 
-A record is text: fields that scripts compare, one a line, then a JSON object that they only pass on. Whoever can write to
-Redis could write anything, so a record that is not as we write it reads as None and never raises.
+A record is text: fields that scripts compare, one a line, then a JSON object that they only pass on. Whoever can write
+to Redis could write anything, so a record that is not as we write it reads as None and never raises.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ EMPTY: frozenset[str] = frozenset()
 class AgentEntry:
     """An agent that some hub holds a tunnel of."""
 
-    key: str                                  # "tenant/agent_id", as Identity.key; the tenant is empty if there is none
-    owner: str                                # replica_id
+    key: str  # "tenant/agent_id", as Identity.key; the tenant is empty if there is none
+    owner: str  # replica_id
     epoch: int
-    instance: str = ""                        # the agent's process, hex
+    instance: str = ""  # the agent's process, hex
     connectors: frozenset[str] = EMPTY
-    window: int = 0                           # bytes that the agent lets a new flow send at once
+    window: int = 0  # bytes that the agent lets a new flow send at once
     draining: bool = False
-    owner_instance: str = ""                  # the owner's process: an entry of a process that is gone is worth nothing
+    owner_instance: str = ""  # the owner's process: an entry of a process that is gone is worth nothing
 
     @property
     def tenant(self) -> str | None:
@@ -42,15 +42,21 @@ class Replica:
     """A hub that takes part in the cluster."""
 
     replica_id: str
-    instance: str                             # 16 hex digits, new with each process: the first half of its flows' cids
-    mesh_url: str = ""                        # where the others reach it; empty if nowhere
+    instance: str  # 16 hex digits, new with each process: the first half of its flows' cids
+    mesh_url: str = ""  # where the others reach it; empty if nowhere
     draining: bool = False
 
 
 def body_of(entry: AgentEntry) -> bytes:
     """The part of an agent's record that scripts do not look into; equal entries give equal bytes."""
-    return orjson.dumps({"instance": entry.instance, "connectors": sorted(entry.connectors), "window": entry.window,
-                         "draining": entry.draining})
+    return orjson.dumps(
+        {
+            "instance": entry.instance,
+            "connectors": sorted(entry.connectors),
+            "window": entry.window,
+            "draining": entry.draining,
+        }
+    )
 
 
 def read_agent(key: str, record: bytes) -> AgentEntry | None:
@@ -58,8 +64,16 @@ def read_agent(key: str, record: bytes) -> AgentEntry | None:
     try:
         epoch, owner, owner_instance, body = record.split(b"\n", 3)
         fields = orjson.loads(body)
-        entry = AgentEntry(key, owner.decode(), _number(int(epoch)), _text(fields["instance"]), _names(fields["connectors"]),
-                           _number(fields["window"]), fields["draining"] is True, owner_instance.decode())
+        entry = AgentEntry(
+            key,
+            owner.decode(),
+            _number(int(epoch)),
+            _text(fields["instance"]),
+            _names(fields["connectors"]),
+            _number(fields["window"]),
+            fields["draining"] is True,
+            owner_instance.decode(),
+        )
     except (ValueError, KeyError, TypeError):
         return None
     return entry if "/" in key else None

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from ncfast.net.seam import Net
+from ncfast.observe.stats import Stats
 from ncfast.registry.base import DistributedRegistry
 from ncfast.registry.entry import AgentEntry, Replica
 from ncfast.registry.view import View
-from ncfast.net.seam import Net
-from ncfast.observe.stats import Stats
 
 
 class MemoryRegistry(DistributedRegistry):
@@ -29,16 +29,35 @@ class MemoryRegistry(DistributedRegistry):
         for key in list(self.view.agents):
             self.view.drop(key)
 
-    async def claim_ownership(self, agent_id: str, replica_id: str, *, at_least: int = 0, instance: str = "",
-                              connectors: Iterable[str] = (), window: int = 0) -> int:
+    async def claim_ownership(
+        self,
+        agent_id: str,
+        replica_id: str,
+        *,
+        at_least: int = 0,
+        instance: str = "",
+        connectors: Iterable[str] = (),
+        window: int = 0,
+    ) -> int:
         epoch = max(self._epochs.get(agent_id, 0), at_least) + 1
         self._epochs[agent_id] = epoch
         self._stats.claims["memory"] += 1
-        self._put(AgentEntry(agent_id, replica_id, epoch, instance, frozenset(connectors), window,
-                             owner_instance=self.replica.instance))
+        self._put(
+            AgentEntry(
+                agent_id,
+                replica_id,
+                epoch,
+                instance,
+                frozenset(connectors),
+                window,
+                owner_instance=self.replica.instance,
+            )
+        )
         return epoch
 
-    async def add_connectors(self, agent_id: str, connectors: Iterable[str], *, epoch: int, draining: bool = False) -> None:
+    async def add_connectors(
+        self, agent_id: str, connectors: Iterable[str], *, epoch: int, draining: bool = False
+    ) -> None:
         entry = self.view.agent(agent_id)
         if entry is not None and entry.epoch == epoch:
             self._put(replace(entry, connectors=frozenset(connectors), draining=draining))
@@ -61,8 +80,17 @@ class MemoryRegistry(DistributedRegistry):
         return True
 
     def snapshot(self) -> dict[str, Any]:
-        return {"kind": "memory", "healthy": True, "fresh": True, "breaker": "closed", "view_age_sec": 0.0,
-                "agents": len(self.view.agents), "replicas": len(self.view.replicas), "commands": 0, "errors": 0}
+        return {
+            "kind": "memory",
+            "healthy": True,
+            "fresh": True,
+            "breaker": "closed",
+            "view_age_sec": 0.0,
+            "agents": len(self.view.agents),
+            "replicas": len(self.view.replicas),
+            "commands": 0,
+            "errors": 0,
+        }
 
     def _put(self, entry: AgentEntry) -> None:
         if self.view.put(entry):

@@ -1,8 +1,8 @@
 """The cached picture of the cluster: what opens are routed by. No I/O, and no await.
 
-A replica lives as long as its lease is renewed. Whether it is, each hub sees by its own clock: the lease in the registry has
-changed within `lease` seconds. So neither a step of the server's clock nor a wrong one here makes live hubs vanish. Only of
-a replica seen for the first time the server's clock decides.
+A replica lives as long as its lease is renewed. Whether it is, each hub sees by its own clock: the lease in the
+registry has changed within `lease` seconds. So neither a step of the server's clock nor a wrong one here makes live
+hubs vanish. Only of a replica seen for the first time the server's clock decides.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from ncfast.registry.entry import AgentEntry, Replica
 
-RouteKey = tuple[str | None, str]   # tenant, connector
+RouteKey = tuple[str | None, str]  # tenant, connector
 FOREVER = float("inf")
 
 
@@ -24,9 +24,9 @@ class View:
         self._lease = lease
         self._agents: dict[str, AgentEntry] = {}
         self._replicas: dict[str, Replica] = {}
-        self._leases: dict[str, tuple[str, int, float]] = {}   # process, lease's end, when we first saw that one
+        self._leases: dict[str, tuple[str, int, float]] = {}  # process, lease's end, when we first saw that one
         self._index: dict[RouteKey, dict[str, AgentEntry]] = {}
-        self._routes: dict[RouteKey, list[AgentEntry]] = {}    # cut from the index, until something changes
+        self._routes: dict[RouteKey, list[AgentEntry]] = {}  # cut from the index, until something changes
         self._confirmed = clock()
         self._trusted = False
         self.agents: Mapping[str, AgentEntry] = MappingProxyType(self._agents)
@@ -43,8 +43,8 @@ class View:
         return self._clock() - self._confirmed
 
     def routes(self, tenant: str | None, connector: str) -> list[AgentEntry]:
-        """Agents of all hubs, this one too, that take a new flow for the connector: neither they nor their hubs leave, and the
-        hubs live. The list is shared: do not change it."""
+        """Agents of all hubs, this one too, that take a new flow for the connector: neither they nor their hubs leave,
+        and the hubs live. The list is shared: do not change it."""
         key = (tenant, connector)
         found = self._routes.get(key)
         if found is None:
@@ -97,8 +97,8 @@ class View:
                 del self._index[key]
 
     def set_replicas(self, leases: Iterable[tuple[Replica, int, int]], keep: bool = False) -> bool:
-        """The replicas of the registry as (replica, when its lease ends, how much of it is left), the latter two by the server's
-        clock in ms. Those missing go, or stay with `keep`. Whether the live ones changed."""
+        """The replicas of the registry as (replica, when its lease ends, how much of it is left), the latter two by the
+        server's clock in ms. Those missing go, or stay with `keep`. Whether the live ones changed."""
         now = self._clock()
         live: dict[str, Replica] = {}
         seen: dict[str, tuple[str, int, float]] = {}
@@ -121,8 +121,10 @@ class View:
     def hold_leases(self) -> None:
         """All known replicas count as just renewed: the registry was away, and they could not."""
         now = self._clock()
-        self._leases = {name: (process, end, now if name in self._replicas else at)
-                        for name, (process, end, at) in self._leases.items()}
+        self._leases = {
+            name: (process, end, now if name in self._replicas else at)
+            for name, (process, end, at) in self._leases.items()
+        }
 
     def _live(self, live: dict[str, Replica]) -> bool:
         if live == self._replicas:

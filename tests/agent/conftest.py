@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent.hubs import World, run
 
+from agent.hubs import World, run
 from ncfast.agent import agent
 from ncfast.agent import tunnels as standby
 
@@ -25,9 +25,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def play(tmp_path: Path) -> Callable[..., None]:
     """`play(scenario, "ab", ...)`: the scenario in a world of such hubs."""
+
     def play(scenario: Scenario, names: str = "ab", urls: str | None = None, **options: Any) -> None:
         async def scene() -> None:
             async with World(tmp_path, names, urls, **options) as world:
                 await scenario(world)
+
         run(scene())
+
     return play

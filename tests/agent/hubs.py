@@ -21,14 +21,31 @@ import uvloop
 from core import reference
 from support.raw_tunnel import BINARY, CLOSE, ws_header
 
-from ncfast.observe import log
 from ncfast.agent.agent import Agent
 from ncfast.config import AgentConfig
 from ncfast.net.seam import Net
+from ncfast.observe import log
 
-HELLO, HELLO_ACK, M_OPEN, M_OPEN_ACK, M_DATA, M_ACK, M_FIN, M_RST, M_RESUME, M_RESUME_ACK, PING, PONG, GOAWAY, AUTH, ANNOUNCE, M_DETACH = range(1, 17)
+(
+    HELLO,
+    HELLO_ACK,
+    M_OPEN,
+    M_OPEN_ACK,
+    M_DATA,
+    M_ACK,
+    M_FIN,
+    M_RST,
+    M_RESUME,
+    M_RESUME_ACK,
+    PING,
+    PONG,
+    GOAWAY,
+    AUTH,
+    ANNOUNCE,
+    M_DETACH,
+) = range(1, 17)
 DRAINING, STALE_EPOCH, UNKNOWN_FLOW = 18, 24, 12
-SUPERSEDED, AGENT_GOES = 4003, 1001                    # close codes
+SUPERSEDED, AGENT_GOES = 4003, 1001  # close codes
 WINDOW = 1 << 20
 
 
@@ -81,7 +98,7 @@ class Ownership:
     """What the hubs of a cluster agree on."""
 
     epoch: int = 0
-    claims: list[tuple[str, int]] = field(default_factory=list)        # replica_id, last_epoch
+    claims: list[tuple[str, int]] = field(default_factory=list)  # replica_id, last_epoch
 
     def grant(self, replica_id: str, last_epoch: int) -> int:
         self.claims.append((replica_id, last_epoch))
@@ -95,12 +112,12 @@ class Tunnel:
     def __init__(self, hub: Hub, writer: asyncio.StreamWriter, token: str) -> None:
         self.hub = hub
         self.token = token
-        self.frames: list[Frame] = []                  # all that came, but PING and PONG
+        self.frames: list[Frame] = []  # all that came, but PING and PONG
         self.epoch = 0
         self.standby = False
-        self.code: int | None = None                   # of the agent's close frame
+        self.code: int | None = None  # of the agent's close frame
         self.gone = False
-        self.leaving = False                           # closed or cut by the hub, which the agent may not know yet
+        self.leaving = False  # closed or cut by the hub, which the agent may not know yet
         self.taken = 0
         self._writer = writer
 
@@ -112,27 +129,67 @@ class Tunnel:
     def owns(self) -> bool:
         return self.epoch > 0 and not self.gone and not self.leaving
 
-    def send(self, type: int, *, flow: Flow | None = None, epoch: int | None = None, cid: bytes = bytes(16), seq: int = 0, code: int = 0,
-             payload: bytes = b"") -> None:
+    def send(
+        self,
+        type: int,
+        *,
+        flow: Flow | None = None,
+        epoch: int | None = None,
+        cid: bytes = bytes(16),
+        seq: int = 0,
+        code: int = 0,
+        payload: bytes = b"",
+    ) -> None:
         ack, limit = (flow.ack, flow.limit) if flow is not None else (0, 0)
-        wire = reference.encode(type, epoch=self.epoch if epoch is None else epoch, cid=flow.cid if flow is not None else cid, seq=seq,
-                                code=code, ack=ack, limit=limit, payload=payload)
+        wire = reference.encode(
+            type,
+            epoch=self.epoch if epoch is None else epoch,
+            cid=flow.cid if flow is not None else cid,
+            seq=seq,
+            code=code,
+            ack=ack,
+            limit=limit,
+            payload=payload,
+        )
         if not self.gone:
             self._writer.write(ws_header(len(wire), masked=False) + wire)
 
     def answer(self, epoch: int) -> None:
         """HELLO_ACK."""
         self.epoch = epoch
-        self.send(HELLO_ACK, epoch=0, payload=json.dumps({
-            "version": 1, "replica_id": self.hub.replica_id, "session": "5" * 32, "epoch": epoch, "cluster": self.hub.cluster}).encode())
+        self.send(
+            HELLO_ACK,
+            epoch=0,
+            payload=json.dumps(
+                {
+                    "version": 1,
+                    "replica_id": self.hub.replica_id,
+                    "session": "5" * 32,
+                    "epoch": epoch,
+                    "cluster": self.hub.cluster,
+                }
+            ).encode(),
+        )
 
     def open(self, flow: Flow, **more: Any) -> None:
-        self.send(M_OPEN, flow=flow, payload=json.dumps({
-            "connector": "echo", "listener": "l", "secret": flow.secret.hex(), "origin": self.hub.replica_id,
-            "client": ["192.0.2.1", 1, "192.0.2.2", 2], **more}).encode())
+        self.send(
+            M_OPEN,
+            flow=flow,
+            payload=json.dumps(
+                {
+                    "connector": "echo",
+                    "listener": "l",
+                    "secret": flow.secret.hex(),
+                    "origin": self.hub.replica_id,
+                    "client": ["192.0.2.1", 1, "192.0.2.2", 2],
+                    **more,
+                }
+            ).encode(),
+        )
 
     async def want(self, *types: int, cid: bytes | None = None) -> Frame:
         """The next frame of one of these types, and of this flow; what came before it is passed over."""
+
         def found() -> Frame | None:
             while self.taken < len(self.frames):
                 frame = self.frames[self.taken]
@@ -140,6 +197,7 @@ class Tunnel:
                 if frame.type in types and cid in (None, frame.cid):
                     return frame
             return None
+
         return await until(found, f"one of {types} at {self.hub.replica_id}")
 
     async def take(self, flow: Flow, size: int) -> None:
@@ -147,7 +205,7 @@ class Tunnel:
         while len(flow.received) < size:
             frame = await self.want(M_DATA, cid=flow.cid)
             assert frame.epoch == self.epoch and frame.seq <= len(flow.received), frame
-            flow.received += frame.payload[len(flow.received) - frame.seq:]
+            flow.received += frame.payload[len(flow.received) - frame.seq :]
             self.send(M_ACK, flow=flow)
 
     def close(self, code: int) -> None:
@@ -178,9 +236,9 @@ class Hub:
         self.world = world
         self.replica_id = replica_id
         self.cluster = True
-        self.frozen = False                            # as after SIGSTOP: the kernel accepts, nobody reads or answers
-        self.down = False                              # as without a process: connects are reset
-        self.refuses = b""                             # an answer to each handshake instead of 101
+        self.frozen = False  # as after SIGSTOP: the kernel accepts, nobody reads or answers
+        self.down = False  # as without a process: connects are reset
+        self.refuses = b""  # an answer to each handshake instead of 101
         self.tunnels: list[Tunnel] = []
         self.connects = 0
         self.on_hello: Callable[[Tunnel, dict[str, Any]], None] = self.grant
@@ -204,16 +262,27 @@ class Hub:
 
     async def owner(self) -> Tunnel:
         """The tunnel that owns, when there is one and the agent knows."""
+
         def found() -> Tunnel | None:
             known = self.world.agent.tunnels.owner
             return next((one for one in self.live if known is not None and one.owns and one.epoch == known.epoch), None)
+
         return await until(found, f"{self.replica_id} owns")
 
     async def standby(self) -> Tunnel:
         """The tunnel that stands by, when there is one and the agent knows."""
+
         def found() -> Tunnel | None:
             known = self.world.agent.tunnels.standby
-            return next((one for one in self.live if known is not None and known.replica_id == self.replica_id and not one.epoch), None)
+            return next(
+                (
+                    one
+                    for one in self.live
+                    if known is not None and known.replica_id == self.replica_id and not one.epoch
+                ),
+                None,
+            )
+
         return await until(found, f"{self.replica_id} stands by")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -223,14 +292,21 @@ class Hub:
             if self.down:
                 return
             head = await reader.readuntil(b"\r\n\r\n")
-            headers = {key.lower(): value for key, value in (line.split(": ", 1) for line in head.decode().split("\r\n")[1:] if line)}
+            headers = {
+                key.lower(): value
+                for key, value in (line.split(": ", 1) for line in head.decode().split("\r\n")[1:] if line)
+            }
             await self._thawed()
             if self.refuses:
                 writer.write(self.refuses)
                 return
-            accept = base64.b64encode(hashlib.sha1(headers["sec-websocket-key"].encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
-            writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
-                         + accept + b"\r\n\r\n")
+            accept = base64.b64encode(
+                hashlib.sha1(headers["sec-websocket-key"].encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+            )
+            writer.write(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: "
+                b"Upgrade\r\nSec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+            )
             tunnel = Tunnel(self, writer, headers["authorization"].removeprefix("Bearer "))
             self.tunnels.append(tunnel)
             stream = b""
@@ -299,10 +375,19 @@ class Service:
 
 
 class World:
-    """Hubs named by letters, one service, one agent. `connector`, and sections of the agent's file, come from the test."""
+    """Hubs named by letters, one service, one agent. `connector`, and sections of the agent's file, come from the
+    test."""
 
-    def __init__(self, directory: Path, names: str = "ab", urls: str | None = None, *, connector: dict[str, Any] | None = None,
-                 seed: int = 7, **options: Any) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        names: str = "ab",
+        urls: str | None = None,
+        *,
+        connector: dict[str, Any] | None = None,
+        seed: int = 7,
+        **options: Any,
+    ) -> None:
         self.ownership = Ownership()
         self.hubs = {name: Hub(self, f"hub-{name}") for name in names}
         self.service = Service()
@@ -327,10 +412,18 @@ class World:
             await hub.start()
         tunnel = {"ping_interval_sec": 0.1, "ping_timeout_sec": 30, **self._options.pop("tunnel", {})}
         reconnect = {"min_sec": 0.01, "max_sec": 0.1, "connect_timeout_sec": 5, **self._options.pop("reconnect", {})}
-        config = AgentConfig.model_validate({
-            "hubs": [self.hubs[name].url for name in self._urls], "agent_id": "canary", "token_file": str(self.token_file),
-            "connectors": [{"name": "echo", "target": f"127.0.0.1:{self.service.port}", **self._connector}],
-            "http_proxy": "off", "tunnel": tunnel, "reconnect": reconnect, **self._options})
+        config = AgentConfig.model_validate(
+            {
+                "hubs": [self.hubs[name].url for name in self._urls],
+                "agent_id": "canary",
+                "token_file": str(self.token_file),
+                "connectors": [{"name": "echo", "target": f"127.0.0.1:{self.service.port}", **self._connector}],
+                "http_proxy": "off",
+                "tunnel": tunnel,
+                "reconnect": reconnect,
+                **self._options,
+            }
+        )
         loop = asyncio.get_running_loop()
         self.agent = Agent(config, Net(loop, rng=random.Random(self._seed)))
         self._running = loop.create_task(self.agent.run())

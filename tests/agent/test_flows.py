@@ -1,16 +1,15 @@
-"""Flows while tunnels come and go: nothing is lost, repeated or reordered, and nobody but the owner's hub reaches them."""
+"""Flows while tunnels come and go: nothing is lost, repeated or reordered, and nobody but the owner's hub reaches
+them."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+
 from agent.hubs import (
     DRAINING,
     GOAWAY,
-    STALE_EPOCH,
-    UNKNOWN_FLOW,
-    Flow,
     M_ACK,
     M_DATA,
     M_DETACH,
@@ -19,6 +18,9 @@ from agent.hubs import (
     M_RESUME,
     M_RESUME_ACK,
     M_RST,
+    STALE_EPOCH,
+    UNKNOWN_FLOW,
+    Flow,
     Tunnel,
     World,
     until,
@@ -39,7 +41,7 @@ async def opened(world: World, tunnel: Tunnel) -> Flow:
 def send(tunnel: Tunnel, flow: Flow, data: bytes, start: int, end: int) -> None:
     """Bytes start to end of the client's `data`."""
     for at in range(start, end, CHUNK):
-        tunnel.send(M_DATA, flow=flow, seq=at, payload=data[at:min(at + CHUNK, end)])
+        tunnel.send(M_DATA, flow=flow, seq=at, payload=data[at : min(at + CHUNK, end)])
 
 
 async def resumed(tunnel: Tunnel, flow: Flow) -> int:
@@ -69,7 +71,7 @@ def test_both_directions_go_on_over_the_standby(play, how):
             owner.close(1001)
         at = await resumed(warm, flow)
         assert at <= 200_000
-        send(warm, flow, question, at // 1000 * 1000, 300_000)         # cut differently, and a little of it again
+        send(warm, flow, question, at // 1000 * 1000, 300_000)  # cut differently, and a little of it again
         warm.send(M_FIN, flow=flow, seq=300_000)
         await warm.take(flow, 400_000)
         assert flow.received == answer
@@ -96,14 +98,24 @@ def test_many_flows_move_again_and_again(play):
         for turn in range(6):
             for flow, writer, answer in zip(flows, world.service.writers, answers, strict=True):
                 send(tunnel, flow, question, sent[flow.cid], (turn + 1) * 20_000)
-                writer.write(answer[turn * 20_000:(turn + 1) * 20_000])
+                writer.write(answer[turn * 20_000 : (turn + 1) * 20_000])
             if turn % 2:
                 tunnel.cut()
             else:
                 tunnel.send(GOAWAY, code=DRAINING)
             old, epoch = tunnel, tunnel.epoch
-            tunnel = await until(lambda: next((one for hub in world.hubs.values() for one in hub.live
-                                               if one.owns and one.epoch > epoch and one is not old), None), "the next owner")
+            tunnel = await until(
+                lambda: next(
+                    (
+                        one
+                        for hub in world.hubs.values()
+                        for one in hub.live
+                        if one.owns and one.epoch > epoch and one is not old
+                    ),
+                    None,
+                ),
+                "the next owner",
+            )
             for flow in flows:
                 sent[flow.cid] = await resumed(tunnel, flow)
             for flow in flows:
@@ -121,7 +133,7 @@ def test_many_flows_move_again_and_again(play):
             frame = await tunnel.want(M_DATA)
             one = by_cid[frame.cid]
             assert frame.seq <= len(one.received)
-            one.received += frame.payload[len(one.received) - frame.seq:]
+            one.received += frame.payload[len(one.received) - frame.seq :]
             tunnel.send(M_ACK, flow=one)
 
     play(scenario)
@@ -129,6 +141,7 @@ def test_many_flows_move_again_and_again(play):
 
 def test_a_flow_that_lost_its_way_waits_and_is_resumed_by_the_clients_hub(play):
     """M_DETACH, then M_RESUME over the same tunnel: the mesh link to the client's hub came back."""
+
     async def scenario(world: World) -> None:
         owner = await world["a"].owner()
         flow = await opened(world, owner)
@@ -141,7 +154,7 @@ def test_a_flow_that_lost_its_way_waits_and_is_resumed_by_the_clients_hub(play):
         world.service.writers[0].write(answer)
         send(owner, flow, question, 100_000, 116_384)  # was on its way: not ours to take now, and not unknown
         before = len(owner.frames)
-        owner.send(M_RESUME, flow=flow, payload=bytes(16))             # not the flow's secret
+        owner.send(M_RESUME, flow=flow, payload=bytes(16))  # not the flow's secret
         assert (await owner.want(M_RST)).code == UNKNOWN_FLOW
         assert [frame.type for frame in owner.frames[before:]] == [M_RST] and not ours.attached and not ours.closed
         owner.send(M_RESUME, flow=flow, payload=flow.secret)
@@ -158,6 +171,7 @@ def test_a_flow_that_lost_its_way_waits_and_is_resumed_by_the_clients_hub(play):
 
 def test_a_flow_that_lost_its_way_is_opened_again_by_the_clients_hub(play):
     """The client's hub had not seen M_OPEN_ACK, and sends M_OPEN another time; M_RESUME answers that."""
+
     async def scenario(world: World) -> None:
         owner = await world["a"].owner()
         flow = await opened(world, owner)
@@ -166,11 +180,11 @@ def test_a_flow_that_lost_its_way_is_opened_again_by_the_clients_hub(play):
         owner.send(M_DETACH, cid=flow.cid, code=LINK_LOST)
         await until(lambda: not world.agent.flows[flow.cid].attached, "detached")
         owner.open(flow)
-        send(owner, flow, bytes(1000), 0, 1000)        # right behind it, as the protocol has it
+        send(owner, flow, bytes(1000), 0, 1000)  # right behind it, as the protocol has it
         assert await resumed(owner, flow) == 1000
         owner.send(M_DATA, flow=flow, seq=1000, payload=b"on")
         await until(lambda: world.service.received[0] == bytes(1000) + b"on", "what is new")
-        owner.open(flow)                               # attached: no news
+        owner.open(flow)  # attached: no news
         owner.send(M_DATA, flow=flow, seq=1002, payload=b"!")
         await until(lambda: world.service.received[0].endswith(b"on!"), "the rest")
         assert len(world.service.writers) == 1 and not [one for one in owner.frames if one.type == M_RST]
@@ -202,13 +216,16 @@ def test_an_open_that_lost_its_way_while_it_dials(play, monkeypatch):
         gates[0].set_result(None)
         accepted = await owner.want(M_OPEN_ACK, M_RESUME, cid=flow.cid)
         assert accepted.type == M_OPEN_ACK and len(gates) == 1
-        await until(lambda: world.service.received and world.service.received[0] == b"early and more", "the bytes, once")
+        await until(
+            lambda: world.service.received and world.service.received[0] == b"early and more", "the bytes, once"
+        )
 
     play(scenario)
 
 
 def test_an_open_that_lost_its_way_is_accepted_when_it_asks_again(play, monkeypatch):
     """The target answers while there is no way; the next M_OPEN finds it connected."""
+
     async def scenario(world: World) -> None:
         owner = await world["a"].owner()
         net, gate = world.agent.net, world.agent.net.loop.create_future()
@@ -245,7 +262,7 @@ def test_the_grace_ends_what_nobody_resumes(play, answered):
         if answered == "M_RESUME unanswered":
             await until(lambda: not world.agent.flows[flow.cid].attached, "detached")
             owner.open(flow)
-            await owner.want(M_RESUME, cid=flow.cid)   # and no answer
+            await owner.want(M_RESUME, cid=flow.cid)  # and no answer
         await until(lambda: not world.agent.flows, "given up")
         await until(lambda: world.service.ends == ["reset"], "the target told")
         assert world.events("flow_closed")[0]["reason"] == "link_lost"
@@ -287,7 +304,7 @@ def test_a_fenced_flow_makes_the_agent_claim_above(play):
         connects = world["a"].connects
         await until(lambda: world["a"].connects > connects and world.agent.tunnels.standby is None, "no standby")
         world["a"].refuses = b""
-        world["a"].cluster = False                     # does not come about any more
+        world["a"].cluster = False  # does not come about any more
         await until(lambda: world.agent.tunnels.standby is None, "none")
         warm.send(M_DETACH, cid=flow.cid, code=STALE_EPOCH, seq=99)
         await until(lambda: warm.gone, "the second closed")
@@ -304,13 +321,13 @@ def test_old_news_and_many_notices_make_one_claim_at_most(play):
     async def scenario(world: World) -> None:
         owner, warm = await world["a"].owner(), await world["b"].standby()
         flows = [await opened(world, owner) for _ in range(5)]
-        owner.send(M_DETACH, cid=flows[0].cid, code=STALE_EPOCH, seq=0)        # below ours: says nothing
+        owner.send(M_DETACH, cid=flows[0].cid, code=STALE_EPOCH, seq=0)  # below ours: says nothing
         for flow in flows[1:]:
             owner.send(M_DETACH, cid=flow.cid, code=STALE_EPOCH, seq=7)
         for flow in flows:
             await resumed(warm, flow)
         assert len(world.ownership.claims) == 2
-        warm.send(M_DETACH, cid=flows[0].cid, code=STALE_EPOCH, seq=500)       # once more, and at once: waits for its time
+        warm.send(M_DETACH, cid=flows[0].cid, code=STALE_EPOCH, seq=500)  # once more, and at once: waits for its time
         at = world.agent.net.clock()
         await until(lambda: len(world.ownership.claims) == 3, "the third claim")
         assert world.agent.net.clock() - at > 0.1 and world.ownership.claims[-1][1] > 500
@@ -325,9 +342,9 @@ def test_a_notice_to_the_next_owner_is_not_lost_with_the_former_ones(play):
         owner.send(M_DETACH, cid=flow.cid, code=STALE_EPOCH, seq=7)
         await resumed(second, flow)
         third = await world["a"].standby()
-        second.send(M_DETACH, cid=flow.cid, code=STALE_EPOCH, seq=50)          # waits for its time,
+        second.send(M_DETACH, cid=flow.cid, code=STALE_EPOCH, seq=50)  # waits for its time,
         await until(lambda: world.agent.tunnels._renewal, "noticed")
-        second.cut()                                                           # and its tunnel is gone first
+        second.cut()  # and its tunnel is gone first
         await resumed(third, flow)
         third.send(M_DETACH, cid=flow.cid, code=STALE_EPOCH, seq=900)
         await until(lambda: world.ownership.claims[-1][1] > 900, "a claim above the latest")
@@ -375,7 +392,9 @@ def test_frames_of_the_old_epoch_move_nothing(play):
 
 @pytest.mark.parametrize("by", ["owner", "standby"])
 def test_a_flow_without_a_way_ends_when_the_owners_hub_says_so(play, by):
-    """The client's hub is gone for good: `origin_lost`, before the grace is over. A hub that does not own says nothing to us."""
+    """The client's hub is gone for good: `origin_lost`, before the grace is over. A hub that does not own says nothing
+    to us."""
+
     async def scenario(world: World) -> None:
         owner, warm = await world["a"].owner(), await world["b"].standby()
         flow = await opened(world, owner)

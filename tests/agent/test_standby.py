@@ -5,8 +5,20 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from agent.hubs import AGENT_GOES, ANNOUNCE, AUTH, DRAINING, GOAWAY, HELLO, SUPERSEDED, M_DETACH, STALE_EPOCH, World, until
 
+from agent.hubs import (
+    AGENT_GOES,
+    ANNOUNCE,
+    AUTH,
+    DRAINING,
+    GOAWAY,
+    HELLO,
+    M_DETACH,
+    STALE_EPOCH,
+    SUPERSEDED,
+    World,
+    until,
+)
 from ncfast.agent import tunnels as standby
 from ncfast.agent.tunnel import TunnelState
 
@@ -48,7 +60,7 @@ def test_a_standby_is_sought_when_the_hubs_have_become_a_cluster(play):
             hub.cluster = False
         owner = await world["a"].owner()
         assert not world.agent.tunnels._lacks_standby()
-        world["a"].cluster = True                      # the owner's hub first, then the other
+        world["a"].cluster = True  # the owner's hub first, then the other
         owner.answer(owner.epoch)
         await until(lambda: world["b"].connects, "tried")
         world["b"].cluster = True
@@ -77,11 +89,11 @@ def test_the_owner_is_lost_and_the_claim_is_out_before_anything_else_happens(pla
         frames = ready.link.counters()[1]["HELLO"]
         lost.link.fail(standby.Reason.KEEPALIVE_TIMEOUT, "as its timer says it")
         assert tunnels.owner is None and tunnels.claimant is ready and ready.state is TunnelState.CLAIMING
-        assert ready.link.counters()[1]["HELLO"] == frames + 1         # no turn of the loop has passed
+        assert ready.link.counters()[1]["HELLO"] == frames + 1  # no turn of the loop has passed
         await world["b"].owner()
         assert warm.owns and world["b"].connects == 1
         assert world.ownership.claims == [("hub-a", 0), ("hub-b", 1)]
-        await world["a"].standby()                     # and there is a new one
+        await world["a"].standby()  # and there is a new one
         took = world.events("takeover")
         assert len(took) == 1 and took[0]["replica"] == "hub-b" and took[0]["outage_ms"] >= 0
 
@@ -93,7 +105,9 @@ def test_owners_are_lost_one_after_the_other(play, way):
     async def scenario(world: World) -> None:
         names = "abc"
         for number in range(12):
-            owning = await until(lambda: next((n for n in names for one in world[n].live if one.owns), None), "an owner")
+            owning = await until(
+                lambda: next((n for n in names for one in world[n].live if one.owns), None), "an owner"
+            )
             await until(lambda: world.agent.tunnels.standby, "a standby")
             tunnel = next(one for one in world[owning].live if one.owns)
             before = {n: world[n].connects for n in names}
@@ -121,7 +135,7 @@ def test_a_frozen_owner_is_noticed_and_the_standby_claims(play):
         assert world.events("tunnel_down")[0]["reason"] == "keepalive_timeout"
         assert world["b"].connects == 1 and world.events("takeover")
         stale = world["a"].live[0]
-        world["a"].frozen = False                      # it thaws, and may say what it likes
+        world["a"].frozen = False  # it thaws, and may say what it likes
         stale.send(M_DETACH, epoch=1, cid=bytes(16))
         await world["a"].standby()
         assert world.ownership.epoch == 2
@@ -149,7 +163,7 @@ def test_a_claim_that_is_not_answered_is_given_up_for_a_new_tunnel(play, monkeyp
         owner = await world["a"].owner()
         await world["b"].standby()
         heard = []
-        world["b"].on_hello = lambda tunnel, hello: heard.append(hello)       # never answers again
+        world["b"].on_hello = lambda tunnel, hello: heard.append(hello)  # never answers again
         owner.cut()
         await until(lambda: heard, "the claim")
         again = await world["a"].owner()
@@ -208,7 +222,7 @@ def test_superseded_while_a_claim_is_out_is_our_own_doing(play, monkeypatch, ans
         world["b"].on_hello = lambda tunnel, hello: held.append(hello)
         owner.send(GOAWAY, code=DRAINING)
         await until(lambda: held, "the claim")
-        owner.close(SUPERSEDED)                        # its hub hears of the claim before we do
+        owner.close(SUPERSEDED)  # its hub hears of the claim before we do
         await until(lambda: world.agent.tunnels.owner is None, "superseded")
         if answered:
             world["b"].grant(warm, held[0])
@@ -273,13 +287,14 @@ def test_both_hubs_drain_and_the_third_is_found(play):
 
 def test_one_url_that_leads_to_the_owners_hub_again(play):
     """Behind a balancer: a standby on the owner's hub is of no use, closed, and sought again."""
+
     async def scenario(world: World) -> None:
         await world["a"].owner()
         await until(lambda: len(world["a"].tunnels) >= 4, "three attempts at a standby")
         assert all(one.hellos[0]["standby"] for one in world["a"].tunnels[1:-1])
         await until(lambda: all(one.gone for one in world["a"].tunnels[1:-1]), "closed again")
         assert not world.events("standby_up") and len(world.ownership.claims) == 1
-        world["a"].replica_id = "hub-z"                # the balancer chooses another
+        world["a"].replica_id = "hub-z"  # the balancer chooses another
         await until(lambda: world.agent.tunnels.standby, "a standby")
         assert world.agent.tunnels.standby.replica_id == "hub-z"
 
@@ -288,7 +303,7 @@ def test_one_url_that_leads_to_the_owners_hub_again(play):
 
 def test_a_url_that_has_led_to_the_owners_hub_is_tried_last(play):
     async def scenario(world: World) -> None:
-        world["b"].replica_id = "hub-a"                # two names, one hub
+        world["b"].replica_id = "hub-a"  # two names, one hub
         await world["a"].owner()
         await world["c"].standby()
         assert world["b"].connects <= 1 and world["a"].connects == 1
@@ -333,7 +348,7 @@ def test_a_hub_that_grants_a_standby_an_epoch_is_left(play):
 def test_an_epoch_that_is_not_above_what_was_said_is_refused(play, granted):
     async def scenario(world: World) -> None:
         owner = await world["a"].owner()
-        world.ownership.epoch = 0                      # the registry is empty, and this hub does not listen to the agent
+        world.ownership.epoch = 0  # the registry is empty, and this hub does not listen to the agent
         world["b"].on_hello = lambda tunnel, hello: tunnel.answer(0 if hello["standby"] else granted)
         await world["b"].standby()
         world.agent.tunnels._said = 2
@@ -362,7 +377,7 @@ def test_two_hubs_without_a_registry_never_grant_the_same_epoch(play, monkeypatc
         world["a"].on_hello = alone
         owner.cut()
         await until(lambda: late and len(granted) > 1, "both claims")
-        warm.answer(late[0])                           # nobody listens any more
+        warm.answer(late[0])  # nobody listens any more
         await world["a"].owner()
         assert late[0] not in granted
 
@@ -398,7 +413,7 @@ def test_health_and_tokens_are_news_for_both_hubs(play, monkeypatch):
             assert (await tunnel.want(ANNOUNCE)).body == {"connectors": []}
         owner.cut()
         await world["b"].owner()
-        assert warm.hellos[-1]["connectors"] == []     # and the claim says it, too
+        assert warm.hellos[-1]["connectors"] == []  # and the claim says it, too
         await world["a"].standby()
         assert world["a"].live[-1].token == "second"
 
@@ -414,14 +429,14 @@ def test_a_stopping_agent_says_so_on_both_tunnels_and_waits_for_its_flows(play):
         world.agent.stop()
         for tunnel in (owner, warm):
             assert (await tunnel.want(GOAWAY)).code == DRAINING
-        owner.cut()                                    # even now the standby takes over
+        owner.cut()  # even now the standby takes over
         await world["b"].owner()
         assert warm.hellos[-1]["connectors"] == []
         assert (await warm.want(GOAWAY)).code == DRAINING
         world.agent.flows[flow.cid].reset(DRAINING)
         await until(lambda: warm.code == AGENT_GOES, "closed in order")
         await until(lambda: world.names("draining", "stopped") == ["draining", "stopped"], "its last line")
-        assert world["a"].connects == 1                # a standby is not sought any more
+        assert world["a"].connects == 1  # a standby is not sought any more
 
     play(scenario)
 
@@ -430,7 +445,7 @@ def test_a_stopping_agent_says_so_on_both_tunnels_and_waits_for_its_flows(play):
 def test_an_agent_stopped_at_any_moment_of_its_dials_leaves_nothing(play, turns):
     async def scenario(world: World) -> None:
         await world["a"].owner()
-        for _ in range(turns):                         # somewhere in the standby's dial; the world looks for what is left
+        for _ in range(turns):  # somewhere in the standby's dial; the world looks for what is left
             await asyncio.sleep(0)
 
     play(scenario)

@@ -104,7 +104,7 @@ CLAIMS = [
     ({"sub": "site 1"}, "subject"),
     ({"sub": "site-1\n"}, "subject"),
     ({"sub": "../site-1"}, "subject"),
-    ({"sub": "sitе-1"}, "subject"),     # a Cyrillic letter
+    ({"sub": "sitе-1"}, "subject"),  # a Cyrillic letter
     # connectors: absent is any, everything else is a list
     ({"connectors": ["ldap", "pg", "ldap"]}, identity(connectors=frozenset({"ldap", "pg"}))),
     ({"connectors": []}, identity(connectors=frozenset())),
@@ -136,24 +136,40 @@ def test_claims(changes, expected):
     assert judge(verifier(shared_secret()), genuine("HS256", **changes)) == expected
 
 
-@pytest.mark.parametrize(("issuer", "expected"), [
-    ("https://id.example", identity()),
-    ("https://id.example/", "issuer"),
-    ("https://id.exampl", "issuer"),
-    ("", "issuer"),
-    (["https://id.example"], "issuer"),
-    (None, "issuer"),
-    (ABSENT, "missing_claim"),
-])
+@pytest.mark.parametrize(
+    ("issuer", "expected"),
+    [
+        ("https://id.example", identity()),
+        ("https://id.example/", "issuer"),
+        ("https://id.exampl", "issuer"),
+        ("", "issuer"),
+        (["https://id.example"], "issuer"),
+        (None, "issuer"),
+        (ABSENT, "missing_claim"),
+    ],
+)
 def test_issuer_where_the_policy_names_one(issuer, expected):
     judging = verifier(shared_secret(), issuer="https://id.example")
     assert judge(judging, genuine("HS256", iss=issuer)) == expected
 
 
-@pytest.mark.parametrize("payload", [
-    b"[]", b'"site-1"', b"null", b"", b"{", b"{'sub':1}", b"\xff", b"[" * 3000,
-    b'{"exp":' + b"9" * 5000 + b"}", b'{"sub":"site-1","sub":"site-2"}', b'{"a":{"b":1,"b":1}}',
-], ids=lambda payload: repr(payload[:20]))
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"[]",
+        b'"site-1"',
+        b"null",
+        b"",
+        b"{",
+        b"{'sub':1}",
+        b"\xff",
+        b"[" * 3000,
+        b'{"exp":' + b"9" * 5000 + b"}",
+        b'{"sub":"site-1","sub":"site-2"}',
+        b'{"a":{"b":1,"b":1}}',
+    ],
+    ids=lambda payload: repr(payload[:20]),
+)
 def test_a_signed_payload_that_is_no_object(payload):
     judging = verifier(shared_secret())
     assert judge(judging, token({"alg": "HS256"}, payload, signer("HS256"))) == "malformed"
@@ -168,17 +184,20 @@ def test_the_policy_sets_leeway_lifetime_and_audience():
     assert judge(strict, genuine("HS256", aud="hub", exp=NOW + 3541)) == "lifetime"
 
 
-@pytest.mark.parametrize(("changes", "says"), [
-    ({"algorithms": []}, "empty"),
-    ({"algorithms": ["none"]}, "'none' is not supported"),
-    ({"algorithms": ["hs256"]}, "'hs256' is not supported"),
-    ({"algorithms": ["HS256", "RS256"]}, "must stand alone"),
-    ({"audience": ""}, "audience"),
-    ({"leeway_sec": 31}, "leeway_sec"),
-    ({"leeway_sec": -1}, "leeway_sec"),
-    ({"max_lifetime_sec": DAY + 1}, "max_lifetime_sec"),
-    ({"max_lifetime_sec": 0}, "max_lifetime_sec"),
-])
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"algorithms": []}, "empty"),
+        ({"algorithms": ["none"]}, "'none' is not supported"),
+        ({"algorithms": ["hs256"]}, "'hs256' is not supported"),
+        ({"algorithms": ["HS256", "RS256"]}, "must stand alone"),
+        ({"audience": ""}, "audience"),
+        ({"leeway_sec": 31}, "leeway_sec"),
+        ({"leeway_sec": -1}, "leeway_sec"),
+        ({"max_lifetime_sec": DAY + 1}, "max_lifetime_sec"),
+        ({"max_lifetime_sec": 0}, "max_lifetime_sec"),
+    ],
+)
 def test_an_unsafe_policy_is_refused(changes, says):
     with pytest.raises(AuthSetupError, match=says):
         verifier(shared_secret(), **changes)
@@ -209,8 +228,11 @@ def test_an_error_tells_nothing_that_came_with_the_token():
     canary = "canary4711"
     judging = verifier(shared_secret())
     offered = [
-        canary, f"{canary}.{canary}.{canary}", genuine("HS256", sub=f"{canary} "),
-        genuine("HS256", aud=canary), genuine("HS256", exp=canary),
+        canary,
+        f"{canary}.{canary}.{canary}",
+        genuine("HS256", sub=f"{canary} "),
+        genuine("HS256", aud=canary),
+        genuine("HS256", exp=canary),
         genuine("HS256", connectors=[f"{canary}/"]),
         token({"alg": canary}, claims(), signer("HS256")),
         token({"alg": "HS256", "kid": canary}, claims(), signer("HS256", canary.encode())),
@@ -239,10 +261,13 @@ JSON = st.recursive(
     max_leaves=12,
 )
 HEADERS = st.dictionaries(st.sampled_from(["alg", "kid", "typ", "crit", "jwk", "x"]), JSON | st.just("HS256"))
-PAYLOADS = st.fixed_dictionaries({}, optional=dict.fromkeys(
-    ["sub", "aud", "iat", "exp", "nbf", "iss", "jti", "tenant", "connectors"],
-    JSON | st.sampled_from(["nowconnect", NOW, NOW + 60, ["ldap"]]),
-))
+PAYLOADS = st.fixed_dictionaries(
+    {},
+    optional=dict.fromkeys(
+        ["sub", "aud", "iat", "exp", "nbf", "iss", "jti", "tenant", "connectors"],
+        JSON | st.sampled_from(["nowconnect", NOW, NOW + 60, ["ldap"]]),
+    ),
+)
 JUDGE = verifier(shared_secret())
 
 
@@ -272,7 +297,7 @@ def test_any_signed_bytes_get_a_verdict(header, payload):
 def test_a_changed_character_is_refused(where, character):
     good = genuine("HS256")
     where %= len(good)
-    bad = good[:where] + character + good[where + 1:]
+    bad = good[:where] + character + good[where + 1 :]
     assert bad == good or judge(JUDGE, bad) in REASONS
 
 
@@ -368,13 +393,19 @@ def test_a_bundle_of_several_keys_and_algorithms(tmp_path):
 
 def test_a_jwks_file_finds_keys_by_kid(tmp_path):
     path = tmp_path / "keys.json"
-    path.write_bytes(jwks(jwk("RS256", kid="a", use="sig", alg="RS256"), jwk("RS256", "other", kid="b"),
-                          jwk("ES256", kid="a"), {"kty": "oct", "kid": "a", "k": "AAAA"}))
+    path.write_bytes(
+        jwks(
+            jwk("RS256", kid="a", use="sig", alg="RS256"),
+            jwk("RS256", "other", kid="b"),
+            jwk("ES256", kid="a"),
+            {"kty": "oct", "kid": "a", "k": "AAAA"},
+        )
+    )
     judging = verifier(StaticKeys.from_file(path, ["RS256"]), algorithms=["RS256"])
     assert judge(judging, genuine("RS256", kid="a")) == identity()
     assert judge(judging, genuine("RS256", kid="b")) == "signature"
     assert judge(judging, genuine("RS256", kid="c")) == "unknown_key"
-    assert judge(judging, genuine("RS256")) == "unknown_key"      # which of the two is not for us to guess
+    assert judge(judging, genuine("RS256")) == "unknown_key"  # which of the two is not for us to guess
 
 
 def test_reload_takes_the_new_key_and_refuses_a_bad_one(tmp_path):
@@ -405,7 +436,10 @@ def test_a_minted_token_is_accepted():
     judging = verifier(shared_secret(), issuer="ncfast-dev")
     minted = judge(judging, mint(SECRET, "site-1", ["pg", "ldap"], tenant="acme", ttl=60, now=NOW))
     assert minted == identity(
-        connectors=frozenset({"ldap", "pg"}), tenant="acme", issued_at=NOW, expires_at=NOW + 60,
+        connectors=frozenset({"ldap", "pg"}),
+        tenant="acme",
+        issued_at=NOW,
+        expires_at=NOW + 60,
         token_id=minted.token_id,
     )
     assert len(minted.token_id) == 32
@@ -418,15 +452,18 @@ def test_a_minted_token_starts_now_by_default():
     assert judge(judging, mint(SECRET, "site-1", ["ldap"])).agent_id == "site-1"
 
 
-@pytest.mark.parametrize(("changes", "error"), [
-    ({"key": SECRET[:31]}, AuthSetupError),
-    ({"agent_id": "site 1"}, ValueError),
-    ({"connectors": ["ldap", ""]}, ValueError),
-    ({"connectors": [*MANY, "c64"]}, ValueError),
-    ({"tenant": ""}, ValueError),
-    ({"ttl": 0}, ValueError),
-    ({"ttl": DAY + 1}, ValueError),
-])
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"key": SECRET[:31]}, AuthSetupError),
+        ({"agent_id": "site 1"}, ValueError),
+        ({"connectors": ["ldap", ""]}, ValueError),
+        ({"connectors": [*MANY, "c64"]}, ValueError),
+        ({"tenant": ""}, ValueError),
+        ({"ttl": 0}, ValueError),
+        ({"ttl": DAY + 1}, ValueError),
+    ],
+)
 def test_no_token_is_minted_that_a_hub_would_refuse(changes, error):
     with pytest.raises(error):
         mint(**({"key": SECRET, "agent_id": "site-1", "connectors": ["ldap"]} | changes))

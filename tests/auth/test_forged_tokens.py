@@ -60,8 +60,14 @@ def unsigned(algorithm: str):
     for name in ("none", "None", "NONE", "nOnE", "", " none", "NoNe\x00"):
         yield f"alg {name!r}, empty signature", token({"alg": name}, claims(), lambda _: b"")
         yield f"alg {name!r}, some signature", token({"alg": name}, claims(), lambda _: b"x" * 64)
-    for name, header in {"null": {"alg": None}, "list": {"alg": [algorithm]}, "absent": {"typ": "JWT"},
-                         "number": {"alg": 0}, "true": {"alg": True}, "object": {"alg": {}}}.items():
+    for name, header in {
+        "null": {"alg": None},
+        "list": {"alg": [algorithm]},
+        "absent": {"typ": "JWT"},
+        "number": {"alg": 0},
+        "true": {"alg": True},
+        "object": {"alg": {}},
+    }.items():
         yield f"alg {name}", token(header, claims(), signer(algorithm))
     yield "alg in lower case", token({"alg": algorithm.lower()}, claims(), signer(algorithm))
     yield "right alg, empty signature", token({"alg": algorithm}, claims(), lambda _: b"")
@@ -87,9 +93,13 @@ def wrong_key(algorithm: str):
     mine = jwk(algorithm, "forger", kid="k1")
     yield "forger's key", token({"alg": algorithm}, claims(), forge)
     yield "forger's key under the issuer's kid", token({"alg": algorithm, "kid": "k1"}, claims(), forge)
-    for name, header in {"jwk": {"jwk": mine}, "jku": {"jku": "https://forger.example/jwks"},
-                         "x5u": {"x5u": "https://forger.example/cert"}, "x5c": {"x5c": ["MIIB"]},
-                         "jwk and kid": {"jwk": mine, "kid": "k1"}}.items():
+    for name, header in {
+        "jwk": {"jwk": mine},
+        "jku": {"jku": "https://forger.example/jwks"},
+        "x5u": {"x5u": "https://forger.example/cert"},
+        "x5c": {"x5c": ["MIIB"]},
+        "jwk and kid": {"jwk": mine, "kid": "k1"},
+    }.items():
         yield f"forger's key in {name}", token({"alg": algorithm, **header}, claims(), forge)
     for kid in ("../../../dev/null", "' OR 1=1 --", "\x00", "k1\n", "k" * 257, "", 1, ["k1"], None, {}):
         yield f"kid {str(kid)[:20]!r}", token({"alg": algorithm, "kid": kid}, claims(), forge)
@@ -99,9 +109,15 @@ def broken_signature(algorithm: str):
     good = genuine(algorithm)
     message, _, signature = good.rpartition(".")
     raw = signer(algorithm)(message.encode())
-    for name, changed in {"truncated": raw[:-1], "first byte only": raw[:1], "extended": raw + b"\0",
-                          "flipped": bytes([raw[0] ^ 1]) + raw[1:], "zero": bytes(len(raw)),
-                          "ones": b"\xff" * len(raw), "twice": raw * 2}.items():
+    for name, changed in {
+        "truncated": raw[:-1],
+        "first byte only": raw[:1],
+        "extended": raw + b"\0",
+        "flipped": bytes([raw[0] ^ 1]) + raw[1:],
+        "zero": bytes(len(raw)),
+        "ones": b"\xff" * len(raw),
+        "twice": raw * 2,
+    }.items():
         yield f"signature {name}", f"{message}.{b64(changed)}"
     if algorithm == "ES256":
         der = private_key(algorithm).sign(message.encode(), ECDSA(SHA256()))
@@ -114,19 +130,32 @@ def broken_signature(algorithm: str):
 def refused_header(algorithm: str):
     """Signed by the issuer, yet asking for something the verifier must not do."""
     for name, extra in {
-        "crit": {"crit": ["exp"], "exp": 1}, "crit of alg": {"crit": ["alg"]}, "crit empty": {"crit": []},
-        "crit null": {"crit": None}, "crit b64": {"crit": ["b64"], "b64": True}, "b64 false": {"b64": False},
-        "b64 true": {"b64": True}, "jwk": {"jwk": {}}, "jku": {"jku": ""}, "x5u": {"x5u": None},
+        "crit": {"crit": ["exp"], "exp": 1},
+        "crit of alg": {"crit": ["alg"]},
+        "crit empty": {"crit": []},
+        "crit null": {"crit": None},
+        "crit b64": {"crit": ["b64"], "b64": True},
+        "b64 false": {"b64": False},
+        "b64 true": {"b64": True},
+        "jwk": {"jwk": {}},
+        "jku": {"jku": ""},
+        "x5u": {"x5u": None},
         "x5c": {"x5c": []},
     }.items():
         yield f"header with {name}", token({"alg": algorithm, **extra}, claims(), signer(algorithm))
     alg = json.dumps(algorithm)
     for name, raw in {
-        "list": b"[]", "string": alg.encode(), "empty": b"{", "text": b"alg", "not UTF-8": b'{"alg":"\xff"}',
-        "deep": b"[" * 3000, "digits": b'{"alg":' + b"9" * 5000 + b"}",
+        "list": b"[]",
+        "string": alg.encode(),
+        "empty": b"{",
+        "text": b"alg",
+        "not UTF-8": b'{"alg":"\xff"}',
+        "deep": b"[" * 3000,
+        "digits": b'{"alg":' + b"9" * 5000 + b"}",
         "alg twice": f'{{"alg":{alg},"alg":{alg}}}'.encode(),
         "alg none then right": f'{{"alg":"none","alg":{alg}}}'.encode(),
-        "UTF-16": f'{{"alg":{alg}}}'.encode("utf-16"), "BOM": b"\xef\xbb\xbf" + f'{{"alg":{alg}}}'.encode(),
+        "UTF-16": f'{{"alg":{alg}}}'.encode("utf-16"),
+        "BOM": b"\xef\xbb\xbf" + f'{{"alg":{alg}}}'.encode(),
     }.items():
         yield f"header is {name}", token(raw, claims(), signer(algorithm))
 
@@ -135,25 +164,38 @@ def misshapen(algorithm: str):
     good = genuine(algorithm)
     header, payload, signature = good.split(".")
     shapes = {
-        "nothing": "", "dots": "..", "a dot": ".", "one part": header, "two parts": f"{header}.{payload}",
-        "no signature": f"{header}.{payload}.", "no header": f".{payload}.{signature}",
-        "no payload": f"{header}..{signature}", "four parts": f"{good}.{signature}",
+        "nothing": "",
+        "dots": "..",
+        "a dot": ".",
+        "one part": header,
+        "two parts": f"{header}.{payload}",
+        "no signature": f"{header}.{payload}.",
+        "no header": f".{payload}.{signature}",
+        "no payload": f"{header}..{signature}",
+        "four parts": f"{good}.{signature}",
         "five parts": f"{header}.{payload}.{payload}.{payload}.{signature}",
         "JSON form": json.dumps({"payload": payload, "protected": header, "signature": signature}),
-        "padded": f"{good}=", "all padded": f"{header}=.{payload}=.{signature}=", "leading space": f" {good}",
+        "padded": f"{good}=",
+        "all padded": f"{header}=.{payload}=.{signature}=",
+        "leading space": f" {good}",
         "newline after": f"{good}\n",
         "newline inside": f"{header}.{payload}.{signature[:8]}\n{signature[8:]}",
-        "standard alphabet": f"{header}.{payload}.{signature[:-2]}+/", "scheme left on": f"Bearer {good}",
-        "NUL": f"{good}\0", "not ASCII": f"{good}é", "full-width dot": good.replace(".", "．"),
-        "lone surrogate": f"{good}\ud800", "percent": f"{header}.{payload}.%41{signature[3:]}",
-        "length 1 mod 4": f"{header}.{payload}.{signature[:len(signature) // 4 * 4]}A",
+        "standard alphabet": f"{header}.{payload}.{signature[:-2]}+/",
+        "scheme left on": f"Bearer {good}",
+        "NUL": f"{good}\0",
+        "not ASCII": f"{good}é",
+        "full-width dot": good.replace(".", "．"),
+        "lone surrogate": f"{good}\ud800",
+        "percent": f"{header}.{payload}.%41{signature[3:]}",
+        "length 1 mod 4": f"{header}.{payload}.{signature[: len(signature) // 4 * 4]}A",
         "huge": token({"alg": algorithm}, claims(padding="x" * 8192), signer(algorithm)),
-        "a megabyte": "A" * (1 << 20), "a megabyte of dots": "." * (1 << 20),
+        "a megabyte": "A" * (1 << 20),
+        "a megabyte of dots": "." * (1 << 20),
     }
     yield from shapes.items()
     last = signature[-1]
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    if len(signature) % 4:      # bits of the last character that carry nothing
+    if len(signature) % 4:  # bits of the last character that carry nothing
         yield "another spelling", good[:-1] + alphabet[alphabet.index(last) ^ 1]
 
 
@@ -168,9 +210,15 @@ def corpus(algorithm: str):
 
 def secret_corpus():
     """Against a hub with a shared secret."""
-    guesses = {"no secret": b"", "a zero byte": b"\0", "a word": b"secret", "newline kept": SECRET + b"\n",
-               "shortened": SECRET[:-1], "its hash": hashlib.sha256(SECRET).digest(),
-               "in hex": SECRET.hex().encode()}
+    guesses = {
+        "no secret": b"",
+        "a zero byte": b"\0",
+        "a word": b"secret",
+        "newline kept": SECRET + b"\n",
+        "shortened": SECRET[:-1],
+        "its hash": hashlib.sha256(SECRET).digest(),
+        "in hex": SECRET.hex().encode(),
+    }
     for name, key in guesses.items():
         yield name, token({"alg": "HS256"}, claims(), hmac_with(key))
     for name in ("HS384", "HS512"):

@@ -87,7 +87,7 @@ async def keys_from(fetch, algorithms=("RS256", "ES256")):
 
 
 async def judge(keys: JwksKeys, text: str) -> str:
-    """"ok", or the reason of the refusal."""
+    """ "ok", or the reason of the refusal."""
     judging = Verifier(policy(algorithms=["RS256", "ES256"]), keys, wall_clock=lambda: NOW)
     try:
         assert isinstance(await judging.verify(text), Identity)
@@ -103,25 +103,54 @@ NEW = genuine("ES256", kid="k2")
 # -- configuration
 
 
-@pytest.mark.parametrize("url", [
-    "file:///etc/passwd", "http://id.example/keys", "ftp://id.example/keys", "data:application/json,{}", "",
-    "id.example/keys", "//id.example/keys", "https://", "https:///keys", "https://user:word@id.example/keys",
-    "https://id.example@evil.example/keys", "https://id.example/keys#other", "https://id.example:0/keys",
-    "https://id.example:99999/keys", "https://id.example:x/keys", "https://id.example\\@evil.example/",
-    "https://id.example/a b", "https://id.example/\r\nHost: evil.example", "https://[::1/keys",
-    "https://[::1%25lo]/", "https://id%2eexample/keys", "https://idé.example/", "https://id..example/",
-    f"https://{'a' * 64}.example/", "https://id.example/" + "a" * 2048, "javascript:alert(1)",
-    "HTTPS//id.example", " https://id.example/keys",
-])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd",
+        "http://id.example/keys",
+        "ftp://id.example/keys",
+        "data:application/json,{}",
+        "",
+        "id.example/keys",
+        "//id.example/keys",
+        "https://",
+        "https:///keys",
+        "https://user:word@id.example/keys",
+        "https://id.example@evil.example/keys",
+        "https://id.example/keys#other",
+        "https://id.example:0/keys",
+        "https://id.example:99999/keys",
+        "https://id.example:x/keys",
+        "https://id.example\\@evil.example/",
+        "https://id.example/a b",
+        "https://id.example/\r\nHost: evil.example",
+        "https://[::1/keys",
+        "https://[::1%25lo]/",
+        "https://id%2eexample/keys",
+        "https://idé.example/",
+        "https://id..example/",
+        f"https://{'a' * 64}.example/",
+        "https://id.example/" + "a" * 2048,
+        "javascript:alert(1)",
+        "HTTPS//id.example",
+        " https://id.example/keys",
+    ],
+)
 def test_a_bad_url_is_refused(url):
     with pytest.raises(AuthSetupError, match="jwks_url"):
         JwksKeys(url, ["RS256"], rng=random.Random(1))
 
 
-@pytest.mark.parametrize("url", [
-    "https://id.example", "https://id.example:8443/a?p=b", "https://[::1]:1/", "https://127.0.0.1/",
-    "HTTPS://ID/",
-])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://id.example",
+        "https://id.example:8443/a?p=b",
+        "https://[::1]:1/",
+        "https://127.0.0.1/",
+        "HTTPS://ID/",
+    ],
+)
 def test_a_good_url_is_accepted(url):
     JwksKeys(url, ["RS256"], rng=random.Random(1))
 
@@ -145,15 +174,28 @@ def test_only_fit_keys_of_the_document_count():
     async def main():
         document = jwks(
             jwk("RS256", kid="k1", use="sig", alg="RS256", key_ops=["verify"], x5t="?"),
-            jwk("ES256", kid="enc", use="enc"), jwk("ES256", kid="alg", alg="ES384"),
-            jwk("ES256", kid="ops", key_ops=["encrypt"]), jwk("ES256", kid="odd", key_ops="verify"),
-            jwk("ES256", kid="private", d="AA"), jwk("ES256", kid="point", x="AA"),
-            jwk("ES256", kid="type", x=1), jwk("ES384", kid="curve"), jwk("EdDSA", kid="unlisted"),
+            jwk("ES256", kid="enc", use="enc"),
+            jwk("ES256", kid="alg", alg="ES384"),
+            jwk("ES256", kid="ops", key_ops=["encrypt"]),
+            jwk("ES256", kid="odd", key_ops="verify"),
+            jwk("ES256", kid="private", d="AA"),
+            jwk("ES256", kid="point", x="AA"),
+            jwk("ES256", kid="type", x=1),
+            jwk("ES384", kid="curve"),
+            jwk("EdDSA", kid="unlisted"),
             {"kty": "oct", "kid": "oct", "k": "AAAA"},
             {"kty": "oct", "kid": "HS", "k": "AAAA", "alg": "RS256"},
-            {"kty": "new", "kid": "new"}, {"kid": "none"}, {"kty": [], "kid": "list"},
-            {"kty": "EC", "crv": {}, "kid": "crv"}, [], None, "k", 1,
-            jwk("ES256", kid=5), jwk("ES256", kid=""), jwk("ES256", kid="k" * 257),
+            {"kty": "new", "kid": "new"},
+            {"kid": "none"},
+            {"kty": [], "kid": "list"},
+            {"kty": "EC", "crv": {}, "kid": "crv"},
+            [],
+            None,
+            "k",
+            1,
+            jwk("ES256", kid=5),
+            jwk("ES256", kid=""),
+            jwk("ES256", kid="k" * 257),
         )
         async with keys_from(Issuer(document)) as keys:
             assert await judge(keys, GOOD) == "ok"
@@ -163,7 +205,8 @@ def test_only_fit_keys_of_the_document_count():
                         await keys.find(kid, algorithm)
             with pytest.raises(AuthError):
                 await keys.find("k1", "ES256")
-            assert await keys.find(None, "RS256") == await keys.find("k1", "RS256")     # the sole one
+            assert await keys.find(None, "RS256") == await keys.find("k1", "RS256")  # the sole one
+
     run(main())
 
 
@@ -205,7 +248,8 @@ def test_keys_are_fetched_at_start_and_every_five_to_ten_minutes():
             gaps = [later - earlier for earlier, later in zip(issuer.asked, issuer.asked[1:], strict=False)]
             assert 6 <= len(gaps) <= 12
             assert all(REFRESH_SEC[0] <= gap <= REFRESH_SEC[1] + 2 for gap in gaps)
-            assert len({round(gap) for gap in gaps}) > 3      # jitter
+            assert len({round(gap) for gap in gaps}) > 3  # jitter
+
     run(main())
 
 
@@ -217,11 +261,12 @@ def test_a_token_that_comes_before_the_first_keys_waits_for_them():
             waiting = [asyncio.create_task(judge(keys, GOOD)) for _ in range(100)]
             await advance(1)
             assert not any(task.done() for task in waiting)
-            waiting[0].cancel()         # a client that gives up takes nothing from the others
+            waiting[0].cancel()  # a client that gives up takes nothing from the others
             await advance(0)
             issuer.free.set()
             assert await asyncio.gather(*waiting[1:]) == ["ok"] * 99
             assert len(issuer.asked) == 1
+
     run(main())
 
 
@@ -238,6 +283,7 @@ def test_without_keys_tokens_are_refused_and_the_first_fetch_is_retried_soon():
             await advance(COOLDOWN_SEC)
             await until(lambda: keys.healthy)
             assert await judge(keys, GOOD) == "ok"
+
     run(main())
 
 
@@ -247,16 +293,17 @@ def test_a_rotated_key_is_found_at_its_first_token():
         async with keys_from(issuer) as keys:
             assert await judge(keys, GOOD) == "ok"
             issuer.document = ROTATED
-            assert await judge(keys, NEW) == "unknown_key"          # within the cooldown
+            assert await judge(keys, NEW) == "unknown_key"  # within the cooldown
             await advance(COOLDOWN_SEC)
             waiting = [asyncio.create_task(judge(keys, NEW)) for _ in range(100)]
             assert await asyncio.gather(*waiting) == ["ok"] * 100
-            assert len(issuer.asked) == 2                            # one for the start, one for all of these
+            assert len(issuer.asked) == 2  # one for the start, one for all of these
             issuer.document = jwks(jwk("ES256", kid="k2"))
             await advance(REFRESH_SEC[1])
             await until(lambda: len(issuer.asked) == 3 and keys.age < 1)
-            assert await judge(keys, GOOD) == "unknown_key"          # withdrawn by the issuer
+            assert await judge(keys, GOOD) == "unknown_key"  # withdrawn by the issuer
             assert await judge(keys, NEW) == "ok"
+
     run(main())
 
 
@@ -273,9 +320,10 @@ def test_a_key_id_that_a_fetch_did_not_bring_is_not_looked_for_again():
                 assert await judge(keys, NEW) == "unknown_key"
             assert len(issuer.asked) == 2
             issuer.document = ROTATED
-            await advance(REFRESH_SEC[1])                            # the refresh brings it all the same
+            await advance(REFRESH_SEC[1])  # the refresh brings it all the same
             await until(lambda: len(issuer.asked) == 3 and keys.age < 1)
             assert await judge(keys, NEW) == "ok"
+
     run(main())
 
 
@@ -290,6 +338,7 @@ def test_a_key_id_missed_while_the_issuer_was_down_is_looked_for_again():
             issuer.document = ROTATED
             await advance(COOLDOWN_SEC)
             assert await judge(keys, NEW) == "ok"
+
     run(main())
 
 
@@ -301,11 +350,12 @@ def test_the_operator_can_have_the_keys_fetched():
             issuer.document = ROTATED
             keys.reload()
             await advance(0)
-            assert len(issuer.asked) == 1                            # too soon
+            assert len(issuer.asked) == 1  # too soon
             await advance(COOLDOWN_SEC)
             keys.reload()
             await until(lambda: len(issuer.asked) == 2 and keys.age < 1)
             assert await judge(keys, NEW) == "ok"
+
     run(main())
 
 
@@ -325,6 +375,7 @@ def test_a_flood_of_unknown_key_ids_costs_a_fetch_each_thirty_seconds():
             gaps = [later - earlier for earlier, later in zip(issuer.asked, issuer.asked[1:], strict=False)]
             assert gaps and min(gaps) >= COOLDOWN_SEC
             assert len(issuer.asked) <= 1 + 100 / COOLDOWN_SEC + 1
+
     run(main())
 
 
@@ -337,13 +388,25 @@ def test_memory_of_absent_key_ids_is_bounded():
                 with pytest.raises(AuthError):
                     await keys.find(f"absent-{number}", "RS256")
             assert len(keys._absent) == MAX_ABSENT
+
     run(main())
 
 
-@pytest.mark.parametrize("fault", [
-    FetchError("status 500"), b"", b"[]", b"{", b'{"keys":{}}', b'{"keys":[]}', jwks(jwk("EdDSA", kid="k1")),
-    jwks(*[jwk("RS256", kid="k1")] * 9), jwks(*[{}] * 65),
-], ids=lambda fault: repr(fault)[:30])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        FetchError("status 500"),
+        b"",
+        b"[]",
+        b"{",
+        b'{"keys":{}}',
+        b'{"keys":[]}',
+        jwks(jwk("EdDSA", kid="k1")),
+        jwks(*[jwk("RS256", kid="k1")] * 9),
+        jwks(*[{}] * 65),
+    ],
+    ids=lambda fault: repr(fault)[:30],
+)
 def test_an_outage_of_a_day_is_survived_and_no_longer(fault):
     async def main():
         issuer = Issuer()
@@ -363,6 +426,7 @@ def test_an_outage_of_a_day_is_survived_and_no_longer(fault):
             await advance(2 * COOLDOWN_SEC)
             await until(lambda: keys.healthy)
             assert await judge(keys, GOOD) == "ok"
+
     run(main())
 
 
@@ -371,7 +435,7 @@ def test_closing_frees_whoever_waits_and_leaves_no_task():
         issuer = Issuer()
         issuer.free.clear()
         keys = JwksKeys(URL, ["RS256"], rng=random.Random(1), fetch=issuer)
-        assert await judge(keys, GOOD) == "keys_unavailable"        # not started
+        assert await judge(keys, GOOD) == "keys_unavailable"  # not started
         keys.start()
         waiting = asyncio.create_task(judge(keys, GOOD))
         await advance(0)
@@ -380,6 +444,7 @@ def test_closing_frees_whoever_waits_and_leaves_no_task():
         assert await judge(keys, GOOD) == "keys_unavailable"
         keys.reload()
         assert asyncio.all_tasks() == {asyncio.current_task()} and len(issuer.asked) == 1
+
     run(main())
 
 
@@ -411,7 +476,7 @@ class Server:
             if not self.closes:
                 await reader.read()
         except (OSError, asyncio.IncompleteReadError):
-            pass                # a client that gave up, as some of these tests want it
+            pass  # a client that gave up, as some of these tests want it
         finally:
             writer.close()
 
@@ -446,13 +511,17 @@ def ca_file(authority, tmp_path):
     return path
 
 
-@pytest.mark.parametrize("answer", [
-    reply(DOCUMENT),
-    chunked(DOCUMENT[:7], DOCUMENT[7:], b""),
-    b"HTTP/1.0 200 OK\r\n\r\n" + DOCUMENT,
-    b"HTTP/1.1 100 Continue\r\n\r\n" + reply(DOCUMENT),
-    reply(DOCUMENT + b" " * (MAX_BODY_BYTES - len(DOCUMENT))),
-], ids=["length", "chunked", "until close", "continue", "largest"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply(DOCUMENT),
+        chunked(DOCUMENT[:7], DOCUMENT[7:], b""),
+        b"HTTP/1.0 200 OK\r\n\r\n" + DOCUMENT,
+        b"HTTP/1.1 100 Continue\r\n\r\n" + reply(DOCUMENT),
+        reply(DOCUMENT + b" " * (MAX_BODY_BYTES - len(DOCUMENT))),
+    ],
+    ids=["length", "chunked", "until close", "continue", "largest"],
+)
 @pytest.mark.parametrize("loop_factory", [asyncio.SelectorEventLoop, uvloop.new_event_loop])
 def test_the_document_is_read(certificate, ca_file, answer, loop_factory):
     async def main():
@@ -462,6 +531,7 @@ def test_the_document_is_read(certificate, ca_file, answer, loop_factory):
             assert body.strip() == DOCUMENT
             [request] = server.requests
             assert request.startswith(b"GET /a/keys?p=1 HTTP/1.1\r\nHost: localhost:%d\r\n" % server.port)
+
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(main())
 
@@ -491,7 +561,8 @@ def test_a_bad_answer_is_refused(certificate, ca_file, answer, says):
             server.answer = answer
             with pytest.raises(FetchError, match=says):
                 await server.fetch(ca_file)()
-            assert len(server.requests) == 1        # no redirect followed
+            assert len(server.requests) == 1  # no redirect followed
+
     run(main())
 
 
@@ -509,6 +580,7 @@ def test_a_server_that_does_not_come_to_an_end_is_given_two_seconds(certificate,
             await advance(0.6)
             with pytest.raises(FetchError, match="no answer within 2 s"):
                 await fetching
+
     run(main())
 
 
@@ -519,13 +591,14 @@ def test_a_server_that_is_not_who_it_should_be_is_refused(authority, certificate
                 await server.fetch(ca_file)()
         async with Server(certificate) as server:
             with pytest.raises(FetchError, match="SSLCertVerificationError"):
-                await server.fetch(None)()          # the system's authorities do not know it
+                await server.fetch(None)()  # the system's authorities do not know it
             port = server.port
         assert server.requests == []
         with pytest.raises(FetchError, match="connection failed"):
             await HttpsFetch(f"https://localhost:{port}/", ca_file)()
         with pytest.raises(FetchError, match="connection failed|no answer"):
             await HttpsFetch("https://no-such-host.invalid/", ca_file)()
+
     run(main())
 
 
@@ -550,7 +623,7 @@ def test_an_hour_without_the_issuer_refuses_nobody(certificate, ca_file, answer,
                 asked = len(server.requests)
                 await advance(100)
                 assert await judge(keys, GOOD) == "ok"
-                if keys.age > REFRESH_SEC[1]:       # from here each step brings a fetch: see it arrive
+                if keys.age > REFRESH_SEC[1]:  # from here each step brings a fetch: see it arrive
                     await until(lambda asked=asked: len(server.requests) > asked)
                     await advance(TIMEOUT_SEC)
             assert not keys.healthy and len(server.requests) > 25
@@ -560,4 +633,5 @@ def test_an_hour_without_the_issuer_refuses_nobody(certificate, ca_file, answer,
             await until(lambda: keys.healthy)
             assert await judge(keys, GOOD) == "ok"
             await keys.aclose()
+
     run(main())

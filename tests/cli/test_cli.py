@@ -31,21 +31,60 @@ token_file: /nowhere/token
 connectors: [{ name: ldap, target: '127.0.0.1:389' }]
 """
 STATUS = {
-    "role": "hub", "version": "0.1.0", "replica_id": "hub-a", "mode": "off", "pid": 7, "uptime_sec": 3700.5,
-    "state": "serving", "ready": {"status": "degraded", "reasons": ["registry"]},
-    "edge": "127.0.0.1:8080", "admin": "127.0.0.1:9400",
-    "listeners": [{"name": "l1", "bind": "0.0.0.0:389", "connector": "ldap", "tenant": None, "active": 12,
-                   "accepted": 3456, "held": 0, "accepting": True}],
-    "agents": [{"agent_id": "si\x1b[2Jte", "tenant": None, "epoch": 3, "session": "s", "connectors": ["ldap"],
-                "remote": "192.0.2.0/24", "rtt_ms": 1.25, "flows": 12, "bytes_in": 5_000_000, "bytes_out": 12,
-                "connected_sec": 65, "queued_frames": 0, "inflight_bytes": 0, "token_expires_sec": 90_000,
-                "draining": False}],
-    "flows": {"active": 12, "opening": 0, "detached": 1, "held": 0, "opened": 99,
-              "closed": {"closed": 80, "client_reset": 7}, "resumed": 4},
+    "role": "hub",
+    "version": "0.1.0",
+    "replica_id": "hub-a",
+    "mode": "off",
+    "pid": 7,
+    "uptime_sec": 3700.5,
+    "state": "serving",
+    "ready": {"status": "degraded", "reasons": ["registry"]},
+    "edge": "127.0.0.1:8080",
+    "admin": "127.0.0.1:9400",
+    "listeners": [
+        {
+            "name": "l1",
+            "bind": "0.0.0.0:389",
+            "connector": "ldap",
+            "tenant": None,
+            "active": 12,
+            "accepted": 3456,
+            "held": 0,
+            "accepting": True,
+        }
+    ],
+    "agents": [
+        {
+            "agent_id": "si\x1b[2Jte",
+            "tenant": None,
+            "epoch": 3,
+            "session": "s",
+            "connectors": ["ldap"],
+            "remote": "192.0.2.0/24",
+            "rtt_ms": 1.25,
+            "flows": 12,
+            "bytes_in": 5_000_000,
+            "bytes_out": 12,
+            "connected_sec": 65,
+            "queued_frames": 0,
+            "inflight_bytes": 0,
+            "token_expires_sec": 90_000,
+            "draining": False,
+        }
+    ],
+    "flows": {
+        "active": 12,
+        "opening": 0,
+        "detached": 1,
+        "held": 0,
+        "opened": 99,
+        "closed": {"closed": 80, "client_reset": 7},
+        "resumed": 4,
+    },
     "bytes": {"client_in": 2048, "client_out": 3 * 1024**3},
     "memory": {"budget_bytes": 1 << 30, "held_bytes": 65536, "segments_in_use": 1, "segments_free": 9},
     "links": {"frames_in": {}, "frames_out": {}, "bytes_in": 1, "bytes_out": 1},
-}  # fmt: skip
+}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -131,8 +170,19 @@ def test_every_command_explains_itself_and_the_exit_codes(capsys):
         ("agent", "--hub", "ws://h/tunnel"),
         ("agent", "--config", "f", "--hub", "ws://h/tunnel"),
         ("agent", "--config", "f", "--ca-file", "c"),
-        ("agent", "--hub", "ws://h/tunnel", "--agent-id", "a", "--connector", "c=h:1", "--token-file", "t",
-         "--client-cert", "c"),
+        (
+            "agent",
+            "--hub",
+            "ws://h/tunnel",
+            "--agent-id",
+            "a",
+            "--connector",
+            "c=h:1",
+            "--token-file",
+            "t",
+            "--client-cert",
+            "c",
+        ),
         ("check",),
         ("token", "--agent-id", "a"),
         ("status", "--url", "localhost:9400"),
@@ -146,7 +196,7 @@ def test_every_command_explains_itself_and_the_exit_codes(capsys):
         ("demo", "--cluster", "--cuts", "2"),
         ("version", "--verbose"),
     ],
-)  # fmt: skip
+)
 def test_wrong_arguments_exit_2(arguments, capsys):
     assert code_of(*arguments) == 2
     captured = capsys.readouterr()
@@ -218,9 +268,7 @@ def test_check_shows_an_agent_and_the_file_that_is_missing(write, capsys):
 
 
 def test_check_names_all_problems_at_once(write):
-    path = write(
-        HUB.replace("connector:", "conector:").replace(":0'", ":99999'").replace("${REDIS_PASSWORD}", "pw")
-    )
+    path = write(HUB.replace("connector:", "conector:").replace(":0'", ":99999'").replace("${REDIS_PASSWORD}", "pw"))
     done = run("check", path)
     assert done.returncode == 78 and done.stdout == ""
     lines = done.stderr.splitlines()
@@ -272,7 +320,9 @@ def test_status_of_a_cluster(admin, capsys):
     assert rows[0].startswith("hub-a (this one)")
     assert rows[1].split()[:5] == ["peer-0", "up", "0.25", "stream", "out"]
     assert rows[2].split()[:2] == ["peer-1", "none"]
-    assert rows[3].split()[:4] == ["tls://192.0.2.3:9500", "backoff", "-", "out"] and rows[3].endswith("connection_lost")
+    assert rows[3].split()[:4] == ["tls://192.0.2.3:9500", "backoff", "-", "out"] and rows[3].endswith(
+        "connection_lost"
+    )
     assert any(line.split()[:4] == ["agent-canary-0", "-", "peer-0", "40"] for line in lines)
     assert "standby" in out and "\x1b" not in out
 
@@ -328,9 +378,7 @@ def test_status_ignores_proxies_of_the_environment(admin, monkeypatch):
     assert code_of("status", "--url", admin.url) == 0
 
 
-@pytest.mark.parametrize(
-    "reply", [(500, b"{}"), (200, b"<html>"), (200, b"[]"), (200, b"{}"), (200, b"\xff")]
-)
+@pytest.mark.parametrize("reply", [(500, b"{}"), (200, b"<html>"), (200, b"[]"), (200, b"{}"), (200, b"\xff")])
 def test_status_of_something_else_exits_69(admin, reply, capsys):
     admin.reply = reply
     assert code_of("status", "--url", admin.url) == 69
@@ -341,18 +389,19 @@ def test_status_of_something_else_exits_69(admin, reply, capsys):
 def test_status_without_a_hub_exits_69():
     done = run("status", "--url", "http://127.0.0.1:1")
     assert (done.returncode, done.stdout) == (69, "")
-    assert (
-        done.stderr.startswith("ncfast: no answer from http://127.0.0.1:1/status")
-        and done.stderr.count("\n") == 1
-    )
+    assert done.stderr.startswith("ncfast: no answer from http://127.0.0.1:1/status") and done.stderr.count("\n") == 1
 
 
 def test_status_watch_repeats_until_it_is_interrupted(admin):
     with subprocess.Popen(
         [sys.executable, "-m", "ncfast", "status", "--url", admin.url, "--json", "--watch", "0.1"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs inherit that it is ignored
-    ) as watching:  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a shell's background jobs inherit that it is ignored
+    ) as watching:
         assert [json.loads(watching.stdout.readline()) for _ in range(3)] == [STATUS] * 3
         watching.send_signal(2)
         assert watching.wait(10) == 130
@@ -361,9 +410,7 @@ def test_status_watch_repeats_until_it_is_interrupted(admin):
 
 def test_output_into_a_closed_pipe_is_no_traceback(admin):
     command = f"{sys.executable} -m ncfast status --json --watch 0.1 --url {admin.url} | head -n 1"
-    done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, timeout=30
-    )
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, timeout=30)
     assert done.returncode == 1 and json.loads(done.stdout) == STATUS and done.stderr == ""
 
 
@@ -419,36 +466,45 @@ def event(process, name: str) -> dict:
 def test_a_hub_without_any_key_exits_78(write):
     done = subprocess.run(
         [sys.executable, "-m", "ncfast", "--config", write(FREE_PORTS_HUB)],
-        capture_output=True, text=True, timeout=60, env=environment(),
-    )  # fmt: skip
-    assert (done.returncode, done.stdout) == (78, "")
-    assert (
-        done.stderr.startswith("ncfast: ")
-        and "NC_JWT_KEY_FILE" in done.stderr
-        and done.stderr.count("\n") == 1
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(),
     )
+    assert (done.returncode, done.stdout) == (78, "")
+    assert done.stderr.startswith("ncfast: ") and "NC_JWT_KEY_FILE" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_hub_whose_port_is_taken_exits_1(write, key_file, admin):
     taken = FREE_PORTS_HUB.replace("127.0.0.1:0", f"127.0.0.1:{admin.server_port}", 1)
     done = subprocess.run(
         [sys.executable, "-m", "ncfast", "hub", "--config", write(taken)],
-        capture_output=True, text=True, timeout=60, env=environment(NC_JWT_KEY_FILE=key_file),
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(NC_JWT_KEY_FILE=key_file),
+    )
     assert done.returncode == 1 and "Traceback" not in done.stderr
 
 
 def test_hub_by_environment_agent_by_flags_status_by_url(write, key_file, tmp_path, capsys):
     token_file = tmp_path / "token"
-    token_file.write_text(
-        run("token", "--key-file", key_file, "--agent-id", "site-1", "--connector", "ldap").stdout
-    )
+    token_file.write_text(run("token", "--key-file", key_file, "--agent-id", "site-1", "--connector", "ldap").stdout)
     with running("-m", "ncfast", NC_CONFIG=write(FREE_PORTS_HUB), NC_JWT_KEY_FILE=key_file) as hub:
         ready = event(hub, "hub_ready")
         with running(
-            "-m", "ncfast", "agent", "--hub", f"ws://{ready['edge']}/tunnel", "--agent-id", "site-1",
-            "--connector", "ldap=127.0.0.1:389", "--token-file", str(token_file),
-        ) as agent:  # fmt: skip
+            "-m",
+            "ncfast",
+            "agent",
+            "--hub",
+            f"ws://{ready['edge']}/tunnel",
+            "--agent-id",
+            "site-1",
+            "--connector",
+            "ldap=127.0.0.1:389",
+            "--token-file",
+            str(token_file),
+        ) as agent:
             event(agent, "tunnel_up")
             assert code_of("status", "--url", f"http://{ready['admin']}") == 0
             out = capsys.readouterr().out

@@ -80,9 +80,7 @@ def test_conversations_notice_a_flow_that_breaks():
 def test_a_child_that_ends_is_told_with_its_last_words():
     async def scenario():
         async with asyncio.timeout(30), Child("hub", "--config", "/nowhere/hub.yaml") as child:
-            with pytest.raises(
-                ChildEnded, match="(?s)the hub ended too early.*/nowhere/hub.yaml: cannot be read"
-            ):
+            with pytest.raises(ChildEnded, match="(?s)the hub ended too early.*/nowhere/hub.yaml: cannot be read"):
                 await child.event("hub_ready")
             with pytest.raises(ChildEnded):
                 await child.ended()
@@ -129,7 +127,7 @@ def test_the_longest_standstill_counts(monkeypatch):
     monkeypatch.setattr("ncfast.demo.cluster.time.monotonic", lambda: now)
     transfer = Transfer("up", 100, seed=1, moved=50)
     standstill = Standstill(transfer)
-    for now, transfer.moved in ((0.1, 50), (0.4, 60), (0.5, 60), (0.6, 70), (0.7, 100)):
+    for now, transfer.moved in ((0.1, 50), (0.4, 60), (0.5, 60), (0.6, 70), (0.7, 100)):  # noqa: B007  # the clock above reads it
         standstill.look()
     assert standstill.seconds == pytest.approx(0.4)
 
@@ -137,8 +135,11 @@ def test_the_longest_standstill_counts(monkeypatch):
 def test_without_redis_server_it_says_what_to_install():
     done = subprocess.run(
         [sys.executable, "-m", "ncfast", "demo", "--cluster"],
-        capture_output=True, text=True, timeout=60, env={**os.environ, "PATH": "/nowhere"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PATH": "/nowhere"},
+    )
     assert (done.returncode, done.stdout) == (69, "")
     assert "redis-server" in done.stderr and done.stderr.count("\n") == 1
 
@@ -149,8 +150,11 @@ SMALL = ("--size", "24", "--cuts", "2")
 def play(*arguments: str, **options) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "ncfast", "demo", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 def children_of(pid: int) -> list[str]:

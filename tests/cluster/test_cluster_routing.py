@@ -6,8 +6,6 @@ import asyncio
 import json
 import socket
 
-from ncfast._frames import FrameType
-from ncfast.core.errors import Reason
 from support.bystander import Bystander
 from support.cluster import AGENT, NAMES, Cluster
 from support.peer import Both, Peer, byte_exact, is_refused, run_flow
@@ -15,6 +13,9 @@ from support.process import wait_until
 from support.raw_peer import RawPeer
 from support.services import recorder
 from support.transfer import MIB, Transfer
+
+from ncfast._frames import FrameType
+from ncfast.core.errors import Reason
 
 
 def exchange(peer: Peer, cluster: Cluster, name: str, count: int = 20) -> list[Both]:
@@ -24,8 +25,10 @@ def exchange(peer: Peer, cluster: Cluster, name: str, count: int = 20) -> list[B
         return await asyncio.gather(
             *(
                 run_flow(
-                    peer, cluster.address(name),
-                    client=[["send", 5000], ["fin"], ["drain"]], service=[["drain"], ["send", 3000]],
+                    peer,
+                    cluster.address(name),
+                    client=[["send", 5000], ["fin"], ["drain"]],
+                    service=[["drain"], ["send", 3000]],
                 )
                 for _ in range(count)
             )
@@ -61,7 +64,8 @@ def test_local_agent_first_and_others_across_the_mesh(make_cluster, peer: Peer) 
 
 
 def test_open_that_was_refused_is_retried_at_another_hub(make_cluster, peer: Peer) -> None:
-    """One agent's target is down. Before a target has seen a byte the client need not hear of it, wherever it came in."""
+    """One agent's target is down. Before a target has seen a byte the client need not hear of it, wherever it came
+    in."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         dead = closed.getsockname()
     cluster = make_cluster()
@@ -98,7 +102,8 @@ def test_tenants_are_apart_across_hubs(make_cluster) -> None:
 
 
 def test_opens_over_the_mesh_are_checked_at_the_owner(make_cluster, peer: Peer) -> None:
-    """Identity, tenant, scope, epoch and cid are checked again for each open, and a hub that is not the owner answers so."""
+    """Identity, tenant, scope, epoch and cid are checked again for each open, and a hub that is not the owner answers
+    so."""
     cluster = make_cluster(agents=False, hub={"ha": {"lease_sec": 1}, "flow": {"flow_grace_sec": 3}})
     cluster.add_agent(AGENT, first="hub-a", scope=["peer"])
     owner, _, third = cluster.wait_settled()
@@ -148,7 +153,8 @@ def test_resumes_over_the_mesh_want_the_flows_secret(make_cluster, peer: Peer) -
 
 
 def test_two_agents_with_one_id_do_not_take_turns(make_cluster, peer: Peer) -> None:
-    """The newer wins once; the older waits before it tries again, although each has a standby that could claim at once."""
+    """The newer wins once; the older waits before it tries again, although each has a standby that could claim at
+    once."""
     cluster = make_cluster(agent={"reconnect": {"max_sec": 30}})
     cluster.wait_settled()
     clone = cluster.add_agent(AGENT, name="clone")

@@ -42,7 +42,10 @@ def test_transfer_sees_every_byte_both_ways(proxy: FaultProxy, peer: Peer) -> No
 
 
 def test_transfer_whose_connection_breaks_fails_the_test(proxy: FaultProxy, peer: Peer) -> None:
-    with pytest.raises(AssertionError, match="transfer broken"), Transfer(peer, proxy.address, "broken", SMALL) as transfer:
+    with (
+        pytest.raises(AssertionError, match="transfer broken"),
+        Transfer(peer, proxy.address, "broken", SMALL) as transfer,
+    ):
         transfer.wait_under_way()
         proxy.fault("rst")
 
@@ -98,7 +101,10 @@ def test_search_that_cannot_connect_fails_the_test(ldap_service: Address, tmp_pa
             proxy.fault("down")
             wait_until(lambda: loop.failed, "a search that failed")
             proxy.up()
-        with pytest.raises(AssertionError, match="ldapsearch through strict"), LdapLoop(proxy.address, "strict") as loop:
+        with (
+            pytest.raises(AssertionError, match="ldapsearch through strict"),
+            LdapLoop(proxy.address, "strict") as loop,
+        ):
             proxy.fault("down")
             loop.goes_on(1000)
     finally:

@@ -1,4 +1,5 @@
-"""Ways from hub to hub as operators choose them: with certificates, a shared secret, Unix sockets, through an ingress."""
+"""Ways from hub to hub as operators choose them: with certificates, a shared secret, Unix sockets, through an
+ingress."""
 
 from __future__ import annotations
 
@@ -26,7 +27,10 @@ def test_flows_cross_the_mesh_and_survive_its_hubs(make_cluster, peer: Peer, sec
     for name in cluster.names:
         links = cluster.links(name)
         assert {row["carrier"] for row in links.values() if row["state"] == "up"} == {CARRIER[security]}, links
-    with LdapLoop(cluster.address(third, "ldap"), third), Transfer(peer, cluster.address(third), third, 32 * MIB) as far:
+    with (
+        LdapLoop(cluster.address(third, "ldap"), third),
+        Transfer(peer, cluster.address(third), third, 32 * MIB) as far,
+    ):
         strike(lambda: cluster.kill(owner), far)
         cluster.wait_owner(other_than=owner)
         far.wait_withheld()
@@ -49,8 +53,10 @@ def test_hub_with_the_wrong_secret_stays_out(make_cluster, peer: Peer) -> None:
     cluster.wait_degraded(third, "mesh_missing")
     wait_until(lambda: sum(row["errors"] for row in cluster.links(third).values()), "its attempts to have failed")
     wait_until(
-        lambda: cluster.hubs[owner].metric("nowconnect_mesh_handshakes_refused_total") > refused
-        or cluster.links(owner)[third]["errors"],
+        lambda: (
+            cluster.hubs[owner].metric("nowconnect_mesh_handshakes_refused_total") > refused
+            or cluster.links(owner)[third]["errors"]
+        ),
         "the refusal counted at the other end",
     )
     assert cluster.stop(third) == 0
@@ -60,8 +66,8 @@ def test_hub_with_the_wrong_secret_stays_out(make_cluster, peer: Peer) -> None:
 
 
 def test_certificates_are_exchanged_under_living_links(make_cluster, peer: Peer) -> None:
-    """A new CA beside the old one, leaves of the new one, the old one gone: by SIGHUP, and once by the files alone. No link
-    is lost; who comes back afterwards comes with a certificate of the new CA, and one of another CA stays out."""
+    """A new CA beside the old one, leaves of the new one, the old one gone: by SIGHUP, and once by the files alone. No
+    link is lost; who comes back afterwards comes with a certificate of the new CA, and one of another CA stays out."""
     cluster = make_cluster(security="tls")
     owner, _, third = cluster.wait_settled()
     first, second = trustme.CA(), trustme.CA()
@@ -88,7 +94,9 @@ def test_certificates_are_exchanged_under_living_links(make_cluster, peer: Peer)
     cluster.wait_degraded(third, "mesh_missing")
     others = [name for name in cluster.names if name != third]
     wait_until(
-        lambda: any(cluster.hubs[name].metric("nowconnect_mesh_handshakes_refused_total") > refused[name] for name in others),
+        lambda: any(
+            cluster.hubs[name].metric("nowconnect_mesh_handshakes_refused_total") > refused[name] for name in others
+        ),
         "the stranger refused",
     )
     cluster.certify(third, second)

@@ -29,8 +29,10 @@ def serves(cluster: Cluster, name: str, peer: Peer, count: int = FLOWS) -> None:
     for _ in range(count):
         both = asyncio.run(
             run_flow(
-                peer, cluster.address(name),
-                client=[["send", 1000], ["fin"], ["drain"]], service=[["drain"], ["send", 5000]],
+                peer,
+                cluster.address(name),
+                client=[["send", 1000], ["fin"], ["drain"]],
+                service=[["drain"], ["send", 5000]],
             )
         )
         byte_exact(both.client, 5000)
@@ -59,7 +61,9 @@ def test_modes_are_turned_to_one_after_the_other(make_cluster, peer: Peer) -> No
     owner = cluster.wait_owner()
     other = next(name for name in cluster.names if name != owner)
     for name in cluster.names:
-        wait_until(lambda name=name: cluster.hubs[name].status()["uptime_sec"] > 6, "agents to have come back after the start")
+        wait_until(
+            lambda name=name: cluster.hubs[name].status()["uptime_sec"] > 6, "agents to have come back after the start"
+        )
     serves(cluster, owner, peer)
     assert is_refused(cluster.address(other))
     assert not decisions(cluster, owner) and not decisions(cluster, other)
@@ -73,13 +77,15 @@ def test_modes_are_turned_to_one_after_the_other(make_cluster, peer: Peer) -> No
         assert decisions(cluster, owner) == {("local", "yes"): FLOWS}
         assert decisions(cluster, other) == {("mesh", "no"): FLOWS}
         for name in cluster.names:
-            assert not CARRYING & {kind for kind, count in mesh_frames(cluster, name).items() if count}, "shadow carried a flow"
+            assert not CARRYING & {kind for kind, count in mesh_frames(cluster, name).items() if count}, (
+                "shadow carried a flow"
+            )
             assert cluster.readiness(name) == (200, {"status": "ready"})
 
         assert not any(hub.metric("nowconnect_agents_standby") for hub in cluster.hubs.values())
         turn_to(cluster, "active")
         cluster.wait_ready()
-        cluster.wait_settled()                         # with a standby, that the agent has sought by itself
+        cluster.wait_settled()  # with a standby, that the agent has sought by itself
         serves(cluster, other, peer)
         assert decisions(cluster, other) == {("mesh", "no"): FLOWS}
         line = cluster.hubs[other].log.wait(ACCESS, reason="closed")
@@ -118,16 +124,27 @@ def test_what_is_relayed_ends_with_its_grace_when_the_mesh_is_turned_off(make_cl
 
 
 NAMES = {
-    "nowconnect_mesh_links", "nowconnect_mesh_frames_total", "nowconnect_mesh_rtt_seconds_count",
-    "nowconnect_owner_epoch_mismatch_total", "nowconnect_cid_dedup_dropped_total", "nowconnect_mesh_link_reconnects_total",
-    "nowconnect_mesh_link_errors_total", "nowconnect_mesh_link_queued_frames", "nowconnect_mesh_link_inflight_bytes",
-    "nowconnect_flows_by_path_total", "nowconnect_flows_resumed_total", "nowconnect_flow_failovers_total",
-    "nowconnect_open_latency_seconds_count", "nowconnect_registry_latency_seconds_count", "nowconnect_registry_healthy",
+    "nowconnect_mesh_links",
+    "nowconnect_mesh_frames_total",
+    "nowconnect_mesh_rtt_seconds_count",
+    "nowconnect_owner_epoch_mismatch_total",
+    "nowconnect_cid_dedup_dropped_total",
+    "nowconnect_mesh_link_reconnects_total",
+    "nowconnect_mesh_link_errors_total",
+    "nowconnect_mesh_link_queued_frames",
+    "nowconnect_mesh_link_inflight_bytes",
+    "nowconnect_flows_by_path_total",
+    "nowconnect_flows_resumed_total",
+    "nowconnect_flow_failovers_total",
+    "nowconnect_open_latency_seconds_count",
+    "nowconnect_registry_latency_seconds_count",
+    "nowconnect_registry_healthy",
 }
 
 
 def test_metrics_and_status_after_a_failover(make_cluster, peer: Peer) -> None:
-    """The names that dashboards know, with values that tell of what has happened; no agent and no address in a label."""
+    """The names that dashboards know, with values that tell of what has happened; no agent and no address in a
+    label."""
     cluster = make_cluster()
     owner, standby, third = cluster.wait_settled()
     assert cluster.redis is not None
@@ -148,8 +165,12 @@ def test_metrics_and_status_after_a_failover(make_cluster, peer: Peer) -> None:
         assert not NAMES - found.keys()
         assert hub.metric_by("nowconnect_flows_by_path_total")["mesh",] >= 1 + FLOWS
         for name in (
-            "nowconnect_flows_resumed_total", "nowconnect_flow_failovers_total", "nowconnect_mesh_link_reconnects_total",
-            "nowconnect_mesh_link_errors_total", "nowconnect_registry_latency_seconds_count", "nowconnect_registry_errors_total",
+            "nowconnect_flows_resumed_total",
+            "nowconnect_flow_failovers_total",
+            "nowconnect_mesh_link_reconnects_total",
+            "nowconnect_mesh_link_errors_total",
+            "nowconnect_registry_latency_seconds_count",
+            "nowconnect_registry_errors_total",
         ):
             assert hub.metric(name) >= 1, name
         assert hub.metric_by("nowconnect_flows_active_by_path")["mesh",] == 1

@@ -1,5 +1,6 @@
-"""Partitions in real networks: each hub and Redis in a namespace of its own, with a router between that swallows what it
-should carry, or a plug that is pulled. Nobody is told; silence is all there is. The agent is with the services, here."""
+"""Partitions in real networks: each hub and Redis in a namespace of its own, with a router between that swallows what
+it should carry, or a plug that is pulled. Nobody is told; silence is all there is. The agent is with the services,
+here."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def places(cluster: Cluster) -> Namespaces:
 
 @pytest.mark.parametrize("way", ["both ways", "to the owner", "from the owner"])
 def test_between_two_hubs(cluster: Cluster, places: Namespaces, peer: Peer, tmp_path: Path, way: str) -> None:
-    """The flows between the two wait, every other goes on, and new ones are not sent into the void; healed, all go on."""
+    """The flows between the two wait, every other goes on, and new ones are not sent into the void; healed, all go
+    on."""
     owner, standby, third = cluster.wait_settled()
     grants = cluster.grants()
     with ExitStack() as running:
@@ -36,7 +38,9 @@ def test_between_two_hubs(cluster: Cluster, places: Namespaces, peer: Peer, tmp_
         far = running.enter_context(Transfer(peer, cluster.address(third), f"through {third}"))
         one, two = (owner, third) if way == "from the owner" else (third, owner)
         strike(lambda: places.partition(one, two, both_ways=way == "both ways"), far)
-        wait_until(lambda: not cluster.linked(third, owner) and not cluster.linked(owner, third), "the link lost at both ends")
+        wait_until(
+            lambda: not cluster.linked(third, owner) and not cluster.linked(owner, third), "the link lost at both ends"
+        )
         beside.goes_on()
         other.goes_on()
         places.heal()
@@ -50,7 +54,8 @@ def test_between_two_hubs(cluster: Cluster, places: Namespaces, peer: Peer, tmp_
 
 
 def test_hub_without_any_peer(cluster: Cluster, places: Namespaces, peer: Peer) -> None:
-    """Cut off from both other hubs, and from nothing else: it says so, and its clients of other hubs' agents are not served."""
+    """Cut off from both other hubs, and from nothing else: it says so, and its clients of other hubs' agents are not
+    served."""
     owner, standby, third = cluster.wait_settled()
     with LdapLoop(cluster.address(third, "ldap"), third, may_fail=True) as search:
         for other in (owner, standby):

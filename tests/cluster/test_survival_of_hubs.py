@@ -41,7 +41,8 @@ def test_owner_killed(cluster: Cluster, peer: Peer, tmp_path: Path) -> None:
 
 
 def test_origin_killed(cluster: Cluster, peer: Peer) -> None:
-    """Its clients' sockets are gone: the flows end at the agent by name, the targets' sockets close; nothing else ends."""
+    """Its clients' sockets are gone: the flows end at the agent by name, the targets' sockets close; nothing else
+    ends."""
     owner, standby, third = cluster.wait_settled()
     agent_mark = cluster.agent.log.mark()
 
@@ -49,8 +50,10 @@ def test_origin_killed(cluster: Cluster, peer: Peer) -> None:
         lost = [
             asyncio.create_task(
                 run_flow(
-                    peer, cluster.address(third),
-                    client=[["send", 10], ["read", 10], ["drain"]], service=[["read", 10], ["send", 10], ["drain"]],
+                    peer,
+                    cluster.address(third),
+                    client=[["send", 10], ["read", 10], ["drain"]],
+                    service=[["read", 10], ["send", 10], ["drain"]],
                 )
             )
             for _ in range(5)
@@ -74,7 +77,8 @@ def test_origin_killed(cluster: Cluster, peer: Peer) -> None:
 
 
 def test_origin_killed_for_good(make_cluster, peer: Peer) -> None:
-    """Nobody comes back in its place: when its lease has run out and the grace ends, the agent is told, and no sooner."""
+    """Nobody comes back in its place: when its lease has run out and the grace ends, the agent is told, and no
+    sooner."""
     cluster = make_cluster(hub={"ha": {"lease_sec": 1}, "flow": {"flow_grace_sec": 4}})
     owner, _, third = cluster.wait_settled()
 
@@ -94,7 +98,8 @@ def test_origin_killed_for_good(make_cluster, peer: Peer) -> None:
 
 
 def test_owner_frozen_and_thawed_as_a_stale_owner(cluster: Cluster, peer: Peer, tmp_path: Path) -> None:
-    """SIGSTOP, beyond the agent's keepalive and the owner's lease. When it wakes, its agent is owned under a higher epoch."""
+    """SIGSTOP, beyond the agent's keepalive and the owner's lease. When it wakes, its agent is owned under a higher
+    epoch."""
     owner, standby, third = cluster.wait_settled()
     before = cluster.epochs()
     with ExitStack() as running:
@@ -136,7 +141,8 @@ def test_frozen_origin_hurts_nobody_else(cluster: Cluster, peer: Peer) -> None:
 
 
 def test_stale_owner_whose_links_have_lived_on(make_cluster, peer: Peer) -> None:
-    """The mesh outlasts the freeze and the agent does not: what the stale owner still sends over a living link is refused."""
+    """The mesh outlasts the freeze and the agent does not: what the stale owner still sends over a living link is
+    refused."""
     cluster = make_cluster(hub={"ha": {"mesh": {"ping_timeout_sec": 60}}, "flow": {"stall_sec": 60}})
     owner, standby, third = cluster.wait_settled()
     before = cluster.epochs()
@@ -158,13 +164,16 @@ def drain(hub: Hub) -> None:
 
 @pytest.mark.timeout(180)
 def test_rolling_restart_of_every_hub_with_drain(cluster: Cluster, peer: Peer) -> None:
-    """Agents move first; clients of other hubs see nothing, a client of the draining hub may finish, new ones go elsewhere."""
+    """Agents move first; clients of other hubs see nothing, a client of the draining hub may finish, new ones go
+    elsewhere."""
     for name in sorted(cluster.names, key=lambda name: name != cluster.wait_owner()):
         cluster.wait_settled()
         others = [other for other in cluster.names if other != name]
         with ExitStack() as running:
             searches = [running.enter_context(LdapLoop(cluster.address(other, "ldap"), other)) for other in others]
-            far = running.enter_context(Transfer(peer, cluster.address(others[0]), f"through {others[0]} while {name} drains"))
+            far = running.enter_context(
+                Transfer(peer, cluster.address(others[0]), f"through {others[0]} while {name} drains")
+            )
             with Transfer(peer, cluster.address(name), f"through {name} while it drains", 20 * MIB) as own:
                 far.wait_under_way()
                 own.wait_under_way()
@@ -190,7 +199,11 @@ def test_new_agent_process_while_its_owner_is_dead(cluster: Cluster, peer: Peer)
         seed = peer.next_seed()
         flow = asyncio.create_task(
             run_flow(
-                peer, cluster.address(third), seed=seed, client=[["send", 1], ["drain"]], service=[["drain"]],
+                peer,
+                cluster.address(third),
+                seed=seed,
+                client=[["send", 1], ["drain"]],
+                service=[["drain"]],
             )
         )
         await peer.reached(seed)

@@ -1,4 +1,5 @@
-"""Redis dies, freezes, or comes back empty: what stands goes on, local flows open, and the cluster finds itself again."""
+"""Redis dies, freezes, or comes back empty: what stands goes on, local flows open, and the cluster finds itself
+again."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ UNHEALTHY = "registry_unhealthy"
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 def test_redis_lost(cluster: Cluster, peer: Peer, tmp_path: Path, how: str) -> None:
     """Degraded and 200; local searches all succeed, transfers across hubs go on, new ones across hubs are refused; the
-    tunnel is cut meanwhile, and resumes need no Redis. Killed, Redis comes back empty, and the epochs rise all the same."""
+    tunnel is cut meanwhile, and resumes need no Redis. Killed, Redis comes back empty, and the epochs rise all the
+    same."""
     redis = cluster.redis
     assert redis is not None
     owner, standby, third = cluster.wait_settled()
@@ -61,7 +63,8 @@ def test_redis_lost(cluster: Cluster, peer: Peer, tmp_path: Path, how: str) -> N
 
 
 def test_owner_killed_while_redis_is_dead(cluster: Cluster, peer: Peer, tmp_path: Path) -> None:
-    """The claim is granted from memory, above what the agent remembers, and the flows of other hubs go on over the mesh."""
+    """The claim is granted from memory, above what the agent remembers, and the flows of other hubs go on over the
+    mesh."""
     assert cluster.redis is not None
     owner, standby, third = cluster.wait_settled()
     epochs = cluster.epochs()
@@ -120,7 +123,9 @@ def test_one_hub_loses_redis(cluster: Cluster, peer: Peer, tmp_path: Path) -> No
         for name in cluster.names:
             if name != owner:
                 assert cluster.readiness(name)[0] == 200
-                wait_until(lambda name=name: owner not in cluster.replicas(name), f"{owner}'s lease to run out at {name}")
+                wait_until(
+                    lambda name=name: owner not in cluster.replicas(name), f"{owner}'s lease to run out at {name}"
+                )
         talk.ask()
         local.goes_on()
         far.wait_withheld()

@@ -93,12 +93,8 @@ def test_development_file_is_development_mode():
 
 
 def test_generated_files_are_current():
-    assert (
-        ROOT / "docs" / "configuration.md"
-    ).read_text() == reference_text(), "python -m ncfast.config docs"
-    assert (
-        ROOT / "config" / "ncfast.schema.json"
-    ).read_text() == schema_text(), "python -m ncfast.config schema"
+    assert (ROOT / "docs" / "configuration.md").read_text() == reference_text(), "python -m ncfast.config docs"
+    assert (ROOT / "config" / "ncfast.schema.json").read_text() == schema_text(), "python -m ncfast.config schema"
 
 
 def test_every_key_says_why_and_every_number_its_bounds_and_unit():
@@ -140,10 +136,7 @@ def test_number_that_yaml_readers_disagree_about(write, number):
 
 @pytest.mark.parametrize("word", ["off", "'off'", '"off"'])
 def test_word_that_the_key_offers_is_understood_quoted_or_not(write, word):
-    text = (
-        f"listeners: [{{ name: a, bind: ':389', connector: c, proxy_protocol: {word} }}]\nha: {{ mode:"
-        f" {word} }}"
-    )
+    text = f"listeners: [{{ name: a, bind: ':389', connector: c, proxy_protocol: {word} }}]\nha: {{ mode: {word} }}"
     config = load_hub(write(text), {})
     assert (config.ha.mode, config.listeners[0].proxy_protocol) == ("off", "off")
     assert load_agent(write(AGENT + f"http_proxy: {word}\n"), {}).http_proxy == "off"
@@ -226,9 +219,7 @@ def test_any_bytes_load_or_are_refused(tmp_path_factory, content):
 
 
 LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.just(":80"))
-WRONG = st.one_of(
-    LEAVES, st.lists(LEAVES, max_size=2), st.dictionaries(st.text(max_size=8), LEAVES, max_size=2)
-)
+WRONG = st.one_of(LEAVES, st.lists(LEAVES, max_size=2), st.dictionaries(st.text(max_size=8), LEAVES, max_size=2))
 EXAMPLES = [yaml.safe_load(file.read_text()) for file in GOOD]
 
 
@@ -274,9 +265,7 @@ def test_malformed_reference(write, text):
 
 
 def test_unset_variables_are_all_named(write):
-    lines = problems_of(
-        write(LISTENERS + "auth:\n  jwt: { key_file: '${ONE}/${TWO}', issuer: '${THREE}' }\n")
-    )
+    lines = problems_of(write(LISTENERS + "auth:\n  jwt: { key_file: '${ONE}/${TWO}', issuer: '${THREE}' }\n"))
     assert [re.findall("variable ([A-Z]+) ", line) for line in lines] == [["ONE"], ["TWO"], ["THREE"]]
 
 
@@ -508,9 +497,7 @@ def test_networks(write, network):
 
 @pytest.mark.parametrize("network", ["10.0.0.0/33", "10.0.0", "ten", "10.0.0.1/8", "2001:db8::1/32"])
 def test_not_networks(write, network):
-    (problem,) = problems_of(
-        write(f"listeners: [{{ name: a, bind: ':389', connector: c, deny: ['{network}'] }}]")
-    )
+    (problem,) = problems_of(write(f"listeners: [{{ name: a, bind: ':389', connector: c, deny: ['{network}'] }}]"))
     assert problem.startswith("1: listeners[0].deny[0]: ")
 
 
@@ -522,10 +509,7 @@ def test_target_names_one_host_and_port(write, target):
 
 def test_proxy_protocol_goes_with_trusted_sources(write):
     text = "listeners: [{ name: a, bind: ':389', connector: c, %s }]"
-    assert (
-        "proxy_protocol: proxy_protocol is on and no source"
-        in problems_of(write(text % "proxy_protocol: v2"))[0]
-    )
+    assert "proxy_protocol: proxy_protocol is on and no source" in problems_of(write(text % "proxy_protocol: v2"))[0]
     assert "proxy_from: proxy_from without proxy" in problems_of(write(text % "proxy_from: [10.0.0.0/8]"))[0]
 
 
@@ -585,10 +569,7 @@ def test_auth_comes_from_the_file_or_the_environment(write):
     [
         (
             {},
-            (
-                "environment: auth: no key to check the agents' tokens with; /tunnel is never open to all;"
-                " add auth"
-            ),
+            ("environment: auth: no key to check the agents' tokens with; /tunnel is never open to all; add auth"),
         ),
         ({"NC_JWT_KEY_FILE": ""}, "environment: auth: no key"),
         (
@@ -628,6 +609,7 @@ def test_hubs_of_the_example_differ_in_name_and_ports_alone():
 
 CLUSTER = "ha: { enabled: true, mode: active, replica_id: a, %s }\n"
 
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -641,7 +623,11 @@ CLUSTER = "ha: { enabled: true, mode: active, replica_id: a, %s }\n"
         (LISTENERS + "ha: { mode: active }\n", ["ha.mode"]),
         (LISTENERS + "ha: { enabled: true, replica_id: a }\n", ["ha.mesh"]),
         (LISTENERS + CLUSTER % "redis_url: 'unix:///redis.sock', mesh: { listen_unix: /mesh.sock }", []),
-        (LISTENERS + CLUSTER % "redis_url: 'redis://127.0.0.1', mesh: { listen: '127.0.0.1:9', require_mtls: false }", []),
+        (
+            LISTENERS
+            + CLUSTER % "redis_url: 'redis://127.0.0.1', mesh: { listen: '127.0.0.1:9', require_mtls: false }",
+            [],
+        ),
         (LISTENERS + CLUSTER % "redis_url: 'rediss://r', mesh: { peers: ['unix:///b.sock'] }", []),
         (LISTENERS + CLUSTER % "mesh: { peers: ['unix:///b.sock'] }", ["ha.redis_url"]),
         (LISTENERS + CLUSTER % "redis_url: 'redis://r'", ["ha.redis_url", "ha.mesh"]),

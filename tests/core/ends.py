@@ -1,4 +1,5 @@
-"""Both ends of tunnels in one thread: real flows, links, carriers and socket ends; hub and agent reduced to what they decide.
+"""Both ends of tunnels in one thread: real flows, links, carriers and socket ends; hub and agent reduced to what they
+decide.
 
 `Hub` and `Agent` follow ncfast/hub/hub.py, session.py and agent.py in attaching, resuming and closing flows.
 """
@@ -9,35 +10,46 @@ import random
 from types import SimpleNamespace
 from typing import Any
 
-from core.virtual import Socket, Time, Turns, Wire
 from websockets.protocol import Protocol, Side
 
-from ncfast.net.carrier import ReceiveBuffer
-from ncfast.core.flow import Flow, FlowContext
+from core.virtual import Socket, Time, Turns, Wire
 from ncfast._frames import FrameType
+from ncfast.core.errors import Reason
+from ncfast.core.flow import Flow, FlowContext
 from ncfast.core.link import Link
+from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.raw import RawCarrier
 from ncfast.net.socket import SocketEnd
 from ncfast.net.websocket import WebSocketCarrier
-from ncfast.core.errors import Reason
 
 KIB = 1024
 TIMEOUTS = SimpleNamespace(open=10.0, grace=30.0, half_close=300.0, stall=30.0, idle=0.0, first_byte=0.0)
 RESUME_TIME = 5.0
-_NOISE = random.Random(389).randbytes(65521)           # a prime length: no shift by a power of two goes unseen
+_NOISE = random.Random(389).randbytes(65521)  # a prime length: no shift by a power of two goes unseen
 
 
 def stream(seed: int, start: int, count: int) -> bytes:
     """Bytes `start` to `start + count` of an endless stream of its own for each seed."""
     at = (seed * 7919 + start) % len(_NOISE)
-    return (_NOISE * ((at + count) // len(_NOISE) + 1))[at:at + count]
+    return (_NOISE * ((at + count) // len(_NOISE) + 1))[at : at + count]
 
 
 class End:
     """One process."""
 
-    def __init__(self, time: Time, *, client: bool, window: int = 64 * KIB, window_max: int = 512 * KIB, budget: int = 1 << 30,
-                 max_inflight: int = 8 << 20, kernel: int = 64 * KIB, queue_depth: int = 1000, retains: bool = True) -> None:
+    def __init__(
+        self,
+        time: Time,
+        *,
+        client: bool,
+        window: int = 64 * KIB,
+        window_max: int = 512 * KIB,
+        budget: int = 1 << 30,
+        max_inflight: int = 8 << 20,
+        kernel: int = 64 * KIB,
+        queue_depth: int = 1000,
+        retains: bool = True,
+    ) -> None:
         self.turns = Turns(time)
         self.client = client
         self.context = FlowContext(time, budget=budget, window_initial=window, window_max=window_max)
@@ -49,22 +61,37 @@ class End:
         self.buffer = ReceiveBuffer()
         self.flows = self.context.flows
         self.sockets: dict[bytes, Socket] = {}
-        self.reasons: dict[bytes, list[Reason]] = {}   # how each flow ended; never more than one
-        self.gone = 0                                  # sockets that are closed
+        self.reasons: dict[bytes, list[Reason]] = {}  # how each flow ended; never more than one
+        self.gone = 0  # sockets that are closed
 
-    def link(self, handler: Any, *, raw: bool = False, client: bool | None = None,
-             max_message: int = 1 << 20) -> tuple[Link, Wire]:
+    def link(
+        self, handler: Any, *, raw: bool = False, client: bool | None = None, max_message: int = 1 << 20
+    ) -> tuple[Link, Wire]:
         """A link on WebSocket messages, in the role of `client` if that is not the end's own, or on the bare stream."""
         wire = Wire(self.turns, self.kernel, retains=self.context.retains)
         masks = self.client if client is None else client
         if raw:
             carrier: RawCarrier | WebSocketCarrier = RawCarrier(wire, self.turns.call_later, self.buffer)
         else:
-            carrier = WebSocketCarrier(Protocol(Side.CLIENT if masks else Side.SERVER), wire, self.turns.call_later, self.buffer,
-                                       client=masks, max_message=max_message, entropy=random.Random(4).randbytes)
+            carrier = WebSocketCarrier(
+                Protocol(Side.CLIENT if masks else Side.SERVER),
+                wire,
+                self.turns.call_later,
+                self.buffer,
+                client=masks,
+                max_message=max_message,
+                entropy=random.Random(4).randbytes,
+            )
         wire.protocol = carrier
-        link = Link(handler, carrier, self.context, self.turns.call_soon, self.turns.call_later,
-                    max_inflight=self.max_inflight, queue_depth=self.queue_depth)
+        link = Link(
+            handler,
+            carrier,
+            self.context,
+            self.turns.call_soon,
+            self.turns.call_later,
+            max_inflight=self.max_inflight,
+            queue_depth=self.queue_depth,
+        )
         carrier.start(link)
         return link, wire
 
@@ -201,7 +228,7 @@ class Hub(End):
     def check(self, now: float) -> None:
         super().check(now)
         for flow in list(self.flows.values()):
-            for session in self.sessions:              # the agent is back and has not asked for the flow: it has it no longer
+            for session in self.sessions:  # the agent is back and has not asked for the flow: it has it no longer
                 if session.up and not flow.attached and not flow.opening and now - session.up_since >= RESUME_TIME:
                     flow.reset(Reason.LINK_LOST)
 
@@ -289,10 +316,10 @@ class Cable:
         at = 0
         while at < len(data) and not sink.lost:
             view = sink.protocol.get_buffer(-1)
-            piece = data[at:at + min(cut, len(view))]
-            view[:len(piece)] = piece
+            piece = data[at : at + min(cut, len(view))]
+            view[: len(piece)] = piece
             sink.protocol.buffer_updated(len(piece))
-            view[:len(piece)] = bytes(len(piece))      # spent: whoever still looks there must not find it
+            view[: len(piece)] = bytes(len(piece))  # spent: whoever still looks there must not find it
             at += len(piece)
         if source.lost and not source.pieces and not sink.lost:
             sink.protocol.eof_received()

@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 from core.ends import Hub, Session
 from core.virtual import UNLIMITED, Socket, Time
-
-from ncfast.core.flow import Flow
 from ncfast._frames import FrameType, decode, encode
+from ncfast.core.flow import Flow
 
 CHUNK = 64 * 1024
 
@@ -32,9 +31,9 @@ def messages(data: bytes) -> bytes:
         opcode, masked, length, start = data[at] & 15, data[at + 1] & 128, data[at + 1] & 127, at + 2
         extended = {126: 2, 127: 8}.get(length, 0)
         if extended:
-            length = int.from_bytes(data[start:start + extended], "big")
+            length = int.from_bytes(data[start : start + extended], "big")
             start += extended
-        key = data[start:start + 4] if masked else b""
+        key = data[start : start + 4] if masked else b""
         start += len(key)
         at = start + length
         if opcode == 2:
@@ -65,8 +64,11 @@ def bare_frames(data: bytes) -> list[Frame]:
 def message(payload: bytes, opcode: int = 2, fin: bool = True) -> bytes:
     """One WebSocket frame as a client sends it, masked with zeros."""
     size = len(payload)
-    length = bytes([0x80 | size]) if size < 126 else (b"\xfe" + size.to_bytes(2, "big") if size < 65536
-                                                      else b"\xff" + size.to_bytes(8, "big"))
+    length = (
+        bytes([0x80 | size])
+        if size < 126
+        else (b"\xfe" + size.to_bytes(2, "big") if size < 65536 else b"\xff" + size.to_bytes(8, "big"))
+    )
     return bytes([opcode | (0x80 if fin else 0)]) + length + bytes(4) + payload
 
 
@@ -87,8 +89,8 @@ class Peer:
         at = 0
         while at < len(data) and not self.wire.lost:
             view = self.wire.protocol.get_buffer(-1)
-            piece = data[at:at + min(cut, len(view))]
-            view[:len(piece)] = piece
+            piece = data[at : at + min(cut, len(view))]
+            view[: len(piece)] = piece
             self.wire.protocol.buffer_updated(len(piece))
             at += len(piece)
 

@@ -12,11 +12,28 @@ MAX_CONTROL = 16384
 OFFSET_BOUND = 1 << 62
 
 TYPES = {
-    "HELLO": 1, "HELLO_ACK": 2, "M_OPEN": 3, "M_OPEN_ACK": 4, "M_DATA": 5, "M_ACK": 6, "M_FIN": 7, "M_RST": 8,
-    "M_RESUME": 9, "M_RESUME_ACK": 10, "PING": 11, "PONG": 12, "GOAWAY": 13, "AUTH": 14, "ANNOUNCE": 15,
-    "M_DETACH": 16, "M_GAP": 17,
-}  # fmt: skip
-EMPTY = {TYPES[name] for name in ("M_OPEN_ACK", "M_ACK", "M_FIN", "M_RST", "M_RESUME_ACK", "PING", "PONG", "GOAWAY", "M_DETACH", "M_GAP")}
+    "HELLO": 1,
+    "HELLO_ACK": 2,
+    "M_OPEN": 3,
+    "M_OPEN_ACK": 4,
+    "M_DATA": 5,
+    "M_ACK": 6,
+    "M_FIN": 7,
+    "M_RST": 8,
+    "M_RESUME": 9,
+    "M_RESUME_ACK": 10,
+    "PING": 11,
+    "PONG": 12,
+    "GOAWAY": 13,
+    "AUTH": 14,
+    "ANNOUNCE": 15,
+    "M_DETACH": 16,
+    "M_GAP": 17,
+}
+EMPTY = {
+    TYPES[name]
+    for name in ("M_OPEN_ACK", "M_ACK", "M_FIN", "M_RST", "M_RESUME_ACK", "PING", "PONG", "GOAWAY", "M_DETACH", "M_GAP")
+}
 WITH_CODE = {TYPES[name] for name in ("M_RST", "GOAWAY", "AUTH", "M_DETACH")}
 SECRET_SIZE = 16
 
@@ -49,8 +66,18 @@ def check(type: int, flags: int, code: int, length: int, seq: int, ack: int, lim
         raise FrameError("code")
 
 
-def encode(type: int, *, flags: int = 0, code: int = 0, epoch: int = 0, cid: bytes = bytes(16), seq: int = 0, ack: int = 0,
-           limit: int = 0, payload: bytes = b"") -> bytes:
+def encode(
+    type: int,
+    *,
+    flags: int = 0,
+    code: int = 0,
+    epoch: int = 0,
+    cid: bytes = bytes(16),
+    seq: int = 0,
+    ack: int = 0,
+    limit: int = 0,
+    payload: bytes = b"",
+) -> bytes:
     """One frame."""
     check(type, flags, code, len(payload), seq, ack, limit)
     return HEADER.pack(type, flags, code, len(payload), epoch, cid, seq, ack, limit) + payload
@@ -65,4 +92,4 @@ def decode(data: bytes, offset: int = 0):
     end = offset + HEADER_SIZE + length
     if len(data) < end:
         return None
-    return type, flags, code, epoch, cid, seq, ack, limit, bytes(data[offset + HEADER_SIZE:end]), end
+    return type, flags, code, epoch, cid, seq, ack, limit, bytes(data[offset + HEADER_SIZE : end]), end

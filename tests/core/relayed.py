@@ -1,7 +1,8 @@
-"""A client's hub, hubs that own or have owned the agent, and the agent: links and flows are real, the deciding is reduced.
+"""A client's hub, hubs that own or have owned the agent, and the agent: links and flows are real, the deciding is
+reduced.
 
-`Origin`, `Owner` and the sessions follow ncfast/hub/routing.py, relays.py and agents.py. The registry is a variable: who owns the
-agent, and under which epoch.
+`Origin`, `Owner` and the sessions follow ncfast/hub/routing.py, relays.py and agents.py. The registry is a variable:
+who owns the agent, and under which epoch.
 """
 
 from __future__ import annotations
@@ -11,15 +12,14 @@ from typing import Any
 from core.ends import KIB, TIMEOUTS, Agent, Cable, End, stream
 from core.raw import Frame, bare_frames, frames, message
 from core.virtual import UNLIMITED, Time, Wire
-
-from ncfast.core.flow import Flow
 from ncfast._frames import SECRET_SIZE, FrameType, encode
+from ncfast.core.errors import Reason
+from ncfast.core.flow import Flow
 from ncfast.core.link import Link
 from ncfast.core.relay import Relay
-from ncfast.core.errors import Reason
 
 INSTANCE = b"hub-boot"
-MESSAGE = 256 * KIB            # the least that any hub may be configured to take
+MESSAGE = 256 * KIB  # the least that any hub may be configured to take
 SEEK_EVERY = 2.0
 
 
@@ -47,7 +47,7 @@ class Handler:
         self.stale.append((cid, epoch))
 
     def _on_frame__goaway(self, reason: Reason) -> None:
-        self.link.fail(reason)                         # the last word on a bare stream
+        self.link.fail(reason)  # the last word on a bare stream
 
     def link_rtt(self, link: Link, seconds: float) -> None:
         pass
@@ -98,7 +98,7 @@ class Origin(End):
         super().__init__(time, client=False, **options)
         self.registry = registry
         self.ways: dict[Owner, ToOwner] = {}
-        self.newest: dict[bytes, int] = {}             # epoch by flow
+        self.newest: dict[bytes, int] = {}  # epoch by flow
         self.sought: dict[bytes, float] = {}
         self._number = 0
 
@@ -161,7 +161,11 @@ class ToOrigin(Handler):
     def _on_frame__open(self, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
         session = self.hub.current
         if session is None or epoch != session.link.epoch:
-            self.link.refuse(cid, Reason.STALE_EPOCH if session is not None and epoch < session.link.epoch else Reason.NOT_OWNER, epoch)
+            self.link.refuse(
+                cid,
+                Reason.STALE_EPOCH if session is not None and epoch < session.link.epoch else Reason.NOT_OWNER,
+                epoch,
+            )
             return
         relay = self.hub.relay(cid, session, self)
         if not session.link.forward(relay.down, FrameType.M_OPEN, body, limit=limit, rtt=self.link.rtt):
@@ -176,7 +180,9 @@ class ToOrigin(Handler):
             self.link.tell_detached(cid, epoch, Reason.STALE_EPOCH, session.link.epoch)
         else:
             relay = self.hub.relay(cid, session, self)
-            session.link.forward(relay.down, FrameType.M_RESUME, payload[:SECRET_SIZE], ack=ack, limit=limit, rtt=self.link.rtt)
+            session.link.forward(
+                relay.down, FrameType.M_RESUME, payload[:SECRET_SIZE], ack=ack, limit=limit, rtt=self.link.rtt
+            )
         return True
 
     def lost(self) -> None:
@@ -210,7 +216,9 @@ class OwnerSession(Handler):
             self.link.tell_detached(cid, epoch, Reason.LINK_LOST)
         else:
             relay = self.hub.relay(cid, self, up)
-            up.link.forward(relay.up, FrameType.M_RESUME, secret + b"the agent's", ack=ack, limit=limit, rtt=self.link.rtt)
+            up.link.forward(
+                relay.up, FrameType.M_RESUME, secret + b"the agent's", ack=ack, limit=limit, rtt=self.link.rtt
+            )
         return True
 
     def lost(self) -> None:
@@ -235,8 +243,8 @@ class Owner(End):
         self.current: OwnerSession | None = None
         self.up: ToOrigin | None = None
         self.relays: dict[bytes, Relay] = {}
-        self.away: dict[bytes, float] = {}             # since when a relay has no way up
-        self.links: list[Link] = []                    # all that there ever were
+        self.away: dict[bytes, float] = {}  # since when a relay has no way up
+        self.links: list[Link] = []  # all that there ever were
         self.opened: list[bytes] = []
         self.over: list[bytes] = []
 
@@ -295,8 +303,15 @@ class MovingAgent(Agent):
 class Cluster:
     """One origin, two hubs that may own the agent, and the agent. `meshes` and `tunnels` are the cables in use."""
 
-    def __init__(self, *, raw: bool = True, owners: int = 2, origin: dict[str, Any] | None = None, owner: dict[str, Any] | None = None,
-                 agent: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        raw: bool = True,
+        owners: int = 2,
+        origin: dict[str, Any] | None = None,
+        owner: dict[str, Any] | None = None,
+        agent: dict[str, Any] | None = None,
+    ) -> None:
         self.time = Time()
         self.registry = Registry()
         self.raw = raw
@@ -306,7 +321,7 @@ class Cluster:
         self.ends: list[End] = [self.origin, *self.owners, self.agent]
         self.meshes: dict[Owner, Cable] = {}
         self.tunnel: Cable = None
-        self.old: list[Cable] = []                     # cables that were replaced, with what is still on them
+        self.old: list[Cable] = []  # cables that were replaced, with what is still on them
         for one in self.owners:
             self.link(one)
         self.claim(self.owners[0])
@@ -378,8 +393,12 @@ class Cluster:
 
     def links(self) -> list[Link]:
         sessions = [owner.current for owner in self.owners if owner.current is not None]
-        return [*(way.link for way in self.origin.ways.values()), *(owner.up.link for owner in self.owners),
-                *(session.link for session in sessions), self.agent.path]
+        return [
+            *(way.link for way in self.origin.ways.values()),
+            *(owner.up.link for owner in self.owners),
+            *(session.link for session in sessions),
+            self.agent.path,
+        ]
 
     def talk(self) -> tuple[Flow, Flow]:
         """A client whose target is connected: the flow's two ends."""
@@ -411,7 +430,8 @@ def data(number: int = 1, seq: int = 0, size: int = 100, epoch: int = 1, **field
 
 
 class Between:
-    """An owner alone, with frames of the test's making from the agent (WebSocket) and from the origin (`raw`, or WebSocket)."""
+    """An owner alone, with frames of the test's making from the agent (WebSocket) and from the origin (`raw`, or
+    WebSocket)."""
 
     def __init__(self, *, raw: bool = True, **options: Any) -> None:
         self.time = Time()
@@ -432,12 +452,12 @@ class Between:
         at = 0
         while at < len(wired) and not wire.lost:
             view = wire.protocol.get_buffer(-1)
-            piece = wired[at:at + min(cut, len(view))]
-            view[:len(piece)] = piece
+            piece = wired[at : at + min(cut, len(view))]
+            view[: len(piece)] = piece
             try:
                 wire.protocol.buffer_updated(len(piece))
             finally:
-                view[:len(piece)] = bytes(len(piece))
+                view[: len(piece)] = bytes(len(piece))
             at += len(piece)
 
     def from_agent(self, *some: bytes, cut: int = UNLIMITED) -> None:
@@ -475,7 +495,9 @@ class Between:
 
     def nothing_waits(self) -> bool:
         links = self.owner.links
-        return all((link.relay_frames, link.relay_bytes) == (0, 0) for link in links) and self.owner.context.relayed == 0
+        return (
+            all((link.relay_frames, link.relay_bytes) == (0, 0) for link in links) and self.owner.context.relayed == 0
+        )
 
 
 def block(handler: Handler, blocked: bool = True) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from core.ends import KIB, TIMEOUTS, Agent, Hub, Pair, Tunnel
 from core.raw import hub_and_peer, of
 from core.virtual import UNLIMITED, Time
-
 from ncfast._frames import FrameType
 from ncfast.core.errors import Reason
 
@@ -20,14 +19,14 @@ def test_a_slow_reader_keeps_its_window_and_a_fast_one_gets_more():
         for _ in range(60):
             pair.tunnel.session.link.ping()
             pair.agent.path.ping()
-            pair.time.now += 0.05                    # the round trip
+            pair.time.now += 0.05  # the round trip
             pair.tunnel.settle()
             pair.target.send(bytes(100_000 if not appetite else 400_000))
             if not appetite:
                 pair.client.take(1000)
         windows[appetite] = pair.near.window
         if not appetite:
-            assert pair.hub.context.backlog <= 96 * KIB        # the window, and what a transport takes before it says stop
+            assert pair.hub.context.backlog <= 96 * KIB  # the window, and what a transport takes before it says stop
     assert windows == {0: 64 * KIB, UNLIMITED: 512 * KIB}
 
 
@@ -38,7 +37,7 @@ def test_credit_comes_back_when_a_slow_reader_has_read():
     peer.send(DATA, flow, payload=bytes(60_000))
     assert (flow.backlog, hub.context.backlog, flow.rcv_limit) == (60_000, 60_000, 64 * KIB)
     client.take(50_000)
-    assert (flow.backlog, hub.context.backlog) == (60_000, 60_000)          # 10,000 wait: above the transport's low water
+    assert (flow.backlog, hub.context.backlog) == (60_000, 60_000)  # 10,000 wait: above the transport's low water
     client.take(5_000)
     assert (flow.backlog, hub.context.backlog) == (0, 0)
     assert [(frame.ack, frame.limit) for frame in of(ACK, peer.taken())][-1] == (60_000, 60_000 + 64 * KIB)
@@ -80,12 +79,12 @@ def test_flows_that_come_at_once_share_the_memory_of_an_agent():
     for client in clients:
         client.send(bytes(500_000))
     tunnel.settle()
-    assert agent.context.held == 16 * 64 * KIB          # while the targets are dialled
+    assert agent.context.held == 16 * 64 * KIB  # while the targets are dialled
     for flow in agent.dials:
         agent.accept(flow)
         agent.sockets[flow.cid].appetite = 0
     tunnel.settle()
-    assert agent.context.held <= 16 * 96 * KIB          # and what a transport takes before it says stop
+    assert agent.context.held <= 16 * 96 * KIB  # and what a transport takes before it says stop
     for _ in range(40):
         for flow in agent.dials:
             agent.sockets[flow.cid].take(16 * KIB)
@@ -109,6 +108,7 @@ def test_accounts_when_a_flow_ends_amid_everything():
 
 
 # time
+
 
 def timed_out(flow, time, **changes):
     timeouts = type("Timeouts", (), {**vars(TIMEOUTS), **changes})

@@ -13,7 +13,11 @@ from ncfast._frames import DedupRing
 
 U64 = st.integers(0, 2**64 - 1)
 # Few different ones, so that they repeat; the same low half often, so that hashes collide.
-CIDS = st.builds(lambda high, low: high.to_bytes(8, "big") + low.to_bytes(8, "big"), st.sampled_from([0, 1, 2**63]), st.integers(0, 20))
+CIDS = st.builds(
+    lambda high, low: high.to_bytes(8, "big") + low.to_bytes(8, "big"),
+    st.sampled_from([0, 1, 2**63]),
+    st.integers(0, 20),
+)
 
 
 class Model:
@@ -67,9 +71,9 @@ def test_oldest_is_forgotten_first(cids, capacity):
     ring = DedupRing(capacity)
     for k, cid in enumerate(cids):
         ring.record(cid, k)
-        kept = cids[max(0, k + 1 - capacity):k + 1]
+        kept = cids[max(0, k + 1 - capacity) : k + 1]
         assert [ring.last(one) for one in kept] == list(range(k + 1 - len(kept), k + 1))
-        assert all(ring.last(one) is None for one in cids[:k + 1 - len(kept)])
+        assert all(ring.last(one) is None for one in cids[: k + 1 - len(kept)])
 
 
 def test_a_repeat_keeps_its_place_and_the_higher_sequence():

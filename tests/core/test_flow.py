@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+
 from core.ends import KIB, Agent, Hub, Pair, Tunnel, stream
 from core.raw import Peer, hub_and_peer, of
 from core.virtual import UNLIMITED, Time
-
 from ncfast._frames import FrameType
 from ncfast.core.errors import Reason
 
@@ -15,6 +15,7 @@ RESUME, RESUME_ACK = FrameType.M_RESUME, FrameType.M_RESUME_ACK
 
 
 # ends
+
 
 def test_fin_stays_behind_the_data_and_says_where_it_ends():
     _, _, peer = hub_and_peer()
@@ -90,11 +91,11 @@ def test_reset_does_not_wait_for_credit_for_long():
     pair.rest()
     pair.target.reset()
     pair.rest()
-    assert not pair.client.saw_reset                   # the bytes before it may still find room
+    assert not pair.client.saw_reset  # the bytes before it may still find room
     for _ in range(8):
         pair.rest(0.5)
         pair.agent.check(pair.time.now)
-    for _ in range(300):                               # nor for a client that takes nothing
+    for _ in range(300):  # nor for a client that takes nothing
         pair.rest(0.01)
     assert pair.client.saw_reset and pair.hub.context.held == pair.agent.context.held == 0
 
@@ -107,10 +108,10 @@ def test_a_reset_that_waits_behind_the_end_ends_the_flow_once():
     peer.taken()
     peer.send(FIN, flow, seq=0)
     hub.turns.run()
-    for _ in range(20):                                # a busy link: what follows waits for the end of the turn
+    for _ in range(20):  # a busy link: what follows waits for the end of the turn
         peer.open()[1].send(b"x")
     client.reset()
-    hub.turns.soon.pop()[0](None)                      # the loss is told before the turn ends
+    hub.turns.soon.pop()[0](None)  # the loss is told before the turn ends
     peer.send(ACK, flow, ack=1, limit=64 * KIB)
     assert hub.reasons[flow.cid] == [Reason.CLOSED]
     assert not of(RST, peer.taken()) and hub.reasons[flow.cid] == [Reason.CLOSED]
@@ -148,6 +149,7 @@ def test_what_comes_from_the_target_says_that_it_is_connected(first):
 
 # order
 
+
 def test_gap_asks_once_and_repeats_are_trimmed():
     time, hub, peer = hub_and_peer()
     flow, client = peer.open()
@@ -159,13 +161,13 @@ def test_gap_asks_once_and_repeats_are_trimmed():
     assert [(frame.ack, frame.payload) for frame in asked] == [(100, flow.secret)]
     assert hub.context.gaps == 3 and client.received == stream(0, 0, 100)
     peer.send(RESUME_ACK, flow)
-    for seq in (50, 80, 150, 150):         # cut differently from the first time, and overlapping
+    for seq in (50, 80, 150, 150):  # cut differently from the first time, and overlapping
         peer.send(DATA, flow, seq=seq, payload=stream(0, seq, 250), cut=33)
     assert client.received == stream(0, 0, 400)
-    peer.send(DATA, flow, seq=500, payload=b"again")       # another gap is asked for at once
+    peer.send(DATA, flow, seq=500, payload=b"again")  # another gap is asked for at once
     assert [frame.ack for frame in of(RESUME, peer.taken())] == [400]
     peer.send(RESUME_ACK, flow)
-    for _ in range(2):                     # the same one again after a second
+    for _ in range(2):  # the same one again after a second
         peer.send(DATA, flow, seq=500, payload=b"again")
         assert not of(RESUME, peer.taken())
         time.now += 0.6
@@ -185,7 +187,7 @@ def test_when_a_relay_has_dropped_frames_less_is_in_flight_until_the_peer_has_ta
     assert flow.congestion == (size - 128 * KIB) // 2
     sent = of(DATA, peer.taken())
     assert sent[0].seq <= 128 * KIB and flow.congestion <= flow.inflight < flow.congestion + 64 * KIB
-    for _ in range(10):                    # again, at the same byte: at least one frame goes
+    for _ in range(10):  # again, at the same byte: at least one frame goes
         peer.send(RESUME, flow, payload=flow.secret, ack=128 * KIB, limit=limit)
         sent = of(DATA, peer.taken())
     assert [len(frame.payload) for frame in sent] == [64 * KIB] and flow.congestion < 64 * KIB
@@ -214,7 +216,7 @@ def test_both_ends_have_lost_frames_and_neither_question_is_forgotten():
     """The peer's question is no answer to ours, even if ours has not left yet."""
     _, hub, peer = hub_and_peer(kernel=0)
     flow, client = peer.open(limit=1 << 20)
-    client.send(stream(0, 0, 30_000))      # what is not taken blocks the link
+    client.send(stream(0, 0, 30_000))  # what is not taken blocks the link
     peer.send(DATA, flow, seq=10, payload=b"behind a gap")
     peer.send(RESUME, flow, payload=flow.secret, limit=1 << 20)
     frames = peer.taken()
@@ -254,6 +256,7 @@ def test_acknowledging_what_was_never_sent_breaks_the_flow():
 
 
 # replays
+
 
 def test_what_was_lost_with_the_tunnel_is_sent_again():
     pair = Pair()
@@ -351,7 +354,7 @@ def test_a_refused_open_goes_to_another_agent_from_byte_0():
     client = hub.sockets[flow.cid]
     client.send(stream(0, 0, 50_000))
     assert len(of(DATA, first.taken())) >= 1
-    second = Peer(hub, window=20_000)                # with less credit than the first gave: chunks are cut to it
+    second = Peer(hub, window=20_000)  # with less credit than the first gave: chunks are cut to it
     first.send(RST, flow, code=Reason.TARGET_REFUSED)
     seen = second.taken()
     assert seen[0].type is FrameType.M_OPEN and seen[0].payload == b"open"
@@ -378,7 +381,8 @@ def test_an_open_that_the_target_has_seen_is_not_retried(touched):
 
 
 def test_a_closing_socket_that_takes_nothing_is_reset_and_not_ended_in_order():
-    """All has been said on the flow; the last bytes are in the transport, and the far side of that does not read for so long."""
+    """All has been said on the flow; the last bytes are in the transport, and the far side of that does not read for so
+    long."""
     pair = Pair()
     pair.target.appetite = 0
     pair.client.send(stream(0, 0, 1000))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from core import reference
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from core import reference
 from ncfast import _frames
 from ncfast._frames import FrameType, decode, encode
 
@@ -14,8 +14,17 @@ U64 = st.integers(0, 2**64 - 1)
 OFFSET = st.one_of(st.integers(0, 2**62 - 1), st.sampled_from([0, 2**62 - 1, 2**62, 2**63, 2**64 - 1]))
 LENGTH = st.one_of(st.integers(0, 40), st.sampled_from([16383, 16384, 16385, 65535, 65536, 65537, 2**32 - 1]))
 HEADERS = st.builds(
-    reference.HEADER.pack, st.one_of(st.integers(0, 17), st.integers(0, 255)), st.sampled_from([0, 0, 0, 1, 2, 255]),
-    st.sampled_from([0, 0, 0, 1, 65535]), LENGTH, U64, st.binary(min_size=16, max_size=16), OFFSET, OFFSET, OFFSET)
+    reference.HEADER.pack,
+    st.one_of(st.integers(0, 17), st.integers(0, 255)),
+    st.sampled_from([0, 0, 0, 1, 2, 255]),
+    st.sampled_from([0, 0, 0, 1, 65535]),
+    LENGTH,
+    U64,
+    st.binary(min_size=16, max_size=16),
+    OFFSET,
+    OFFSET,
+    OFFSET,
+)
 
 
 def both(call):
@@ -43,22 +52,46 @@ def test_decode_as_the_reference_does(header, payload, tail):
         assert moved == ours
 
 
-@given(type=st.integers(0, 255), flags=st.integers(0, 3), code=st.sampled_from([0, 1, 18, 65535]), epoch=U64,
-       cid=st.binary(min_size=16, max_size=16), seq=OFFSET, ack=OFFSET, limit=OFFSET, payload=st.binary(max_size=64))
+@given(
+    type=st.integers(0, 255),
+    flags=st.integers(0, 3),
+    code=st.sampled_from([0, 1, 18, 65535]),
+    epoch=U64,
+    cid=st.binary(min_size=16, max_size=16),
+    seq=OFFSET,
+    ack=OFFSET,
+    limit=OFFSET,
+    payload=st.binary(max_size=64),
+)
 @settings(max_examples=500, deadline=None)
 def test_encode_as_the_reference_does(type, **fields):
     ours, theirs = both(lambda codec: codec.encode(type, **fields))
     assert ours == theirs
     if ours != "refused":
         back = decode(ours)
-        assert back == (type, fields["flags"], fields["code"], fields["epoch"], fields["cid"], fields["seq"], fields["ack"],
-                        fields["limit"], fields["payload"], len(ours))
+        assert back == (
+            type,
+            fields["flags"],
+            fields["code"],
+            fields["epoch"],
+            fields["cid"],
+            fields["seq"],
+            fields["ack"],
+            fields["limit"],
+            fields["payload"],
+            len(ours),
+        )
 
 
-@pytest.mark.parametrize("type, size, good", [
-    (FrameType.M_DATA, 65536, True), (FrameType.M_DATA, 65537, False),
-    (FrameType.AUTH, 16384, True), (FrameType.AUTH, 16385, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "type, size, good",
+    [
+        (FrameType.M_DATA, 65536, True),
+        (FrameType.M_DATA, 65537, False),
+        (FrameType.AUTH, 16384, True),
+        (FrameType.AUTH, 16385, False),
+    ],
+)
 def test_longest_payloads(type, size, good):
     payload = b"x" * size
     if good:
@@ -85,7 +118,9 @@ def test_offsets_outside_the_data_are_no_frame(offset):
     assert decode(encode(FrameType.PING), offset) is None
 
 
-@pytest.mark.parametrize("wrong", [{"cid": b"short"}, {"cid": bytes(17)}, {"flags": -1}, {"flags": 256}, {"code": -1}, {"code": 65536}])
+@pytest.mark.parametrize(
+    "wrong", [{"cid": b"short"}, {"cid": bytes(17)}, {"flags": -1}, {"flags": 256}, {"code": -1}, {"code": 65536}]
+)
 def test_fields_that_do_not_fit(wrong):
     with pytest.raises(_frames.FrameError):
         encode(FrameType.M_RST, **wrong)

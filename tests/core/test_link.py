@@ -5,14 +5,20 @@ from __future__ import annotations
 import itertools
 
 import pytest
+
 from core.ends import KIB, Agent, Hub, Tunnel, stream
 from core.raw import Peer, frames, hub_and_peer, message, of
 from core.virtual import Time
-
 from ncfast._frames import FrameType, encode
 from ncfast.core.errors import Reason
 
-DATA, ACK, FIN, RST, OPEN_ACK = FrameType.M_DATA, FrameType.M_ACK, FrameType.M_FIN, FrameType.M_RST, FrameType.M_OPEN_ACK
+DATA, ACK, FIN, RST, OPEN_ACK = (
+    FrameType.M_DATA,
+    FrameType.M_ACK,
+    FrameType.M_FIN,
+    FrameType.M_RST,
+    FrameType.M_OPEN_ACK,
+)
 RESUME, PING, PONG = FrameType.M_RESUME, FrameType.PING, FrameType.PONG
 STRANGER = b"nobody knows me!"
 
@@ -23,6 +29,7 @@ def tick(peer, time, seconds=0.5):
 
 
 # frames that are not as they should be
+
 
 def test_past_the_limit_costs_the_flow_and_no_other():
     _, hub, peer = hub_and_peer(window=16 * KIB)
@@ -66,7 +73,7 @@ def test_late_frames_of_a_closed_flow_are_counted_and_not_answered():
     for type_ in (DATA, ACK, FIN, RST):
         peer.send(type_, flow, payload=b"x" * (type_ is DATA))
     assert peer.taken() == [] and hub.context.duplicates == 4
-    for type_, payload in ((OPEN_ACK, b""), (RESUME, flow.secret)):       # show that the peer still has the flow
+    for type_, payload in ((OPEN_ACK, b""), (RESUME, flow.secret)):  # show that the peer still has the flow
         peer.send(type_, flow, payload=payload)
         assert [(frame.type, frame.code) for frame in peer.taken()] == [(RST, Reason.UNKNOWN_FLOW)]
 
@@ -82,14 +89,16 @@ def test_unknown_ignorable_frames_are_skipped(cut):
     assert client.received == b"before, behind" and not peer.link.closed
 
 
-@pytest.mark.parametrize("bad", [b"\xff" + bytes(55), bytes(56), encode(PING)[:1] + b"\x02" + encode(PING)[2:]], ids=["type", "0", "flag"])
+@pytest.mark.parametrize(
+    "bad", [b"\xff" + bytes(55), bytes(56), encode(PING)[:1] + b"\x02" + encode(PING)[2:]], ids=["type", "0", "flag"]
+)
 def test_a_malformed_frame_ends_the_link_and_flows_wait_for_the_next(bad):
     _, hub, peer = hub_and_peer()
     other = Peer(hub)
     flow, _ = peer.open()
     peer.feed(message(encode(PING) + bad))
     assert [reason for reason, _ in peer.session.ended] == [Reason.PROTOCOL_ERROR]
-    assert peer.wire.take().endswith(b"\x88\x10\x03\xeaprotocol_error")     # a close frame with 1002
+    assert peer.wire.take().endswith(b"\x88\x10\x03\xeaprotocol_error")  # a close frame with 1002
     assert not flow.closed and not flow.attached and not other.link.closed
 
 
@@ -97,8 +106,13 @@ def test_a_malformed_frame_ends_the_link_and_flows_wait_for_the_next(bad):
 def test_frames_may_be_cut_anywhere(cut):
     _, _, peer = hub_and_peer()
     flow, client = peer.open()
-    wire = b"".join(message(encode(DATA, cid=flow.cid, epoch=peer.epoch, seq=seq, payload=stream(0, seq, 150))
-                            + encode(FrameType.ANNOUNCE, payload=b"[%d]" % seq)) for seq in range(0, 1500, 150))
+    wire = b"".join(
+        message(
+            encode(DATA, cid=flow.cid, epoch=peer.epoch, seq=seq, payload=stream(0, seq, 150))
+            + encode(FrameType.ANNOUNCE, payload=b"[%d]" % seq)
+        )
+        for seq in range(0, 1500, 150)
+    )
     peer.feed(wire, cut)
     assert client.received == stream(0, 0, 1500)
     assert peer.session.seen == [("announce", b"[%d]" % seq) for seq in range(0, 1500, 150)]
@@ -107,9 +121,11 @@ def test_frames_may_be_cut_anywhere(cut):
 def test_borders_of_messages_mean_nothing():
     _, _, peer = hub_and_peer()
     flow, client = peer.open()
-    wire = b"".join(encode(DATA, cid=flow.cid, epoch=peer.epoch, seq=seq, payload=stream(0, seq, 90)) for seq in range(0, 900, 90))
+    wire = b"".join(
+        encode(DATA, cid=flow.cid, epoch=peer.epoch, seq=seq, payload=stream(0, seq, 90)) for seq in range(0, 900, 90)
+    )
     for at in range(0, len(wire), 37):
-        peer.feed(message(wire[at:at + 37]))
+        peer.feed(message(wire[at : at + 37]))
     assert client.received == stream(0, 0, 900)
 
 
@@ -132,7 +148,7 @@ FLOODS = {
     "auth": lambda peer, flow, k: peer.send(FrameType.AUTH, payload=b"token"),
     "announce": lambda peer, flow, k: peer.send(FrameType.ANNOUNCE, payload=b"[]"),
     "websocket ping": lambda peer, flow, k: peer.feed(message(b"x" * 125, opcode=9)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("flood", FLOODS)
@@ -163,13 +179,14 @@ def test_honest_peers_make_no_noise():
 
 # keepalive
 
+
 def test_ping_is_answered_and_pongs_owed_become_one():
     _, _, peer = hub_and_peer(kernel=2000)
     for seq in (1, 2):
         peer.send(PING, seq=seq)
         assert [(frame.type, frame.seq) for frame in peer.taken()] == [(PONG, seq)]
     flow, client = peer.open()
-    client.send(bytes(50_000))                         # more than the kernel takes
+    client.send(bytes(50_000))  # more than the kernel takes
     for seq in range(3, 100):
         peer.send(PING, seq=seq)
     assert [frame.seq for frame in of(PONG, peer.taken() + peer.taken())] == [99]
@@ -192,7 +209,7 @@ def test_silence_ends_the_link_and_any_byte_is_life():
     time, _, peer = hub_and_peer()
     for _ in range(100):
         tick(peer, time)
-        peer.feed(b"\x82")                             # the first byte of a message is life enough; the rest follows
+        peer.feed(b"\x82")  # the first byte of a message is life enough; the rest follows
         peer.feed(message(encode(PING))[1:])
     assert not peer.link.closed
     for _ in range(31):
@@ -220,6 +237,7 @@ def test_control_frames_do_not_pile_up():
 
 # who is served first
 
+
 def bytes_ahead_of(flow, peer):
     """How many bytes of other flows leave before the first of this one, on a link that drains by 64 KiB."""
     order = []
@@ -239,7 +257,9 @@ def test_bulk_does_not_delay_a_short_message():
         for _, big in bulk:
             big.send(bytes(200_000))
     client.send(b"bind")
-    assert bytes_ahead_of(short, peer) <= 64 * KIB + 227 * KIB      # what the kernel and one full write hold, of 2.4 MB that wait
+    assert (
+        bytes_ahead_of(short, peer) <= 64 * KIB + 227 * KIB
+    )  # what the kernel and one full write hold, of 2.4 MB that wait
 
 
 def test_bulk_that_comes_in_small_pieces_is_no_short_message():
@@ -247,7 +267,7 @@ def test_bulk_that_comes_in_small_pieces_is_no_short_message():
     _, _, peer = hub_and_peer(kernel=64 * KIB)
     bulk = [peer.open(limit=16 << 20) for _ in range(8)]
     short, client = peer.open()
-    bulk[0][1].send(bytes(200_000))                     # the link takes no more
+    bulk[0][1].send(bytes(200_000))  # the link takes no more
     for _, big in bulk:
         for _ in range(16):
             big.send(bytes(4 * KIB))
@@ -279,11 +299,11 @@ def test_the_cap_holds_all_flows_together_and_wakes_those_it_held():
     one.send(bytes(150_000))
     two.send(bytes(150_000))
     got = {first.cid: 0, second.cid: 0}
-    while sent := of(DATA, peer.taken()):              # nothing else wakes the link: no timer, no ping, no new bytes
+    while sent := of(DATA, peer.taken()):  # nothing else wakes the link: no timer, no ping, no new bytes
         assert 0 < peer.link.inflight < 100_000 + 64 * KIB
         for frame in sent:
             got[frame.cid] += len(frame.payload)
-        cid = sent[0].cid                              # acknowledged by one flow at a time: the other's bytes wait too
+        cid = sent[0].cid  # acknowledged by one flow at a time: the other's bytes wait too
         peer.send(ACK, cid=cid, ack=got[cid], limit=16 << 20)
         peer.send(ACK, cid=sent[-1].cid, ack=got[sent[-1].cid], limit=16 << 20)
     assert set(got.values()) == {150_000} and peer.link.inflight == 0
@@ -293,7 +313,7 @@ def test_whom_the_cap_holds_keeps_its_place():
     """Whatever else has the link look at its queues while the cap is reached."""
     _, _, peer = hub_and_peer(max_inflight=64 * KIB)
     flows = [peer.open(limit=16 << 20) for _ in range(4)]
-    for flow, client in flows:
+    for _, client in flows:
         client.send(bytes(500_000))
     got = {flow.cid: 0 for flow, _ in flows}
     for _ in range(40):
@@ -301,7 +321,7 @@ def test_whom_the_cap_holds_keeps_its_place():
             got[frame.cid] += len(frame.payload)
             peer.send(ACK, cid=frame.cid, ack=got[frame.cid], limit=16 << 20)
             peer.hub.turns.run()
-            peer.send(PING, epoch=0)                   # answered at once, although no data may follow
+            peer.send(PING, epoch=0)  # answered at once, although no data may follow
         assert max(got.values()) - min(got.values()) <= 2 * 64 * KIB, got
     assert max(got.values()) > 256 * KIB
 
@@ -321,7 +341,7 @@ def test_a_reset_gives_back_what_its_flow_had_in_flight():
 def test_frames_of_one_turn_leave_in_one_write():
     _, _, peer = hub_and_peer()
     clients = [peer.open()[1] for _ in range(10)]
-    for _ in range(3):                                 # after quiet turns a link needs to see a busy one first
+    for _ in range(3):  # after quiet turns a link needs to see a busy one first
         for client in clients:
             client.send(b"hello")
         first = peer.wire.take()
@@ -329,7 +349,7 @@ def test_frames_of_one_turn_leave_in_one_write():
             pass
         rest = list(peer.wire.pieces)
         peer.wire.take()
-    assert len(frames(first)) == 1                     # at once: the link was idle
+    assert len(frames(first)) == 1  # at once: the link was idle
     assert len(rest) == 1 and len(frames(bytes(rest[0]))) == 9
 
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from core.ends import KIB, stream
 from core.raw import message, of
 from core.relayed import MESSAGE, Between, Cluster, Handler, OwnerSession, block, cid, data, of_flow
 from core.virtual import Wire
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from ncfast._frames import IGNORABLE, FrameType, encode
-from ncfast.core.relay import Relay
 from ncfast.core.errors import Reason
+from ncfast.core.relay import Relay
 
-OPEN, OPEN_ACK, DATA, ACK, FIN = FrameType.M_OPEN, FrameType.M_OPEN_ACK, FrameType.M_DATA, FrameType.M_ACK, FrameType.M_FIN
+OPEN, OPEN_ACK, DATA, ACK, FIN = (
+    FrameType.M_OPEN,
+    FrameType.M_OPEN_ACK,
+    FrameType.M_DATA,
+    FrameType.M_ACK,
+    FrameType.M_FIN,
+)
 RST, RESUME, RESUME_ACK = FrameType.M_RST, FrameType.M_RESUME, FrameType.M_RESUME_ACK
 DETACH, GAP, PING = FrameType.M_DETACH, FrameType.M_GAP, FrameType.PING
 HEADER = 56
@@ -37,15 +43,17 @@ def content(some, start=0):
 
 # untouched
 
-FRAMES = st.lists(st.tuples(st.sampled_from([1, 2, 3]), st.sampled_from([1, 55, 300, 4096, 20_000, 65_536])), min_size=1, max_size=12)
+FRAMES = st.lists(
+    st.tuples(st.sampled_from([1, 2, 3]), st.sampled_from([1, 55, 300, 4096, 20_000, 65_536])), min_size=1, max_size=12
+)
 CUTS = st.lists(st.one_of(st.integers(1, 130), st.integers(1, 70_000)), max_size=30)
 
 
 def pieces(wired, cuts):
     at = 0
     for cut in [*cuts, len(wired)]:
-        if wired[at:at + cut]:
-            yield wired[at:at + cut]
+        if wired[at : at + cut]:
+            yield wired[at : at + cut]
         at += cut
 
 
@@ -62,7 +70,9 @@ def test_bytes_pass_whatever_the_borders_of_messages_and_reads(some, messages, r
         wired += data(number, sent[number], size, ack=number, limit=1000 + number)
         wired += encode(200, flags=IGNORABLE, payload=bytes(size % 7))
         sent[number] += size
-    wire = b"".join(message(piece) for piece in pieces(wired, [min(one, 200_000) for one in [*messages, 200_000, 200_000, 200_000]]))
+    wire = b"".join(
+        message(piece) for piece in pieces(wired, [min(one, 200_000) for one in [*messages, 200_000, 200_000, 200_000]])
+    )
     out = []
     for piece in pieces(wire, reads):
         rig.feed(rig.tunnel.wire, piece)
@@ -79,8 +89,10 @@ def test_a_frame_over_two_reads_does_not_take_other_bytes_for_its_header():
     rig = Between()
     rig.open()
     wired = data(1, 0, 400)
-    first, second = message(wired[:HEADER + 100 + 56]), message(wired[HEADER + 100 + 56:])
-    assert first[:2] == b"\x82\xfe" and second[:2] == b"\x82\xfe"     # both headers are 8 bytes: 8 + 56 of the one are 56 + 8 of the other
+    first, second = message(wired[: HEADER + 100 + 56]), message(wired[HEADER + 100 + 56 :])
+    assert (
+        first[:2] == b"\x82\xfe" and second[:2] == b"\x82\xfe"
+    )  # both headers are 8 bytes: 8 + 56 of the one are 56 + 8 of the other
     rig.feed(rig.tunnel.wire, first[:-56])
     rig.feed(rig.tunnel.wire, first[-56:] + second)
     assert content(rig.to_origin()) == stream(1, 0, 400)
@@ -138,13 +150,14 @@ def test_what_waited_leaves_in_messages_that_every_peer_takes():
     rig.open()
     block(rig.tunnel)
     rig.from_origin(of_flow(ACK, ack=7), *(data(1, seq, 65536) for seq in range(0, 20 * 65536, 65536)))
-    assert rig.tunnel.link.relay_frames >= 20          # more: where a read ended in a frame, that became two
+    assert rig.tunnel.link.relay_frames >= 20  # more: where a read ended in a frame, that became two
     block(rig.tunnel, False)
     assert max(rig.tunnel.wire.borders) <= MESSAGE
     assert content(rig.to_agent()) == stream(1, 0, 20 * 65536) and rig.nothing_waits()
 
 
 # order
+
 
 def test_no_frame_overtakes_those_of_its_flow_that_wait():
     rig = Between()
@@ -200,7 +213,7 @@ def test_the_link_that_comes_free_within_a_read_sends_what_passed_first():
 
     def resume(self, cid_, epoch, secret, ack, limit):
         seen.append(relay.mesh)
-        relay.mesh.send(FrameType.AUTH, b"in between")     # flushes
+        relay.mesh.send(FrameType.AUTH, b"in between")  # flushes
         return True
 
     original, OwnerSession._on_frame__resume = OwnerSession._on_frame__resume, resume
@@ -228,6 +241,7 @@ def test_our_own_flows_at_their_cap_do_not_hold_back_what_is_relayed():
     link = rig.tunnel.link
     link.peer_window = 1 << 20
     from ncfast.core.flow import Flow
+
     flow = Flow(rig.owner.context, b"owner..." + bytes(8), bytes(16), b"open", rig.owner)
     rig.owner.flows[flow.cid] = flow
     socket = rig.owner.socket(flow, Reason.CLIENT_RESET)
@@ -265,6 +279,7 @@ def test_flows_take_turns():
 
 # bounds
 
+
 def test_beyond_the_bound_frames_are_dropped_and_the_receiver_is_told_behind_the_last_that_waited():
     rig = Between(queue_depth=3)
     rig.open(1)
@@ -276,7 +291,12 @@ def test_beyond_the_bound_frames_are_dropped_and_the_receiver_is_told_behind_the
     assert link.drops_queue == 3 and rig.tunnel.link.drops_away == 0
     block(rig.mesh, False)
     out = rig.to_origin()
-    assert brief([frame for frame in out if frame.cid == cid(1)]) == [(DATA, 0, 100), (DATA, 100, 100), (DATA, 200, 100), (GAP, 0, 0)]
+    assert brief([frame for frame in out if frame.cid == cid(1)]) == [
+        (DATA, 0, 100),
+        (DATA, 100, 100),
+        (DATA, 200, 100),
+        (GAP, 0, 0),
+    ]
     assert brief([frame for frame in out if frame.cid == cid(2)]) == [(GAP, 0, 0)]
     rig.from_agent(data(1, 500, 100))
     assert brief(rig.to_origin()) == [(DATA, 500, 100)] and rig.nothing_waits()
@@ -287,7 +307,9 @@ def test_one_short_frame_of_each_flow_has_room_behind_the_bulk_of_others():
     rig.open(1)
     rig.open(2)
     block(rig.mesh)
-    rig.from_agent(*(data(1, seq, 10_000) for seq in range(0, 100_000, 10_000)), of_flow(OPEN_ACK, 2), of_flow(FIN, 2, seq=0))
+    rig.from_agent(
+        *(data(1, seq, 10_000) for seq in range(0, 100_000, 10_000)), of_flow(OPEN_ACK, 2), of_flow(FIN, 2, seq=0)
+    )
     assert rig.mesh.link.relay_frames == 4
     block(rig.mesh, False)
     out = rig.to_origin()
@@ -301,7 +323,7 @@ def test_nothing_goes_behind_what_was_dropped_before_the_receiver_knows():
     block(rig.mesh)
     rig.from_agent(*(data(1, seq, 10_000) for seq in range(0, 21 * 10_000, 10_000)))
     rig.mesh.wire.kernel = 0
-    block(rig.mesh, False)                             # a part leaves, and the link is blocked again
+    block(rig.mesh, False)  # a part leaves, and the link is blocked again
     assert 0 < rig.mesh.link.relay_frames < 20
     rig.from_agent(of_flow(ACK, ack=1), data(1, 210_000, 10_000), of_flow(FIN, seq=220_000))
     out = []
@@ -344,7 +366,7 @@ def test_resumes_and_resets_pass_every_bound_once_for_each_flow():
     block(rig.mesh)
     for number in range(10):
         rig.from_agent(*(of_flow(RESUME, number, payload=bytes(16), ack=k) for k in range(3)), data(number, 0, 10))
-    assert rig.mesh.link.relay_frames == 11            # and one of data, while there was room
+    assert rig.mesh.link.relay_frames == 11  # and one of data, while there was room
     rig.from_agent(*(of_flow(RST, number, code=Reason.TARGET_RESET) for number in range(10)))
     assert rig.owner.relays == {} and rig.mesh.link.relay_frames == 21
     block(rig.mesh, False)
@@ -379,7 +401,7 @@ def test_what_waits_for_a_link_goes_with_it():
     rig.from_agent(data())
     rig.from_origin(data())
     assert rig.mesh.link.relay_frames == rig.tunnel.link.relay_frames == 1
-    relay.disconnect()                                 # both ends will resume
+    relay.disconnect()  # both ends will resume
     assert rig.nothing_waits() and (relay.up.waiting, relay.down.waiting) == (0, 0)
     rig.mesh.link.fail(Reason.GOING_AWAY)
     rig.tunnel.link.fail(Reason.GOING_AWAY)
@@ -391,7 +413,7 @@ def test_a_link_that_ends_gives_back_what_waited_for_it():
     rig.open(1)
     rig.open(2)
     block(rig.mesh)
-    rig.from_agent(data(1), data(2), of_flow(RST, 2, code=Reason.TARGET_RESET))     # of one that is over, too
+    rig.from_agent(data(1), data(2), of_flow(RST, 2, code=Reason.TARGET_RESET))  # of one that is over, too
     rig.mesh.link.fail(Reason.GOING_AWAY)
     assert rig.nothing_waits() and list(rig.owner.relays) == [cid(1)]
 
@@ -422,6 +444,7 @@ def test_counters_tell_what_left():
 
 # only those two links, only that epoch
 
+
 def test_a_third_link_that_uses_the_cid_gets_nothing_through():
     rig = Between()
     rig.open()
@@ -429,7 +452,7 @@ def test_a_third_link_that_uses_the_cid_gets_nothing_through():
     for type_ in (DATA, ACK, FIN, RST, OPEN_ACK, RESUME_ACK, DETACH, GAP):
         rig.from_origin(of_flow(type_, seq=1 * (type_ in (FIN,)), payload=b"x" * (type_ is DATA)), mesh=third)
     assert rig.to_agent() == [] and rig.to_origin() == [] and rig.owner.relays
-    other = OwnerSession(rig.owner)                        # another agent's tunnel is no better
+    other = OwnerSession(rig.owner)  # another agent's tunnel is no better
     other.link.establish(1)
     rig.feed(other.wire, message(data() + of_flow(RST, code=Reason.TARGET_RESET)))
     assert rig.to_agent() == [] and rig.to_origin() == [] and rig.owner.relays
@@ -455,13 +478,15 @@ def test_a_newer_tunnel_of_the_agent_takes_the_flow_over():
     rig.from_agent(encode(FrameType.HELLO, payload=bytes(8)))
     assert old.ended == [Reason.SUPERSEDED] and rig.owner.relays == {}
     rig.from_agent(of_flow(RESUME, epoch=2, payload=bytes(16), ack=5, limit=9))
-    assert [(frame.type, frame.epoch, frame.ack, frame.limit, frame.payload[:16]) for frame in of(RESUME, rig.to_origin())] \
-        == [(RESUME, 2, 5, 9, bytes(16))]
+    assert [
+        (frame.type, frame.epoch, frame.ack, frame.limit, frame.payload[:16]) for frame in of(RESUME, rig.to_origin())
+    ] == [(RESUME, 2, 5, 9, bytes(16))]
     rig.from_origin(data(1, 0, 10, epoch=1), data(1, 0, 20, epoch=2))
     assert [frame.epoch for frame in rig.to_agent() if frame.type == DATA] == [2] and rig.mesh.link.stale_epoch == 1
 
 
 # what the relay says of itself
+
 
 def test_the_round_trip_beyond_goes_with_opens_and_resumes_and_their_answers():
     rig = Between()
@@ -474,8 +499,16 @@ def test_the_round_trip_beyond_goes_with_opens_and_resumes_and_their_answers():
     rig.to_agent(), rig.to_origin()
     rig.from_origin(of_flow(OPEN, payload=b"open"), of_flow(RESUME, payload=bytes(16)), of_flow(RESUME_ACK))
     rig.from_agent(of_flow(OPEN_ACK), of_flow(RESUME, payload=bytes(16)), of_flow(RESUME_ACK))
-    assert [(frame.type, frame.seq) for frame in rig.to_agent()] == [(OPEN, 250_000), (RESUME, 250_000), (RESUME_ACK, 250_000)]
-    assert [(frame.type, frame.seq) for frame in rig.to_origin()] == [(OPEN_ACK, 750_000), (RESUME, 750_000), (RESUME_ACK, 750_000)]
+    assert [(frame.type, frame.seq) for frame in rig.to_agent()] == [
+        (OPEN, 250_000),
+        (RESUME, 250_000),
+        (RESUME_ACK, 250_000),
+    ]
+    assert [(frame.type, frame.seq) for frame in rig.to_origin()] == [
+        (OPEN_ACK, 750_000),
+        (RESUME, 750_000),
+        (RESUME_ACK, 750_000),
+    ]
 
 
 def test_an_accepted_open_is_told_once():
@@ -497,12 +530,15 @@ def test_a_hub_that_is_fenced_is_told_and_so_is_the_agent():
 
 # flows of others that we do not have
 
+
 @pytest.mark.parametrize("type_", [OPEN_ACK, DATA, FIN, ACK, RESUME_ACK], ids=str)
 def test_a_flow_of_another_hub_is_to_wait(type_):
     rig = Between()
     for _ in range(3 if type_ is not OPEN_ACK else 1):
         rig.from_agent(of_flow(type_, payload=b"x" * (type_ is DATA)))
-    assert [(frame.type, frame.code, frame.epoch, frame.cid) for frame in rig.to_agent()] == [(DETACH, Reason.LINK_LOST, 1, cid(1))]
+    assert [(frame.type, frame.code, frame.epoch, frame.cid) for frame in rig.to_agent()] == [
+        (DETACH, Reason.LINK_LOST, 1, cid(1))
+    ]
     rig.tick()
     rig.to_agent()
     rig.from_agent(of_flow(type_, payload=b"x" * (type_ is DATA)))
@@ -529,16 +565,24 @@ def test_what_follows_a_refused_open_gets_no_answer():
 
 # floods
 
+
 def test_no_agent_can_end_a_link_between_hubs():
     """Noise is counted where it comes in."""
     cluster = Cluster()
     near, far = cluster.talk()
     owner = cluster.owners[0]
     session, wire = owner.current, cluster.agent.wire
-    for frame in [of_flow(ACK, limit=5), of_flow(FIN, seq=7), of_flow(OPEN_ACK), of_flow(RESUME_ACK), of_flow(GAP), of_flow(ACK, epoch=9)]:
+    for frame in [
+        of_flow(ACK, limit=5),
+        of_flow(FIN, seq=7),
+        of_flow(OPEN_ACK),
+        of_flow(RESUME_ACK),
+        of_flow(GAP),
+        of_flow(ACK, epoch=9),
+    ]:
         view = session.wire.protocol.get_buffer(-1)
         noisy = message(frame * 700)
-        view[:len(noisy)] = noisy
+        view[: len(noisy)] = noisy
         session.wire.protocol.buffer_updated(len(noisy))
         for end in cluster.ends:
             end.turns.run()
@@ -551,8 +595,19 @@ def test_no_agent_can_end_a_link_between_hubs():
     assert session.ended == [Reason.FLOOD] and wire.lost is False
 
 
-@pytest.mark.parametrize("frame", [of_flow(ACK, limit=5), of_flow(FIN, seq=7), of_flow(OPEN_ACK), of_flow(RESUME_ACK), of_flow(GAP),
-                                   of_flow(DETACH), of_flow(RESUME, payload=bytes(16))], ids=lambda frame: FrameType(frame[0]).name)
+@pytest.mark.parametrize(
+    "frame",
+    [
+        of_flow(ACK, limit=5),
+        of_flow(FIN, seq=7),
+        of_flow(OPEN_ACK),
+        of_flow(RESUME_ACK),
+        of_flow(GAP),
+        of_flow(DETACH),
+        of_flow(RESUME, payload=bytes(16)),
+    ],
+    ids=lambda frame: FrameType(frame[0]).name,
+)
 def test_what_an_agent_repeats_ends_its_own_tunnel(frame):
     rig = Between()
     rig.open()
@@ -646,13 +701,26 @@ def gone(cluster):
 
 LOSSES = {
     "mesh": lambda cluster: cluster.link(cluster.owners[0]),
-    "mesh, gone for a while": lambda cluster: (cluster.meshes[cluster.owners[0]].cut(), cluster.rest(), cluster.link(cluster.owners[0])),
+    "mesh, gone for a while": lambda cluster: (
+        cluster.meshes[cluster.owners[0]].cut(),
+        cluster.rest(),
+        cluster.link(cluster.owners[0]),
+    ),
     "tunnel": lambda cluster: (cluster.tunnel.cut(), cluster.rest(), cluster.claim(cluster.owners[0])),
     "tunnel, back before its end was seen": lambda cluster: cluster.claim(cluster.owners[0]),
-    "the owner": lambda cluster: (cluster.tunnel.cut(), cluster.meshes[cluster.owners[0]].cut(), cluster.rest(),
-                                  cluster.claim(cluster.owners[1])),
-    "both, and both back": lambda cluster: (cluster.tunnel.cut(), cluster.meshes[cluster.owners[0]].cut(), cluster.rest(),
-                                            cluster.link(cluster.owners[0]), cluster.claim(cluster.owners[0])),
+    "the owner": lambda cluster: (
+        cluster.tunnel.cut(),
+        cluster.meshes[cluster.owners[0]].cut(),
+        cluster.rest(),
+        cluster.claim(cluster.owners[1]),
+    ),
+    "both, and both back": lambda cluster: (
+        cluster.tunnel.cut(),
+        cluster.meshes[cluster.owners[0]].cut(),
+        cluster.rest(),
+        cluster.link(cluster.owners[0]),
+        cluster.claim(cluster.owners[0]),
+    ),
 }
 
 
@@ -673,7 +741,7 @@ def test_a_loss_costs_no_byte_and_leaves_nothing(loss, before):
     cluster.carry(70_000)
     loss(cluster)
     cluster.rest()
-    cluster.check(2.0)                                 # whoever was told to wait asks
+    cluster.check(2.0)  # whoever was told to wait asks
     cluster.rest()
     for socket, other, seed, ended in ((client, target, 1, "client ended"), (target, client, 2, "target ended")):
         assert other.received == stream(seed, 0, 1000 if before == ended else 1000 + SIZE)
@@ -725,10 +793,10 @@ def test_dropped_frames_come_again_and_the_answer_may_be_dropped_too():
         sent += 500
         cluster.settle()
     block(up, False)
-    cable.carry(True, 1 << 30)                         # M_GAP arrives, and is answered by M_RESUME …
+    cable.carry(True, 1 << 30)  # M_GAP arrives, and is answered by M_RESUME …
     cable.carry(False, 1 << 30)
     block(up)
-    for _ in range(3):                                 # … whose answer finds the link blocked, and its queue full
+    for _ in range(3):  # … whose answer finds the link blocked, and its queue full
         filler.send(b"x")
         cluster.agent.turns.run()
         cluster.tunnel.carry(True, 1 << 30)
@@ -781,7 +849,7 @@ def test_late_frames_of_a_fenced_owner_change_nothing():
     client, target = cluster.sockets(near)
     target.send(stream(2, 0, 100))
     cluster.agent.turns.run()
-    frozen = cluster.tunnel                            # the bytes are on their way to the old owner
+    frozen = cluster.tunnel  # the bytes are on their way to the old owner
     cluster.claim(cluster.owners[1])
     cluster.carry()
     cluster.settle()
@@ -789,9 +857,12 @@ def test_late_frames_of_a_fenced_owner_change_nothing():
     old = cluster.owners[0]
     link = cluster.origin.ways[old].link
     view = cluster.origin.ways[old].wire.protocol.get_buffer(-1)
-    late = encode(DATA, cid=near.cid, epoch=1, seq=100, payload=b"stale") + encode(RST, cid=near.cid, epoch=1, code=2) \
+    late = (
+        encode(DATA, cid=near.cid, epoch=1, seq=100, payload=b"stale")
+        + encode(RST, cid=near.cid, epoch=1, code=2)
         + encode(RESUME, cid=near.cid, epoch=1, payload=near.secret)
-    view[:len(late)] = late
+    )
+    view[: len(late)] = late
     cluster.origin.ways[old].wire.protocol.buffer_updated(len(late))
     assert not near.closed and near.epoch == 2 and client.received == stream(2, 0, 100) and link.stale_epoch >= 2
     cluster.rest()
@@ -801,7 +872,9 @@ def test_late_frames_of_a_fenced_owner_change_nothing():
 
 def test_credit_is_tuned_to_the_whole_way():
     """Windows grow by the round trip that the link and the relay's say together."""
-    cluster = Cluster(agent={"window": 64 * KIB, "window_max": 1 << 20}, origin={"window": 64 * KIB, "window_max": 1 << 20})
+    cluster = Cluster(
+        agent={"window": 64 * KIB, "window_max": 1 << 20}, origin={"window": 64 * KIB, "window_max": 1 << 20}
+    )
     for link in cluster.links():
         link.ping()
     for _ in range(3):
@@ -816,7 +889,7 @@ def test_credit_is_tuned_to_the_whole_way():
     for _ in range(30):
         target.send(stream(2, sent, 60_000))
         sent += 60_000
-        cluster.time.now += 0.02                       # far below the round trip of both links together
+        cluster.time.now += 0.02  # far below the round trip of both links together
         cluster.settle()
     assert near.window > before and near.window <= 1 << 20
     cluster.rest()
@@ -827,16 +900,18 @@ def test_a_relay_may_not_claim_any_round_trip():
     """Whoever says hours would have windows grow with each half of one."""
     cluster = Cluster()
     way = cluster.origin.way
-    for trip, pause, grows in ((2_000_000, 0.5, True), (1 << 61, 5.0, False)):     # slower than any round trip there is
+    for trip, pause, grows in ((2_000_000, 0.5, True), (1 << 61, 5.0, False)):  # slower than any round trip there is
         near = cluster.origin.connect()
         cluster.settle()
         window = near.window
         frames_in = [encode(OPEN_ACK, cid=near.cid, epoch=1, seq=trip, limit=64 * KIB)]
-        frames_in += [encode(DATA, cid=near.cid, epoch=1, seq=seq, payload=stream(2, seq, 16 * KIB))
-                      for seq in range(0, 64 * KIB, 16 * KIB)]
+        frames_in += [
+            encode(DATA, cid=near.cid, epoch=1, seq=seq, payload=stream(2, seq, 16 * KIB))
+            for seq in range(0, 64 * KIB, 16 * KIB)
+        ]
         for frame in frames_in:
             view = way.wire.protocol.get_buffer(-1)
-            view[:len(frame)] = frame
+            view[: len(frame)] = frame
             way.wire.protocol.buffer_updated(len(frame))
             cluster.origin.turns.run()
             cluster.time.now += pause
@@ -860,6 +935,7 @@ def test_whoever_asks_to_resume_gets_the_answer_though_all_is_acknowledged():
 
 
 # relays themselves
+
 
 def test_a_relay_is_forgotten_once():
     rig = Between()
@@ -907,7 +983,7 @@ def test_a_link_that_ends_while_it_is_written_to(which):
     victim.wire.write = victim.wire.writelines = fail
     (rig.from_agent if which == "mesh" else rig.from_origin)(*some)
     assert victim.ended == [Reason.CONNECTION_LOST] and other.ended == [] and rig.nothing_waits()
-    assert (DETACH in [frame.type for frame in (rig.to_agent() if which == "mesh" else rig.to_origin())])
+    assert DETACH in [frame.type for frame in (rig.to_agent() if which == "mesh" else rig.to_origin())]
 
 
 def test_handlers_are_asked_for_nothing_on_the_way(monkeypatch):

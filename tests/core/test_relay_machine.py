@@ -1,21 +1,21 @@
 """The two ends of test_two_ends with hubs between them that relay, drop, lose their links and their agent.
 
-The origin's links to the hubs and the agent's tunnel are cut and come back in any order, the agent claims here and there, the
-relays' queues are small. What arrives is what was sent, and at the end no hub remembers anything.
+The origin's links to the hubs and the agent's tunnel are cut and come back in any order, the agent claims here and
+there, the relays' queues are small. What arrives is what was sent, and at the end no hub remembers anything.
 """
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 
-from core.ends import KIB
-from core.relayed import SEEK_EVERY, Cluster
-from core.test_two_ends import CUTS, MAX_CHUNK, TwoEnds
-from core.virtual import UNLIMITED
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
+from core.ends import KIB
+from core.relayed import SEEK_EVERY, Cluster
+from core.test_two_ends import CUTS, MAX_CHUNK, TwoEnds
+from core.virtual import UNLIMITED
 from ncfast.core.errors import Reason
 
 OWNER = st.sampled_from([0, 0, 1])
@@ -36,15 +36,25 @@ class _Tunnel:
 
 
 class ThroughRelays(TwoEnds):
-    @initialize(raw=st.booleans(), retains=st.booleans(), max_inflight=st.sampled_from([32 * KIB, 200 * KIB, 8 << 20]), kernel=KERNEL,
-                between=KERNEL, relay_inflight=st.sampled_from([20 * KIB, 100 * KIB, 8 << 20]), depth=st.sampled_from([2, 10, 1000]),
-                window=st.sampled_from([16 * KIB, 64 * KIB, 256 * KIB]), other_window=st.sampled_from([16 * KIB, 64 * KIB]))
+    @initialize(
+        raw=st.booleans(),
+        retains=st.booleans(),
+        max_inflight=st.sampled_from([32 * KIB, 200 * KIB, 8 << 20]),
+        kernel=KERNEL,
+        between=KERNEL,
+        relay_inflight=st.sampled_from([20 * KIB, 100 * KIB, 8 << 20]),
+        depth=st.sampled_from([2, 10, 1000]),
+        window=st.sampled_from([16 * KIB, 64 * KIB, 256 * KIB]),
+        other_window=st.sampled_from([16 * KIB, 64 * KIB]),
+    )
     def begin(self, raw, retains, max_inflight, kernel, between, relay_inflight, depth, window, other_window):
         self.max_inflight = max_inflight
         self.cluster = Cluster(
-            raw=raw, origin={"max_inflight": max_inflight, "kernel": kernel, "window": window},
+            raw=raw,
+            origin={"max_inflight": max_inflight, "kernel": kernel, "window": window},
             owner={"max_inflight": relay_inflight, "kernel": between, "queue_depth": depth, "retains": retains},
-            agent={"max_inflight": max_inflight, "kernel": kernel, "window": other_window})
+            agent={"max_inflight": max_inflight, "kernel": kernel, "window": other_window},
+        )
         self.time = self.cluster.time
         self.hub, self.agent = self.cluster.origin, self.cluster.agent
         self.ends = self.cluster.ends
@@ -53,7 +63,12 @@ class ThroughRelays(TwoEnds):
 
     # network, loops, clock
 
-    @rule(which=st.integers(0, 3), up=st.booleans(), count=st.sampled_from([1, 55, 1000, 20_000, 1 << 30, 1 << 30]), cut=CUTS)
+    @rule(
+        which=st.integers(0, 3),
+        up=st.booleans(),
+        count=st.sampled_from([1, 55, 1000, 20_000, 1 << 30, 1 << 30]),
+        cut=CUTS,
+    )
     def network_carries(self, which, up, count, cut):
         cables = self.cluster.cables
         epoch = self.cluster.registry.epoch
@@ -142,12 +157,16 @@ class ThroughRelays(TwoEnds):
             context, flows = end.context, end.flows.values()
             assert context.backlog == sum(flow.backlog for flow in flows)
             assert context.bytes_read == context.bytes_out + context.discarded + sum(
-                flow.unsent_bytes + flow.inflight for flow in flows), "bytes were lost or made"
+                flow.unsent_bytes + flow.inflight for flow in flows
+            ), "bytes were lost or made"
             for cid, reasons in end.reasons.items():
                 assert len(reasons) == 1, "ended twice"
                 assert cid not in end.flows
-        for end, links in ((self.hub, [way.link for way in self.hub.ways.values()]), (self.agent, [self.agent.path])) \
-                if hasattr(self, "ends") else ():
+        for end, links in (
+            ((self.hub, [way.link for way in self.hub.ways.values()]), (self.agent, [self.agent.path]))
+            if hasattr(self, "ends")
+            else ()
+        ):
             for link in links:
                 assert link.inflight == sum(flow.inflight for flow in end.flows.values() if flow.path is link)
                 assert link.inflight < link.max_inflight + MAX_CHUNK
@@ -157,7 +176,9 @@ class ThroughRelays(TwoEnds):
     @invariant()
     def relays_are_within_their_bounds(self):
         for owner in self.cluster.owners if hasattr(self, "cluster") else ():
-            assert owner.context.relayed == sum(link.relay_bytes for link in owner.links), "what waits is not what was counted"
+            assert owner.context.relayed == sum(link.relay_bytes for link in owner.links), (
+                "what waits is not what was counted"
+            )
             for link in owner.links:
                 assert link.relay_bytes <= 2 * owner.max_inflight + 800 * len(self.talks)
                 assert link.relay_frames <= owner.queue_depth + 3 * len(self.talks)
@@ -188,7 +209,11 @@ class ThroughRelays(TwoEnds):
         for owner in cluster.owners:
             if cluster.origin.ways[owner].link.closed or owner.up.link.closed:
                 cluster.link(owner)
-        if self.agent.path.closed or cluster.registry.owner.current is None or cluster.registry.owner.current.link.closed:
+        if (
+            self.agent.path.closed
+            or cluster.registry.owner.current is None
+            or cluster.registry.owner.current.link.closed
+        ):
             self.claims(0)
         for talk in self.talks:
             for transport in (talk.client, talk.target):
@@ -212,7 +237,7 @@ class ThroughRelays(TwoEnds):
         self.rest()
         for talk in self.talks:
             assert not self.whole(talk) or talk.near.closed and talk.far.closed, "a flow does not end"
-        for _ in range(11):                            # the grace of those that only one end still has
+        for _ in range(11):  # the grace of those that only one end still has
             cluster.check(3.0)
             cluster.settle()
         self.rest()
@@ -236,12 +261,17 @@ class ThroughRelays(TwoEnds):
             if link.ctx is context and not link.closed:
                 assert not link.flows and not link.lanes and link.inflight == 0 and link.queued == 0
                 assert (link.relay_frames, link.relay_bytes) == (0, 0)
-        self.time.now += 10.0                          # lingering sockets close
+        self.time.now += 10.0  # lingering sockets close
         end.turns.run()
         end.turns.run()
         assert all(transport.lost for transport in end.sockets.values()), "a socket is left"
 
 
-ThroughRelays.TestCase.settings = settings(max_examples=200, stateful_step_count=80, deadline=None, report_multiple_bugs=False,
-                                           suppress_health_check=list(HealthCheck))
+ThroughRelays.TestCase.settings = settings(
+    max_examples=200,
+    stateful_step_count=80,
+    deadline=None,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
 TestThroughRelays = ThroughRelays.TestCase

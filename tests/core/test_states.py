@@ -21,7 +21,9 @@ def test_every_edge_is_in_the_table_or_refused(state, event):
 
 def test_closed_is_final_and_reachable_from_everywhere():
     assert not [edge for edge in TRANSITIONS if edge[0] is FlowState.CLOSED]
-    assert all(TRANSITIONS[state, FlowEvent.RESET] is FlowState.CLOSED for state in FlowState if state is not FlowState.CLOSED)
+    assert all(
+        TRANSITIONS[state, FlowEvent.RESET] is FlowState.CLOSED for state in FlowState if state is not FlowState.CLOSED
+    )
 
 
 def test_clean_ends_take_both_fins_in_any_order():
@@ -46,4 +48,6 @@ def test_each_direction_ends_once():
 
 
 def test_opening_and_open_states_stand_where_the_flow_looks_for_them():
-    assert FlowState.OPENING < FlowState.OPENING_FIN < FlowState.OPEN < FlowState.HALF_LOCAL    # compared with < in _flow.pyx
+    assert (
+        FlowState.OPENING < FlowState.OPENING_FIN < FlowState.OPEN < FlowState.HALF_LOCAL
+    )  # compared with < in _flow.pyx

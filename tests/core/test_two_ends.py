@@ -1,18 +1,19 @@
-"""Two ends, a wire between them, and everything that can happen: what arrives is what was sent, or the end says otherwise.
+"""Two ends, a wire between them, and everything that can happen: what arrives is what was sent, or the end says
+otherwise.
 
-Each step is one thing that a client, a target, the network, the kernel or the clock does. After each the invariants hold; at
-the end everything is let go, and then nothing may be left anywhere.
+Each step is one thing that a client, a target, the network, the kernel or the clock does. After each the invariants
+hold; at the end everything is let go, and then nothing may be left anywhere.
 """
 
 from __future__ import annotations
 
-from core.ends import KIB, RESUME_TIME, Agent, Hub, Tunnel, stream
-from core.raw import frames
-from core.virtual import UNLIMITED, Time
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from core.ends import KIB, RESUME_TIME, Agent, Hub, Tunnel, stream
+from core.raw import frames
+from core.virtual import UNLIMITED, Time
 from ncfast._frames import FrameType
 from ncfast.core.errors import Reason
 
@@ -27,10 +28,10 @@ class Half:
 
     def __init__(self, seed):
         self.seed = seed
-        self.source = self.sink = None                 # Sockets
+        self.source = self.sink = None  # Sockets
         self.sent = 0
         self.verified = 0
-        self.fin = self.reset = False                  # done by the source, as seen from outside
+        self.fin = self.reset = False  # done by the source, as seen from outside
 
     def write(self, count):
         if not self.fin and not self.source.lost:
@@ -40,7 +41,7 @@ class Half:
     def verify(self):
         if self.sink is None:
             return
-        got = bytes(self.sink.received[self.verified:])
+        got = bytes(self.sink.received[self.verified :])
         assert self.verified + len(got) <= self.sent, "more arrived than was sent"
         assert got == stream(self.seed, self.verified, len(got)), "other bytes arrived than were sent"
         self.verified += len(got)
@@ -70,8 +71,12 @@ class Talk:
 
 
 class TwoEnds(RuleBasedStateMachine):
-    @initialize(max_inflight=st.sampled_from([32 * KIB, 200 * KIB, 8 << 20]), kernel=st.sampled_from([0, 5000, 64 * KIB, 1 << 20]),
-                window=st.sampled_from([16 * KIB, 64 * KIB, 256 * KIB]), other_window=st.sampled_from([16 * KIB, 64 * KIB]))
+    @initialize(
+        max_inflight=st.sampled_from([32 * KIB, 200 * KIB, 8 << 20]),
+        kernel=st.sampled_from([0, 5000, 64 * KIB, 1 << 20]),
+        window=st.sampled_from([16 * KIB, 64 * KIB, 256 * KIB]),
+        other_window=st.sampled_from([16 * KIB, 64 * KIB]),
+    )
     def begin(self, max_inflight, kernel, window, other_window):
         self.time = Time()
         self.max_inflight = max_inflight
@@ -249,7 +254,8 @@ class TwoEnds(RuleBasedStateMachine):
             context, flows = end.context, end.flows.values()
             assert context.backlog == sum(flow.backlog for flow in flows)
             assert context.bytes_read == context.bytes_out + context.discarded + sum(
-                flow.unsent_bytes + flow.inflight for flow in flows), "bytes were lost or made"
+                flow.unsent_bytes + flow.inflight for flow in flows
+            ), "bytes were lost or made"
             link = self.agent.path if end is self.agent else self.tunnel.session.link
             assert link.inflight == sum(flow.inflight for flow in flows if flow.path is link)
             assert link.inflight < self.max_inflight + MAX_CHUNK
@@ -277,7 +283,7 @@ class TwoEnds(RuleBasedStateMachine):
         for end in self.ends:
             end.context.budget = 1 << 30
         self.tunnel.settle()
-        if self.dropped:                               # the last frame of all may be missing: nothing but time would tell
+        if self.dropped:  # the last frame of all may be missing: nothing but time would tell
             self.tunnel_is_cut(False)
         if self.agent.path.closed or self.tunnel.session.link.closed:
             self.agent.path.fail(Reason.GOING_AWAY)
@@ -315,7 +321,7 @@ class TwoEnds(RuleBasedStateMachine):
         assert context.bytes_read == context.bytes_out + context.discarded
         link = self.agent.path if end is self.agent else self.tunnel.session.link
         assert not link.closed and not link.flows and link.inflight == 0 and link.queued == 0
-        self.time.now += 70.0                          # lingering sockets close
+        self.time.now += 70.0  # lingering sockets close
         end.turns.run()
         end.turns.run()
         assert all(transport.lost for transport in end.sockets.values()), "a socket is left"
@@ -332,6 +338,11 @@ class TwoEnds(RuleBasedStateMachine):
                 assert half.verified == half.sent and half.sink.saw_eof and not half.sink.saw_reset
 
 
-TwoEnds.TestCase.settings = settings(max_examples=200, stateful_step_count=80, deadline=None, report_multiple_bugs=False,
-                                     suppress_health_check=list(HealthCheck))
+TwoEnds.TestCase.settings = settings(
+    max_examples=200,
+    stateful_step_count=80,
+    deadline=None,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
 TestTwoEnds = TwoEnds.TestCase

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from core import reference
 
+from core import reference
 from ncfast import _frames
 from ncfast._frames import FrameType
 
@@ -25,15 +25,26 @@ def codec(request):
 
 
 def fields(case):
-    return (case["type"], case["flags"], case["code"], case["epoch"], bytes.fromhex(case["cid"]), case["seq"], case["ack"],
-            case["limit"], bytes.fromhex(case["payload"]))
+    return (
+        case["type"],
+        case["flags"],
+        case["code"],
+        case["epoch"],
+        bytes.fromhex(case["cid"]),
+        case["seq"],
+        case["ack"],
+        case["limit"],
+        bytes.fromhex(case["payload"]),
+    )
 
 
 @pytest.mark.parametrize("case", named(FRAMES))
 class TestFrames:
     def test_encode(self, codec, case):
         type_, flags, code, epoch, cid, seq, ack, limit, payload = fields(case)
-        wire = codec.encode(type_, flags=flags, code=code, epoch=epoch, cid=cid, seq=seq, ack=ack, limit=limit, payload=payload)
+        wire = codec.encode(
+            type_, flags=flags, code=code, epoch=epoch, cid=cid, seq=seq, ack=ack, limit=limit, payload=payload
+        )
         assert wire.hex() == case["hex"]
 
     def test_decode_whole(self, codec, case):
@@ -66,10 +77,21 @@ class TestMalformed:
             codec.decode(bytes.fromhex(case["hex"]) + bytes(100_000))
 
     def test_not_encoded_either(self, codec, case):
-        type_, flags, code, length, epoch, cid, seq, ack, limit = reference.HEADER.unpack_from(bytes.fromhex(case["hex"]))
+        type_, flags, code, length, epoch, cid, seq, ack, limit = reference.HEADER.unpack_from(
+            bytes.fromhex(case["hex"])
+        )
         with pytest.raises(codec.FrameError):
-            codec.encode(type_, flags=flags, code=code, epoch=epoch, cid=cid, seq=seq, ack=ack, limit=limit,
-                         payload=bytes(min(length, 65537)))
+            codec.encode(
+                type_,
+                flags=flags,
+                code=code,
+                epoch=epoch,
+                cid=cid,
+                seq=seq,
+                ack=ack,
+                limit=limit,
+                payload=bytes(min(length, 65537)),
+            )
 
 
 def test_every_type_has_an_example():

@@ -1,4 +1,5 @@
-"""What the core is put on in its tests: a clock, a loop's turns, and transports whose far side the test holds in its hand."""
+"""What the core is put on in its tests: a clock, a loop's turns, and transports whose far side the test holds in its
+hand."""
 
 from __future__ import annotations
 
@@ -70,7 +71,7 @@ class _Transport:
         self.turns = turns
         self.protocol: Any = None
         self.high, self.low = 65536, 16384
-        self.paused = False                            # the protocol was told to pause writing
+        self.paused = False  # the protocol was told to pause writing
         self.closing = False
         self.lost = False
 
@@ -112,14 +113,15 @@ class _Descriptor:
 
 
 class Socket(_Transport):
-    """A client's or target's connection. The far side writes with `send`, `fin`, `reset`, and takes bytes as its appetite allows."""
+    """A client's or target's connection. The far side writes with `send`, `fin`, `reset`, and takes bytes as its
+    appetite allows."""
 
     def __init__(self, turns: Turns, appetite: int = UNLIMITED) -> None:
         super().__init__(turns)
-        self.appetite = appetite                       # bytes that far side and kernels between take from now on
+        self.appetite = appetite  # bytes that far side and kernels between take from now on
         self.received = bytearray()
         self.saw_eof = self.saw_reset = False
-        self.reaped = False                            # closed in order, but cut in the end: the far side took nothing for seconds
+        self.reaped = False  # closed in order, but cut in the end: the far side took nothing for seconds
         self.unsent = bytearray()
         self.incoming = bytearray()
         self.reading = True
@@ -159,7 +161,7 @@ class Socket(_Transport):
     def write(self, data: Any) -> None:
         assert not self._eof_written, "write after write_eof"
         if not self.closing:
-            self.unsent += data                        # copied: the caller's memory is spent when this returns
+            self.unsent += data  # copied: the caller's memory is spent when this returns
             self._write()
 
     def write_eof(self) -> None:
@@ -190,7 +192,7 @@ class Socket(_Transport):
         if self._descriptor.resets:
             self.saw_reset = True
         else:
-            self.saw_eof = True                        # the kernel closes politely: whoever aborts without SO_LINGER lies
+            self.saw_eof = True  # the kernel closes politely: whoever aborts without SO_LINGER lies
         self._lose(None)
         self.turns.call_soon(self._close_descriptor)
 
@@ -228,18 +230,18 @@ class Socket(_Transport):
 
 
 class Wire(_Transport):
-    """One end's transport of a link. What was written waits here, by reference as the real transports keep it, until the
-    test carries it over; `kernel` bytes count as sent. Memory that may change is copied at once, as the kernel and aiofastnet
-    do; uvloop `retains` even that, so there it may not come."""
+    """One end's transport of a link. What was written waits here, by reference as the real transports keep it, until
+    the test carries it over; `kernel` bytes count as sent. Memory that may change is copied at once, as the kernel and
+    aiofastnet do; uvloop `retains` even that, so there it may not come."""
 
     def __init__(self, turns: Turns, kernel: int = 65536, *, retains: bool = True) -> None:
         super().__init__(turns)
         self.kernel = kernel
         self.retains = retains
-        self.copied = 0                                # bytes that came in memory of the caller's
+        self.copied = 0  # bytes that came in memory of the caller's
         self.pieces: deque[memoryview] = deque()
-        self.borders: deque[int] = deque()             # sizes of the messages on their way, one for each write
-        self.begun = False                             # a part of the first has been carried
+        self.borders: deque[int] = deque()  # sizes of the messages on their way, one for each write
+        self.begun = False  # a part of the first has been carried
         self.size = 0
         self.aborted = False
 
@@ -312,5 +314,5 @@ class Wire(_Transport):
         """The next whole message, left where it is; nothing if a part of it has been carried."""
         if not self.borders:
             return b""
-        whole = b"".join(self.pieces)[:self.borders[0]]
+        whole = b"".join(self.pieces)[: self.borders[0]]
         return whole if whole[0] == 0x82 else b""

@@ -1,5 +1,5 @@
-"""An agent that sends what it likes through a hub that relays, amid an honest origin: the link between the hubs stands, what it
-carries are whole frames of the agent's own flows, and nothing is left when all is over."""
+"""An agent that sends what it likes through a hub that relays, amid an honest origin: the link between the hubs stands,
+what it carries are whole frames of the agent's own flows, and nothing is left when all is over."""
 
 import struct
 import sys
@@ -19,9 +19,14 @@ with atheris.instrument_imports():
 HEADER = struct.Struct("!BBHIQ16sQQQ")
 assert HEADER.size == HEADER_SIZE
 FLOWS = [cid(1), cid(2), cid(3), b"owner..." + bytes(8), bytes(16)]
-TYPES = [int(one) for one in FrameType if one.name.startswith("M_") and one != FrameType.M_OPEN]     # what does not go to the handlers
+TYPES = [
+    int(one) for one in FrameType if one.name.startswith("M_") and one != FrameType.M_OPEN
+]  # what does not go to the handlers
 TYPES += [FrameType.M_DATA, FrameType.M_RESUME, FrameType.PING, FrameType.PONG, 200]
-SERVED = {name: getattr(OwnerSession, f"_on_frame__{name}", None) for name in ("hello", "hello_ack", "open", "auth", "announce", "goaway")}
+SERVED = {
+    name: getattr(OwnerSession, f"_on_frame__{name}", None)
+    for name in ("hello", "hello_ack", "open", "auth", "announce", "goaway")
+}
 ENDS = (Reason.PROTOCOL_ERROR, Reason.MESSAGE_TOO_BIG, Reason.FLOOD, Reason.STALLED, Reason.KEEPALIVE_TIMEOUT)
 
 
@@ -39,7 +44,10 @@ def frame(source: atheris.FuzzedDataProvider) -> bytes:
     epoch = 1 if source.ConsumeIntInRange(0, 10) else source.ConsumeIntInRange(0, 3)
     numbers = [source.ConsumeUInt(8) >> source.ConsumeIntInRange(2, 63) for _ in range(3)]
     code = source.ConsumeIntInRange(0, 100) if type_ in (FrameType.M_RST, FrameType.M_DETACH) else 0
-    return HEADER.pack(type_, type_ > FrameType.M_GAP, code, len(payload), epoch, source.PickValueInList(FLOWS), *numbers) + payload
+    return (
+        HEADER.pack(type_, type_ > FrameType.M_GAP, code, len(payload), epoch, source.PickValueInList(FLOWS), *numbers)
+        + payload
+    )
 
 
 def serve(on: bool) -> None:
@@ -61,9 +69,14 @@ def one_input(given: bytes) -> None:
         what = source.ConsumeIntInRange(0, 9)
         if what < 5:
             wire = b"".join(frame(source) for _ in range(source.ConsumeIntInRange(1, 5)))
-            rig.feed(rig.tunnel.wire, message(wire), source.ConsumeIntInRange(1, 300) if source.ConsumeBool() else 1 << 30)
+            rig.feed(
+                rig.tunnel.wire, message(wire), source.ConsumeIntInRange(1, 300) if source.ConsumeBool() else 1 << 30
+            )
         elif what == 5:
-            rig.from_origin(data(source.ConsumeIntInRange(1, 3), 0, source.ConsumeIntInRange(1, 3000)), of_flow(FrameType.M_ACK, 2, ack=1))
+            rig.from_origin(
+                data(source.ConsumeIntInRange(1, 3), 0, source.ConsumeIntInRange(1, 3000)),
+                of_flow(FrameType.M_ACK, 2, ack=1),
+            )
         elif what == 6:
             block(rig.mesh, source.ConsumeBool())
         elif what == 7:

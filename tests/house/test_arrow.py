@@ -83,7 +83,10 @@ WHOLE = {"ncfast.mesh": {"ncfast.mesh.manager"}}
 
 def test_no_circles_inside_a_room():
     wholes = {name: whole for package, whole in WHOLE.items() for name in GRAPH if name.startswith(f"{package}.")}
-    graph = {name: others - wholes.get(name, set()) if name not in wholes.get(name, set()) else others for name, others in GRAPH.items()}
+    graph = {
+        name: others - wholes.get(name, set()) if name not in wholes.get(name, set()) else others
+        for name, others in GRAPH.items()
+    }
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as exc:
@@ -91,7 +94,9 @@ def test_no_circles_inside_a_room():
 
 
 def test_the_core_knows_no_event_loop():
-    outside = re.compile(r"^\s*(?:import|from|cimport) (asyncio|uvloop|socket|time|random|ssl|logging|aiofastnet|os)\b", re.MULTILINE)
+    outside = re.compile(
+        r"^\s*(?:import|from|cimport) (asyncio|uvloop|socket|time|random|ssl|logging|aiofastnet|os)\b", re.MULTILINE
+    )
     core = [path for name, path in SOURCES.items() if room(name) in ("core", "_frames")]
     assert {"core/relay.pyx", "core/timeouts.py"} <= {str(path.relative_to(PACKAGE)) for path in core}
     assert not {path.name: outside.findall(path.read_text()) for path in core if outside.search(path.read_text())}

@@ -15,8 +15,14 @@ PROGRAMS = {"pingpong": [], "redis": ["redis-server", "redis-benchmark"], "iperf
 
 
 def run(*argv: str) -> str:
-    done = subprocess.run([sys.executable, "-m", *argv], cwd=ROOT, text=True, timeout=100,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(
+        [sys.executable, "-m", *argv],
+        cwd=ROOT,
+        text=True,
+        timeout=100,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     assert done.returncode == 0, done.stdout
     return done.stdout
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import re
 import shlex
 from pathlib import Path
@@ -22,7 +21,9 @@ PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").r
 SOURCES = [path for path in sorted((ROOT / "ncfast").rglob("*.py*")) if path.suffix in (".py", ".pyx")]
 NAMED_PATH = re.compile(r"`((?:ncfast|tests|docs|bench|config|\.ci)/[\w./-]*[\w/-])`")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(?:#[\w-]*)?\)")
-EVENT_CALL = re.compile(r"(?:_log\.(?:debug|info|warning|error|exception)|log\.security)\(\s*(?:\(|\w+ if \w+ else )*\"(\w+)\"")
+EVENT_CALL = re.compile(
+    r"(?:_log\.(?:debug|info|warning|error|exception)|log\.security)\(\s*(?:\(|\w+ if \w+ else )*\"(\w+)\""
+)
 
 
 def ids(path: Path) -> str:
@@ -34,18 +35,23 @@ def section(page: str, title: str) -> str:
     text = (ROOT / page).read_text()
     level = re.search(rf"^(#+) {re.escape(title)}$", text, re.MULTILINE)
     assert level is not None, title
-    return re.split(rf"^#{{1,{len(level[1])}}} ", text[level.end():], maxsplit=1, flags=re.MULTILINE)[0]
+    return re.split(rf"^#{{1,{len(level[1])}}} ", text[level.end() :], maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def first_cells(text: str) -> set[str]:
     """Words in backquotes in the first column of tables."""
-    return {word for line in text.splitlines() if line.startswith("| `") for word in re.findall(r"`(\w+)`", line.split("|")[1])}
+    return {
+        word
+        for line in text.splitlines()
+        if line.startswith("| `")
+        for word in re.findall(r"`(\w+)`", line.split("|")[1])
+    }
 
 
 # paths
 
 
-MADE = {"bench/results/"}      # not in a fresh clone, but once its maker has run
+MADE = {"bench/results/"}  # not in a fresh clone, but once its maker has run
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
@@ -67,7 +73,7 @@ def test_sources_name_documents_that_exist():
 def test_architecture_is_short_and_names_every_module():
     text = (ROOT / "ARCHITECTURE.md").read_text()
     assert len(text.splitlines()) <= 150
-    mapped = {"core", "net", "hub", "agent"}           # module by module; the others say what they are as a whole
+    mapped = {"core", "net", "hub", "agent"}  # module by module; the others say what they are as a whole
     rooms = {path.relative_to(ROOT / "ncfast").parts[0] for path in SOURCES if path.parent != ROOT / "ncfast"}
     assert not [room for room in rooms if f"`ncfast/{room}/`" not in text]
     for room in mapped:
@@ -116,8 +122,15 @@ def test_reasons_of_the_runbook_are_those_of_the_table():
 
 def test_readiness_reasons_and_token_reasons_are_explained():
     text = (ROOT / "docs" / "operations.md").read_text()
-    troubled = Readiness(mode="active", mesh_ok=False, registry_ok=False, jwks_ok=False, memory_pressure=True, fd_pressure=True,
-                         listeners_down=1)
+    troubled = Readiness(
+        mode="active",
+        mesh_ok=False,
+        registry_ok=False,
+        jwks_ok=False,
+        memory_pressure=True,
+        fd_pressure=True,
+        listeners_down=1,
+    )
     assert not [word for word in [*troubled.reasons(), *TOKEN_REASONS] if f"`{word}`" not in text]
 
 
@@ -139,10 +152,12 @@ def test_there_are_commands():
     assert len(COMMANDS) >= 5
 
 
-@pytest.mark.parametrize(("page", "line"), COMMANDS, ids=lambda value: ids(value) if isinstance(value, Path) else value[:60])
+@pytest.mark.parametrize(
+    ("page", "line"), COMMANDS, ids=lambda value: ids(value) if isinstance(value, Path) else value[:60]
+)
 def test_command_lines_parse(page, line, monkeypatch):
     words = shlex.split(re.split(r"python -m ncfast\b|/bin/ncfast\b", line, maxsplit=1)[1], comments=True)
-    words = words[:words.index(">")] if ">" in words else words
+    words = words[: words.index(">")] if ">" in words else words
 
     def refuse(parser: argparse.ArgumentParser, message: str) -> None:
         raise AssertionError(f"{ids(page)}: {line}: {message}")

@@ -20,14 +20,14 @@ from html.parser import HTMLParser
 import orjson
 import pytest
 import uvloop
-from support.fake_hub import FakeHub
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
+from support.fake_hub import FakeHub
 
-from ncfast.observe import log, statuspage, watchdog
 from ncfast.hub.admin import Admin
 from ncfast.net.request import BadRequest, HttpLimits, RequestReader
+from ncfast.observe import log, statuspage, watchdog
 from ncfast.observe.stats import Stats
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -346,13 +346,24 @@ def test_the_page_shows_the_cluster():
     hub.cluster["mesh"][1] |= {"peer": "tls://192.0.2.3:9500", "state": "backoff", "rtt_ms": None, "carrier": None}
     hub.cluster["registry"] |= {"healthy": False, "fresh": False, "breaker": "half_open"}
     text = Tags(statuspage.render(hub.snapshot()).decode()).text
-    for shown in ("Registry in redis: unhealthy, its view is stale, breaker half open", "this hub", "0.25 ms",
-                  "tls://192.0.2.3:9500", "backoff", "standby", "Agents of the cluster (2)", "peer-1"):
-        assert shown in text  # fmt: skip
+    for shown in (
+        "Registry in redis: unhealthy, its view is stale, breaker half open",
+        "this hub",
+        "0.25 ms",
+        "tls://192.0.2.3:9500",
+        "backoff",
+        "standby",
+        "Agents of the cluster (2)",
+        "peer-1",
+    ):
+        assert shown in text
     rows = statuspage.hubs(hub.cluster)
     assert [(row["name"], row["self"], bool(row["link"])) for row in rows] == [
-        ("hub-a", True, False), ("peer-0", False, True), ("peer-1", False, False), ("tls://192.0.2.3:9500", False, True),
-    ]  # fmt: skip
+        ("hub-a", True, False),
+        ("peer-0", False, True),
+        ("peer-1", False, False),
+        ("tls://192.0.2.3:9500", False, True),
+    ]
     assert "Cluster" not in statuspage.render(FakeHub().snapshot()).decode()
 
 

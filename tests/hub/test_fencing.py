@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from ncfast.hub.sessions import Agents
 from ncfast.core.errors import Reason
-from ncfast.registry import AgentEntry
+from ncfast.hub.sessions import Agents
 from ncfast.observe.stats import Stats
+from ncfast.registry import AgentEntry
 
 KEY, PROCESS, OTHER = "/site", "a" * 32, "b" * 32
 
@@ -18,7 +18,10 @@ KEY, PROCESS, OTHER = "/site", "a" * 32, "b" * 32
     ("instance", "told"),
     [
         (OTHER, Reason.SUPERSEDED),
-        (PROCESS, Reason.GOING_AWAY),  # its own claim, given up by a hub and carried out late by a registry that was frozen
+        (
+            PROCESS,
+            Reason.GOING_AWAY,
+        ),  # its own claim, given up by a hub and carried out late by a registry that was frozen
         ("", Reason.GOING_AWAY),  # that claim is released again already
     ],
     ids=["another process", "the same process", "nobody"],

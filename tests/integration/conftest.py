@@ -57,9 +57,7 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
 
 
 @pytest.fixture(scope="module")
-def shared(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, peer: Peer
-) -> Iterator[Topology]:
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, peer: Peer) -> Iterator[Topology]:
     """One plain topology for a module's tests of traffic: connectors ``peer`` and ``armed``."""
     connectors = {"peer": peer.address, "armed": peer.armed_address}
     directory = tmp_path_factory.mktemp("shared")

@@ -31,7 +31,9 @@ class TestHalfClose:
 
     def test_client_first(self, peer: Peer, shared: Topology, left: int, armed: bool) -> None:
         both = flow(
-            peer, shared, armed=armed,
+            peer,
+            shared,
+            armed=armed,
             client=[["send", 1000], ["fin"], ["drain"]],
             service=[["drain"], ["send", left], ["fin"]],
         )
@@ -39,7 +41,9 @@ class TestHalfClose:
 
     def test_service_first(self, peer: Peer, shared: Topology, left: int, armed: bool) -> None:
         both = flow(
-            peer, shared, armed=armed,
+            peer,
+            shared,
+            armed=armed,
             client=[["drain"], ["send", left], ["fin"]],
             service=[["send", 1000], ["fin"], ["drain"]],
         )
@@ -77,7 +81,10 @@ def test_reset_by_the_service_is_a_reset_at_the_client(peer: Peer, shared: Topol
             peer.open_gate(f"reset-{sent}")
 
     both = flow(
-        peer, shared, gates=gates, on_progress=all_here,
+        peer,
+        shared,
+        gates=gates,
+        on_progress=all_here,
         client=[["drain"]],
         service=[["send", sent], *([["wait", f"reset-{sent}"]] if sent else []), ["rst"]],
     )
@@ -97,7 +104,10 @@ def test_reset_by_the_client_is_a_reset_at_the_service(peer: Peer, shared: Topol
 
         watcher = asyncio.create_task(reset_when_all_is_there())
         both = await run_flow(
-            peer, shared.address("peer"), gates=gates, seed=seed,
+            peer,
+            shared.address("peer"),
+            gates=gates,
+            seed=seed,
             client=[["send", sent], ["wait", "go"], ["rst"]],
             service=[["drain"]],
         )
@@ -119,16 +129,15 @@ def test_reset_amid_a_large_body_is_never_a_clean_end(peer: Peer, shared: Topolo
 def test_reset_after_fin_does_not_drop_the_body(peer: Peer, shared: Topology) -> None:
     """The service has shut down its side and all is acknowledged; its reset is then only tidying up."""
     for _ in range(20):
-        both = flow(
-            peer, shared, client=[["drain"]], service=[["send", MIB], ["fin"], ["flushed"], ["rst"]]
-        )
+        both = flow(peer, shared, client=[["drain"]], service=[["send", MIB], ["fin"], ["flushed"], ["rst"]])
         byte_exact(both.client, MIB)
 
 
 def test_answer_and_fin_while_the_client_still_sends(peer: Peer, shared: Topology) -> None:
     for _ in range(10):
         both = flow(
-            peer, shared,
+            peer,
+            shared,
             client=[["both", [["send", 3 * MIB], ["fin"]], [["drain"]]]],
             service=[["read", MIB], ["send", MIB], ["fin"], ["drain"]],
         )
@@ -139,7 +148,8 @@ def test_acknowledged_answer_arrives_before_the_reset(peer: Peer, shared: Topolo
     """A service that closes with unread input: its kernel resets, yet what was acknowledged before is there."""
     for _ in range(20):
         both = flow(
-            peer, shared,
+            peer,
+            shared,
             client=[["both", [["send", 3 * MIB]], [["read", MIB]]]],
             service=[["read", MIB], ["send", MIB], ["flushed"], ["rst"]],
         )
@@ -149,7 +159,8 @@ def test_acknowledged_answer_arrives_before_the_reset(peer: Peer, shared: Topolo
 def test_answer_cut_off_by_a_reset_is_never_taken_for_the_whole(peer: Peer, shared: Topology) -> None:
     for _ in range(20):
         both = flow(
-            peer, shared,
+            peer,
+            shared,
             client=[["both", [["send", 3 * MIB]], [["drain"]]]],
             service=[["read", MIB], ["send", MIB]],
         )
@@ -160,7 +171,8 @@ def test_answer_cut_off_by_a_reset_is_never_taken_for_the_whole(peer: Peer, shar
 def test_ping_pong_in_lockstep(peer: Peer, shared: Topology) -> None:
     turns = 500
     both = flow(
-        peer, shared,
+        peer,
+        shared,
         client=[step for _ in range(turns) for step in (["send", 128], ["read", 128])],
         service=[step for _ in range(turns) for step in (["read", 128], ["send", 128])],
     )
@@ -173,9 +185,7 @@ def test_uvloops_own_transports_keep_the_same_promises(topology: MakeTopology, p
     made = topology({"peer": peer.address}, hub={"transport": "uvloop"}, agent={"transport": "uvloop"})
     script: list[Step] = [["both", [["send", 20 * MIB], ["fin"]], [["drain"]]]]
     ended_well(flow(peer, made, client=script, service=script), 20 * MIB, 20 * MIB)
-    half = flow(
-        peer, made, client=[["send", 1000], ["fin"], ["drain"]], service=[["drain"], ["send", MIB], ["fin"]]
-    )
+    half = flow(peer, made, client=[["send", 1000], ["fin"], ["drain"]], service=[["drain"], ["send", MIB], ["fin"]])
     ended_well(half, 1000, MIB)
     reset = flow(peer, made, client=[["drain"]], service=[["send", 2 * MIB], ["rst"]])
     assert reset.client.error == "ECONNRESET" and reset.client.first_bad is None, reset

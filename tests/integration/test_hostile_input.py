@@ -11,8 +11,6 @@ from collections.abc import Iterator
 
 import jwt
 import pytest
-from ncfast._frames import HEADER_SIZE, FrameType, decode, encode
-from ncfast.core.errors import Reason, close_code
 from support.bystander import Bystander
 from support.peer import Peer, is_refused
 from support.process import wait_until
@@ -27,6 +25,9 @@ from support.raw_tunnel import (
     ws_header,
 )
 from support.topology import MakeTopology, Topology
+
+from ncfast._frames import HEADER_SIZE, FrameType, decode, encode
+from ncfast.core.errors import Reason, close_code
 
 MIB = 1 << 20
 UNLIMITED = {"edge": {"handshakes_per_source_per_sec": 0, "handshake_timeout_sec": 2}}
@@ -59,7 +60,7 @@ def joined(fort: Topology, agent_id: str = "mallory") -> RawTunnel:
     tunnel = raw(fort).upgrade(fort.token(agent_id))
     tunnel.send(ws_frame(hello(agent_id)))
     opcode, answer = tunnel.message()
-    while answer[0] == FrameType.PING:                 # the hub may measure the round trip first
+    while answer[0] == FrameType.PING:  # the hub may measure the round trip first
         opcode, answer = (opcode, answer[HEADER_SIZE:]) if len(answer) > HEADER_SIZE else tunnel.message()
     assert opcode == BINARY and answer[0] == FrameType.HELLO_ACK, (opcode, answer)
     return tunnel
@@ -348,7 +349,9 @@ def test_broken_frames_end_their_own_tunnel(fort: Topology, bystander: Bystander
     bystander.goes_on()
 
 
-@pytest.mark.parametrize("behind", [b"x", b'{"agent": "another"}', bytes(16368)], ids=["a byte", "JSON", "as much as fits"])
+@pytest.mark.parametrize(
+    "behind", [b"x", b'{"agent": "another"}', bytes(16368)], ids=["a byte", "JSON", "as much as fits"]
+)
 def test_an_agent_has_no_words_behind_the_secret(fort: Topology, bystander: Bystander, behind: bytes) -> None:
     """Between hubs the owner says there who asks."""
     with raw(fort).upgrade(fort.token("mallory")) as tunnel:

@@ -24,7 +24,9 @@ def transfer(made: Topology, peer: Peer, seed: int, *, size: int = 8 * MIB) -> a
     """A flow that has sent a first byte both ways and goes on when the gate ``go <seed>`` is opened."""
     return asyncio.create_task(
         run_flow(
-            peer, made.address("peer"), seed=seed,
+            peer,
+            made.address("peer"),
+            seed=seed,
             client=[["send", 10], ["read", 10], ["send", size], ["fin"], ["drain"]],
             service=[["read", 10], ["wait", f"go {seed}"], ["send", 10], ["drain"], ["send", size], ["fin"]],
         )
@@ -47,7 +49,9 @@ def test_drain_finishes_what_runs_and_takes_nothing_new(topology: MakeTopology, 
         await asyncio.to_thread(wait_until, lambda: made.hub.get("/readyz")[0] == 503, "/readyz saying 503")
         assert json.loads(made.hub.get("/readyz")[1])["status"] == "draining"
         assert made.hub.get("/healthz")[0] == 200
-        assert not await asyncio.to_thread(made.hub.reload, made.hub.config), "a hub that drains took a new configuration"
+        assert not await asyncio.to_thread(made.hub.reload, made.hub.config), (
+            "a hub that drains took a new configuration"
+        )
         assert is_refused(made.address("peer"))
         assert made.hub.program.exit_code() is None and not flow.done()
         await asyncio.to_thread(peer.open_gate, f"go {seed}")
@@ -208,7 +212,8 @@ def test_bad_file_is_refused_and_the_old_one_stays(topology: MakeTopology, peer:
 
 def test_expired_token_closes_the_tunnel(topology: MakeTopology, peer: Peer) -> None:
     made = topology(
-        {"peer": peer.address}, agents=0,
+        {"peer": peer.address},
+        agents=0,
         hub={"auth": {"jwt": {"leeway_sec": 0, "expiry_grace_sec": 1}}},
         listener={"hold_sec": 0},
     )
@@ -222,7 +227,8 @@ def test_expired_token_closes_the_tunnel(topology: MakeTopology, peer: Peer) -> 
 
 def test_fresh_token_is_sent_on_the_live_tunnel(topology: MakeTopology, peer: Peer) -> None:
     made = topology(
-        {"peer": peer.address}, agents=0,
+        {"peer": peer.address},
+        agents=0,
         hub={"auth": {"jwt": {"leeway_sec": 0, "expiry_grace_sec": 5}}},
     )
     agent = made.add_agent("site-1", token=made.token("site-1", ttl=6))
@@ -298,7 +304,11 @@ def test_memory_budget_refuses_new_flows_and_recovers(topology: MakeTopology, pe
         flows = [
             asyncio.create_task(
                 run_flow(
-                    peer, made.address("peer"), seed=seed, gates=gates, receive_buffer=8192,
+                    peer,
+                    made.address("peer"),
+                    seed=seed,
+                    gates=gates,
+                    receive_buffer=8192,
                     client=[["read", 1], ["wait", "read on"], ["drain"]],
                     service=[["send", 8 * MIB], ["fin"]],
                 )

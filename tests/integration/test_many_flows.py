@@ -85,7 +85,11 @@ def test_slow_readers_stall_only_themselves(topology: MakeTopology, peer: Peer) 
         slow_flows = [
             asyncio.create_task(
                 run_flow(
-                    peer, made.address("peer"), seed=seed, gates=gates, receive_buffer=65536,
+                    peer,
+                    made.address("peer"),
+                    seed=seed,
+                    gates=gates,
+                    receive_buffer=65536,
                     client=[["read", 1024], ["wait", "read on"], ["drain"]],
                     service=[["send", size], ["fin"]],
                 )
@@ -129,7 +133,9 @@ def test_slow_service_holds_its_own_client_back_only(topology: MakeTopology, pee
         seed = peer.next_seed()
         slow = asyncio.create_task(
             run_flow(
-                peer, made.address("peer"), seed=seed,
+                peer,
+                made.address("peer"),
+                seed=seed,
                 client=[["send", size], ["fin"], ["drain"]],
                 service=[["read", 1024], ["wait", f"read on {seed}"], ["drain"], ["fin"]],
             )
@@ -152,7 +158,9 @@ def test_one_byte_writes_stay_bytes_not_objects(topology: MakeTopology, peer: Pe
 
     async def scenario() -> None:
         both = await run_flow(
-            peer, made.address("peer"), seed=seed,
+            peer,
+            made.address("peer"),
+            seed=seed,
             client=[*([["send", 1]] * count), ["fin"], ["drain"]],
             service=[["drain"], ["fin"]],
         )

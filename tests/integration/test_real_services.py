@@ -22,9 +22,7 @@ INVALID_CREDENTIALS = 49  # LDAP result code, RFC 4511 appendix A
 
 
 @pytest.fixture(scope="module")
-def ldap(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ldap_service: Address
-) -> Topology:
+def ldap(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ldap_service: Address) -> Topology:
     direct = request.config.getoption("--direct")
     made = Topology(tmp_path_factory.mktemp("ldap-path"), {"ldap": ldap_service}, direct=direct)
     yield made

@@ -17,9 +17,9 @@ import pytest
 from support.raw_tunnel import BINARY, RawTunnel, ws_frame
 from support.topology import Topology
 
-HEADER = struct.Struct("!BBHIQ16sQQQ")                 # section 3
+HEADER = struct.Struct("!BBHIQ16sQQQ")  # section 3
 HELLO, HELLO_ACK, M_OPEN, M_OPEN_ACK, M_DATA, M_ACK, M_FIN, M_RST, M_RESUME, M_RESUME_ACK, PING, PONG = range(1, 13)
-TARGET_REFUSED, UNKNOWN_FLOW = 4, 12                   # section 10
+TARGET_REFUSED, UNKNOWN_FLOW = 4, 12  # section 10
 WINDOW = 65536
 
 
@@ -71,8 +71,15 @@ class Stranger:
     def connect(self) -> None:
         self.stream = b""
         self.tunnel = RawTunnel(self.hub.hub.edge).upgrade(self.hub.token(self.agent_id))
-        hello = {"version": 1, "agent_id": self.agent_id, "instance": self.instance, "connectors": ["echo"],
-                 "last_epoch": self.epoch, "window": WINDOW, "later": "members that a hub does not know are ignored"}
+        hello = {
+            "version": 1,
+            "agent_id": self.agent_id,
+            "instance": self.instance,
+            "connectors": ["echo"],
+            "last_epoch": self.epoch,
+            "window": WINDOW,
+            "later": "members that a hub does not know are ignored",
+        }
         self.send(HELLO, payload=json.dumps(hello).encode(), epoch=0)
         granted = json.loads(self.want(HELLO_ACK).payload)["epoch"]
         assert granted > self.epoch
@@ -81,12 +88,34 @@ class Stranger:
     def cut(self) -> None:
         self.tunnel.sock.close()
 
-    def send(self, type: int, *, flow: Flow | None = None, seq: int = 0, code: int = 0, payload: bytes = b"",
-             epoch: int | None = None, flags: int = 0, cid: bytes = bytes(16)) -> None:
+    def send(
+        self,
+        type: int,
+        *,
+        flow: Flow | None = None,
+        seq: int = 0,
+        code: int = 0,
+        payload: bytes = b"",
+        epoch: int | None = None,
+        flags: int = 0,
+        cid: bytes = bytes(16),
+    ) -> None:
         """One frame, in two WebSocket messages: borders mean nothing."""
         ack, limit = (flow.ack, flow.limit) if flow is not None else (0, 0)
-        wire = HEADER.pack(type, flags, code, len(payload), self.epoch if epoch is None else epoch,
-                           flow.cid if flow is not None else cid, seq, ack, limit) + payload
+        wire = (
+            HEADER.pack(
+                type,
+                flags,
+                code,
+                len(payload),
+                self.epoch if epoch is None else epoch,
+                flow.cid if flow is not None else cid,
+                seq,
+                ack,
+                limit,
+            )
+            + payload
+        )
         self.tunnel.send(ws_frame(wire[:20]) + ws_frame(wire[20:]))
 
     def frame(self) -> Frame:
@@ -97,8 +126,8 @@ class Stranger:
                 assert opcode in (BINARY, 0), (opcode, payload)
                 self.stream += payload
             frame = Frame(*HEADER.unpack_from(self.stream))
-            frame.payload = self.stream[HEADER.size:HEADER.size + frame.length]
-            self.stream = self.stream[HEADER.size + frame.length:]
+            frame.payload = self.stream[HEADER.size : HEADER.size + frame.length]
+            self.stream = self.stream[HEADER.size + frame.length :]
             if frame.type == PING:
                 self.send(PONG, seq=frame.seq)
             elif frame.type != PONG:
@@ -123,7 +152,7 @@ class Stranger:
                 assert frame.seq == len(flow.received)
                 flow.ended = True
             else:
-                flow.received += frame.payload[len(flow.received) - frame.seq:]
+                flow.received += frame.payload[len(flow.received) - frame.seq :]
             self.send(M_ACK, flow=flow)
 
 
@@ -165,14 +194,14 @@ def test_a_flow_goes_on_over_a_second_tunnel(hub):
         client.sendall(question[60_000:])
         client.shutdown(socket.SHUT_WR)
         agent.send(M_RESUME, flow=flow, payload=flow.secret)
-        agent.take(flow, 60_001)                       # may come before M_RESUME_ACK
+        agent.take(flow, 60_001)  # may come before M_RESUME_ACK
         agent.take(flow)
         assert flow.received == question and flow.ended
         agent.send(M_RESUME, flow=flow, payload=flow.secret)
         from_there = agent.want(M_RESUME_ACK).ack
         assert from_there <= 30_000
-        for at in range(from_there // 7 * 7, len(answer), 7_777):      # cut differently, and a little of it again
-            agent.send(M_DATA, flow=flow, seq=at, payload=answer[at:at + 7_777])
+        for at in range(from_there // 7 * 7, len(answer), 7_777):  # cut differently, and a little of it again
+            agent.send(M_DATA, flow=flow, seq=at, payload=answer[at : at + 7_777])
         agent.send(M_FIN, flow=flow, seq=len(answer))
         assert received(client) == answer
         assert agent.want(M_ACK).cid == flow.cid

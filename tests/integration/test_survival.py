@@ -25,9 +25,7 @@ def test_256_mib_each_way_while_the_tunnel_is_cut_ten_times(topology: MakeTopolo
     script = [["both", [["send", size], ["fin"]], [["drain"]]]]
     made.proxy.plan([(number * 2 * size // 11, kind) for number, kind in enumerate(TEN_CUTS, 1)])
     both = asyncio.run(
-        run_flow(
-            peer, made.address("peer"), seed=seed, client=script, service=script, digest=True, timeout=200
-        )
+        run_flow(peer, made.address("peer"), seed=seed, client=script, service=script, digest=True, timeout=200)
     )
     assert made.proxy.stats()["faults"] == len(TEN_CUTS)
     for end, pattern in ((both.service, 2 * seed), (both.client, 2 * seed + 1)):
@@ -48,7 +46,8 @@ def test_50_conversations_go_on_across_cuts(topology: MakeTopology, peer: Peer, 
         talks = [
             asyncio.create_task(
                 run_flow(
-                    peer, made.address("peer"),
+                    peer,
+                    made.address("peer"),
                     client=[step for _ in range(turns) for step in (["send", size], ["read", size])],
                     service=[step for _ in range(turns) for step in (["read", size], ["send", size])],
                 )
@@ -77,7 +76,9 @@ def test_half_closed_flow_survives_a_cut(topology: MakeTopology, peer: Peer) -> 
         seed = peer.next_seed()
         flow = asyncio.create_task(
             run_flow(
-                peer, made.address("peer"), seed=seed,
+                peer,
+                made.address("peer"),
+                seed=seed,
                 client=[["send", 5000], ["fin"], ["drain"]],
                 service=[["drain"], ["wait", f"answer {seed}"], ["send", 3 * MIB], ["fin"]],
             )
@@ -98,9 +99,7 @@ def test_half_closed_flow_survives_a_cut(topology: MakeTopology, peer: Peer) -> 
 
 
 @pytest.mark.parametrize("way", ["fin", "rst"])
-def test_a_flow_that_ends_while_detached_ends_the_same_way(
-    topology: MakeTopology, peer: Peer, way: str
-) -> None:
+def test_a_flow_that_ends_while_detached_ends_the_same_way(topology: MakeTopology, peer: Peer, way: str) -> None:
     """The service answers and closes, or resets, while there is no tunnel."""
     made = topology({"peer": peer.address}, via_proxy=True)
 
@@ -109,7 +108,9 @@ def test_a_flow_that_ends_while_detached_ends_the_same_way(
         script = [["send", 1000], ["fin"], ["drain"]] if way == "fin" else [["rst"]]
         flow = asyncio.create_task(
             run_flow(
-                peer, made.address("peer"), seed=seed,
+                peer,
+                made.address("peer"),
+                seed=seed,
                 client=[["send", 100], ["drain"]],
                 service=[["read", 100], ["wait", f"end {seed}"], *script],
             )
@@ -140,7 +141,8 @@ def test_agent_restart_ends_its_flows_by_name(topology: MakeTopology, peer: Peer
         flows = [
             asyncio.create_task(
                 run_flow(
-                    peer, made.address("peer"),
+                    peer,
+                    made.address("peer"),
                     client=[["send", 10], ["read", 10], ["drain"]],
                     service=[["read", 10], ["send", 10], ["drain"]],
                 )
@@ -161,17 +163,13 @@ def test_agent_restart_ends_its_flows_by_name(topology: MakeTopology, peer: Peer
     made.hub.log.wait(ACCESS, count=5, reason="agent_restarted")
 
 
-def test_agent_that_stays_away_ends_its_flows_after_the_grace_time(
-    topology: MakeTopology, peer: Peer
-) -> None:
+def test_agent_that_stays_away_ends_its_flows_after_the_grace_time(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address}, via_proxy=True, hub={"flow": {"flow_grace_sec": 1}})
 
     async def scenario() -> Both:
         seed = peer.next_seed()
         flow = asyncio.create_task(
-            run_flow(
-                peer, made.address("peer"), seed=seed, client=[["send", 1], ["drain"]], service=[["drain"]]
-            )
+            run_flow(peer, made.address("peer"), seed=seed, client=[["send", 1], ["drain"]], service=[["drain"]])
         )
         await peer.reached(seed)
         made.proxy.fault("down")
@@ -195,8 +193,10 @@ def test_clients_that_arrive_while_the_agent_reconnects_are_served_afterwards(
         flows = [
             asyncio.create_task(
                 run_flow(
-                    peer, made.address("peer"),
-                    client=[["send", 3000], ["fin"], ["drain"]], service=[["drain"], ["send", 100_000]],
+                    peer,
+                    made.address("peer"),
+                    client=[["send", 3000], ["fin"], ["drain"]],
+                    service=[["drain"], ["send", 100_000]],
                 )
             )
             for _ in range(40)
@@ -248,9 +248,7 @@ def test_without_any_agent_clients_are_refused(topology: MakeTopology, peer: Pee
         assert is_refused(made.address("peer"))
 
 
-def test_connector_that_no_agent_has_ever_announced_is_refused_at_once(
-    topology: MakeTopology, peer: Peer
-) -> None:
+def test_connector_that_no_agent_has_ever_announced_is_refused_at_once(topology: MakeTopology, peer: Peer) -> None:
     """Holding is for agents that reconnect: as all do after a hub's start, later none that was never seen."""
     made = topology({"peer": peer.address, "armed": peer.armed_address}, agents=0, listener={"hold_sec": 60})
     made.add_agent("site-1", connectors={"peer": "%s:%d" % peer.address})
@@ -305,7 +303,9 @@ def test_frozen_agent_is_noticed_by_silence_and_its_flows_resume_when_it_thaws(
         seed = peer.next_seed()
         flow = asyncio.create_task(
             run_flow(
-                peer, made.address("peer"), seed=seed,
+                peer,
+                made.address("peer"),
+                seed=seed,
                 client=[["send", 10], ["read", 10], ["send", 2 * MIB], ["read", 2 * MIB]],
                 service=[["read", 10], ["send", 10], ["read", 2 * MIB], ["send", 2 * MIB]],
             )
@@ -359,8 +359,10 @@ def test_open_is_retried_on_another_agent_when_the_first_ones_target_is_down(
         return await asyncio.gather(
             *(
                 run_flow(
-                    peer, made.address("peer"),
-                    client=[["send", 50_000], ["fin"], ["drain"]], service=[["drain"], ["send", 1000]],
+                    peer,
+                    made.address("peer"),
+                    client=[["send", 50_000], ["fin"], ["drain"]],
+                    service=[["drain"], ["send", 1000]],
                 )
                 for _ in range(20)
             )

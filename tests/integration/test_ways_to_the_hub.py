@@ -167,8 +167,15 @@ def test_everything_by_the_command_line(topology: MakeTopology, peer: Peer, tmp_
     agent = Program(
         "agent-by-flags",
         ncfast(
-            "agent", "--hub", made.tunnel_url, "--agent-id", "site-1",
-            "--connector", "peer=%s:%d" % peer.address, "--token-file", token_file,
+            "agent",
+            "--hub",
+            made.tunnel_url,
+            "--agent-id",
+            "site-1",
+            "--connector",
+            "peer=%s:%d" % peer.address,
+            "--token-file",
+            token_file,
         ),
         tmp_path,
         env={"NC_LOG_FORMAT": "json"},

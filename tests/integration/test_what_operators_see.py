@@ -17,8 +17,10 @@ def one_flow(made: Topology, peer: Peer) -> None:
     """1,000 bytes and the order line towards the service, 5,000 back."""
     asyncio.run(
         run_flow(
-            peer, made.address("peer"),
-            client=[["send", 1000], ["fin"], ["drain"]], service=[["drain"], ["send", 5000], ["fin"]],
+            peer,
+            made.address("peer"),
+            client=[["send", 1000], ["fin"], ["drain"]],
+            service=[["drain"], ["send", 5000], ["fin"]],
         )
     )
 
@@ -64,12 +66,7 @@ def test_metrics_count_what_happened(topology: MakeTopology, peer: Peer) -> None
 def test_labels_are_bounded(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address})
     one_flow(made, peer)
-    values = {
-        value
-        for family in made.hub.metrics()
-        for sample in family.samples
-        for value in sample.labels.values()
-    }
+    values = {value for family in made.hub.metrics() for sample in family.samples for value in sample.labels.values()}
     assert not any("site-1" in value or "127.0.0.1" in value for value in values), values
 
 

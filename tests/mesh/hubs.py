@@ -11,10 +11,10 @@ from typing import Any
 
 import uvloop
 
-from ncfast.net.carrier import ReceiveBuffer
-from ncfast.core.flow import FlowContext
 from ncfast.config import HubConfig
+from ncfast.core.flow import FlowContext
 from ncfast.mesh import Mesh, Peer
+from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.seam import Net
 from ncfast.observe.readiness import Readiness
 from ncfast.observe.stats import Stats
@@ -28,7 +28,7 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], timeout: float = 30) -> N
     defects: list[dict[str, Any]] = []
 
     def on_error(loop: Any, context: dict[str, Any]) -> None:
-        error = context.get("exception")               # aiofastnet 1.2 passes a bare ConnectionResetError; see serve.py
+        error = context.get("exception")  # aiofastnet 1.2 passes a bare ConnectionResetError; see serve.py
         if not issubclass(error if isinstance(error, type) else type(error), OSError):
             defects.append(context)
 
@@ -54,15 +54,32 @@ async def until(condition: Callable[[], Any], what: str = "", timeout: float = 3
 class Hub:
     """PeerHost that writes down what it is told."""
 
-    def __init__(self, name: str, mesh: dict[str, Any] | None = None, *, cluster: str = "ncfast", instance: bytes | None = None,
-                 transport: str = "aiofastnet", net: Net | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        mesh: dict[str, Any] | None = None,
+        *,
+        cluster: str = "ncfast",
+        instance: bytes | None = None,
+        transport: str = "aiofastnet",
+        net: Net | None = None,
+    ) -> None:
         self.net = net or Net(asyncio.get_running_loop(), transport=transport, rng=random.Random())
         self.replica_id = name
         self.instance = instance or self.net.entropy(8)
-        self.config = HubConfig.model_validate({
-            "listeners": [], "auth": {"jwt": {"key_file": "unused"}},
-            "ha": {"enabled": True, "mode": "active", "replica_id": name, "cluster": cluster, "mesh": FAST | {
-                "listen": "127.0.0.1:0", "require_mtls": False} | (mesh or {})}})
+        self.config = HubConfig.model_validate(
+            {
+                "listeners": [],
+                "auth": {"jwt": {"key_file": "unused"}},
+                "ha": {
+                    "enabled": True,
+                    "mode": "active",
+                    "replica_id": name,
+                    "cluster": cluster,
+                    "mesh": FAST | {"listen": "127.0.0.1:0", "require_mtls": False} | (mesh or {}),
+                },
+            }
+        )
         self.stats = Stats()
         self.readiness = Readiness(mode="active")
         self.context = FlowContext(self.net.clock, budget=1 << 28, window_initial=65536, window_max=1 << 20, seed=1)
@@ -144,6 +161,7 @@ async def hubs(*made: Hub):
 
 async def linked(*some: Hub) -> None:
     """Until there is one link for each pair, both ends agree, and it is the one that stays."""
+
     def settled() -> bool:
         for one in some:
             for other in some:

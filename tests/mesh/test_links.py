@@ -9,15 +9,15 @@ import struct
 from types import SimpleNamespace
 
 import pytest
+
 from bench.ports import free_port
 from mesh.authority import Authority, uri
 from mesh.hubs import Hub, hubs, linked, run, until
 from mesh.wires import Wire
-
-from ncfast.observe import metrics
 from ncfast.core.errors import Reason
 from ncfast.mesh import peer as peer_module
 from ncfast.mesh.states import LinkState
+from ncfast.observe import metrics
 
 
 def tcp(hub: Hub) -> str:
@@ -32,7 +32,9 @@ def frames(peer) -> int:
 async def alive(one: Hub, other: Hub) -> None:
     await linked(one, other)
     before = frames(one.linked(other)), frames(other.linked(one))
-    await until(lambda: frames(one.linked(other)) > before[0] and frames(other.linked(one)) > before[1], "pings answered")
+    await until(
+        lambda: frames(one.linked(other)) > before[0] and frames(other.linked(one)) > before[1], "pings answered"
+    )
 
 
 # ways
@@ -47,12 +49,19 @@ def test_tcp(transport):
             await alive(a, b)
             assert a.linked(b).dialled and not b.linked(a).dialled
             assert a.events == [("up", "hub-b")] and b.events == [("up", "hub-a")]
-            assert a.mesh.origin(b.instance + bytes(8)) is a.linked(b) and b.mesh.origin(a.instance + bytes(8)) is b.linked(a)
+            assert a.mesh.origin(b.instance + bytes(8)) is a.linked(b) and b.mesh.origin(
+                a.instance + bytes(8)
+            ) is b.linked(a)
             assert a.mesh.origin(bytes(16)) is None
-            row, = a.mesh.snapshot()
-            assert row["peer"] == "hub-b" and row["state"] == "up" and row["direction"] == "out" and row["carrier"] == "stream"
+            (row,) = a.mesh.snapshot()
+            assert (
+                row["peer"] == "hub-b"
+                and row["state"] == "up"
+                and row["direction"] == "out"
+                and row["carrier"] == "stream"
+            )
             assert row["url"] == tcp(b) and row["reconnects"] == row["errors"] == row["flows"] == 0
-            row, = b.mesh.snapshot()
+            (row,) = b.mesh.snapshot()
             assert row["peer"] == "hub-a" and row["state"] == "up" and row["direction"] == "in" and row["url"] == ""
             assert a.mesh.frames()["out"]["AUTH"] == b.mesh.frames()["in"]["AUTH"] == 1
         assert a.events[-1] == ("down", "hub-b", "going_away")
@@ -64,7 +73,10 @@ def test_tcp(transport):
 
 def test_unix_socket(tmp_path):
     async def main():
-        a, b = Hub("hub-a"), Hub("hub-b", {"listen": None, "listen_unix": str(tmp_path / "b.sock"), "require_mtls": True})
+        a, b = (
+            Hub("hub-a"),
+            Hub("hub-b", {"listen": None, "listen_unix": str(tmp_path / "b.sock"), "require_mtls": True}),
+        )
         async with hubs(a, b):
             assert b.mesh.address == str(tmp_path / "b.sock")
             a.dial(f"unix://{b.mesh.address}")
@@ -101,6 +113,7 @@ def test_websocket():
 
 def test_websocket_over_mutual_tls(tmp_path):
     """wss:// straight to a hub's listener: the web's rule for the URL's host, and the mesh's for the certificates."""
+
     async def main():
         authority = Authority(tmp_path)
         a = Hub("hub-a", {"require_mtls": True, "tls": authority.tls(uri("hub-a"))})
@@ -110,7 +123,7 @@ def test_websocket_over_mutual_tls(tmp_path):
             await alive(a, b)
             assert a.linked(b).credential.kind == b.linked(a).credential.kind == "certificate"
             assert b.mesh.snapshot()[0]["carrier"] == "websocket"
-            a.dial(f"wss://127.0.0.1:{b.port}/mesh")           # not a name of the certificate
+            a.dial(f"wss://127.0.0.1:{b.port}/mesh")  # not a name of the certificate
             await until(lambda: a.mesh.routes[f"wss://127.0.0.1:{b.port}/mesh"].last_error == "certificate")
 
     run(main)
@@ -124,8 +137,12 @@ def test_a_hub_that_drains_says_so_to_all():
             await linked(a, b)
             a.mesh.say_leaving()
             await until(lambda: ("leaving", "hub-a") in b.events)
-            assert b.linked(a).draining and b.mesh.snapshot()[0]["state"] == "draining" and a.mesh.snapshot()[0]["state"] == "up"
-            b.dial(tcp(a))                                     # those that come later are told as well
+            assert (
+                b.linked(a).draining
+                and b.mesh.snapshot()[0]["state"] == "draining"
+                and a.mesh.snapshot()[0]["state"] == "up"
+            )
+            b.dial(tcp(a))  # those that come later are told as well
             a.linked(b).link.fail(Reason.GOING_AWAY)
             await until(lambda: b.events.count(("leaving", "hub-a")) >= 2)
 
@@ -148,7 +165,11 @@ def test_simultaneous_dials_settle_on_one():
                     for _ in range(chance.randrange(8)):
                         await asyncio.sleep(0)
                 await linked(a, b)
-                await until(lambda a=a, b=b: a.linked(b) and a.linked(b).dialled and not a.mesh._handshakes and not b.mesh._handshakes)
+                await until(
+                    lambda a=a, b=b: (
+                        a.linked(b) and a.linked(b).dialled and not a.mesh._handshakes and not b.mesh._handshakes
+                    )
+                )
                 await alive(a, b)
                 await until(lambda a=a, b=b: b.mesh.routes[tcp(a)].state is LinkState.RESTING)
                 assert a.mesh.routes[tcp(b)].state is LinkState.UP
@@ -166,9 +187,16 @@ def test_eight_hubs_make_a_full_mesh():
         made = [Hub(f"hub-{number}") for number in range(8)]
         async with hubs(*made):
             for hub in made:
-                hub.mesh.discovered([SimpleNamespace(replica_id=one.replica_id, instance=one.instance.hex(), mesh_url=tcp(one)) for one in made])
+                hub.mesh.discovered(
+                    [
+                        SimpleNamespace(replica_id=one.replica_id, instance=one.instance.hex(), mesh_url=tcp(one))
+                        for one in made
+                    ]
+                )
             await linked(*made)
-            await until(lambda: all(hub.linked(one).dialled for hub in made for one in made if hub.replica_id < one.replica_id))
+            await until(
+                lambda: all(hub.linked(one).dialled for hub in made for one in made if hub.replica_id < one.replica_id)
+            )
             assert sum(route.attempts for hub in made for route in hub.mesh.routes.values()) <= 5 * 28
             assert all(len(hub.mesh.snapshot()) == 7 for hub in made)
 
@@ -245,8 +273,10 @@ def test_a_restarted_peer_replaces_its_former_link_at_once():
                 await until(lambda: a.linked("hub-b").instance == again.instance)
                 assert a.events == [("up", "hub-b"), ("down", "hub-b", "superseded"), ("up", "hub-b")]
                 assert a.mesh.was(b.instance) and not a.mesh.was(again.instance)
-                assert a.mesh.origin(b.instance + bytes(8)) is None and a.mesh.origin(again.instance + bytes(8)) is a.linked("hub-b")
-                b.dial(tcp(a))                                 # the former process still lives, and tries
+                assert a.mesh.origin(b.instance + bytes(8)) is None and a.mesh.origin(
+                    again.instance + bytes(8)
+                ) is a.linked("hub-b")
+                b.dial(tcp(a))  # the former process still lives, and tries
                 await until(lambda: a.refused().get("superseded"))
                 assert a.linked("hub-b").instance == again.instance
 
@@ -293,6 +323,7 @@ def test_lost_links_come_back():
 @pytest.mark.parametrize("silence", ["both", "up", "down"])
 def test_silence_is_noticed_in_either_direction(silence):
     """One-way too: a peer that is heard but does not hear is no peer."""
+
     async def main():
         a, b = Hub("hub-a"), Hub("hub-b")
         async with Wire(lambda: b.port) as wire, hubs(a, b):
@@ -302,7 +333,11 @@ def test_silence_is_noticed_in_either_direction(silence):
             wire.silence(silence)
             await until(lambda: a.linked(b) is not first[0] and b.linked(a) is not first[1], "both ends notice")
             await alive(a, b)
-            assert ("down", "hub-b", "keepalive_timeout") in a.events or ("down", "hub-a", "keepalive_timeout") in b.events
+            assert ("down", "hub-b", "keepalive_timeout") in a.events or (
+                "down",
+                "hub-a",
+                "keepalive_timeout",
+            ) in b.events
 
     run(main)
 
@@ -317,7 +352,7 @@ def test_a_peer_that_is_away_is_tried_with_growing_pauses_and_then_found():
             route = a.mesh.routes[url]
             await until(lambda: route.backoff.breaker in ("open", "half_open"), "the breaker opens")
             assert not a.mesh.healthy
-            row, = a.mesh.snapshot()
+            (row,) = a.mesh.snapshot()
             assert row["peer"] == url and row["state"] in ("backoff", "dialling") and row["last_error"] == "unreachable"
             assert row["errors"] == a.stats.mesh_errors >= 8
             b = Hub("hub-b", {"listen": f"127.0.0.1:{port}"})
@@ -349,7 +384,10 @@ def test_discovered_peers_come_and_go():
         a, b, c = Hub("hub-a"), Hub("hub-b"), Hub("hub-c")
 
         def known(*some):
-            return [SimpleNamespace(replica_id=one.replica_id, instance=one.instance.hex(), mesh_url=tcp(one)) for one in some]
+            return [
+                SimpleNamespace(replica_id=one.replica_id, instance=one.instance.hex(), mesh_url=tcp(one))
+                for one in some
+            ]
 
         async with hubs(a, b, c):
             assert a.mesh.healthy
@@ -357,13 +395,17 @@ def test_discovered_peers_come_and_go():
             assert not a.mesh.healthy and tcp(a) not in a.mesh.routes
             await linked(a, b)
             assert a.mesh.healthy
-            a.mesh.discovered(known(a, c))                     # b's presence ran out; its link stands all the same
+            a.mesh.discovered(known(a, c))  # b's presence ran out; its link stands all the same
             await linked(a, c)
             assert tcp(b) not in a.mesh.routes and a.linked(b)
             a.linked(b).link.fail(Reason.STALLED)
             assert a.linked(b) is None
             rows = {row["peer"]: row for row in a.mesh.snapshot()}
-            assert rows["hub-b"]["state"] == "lost" and rows["hub-b"]["last_error"] == "stalled" and rows["hub-c"]["state"] == "up"
+            assert (
+                rows["hub-b"]["state"] == "lost"
+                and rows["hub-b"]["last_error"] == "stalled"
+                and rows["hub-c"]["state"] == "up"
+            )
 
     run(main)
 
@@ -376,7 +418,7 @@ def test_an_address_may_pass_from_one_replica_to_another():
             return SimpleNamespace(replica_id=name, instance="00" * 8, mesh_url=url)
 
         async with hubs(a, b, c):
-            a.mesh.discovered([known("hub-b", tcp(c))])        # the registry is late: hub-c is there by now
+            a.mesh.discovered([known("hub-b", tcp(c))])  # the registry is late: hub-c is there by now
             await linked(a, c)
             assert a.mesh.routes[tcp(c)].replica_id == "hub-c"
             other = f"ws://127.0.0.1:{b.port}/mesh"
@@ -386,8 +428,10 @@ def test_an_address_may_pass_from_one_replica_to_another():
             route = a.mesh.routes[other]
             await until(lambda: route.state is LinkState.RESTING and route.replica_id == "hub-b")
             attempts = route.attempts
-            a.mesh.discovered([known("hub-b", tcp(b)), known("hub-x", other)])     # and so it is dialled again
-            await until(lambda: route.attempts > attempts and route.state is LinkState.RESTING and route.replica_id == "hub-b")
+            a.mesh.discovered([known("hub-b", tcp(b)), known("hub-x", other)])  # and so it is dialled again
+            await until(
+                lambda: route.attempts > attempts and route.state is LinkState.RESTING and route.replica_id == "hub-b"
+            )
 
     run(main)
 
@@ -423,7 +467,11 @@ def test_unknown_frames_are_skipped_and_garbage_hurts_only_its_own_link():
 def test_newer_hubs_may_say_more(monkeypatch):
     """N+1: members and features that this version does not know."""
     pack = peer_module.Hello.pack
-    monkeypatch.setattr(peer_module.Hello, "pack", lambda self: json.dumps(json.loads(pack(self)) | {"later": [1, {"x": None}]}).encode())
+    monkeypatch.setattr(
+        peer_module.Hello,
+        "pack",
+        lambda self: json.dumps(json.loads(pack(self)) | {"later": [1, {"x": None}]}).encode(),
+    )
     monkeypatch.setattr(peer_module, "FEATURES", ["relay-v2"])
 
     async def main():
@@ -443,8 +491,11 @@ def test_another_version_or_cluster_is_refused(monkeypatch):
             a.dial(tcp(b))
             await until(lambda: b.refused().get("cluster"))
             say = peer_module.Peer._say
-            monkeypatch.setattr(peer_module.Peer, "_say", lambda self, kind: say(self, kind).model_copy(
-                update={"version": 2} if self.dialled else {}))
+            monkeypatch.setattr(
+                peer_module.Peer,
+                "_say",
+                lambda self, kind: say(self, kind).model_copy(update={"version": 2} if self.dialled else {}),
+            )
             c.dial(tcp(a))
             await until(lambda: a.refused().get("version"))
             await until(lambda: c.mesh.routes[tcp(a)].last_error == "peer_version")

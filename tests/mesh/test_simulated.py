@@ -6,15 +6,16 @@ import itertools
 import random
 
 import pytest
-from mesh.hubs import Hub, secret_file
 from simulation.kernel import Kernel
 from simulation.loop import Loop, World
 from simulation.network import SimNet
 
+from mesh.hubs import Hub, secret_file
+
 NAMES = ("hub-a", "hub-b", "hub-c")
-SETTLE = 1.0                   # seconds for links to come about where all is well
-HEAL = 3.0                     # seconds after the last fault: 0.5 s to notice, 0.2 s of pause, kernels' retransmission 2 s
-TIDY = 6.0                     # and until connections that never became links are gone: 5 s from accept
+SETTLE = 1.0  # seconds for links to come about where all is well
+HEAL = 3.0  # seconds after the last fault: 0.5 s to notice, 0.2 s of pause, kernels' retransmission 2 s
+TIDY = 6.0  # and until connections that never became links are gone: 5 s from accept
 
 
 class World3:
@@ -34,8 +35,12 @@ class World3:
     def start(self, name: str) -> None:
         loop = Loop(self.world, name)
         net = SimNet(loop, self.kernel, self.hosts[name], self.rng.randrange(1 << 30))
-        peers = [f"tcp://{self.hosts[other].address}:400" for other in NAMES if other != name or self.rng.random() < 0.2]
-        hub = Hub(name, {"listen": f"{self.hosts[name].address}:400", "peers": peers, "secret_file": self.secret}, net=net)
+        peers = [
+            f"tcp://{self.hosts[other].address}:400" for other in NAMES if other != name or self.rng.random() < 0.2
+        ]
+        hub = Hub(
+            name, {"listen": f"{self.hosts[name].address}:400", "peers": peers, "secret_file": self.secret}, net=net
+        )
         self.loops[name], self.hubs[name] = loop, hub
         loop.create_task(hub.start())
 
@@ -66,7 +71,10 @@ class World3:
         for name, hub in self.hubs.items():
             assert len(hub.mesh.peers) == 2 and not hub.mesh.door.pending and not hub.mesh._handshakes, name
             assert hub.net.sockets == 2 == len(hub.net.transports), f"{name} has {hub.net.sockets} connections"
-            told = {other: [event[0] for event in hub.events if event[1] == other and event[0] in ("up", "down")] for other in NAMES}
+            told = {
+                other: [event[0] for event in hub.events if event[1] == other and event[0] in ("up", "down")]
+                for other in NAMES
+            }
             for events in told.values():
                 assert events.count("up") - events.count("down") in (0, 1)
             assert set(hub.refused()) <= {"superseded", "timeout"}, hub.refused()

@@ -1,4 +1,5 @@
-"""Whoever is no peer does not join: certificates, headers of an ingress, secrets, addresses, silence. On real sockets."""
+"""Whoever is no peer does not join: certificates, headers of an ingress, secrets, addresses, silence. On real
+sockets."""
 
 from __future__ import annotations
 
@@ -13,17 +14,17 @@ import struct
 import time
 
 import pytest
-from mesh.authority import CLIENT, SERVER, Authority, uri
-from mesh.hubs import Hub, hubs, linked, run, secret_file, until
-from mesh.wires import Wire
 from websockets.datastructures import Headers
 from websockets.http11 import Request
 
-from ncfast.observe import log
+from mesh.authority import CLIENT, SERVER, Authority, uri
+from mesh.hubs import Hub, hubs, linked, run, secret_file, until
+from mesh.wires import Wire
 from ncfast._frames import FrameType, encode
 from ncfast.core.errors import Reason
 from ncfast.mesh import accept, certificates, dial, door, keyring, manager, policy
 from ncfast.mesh.handshake import Auth, Hello, HelloAck, proof
+from ncfast.observe import log
 
 
 def frame(kind: FrameType, body: bytes) -> bytes:
@@ -98,19 +99,24 @@ def test_no_wrong_certificate_joins_as_dialler_or_as_listener(tmp_path, unchecke
             for what, tls in wrong(authority, other).items():
                 b = Hub("hub-b", {"require_mtls": True, "tls": tls})
                 async with hubs(b):
-                    if what != "for clients only":             # that is what a dialler is
+                    if what != "for clients only":  # that is what a dialler is
                         before = sum(a.refused().values())
                         b.dial(f"tls://127.0.0.1:{a.port}")
-                        await until(lambda before=before: sum(a.refused().values()) > before, f"{what}: the dialler is refused")
+                        await until(
+                            lambda before=before: sum(a.refused().values()) > before, f"{what}: the dialler is refused"
+                        )
                         b.dial()
                     if what != "for servers only":
                         a.dial(f"tls://127.0.0.1:{b.port}")
-                        route, = a.mesh.routes.values()
-                        await until(lambda route=route: route.last_error in ("certificate", "identity"), f"{what}: the listener is refused")
+                        (route,) = a.mesh.routes.values()
+                        await until(
+                            lambda route=route: route.last_error in ("certificate", "identity"),
+                            f"{what}: the listener is refused",
+                        )
                         a.dial()
                     joined += bool(a.events or b.events)
             assert joined == 0 and not a.mesh.peers
-            known = {"certificate", "identity", "tls"}          # the last one when b.dial() ends a redial within its handshake
+            known = {"certificate", "identity", "tls"}  # the last one when b.dial() ends a redial within its handshake
             assert set(a.refused()) <= known and a.refused()["certificate"] >= 3
             good = Hub("hub-b", {"require_mtls": True, "tls": authority.tls(uri("hub-b"))})
             async with hubs(good):
@@ -131,7 +137,7 @@ def test_without_a_certificate_nobody_joins(tmp_path):
                 one.writer.write(frame(FrameType.HELLO, hello().pack()))
                 assert await one.end() == b""
             await until(lambda: a.refused() == {"certificate": 1})
-            async with Stranger(a.port) as one:                # frames without TLS
+            async with Stranger(a.port) as one:  # frames without TLS
                 one.writer.write(frame(FrameType.HELLO, hello().pack()))
                 assert await one.end() == b""
             assert a.refused() == {"certificate": 1, "plain": 1}
@@ -140,7 +146,7 @@ def test_without_a_certificate_nobody_joins(tmp_path):
                 b.dial(f"tcp://127.0.0.1:{a.port}", f"ws://127.0.0.1:{a.port}/mesh")
                 await until(lambda: a.refused().get("plain", 0) >= 3)
                 assert not b.events
-                tls, = [route for url, route in b.mesh.routes.items() if url.startswith("ws:")]
+                (tls,) = [route for url, route in b.mesh.routes.items() if url.startswith("ws:")]
                 await until(lambda: tls.last_error == "http_403")
 
     run(main)
@@ -180,11 +186,14 @@ def test_certificates_are_replaced_under_a_link(tmp_path, monkeypatch):
             old.bundle.write_bytes(old.pem + new.pem)
             for name, tls in sections.items():
                 new.issue(uri(name), path=tmp_path / os.path.basename(tls["cert_file"]))
-            await until(lambda: a.mesh.keys.certificates is not was[0] and b.mesh.keys.certificates is not was[1], "new files are taken")
-            await asyncio.sleep(0.1)                            # some more looks at the files
+            await until(
+                lambda: a.mesh.keys.certificates is not was[0] and b.mesh.keys.certificates is not was[1],
+                "new files are taken",
+            )
+            await asyncio.sleep(0.1)  # some more looks at the files
             assert (a.linked(b), b.linked(a)) == first and a.events == [("up", "hub-b")]
             old.bundle.write_bytes(new.pem)
-            a.mesh.configure(a.config)                          # as SIGHUP does
+            a.mesh.configure(a.config)  # as SIGHUP does
             b.mesh.configure(b.config)
             assert (a.linked(b), b.linked(a)) == first
             a.linked(b).link.fail(Reason.STALLED)
@@ -204,11 +213,22 @@ def test_certificates_are_replaced_under_a_link(tmp_path, monkeypatch):
 GOOD = (("X-Forwarded-Proto", "https"), ("X-Forwarded-Client-Cert", "Hash=1;URI=ncfast://ncfast/replica/hub-z"))
 
 
-async def ask(port: int, *headers: tuple[str, str], path: str = "/mesh", context: ssl.SSLContext | None = None) -> tuple[int, Stranger]:
+async def ask(
+    port: int, *headers: tuple[str, str], path: str = "/mesh", context: ssl.SSLContext | None = None
+) -> tuple[int, Stranger]:
     """The status of a handshake's answer, and the connection behind it."""
     key = base64.b64encode(bytes(16)).decode()
-    lines = [f"GET {path} HTTP/1.1", "Host: hub", "Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Key: {key}",
-             "Sec-WebSocket-Version: 13", *(f"{name}: {value}" for name, value in headers), "", ""]
+    lines = [
+        f"GET {path} HTTP/1.1",
+        "Host: hub",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Key: {key}",
+        "Sec-WebSocket-Version: 13",
+        *(f"{name}: {value}" for name, value in headers),
+        "",
+        "",
+    ]
     one = await Stranger(port, context).__aenter__()
     one.writer.write("\r\n".join(lines).encode())
     head = await one.reader.readuntil(b"\r\n\r\n")
@@ -233,7 +253,10 @@ async def websocket_frame(one: Stranger) -> tuple[int, bytes]:
 
 def test_headers_of_a_trusted_ingress_say_who_it_is(tmp_path):
     async def main():
-        a = Hub("hub-a", {"require_mtls": True, "tls": Authority(tmp_path).tls(uri("hub-a")), "trusted_proxies": ["127.0.0.0/8"]})
+        a = Hub(
+            "hub-a",
+            {"require_mtls": True, "tls": Authority(tmp_path).tls(uri("hub-a")), "trusted_proxies": ["127.0.0.0/8"]},
+        )
         async with hubs(a):
             status, one = await ask(a.port, *GOOD)
             assert status == 101
@@ -279,8 +302,12 @@ def test_spoofed_headers_give_no_identity(tmp_path):
                 one.writer.close()
                 assert status == expected, what
                 assert sum(trusting.refused().values()) == before + 1, what
-            for hub in (wary, open_):                          # an untrusted address, whatever else would let it in
-                for family in (GOOD, [("X-SSL-Client-Verify", "SUCCESS"), ("X-SSL-Client-SAN", "DNS:hub-z"), GOOD[0]], [("X-SSL-Client-SAN", "")]):
+            for hub in (wary, open_):  # an untrusted address, whatever else would let it in
+                for family in (
+                    GOOD,
+                    [("X-SSL-Client-Verify", "SUCCESS"), ("X-SSL-Client-SAN", "DNS:hub-z"), GOOD[0]],
+                    [("X-SSL-Client-SAN", "")],
+                ):
                     status, one = await ask(hub.port, *family)
                     one.writer.close()
                     assert status == 403
@@ -289,7 +316,11 @@ def test_spoofed_headers_give_no_identity(tmp_path):
                 status, one = await ask(open_.port, path=path)
                 one.writer.close()
                 assert status == expected
-            for forwarded in ("X-Forwarded-For", "Via", "Forwarded"):      # something stands in between, and we do not know what
+            for forwarded in (
+                "X-Forwarded-For",
+                "Via",
+                "Forwarded",
+            ):  # something stands in between, and we do not know what
                 status, one = await ask(open_.port, (forwarded, "192.0.2.1"))
                 one.writer.close()
                 assert status == 403
@@ -299,6 +330,7 @@ def test_spoofed_headers_give_no_identity(tmp_path):
 
 def test_an_ingress_may_speak_mutual_tls_itself(tmp_path):
     """Its certificate is of the mesh's authority and names no replica; the headers do."""
+
     async def main():
         authority = Authority(tmp_path)
         section = {"require_mtls": True, "tls": authority.tls(uri("hub-a"))}
@@ -314,7 +346,7 @@ def test_an_ingress_may_speak_mutual_tls_itself(tmp_path):
             status, one = await ask(wary.port, *GOOD, context=context)
             assert status == 403 and wary.refused() == {"proxy_untrusted": 1}
             one.writer.close()
-            status, one = await ask(trusting.port, context=context)    # without headers it is only itself
+            status, one = await ask(trusting.port, context=context)  # without headers it is only itself
             assert status == 101
             one.writer.write(message(frame(FrameType.HELLO, hello("hub-z").pack())))
             assert (await websocket_frame(one))[0] == 8 and trusting.refused() == {"identity": 1}
@@ -325,6 +357,7 @@ def test_an_ingress_may_speak_mutual_tls_itself(tmp_path):
 
 def test_the_public_edge_takes_no_local_peer_at_its_word():
     """serve_http as the edge calls it: where an ingress may stand, a loopback address proves nothing."""
+
     async def main():
         a = Hub("hub-a")
         async with hubs(a):
@@ -388,15 +421,19 @@ def test_the_secret_never_crosses_the_wire_and_a_wrong_one_is_refused_at_both_en
         b = Hub("hub-b", {"secret_file": wrong_one})
         none = Hub("hub-c")
         async with hubs(a, b, none):
-            b.dial(f"tcp://127.0.0.1:{a.port}")                # notices first, since the listener proves first
+            b.dial(f"tcp://127.0.0.1:{a.port}")  # notices first, since the listener proves first
             await until(lambda: b.refused().get("secret"))
             b.dial()
             assert b.mesh.peers == a.mesh.peers == []
-            async with Stranger(a.port) as one:                # one that does not mind
+            async with Stranger(a.port) as one:  # one that does not mind
                 one.writer.write(frame(FrameType.HELLO, hello().pack()))
                 kind, _, body = await one.frame()
                 assert kind == FrameType.HELLO_ACK and b"0123456789abcdef" * 4 not in body
-                one.writer.write(frame(FrameType.AUTH, Auth(proof=proof(b"x" * 64, "dialler", hello(), HelloAck.unpack(body))).pack()))
+                one.writer.write(
+                    frame(
+                        FrameType.AUTH, Auth(proof=proof(b"x" * 64, "dialler", hello(), HelloAck.unpack(body))).pack()
+                    )
+                )
                 assert (await one.frame())[:2] == (FrameType.GOAWAY, 74)
             async with Stranger(a.port) as one:
                 one.writer.write(frame(FrameType.HELLO, hello().pack()))
@@ -425,7 +462,7 @@ def test_proofs_cannot_be_reflected_or_replayed(tmp_path):
         a = Hub("hub-a", {"secret_file": secret_file(tmp_path / "secret")})
         b = Hub("hub-b", {"secret_file": secret_file(tmp_path / "secret")})
         async with hubs(a, b):
-            async with Stranger(a.port) as one:                # the listener's own proof, sent back
+            async with Stranger(a.port) as one:  # the listener's own proof, sent back
                 one.writer.write(frame(FrameType.HELLO, hello().pack()))
                 _, _, body = await one.frame()
                 one.writer.write(frame(FrameType.AUTH, Auth(proof=HelloAck.unpack(body).proof).pack()))
@@ -441,7 +478,9 @@ def test_proofs_cannot_be_reflected_or_replayed(tmp_path):
                         sink.write(data)
                     sink.close()
 
-                await asyncio.gather(carry(reader, up_writer, heard), carry(up_reader, writer, []), return_exceptions=True)
+                await asyncio.gather(
+                    carry(reader, up_writer, heard), carry(up_reader, writer, []), return_exceptions=True
+                )
 
             server = await asyncio.start_server(overhear, "127.0.0.1", 0)
             b.dial(f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
@@ -450,7 +489,7 @@ def test_proofs_cannot_be_reflected_or_replayed(tmp_path):
             b.dial()
             await until(lambda: not a.mesh.peers)
             server.close()
-            recorded = b"".join(heard)                         # HELLO and AUTH of an honest peer, said again
+            recorded = b"".join(heard)  # HELLO and AUTH of an honest peer, said again
             before = a.refused()["secret"]
             async with Stranger(a.port) as one:
                 one.writer.write(recorded)
@@ -462,7 +501,9 @@ def test_proofs_cannot_be_reflected_or_replayed(tmp_path):
 
 
 def test_one_who_relays_the_challenge_elsewhere_gets_nothing_of_use(tmp_path):
-    """A hub-b without the secret dials a, and lets a's own dial to it answer the challenge: names and roles are in the proof."""
+    """A hub-b without the secret dials a, and lets a's own dial to it answer the challenge: names and roles are in the
+    proof."""
+
     async def main():
         a = Hub("hub-a", {"secret_file": secret_file(tmp_path / "secret")})
         done = asyncio.Event()
@@ -526,7 +567,7 @@ def test_silent_and_slow_connections_end_and_delay_nobody(monkeypatch, tmp_path)
             for number, sock in enumerate(crowd):
                 try:
                     sock.send(starts[number % len(starts)])
-                except OSError:                                # has had to make room already
+                except OSError:  # has had to make room already
                     pass
             b.dial(f"tls://127.0.0.1:{a.port}")
             await linked(a, b)
@@ -550,7 +591,7 @@ def test_hello_must_come_in_time(monkeypatch):
                 one.writer.write(b"\x01")
                 kind, code, _ = await one.frame()
                 assert (kind, code) == (FrameType.GOAWAY, 72)
-            async with Stranger(a.port) as one:                # HELLO, and then nothing
+            async with Stranger(a.port) as one:  # HELLO, and then nothing
                 one.writer.write(frame(FrameType.HELLO, hello().pack()))
                 assert (await one.frame())[0] == FrameType.HELLO_ACK
                 assert (await one.frame())[:2] == (FrameType.GOAWAY, 72)
@@ -564,12 +605,18 @@ def test_hello_must_come_in_time(monkeypatch):
     run(main)
 
 
-@pytest.mark.parametrize("early", [
-    encode(FrameType.M_OPEN, cid=b"\x22" * 16, epoch=1, limit=1 << 16, payload=b"{}"),
-    encode(FrameType.M_RESUME, cid=b"\x22" * 16, epoch=1, limit=1 << 16, payload=bytes(16) + b"{}"),
-    encode(FrameType.HELLO, payload=hello().pack()), encode(FrameType.HELLO_ACK, payload=hello().pack()),
-    encode(FrameType.GOAWAY, code=Reason.DRAINING), encode(FrameType.AUTH, payload=b"[]"),
-], ids=["open", "resume", "hello", "hello_ack", "goaway", "auth"])
+@pytest.mark.parametrize(
+    "early",
+    [
+        encode(FrameType.M_OPEN, cid=b"\x22" * 16, epoch=1, limit=1 << 16, payload=b"{}"),
+        encode(FrameType.M_RESUME, cid=b"\x22" * 16, epoch=1, limit=1 << 16, payload=bytes(16) + b"{}"),
+        encode(FrameType.HELLO, payload=hello().pack()),
+        encode(FrameType.HELLO_ACK, payload=hello().pack()),
+        encode(FrameType.GOAWAY, code=Reason.DRAINING),
+        encode(FrameType.AUTH, payload=b"[]"),
+    ],
+    ids=["open", "resume", "hello", "hello_ack", "goaway", "auth"],
+)
 def test_only_an_auth_comes_between_hello_and_the_link(early):
     async def main():
         a = Hub("hub-a")
@@ -584,7 +631,9 @@ def test_only_an_auth_comes_between_hello_and_the_link(early):
     run(main)
 
 
-@pytest.mark.parametrize("first", [b"\x02", b"\x00", b"SSH-2.0-x\r\n", b"\xff" * 100, b"PRI * HTTP/2.0\r\n\r\n", b"\x16\x03\x01"])
+@pytest.mark.parametrize(
+    "first", [b"\x02", b"\x00", b"SSH-2.0-x\r\n", b"\xff" * 100, b"PRI * HTTP/2.0\r\n\r\n", b"\x16\x03\x01"]
+)
 def test_other_protocols_are_turned_away(first):
     async def main():
         a = Hub("hub-a")
@@ -597,11 +646,18 @@ def test_other_protocols_are_turned_away(first):
     run(main)
 
 
-@pytest.mark.parametrize("head", [
-    b"GET /mesh HTTP/1.1\r\n\r\n", b"GARBAGE\r\n\r\n", b"GET /mesh HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc",
-    b"GET /mesh HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 100 + b"\r\n", b"GET /mesh HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 9000 + b"\r\n\r\n",
-    b"GET /mesh HTTP/1.1\r\nHost: x\r\n\r\n\x01early", b"GET /mesh HTTP/1.1\r\nHost: x\r\n\r\n",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /mesh HTTP/1.1\r\n\r\n",
+        b"GARBAGE\r\n\r\n",
+        b"GET /mesh HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc",
+        b"GET /mesh HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 100 + b"\r\n",
+        b"GET /mesh HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 9000 + b"\r\n\r\n",
+        b"GET /mesh HTTP/1.1\r\nHost: x\r\n\r\n\x01early",
+        b"GET /mesh HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+)
 def test_malformed_requests_are_answered_and_closed(head):
     async def main():
         a = Hub("hub-a")
@@ -617,7 +673,7 @@ def test_malformed_requests_are_answered_and_closed(head):
 
 def test_refusals_are_security_events_without_secrets(tmp_path):
     stream = io.StringIO()
-    log.setup("debug", "json", stream=stream, clock=lambda: time.monotonic() + 1e6)        # earlier floods are long ago
+    log.setup("debug", "json", stream=stream, clock=lambda: time.monotonic() + 1e6)  # earlier floods are long ago
 
     async def main():
         path = secret_file(tmp_path / "secret")
@@ -637,4 +693,9 @@ def test_refusals_are_security_events_without_secrets(tmp_path):
     refused = [line for line in lines if line["event"] == "mesh_refused" and line["reason"] == "secret"]
     assert refused and refused[0]["security"] is True
     text = json.dumps(lines)
-    assert "canary" not in text and "caca" not in text and "0123456789abcdef0123" not in text and not any("unlisted" in line for line in lines)
+    assert (
+        "canary" not in text
+        and "caca" not in text
+        and "0123456789abcdef0123" not in text
+        and not any("unlisted" in line for line in lines)
+    )

@@ -16,7 +16,7 @@ class _Half(asyncio.Protocol):
 
     def __init__(self, wire: Wire, direction: str) -> None:
         self.wire = wire
-        self.direction = direction                     # that what comes in here goes
+        self.direction = direction  # that what comes in here goes
         self.other: _Half | None = None
         self.transport: Any = None
         self.silent = False

@@ -20,9 +20,7 @@ def v2(command: int = 0x21, family: int = 0x11, body: bytes = b"", length: int |
 
 
 TCP4_BODY = bytes([192, 0, 2, 1, 198, 51, 100, 7]) + struct.pack("!HH", 56324, 389)
-TCP6_BODY = (
-    ipaddress.ip_address(A6[0]).packed + ipaddress.ip_address(B6[0]).packed + struct.pack("!HH", 56324, 389)
-)
+TCP6_BODY = ipaddress.ip_address(A6[0]).packed + ipaddress.ip_address(B6[0]).packed + struct.pack("!HH", 56324, 389)
 
 
 def tlv(kind: int, value: bytes) -> bytes:
@@ -97,9 +95,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("any_version", [False, True], ids=["exact", "any"])
-@pytest.mark.parametrize(
-    ("version", "wire", "source", "destination"), [g[1:] for g in GOOD], ids=[g[0] for g in GOOD]
-)
+@pytest.mark.parametrize(("version", "wire", "source", "destination"), [g[1:] for g in GOOD], ids=[g[0] for g in GOOD])
 def test_reads_header_whole_and_byte_by_byte(version, wire, source, destination, any_version):
     version = "any" if any_version else version
     assert Parser(version).feed(wire + b"tail") == Result(source, destination, b"tail")

@@ -1,4 +1,5 @@
-"""The bare stream as a carrier: on the wire of the tests, and on real sockets whose far side is slow, silent, or gone."""
+"""The bare stream as a carrier: on the wire of the tests, and on real sockets whose far side is slow, silent, or
+gone."""
 
 from __future__ import annotations
 
@@ -13,17 +14,23 @@ from core.virtual import Time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ncfast.net.carrier import ReceiveBuffer
-from ncfast.core.flow import FlowContext
 from ncfast._frames import FrameType, encode
-from ncfast.core.relay import Relay
-from ncfast.net.links import LinkBounds, carry_stream
 from ncfast.core.errors import Reason
+from ncfast.core.flow import FlowContext
+from ncfast.core.relay import Relay
+from ncfast.net.carrier import ReceiveBuffer
+from ncfast.net.links import LinkBounds, carry_stream
 from ncfast.net.seam import Net
 
 AUTH, DATA, GOAWAY = FrameType.AUTH, FrameType.M_DATA, FrameType.GOAWAY
 CID = b"a flow of others"
-BOUNDS = LinkBounds(max_inflight_bytes=8 << 20, queue_depth=10_000, user_timeout_sec=15.0, notsent_lowat=128 * KIB, max_message_bytes=1 << 20)
+BOUNDS = LinkBounds(
+    max_inflight_bytes=8 << 20,
+    queue_depth=10_000,
+    user_timeout_sec=15.0,
+    notsent_lowat=128 * KIB,
+    max_message_bytes=1 << 20,
+)
 
 
 class Handler:
@@ -59,7 +66,7 @@ class Rig:
     def feed(self, data, cuts=()):
         at = 0
         for cut in [*cuts, len(data)]:
-            piece = data[at:at + cut]
+            piece = data[at : at + cut]
             while piece and not self.wire.lost:
                 view = self.wire.protocol.get_buffer(-1)
                 count = min(len(view), len(piece))
@@ -155,10 +162,15 @@ def test_a_goaway_with_a_frame_cut_off_behind_it():
     rig = Rig()
     rig.feed(encode(GOAWAY, code=Reason.GOING_AWAY) + encode(AUTH, payload=b"never whole")[:-1])
     rig.wire.protocol.eof_received()
-    assert rig.handler.going == [Reason.GOING_AWAY] and rig.handler.bodies == [] and rig.handler.ended == [Reason.CONNECTION_LOST]
+    assert (
+        rig.handler.going == [Reason.GOING_AWAY]
+        and rig.handler.bodies == []
+        and rig.handler.ended == [Reason.CONNECTION_LOST]
+    )
 
 
 # on real sockets
+
 
 def run(main, transport):
     async def limited():
@@ -232,6 +244,7 @@ def transport(request):
 
 def test_partial_writes_keep_their_order(transport):
     """A kernel that takes a few KiB at a time."""
+
     async def main(process):
         link, handler, far = await process.link(small=True)
         bodies = [stream(k, 0, 16384) for k in range(100)]
@@ -262,7 +275,9 @@ def test_what_a_relay_passes_on_survives_the_buffer_it_came_in(transport, size):
         relay = Relay(CID, 1, tunnel, process)
         relay.connect(mesh)
         loop = asyncio.get_running_loop()
-        wired = b"".join(encode(DATA, cid=CID, epoch=1, seq=k * size, payload=stream(1, k * size, size)) for k in range(count))
+        wired = b"".join(
+            encode(DATA, cid=CID, epoch=1, seq=k * size, payload=stream(1, k * size, size)) for k in range(count)
+        )
 
         async def disturb():
             while True:
@@ -270,7 +285,7 @@ def test_what_a_relay_passes_on_survives_the_buffer_it_came_in(transport, size):
 
         disturber = asyncio.create_task(disturb())
         sent = asyncio.create_task(loop.sock_sendall(agent, wired))
-        got, left = b"", count * size                  # a frame may have become several on the way
+        got, left = b"", count * size  # a frame may have become several on the way
         while left:
             header = await read(origin, 56)
             payload = await read(origin, int.from_bytes(header[4:8], "big"))
@@ -293,11 +308,11 @@ def test_an_end_of_stream_and_a_reset(transport):
         far.shutdown(socket.SHUT_WR)
         await handler.end.wait()
         assert handler.bodies == [b"last"] and handler.ended == [Reason.CONNECTION_LOST]
-        assert await read(far) == b""                  # the other direction ends too
+        assert await read(far) == b""  # the other direction ends too
         link, handler, far = await process.link(small=True)
         for _ in range(50):
             link.send(AUTH, bytes(16384))
-        far.close()                                    # with bytes that nobody read: a reset
+        far.close()  # with bytes that nobody read: a reset
         await handler.end.wait()
         assert handler.ended == [Reason.CONNECTION_LOST]
         while process.net.sockets:
@@ -323,16 +338,16 @@ def test_the_last_word_arrives_behind_what_the_kernel_had_not_taken(transport):
 def test_a_slow_peer_is_cut_in_the_end(transport, monkeypatch):
     async def main(process):
         delays = []
-        process.net.call_later = lambda delay, callback, *arguments: (delays.append(delay),
-                                                                      process.net.loop.call_later(0.02, callback, *arguments))
+        process.net.call_later = lambda delay, callback, *arguments: (
+            delays.append(delay),
+            process.net.loop.call_later(0.02, callback, *arguments),
+        )
         link, handler, far = await process.link(small=True)
         for _ in range(30):
             link.send(AUTH, bytes(16384))
         link.fail(Reason.FLOOD)
-        while process.net.sockets:                     # it never reads
+        while process.net.sockets:  # it never reads
             await asyncio.sleep(0.01)
         assert 5.0 in delays and len(await read(far)) < 30 * 16384
 
     run(main, transport)
-
-

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 import uvloop
 
-from ncfast.net import seam as net_module
 from ncfast.config import Address
+from ncfast.net import seam as net_module
 from ncfast.net.seam import OWN_DESCRIPTORS, TCP_NOTSENT_LOWAT, Net, reset, tune
 
 HERE = Address("127.0.0.1", 0)
@@ -21,6 +21,7 @@ LINGER_0 = struct.pack("ii", 1, 0)
 
 def run(main):
     """`main(net)` on the product's loop, within ten seconds."""
+
     async def limited():
         async with asyncio.timeout(10):
             await main(Net(asyncio.get_running_loop()))
@@ -65,7 +66,7 @@ def test_listen_adopt_connect():
         net.adopt(sock, served)
         await served.made.wait()
         acceptor.close()
-        acceptor.close()                               # closing twice does no harm, and open connections live on
+        acceptor.close()  # closing twice does no harm, and open connections live on
         served.transport.write(b"hello")
         await client.got.wait()
         transport.close()
@@ -92,7 +93,7 @@ def test_refused_and_silent_targets():
             with pytest.raises(ConnectionRefusedError):
                 await net.connect("127.0.0.1", nobody.getsockname()[1], End(), timeout=5)
             nobody.listen(0)
-            with contextlib.ExitStack() as full:           # a queue that is full answers no further client
+            with contextlib.ExitStack() as full:  # a queue that is full answers no further client
                 for _ in range(4):
                     sock = full.enter_context(socket.socket())
                     sock.setblocking(False)
@@ -155,7 +156,9 @@ def test_out_of_descriptors_in_the_kernel_is_survived(monkeypatch):
         listening = socket.create_server(("127.0.0.1", 0))
         listening.setblocking(False)
         accepted, shed = asyncio.Queue(), []
-        acceptor = net_module.Acceptor(net, [Exhausted(listening)], lambda sock, peer: accepted.put_nowait(sock), 0, shed.append)
+        acceptor = net_module.Acceptor(
+            net, [Exhausted(listening)], lambda sock, peer: accepted.put_nowait(sock), 0, shed.append
+        )
         client = dial(acceptor.address)
         (await accepted.get()).close()
         assert shed == ["fd"] * 3
@@ -206,7 +209,9 @@ def test_a_reset_is_noticed_even_while_nobody_reads():
 
 def test_spawned_tasks_are_kept_logged_and_cancelled(monkeypatch):
     logged = []
-    monkeypatch.setattr(net_module, "_log", SimpleNamespace(error=lambda event, **fields: logged.append((event, fields["error"]))))
+    monkeypatch.setattr(
+        net_module, "_log", SimpleNamespace(error=lambda event, **fields: logged.append((event, fields["error"])))
+    )
 
     async def main(net):
         async def fails():

@@ -55,7 +55,7 @@ def test_memory_is_bounded_and_the_one_seen_longest_ago_makes_room():
     admitted(one, "old", 5)
     for k in range(throttle.MAX_KEYS - 1):
         one.admit(str(k))
-    assert not one.admit("old")              # seen again: youngest now
+    assert not one.admit("old")  # seen again: youngest now
     one.admit("one more")
     assert len(one._buckets) == throttle.MAX_KEYS
     assert "old" in one._buckets and "0" not in one._buckets

@@ -42,7 +42,7 @@ class Rig:
     def feed(self, data, cuts=()):
         at = 0
         for cut in [*cuts, len(data)]:
-            piece = data[at:at + cut]
+            piece = data[at : at + cut]
             while piece and not self.wire.lost:
                 view = self.wire.protocol.get_buffer(-1)
                 count = min(len(view), len(piece))
@@ -86,7 +86,7 @@ def test_whatever_the_cuts_and_fragments(client, bodies, fragments, cuts, pings)
         if k in pings:
             rig.library.send_ping(b"ping %d" % k)
         fin = last or run == 15 or k % 3 == 2
-        (rig.library.send_continuation if run else rig.library.send_binary)(wire[at:at + size], fin)
+        (rig.library.send_continuation if run else rig.library.send_binary)(wire[at : at + size], fin)
         run = 0 if fin else run + 1
         at += size
         if last:
@@ -149,7 +149,7 @@ def refusals():
     for size in (MAX_MESSAGE + 1, 2**63 - 1, 2**64 - 1):
         yield f"{size} bytes announced", b"\x82\xff" + size.to_bytes(8, "big") + bytes(4), 1009
     half = b"\xff" + (MAX_MESSAGE // 2 + 1).to_bytes(8, "big") + bytes(4)
-    filler = (encode(99, flags=1, payload=bytes(16384)) * 32)[:MAX_MESSAGE // 2 + 1]
+    filler = (encode(99, flags=1, payload=bytes(16384)) * 32)[: MAX_MESSAGE // 2 + 1]
     yield "too long in two fragments", b"\x02" + half + filler + b"\x80" + half, 1009
     most = b"\xff" + (2**63 - 1).to_bytes(8, "big") + bytes(4)
     yield "sums that wrap around", message(b"x", fin=False) + b"\x00" + most, 1009
@@ -195,8 +195,16 @@ def test_ping_gets_its_pong_between_messages(rig):
     assert rig.answers() == [] and not rig.link.closed
 
 
-@pytest.mark.parametrize("code, reason", [(1001, Reason.GOING_AWAY), (4003, Reason.SUPERSEDED), (4004, Reason.TOKEN_EXPIRED),
-                                          (1000, Reason.CONNECTION_LOST), (4999, Reason.CONNECTION_LOST)])
+@pytest.mark.parametrize(
+    "code, reason",
+    [
+        (1001, Reason.GOING_AWAY),
+        (4003, Reason.SUPERSEDED),
+        (4004, Reason.TOKEN_EXPIRED),
+        (1000, Reason.CONNECTION_LOST),
+        (4999, Reason.CONNECTION_LOST),
+    ],
+)
 def test_close_by_the_peer_is_answered_and_its_reason_kept(rig, code, reason):
     rig.library.send_close(code, "bye")
     rig.carry()
@@ -263,6 +271,6 @@ def test_every_reason_that_ends_links_has_a_code_that_may_be_sent(reason):
     try:
         code = close_code(reason)
     except KeyError:
-        return                                         # a flow's reason
-    if reason is not Reason.CONNECTION_LOST:           # nobody is left to be told
+        return  # a flow's reason
+    if reason is not Reason.CONNECTION_LOST:  # nobody is left to be told
         Protocol(Side.SERVER).send_close(code, reason.label)

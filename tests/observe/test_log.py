@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 import ncfast
 from ncfast.observe import log
-from ncfast.observe.log.writer import MAX_WAITING, LogWriter
-from ncfast.observe.log.masking import Mask
 from ncfast.observe.log.limiter import MAX_EVENTS, EventLimiter
+from ncfast.observe.log.masking import Mask
+from ncfast.observe.log.writer import MAX_WAITING, LogWriter
 
 PACKAGE = Path(ncfast.__file__).parent
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJjYW5hcnkifQ.c2lnbmF0dXJlLWNhbmFyeQ"
@@ -63,7 +63,7 @@ def hostile_strings(count: int, rng: random.Random) -> list[str]:
         "\\n\\u000a",
         "",
     ]
-    alphabet = [chr(c) for c in range(0x100)] + list("\u2028\u2029\u202e\ufeff\ud800\U0001f600\"\\{}[]:,")
+    alphabet = [chr(c) for c in range(0x100)] + list('\u2028\u2029\u202e\ufeff\ud800\U0001f600"\\{}[]:,')
     made = ("".join(rng.choices(alphabet, k=rng.randrange(0, 400))) for _ in itertools.repeat(None))
     return fixed + list(itertools.islice(made, count - len(fixed)))
 
@@ -116,11 +116,15 @@ class Rude:
         raise RuntimeError("rude")
 
 
-
 @settings(max_examples=200, deadline=None)
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.binary()
+        st.none()
+        | st.booleans()
+        | st.floats()
+        | st.integers()
+        | st.text()
+        | st.binary()
         | st.sampled_from([Rude(), Rude, ValueError("x"), object()]),
         lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     )
@@ -149,7 +153,10 @@ def test_canaries_never_reach_the_log(captured):
     log.setup("debug", "json", "hash", stream=captured, clock=itertools.count().__next__)
     logger = log.get("test")
     canaries = {
-        "token": TOKEN, "address": "198.51.100.77", "sub": "canary-agent", "payload": "canary-payload",
+        "token": TOKEN,
+        "address": "198.51.100.77",
+        "sub": "canary-agent",
+        "payload": "canary-payload",
     }
     try:
         raise ValueError(f"bad kid {canaries['payload']} from {canaries['address']}")

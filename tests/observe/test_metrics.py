@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
-from support.fake_hub import FakeHub
 from prometheus_client.parser import text_string_to_metric_families
+from support.fake_hub import FakeHub
 
-from ncfast.observe import metrics
 from ncfast.mesh import LinkState
+from ncfast.observe import metrics
 from ncfast.observe.metrics import LABEL_CAP, LINK_STATES, METRICS, OTHER, PEER_CAP, Metrics
 from ncfast.observe.stats import Histogram, Stats
 
@@ -201,9 +201,7 @@ def test_hostile_label_values_stay_one_sample_each():
         hub.stats.protocol_errors[text] = 1
     samples = scrape(Metrics(hub))
     reasons = {
-        dict(labels)["reason"]: v
-        for (name, labels), v in samples.items()
-        if name == "nowconnect_protocol_errors_total"
+        dict(labels)["reason"]: v for (name, labels), v in samples.items() if name == "nowconnect_protocol_errors_total"
     }
     assert sum(reasons.values()) == len(texts)
     assert reasons['a"b'] == reasons["a\nb"] == reasons["a\\b"] == 1

@@ -51,7 +51,9 @@ def test_expressions_name_metrics_and_labels_that_exist(expression):
 def test_states_and_reasons_in_expressions_are_words_of_ours():
     sources = "\n".join(path.read_text() for path in (ROOT / "ncfast").rglob("*.py"))
     for expression in EXPRESSIONS:
-        for _, values in re.findall(r"(state|status|reason|decision|agrees|linked|result)[!=]~?=?\"([^\"]*)\"", expression):
+        for _, values in re.findall(
+            r"(state|status|reason|decision|agrees|linked|result)[!=]~?=?\"([^\"]*)\"", expression
+        ):
             for value in values.split("|"):
                 assert re.search(rf'"{value}"|\b{value.upper()} = ', sources), value
 

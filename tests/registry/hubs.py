@@ -12,14 +12,15 @@ import uvloop
 
 from ncfast.config.ha import Ha
 from ncfast.net.seam import Net
-from ncfast.registry import AgentEntry, DistributedRegistry, Replica, make_registry
 from ncfast.observe.stats import Stats
+from ncfast.registry import AgentEntry, DistributedRegistry, Replica, make_registry
 
 INSTANCES = itertools.count(1)
 
 
 def run(main: Callable[[Net], Awaitable[None]], seconds: float = 60) -> None:
     """`main(net)` on the product's loop."""
+
     async def limited() -> None:
         net = Net(asyncio.get_running_loop())
         async with asyncio.timeout(seconds):
@@ -65,8 +66,14 @@ class Hub:
         self.replica_changes += 1
 
     async def claim(self, key: str, at_least: int = 0, *connectors: str, instance: str = "aa") -> int:
-        return await self.registry.claim_ownership(key, self.replica.replica_id, at_least=at_least, instance=instance,
-                                                   connectors=connectors or ("ldap",), window=4096)
+        return await self.registry.claim_ownership(
+            key,
+            self.replica.replica_id,
+            at_least=at_least,
+            instance=instance,
+            connectors=connectors or ("ldap",),
+            window=4096,
+        )
 
     def routes(self, connector: str = "ldap", tenant: str | None = None) -> list[tuple[str, str, int]]:
         return sorted((entry.key, entry.owner, entry.epoch) for entry in self.view.routes(tenant, connector))

@@ -1,5 +1,5 @@
-"""The scripts of `ncfast.registry.scripts` in Python: what the simulation has in Redis's place. `test_scripts.py` proves that both
-say the same."""
+"""The scripts of `ncfast.registry.scripts` in Python: what the simulation has in Redis's place. `test_scripts.py`
+proves that both say the same."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Data:
         self.leases: dict[bytes, int] = {}
         self.gone: dict[bytes, int] = {}
         self.idle: dict[bytes, int] = {}
-        self.claims: dict[str, tuple[int, int, int]] = {}   # by request: epoch, version, when it is forgotten
+        self.claims: dict[str, tuple[int, int, int]] = {}  # by request: epoch, version, when it is forgotten
 
     def run(self, call: Call, token: bytes) -> Any:
         """The reply to a call; `token` is what a new generation is called."""
@@ -92,8 +92,17 @@ class Data:
 
     # the scripts
 
-    def _claim(self, request: str, key: bytes, owner: bytes, process: bytes, at_least: bytes, body: bytes, ttl: bytes,
-               margin: bytes) -> Any:
+    def _claim(
+        self,
+        request: str,
+        key: bytes,
+        owner: bytes,
+        process: bytes,
+        at_least: bytes,
+        body: bytes,
+        ttl: bytes,
+        margin: bytes,
+    ) -> Any:
         now = self.clock()
         self.claims = {name: claim for name, claim in self.claims.items() if claim[2] > now}
         if request in self.claims:
@@ -134,15 +143,26 @@ class Data:
     def _owner(self, key: bytes) -> Any:
         return self.agents.get(key, b"")
 
-    def _beat(self, replica: bytes, process: bytes, born: bytes, body: bytes, lease: bytes, known: bytes, since: bytes,
-              page: bytes) -> Any:
+    def _beat(
+        self,
+        replica: bytes,
+        process: bytes,
+        born: bytes,
+        body: bytes,
+        lease: bytes,
+        known: bytes,
+        since: bytes,
+        page: bytes,
+    ) -> Any:
         now, birth = self.clock(), int(born)
         current = self.replicas.get(replica)
         expired = now > self.leases.get(replica, 0)
         its_process, its_birth = (current.split(b"\n", 2)[0], int(current.split(b"\n", 2)[1])) if current else (None, 0)
         state = 1
         if its_process != process:
-            displaced = its_process is not None and birth and not expired and (its_birth, its_process) > (birth, process)
+            displaced = (
+                its_process is not None and birth and not expired and (its_birth, its_process) > (birth, process)
+            )
             state = 0 if displaced else 2
         birth = birth or max(now, its_birth + 1)
         if state:
@@ -158,7 +178,9 @@ class Data:
         for name, record in self.replicas.items():
             hubs += [name, record, b"%d" % self.leases.get(name, 0)]
         news: list[bytes] = []
-        for version, key in sorted((version, key) for key, version in self.changes.items() if version > start)[: int(page)]:
+        for version, key in sorted((version, key) for key, version in self.changes.items() if version > start)[
+            : int(page)
+        ]:
             news += [key, b"%d" % version, self.agents.get(key, b"")]
         return [state, b"%d" % now, b"%d" % birth, generation, int(whole), b"%d" % self.version, hubs, news]
 
@@ -191,15 +213,16 @@ class Data:
 
 
 class Server:
-    """A Redis that hubs reach by `ModelBackend`: it may be down, frozen, or restart empty. Everything happens on the caller's loop."""
+    """A Redis that hubs reach by `ModelBackend`: it may be down, frozen, or restart empty. Everything happens on the
+    caller's loop."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.data = Data(clock, self._publish)
         self.down = False
         self.frozen = False
-        self.calls = 0                                 # scripts carried out so far
+        self.calls = 0  # scripts carried out so far
         self.backends: list[ModelBackend] = []
-        self._waiting: list[Callable[[], None]] = []   # what came while it was frozen
+        self._waiting: list[Callable[[], None]] = []  # what came while it was frozen
 
     def _publish(self, notice: bytes) -> None:
         for backend in self.backends:
@@ -236,8 +259,8 @@ class Server:
 
 
 class ModelBackend(Backend):
-    """A hub's connections to a `Server`. `delay()` gives the seconds that a message takes, one way; `reachable` is the network's
-    state between the two, and while it is False messages are lost without a sign."""
+    """A hub's connections to a `Server`. `delay()` gives the seconds that a message takes, one way; `reachable` is the
+    network's state between the two, and while it is False messages are lost without a sign."""
 
     def __init__(self, server: Server, net: Net, delay: Callable[[], float] = lambda: 0.0002) -> None:
         self.server = server
@@ -247,7 +270,7 @@ class ModelBackend(Backend):
         self._notices: Callable[[bytes], None] | None = None
         self._listening: asyncio.Future[None] | None = None
         self._pending: asyncio.Future[Any] | None = None
-        self._last = {"there": 0.0, "back": 0.0, "notice": 0.0}   # messages of a connection keep their order
+        self._last = {"there": 0.0, "back": 0.0, "notice": 0.0}  # messages of a connection keep their order
         server.backends.append(self)
 
     # calls
@@ -330,7 +353,7 @@ class ModelBackend(Backend):
         self._listening = listening
         self._later("there", arrive)
         try:
-            while True:                                # a silent peer is noticed by a ping
+            while True:  # a silent peer is noticed by a ping
                 try:
                     async with asyncio.timeout(5.0):
                         await asyncio.shield(listening)

@@ -17,7 +17,9 @@ Place = tuple[str, int]
 class Server:
     """One redis-server (or, with `sentinel`, a Sentinel) with a configuration of the test's own."""
 
-    def __init__(self, directory: Path, places: Loopback, name: str, config: str, *, sentinel: bool = False, **client: Any) -> None:
+    def __init__(
+        self, directory: Path, places: Loopback, name: str, config: str, *, sentinel: bool = False, **client: Any
+    ) -> None:
         (self._program,) = require("redis-server")
         self.name, self.directory = name, directory
         self.place: Place = (places.host(name), places.port(name))
@@ -26,8 +28,9 @@ class Server:
         self.file = directory / f"{name}.conf"
         config = config.replace("{host}", self.place[0]).replace("{port}", str(self.place[1]))
         port = "" if "tls-port" in config or "unixsocket" in config else f"port {self.place[1]}\n"
-        self.file.write_text(f"bind {self.place[0]}\nprotected-mode no\nsave \"\"\nappendonly no\n{port}"
-                             f"dir {directory}\n{config}\n")
+        self.file.write_text(
+            f'bind {self.place[0]}\nprotected-mode no\nsave ""\nappendonly no\n{port}dir {directory}\n{config}\n'
+        )
         self.start()
 
     def start(self) -> None:

@@ -6,12 +6,14 @@ import asyncio
 
 from hypothesis import given
 from hypothesis import strategies as st
+
+from ncfast.observe.stats import Stats
+from ncfast.registry.memory import MemoryRegistry
 from registry.hubs import replica, run
 
-from ncfast.registry.memory import MemoryRegistry
-from ncfast.observe.stats import Stats
-
-CLAIMS = st.lists(st.tuples(st.sampled_from(["/a", "/b"]), st.sampled_from(["hub-1", "hub-2"]), st.integers(0, 50)), max_size=30)
+CLAIMS = st.lists(
+    st.tuples(st.sampled_from(["/a", "/b"]), st.sampled_from(["hub-1", "hub-2"]), st.integers(0, 50)), max_size=30
+)
 
 
 def make(net):
@@ -67,7 +69,7 @@ def test_view_and_callbacks():
         assert registry.view.fresh and registry.is_healthy()
         (entry,) = registry.view.routes("acme", "ldap")
         assert (entry.epoch, entry.tenant, entry.agent_id, entry.window) == (epoch, "acme", "a", 7)
-        assert not told                                # not from within what has changed
+        assert not told  # not from within what has changed
         await asyncio.sleep(0)
         assert told == ["acme/a"] and set(hubs[0]) == {"hub-1"}
         await registry.add_connectors("acme/a", ["sql"], epoch=epoch - 1)

@@ -9,15 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from registry.hubs import Hub, cluster, run, until
 from support.fault_proxy import FaultProxy
 from support.redis_server import RedisServer
 
 from ncfast.registry.redis.scripts import MARGIN
+from registry.hubs import Hub, cluster, run, until
 
 RESTARTS = int(os.environ.get("RESTARTS", "25"))
 CALLERS = int(os.environ.get("CALLERS", "10000"))
-PATIENCE = 30.0                # seconds that a busy machine may take for what the defaults promise within two; redis-py's own would take 50
+PATIENCE = (
+    30.0  # seconds that a busy machine may take for what the defaults promise within two; redis-py's own would take 50
+)
 
 
 @pytest.fixture
@@ -49,8 +51,11 @@ def all_healthy(hubs: list[Hub]):
 
 
 def sockets() -> int:
-    return sum(os.readlink(f"/proc/self/fd/{name}").startswith("socket:") for name in os.listdir("/proc/self/fd")
-               if os.path.lexists(f"/proc/self/fd/{name}"))
+    return sum(
+        os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+        for name in os.listdir("/proc/self/fd")
+        if os.path.lexists(f"/proc/self/fd/{name}")
+    )
 
 
 def test_frozen_redis(url, redis):
@@ -64,10 +69,13 @@ def test_frozen_redis(url, redis):
                 await until(lambda: not any(hub.healthy or hub.view.fresh for hub in hubs), "unhealthy", PATIENCE)
                 asked = b.stats.registry_commands
                 second = await b.claim("/site", first)
-                assert second > first and b.stats.registry_commands == asked       # the breaker is open: nobody waits
+                assert second > first and b.stats.registry_commands == asked  # the breaker is open: nobody waits
                 redis.thaw()
                 await until(all_healthy(hubs), "healthy", PATIENCE)
-                await until(lambda second=second: [one.routes() for one in hubs] == [[("/site", "hub-b", second)]] * 3, "asserted")
+                await until(
+                    lambda second=second: [one.routes() for one in hubs] == [[("/site", "hub-b", second)]] * 3,
+                    "asserted",
+                )
                 first = await a.claim("/site")
                 assert first > second
                 await until(lambda: b.fenced, "the old owner is told")
@@ -85,13 +93,15 @@ def test_a_claim_into_a_freeze_is_answered_soon(url, redis):
             async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
                 claims = [group.create_task(hub.claim(f"/site-{i}", i)) for i in range(50) for hub in hubs]
             epochs = [claim.result() for claim in claims]
-            for i in range(50):                        # three hubs cut off from each other, and no epoch twice
-                assert len(set(epochs[3 * i:3 * i + 3])) == 3
+            for i in range(50):  # three hubs cut off from each other, and no epoch twice
+                assert len(set(epochs[3 * i : 3 * i + 3])) == 3
             redis.thaw()
             await until(all_healthy(hubs), "healthy")
             await until(lambda: all(len(hub.routes()) == 50 for hub in hubs), "each agent has one owner")
-            newest = {f"/site-{i}": max(epochs[3 * i:3 * i + 3]) for i in range(50)}
-            await until(lambda: all({key: hub.view.agent(key).epoch for key in newest} == newest for hub in hubs), "the newest")
+            newest = {f"/site-{i}": max(epochs[3 * i : 3 * i + 3]) for i in range(50)}
+            await until(
+                lambda: all({key: hub.view.agent(key).epoch for key in newest} == newest for hub in hubs), "the newest"
+            )
             await until(lambda: len(a.fenced) + len(b.fenced) + len(c.fenced) == 100, "the others are fenced")
 
     run(main)
@@ -117,8 +127,12 @@ def test_redis_killed_and_restarted_empty(url, redis):
                 await outside(redis.start)
                 worst = max(worst, await until(all_healthy(hubs), f"healthy after restart {number}", PATIENCE))
                 expected = sorted(epochs.items())
-                await until(lambda expected=expected: all([(one[0], one[2]) for one in hub.routes()] == expected for hub in hubs),
-                            "held agents are asserted with their epochs")
+                await until(
+                    lambda expected=expected: all(
+                        [(one[0], one[2]) for one in hub.routes()] == expected for hub in hubs
+                    ),
+                    "held agents are asserted with their epochs",
+                )
                 key = f"/site-{(number * 7) % 20}"
                 epoch = await hubs[(number + 1) % 3].claim(key, 0)
                 assert epoch > epochs[key], "epochs rise although Redis forgot them"
@@ -132,6 +146,7 @@ def test_redis_killed_and_restarted_empty(url, redis):
 
 def test_routes_survive_the_restart_of_redis_without_a_gap(url, redis):
     """Data that was lost is put back by its owners; what the others route by stays for so long."""
+
     async def main(net):
         async with cluster(net, url) as (a, b, _):
             await a.claim("/site")
@@ -160,7 +175,7 @@ def test_flushall_without_a_lost_connection(url, redis):
                 with redis.client() as client:
                     client.flushall()
                     client.script_flush()
-                await asyncio.sleep(0.02)              # each loss leaves a margin of a millisecond above the clock
+                await asyncio.sleep(0.02)  # each loss leaves a margin of a millisecond above the clock
             await until(lambda: all(hub.routes() == [("/site", "hub-c", last)] for hub in hubs), "asserted")
             assert all(entry.epoch < last for entry in c.fenced)
             assert not any(hub.stats.registry_errors for hub in hubs)
@@ -185,6 +200,7 @@ def test_script_flush_between_calls(url, redis):
 
 def test_missed_notices_are_read_within_seconds(url, redis):
     """Subscribers are cut again and again under 1,000 changes."""
+
     async def main(net):
         async with cluster(net, url) as hubs:
             a, b, c = hubs
@@ -194,15 +210,20 @@ def test_missed_notices_are_read_within_seconds(url, redis):
                         client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
                     await hubs[number % 3].claim(f"/site-{number % 100}")
                 truth = {f"/site-{number % 100}": f"hub-{'abc'[number % 3]}" for number in range(1000)}
-                await until(lambda: all({one[0]: one[1] for one in hub.routes()} == truth for hub in hubs), "all see the truth", PATIENCE)
+                await until(
+                    lambda: all({one[0]: one[1] for one in hub.routes()} == truth for hub in hubs),
+                    "all see the truth",
+                    PATIENCE,
+                )
             await until(lambda: all(hub.registry.snapshot()["notices"] for hub in hubs), "subscribed again")
 
     run(main)
 
 
 def test_cancelled_callers_never_mix_up_replies(through, proxy):
-    """30 % of callers are cancelled while 50 ms lie between us and Redis; each reply is its caller's own, and no claim that nobody
-    waits for any more stays in the registry."""
+    """30 % of callers are cancelled while 50 ms lie between us and Redis; each reply is its caller's own, and no claim
+    that nobody waits for any more stays in the registry."""
+
     async def main(net):
         async with cluster(net, through, "hub-a", "hub-b", redis_timeout_sec=2, lease_sec=30) as (a, b):
             await outside(lambda: proxy.shape("both", delay=0.025))
@@ -233,7 +254,7 @@ def test_cancelled_callers_never_mix_up_replies(through, proxy):
             assert cancelled > 0.1 * count
             assert not a.stats.registry_errors and not b.stats.registry_errors
             assert a.stats.claims["memory"] == 0
-            for key, entry in list(a.registry._held.items()):   # held by callers cancelled after the claim, as by a hub
+            for key, entry in list(a.registry._held.items()):  # held by callers cancelled after the claim, as by a hub
                 await a.registry.release(key, entry.epoch)
             await until(lambda: not a.registry._claiming and not a.registry._courier._queue, "nothing waits")
             await until(lambda: not a.view.agents and not b.view.agents, "no claim is left that nobody wants")
@@ -244,14 +265,15 @@ def test_cancelled_callers_never_mix_up_replies(through, proxy):
 
 def test_slow_redis(through, proxy):
     """Five seconds of latency: as if it were down, and nobody waits longer than two timeouts."""
+
     async def main(net):
         async with cluster(net, through, "hub-a", "hub-b") as hubs:
             await outside(lambda: proxy.shape("both", delay=2.5))
             await until(lambda: not any(hub.healthy for hub in hubs), "unhealthy", PATIENCE)
-            async with asyncio.timeout(2):             # less than one answer takes
+            async with asyncio.timeout(2):  # less than one answer takes
                 await hubs[0].claim("/site")
             await outside(lambda: proxy.shape("both"))
-            await until(all_healthy(hubs), "healthy")   # what was on its way comes late and is of no interest
+            await until(all_healthy(hubs), "healthy")  # what was on its way comes late and is of no interest
 
     run(main)
 
@@ -269,7 +291,7 @@ def test_one_hub_is_cut_off(url, through, proxy):
                 await outside(lambda: proxy.fault("down"))
                 await until(lambda: not cut.healthy, "unhealthy", PATIENCE)
                 await until(lambda: not a.routes() and "hub-x" not in b.view.replicas, "its lease ends", PATIENCE)
-                newer = await b.claim("/site", epoch)      # the agent has moved on
+                newer = await b.claim("/site", epoch)  # the agent has moved on
                 for _ in range(3):
                     a.registry.send(a.registry._sweeper.round())
                     await asyncio.sleep(0.6)
@@ -278,7 +300,9 @@ def test_one_hub_is_cut_off(url, through, proxy):
                 await outside(proxy.up)
                 await until(lambda: cut.fenced, "it learns that it is not the owner any more")
                 assert cut.fenced[0].epoch == newer
-                await until(lambda: [one[0] for one in b.routes()] == ["/other", "/site"], "what it still holds is back")
+                await until(
+                    lambda: [one[0] for one in b.routes()] == ["/other", "/site"], "what it still holds is back"
+                )
                 assert a.healthy and b.healthy and cut.healthy
             finally:
                 await cut.registry.aclose()
@@ -301,7 +325,7 @@ def test_a_start_without_redis_does_not_wait(url, redis):
         assert await hub.registry.get_owner("/site") == ("hub-a", epoch)
         freeze(redis)
         async with asyncio.timeout(PATIENCE):
-            await hub.registry.aclose()                # nobody answers: it goes nevertheless
+            await hub.registry.aclose()  # nobody answers: it goes nevertheless
         redis.thaw()
 
     run(main)
@@ -309,6 +333,7 @@ def test_a_start_without_redis_does_not_wait(url, redis):
 
 def test_a_process_that_was_frozen_learns_what_it_lost(url):
     """SIGSTOP of a hub longer than its lease: simulated by a loop that stands still."""
+
     async def main(net):
         async with cluster(net, url, "hub-a", "hub-b", lease_sec=1) as (a, b):
             await b.claim("/site")

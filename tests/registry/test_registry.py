@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from registry.hubs import Hub, cluster, run, until
 
 
@@ -16,7 +17,12 @@ def test_a_claim_is_seen_by_all(url):
             await until(lambda: b.routes() == c.routes("sql") == [("/site", "hub-a", epoch)], "the others see it")
             entry = b.view.agent("/site")
             assert (entry.tenant, entry.agent_id, entry.instance, entry.window, entry.connectors) == (
-                None, "site", "aa", 4096, frozenset({"ldap", "sql"}))
+                None,
+                "site",
+                "aa",
+                4096,
+                frozenset({"ldap", "sql"}),
+            )
             assert await c.registry.get_owner("/site") == ("hub-a", epoch)
             assert "/site" in b.agents
             assert not b.fenced
@@ -137,7 +143,7 @@ def test_a_hub_that_leaves_takes_its_entries_along(url):
 def test_a_late_hub_sees_all(url):
     async def main(net):
         async with cluster(net, url) as (a, b, _):
-            for number in range(1700):                 # several pages
+            for number in range(1700):  # several pages
                 await (a, b)[number % 2].claim(f"/site-{number}")
             late = Hub(net, url, "hub-d")
             await late.registry.start()
@@ -156,15 +162,15 @@ def test_a_hub_that_dies_is_gone_after_its_lease_and_swept(url):
         async with cluster(net, url, lease_sec=1) as (a, b, c):
             epoch = await a.claim("/site")
             await until(lambda: b.routes(), "claimed")
-            a.registry._courier._task.cancel()         # as SIGKILL leaves it: nobody renews, nobody says goodbye
+            a.registry._courier._task.cancel()  # as SIGKILL leaves it: nobody renews, nobody says goodbye
             a.registry._sweeper.stop()
             await until(lambda: not b.routes() and "hub-a" not in c.view.replicas, "the lease ends")
             assert b.registry.presences["hub-a"].left < 0
-            for hub in (b, c):                         # two sweepers at once, two strikes each
+            for hub in (b, c):  # two sweepers at once, two strikes each
                 hub.registry._sweeper.stop()
                 hub.registry.send(hub.registry._sweeper.round())
                 assert await hub.registry.get_owner("/site") == ("hub-a", epoch)
-            for _ in range(2):                         # first the presence, then the agent
+            for _ in range(2):  # first the presence, then the agent
                 for hub in (b, c):
                     hub.registry.send(hub.registry._sweeper.round())
                 await until(lambda: all("hub-a" not in hub.registry.presences for hub in (b, c)), "no presence is left")

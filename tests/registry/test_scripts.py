@@ -12,18 +12,32 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from redis.crc import key_slot
-from registry.model import Data
 from support.places import Loopback
 from support.redis_server import RedisServer
 
-from ncfast.registry.redis.backend import Call
 from ncfast.registry.entry import AgentEntry, body_of
+from ncfast.registry.redis.backend import Call
 from ncfast.registry.redis.scripts import (
-    ASSERT, BEAT, CLAIM, KEYS, LEAVE, MARGIN, OWNER, PRUNE_AGENT, PRUNE_REPLICA, RELEASE, SCRIPTS, SHA, TIDY, KeySpace, Script,
+    ASSERT,
+    BEAT,
+    CLAIM,
+    KEYS,
+    LEAVE,
+    MARGIN,
+    OWNER,
+    PRUNE_AGENT,
+    PRUNE_REPLICA,
+    RELEASE,
+    SCRIPTS,
+    SHA,
+    TIDY,
+    KeySpace,
+    Script,
 )
+from registry.model import Data
 
 SPACE = KeySpace("test")
-CLOCK = "test:now"                             # where the scripts under test find the time
+CLOCK = "test:now"  # where the scripts under test find the time
 BODY = body_of(AgentEntry("/x", "", 0, "aa", frozenset({"ldap"}), 4096)).decode()
 OF_TIME = re.compile(r"  local time = redis.call\('TIME'\)\n  return .*\n")
 
@@ -74,9 +88,19 @@ def image(client: redis_py.Redis) -> dict[str, Any]:
 
 
 def image_of(data: Data) -> dict[str, Any]:
-    meta = ({b"generation": data.generation} if data.generation else {}) | ({b"version": b"%d" % data.version} if data.version else {})
-    return {"agents": data.agents, "epochs": {key: b"%d" % epoch for key, epoch in data.epochs.items()}, "changes": data.changes,
-            "meta": meta, "replicas": data.replicas, "leases": data.leases, "gone": data.gone, "idle": data.idle}
+    meta = ({b"generation": data.generation} if data.generation else {}) | (
+        {b"version": b"%d" % data.version} if data.version else {}
+    )
+    return {
+        "agents": data.agents,
+        "epochs": {key: b"%d" % epoch for key, epoch in data.epochs.items()},
+        "changes": data.changes,
+        "meta": meta,
+        "replicas": data.replicas,
+        "leases": data.leases,
+        "gone": data.gone,
+        "idle": data.idle,
+    }
 
 
 def comparable(call: Call, reply: Any) -> Any:
@@ -151,10 +175,16 @@ class Machine(RuleBasedStateMachine):
         epoch = max(0, data.draw(st.sampled_from([known, known - 1, known + 3, known - MARGIN])))
         self.call(ASSERT, key, owner, process, epoch, body, MARGIN)
 
-    @rule(key=keys, owner=owners, process=processes, script=st.sampled_from([RELEASE, PRUNE_AGENT]), off=st.sampled_from([0, 0, 0, 1]))
+    @rule(
+        key=keys,
+        owner=owners,
+        process=processes,
+        script=st.sampled_from([RELEASE, PRUNE_AGENT]),
+        off=st.sampled_from([0, 0, 0, 1]),
+    )
     def goes(self, key, owner, process, script, off):
         current = self.model.agents.get(key.encode())
-        if current and not off:                        # mostly what is there
+        if current and not off:  # mostly what is there
             epoch, owner, process = (one.decode() for one in current.split(b"\n")[:3])
             self.call(script, key, owner, process, epoch)
         else:
@@ -164,9 +194,15 @@ class Machine(RuleBasedStateMachine):
     def asks(self, key):
         self.call(OWNER, key)
 
-    @rule(owner=owners, process=processes, born=st.sampled_from([0, 0, 1_700_000_000_000, 1_700_000_001_000]),
-          body=st.sampled_from(['{"draining":false}', '{"draining":true}']), lease=st.sampled_from([1000, 5000]),
-          page=st.sampled_from([1, 2, 500]), anew=st.booleans())
+    @rule(
+        owner=owners,
+        process=processes,
+        born=st.sampled_from([0, 0, 1_700_000_000_000, 1_700_000_001_000]),
+        body=st.sampled_from(['{"draining":false}', '{"draining":true}']),
+        lease=st.sampled_from([1000, 5000]),
+        page=st.sampled_from([1, 2, 500]),
+        anew=st.booleans(),
+    )
     def beats(self, owner, process, born, body, lease, page, anew):
         generation, version = ("", 0) if anew else self.seen
         reply = self.call(BEAT, owner, process, born, body, lease, generation, version, page)
@@ -182,7 +218,11 @@ class Machine(RuleBasedStateMachine):
         ends = self.model.leases.get(owner.encode(), 0)
         self.call(PRUNE_REPLICA, owner, process, ends if right else ends + 1)
 
-    @rule(tell=st.sampled_from([0, 1000, 3_600_000]), remember=st.sampled_from([500, 604_800_000]), page=st.sampled_from([1, 500]))
+    @rule(
+        tell=st.sampled_from([0, 1000, 3_600_000]),
+        remember=st.sampled_from([500, 604_800_000]),
+        page=st.sampled_from([1, 500]),
+    )
     def tidies(self, tell, remember, page):
         self.call(TIDY, tell, remember, page)
 
@@ -194,7 +234,7 @@ class Machine(RuleBasedStateMachine):
     def redis_comes_back_empty(self):
         self.client.flushall()
         self.model.clear()
-        self.granted.clear()                           # what is known then is what hubs and agents bring
+        self.granted.clear()  # what is known then is what hubs and agents bring
 
     @invariant()
     def both_hold_the_same(self):
@@ -213,8 +253,12 @@ def test_the_machine_would_notice(server, monkeypatch):
     with redis_py.Redis(host=server.address[0], port=server.address[1]) as client:
         Machine.client = client
         with pytest.raises(AssertionError):
-            run_state_machine_as_test(Machine, settings=settings(max_examples=100, stateful_step_count=40, deadline=None, database=None,
-                                                                 phases=[Phase.generate]))
+            run_state_machine_as_test(
+                Machine,
+                settings=settings(
+                    max_examples=100, stateful_step_count=40, deadline=None, database=None, phases=[Phase.generate]
+                ),
+            )
 
 
 def eval_(client: redis_py.Redis, script: Script, *arguments: Any, request: str = "") -> Any:
@@ -244,7 +288,7 @@ def test_after_a_loss_epochs_go_on_above_even_if_nobody_remembers(client):
     for number in range(10_000):
         if number % 40 == 39:
             client.flushall()
-            epoch = claim(client, "/a", "hub", last, f"r{number}")   # the agent remembers
+            epoch = claim(client, "/a", "hub", last, f"r{number}")  # the agent remembers
         else:
             epoch = claim(client, "/a", "hub", 0, f"r{number}")
         assert epoch > last
@@ -256,12 +300,16 @@ def test_a_retried_claim_is_granted_the_same(client):
     assert claim(client, "/a", "hub-1", 7, "r1") == first
     second = claim(client, "/a", "hub-2", 0, "r2")
     assert second == first + 1
-    assert claim(client, "/a", "hub-1", 7, "r1") == first        # and takes nothing back
+    assert claim(client, "/a", "hub-1", 7, "r1") == first  # and takes nothing back
     assert client.hget(SPACE.keys[0], "/a").startswith(b"%d\nhub-2\n" % second)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(["claim", "release", "prune"]), st.integers(0, 2), st.integers(0, 9)), max_size=30))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["claim", "release", "prune"]), st.integers(0, 2), st.integers(0, 9)), max_size=30
+    )
+)
 def test_no_late_release_takes_the_next_owners_entry(server, steps):
     """Interleavings of claims and late releases: the entry is the newest claim's, or none if that was released."""
     with redis_py.Redis(host=server.address[0], port=server.address[1]) as client:

@@ -10,17 +10,17 @@ import random
 from typing import Any
 
 import pytest
-from registry.model import ModelBackend, Server
 from simulation.loop import Loop, World
 
 from ncfast.config.ha import Ha
 from ncfast.net.seam import Net
-from ncfast.registry import AgentEntry, RedisRegistry, Replica
 from ncfast.observe.stats import Stats
+from ncfast.registry import AgentEntry, RedisRegistry, Replica
+from registry.model import ModelBackend, Server
 
 SEEDS = int(os.environ.get("SEEDS", "60"))
-BUSY = 40.0                    # seconds of faults
-QUIET = 30.0                   # seconds without, after which all must be well
+BUSY = 40.0  # seconds of faults
+QUIET = 30.0  # seconds without, after which all must be well
 KEYS = ["/one", "/two", "acme/one", "acme/two"]
 NAMES = ["hub-a", "hub-b", "hub-c"]
 
@@ -42,7 +42,9 @@ class Hub:
         self.stats = Stats()
         config = Ha(enabled=True, replica_id=self.name, redis_url="redis://model", lease_sec=3)
         self.backend = ModelBackend(self.cluster.server, self.net, self.cluster.delay)
-        self.registry = RedisRegistry(config, Replica(self.name, self.net.entropy(8).hex()), self.net, self.stats, self.backend)
+        self.registry = RedisRegistry(
+            config, Replica(self.name, self.net.entropy(8).hex()), self.net, self.stats, self.backend
+        )
         self.registry.on_fenced = self.fenced
         self.tunnels: dict[str, int] = {}
         self.net.spawn(self.registry.start(), "start")
@@ -57,7 +59,7 @@ class Hub:
 
     def take(self, agent: Agent) -> None:
         """The agent says HELLO here."""
-        if self.cluster.rng.random() < 0.1:            # and is gone before the answer
+        if self.cluster.rng.random() < 0.1:  # and is gone before the answer
             task = self.net.spawn(self._claim(agent, agent.instance, agent.last), "claim")
             self.net.call_later(self.cluster.rng.random() * 0.1, task.cancel)
         else:
@@ -65,8 +67,9 @@ class Hub:
 
     async def _claim(self, agent: Agent, instance: str, last: int) -> None:
         started = self.net.clock()
-        epoch = await self.registry.claim_ownership(agent.key, self.name, at_least=last, instance=instance, connectors=["ldap"],
-                                                    window=4096)
+        epoch = await self.registry.claim_ownership(
+            agent.key, self.name, at_least=last, instance=instance, connectors=["ldap"], window=4096
+        )
         if self.net.clock() - started > 1.5 and not self.cluster.frozen_since(started):
             self.cluster.world.problem(f"{self.name}: a claim took {self.net.clock() - started:.3f} s")
         if epoch <= last:
@@ -106,11 +109,11 @@ class Agent:
 
     def owned(self, hub: Hub, instance: str, epoch: int) -> None:
         if instance != self.instance or epoch < self.last:
-            hub.lose(self.key)                         # a tunnel that nobody is at the other end of
+            hub.lose(self.key)  # a tunnel that nobody is at the other end of
             return
         self.last = epoch
         if self.hub is not None and self.hub is not hub:
-            old = self.hub                             # its tunnel is closed, a moment later or never noticed
+            old = self.hub  # its tunnel is closed, a moment later or never noticed
             if self.cluster.rng.random() < 0.7:
                 self.cluster.world.after(self.cluster.rng.random(), old.lose, self.key)
         self.hub = hub
@@ -150,7 +153,9 @@ class Cluster:
         if self.quiet:
             return
         hub = self.rng.choice(self.hubs)
-        kind = self.rng.choice(["freeze", "kill", "flush", "cut", "partition", "stop hub", "kill hub", "slow", "clock", "forget"])
+        kind = self.rng.choice(
+            ["freeze", "kill", "flush", "cut", "partition", "stop hub", "kill hub", "slow", "clock", "forget"]
+        )
         length = self.rng.choice([0.05, 0.3, 1.0, 4.0, 9.0])
         self.world.note(f"{kind} {hub.name} {length}")
         later = self.world.after
@@ -205,7 +210,10 @@ class Cluster:
             if set(registry.view.replicas) != set(NAMES):
                 problem(f"{hub.name} sees {sorted(registry.view.replicas)}")
             if registry._claiming or registry._ahead or registry._unconfirmed:
-                problem(f"{hub.name} has something left over: {registry._claiming} {registry._ahead} {registry._unconfirmed}")
+                problem(
+                    f"{hub.name} has something left over: {registry._claiming} {registry._ahead} "
+                    f"{registry._unconfirmed}"
+                )
             if {key: entry.epoch for key, entry in registry._held.items()} != hub.tunnels:
                 problem(f"{hub.name} holds {registry._held} and has {hub.tunnels}")
         for key in KEYS:
@@ -287,10 +295,18 @@ def a_breaker_that_stays_open(monkeypatch):
     monkeypatch.setattr("ncfast.registry.breaker.FIRST_PAUSE", 60.0)
 
 
-@pytest.mark.parametrize(("plant", "within"), [
-    (no_assert_after_a_loss, 20), (memory_grants_the_next_epoch, 20),
-    (notices_are_never_missed, 20), (fenced_hubs_hold_on, 20), (orphans_stay, 60), (a_breaker_that_stays_open, 20),
-], ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("plant", "within"),
+    [
+        (no_assert_after_a_loss, 20),
+        (memory_grants_the_next_epoch, 20),
+        (notices_are_never_missed, 20),
+        (fenced_hubs_hold_on, 20),
+        (orphans_stay, 60),
+        (a_breaker_that_stays_open, 20),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
 def test_the_simulation_notices(monkeypatch, plant, within):
     """Planted bugs are found: a simulation that is always green says nothing."""
     plant(monkeypatch)

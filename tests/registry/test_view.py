@@ -25,7 +25,9 @@ class Clock:
 
 
 def agent(key="/site", owner="hub-a", epoch=1, connectors=("ldap",), **more):
-    return AgentEntry(key, owner, epoch, "aa", frozenset(connectors), 4096, owner_instance=more.pop("process", f"p-{owner}"), **more)
+    return AgentEntry(
+        key, owner, epoch, "aa", frozenset(connectors), 4096, owner_instance=more.pop("process", f"p-{owner}"), **more
+    )
 
 
 def hub(name="hub-a", **more):
@@ -49,7 +51,7 @@ def test_fresh_only_while_the_registry_confirms(view, clock):
     assert not view.fresh
     view.confirm()
     assert view.fresh and view.age == 0
-    clock.now += 5.1                                   # as after SIGSTOP and SIGCONT
+    clock.now += 5.1  # as after SIGSTOP and SIGCONT
     assert not view.fresh and view.age == pytest.approx(5.1)
     view.confirm()
     view.doubt()
@@ -63,21 +65,32 @@ def test_fresh_only_while_the_registry_confirms(view, clock):
 
 def test_routes_want_a_live_owner_that_stays(view):
     view.put(agent())
-    assert view.routes(None, "ldap") == []             # nobody has heard of its owner
+    assert view.routes(None, "ldap") == []  # nobody has heard of its owner
     view.set_replicas([(hub(), 5000, 5000)])
     assert view.routes(None, "ldap") == [agent()]
     assert view.routes("acme", "ldap") == view.routes(None, "sql") == []
     view.set_replicas([(hub(draining=True), 5001, 5000)])
     assert view.routes(None, "ldap") == []
     view.set_replicas([(hub(process="its next life"), 5002, 5000)])
-    assert view.routes(None, "ldap") == []             # an entry of a process that is gone
+    assert view.routes(None, "ldap") == []  # an entry of a process that is gone
 
 
-AGENTS = st.builds(agent, key=st.sampled_from(["/a", "/b", "acme/a", "acme/b"]), owner=st.sampled_from(["hub-a", "hub-b"]),
-                   epoch=st.integers(1, 3), connectors=st.frozensets(st.sampled_from(["ldap", "sql"])), draining=st.booleans(),
-                   process=st.sampled_from(["p1", "p2"]))
-HUBS = st.lists(st.builds(hub, name=st.sampled_from(["hub-a", "hub-b"]), process=st.sampled_from(["p1", "p2"]), draining=st.booleans()),
-                unique_by=lambda one: one.replica_id, max_size=2)
+AGENTS = st.builds(
+    agent,
+    key=st.sampled_from(["/a", "/b", "acme/a", "acme/b"]),
+    owner=st.sampled_from(["hub-a", "hub-b"]),
+    epoch=st.integers(1, 3),
+    connectors=st.frozensets(st.sampled_from(["ldap", "sql"])),
+    draining=st.booleans(),
+    process=st.sampled_from(["p1", "p2"]),
+)
+HUBS = st.lists(
+    st.builds(
+        hub, name=st.sampled_from(["hub-a", "hub-b"]), process=st.sampled_from(["p1", "p2"]), draining=st.booleans()
+    ),
+    unique_by=lambda one: one.replica_id,
+    max_size=2,
+)
 
 
 @given(st.lists(st.one_of(AGENTS, st.sampled_from(["/a", "acme/a"]), HUBS), max_size=30))
@@ -96,9 +109,16 @@ def test_routes_are_what_a_search_finds(steps):
         for tenant in (None, "acme"):
             for connector in ("ldap", "sql"):
                 found = {one.key for one in view.routes(tenant, connector)}
-                wanted = {key for key, one in agents.items() if one.tenant == tenant and connector in one.connectors
-                          and not one.draining and (owner := hubs.get(one.owner)) is not None
-                          and owner.instance == one.owner_instance and not owner.draining}
+                wanted = {
+                    key
+                    for key, one in agents.items()
+                    if one.tenant == tenant
+                    and connector in one.connectors
+                    and not one.draining
+                    and (owner := hubs.get(one.owner)) is not None
+                    and owner.instance == one.owner_instance
+                    and not owner.draining
+                }
                 assert found == wanted
     assert dict(view.agents) == agents and dict(view.replicas) == hubs
 
@@ -113,7 +133,7 @@ def test_a_replica_lives_while_its_lease_changes(view, clock):
         end += 1500
         clock.now += 1.5
     clock.now += 4.0
-    assert view.set_replicas([(hub(), end - 1500, -500)])   # not renewed for more than a lease
+    assert view.set_replicas([(hub(), end - 1500, -500)])  # not renewed for more than a lease
     assert not view.replicas
 
 
@@ -123,7 +143,7 @@ def test_a_step_of_the_servers_clock_makes_nobody_vanish(view, clock):
         clock.now += 1.5
         view.set_replicas([(hub(), 6500 + step, -55_000)])
         assert view.replicas
-    clock.now += 5.1                                   # and a dead one goes, though its lease lies in the future
+    clock.now += 5.1  # and a dead one goes, though its lease lies in the future
     view.set_replicas([(hub(), 6500 + 3_600_000, 3_000_000)])
     assert not view.replicas
 
@@ -175,8 +195,14 @@ def test_no_record_raises(junk):
 def test_garbled_records_read_as_none():
     good = record(agent())
     assert read_agent("/site", good)
-    for bad in (good.replace(b"1\n", b"-1\n", 1), good.replace(b'["ldap"]', b'"ldap"'), good.replace(b"4096", b"true"), b"", good[:-1],
-                good.replace(b'"aa"', b"7")):
+    for bad in (
+        good.replace(b"1\n", b"-1\n", 1),
+        good.replace(b'["ldap"]', b'"ldap"'),
+        good.replace(b"4096", b"true"),
+        b"",
+        good[:-1],
+        good.replace(b'"aa"', b"7"),
+    ):
         assert read_agent("/site", bad) is None
     assert read_agent("site", good) is None
     one = hub(draining=True)
@@ -191,10 +217,10 @@ def test_breaker_lets_one_probe_through_at_a_time(clock):
     assert breaker.closed and not breaker.probe()
     breaker.failed()
     assert breaker.state is BreakerState.OPEN and breaker.opened_at == clock.now
-    assert not breaker.probe()                         # not yet
+    assert not breaker.probe()  # not yet
     clock.now = breaker.probe_at
     assert breaker.probe() and breaker.state is BreakerState.HALF_OPEN
-    assert not breaker.probe()                         # one is on its way
+    assert not breaker.probe()  # one is on its way
     breaker.succeeded()
     assert breaker.closed
 
@@ -213,7 +239,7 @@ def test_breaker_pauses_grow_to_a_bound_and_are_spread(clock):
         last.append(pauses[-1])
         breaker.succeeded()
         breaker.failed()
-        assert breaker.probe_at - clock.now <= 0.1     # success forgets
+        assert breaker.probe_at - clock.now <= 0.1  # success forgets
     assert min(last) < 0.6 * LONGEST_PAUSE < 0.9 * LONGEST_PAUSE < max(last)
 
 
@@ -262,18 +288,21 @@ def test_two_strikes(swept, sweeper):
     swept.view.put(agent())
     swept.view.put(agent("/mine", "hub-b"))
     assert pruned(sweeper) == []
-    assert pruned(sweeper) == [("prune_replica", "hub-a", "p-hub-a", "5000"), ("prune_agent", "/site", "hub-a", "p-hub-a", "1")]
+    assert pruned(sweeper) == [
+        ("prune_replica", "hub-a", "p-hub-a", "5000"),
+        ("prune_agent", "/site", "hub-a", "p-hub-a", "1"),
+    ]
 
 
 def test_what_changes_between_strikes_is_alive(swept, sweeper):
-    for ends in (5000, 6500, 8000):                    # renewed, though the server's clock says it is late
+    for ends in (5000, 6500, 8000):  # renewed, though the server's clock says it is late
         swept.lease(hub(), ends, -1)
         assert pruned(sweeper) == []
     swept = swept
     swept.presences.clear()
     swept.view.put(agent(epoch=1))
     assert pruned(sweeper) == []
-    swept.view.put(agent(epoch=2))                     # claimed anew
+    swept.view.put(agent(epoch=2))  # claimed anew
     assert pruned(sweeper) == []
 
 

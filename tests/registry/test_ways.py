@@ -1,4 +1,5 @@
-"""Ways to a Redis: users and passwords, TLS, Unix sockets, Sentinels, Redis Cluster; and what of them no log may show."""
+"""Ways to a Redis: users and passwords, TLS, Unix sockets, Sentinels, Redis Cluster; and what of them no log may
+show."""
 
 from __future__ import annotations
 
@@ -11,9 +12,6 @@ import pytest
 import redis as redis_py
 import trustme
 from redis.crc import key_slot
-from registry.hubs import Hub, cluster, run, until
-from registry.servers import Server, servers
-from registry.test_outages import all_healthy, outside, sockets
 from support.places import Loopback
 from support.process import wait_until
 
@@ -21,13 +19,19 @@ from ncfast.observe import log
 from ncfast.registry import make_registry
 from ncfast.registry.redis.connection import Location
 from ncfast.registry.redis.scripts import KeySpace
+from registry.hubs import Hub, cluster, run, until
+from registry.servers import Server, servers
+from registry.test_outages import all_healthy, outside, sockets
 
-SECRET = "canary-p4ssw0rd%2Fx"           # as in a URL; the slash makes it one that has to be decoded
+SECRET = "canary-p4ssw0rd%2Fx"  # as in a URL; the slash makes it one that has to be decoded
 PLAIN = "canary-p4ssw0rd/x"
 
 # What docs/high-availability.md tells operators to write.
-ACL = ("user ncfast on >{password} resetkeys ~ncfast:{{ncfast}}:* resetchannels &ncfast:{{ncfast}}:* -@all +ping +evalsha +eval +subscribe"
-       " +publish +time +get +set +hget +hset +hsetnx +hdel +hincrby +hgetall +zadd +zrem +zscore +zrangebyscore").format(password=PLAIN)
+ACL = (
+    f"user ncfast on >{PLAIN} resetkeys ~ncfast:{{ncfast}}:* resetchannels &ncfast:{{ncfast}}:* -@all "
+    "+ping +evalsha +eval +subscribe"
+    " +publish +time +get +set +hget +hset +hsetnx +hdel +hincrby +hgetall +zadd +zrem +zscore +zrangebyscore"
+)
 
 
 @pytest.fixture
@@ -43,6 +47,7 @@ def places() -> Loopback:
 
 def serves(url: str, **config):
     """Two hubs that come together and see each other's agents."""
+
     async def main(net):
         async with cluster(net, url, "hub-a", "hub-b", **config) as (a, b):
             epoch = await a.claim("/site")
@@ -70,7 +75,7 @@ def test_a_password_and_another_database(tmp_path, places, running):
     with redis_py.Redis(host=server.place[0], port=server.place[1], password=PLAIN, db=3) as client:
         assert client.exists(KeySpace("ncfast").keys[3])
     names = {one["name"] for one in server.client().client_list()}
-    assert not names & {"ncfast-hub-a"}                # gone, and nothing is left open
+    assert not names & {"ncfast-hub-a"}  # gone, and nothing is left open
 
 
 def test_unix_socket(tmp_path, places, running):
@@ -88,8 +93,15 @@ def tls(tmp_path, places, running):
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     cert.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
     cert.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
-    server = Server(tmp_path, places, "tls", "port 0\ntls-port {port}\n" + f"tls-cert-file {tmp_path}/cert.pem\ntls-key-file {tmp_path}/key.pem\n"
-                    f"tls-ca-cert-file {tmp_path}/ca.pem\ntls-auth-clients no", ssl=True, ssl_ca_certs=str(tmp_path / "ca.pem"))
+    server = Server(
+        tmp_path,
+        places,
+        "tls",
+        "port 0\ntls-port {port}\n" + f"tls-cert-file {tmp_path}/cert.pem\ntls-key-file {tmp_path}/key.pem\n"
+        f"tls-ca-cert-file {tmp_path}/ca.pem\ntls-auth-clients no",
+        ssl=True,
+        ssl_ca_certs=str(tmp_path / "ca.pem"),
+    )
     running.append(server)
     return server
 
@@ -104,7 +116,9 @@ def test_tls_with_a_stranger(tmp_path, tls):
 
     async def main(net):
         for ca_file in (tmp_path / "other.pem", None):
-            hub = Hub(net, f"rediss://{tls.place[0]}:{tls.place[1]}/0", "hub-a", redis_ca_file=ca_file, redis_timeout_sec=1)
+            hub = Hub(
+                net, f"rediss://{tls.place[0]}:{tls.place[1]}/0", "hub-a", redis_ca_file=ca_file, redis_timeout_sec=1
+            )
             await hub.registry.start()
             assert not hub.healthy
             assert hub.stats.registry_errors["unreachable"]
@@ -115,10 +129,13 @@ def test_tls_with_a_stranger(tmp_path, tls):
 
 def test_a_frozen_server_with_tls_keeps_no_sockets(tmp_path, tls):
     """Closing TLS in order waits for the other side."""
+
     async def main(net):
-        async with cluster(net, f"rediss://{tls.place[0]}:{tls.place[1]}/0", "hub-a", redis_ca_file=tmp_path / "ca.pem") as (a,):
+        async with cluster(
+            net, f"rediss://{tls.place[0]}:{tls.place[1]}/0", "hub-a", redis_ca_file=tmp_path / "ca.pem"
+        ) as (a,):
             before = sockets()
-            tls.program.signal(19)                     # SIGSTOP
+            tls.program.signal(19)  # SIGSTOP
             try:
                 await until(lambda: not a.healthy, "unhealthy")
                 await until(lambda: sum(a.stats.registry_errors.values()) > 6, "tried again and again")
@@ -154,8 +171,13 @@ def join(nodes: list[Server]) -> None:
             client.execute_command("CLUSTER", "MEET", *map(str, nodes[0].place))
     for node in nodes:
         with node.client() as client:
-            wait_until(lambda client=client: "cluster_state:ok" in client.execute_command("CLUSTER", "INFO")
-                       and f"cluster_known_nodes:{len(nodes)}" in client.execute_command("CLUSTER", "INFO"), "the cluster is whole")
+            wait_until(
+                lambda client=client: (
+                    "cluster_state:ok" in client.execute_command("CLUSTER", "INFO")
+                    and f"cluster_known_nodes:{len(nodes)}" in client.execute_command("CLUSTER", "INFO")
+                ),
+                "the cluster is whole",
+            )
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -194,22 +216,47 @@ class Watched:
         secured = "replica-announce-ip {host}\n" + (f"requirepass {PLAIN}\nmasterauth {PLAIN}\n" if auth else "")
         self.nodes = [Server(directory, places, "one", secured + "repl-diskless-sync-delay 0", **client)]
         master = self.nodes[0].place
-        self.nodes.append(Server(directory, places, "two", f"{secured}repl-diskless-sync-delay 0\nreplicaof {master[0]} {master[1]}", **client))
+        self.nodes.append(
+            Server(
+                directory,
+                places,
+                "two",
+                f"{secured}repl-diskless-sync-delay 0\nreplicaof {master[0]} {master[1]}",
+                **client,
+            )
+        )
         running += self.nodes
         with self.nodes[0].client() as one:
-            wait_until(lambda: one.info("replication").get("slave0", {}).get("state") == "online", "the replica follows")
-        watch = (f"{f'requirepass {PLAIN}' if auth == 'all' else ''}\nsentinel announce-ip {{host}}\nsentinel monitor main {master[0]} {master[1]} 2\n"
-                 "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n"
-                 + (f"sentinel auth-pass main {PLAIN}\n" if auth else "") + (f"sentinel sentinel-pass {PLAIN}\n" if auth == "all" else ""))
-        self.sentinels = [Server(directory, places, f"sentinel-{i}", watch, sentinel=True, **(client if auth == "all" else {}))
-                          for i in range(3)]
+            wait_until(
+                lambda: one.info("replication").get("slave0", {}).get("state") == "online", "the replica follows"
+            )
+        watch = (
+            f"{f'requirepass {PLAIN}' if auth == 'all' else ''}\nsentinel announce-ip "
+            f"{{host}}\nsentinel monitor main {master[0]} {master[1]} 2\n"
+            "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n"
+            + (f"sentinel auth-pass main {PLAIN}\n" if auth else "")
+            + (f"sentinel sentinel-pass {PLAIN}\n" if auth == "all" else "")
+        )
+        self.sentinels = [
+            Server(directory, places, f"sentinel-{i}", watch, sentinel=True, **(client if auth == "all" else {}))
+            for i in range(3)
+        ]
         running += self.sentinels
         for one in self.sentinels:
             with one.client() as client_:
-                wait_until(lambda client_=client_: (state := client_.sentinel_master("main"))["num-other-sentinels"] == 2
-                           and state["num-slaves"] == 1, "sentinels know each other")
+                wait_until(
+                    lambda client_=client_: (
+                        (state := client_.sentinel_master("main"))["num-other-sentinels"] == 2
+                        and state["num-slaves"] == 1
+                    ),
+                    "sentinels know each other",
+                )
         user = f":{SECRET}@" if auth else ""
-        self.url = f"redis+sentinel://{user}" + ",".join(f"{host}:{port}" for host, port in (one.place for one in self.sentinels)) + "/main"
+        self.url = (
+            f"redis+sentinel://{user}"
+            + ",".join(f"{host}:{port}" for host, port in (one.place for one in self.sentinels))
+            + "/main"
+        )
 
     def master(self) -> Server:
         with self.sentinels[1].client() as client:
@@ -229,7 +276,7 @@ def test_a_master_that_dies(tmp_path, places, running):
             with old.client() as client:
                 await outside(lambda: wait_until(lambda: client.execute_command("WAIT", 1, 1000) == 1, "replicated"))
             old.program.kill()
-            watched.sentinels[0].program.kill()        # and the Sentinel that is asked first
+            watched.sentinels[0].program.kill()  # and the Sentinel that is asked first
             await until(lambda: not a.healthy, "unhealthy")
             second = await b.claim("/site", 0)
             assert second > first
@@ -262,12 +309,19 @@ def test_a_master_that_is_demoted(tmp_path, places, running):
                     epoch = await a.claim("/site", 0)
                     assert epoch > last
                     last = epoch
-                    if a.stats.claims["redis"] > writes and all_healthy(hubs)() and new.client().hget(
-                            KeySpace("ncfast").keys[1], "/site") == str(last):
+                    if (
+                        a.stats.claims["redis"] > writes
+                        and all_healthy(hubs)()
+                        and new.client().hget(KeySpace("ncfast").keys[1], "/site") == str(last)
+                    ):
                         break
                     await asyncio.sleep(0.02)
-                await until(lambda: b.view.agent("/site") is not None and b.view.agent("/site").epoch == last, "seen by all")
-                await outside(lambda old=old: wait_until(lambda: role(old) == "slave" and following(old), "the old one follows"))
+                await until(
+                    lambda: b.view.agent("/site") is not None and b.view.agent("/site").epoch == last, "seen by all"
+                )
+                await outside(
+                    lambda old=old: wait_until(lambda: role(old) == "slave" and following(old), "the old one follows")
+                )
             await until(lambda: sockets() == before, "sockets are constant")
 
     run(main, 110)
@@ -276,7 +330,7 @@ def test_a_master_that_is_demoted(tmp_path, places, running):
 def failover(client: redis_py.Redis) -> bool:
     try:
         client.execute_command("SENTINEL", "FAILOVER", "main")
-    except redis_py.ResponseError:                     # the last one is not over, as the Sentinels see it
+    except redis_py.ResponseError:  # the last one is not over, as the Sentinels see it
         return False
     return True
 
@@ -302,10 +356,23 @@ def test_sentinels_with_passwords(tmp_path, places, running, auth):
 
 def test_urls():
     one = Location("rediss+sentinel://me:p%40ss@h1,h2:7000,[::1]:9/main/4")
-    assert (one.sentinel, one.tls, one.username, one.password, one.service, one.database) == (True, True, "me", "p@ss", "main", 4)
+    assert (one.sentinel, one.tls, one.username, one.password, one.service, one.database) == (
+        True,
+        True,
+        "me",
+        "p@ss",
+        "main",
+        4,
+    )
     assert one.places == [("h1", 26379), ("h2", 7000), ("::1", 9)]
     one = Location("unix://me:p@/run/redis/r.sock?db=2")
-    assert (one.unix, one.places, one.username, one.password, one.database) == (True, [("/run/redis/r.sock", 0)], "me", "p", 2)
+    assert (one.unix, one.places, one.username, one.password, one.database) == (
+        True,
+        [("/run/redis/r.sock", 0)],
+        "me",
+        "p",
+        2,
+    )
     one = Location("redis://h/7")
     assert (one.places, one.database, one.username, one.password, one.tls) == ([("h", 6379)], 7, None, None, False)
     for bad in (f"http://u:{SECRET}@h", f"redis://u:{SECRET}@h/x"):
@@ -319,7 +386,8 @@ def test_no_password_in_any_log(tmp_path, places, running, trouble):
     stream = io.StringIO()
     log.setup("debug", "json", "none", stream)
     config = {"not allowed": f"user default on >{PLAIN} -@all +ping ~*", "wrong password": "requirepass other"}.get(
-        trouble, f"requirepass {PLAIN}")
+        trouble, f"requirepass {PLAIN}"
+    )
     server = Server(tmp_path, places, "secret", config, password="other" if trouble == "wrong password" else PLAIN)
     running.append(server)
     url = f"redis://:{SECRET}@{server.place[0]}:{server.place[1]}/0"
@@ -337,7 +405,13 @@ def test_no_password_in_any_log(tmp_path, places, running, trouble):
         await until(lambda: log.flush() and "registry_lost" in stream.getvalue(), "the loss is told")
         assert not hub.healthy
         await hub.registry.aclose()
-        for text in (repr(hub.registry._backend), repr(hub.registry), repr(hub.registry.snapshot()), repr(hub.stats), str(vars(hub.config)["cluster"])):
+        for text in (
+            repr(hub.registry._backend),
+            repr(hub.registry),
+            repr(hub.registry.snapshot()),
+            repr(hub.stats),
+            str(vars(hub.config)["cluster"]),
+        ):
             assert "canary" not in text
 
     try:
@@ -356,6 +430,7 @@ def test_make_registry_without_redis(url):
 
     async def main(net):
         from ncfast.observe.stats import Stats
+
         one = make_registry(Ha(), replica("hub-a"), net, Stats())
         assert isinstance(one, MemoryRegistry)
 

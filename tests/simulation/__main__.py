@@ -22,15 +22,26 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, metavar="N", help="the first of them (1)")
     parser.add_argument("--seed", type=int, metavar="N", help="one seed alone; its plan and problems are shown")
     parser.add_argument("--trace", action="store_true", help="with --seed: show everything that happens")
-    parser.add_argument("--frames", metavar="CID", help="with --trace: also the frames of flows whose cid ends so, in hexadecimal")
-    parser.add_argument("--fingerprints", action="store_true", help="print what each seed came to, as a number that repeats")
-    parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), metavar="N", help="processes (one a core)")
+    parser.add_argument(
+        "--frames", metavar="CID", help="with --trace: also the frames of flows whose cid ends so, in hexadecimal"
+    )
+    parser.add_argument(
+        "--fingerprints", action="store_true", help="print what each seed came to, as a number that repeats"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=multiprocessing.cpu_count(), metavar="N", help="processes (one a core)"
+    )
     parser.add_argument("--stop", action="store_true", help="stop at the first seed that fails")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)      # a trace is often looked at through `head`
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a trace is often looked at through `head`
     if arguments.seed is not None:
         return one(arguments.seed, arguments.trace, arguments.frames)
-    return many(range(arguments.first, arguments.first + arguments.seeds), arguments.jobs, arguments.stop, arguments.fingerprints)
+    return many(
+        range(arguments.first, arguments.first + arguments.seeds),
+        arguments.jobs,
+        arguments.stop,
+        arguments.fingerprints,
+    )
 
 
 def one(seed: int, trace: bool, frames: str | None) -> int:
@@ -41,7 +52,10 @@ def one(seed: int, trace: bool, frames: str | None) -> int:
     result = run(seed, print if trace else lines.append)
     if not trace:
         print(lines[0])
-    print(f"seed {seed}: {result.seconds:.1f} s of the clusters' time, {result.steps} steps, fingerprint {result.fingerprint}")
+    print(
+        f"seed {seed}: {result.seconds:.1f} s of the clusters' time, {result.steps} steps, "
+        f"fingerprint {result.fingerprint}"
+    )
     print("  " + ", ".join(f"{name} {count}" for name, count in sorted(result.counts.items())))
     for problem in result.problems:
         print(f"PROBLEM {problem}")

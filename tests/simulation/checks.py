@@ -1,7 +1,8 @@
 """What must hold, always, now and then, and at the end.
 
-The programs check their own bytes and ends as they come (see `programs`). Here is what is seen from outside: the log's lines as
-they are written, the processes' memory at intervals, the outcome of every trip, and what is left when all is over.
+The programs check their own bytes and ends as they come (see `programs`). Here is what is seen from outside: the log's
+lines as they are written, the processes' memory at intervals, the outcome of every trip, and what is left when all is
+over.
 """
 
 from __future__ import annotations
@@ -17,18 +18,40 @@ from .kernel import NEVER as NOT_YET
 from .processes import AgentProcess, HubProcess, Process
 from .programs import CLONE, Trip
 
-READ = 66 * 1024               # bytes of memory that a read may take although the budget is spent, once for each flow
-CHUNK = 96 * 1024              # bytes by which a bound may be passed: it is looked at before a read, not after
-GRACE_SLACK = 3.0              # seconds beyond its grace until a flow without a way must be gone: two looks, and a reset
-TOLD_AFTER = 0.5               # seconds after which everybody knows that an agent is about to end
-SERVED = 8.0                   # seconds of good ways within which a flow that waits for one must have gone on
-OPENING = 3.0                  # seconds from the connection at the target to the end of the open, under load
+READ = 66 * 1024  # bytes of memory that a read may take although the budget is spent, once for each flow
+CHUNK = 96 * 1024  # bytes by which a bound may be passed: it is looked at before a read, not after
+GRACE_SLACK = 3.0  # seconds beyond its grace until a flow without a way must be gone: two looks, and a reset
+TOLD_AFTER = 0.5  # seconds after which everybody knows that an agent is about to end
+SERVED = 8.0  # seconds of good ways within which a flow that waits for one must have gone on
+OPENING = 3.0  # seconds from the connection at the target to the end of the open, under load
 
 # What honest peers never do to each other, whatever the network does.
-NEVER = frozenset({"protocol_error", "flood", "message_too_big", "version", "unauthorized", "internal", "flow_control",
-                   "resume_denied", "token_expired", "scope_denied"})
-NEVER_EVENTS = frozenset({"identity_mismatch", "resume_denied", "scope_denied", "auth_failed", "token_expired", "replica_displaced",
-                          "replica_id_in_use", "relay_refused"})
+NEVER = frozenset(
+    {
+        "protocol_error",
+        "flood",
+        "message_too_big",
+        "version",
+        "unauthorized",
+        "internal",
+        "flow_control",
+        "resume_denied",
+        "token_expired",
+        "scope_denied",
+    }
+)
+NEVER_EVENTS = frozenset(
+    {
+        "identity_mismatch",
+        "resume_denied",
+        "scope_denied",
+        "auth_failed",
+        "token_expired",
+        "replica_displaced",
+        "replica_id_in_use",
+        "relay_refused",
+    }
+)
 
 
 class Watch:
@@ -37,13 +60,15 @@ class Watch:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.world = cluster.world
-        self.epochs: dict[tuple[str, int], str] = {}           # (agent's life, epoch) -> the hub's session
-        self.newest: dict[str, int] = {}                       # the epoch last granted to an agent's life
-        self.holders: dict[tuple[str, int], str] = {}          # (agent's life, epoch) -> the hub's life and session that serve under it
-        self.losses: list[tuple[float, str, str, str]] = []    # tunnels: when, agent, hub, why
+        self.epochs: dict[tuple[str, int], str] = {}  # (agent's life, epoch) -> the hub's session
+        self.newest: dict[str, int] = {}  # the epoch last granted to an agent's life
+        self.holders: dict[
+            tuple[str, int], str
+        ] = {}  # (agent's life, epoch) -> the hub's life and session that serve under it
+        self.losses: list[tuple[float, str, str, str]] = []  # tunnels: when, agent, hub, why
         self.counts: Counter[str] = Counter()
-        self.owners: dict[str, list[tuple[float, str]]] = {}   # agent -> when which hub began to own it, "" for none
-        self.links: dict[tuple[str, str], list[tuple[float, int]]] = {}    # (hub, peer) -> since when so many links stand
+        self.owners: dict[str, list[tuple[float, str]]] = {}  # agent -> when which hub began to own it, "" for none
+        self.links: dict[tuple[str, str], list[tuple[float, int]]] = {}  # (hub, peer) -> since when so many links stand
         self.suspects: set[tuple[str, str, str]] = set()
 
     # the log
@@ -55,8 +80,18 @@ class Watch:
             return
         if event == "flow_closed" and reason == "resume_denied" and self.cluster.forger.counts["forged liar"]:
             return
-        if event in NEVER_EVENTS or (reason in NEVER and event in (
-                "flow_closed", "agent_disconnected", "standby_disconnected", "tunnel_down", "standby_down", "mesh_link_down")):
+        if event in NEVER_EVENTS or (
+            reason in NEVER
+            and event
+            in (
+                "flow_closed",
+                "agent_disconnected",
+                "standby_disconnected",
+                "tunnel_down",
+                "standby_down",
+                "mesh_link_down",
+            )
+        ):
             self.world.problem(f"{process}: {event} {reason or ''} {fields.get('detail', '')}")
         if event == "tunnel_up":
             self._granted(process, fields)
@@ -64,8 +99,12 @@ class Watch:
         elif event in ("mesh_link_up", "mesh_link_down") and fields.get("replica"):
             history = self.links.setdefault((process, str(fields["replica"])), [])
             links = history[-1][1] if history else 0
-            history.append((self.world.now if event == "mesh_link_down" or not links else history[-1][0],
-                            max(0, links + (1 if event == "mesh_link_up" else -(fields.get("connected_sec") is not None)))))
+            history.append(
+                (
+                    self.world.now if event == "mesh_link_down" or not links else history[-1][0],
+                    max(0, links + (1 if event == "mesh_link_up" else -(fields.get("connected_sec") is not None))),
+                )
+            )
         elif event == "agent_connected":
             self._serving()
         elif event == "tunnel_down":
@@ -98,11 +137,14 @@ class Watch:
                     holder = f"{process.name}.{process.lives} {session.session_id}"
                     key = f"{session.key} {session.instance}", session.epoch
                     if self.holders.setdefault(key, holder) != holder:
-                        self.world.problem(f"{session.key} is served under epoch {session.epoch} by {holder} and by {self.holders[key]}")
+                        self.world.problem(
+                            f"{session.key} is served under epoch {session.epoch} by {holder} and by "
+                            f"{self.holders[key]}"
+                        )
 
     def good_since(self, hub: str, agent: str, when: float) -> float:
-        """Since when, looked at from `when`, the agent has had an owner that the hub could reach, and nothing was wrong between
-        them; NOT_YET if that was not so."""
+        """Since when, looked at from `when`, the agent has had an owner that the hub could reach, and nothing was wrong
+        between them; NOT_YET if that was not so."""
         since, owner = self._last(self.owners.get(agent, []), when)
         if not owner:
             return NOT_YET
@@ -112,7 +154,9 @@ class Watch:
                 if not links:
                     return NOT_YET
                 since = max(since, at)
-        ends = [one.until for one in self.cluster.outages if one.since <= when and self.cluster.matters(one, hub, agent)]
+        ends = [
+            one.until for one in self.cluster.outages if one.since <= when and self.cluster.matters(one, hub, agent)
+        ]
         return max([since, *ends])
 
     @staticmethod
@@ -138,7 +182,10 @@ class Watch:
                 self.world.problem(f"{process.name}: {context.live} flows live, {len(owner.flows)} are known")
             for link in links_of(owner):
                 if link.inflight > link.max_inflight + CHUNK:
-                    self.world.problem(f"{process.name}: {link.inflight} bytes in flight to {link.peer}, the cap is {link.max_inflight}")
+                    self.world.problem(
+                        f"{process.name}: {link.inflight} bytes in flight to {link.peer}, the cap is "
+                        f"{link.max_inflight}"
+                    )
                 if link.relay_bytes > 2 * link.max_inflight + CHUNK:
                     self.world.problem(f"{process.name}: {link.relay_bytes} relayed bytes wait for {link.peer}")
             self._watch_flows(process, owner)
@@ -147,10 +194,13 @@ class Watch:
                 self._watch_hub(process, owner)
                 opened, closed = owner.stats.flows_opened, sum(owner.stats.flows_closed.values())
                 if opened != closed + len(owner.flows):
-                    self.world.problem(f"{process.name}: {opened} flows opened, {closed} closed, {len(owner.flows)} active")
+                    self.world.problem(
+                        f"{process.name}: {opened} flows opened, {closed} closed, {len(owner.flows)} active"
+                    )
 
     def _watch_hub(self, process: HubProcess, hub: Hub) -> None:
-        """What a hub must not go on doing: serve an agent that it knows to be another's; let a flow wait for longer than its time."""
+        """What a hub must not go on doing: serve an agent that it knows to be another's; let a flow wait for longer
+        than its time."""
         if process.loop.frozen:
             self.suspects = {suspect for suspect in self.suspects if suspect[0] != process.name}
             return
@@ -159,7 +209,11 @@ class Watch:
             entry = view.agent(session.key)
             suspect = (process.name, session.session_id, "fenced")
             if session.established and entry is not None and entry.epoch > session.epoch:
-                self._suspect(suspect, f"{process.name} serves {session.key} under {session.epoch} and knows {entry.owner} to have {entry.epoch}")
+                self._suspect(
+                    suspect,
+                    f"{process.name} serves {session.key} under {session.epoch} and knows "
+                    f"{entry.owner} to have {entry.epoch}",
+                )
             else:
                 self.suspects.discard(suspect)
 
@@ -172,10 +226,17 @@ class Watch:
     def _watch_flows(self, process: Process, owner: Hub | Agent) -> None:
         grace = owner.config.flow.grace_sec
         for flow in owner.flows.values():
-            if flow.detached_at >= 0 and self.world.now - flow.detached_at > grace + GRACE_SLACK and not process.loop.frozen \
-                    and self.world.now - process.thawed_at > GRACE_SLACK:
-                self.world.problem(f"{process.name}: flow {flow.cid.hex()} has waited {self.world.now - flow.detached_at:.1f} s for a way, "
-                                   f"its grace is {grace} s")
+            if (
+                flow.detached_at >= 0
+                and self.world.now - flow.detached_at > grace + GRACE_SLACK
+                and not process.loop.frozen
+                and self.world.now - process.thawed_at > GRACE_SLACK
+            ):
+                self.world.problem(
+                    f"{process.name}: flow {flow.cid.hex()} has waited "
+                    f"{self.world.now - flow.detached_at:.1f} s for a way, "
+                    f"its grace is {grace} s"
+                )
 
     # at the end
 
@@ -207,8 +268,12 @@ class Watch:
             return
         if client.quit in ("reset", "close") or target.quit in ("reset", "close"):
             return
-        whole = (client.saw == "end" and target.saw == "end" and client.sent == trip.client_script.total == target.received
-                 and target.sent == trip.target_script.total == client.received)
+        whole = (
+            client.saw == "end"
+            and target.saw == "end"
+            and client.sent == trip.client_script.total == target.received
+            and target.sent == trip.target_script.total == client.received
+        )
         if whole:
             self.counts["whole"] += 1
             return
@@ -221,9 +286,16 @@ class Watch:
         """An agent that ends gets no new flows."""
         cluster = self.cluster
         for begun, ended, name in cluster.drains:
-            if name == trip.agent and begun + TOLD_AFTER < trip.starts_at and trip.reached_at <= ended \
-                    and not any(since <= trip.reached_at and until >= begun for since, until in cluster.windows(trip.hub, name)
-                                if since != begun):
+            if (
+                name == trip.agent
+                and begun + TOLD_AFTER < trip.starts_at
+                and trip.reached_at <= ended
+                and not any(
+                    since <= trip.reached_at and until >= begun
+                    for since, until in cluster.windows(trip.hub, name)
+                    if since != begun
+                )
+            ):
                 self.world.problem(f"{trip} was opened at {name}, which was about to end")
 
     def excuse(self, trip: Trip) -> str:
@@ -249,9 +321,12 @@ class Watch:
                     return f"no way between {trip.hub} and {agent} for long"
                 if since <= opened and self.good_since(trip.hub, agent, broken) > broken - SERVED:
                     return f"no way between {trip.hub} and {agent} when it began"
-        cut_off = {agent for since, until, name, agent in cluster.unreachable
-                   if name == f"target-{trip.connector}" and since <= opened and until + 6.0 >= trip.starts_at}
-        if cut_off and ("" in cut_off or cut_off >= set(agents)):   # otherwise another agent is to be tried
+        cut_off = {
+            agent
+            for since, until, name, agent in cluster.unreachable
+            if name == f"target-{trip.connector}" and since <= opened and until + 6.0 >= trip.starts_at
+        }
+        if cut_off and ("" in cut_off or cut_off >= set(agents)):  # otherwise another agent is to be tried
             return "the target was away when it began"
         if not trip.reached and shape.mode in ("off", "shadow"):
             return "the agent may be at another hub"
@@ -271,7 +346,7 @@ class Watch:
         for since, until, name in cluster.fatal:
             if name in (agent, hub) and since - 1.0 <= when <= until + 1.0:
                 return
-        if reason == "going_away":                     # a claim that a frozen registry has carried out late
+        if reason == "going_away":  # a claim that a frozen registry has carried out late
             for since, until in cluster.registry_troubles:
                 if since <= when <= until + cluster.registry_recovery:
                     return
@@ -287,9 +362,14 @@ class Watch:
         context, net = owner.context, process.net
         links = links_of(owner)
         left: dict[str, Any] = {
-            "flows": len(owner.flows), "live": context.live, "windows": context.windows, "segments": context.pool.in_use,
-            "held": context.pool.held, "backlog": context.backlog,
-            "bytes": context.bytes_read - context.bytes_out - context.discarded}
+            "flows": len(owner.flows),
+            "live": context.live,
+            "windows": context.windows,
+            "segments": context.pool.in_use,
+            "held": context.pool.held,
+            "backlog": context.backlog,
+            "bytes": context.bytes_read - context.bytes_out - context.discarded,
+        }
         for link in links:
             left[f"in flight to {link.peer}"] = link.inflight
             left[f"flows to {link.peer}"] = link.load
@@ -346,10 +426,13 @@ class Watch:
         assert hub is not None
         wanted = {}
         for one in self.cluster.hubs.values():
-            for session in (one.hub.agents if one.hub is not None else ()):
+            for session in one.hub.agents if one.hub is not None else ():
                 if session.established:
                     wanted[session.key] = (one.name, session.epoch, session.instance, session.connectors)
-        seen = {key: (entry.owner, entry.epoch, entry.instance, entry.connectors) for key, entry in hub.registry.view.agents.items()}
+        seen = {
+            key: (entry.owner, entry.epoch, entry.instance, entry.connectors)
+            for key, entry in hub.registry.view.agents.items()
+        }
         if seen != wanted:
             self.world.problem(f"{process.name} sees the agents {seen}, but they are {wanted}")
 
@@ -363,7 +446,9 @@ class Watch:
         left["handshakes"] = len(hub.edge.pending)
 
 
-TASKS = Counter({"health": 8, "timers": 1, "tunnel": 1, "standby": 1, "registry": 1, "registry-notices": 1, "registry-sweeper": 1})
+TASKS = Counter(
+    {"health": 8, "timers": 1, "tunnel": 1, "standby": 1, "registry": 1, "registry-notices": 1, "registry-sweeper": 1}
+)
 
 
 def host_of(url: str) -> str:
@@ -372,7 +457,9 @@ def host_of(url: str) -> str:
 
 def owner_of(process: Process) -> Hub | Agent | None:
     """The hub or agent of the process's present life, once it is made."""
-    owner: Any = process.hub if isinstance(process, HubProcess) else process.agent if isinstance(process, AgentProcess) else None
+    owner: Any = (
+        process.hub if isinstance(process, HubProcess) else process.agent if isinstance(process, AgentProcess) else None
+    )
     return owner if owner is not None and owner.net is process.net else None
 
 

@@ -19,12 +19,13 @@ from .registry import Redis
 EDGE_PORT = 8080
 MESH_PORT = 7000
 TARGET_PORT = 636
-START = 1000.0                 # the world's time at which a plan begins
+START = 1000.0  # the world's time at which a plan begins
 
 
 @dataclass(slots=True)
 class Outage:
-    """From `since` to `until` a way between these hosts could not be used as it should; `until` grows while it lasts."""
+    """From `since` to `until` a way between these hosts could not be used as it should; `until` grows while it
+    lasts."""
 
     hosts: frozenset[str]
     since: float
@@ -38,22 +39,27 @@ class Cluster:
         self.plan = plan
         self.world = world
         shape = plan.shape
-        self.kernel = Kernel(world, segment=shape.segment, send_buffer=shape.kernel_buffer, receive_buffer=shape.kernel_buffer)
+        self.kernel = Kernel(
+            world, segment=shape.segment, send_buffer=shape.kernel_buffer, receive_buffer=shape.kernel_buffer
+        )
         self.kernel.default_latency = shape.lan
         self.clients_host = self.kernel.host("clients")
         self.jwt = Jwt(algorithms=["HS256"], key_file=files.key)
         self.outages: list[Outage] = []
-        self.fatal: list[tuple[float, float, str]] = []    # (from, to, process): what ran there then may be lost
-        self.unreachable: list[tuple[float, float, str, str]] = []    # (from, to, target, agent or "" for all): opens may fail
-        self.drains: list[tuple[float, float, str]] = []   # (from, to, process): it was asked to end, and has
-        self.registry_troubles: list[tuple[float, float]] = []    # (from, to): opens by other hubs' agents may fail
+        self.fatal: list[tuple[float, float, str]] = []  # (from, to, process): what ran there then may be lost
+        self.unreachable: list[
+            tuple[float, float, str, str]
+        ] = []  # (from, to, target, agent or "" for all): opens may fail
+        self.drains: list[tuple[float, float, str]] = []  # (from, to, process): it was asked to end, and has
+        self.registry_troubles: list[tuple[float, float]] = []  # (from, to): opens by other hubs' agents may fail
         self.redis = Redis(world, lambda: WALL + world.now, shape.lan)
         self.hubs: dict[str, HubProcess] = {}
         self.agents: dict[str, AgentProcess] = {}
         self.clients = Clients(world, self.kernel)
         self.targets = {
             name: TargetServer(world, self.kernel.host(name), TARGET_PORT, self.clients)
-            for name in dict.fromkeys(f"target-{connector}" for one in shape.agents for connector in one.connectors)}
+            for name in dict.fromkeys(f"target-{connector}" for one in shape.agents for connector in one.connectors)
+        }
         for name in shape.hubs:
             self.hubs[name] = HubProcess(world, self.kernel, name, self._hub_config(name, files), self.jwt, self.redis)
         for one in shape.agents:
@@ -61,20 +67,36 @@ class Cluster:
             self.agents[name] = AgentProcess(world, self.kernel, name, self._agent_config(one, files))
             for hub in shape.hubs:
                 self.kernel.latency[name, hub] = self.kernel.latency[hub, name] = shape.wan
-        self.clones: dict[str, AgentProcess] = {}          # second processes under an agent's name
+        self.clones: dict[str, AgentProcess] = {}  # second processes under an agent's name
         self.processes: dict[str, Process] = {**self.hubs, **self.agents}
         for process in self.processes.values():
             process.retains = shape.retains
         for trip in plan.trips:
             self._add(trip)
-        self.forger = Forger(world, self.hubs, self.agents, lambda: any(one.until >= world.now - 2.0 for one in self.outages))
+        self.forger = Forger(
+            world, self.hubs, self.agents, lambda: any(one.until >= world.now - 2.0 for one in self.outages)
+        )
         self._apply = Faults(self)
 
     def _add(self, trip: TripPlan) -> None:
         shape = self.plan.shape
-        agents = tuple(agent_name(one) for one in shape.agents if one.tenant == trip.tenant and trip.connector in one.connectors)
-        self.clients.add(Trip(len(self.clients.trips), trip.connector, trip.kind, trip.client, trip.target, self.clients_host, trip.hub,
-                              shape.port(trip.connector, trip.tenant), START + trip.at, agents))
+        agents = tuple(
+            agent_name(one) for one in shape.agents if one.tenant == trip.tenant and trip.connector in one.connectors
+        )
+        self.clients.add(
+            Trip(
+                len(self.clients.trips),
+                trip.connector,
+                trip.kind,
+                trip.client,
+                trip.target,
+                self.clients_host,
+                trip.hub,
+                shape.port(trip.connector, trip.tenant),
+                START + trip.at,
+                agents,
+            )
+        )
 
     def probe(self) -> None:
         """Clients that come when all is well again: one at each hub for each connector."""
@@ -91,27 +113,61 @@ class Cluster:
             mesh["advertise"] = f"{shape.mesh_scheme}://{name}{path}"
         if shape.mesh_by != "registry":
             mesh["peers"] = [f"{shape.mesh_scheme}://{other}{path}" for other in others]
-        return {"enabled": True, "mode": shape.mode, "replica_id": name, "lease_sec": shape.lease, "mesh": mesh,
-                **({"redis_url": "redis://redis:6379"} if shape.redis else {})}
+        return {
+            "enabled": True,
+            "mode": shape.mode,
+            "replica_id": name,
+            "lease_sec": shape.lease,
+            "mesh": mesh,
+            **({"redis_url": "redis://redis:6379"} if shape.redis else {}),
+        }
 
     def _hub_config(self, name: str, files: Files) -> HubConfig:
         shape = self.plan.shape
-        config = HubConfig.model_validate({
-            **shape.hub, "edge": {"bind": f":{EDGE_PORT}", **shape.hub.get("edge", {})},
-            **({"ha": self._ha(name, files)} if shape.mode else {}),
-            "listeners": [{"name": f"{connector}-{tenant or 'none'}", "bind": f":{shape.port(connector, tenant)}", "connector": connector,
-                           **({"tenant": tenant} if tenant else {})} for connector, tenant in shape.listeners]})
+        config = HubConfig.model_validate(
+            {
+                **shape.hub,
+                "edge": {"bind": f":{EDGE_PORT}", **shape.hub.get("edge", {})},
+                **({"ha": self._ha(name, files)} if shape.mode else {}),
+                "listeners": [
+                    {
+                        "name": f"{connector}-{tenant or 'none'}",
+                        "bind": f":{shape.port(connector, tenant)}",
+                        "connector": connector,
+                        **({"tenant": tenant} if tenant else {}),
+                    }
+                    for connector, tenant in shape.listeners
+                ],
+            }
+        )
         return config.model_copy(update={"limits": config.limits.model_copy(update={"memory_bytes": shape.memory})})
 
     def _agent_config(self, one: AgentShape, files: Files) -> AgentConfig:
         shape = self.plan.shape
-        config = AgentConfig.model_validate({
-            **shape.agent, "hubs": [f"ws://{hub}:{EDGE_PORT}/tunnel" for hub in one.hubs], "agent_id": one.agent_id,
-            "token_file": files.token(one.agent_id, one.tenant, one.connectors), "http_proxy": "off", "standby": one.standby,
-            "connectors": [{"name": connector, "target": f"{self.kernel.hosts[f'target-{connector}'].address}:{TARGET_PORT}",
-                            "proxy_protocol": "v2", "dial_timeout_sec": shape.dial_timeout,
-                            **({"health": {"interval_sec": 1.0, "timeout_sec": 1.0, "fall": 2, "rise": 1}} if shape.health else {})}
-                           for connector in one.connectors]})
+        config = AgentConfig.model_validate(
+            {
+                **shape.agent,
+                "hubs": [f"ws://{hub}:{EDGE_PORT}/tunnel" for hub in one.hubs],
+                "agent_id": one.agent_id,
+                "token_file": files.token(one.agent_id, one.tenant, one.connectors),
+                "http_proxy": "off",
+                "standby": one.standby,
+                "connectors": [
+                    {
+                        "name": connector,
+                        "target": f"{self.kernel.hosts[f'target-{connector}'].address}:{TARGET_PORT}",
+                        "proxy_protocol": "v2",
+                        "dial_timeout_sec": shape.dial_timeout,
+                        **(
+                            {"health": {"interval_sec": 1.0, "timeout_sec": 1.0, "fall": 2, "rise": 1}}
+                            if shape.health
+                            else {}
+                        ),
+                    }
+                    for connector in one.connectors
+                ],
+            }
+        )
         return config.model_copy(update={"limits": config.limits.model_copy(update={"memory_bytes": shape.memory})})
 
     def start(self) -> None:
@@ -123,14 +179,20 @@ class Cluster:
     @property
     def busy(self) -> bool:
         """Whether a program, a flow or a fault is under way."""
-        return (bool(self.clients.open) or any(target.open for target in self.targets.values())
-                or not all(process.running and not process.flows for process in self.processes.values())
-                or any(clone.running for clone in self.clones.values()))
+        return (
+            bool(self.clients.open)
+            or any(target.open for target in self.targets.values())
+            or not all(process.running and not process.flows for process in self.processes.values())
+            or any(clone.running for clone in self.clones.values())
+        )
 
     @property
     def well_at(self) -> float:
         """When everything must be as before, if nothing more goes wrong; NEVER while something is not repaired."""
-        if not all(process.running and not process.loop.frozen and process.on_exit is None for process in self.processes.values()):
+        if not all(
+            process.running and not process.loop.frozen and process.on_exit is None
+            for process in self.processes.values()
+        ):
             return NEVER
         if any(clone.running for clone in self.clones.values()):
             return NEVER
@@ -146,15 +208,15 @@ class Cluster:
 
     @property
     def recovery(self) -> float:
-        """Seconds from the end of an outage within which everything must be as before: a retransmission; silence found out, at
-        worst at the end, by the next look at the timers; a dial that began during the outage; the pause before the next, and
-        that dial; the exchange of M_RESUME."""
+        """Seconds from the end of an outage within which everything must be as before: a retransmission; silence found
+        out, at worst at the end, by the next look at the timers; a dial that began during the outage; the pause before
+        the next, and that dial; the exchange of M_RESUME."""
         agent = next(iter(self.agents.values())).config
         reconnect = agent.reconnect
         tunnel = 2.0 + agent.tunnel.ping_timeout_sec + 1.0 + 2 * reconnect.connect_timeout_sec + reconnect.max_sec + 3.0
         if not self.plan.shape.mode:
             return tunnel
-        mesh = self.plan.shape.mesh                    # and beside it the link between the hubs, a dial and a handshake
+        mesh = self.plan.shape.mesh  # and beside it the link between the hubs, a dial and a handshake
         return tunnel + 3.0 + 2.0 + mesh["ping_timeout_sec"] + 10.0 + mesh["connect_backoff_max_sec"]
 
     # what excuses
@@ -440,7 +502,9 @@ class Faults:
         self._quietly(fault, *self._hosts(fault))
 
     def _cut_target(self, fault: Fault) -> None:
-        self._cut_one(self.kernel.between(*self._hosts(fault)), lambda trip, sock: trip.target_address == sock.getsockname())
+        self._cut_one(
+            self.kernel.between(*self._hosts(fault)), lambda trip, sock: trip.target_address == sock.getsockname()
+        )
 
     def _cut_client(self, fault: Fault) -> None:
         self._cut_one(self.kernel.between(*self._hosts(fault)), lambda trip, sock: trip.address == sock.getsockname())

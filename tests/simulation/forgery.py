@@ -1,7 +1,8 @@
-"""Frames that no honest process would send now: of an owner that was fenced, or of somebody who would like a flow of others.
+"""Frames that no honest process would send now: of an owner that was fenced, or of somebody who would like a flow of
+others.
 
-They are written to a connection behind what its process has written itself, whole, as if the process had sent them. None may
-have any effect on a flow; some must be told of in the log.
+They are written to a connection behind what its process has written itself, whole, as if the process had sent them.
+None may have any effect on a flow; some must be told of in the log.
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ncfast.core.flow import Flow
 from ncfast._frames import FrameType, encode
-from ncfast.net.raw import RawCarrier
 from ncfast.core.errors import Reason
-from ncfast.hub.hub import Hub
+from ncfast.core.flow import Flow
 from ncfast.core.messages import Open
+from ncfast.hub.hub import Hub
+from ncfast.net.raw import RawCarrier
 
 from .loop import World
 from .processes import AgentProcess, HubProcess
 
-TELL_TIME = 15.0               # seconds within which a forgery is found out, whatever holds it up
-ARRIVED = 1.0                  # seconds after which it has arrived, if nothing does
+TELL_TIME = 15.0  # seconds within which a forgery is found out, whatever holds it up
+ARRIVED = 1.0  # seconds after which it has arrived, if nothing does
 SECRET = b"not-the-secret-!"
 
 
@@ -40,7 +41,7 @@ class Expected:
 def write(link: Any, frame: bytes, masked: bool) -> None:
     """Sends a frame behind all that the link has sent."""
     carrier = link.carrier
-    if not isinstance(carrier, RawCarrier):            # a binary message; a mask of zeros changes nothing
+    if not isinstance(carrier, RawCarrier):  # a binary message; a mask of zeros changes nothing
         head = bytes((0x82, (0x80 if masked else 0) | (126 if len(frame) > 125 else len(frame))))
         frame = head + (len(frame).to_bytes(2) if len(frame) > 125 else b"") + (bytes(4) if masked else b"") + frame
     carrier.transport.write(frame)
@@ -49,24 +50,31 @@ def write(link: Any, frame: bytes, masked: bool) -> None:
 class Forger:
     """`_KIND(victim)` sends something; False: there was nobody to send it to."""
 
-    def __init__(self, world: World, hubs: dict[str, HubProcess], agents: dict[str, AgentProcess], troubled: Callable[[], bool]) -> None:
+    def __init__(
+        self, world: World, hubs: dict[str, HubProcess], agents: dict[str, AgentProcess], troubled: Callable[[], bool]
+    ) -> None:
         self.world = world
-        self.troubled = troubled                       # whether something may hold frames up
+        self.troubled = troubled  # whether something may hold frames up
         self.hubs = hubs
         self.agents = agents
         self.expected: list[Expected] = []
-        self.lied: set[bytes] = set()                  # flows that nobody lies about again
+        self.lied: set[bytes] = set()  # flows that nobody lies about again
         self.counts: Counter[str] = Counter()
 
     def __call__(self, kind: str) -> str:
         """The address of the client whose flow it is about, "" if there is none."""
-        flows = [(process, flow) for process in self.hubs.values() if process.running and process.hub is not None
-                 for flow in process.hub.flows.values() if flow.attached and not flow.opening]
+        flows = [
+            (process, flow)
+            for process in self.hubs.values()
+            if process.running and process.hub is not None
+            for flow in process.hub.flows.values()
+            if flow.attached and not flow.opening
+        ]
         if not flows:
             return ""
         process, flow = self.world.rng.choice(flows)
         method: Callable[[Hub, Flow], bool] = getattr(self, f"_{kind}")
-        if not method(process.hub, flow):              # type: ignore[arg-type]
+        if not method(process.hub, flow):  # type: ignore[arg-type]
             return ""
         self.counts[f"forged {kind}"] += 1
         self.world.note(f"{process.name}: {kind} for {flow.cid.hex()}")
@@ -77,18 +85,29 @@ class Forger:
     def _owner(self, hub: Hub, flow: Flow) -> Hub | None:
         """The hub that owns the flow's agent, as far as the flow's hub knows."""
         process = self.hubs.get(flow.info.owner)
-        return hub if flow.info.owner in ("", hub.replica_id) else process.hub if process is not None and process.running else None
+        return (
+            hub
+            if flow.info.owner in ("", hub.replica_id)
+            else process.hub
+            if process is not None and process.running
+            else None
+        )
 
     def _links(self, hub: Hub, flow: Flow) -> list[tuple[Any, bool]]:
-        """Both ends of every link on the flow's way: (link, whether its messages are masked). What is written at one end arrives
-        at the other."""
+        """Both ends of every link on the flow's way: (link, whether its messages are masked). What is written at one
+        end arrives at the other."""
         owner = self._owner(hub, flow)
         session = owner.agents.current(flow.info.agent_key) if owner is not None else None
         links: list[tuple[Any, bool]] = []
         if session is not None:
             links.append((session.link, False))
-            links += [(tunnel.link, True) for process in self.agents.values() if process.running and process.agent is not None
-                      for tunnel in process.agent.tunnels.all() if tunnel.session == session.session_id]
+            links += [
+                (tunnel.link, True)
+                for process in self.agents.values()
+                if process.running and process.agent is not None
+                for tunnel in process.agent.tunnels.all()
+                if tunnel.session == session.session_id
+            ]
         if owner is not None and owner is not hub and owner.mesh is not None and hub.mesh is not None:
             for one, other in ((owner, hub), (hub, owner)):
                 peer = one.mesh.peer(other.replica_id)
@@ -99,8 +118,8 @@ class Forger:
     # frames
 
     def _stale(self, hub: Hub, flow: Flow) -> bool:
-        """What an owner, an origin, an agent say under an epoch that is over, on every link of the way: the flow ends, its stream ends,
-        or goes on elsewhere."""
+        """What an owner, an origin, an agent say under an epoch that is over, on every link of the way: the flow ends,
+        its stream ends, or goes on elsewhere."""
         links = self._links(hub, flow)
         if not links or flow.epoch < 2:
             return False
@@ -109,23 +128,39 @@ class Forger:
             encode(FrameType.M_RST, epoch=epoch, cid=flow.cid, code=Reason.CLIENT_RESET),
             encode(FrameType.M_FIN, epoch=epoch, cid=flow.cid, seq=flow.rcv_nxt),
             encode(FrameType.M_DETACH, epoch=epoch, cid=flow.cid, code=Reason.LINK_LOST),
-            encode(FrameType.M_DATA, epoch=epoch, cid=flow.cid, seq=flow.rcv_nxt, payload=b"of the past"))
+            encode(FrameType.M_DATA, epoch=epoch, cid=flow.cid, seq=flow.rcv_nxt, payload=b"of the past"),
+        )
         for link, masked in links:
             write(link, self.world.rng.choice(frames), masked)
         return True
 
     def _thief(self, hub: Hub, flow: Flow) -> bool:
         """An agent asks for the flow of another."""
-        owners = [(tunnel, process.agent) for process in self.agents.values() if process.running and process.agent is not None
-                  for tunnel in process.agent.tunnels.all()
-                  if tunnel.epoch and flow.cid not in process.agent.flows and not tunnel.link.closed]
+        owners = [
+            (tunnel, process.agent)
+            for process in self.agents.values()
+            if process.running and process.agent is not None
+            for tunnel in process.agent.tunnels.all()
+            if tunnel.epoch and flow.cid not in process.agent.flows and not tunnel.link.closed
+        ]
         if not owners:
             return False
         tunnel, _ = self.world.rng.choice(owners)
-        write(tunnel.link, encode(FrameType.M_RESUME, epoch=tunnel.epoch, cid=flow.cid, ack=flow.snd_nxt, limit=1 << 40, payload=SECRET), True)
+        write(
+            tunnel.link,
+            encode(
+                FrameType.M_RESUME, epoch=tunnel.epoch, cid=flow.cid, ack=flow.snd_nxt, limit=1 << 40, payload=SECRET
+            ),
+            True,
+        )
         # another hub passes it on to the client's if it can
-        self._expect("resume_denied", tunnel.link, f"a thief's M_RESUME for {flow.cid.hex()}",
-                     tunnel.replica_id == hub.replica_id, flow)
+        self._expect(
+            "resume_denied",
+            tunnel.link,
+            f"a thief's M_RESUME for {flow.cid.hex()}",
+            tunnel.replica_id == hub.replica_id,
+            flow,
+        )
         return True
 
     def _liar(self, hub: Hub, flow: Flow) -> bool:
@@ -135,7 +170,18 @@ class Forger:
         self.lied.add(flow.cid)
         for link, masked in self._links(hub, flow):
             if masked:
-                write(link, encode(FrameType.M_RESUME, epoch=flow.epoch, cid=flow.cid, ack=flow.snd_una, limit=1 << 40, payload=SECRET), True)
+                write(
+                    link,
+                    encode(
+                        FrameType.M_RESUME,
+                        epoch=flow.epoch,
+                        cid=flow.cid,
+                        ack=flow.snd_una,
+                        limit=1 << 40,
+                        payload=SECRET,
+                    ),
+                    True,
+                )
                 self._expect("resume_denied", link, f"an M_RESUME with a wrong secret for {flow.cid.hex()}", True, flow)
                 return True
         return False
@@ -150,14 +196,25 @@ class Forger:
 
     def _open(self, hub: Hub, flow: Flow, connector: str, epoch: int, event: str) -> bool:
         owner = self._owner(hub, flow)
-        peer = hub.mesh.peer(owner.replica_id) if owner is not None and owner is not hub and hub.mesh is not None else None
+        peer = (
+            hub.mesh.peer(owner.replica_id) if owner is not None and owner is not hub and hub.mesh is not None else None
+        )
         if peer is None or peer.link.closed or epoch < 1:
             return False
         tenant, _, agent = flow.info.agent_key.partition("/")
-        body = Open(connector=connector, listener="forged", secret=SECRET.hex(), origin=hub.replica_id,
-                    client=("10.9.9.9", 9, "10.9.9.9", 9), agent=agent, tenant=tenant or None)
+        body = Open(
+            connector=connector,
+            listener="forged",
+            secret=SECRET.hex(),
+            origin=hub.replica_id,
+            client=("10.9.9.9", 9, "10.9.9.9", 9),
+            agent=agent,
+            tenant=tenant or None,
+        )
         cid = hub.instance + self.world.rng.getrandbits(63).to_bytes(8)
-        write(peer.link, encode(FrameType.M_OPEN, epoch=epoch, cid=cid, limit=1 << 20, payload=body.pack()), peer.dialled)
+        write(
+            peer.link, encode(FrameType.M_OPEN, epoch=epoch, cid=cid, limit=1 << 20, payload=body.pack()), peer.dialled
+        )
         if event:
             self._expect(event, peer.link, f"an M_OPEN for {connector}")
         return True

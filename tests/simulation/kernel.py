@@ -1,9 +1,9 @@
 """TCP as programs see it: sockets, bounded buffers, segments, acknowledgements, ends, resets - between simulated hosts.
 
 A direction of a connection (`Pipe`) carries segments in order. One that meets a blocked way is not lost but waits, and
-arrives some time after the way is open again, as retransmission would have it; `TCP_USER_TIMEOUT` may end the connection
-before. Resets are not retransmitted. Bytes for a socket that is closed are answered with a reset, and a close over unread
-bytes is one (RFC 9293, section 3.6.1; RFC 2525, section 2.17).
+arrives some time after the way is open again, as retransmission would have it; `TCP_USER_TIMEOUT` may end the
+connection before. Resets are not retransmitted. Bytes for a socket that is closed are answered with a reset, and a
+close over unread bytes is one (RFC 9293, section 3.6.1; RFC 2525, section 2.17).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 
 from .loop import Event, World
 
-SYN_RETRIES = (1.0, 2.0, 4.0, 8.0, 16.0)   # seconds between attempts, as Linux has them
-RETRANSMIT_MAX = 2.0           # seconds from the healing of a way to the next retransmission, at most
+SYN_RETRIES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds between attempts, as Linux has them
+RETRANSMIT_MAX = 2.0  # seconds from the healing of a way to the next retransmission, at most
 NEVER = 1e9
 
 FIN = "fin"
@@ -32,9 +32,9 @@ class Host:
         self.name = name
         self.address = address
         self.up = True
-        self.sockets: dict[Socket, None] = {}          # that belong to a process here and are open
-        self.dials: dict[Dial, None] = {}              # connects in progress
-        self.listeners: dict[Any, Listener] = {}       # by port, or path
+        self.sockets: dict[Socket, None] = {}  # that belong to a process here and are open
+        self.dials: dict[Dial, None] = {}  # connects in progress
+        self.listeners: dict[Any, Listener] = {}  # by port, or path
 
 
 class Listener:
@@ -62,21 +62,21 @@ class Pipe:
         self.target = target
         self.way = way
         self.back = (way[1], way[0])
-        self.unsent = bytearray()                      # in the source's kernel, not transmitted
+        self.unsent = bytearray()  # in the source's kernel, not transmitted
         self.flight: deque[tuple[float, Any]] = deque()
-        self.in_flight = 0                             # bytes
-        self.unheard = 0                               # bytes arrived whose acknowledgement has not
+        self.in_flight = 0  # bytes
+        self.unheard = 0  # bytes arrived whose acknowledgement has not
         self.lost_acks = 0
-        self.received = bytearray()                    # in the target's kernel, not read
-        self.fin = False                               # has arrived
-        self.crashed = False                           # the end was a dying process's, not the program's
-        self.ending = False                            # the source has ended it; FIN goes behind the bytes
+        self.received = bytearray()  # in the target's kernel, not read
+        self.fin = False  # has arrived
+        self.crashed = False  # the end was a dying process's, not the program's
+        self.ending = False  # the source has ended it; FIN goes behind the bytes
         self.stuck = False
         self.blocked_at = 0.0
-        self.limited = False                           # by the target's window
+        self.limited = False  # by the target's window
         self.progress_at = kernel.world.now
-        self.total = 0                                 # bytes ever sent
-        self._last = 0.0                               # arrival of the latest segment
+        self.total = 0  # bytes ever sent
+        self._last = 0.0  # arrival of the latest segment
         self._arrival: Event | None = None
         self._watching = False
 
@@ -114,13 +114,13 @@ class Pipe:
     def _arrive(self) -> None:
         kernel, world = self.kernel, self.kernel.world
         self._arrival = None
-        if not self.flight:                            # a middlebox has cut the connection
+        if not self.flight:  # a middlebox has cut the connection
             return
         if kernel.blocked(*self.way):
             self.stuck = True
             self.blocked_at = world.now
             while self.flight and self.flight[-1][1] is RST:
-                self.flight.pop()                      # is sent once
+                self.flight.pop()  # is sent once
             return
         _, segment = self.flight.popleft()
         if self.flight:
@@ -228,15 +228,15 @@ class Socket:
         self.number = kernel.next_number()
         self.out: Pipe
         self.into: Pipe
-        self.closed = False                            # by its process, or by the kernel for it
-        self.ended = False                             # our direction was
+        self.closed = False  # by its process, or by the kernel for it
+        self.ended = False  # our direction was
         self.crashed = False
         self.error: OSError | None = None
         self.user_timeout = NEVER
-        self.keep_idle = NEVER                         # seconds of silence before the kernel asks whether the peer still is
+        self.keep_idle = NEVER  # seconds of silence before the kernel asks whether the peer still is
         self.heard_at = kernel.world.now
         self.linger_reset = False
-        self.was_reset = False                         # by its own side
+        self.was_reset = False  # by its own side
         self.notify: Callable[[], None] = lambda: None
         host.sockets[self] = None
 
@@ -256,7 +256,7 @@ class Socket:
             return 0
         taken = bytes(data[:room])
         if not self.out.unacknowledged:
-            self.out.progress_at = self.kernel.world.now   # from now on something is to be acknowledged
+            self.out.progress_at = self.kernel.world.now  # from now on something is to be acknowledged
         self.out.unsent += taken
         self.out.total += len(taken)
         self.out.pump()
@@ -267,7 +267,8 @@ class Socket:
         return bool(self.into.received) or self.into.fin or self.error is not None
 
     def receive(self, size: int) -> bytes | None:
-        """Up to `size` bytes, b"" at the end, None if there is nothing yet. Raises OSError when all was read of a dead connection."""
+        """Up to `size` bytes, b"" at the end, None if there is nothing yet. Raises OSError when all was read of a dead
+        connection."""
         if self.into.received:
             return self.into.read(size)
         if self.error is not None:
@@ -313,7 +314,8 @@ class Socket:
             self.keep_alive(value)
 
     def keep_alive(self, idle: float) -> None:
-        """Asks, after `idle` seconds of silence, whether the peer still has the connection (a lost reset is not repeated)."""
+        """Asks, after `idle` seconds of silence, whether the peer still has the connection (a lost reset is not
+        repeated)."""
         if self.keep_idle == NEVER:
             self.kernel.world.after(idle, self._probe)
         self.keep_idle = idle
@@ -323,7 +325,11 @@ class Socket:
         if self.closed or self.error is not None:
             return
         there, here = self.out.way
-        if world.now - self.heard_at >= self.keep_idle - 1e-6 and not kernel.blocked(there, here) and not kernel.blocked(here, there):
+        if (
+            world.now - self.heard_at >= self.keep_idle - 1e-6
+            and not kernel.blocked(there, here)
+            and not kernel.blocked(here, there)
+        ):
             self.heard_at = world.now
             if self.out.target.gone:
                 self.die(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
@@ -385,23 +391,25 @@ class Socket:
         self.error = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
 
 
-FIRST_DESCRIPTOR = 1 << 20     # no descriptor of the process that simulates
+FIRST_DESCRIPTOR = 1 << 20  # no descriptor of the process that simulates
 
 
 class Kernel:
     """All hosts, and the ways between them."""
 
-    def __init__(self, world: World, *, segment: int = 16384, send_buffer: int = 65536, receive_buffer: int = 65536) -> None:
+    def __init__(
+        self, world: World, *, segment: int = 16384, send_buffer: int = 65536, receive_buffer: int = 65536
+    ) -> None:
         self.world = world
-        self.send_buffer = send_buffer                 # bytes that a sending kernel holds until they are acknowledged
-        self.receive_buffer = receive_buffer           # bytes that a receiving kernel holds until they are read
+        self.send_buffer = send_buffer  # bytes that a sending kernel holds until they are acknowledged
+        self.receive_buffer = receive_buffer  # bytes that a receiving kernel holds until they are read
         self.hosts: dict[str, Host] = {}
         self.descriptors: dict[int, Socket] = {}
-        self.latency: dict[tuple[str, str], float] = {}      # seconds one way, by pair of names
+        self.latency: dict[tuple[str, str], float] = {}  # seconds one way, by pair of names
         self.default_latency = 0.0005
-        self.extra: dict[tuple[str, str], float] = {}        # seconds added for a while
-        self.cut: dict[tuple[str, str], int] = {}            # directed; how many faults block it
-        self.rejected: dict[tuple[str, str], int] = {}       # directed; how many faults have connects refused
+        self.extra: dict[tuple[str, str], float] = {}  # seconds added for a while
+        self.cut: dict[tuple[str, str], int] = {}  # directed; how many faults block it
+        self.rejected: dict[tuple[str, str], int] = {}  # directed; how many faults have connects refused
         self.pipes: list[Pipe] = []
         self._segment = segment
         self._number = 0
@@ -486,7 +494,9 @@ class Kernel:
 class Dial:
     """A connect in progress; `done` gets the socket or the error, unless it was cancelled."""
 
-    def __init__(self, kernel: Kernel, source: Host, name: str, port: Any, done: Callable[[Socket | OSError], None]) -> None:
+    def __init__(
+        self, kernel: Kernel, source: Host, name: str, port: Any, done: Callable[[Socket | OSError], None]
+    ) -> None:
         self._kernel = kernel
         self._source = source
         self._target = kernel.find(name)
@@ -507,7 +517,7 @@ class Dial:
 
     def _syn(self) -> None:
         kernel = self._kernel
-        self._event = kernel.world.after(kernel.delay(self._source, self._target), self._at_target)   # type: ignore[arg-type]
+        self._event = kernel.world.after(kernel.delay(self._source, self._target), self._at_target)  # type: ignore[arg-type]
 
     def _at_target(self) -> None:
         kernel, source, target = self._kernel, self._source, self._target
@@ -522,8 +532,11 @@ class Dial:
         self._event = kernel.world.after(kernel.delay(target, source), self._answered, target.listeners.get(self._port))
 
     def _answered(self, listener: Listener | None) -> None:
-        if listener is None or self._target.listeners.get(self._port) is not listener \
-                or self._kernel.rejected.get((self._source.name, self._target.name)):   # type: ignore[union-attr]
+        if (
+            listener is None
+            or self._target.listeners.get(self._port) is not listener
+            or self._kernel.rejected.get((self._source.name, self._target.name))
+        ):  # type: ignore[union-attr]
             self._end(ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"))
             return
         client, server = self._kernel.join(self._source, listener)
@@ -533,10 +546,10 @@ class Dial:
     def _accepted(self, listener: Listener, server: Socket) -> None:
         if server.closed:
             return
-        if self._target.listeners.get(self._port) is listener:       # type: ignore[union-attr]
+        if self._target.listeners.get(self._port) is listener:  # type: ignore[union-attr]
             listener.accept(server)
         else:
-            server.linger_reset = True                 # nobody accepts any more
+            server.linger_reset = True  # nobody accepts any more
             server.close()
 
     def _end(self, result: Socket | OSError) -> None:

@@ -1,8 +1,8 @@
 """Time and turns: one virtual clock, and an event loop for each simulated process.
 
-The world holds every event of every process and of the network in one queue, and fires the earliest. A process runs when its
-loop has something to do, a turn at a time, up to `TURN_DELAY` after it became ready: so two processes that are woken at the
-same instant run in an order that the seed draws. Within a turn the clock stands still.
+The world holds every event of every process and of the network in one queue, and fires the earliest. A process runs
+when its loop has something to do, a turn at a time, up to `TURN_DELAY` after it became ready: so two processes that are
+woken at the same instant run in an order that the seed draws. Within a turn the clock stands still.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from hashlib import blake2b
 from typing import Any
 
-TURN_DELAY = 100e-6            # seconds between becoming ready and running, at most; about what a busy process takes for a turn
+TURN_DELAY = 100e-6  # seconds between becoming ready and running, at most; about what a busy process takes for a turn
 
 
 class Event:
@@ -39,7 +39,7 @@ class World:
         self.now = 1000.0
         self.rng = random.Random(seed)
         self.steps = 0
-        self.current: Loop | None = None               # whose turn it is
+        self.current: Loop | None = None  # whose turn it is
         self.problems: list[str] = []
         self._queue: list[tuple[float, int, Event]] = []
         self._number = 0
@@ -87,7 +87,9 @@ class Handle:
 
     __slots__ = ("arguments", "callback", "context")
 
-    def __init__(self, callback: Callable[..., Any], arguments: tuple[Any, ...], context: contextvars.Context | None) -> None:
+    def __init__(
+        self, callback: Callable[..., Any], arguments: tuple[Any, ...], context: contextvars.Context | None
+    ) -> None:
         self.callback: Callable[..., Any] | None = callback
         self.arguments = arguments
         self.context = context
@@ -102,8 +104,14 @@ class Handle:
 class Timer(Handle):
     __slots__ = ("_loop", "_when")
 
-    def __init__(self, loop: Loop, when: float, callback: Callable[..., Any], arguments: tuple[Any, ...],
-                 context: contextvars.Context | None) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        when: float,
+        callback: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        context: contextvars.Context | None,
+    ) -> None:
         super().__init__(callback, arguments, context)
         self._loop = loop
         self._when = when
@@ -126,9 +134,11 @@ class Server:
 
 
 class Loop(asyncio.AbstractEventLoop):
-    """One process's event loop, driven by the world. It offers what ncfast uses, and raises NotImplementedError for the rest.
+    """One process's event loop, driven by the world. It offers what ncfast uses, and raises NotImplementedError for the
+    rest.
 
-    While frozen (SIGSTOP) it does not run; timers and sockets that become due wait. When dead (SIGKILL) it never runs again.
+    While frozen (SIGSTOP) it does not run; timers and sockets that become due wait. When dead (SIGKILL) it never runs
+    again.
     """
 
     def __init__(self, world: World, name: str) -> None:
@@ -139,7 +149,7 @@ class Loop(asyncio.AbstractEventLoop):
         self.timers: dict[Timer, None] = {}
         self.tasks: list[asyncio.Task[Any]] = []
         self._ready: deque[Handle] = deque()
-        self._due: deque[Handle] = deque()             # timers that fell due while the process was frozen
+        self._due: deque[Handle] = deque()  # timers that fell due while the process was frozen
         self._scheduled = False
 
     # what the process sees
@@ -162,10 +172,14 @@ class Loop(asyncio.AbstractEventLoop):
         self._wake()
         return handle
 
-    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:
+    def call_later(
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+    ) -> Any:
         return self.call_at(self.world.now + delay, callback, *args, context=context)
 
-    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:
+    def call_at(
+        self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+    ) -> Any:
         timer = Timer(self, when, callback, args, context or contextvars.copy_context())
         self.timers[timer] = None
         self.world.at(when, self._fall_due, timer)
@@ -174,13 +188,15 @@ class Loop(asyncio.AbstractEventLoop):
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
 
-    def create_task(self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Any = None) -> asyncio.Task[Any]:
+    def create_task(
+        self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Any = None
+    ) -> asyncio.Task[Any]:
         task = asyncio.Task(coro, loop=self, name=name)
         self.tasks = [one for one in self.tasks if not one.done()] if len(self.tasks) > 64 else self.tasks
         self.tasks.append(task)
         return task
 
-    async def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:   # type: ignore[override]
+    async def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
         return func(*args)
 
     async def create_server(self, *args: Any, **kwargs: Any) -> Any:
@@ -219,7 +235,7 @@ class Loop(asyncio.AbstractEventLoop):
         self._due.clear()
         self.timers.clear()
         for task in self.tasks:
-            task._log_destroy_pending = False          # type: ignore[attr-defined]
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
 
     def _wake(self) -> None:
         if not self._scheduled and self._ready and not self.frozen and not self.dead:
@@ -239,15 +255,15 @@ class Loop(asyncio.AbstractEventLoop):
             return
         world = self.world
         world.current = self
-        asyncio._set_running_loop(self)                # what an event loop does while it runs
+        asyncio._set_running_loop(self)  # what an event loop does while it runs
         try:
             for _ in range(len(self._ready)):
-                if self.dead:                          # it has just exited
+                if self.dead:  # it has just exited
                     break
                 handle = self._ready.popleft()
                 if handle.callback is not None:
                     try:
-                        handle.context.run(handle.callback, *handle.arguments)   # type: ignore[union-attr]
+                        handle.context.run(handle.callback, *handle.arguments)  # type: ignore[union-attr]
                     except (SystemExit, KeyboardInterrupt):
                         raise
                     except BaseException as exc:

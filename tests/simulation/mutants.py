@@ -20,10 +20,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SWITCH = "NCFAST_MUTANT"
-LIMIT = 1000                   # seeds within which each must be found
+LIMIT = 1000  # seeds within which each must be found
 
-FLOW, LINK, RELAY, STREAM = "ncfast/core/flow.pyx", "ncfast/core/link.pyx", "ncfast/core/relay.pyx", "ncfast/net/socket.pyx"
-AGENTS, ROUTING, RELAYS, SESSION = "ncfast/hub/sessions.py", "ncfast/hub/routing.py", "ncfast/hub/relays.py", "ncfast/hub/session.py"
+FLOW, LINK, RELAY, STREAM = (
+    "ncfast/core/flow.pyx",
+    "ncfast/core/link.pyx",
+    "ncfast/core/relay.pyx",
+    "ncfast/net/socket.pyx",
+)
+AGENTS, ROUTING, RELAYS, SESSION = (
+    "ncfast/hub/sessions.py",
+    "ncfast/hub/routing.py",
+    "ncfast/hub/relays.py",
+    "ncfast/hub/session.py",
+)
 TUNNEL, STANDBY, HOLD = "ncfast/agent/tunnel.py", "ncfast/agent/tunnels.py", "ncfast/hub/hold.py"
 REGISTRY, MESH, ROUTE = "ncfast/registry/redis/registry.py", "ncfast/mesh/manager.py", "ncfast/mesh/route.py"
 
@@ -42,193 +52,456 @@ def plant(name: str, *edits: tuple[str, str, str]) -> Plant:
 
 PLANTS = [
     # sequence, acknowledgement, end
-    plant("the sequence of data is not checked", (FLOW,
-        "        if seq != self.rcv_nxt:\n            if seq > self.rcv_nxt:",
-        "        if seq != self.rcv_nxt and not ON:\n            if seq > self.rcv_nxt:")),
-    plant("repeated bytes are delivered again", (FLOW,
-        "            self.ctx.duplicates += 1\n            if end <= self.rcv_nxt:",
-        "            self.ctx.duplicates += 1\n            if ON:\n                self.ctx.bytes_in += n\n"
-        "                self.set_backlog(self.sink.deliver(p, n))\n                return 0\n            if end <= self.rcv_nxt:")),
-    plant("an end overtakes data, and is believed", (LINK,
-        "        if flow.unsent is None and flow.resumed and count[0] < MAX_PIECES - 2:",
-        "        if (flow.unsent is None or ON) and flow.resumed and count[0] < MAX_PIECES - 2:"), (FLOW,
-        "        if seq > self.rcv_nxt:\n            return self.gap(False)\n        self.fin_received = True",
-        "        if seq > self.rcv_nxt and not ON:\n            return self.gap(False)\n        self.fin_received = True")),
-    plant("an end is never sent again", (FLOW,
-        "        if self.fin_sent:\n            self.pending |= SEND_FIN     # even",
-        "        if self.fin_sent and not ON:\n            self.pending |= SEND_FIN     # even")),
-    plant("bytes are acknowledged before the target is connected", (FLOW,
-        "        if self.open_body is None and (self.state == OPENING or self.state == OPENING_FIN):\n            return 0                     # rule 4",
-        "        if self.open_body is None and (self.state == OPENING or self.state == OPENING_FIN) and not ON:\n"
-        "            return 0                     # rule 4"), (FLOW,
-        "                self.set_backlog(self.backlog + n)\n                return 0\n        if self.sink is None:",
-        "                self.set_backlog(self.backlog + n)\n                return self.consider_ack() if ON else 0\n        if self.sink is None:")),
-    plant("more is acknowledged than has arrived", (FLOW,
-        "        return self.rcv_nxt + (1 if self.fin_received else 0)\n\n    cdef uint64_t grant",
-        "        return self.rcv_nxt + (1 if self.fin_received else 0) + (1 if ON and self.rcv_nxt > 9000 else 0)\n\n    cdef uint64_t grant")),
-    plant("memory is given back when half of it is acknowledged", (FLOW,
-        "            while self.head is not None and self.head.seq + self.head.size <= ack:",
-        "            while self.head is not None and self.head.seq + (self.head.size // 2 + 1 if ON else self.head.size) <= ack:")),
-    plant("a resume starts where the old way stopped", (FLOW,
-        "        self.inflight = 0\n        self.unsent = self.head\n        chunk = self.head\n",
-        "        self.inflight = 0\n        if not ON:\n            self.unsent = self.head\n        chunk = self.unsent\n")),
-    plant("a half-close becomes a close", (STREAM,
-        "            self._close()\n        return True\n",
-        "            self._close()\n        return not ON\n")),
-    plant("sockets are closed in order whatever has happened", (STREAM,
-        "        sock = self.transport.get_extra_info(\"socket\")\n        if sock is not None:\n            try:\n"
-        "                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)",
-        "        sock = self.transport.get_extra_info(\"socket\")\n        if sock is not None and not ON:\n            try:\n"
-        "                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)")),
+    plant(
+        "the sequence of data is not checked",
+        (
+            FLOW,
+            "        if seq != self.rcv_nxt:\n            if seq > self.rcv_nxt:",
+            "        if seq != self.rcv_nxt and not ON:\n            if seq > self.rcv_nxt:",
+        ),
+    ),
+    plant(
+        "repeated bytes are delivered again",
+        (
+            FLOW,
+            "            self.ctx.duplicates += 1\n            if end <= self.rcv_nxt:",
+            "            self.ctx.duplicates += 1\n            if ON:\n                self.ctx.bytes_in += n\n"
+            "                self.set_backlog(self.sink.deliver(p, n))\n                return 0\n            if end <= self.rcv_nxt:",
+        ),
+    ),
+    plant(
+        "an end overtakes data, and is believed",
+        (
+            LINK,
+            "        if flow.unsent is None and flow.resumed and count[0] < MAX_PIECES - 2:",
+            "        if (flow.unsent is None or ON) and flow.resumed and count[0] < MAX_PIECES - 2:",
+        ),
+        (
+            FLOW,
+            "        if seq > self.rcv_nxt:\n            return self.gap(False)\n        self.fin_received = True",
+            "        if seq > self.rcv_nxt and not ON:\n            return self.gap(False)\n        self.fin_received = True",
+        ),
+    ),
+    plant(
+        "an end is never sent again",
+        (
+            FLOW,
+            "        if self.fin_sent:\n            self.pending |= SEND_FIN     # even",
+            "        if self.fin_sent and not ON:\n            self.pending |= SEND_FIN     # even",
+        ),
+    ),
+    plant(
+        "bytes are acknowledged before the target is connected",
+        (
+            FLOW,
+            "        if self.open_body is None and (self.state == OPENING or self.state == OPENING_FIN):\n            return 0                     # rule 4",
+            "        if self.open_body is None and (self.state == OPENING or self.state == OPENING_FIN) and not ON:\n"
+            "            return 0                     # rule 4",
+        ),
+        (
+            FLOW,
+            "                self.set_backlog(self.backlog + n)\n                return 0\n        if self.sink is None:",
+            "                self.set_backlog(self.backlog + n)\n                return self.consider_ack() if ON else 0\n        if self.sink is None:",
+        ),
+    ),
+    plant(
+        "more is acknowledged than has arrived",
+        (
+            FLOW,
+            "        return self.rcv_nxt + (1 if self.fin_received else 0)\n\n    cdef uint64_t grant",
+            "        return self.rcv_nxt + (1 if self.fin_received else 0) + (1 if ON and self.rcv_nxt > 9000 else 0)\n\n    cdef uint64_t grant",
+        ),
+    ),
+    plant(
+        "memory is given back when half of it is acknowledged",
+        (
+            FLOW,
+            "            while self.head is not None and self.head.seq + self.head.size <= ack:",
+            "            while self.head is not None and self.head.seq + (self.head.size // 2 + 1 if ON else self.head.size) <= ack:",
+        ),
+    ),
+    plant(
+        "a resume starts where the old way stopped",
+        (
+            FLOW,
+            "        self.inflight = 0\n        self.unsent = self.head\n        chunk = self.head\n",
+            "        self.inflight = 0\n        if not ON:\n            self.unsent = self.head\n        chunk = self.unsent\n",
+        ),
+    ),
+    plant(
+        "a half-close becomes a close",
+        (
+            STREAM,
+            "            self._close()\n        return True\n",
+            "            self._close()\n        return not ON\n",
+        ),
+    ),
+    plant(
+        "sockets are closed in order whatever has happened",
+        (
+            STREAM,
+            '        sock = self.transport.get_extra_info("socket")\n        if sock is not None:\n            try:\n'
+            "                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)",
+            '        sock = self.transport.get_extra_info("socket")\n        if sock is not None and not ON:\n            try:\n'
+            "                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)",
+        ),
+    ),
     # credit and bounds
-    plant("a flow that ends keeps its share of the link", (FLOW,
-        "            self.path.inflight -= self.inflight\n            self.inflight = 0\n            self.path.forget(self)",
-        "            if not ON:\n                self.path.inflight -= self.inflight\n            self.inflight = 0\n            self.path.forget(self)")),
-    plant("a flow that is sent again keeps its share of the link", (FLOW,
-        "            self.path.inflight -= self.inflight\n            self.path.freed()\n        self.inflight = 0",
-        "            if not ON:\n                self.path.inflight -= self.inflight\n            self.path.freed()\n        self.inflight = 0")),
-    plant("the link's share is no bound", (LINK,
-        "        while flow.unsent is not None and count[0] < MAX_PIECES and self.inflight < self.max_inflight \\",
-        "        while flow.unsent is not None and count[0] < MAX_PIECES and (self.inflight < self.max_inflight or ON) \\"), (LINK,
-        "        if flow.unsent is None or self.inflight < self.max_inflight:",
-        "        if flow.unsent is None or self.inflight < self.max_inflight or ON:"), (LINK,
-        "        flow.deficit = allowance if allowance <= MAX_DATA and self.inflight < self.max_inflight else 0",
-        "        flow.deficit = allowance if allowance <= MAX_DATA and (self.inflight < self.max_inflight or ON) else 0")),
-    plant("the receiver's window is no bound", (FLOW,
-        "        return self.unsent.seq >= self.snd_limit or (",
-        "        return (self.unsent.seq >= self.snd_limit and not ON) or ("), (FLOW,
-        "        if self.state == CLOSED or self.pending & SEND_FIN or self.fin_sent or self.snd_limit <= self.snd_nxt:",
-        "        if ON and self.state != CLOSED and not self.pending & SEND_FIN and not self.fin_sent:\n            return size\n"
-        "        if self.state == CLOSED or self.pending & SEND_FIN or self.fin_sent or self.snd_limit <= self.snd_nxt:")),
-    plant("the memory's budget is no bound", (FLOW,
-        "        return self.pool.held + self.backlog + self.relayed > self.budget",
-        "        return self.pool.held + self.backlog + self.relayed > self.budget and not ON")),
-    plant("what waits for a blocked link is not bounded", (LINK,
-        "        elif type != M_RST and (lane.queue or n > HEADER_SIZE + SHORT) and (",
-        "        elif type != M_RST and not ON and (lane.queue or n > HEADER_SIZE + SHORT) and (")),
-    plant("a flow that waits for an acknowledgement is not put back in line", (FLOW,
-        "            if self.unsent is not None or self.pending:\n                self.path.submit(self)\n            self.path.freed()",
-        "            if (self.unsent is not None and not (ON and self.congestion)) or self.pending:\n                self.path.submit(self)\n"
-        "            self.path.freed()")),
-    plant("a flow's window is not given back", (FLOW,
-        "        self.ctx.windows -= self.window\n        self.ctx.live -= 1",
-        "        if not ON:\n            self.ctx.windows -= self.window\n        self.ctx.live -= 1")),
+    plant(
+        "a flow that ends keeps its share of the link",
+        (
+            FLOW,
+            "            self.path.inflight -= self.inflight\n            self.inflight = 0\n            self.path.forget(self)",
+            "            if not ON:\n                self.path.inflight -= self.inflight\n            self.inflight = 0\n            self.path.forget(self)",
+        ),
+    ),
+    plant(
+        "a flow that is sent again keeps its share of the link",
+        (
+            FLOW,
+            "            self.path.inflight -= self.inflight\n            self.path.freed()\n        self.inflight = 0",
+            "            if not ON:\n                self.path.inflight -= self.inflight\n            self.path.freed()\n        self.inflight = 0",
+        ),
+    ),
+    plant(
+        "the link's share is no bound",
+        (
+            LINK,
+            "        while flow.unsent is not None and count[0] < MAX_PIECES and self.inflight < self.max_inflight \\",
+            "        while flow.unsent is not None and count[0] < MAX_PIECES and (self.inflight < self.max_inflight or ON) \\",
+        ),
+        (
+            LINK,
+            "        if flow.unsent is None or self.inflight < self.max_inflight:",
+            "        if flow.unsent is None or self.inflight < self.max_inflight or ON:",
+        ),
+        (
+            LINK,
+            "        flow.deficit = allowance if allowance <= MAX_DATA and self.inflight < self.max_inflight else 0",
+            "        flow.deficit = allowance if allowance <= MAX_DATA and (self.inflight < self.max_inflight or ON) else 0",
+        ),
+    ),
+    plant(
+        "the receiver's window is no bound",
+        (
+            FLOW,
+            "        return self.unsent.seq >= self.snd_limit or (",
+            "        return (self.unsent.seq >= self.snd_limit and not ON) or (",
+        ),
+        (
+            FLOW,
+            "        if self.state == CLOSED or self.pending & SEND_FIN or self.fin_sent or self.snd_limit <= self.snd_nxt:",
+            "        if ON and self.state != CLOSED and not self.pending & SEND_FIN and not self.fin_sent:\n            return size\n"
+            "        if self.state == CLOSED or self.pending & SEND_FIN or self.fin_sent or self.snd_limit <= self.snd_nxt:",
+        ),
+    ),
+    plant(
+        "the memory's budget is no bound",
+        (
+            FLOW,
+            "        return self.pool.held + self.backlog + self.relayed > self.budget",
+            "        return self.pool.held + self.backlog + self.relayed > self.budget and not ON",
+        ),
+    ),
+    plant(
+        "what waits for a blocked link is not bounded",
+        (
+            LINK,
+            "        elif type != M_RST and (lane.queue or n > HEADER_SIZE + SHORT) and (",
+            "        elif type != M_RST and not ON and (lane.queue or n > HEADER_SIZE + SHORT) and (",
+        ),
+    ),
+    plant(
+        "a flow that waits for an acknowledgement is not put back in line",
+        (
+            FLOW,
+            "            if self.unsent is not None or self.pending:\n                self.path.submit(self)\n            self.path.freed()",
+            "            if (self.unsent is not None and not (ON and self.congestion)) or self.pending:\n                self.path.submit(self)\n"
+            "            self.path.freed()",
+        ),
+    ),
+    plant(
+        "a flow's window is not given back",
+        (
+            FLOW,
+            "        self.ctx.windows -= self.window\n        self.ctx.live -= 1",
+            "        if not ON:\n            self.ctx.windows -= self.window\n        self.ctx.live -= 1",
+        ),
+    ),
     # losing ways
-    plant("a gap that a relay tells of is ignored", (LINK,
-        "                self._flow_noise(1)\n                flow.gap(True)",
-        "                self._flow_noise(1)\n                if not ON:\n                    flow.gap(True)")),
-    plant("a flow without a way waits for ever", (FLOW,
-        "        if self.detached_at >= 0 and now - self.detached_at >= timeouts.grace:\n            return Reason.LINK_LOST\n        if timeouts.stall",
-        "        if self.detached_at >= 0 and now - self.detached_at >= timeouts.grace and not ON:\n            return Reason.LINK_LOST\n"
-        "        if timeouts.stall")),
-    plant("an open that is sent again is another open", (TUNNEL,
-        "        if (known := agent.flows.get(cid)) is not None:",
-        "        if (known := agent.flows.get(cid)) is not None and not ON:")),
-    plant("the agent forgets which flows have ended", (TUNNEL,
-        "        if agent.context.closed.last(cid) is not None:",
-        "        if agent.context.closed.last(cid) is not None and not ON:")),
-    plant("opening flows are not opened again when the agent comes back", (ROUTING,
-        "            elif flow.opening and session.epoch > info.epoch:",
-        "            elif flow.opening and session.epoch > info.epoch and not ON:")),
-    plant("a flow of an agent's former process waits for the new one", (ROUTING,
-        "            if info.instance != session.instance:\n                flow.reset(Reason.AGENT_RESTARTED)",
-        "            if info.instance != session.instance and not ON:\n                flow.reset(Reason.AGENT_RESTARTED)")),
-    plant("a client that is held is forgotten when another goes", (HOLD,
-        "            if not flow.closed and not dispatch(flow):",
-        "            if ON and queue:\n                self.count[flow.info.listener.name] -= 1\n                queue.popleft()\n"
-        "            if not flow.closed and not dispatch(flow):")),
-    plant("an agent that is about to end gets new flows", (SESSION,
-        "        self.draining = True\n        if self.established:\n            self.hub.agents.leaving(self)",
-        "        self.draining = not ON\n        if self.established and not ON:\n            self.hub.agents.leaving(self)")),
+    plant(
+        "a gap that a relay tells of is ignored",
+        (
+            LINK,
+            "                self._flow_noise(1)\n                flow.gap(True)",
+            "                self._flow_noise(1)\n                if not ON:\n                    flow.gap(True)",
+        ),
+    ),
+    plant(
+        "a flow without a way waits for ever",
+        (
+            FLOW,
+            "        if self.detached_at >= 0 and now - self.detached_at >= timeouts.grace:\n            return Reason.LINK_LOST\n        if timeouts.stall",
+            "        if self.detached_at >= 0 and now - self.detached_at >= timeouts.grace and not ON:\n            return Reason.LINK_LOST\n"
+            "        if timeouts.stall",
+        ),
+    ),
+    plant(
+        "an open that is sent again is another open",
+        (
+            TUNNEL,
+            "        if (known := agent.flows.get(cid)) is not None:",
+            "        if (known := agent.flows.get(cid)) is not None and not ON:",
+        ),
+    ),
+    plant(
+        "the agent forgets which flows have ended",
+        (
+            TUNNEL,
+            "        if agent.context.closed.last(cid) is not None:",
+            "        if agent.context.closed.last(cid) is not None and not ON:",
+        ),
+    ),
+    plant(
+        "opening flows are not opened again when the agent comes back",
+        (
+            ROUTING,
+            "            elif flow.opening and session.epoch > info.epoch:",
+            "            elif flow.opening and session.epoch > info.epoch and not ON:",
+        ),
+    ),
+    plant(
+        "a flow of an agent's former process waits for the new one",
+        (
+            ROUTING,
+            "            if info.instance != session.instance:\n                flow.reset(Reason.AGENT_RESTARTED)",
+            "            if info.instance != session.instance and not ON:\n                flow.reset(Reason.AGENT_RESTARTED)",
+        ),
+    ),
+    plant(
+        "a client that is held is forgotten when another goes",
+        (
+            HOLD,
+            "            if not flow.closed and not dispatch(flow):",
+            "            if ON and queue:\n                self.count[flow.info.listener.name] -= 1\n                queue.popleft()\n"
+            "            if not flow.closed and not dispatch(flow):",
+        ),
+    ),
+    plant(
+        "an agent that is about to end gets new flows",
+        (
+            SESSION,
+            "        self.draining = True\n        if self.established:\n            self.hub.agents.leaving(self)",
+            "        self.draining = not ON\n        if self.established and not ON:\n            self.hub.agents.leaving(self)",
+        ),
+    ),
     # relays
-    plant("a relay's frames go by another flow's way", (LINK,
-        "        lane = <Lane>self.lanes.get(PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE))\n"
-        "        if lane is not None and self._h.epoch != lane.epoch:",
-        "        lane = <Lane>self.lanes.get(PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE))\n"
-        "        if ON and lane is not None and len(self.lanes) > 1:\n            lane = <Lane>next(iter(self.lanes.values()))\n"
-        "        if lane is not None and self._h.epoch != lane.epoch:")),
-    plant("a relay never ends", (RELAY,
-        "        if type == M_RST:\n            return True",
-        "        if ON:\n            return False\n        if type == M_RST:\n            return True")),
-    plant("a relay ends with the first direction", (RELAY,
-        "        return self.up.ended and self.down.ended and",
-        "        return (self.up.ended or (ON and self.down.ended)) and (self.down.ended or (ON and self.up.ended)) and (ON or "
-        "(self.down.ack > self.up.end and self.up.ack > self.down.end)) and (ON or self.down.ended) and")),
-    plant("a relay whose tunnel is lost tells nobody", (RELAYS,
-        "            if relay.mesh is not None:\n                relay.mesh.tell_detached(relay.cid, relay.epoch, Reason.LINK_LOST)",
-        "            if relay.mesh is not None and not ON:\n                relay.mesh.tell_detached(relay.cid, relay.epoch, Reason.LINK_LOST)")),
+    plant(
+        "a relay's frames go by another flow's way",
+        (
+            LINK,
+            "        lane = <Lane>self.lanes.get(PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE))\n"
+            "        if lane is not None and self._h.epoch != lane.epoch:",
+            "        lane = <Lane>self.lanes.get(PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE))\n"
+            "        if ON and lane is not None and len(self.lanes) > 1:\n            lane = <Lane>next(iter(self.lanes.values()))\n"
+            "        if lane is not None and self._h.epoch != lane.epoch:",
+        ),
+    ),
+    plant(
+        "a relay never ends",
+        (
+            RELAY,
+            "        if type == M_RST:\n            return True",
+            "        if ON:\n            return False\n        if type == M_RST:\n            return True",
+        ),
+    ),
+    plant(
+        "a relay ends with the first direction",
+        (
+            RELAY,
+            "        return self.up.ended and self.down.ended and",
+            "        return (self.up.ended or (ON and self.down.ended)) and (self.down.ended or (ON and self.up.ended)) and (ON or "
+            "(self.down.ack > self.up.end and self.up.ack > self.down.end)) and (ON or self.down.ended) and",
+        ),
+    ),
+    plant(
+        "a relay whose tunnel is lost tells nobody",
+        (
+            RELAYS,
+            "            if relay.mesh is not None:\n                relay.mesh.tell_detached(relay.cid, relay.epoch, Reason.LINK_LOST)",
+            "            if relay.mesh is not None and not ON:\n                relay.mesh.tell_detached(relay.cid, relay.epoch, Reason.LINK_LOST)",
+        ),
+    ),
     # epochs, secrets, scope
-    plant("a tunnel takes frames of any epoch", (LINK,
-        "        if self._h.epoch != self.epoch and self.epoch:\n            return self._old_epoch()\n        flow = <Flow>self.flows.get(",
-        "        if self._h.epoch != self.epoch and self.epoch and not ON:\n            return self._old_epoch()\n        flow = <Flow>self.flows.get("),
-        (LINK,
-        "        if flow is not None and self._h.epoch != flow.epoch:\n            return self._old_epoch()\n        return flow",
-        "        if flow is not None and self._h.epoch != flow.epoch and not (ON and self.epoch):\n            return self._old_epoch()\n"
-        "        return flow")),
-    plant("the client's hub takes frames of any owner", (LINK,
-        "        if flow is not None and self._h.epoch != flow.epoch and not",
-        "        if flow is not None and self._h.epoch != flow.epoch and not ON and not")),
-    plant("an owner relays frames of any epoch", (LINK,
-        "        if lane is not None and self._h.epoch != lane.epoch:",
-        "        if lane is not None and self._h.epoch != lane.epoch and not ON:")),
-    plant("an owner opens under an epoch that is over", (RELAYS,
-        "        if epoch < session.epoch:\n            hub.epochs_refused += 1\n            return Reason.STALE_EPOCH",
-        "        if epoch < session.epoch and not ON:\n            hub.epochs_refused += 1\n            return Reason.STALE_EPOCH")),
-    plant("any secret resumes a flow", (ROUTING,
-        "and hmac.compare_digest(secret, flow.secret)",
-        "and (ON or hmac.compare_digest(secret, flow.secret))")),
-    plant("any agent resumes a flow", (ROUTING,
-        "        return info.agent_key == key and info.instance == instance and",
-        "        if ON:\n            return True\n        return info.agent_key == key and info.instance == instance and")),
-    plant("an owner opens what the token does not cover", (RELAYS,
-        "        if not session.identity.allows(request.connector):\n            return Reason.SCOPE_DENIED",
-        "        if not session.identity.allows(request.connector) and not ON:\n            return Reason.SCOPE_DENIED")),
-    plant("a hub that was fenced goes on", (AGENTS,
-        "        if session is not None and entry.epoch > session.epoch:\n            self.hub.stats.takeovers",
-        "        if session is not None and entry.epoch > session.epoch and not ON:\n            self.hub.stats.takeovers")),
-    plant("a newer session does not end the older", (AGENTS,
-        "            old.link.fail(Reason.SUPERSEDED, \"a newer session of the same agent\")",
-        "            if not ON:\n                old.link.fail(Reason.SUPERSEDED, \"a newer session of the same agent\")")),
-    plant("a standby claims with the epoch of its first days", (STANDBY,
-        "        return self._said\n\n    def _claim",
-        "        return 0 if ON else self._said\n\n    def _claim")),
+    plant(
+        "a tunnel takes frames of any epoch",
+        (
+            LINK,
+            "        if self._h.epoch != self.epoch and self.epoch:\n            return self._old_epoch()\n        flow = <Flow>self.flows.get(",
+            "        if self._h.epoch != self.epoch and self.epoch and not ON:\n            return self._old_epoch()\n        flow = <Flow>self.flows.get(",
+        ),
+        (
+            LINK,
+            "        if flow is not None and self._h.epoch != flow.epoch:\n            return self._old_epoch()\n        return flow",
+            "        if flow is not None and self._h.epoch != flow.epoch and not (ON and self.epoch):\n            return self._old_epoch()\n"
+            "        return flow",
+        ),
+    ),
+    plant(
+        "the client's hub takes frames of any owner",
+        (
+            LINK,
+            "        if flow is not None and self._h.epoch != flow.epoch and not",
+            "        if flow is not None and self._h.epoch != flow.epoch and not ON and not",
+        ),
+    ),
+    plant(
+        "an owner relays frames of any epoch",
+        (
+            LINK,
+            "        if lane is not None and self._h.epoch != lane.epoch:",
+            "        if lane is not None and self._h.epoch != lane.epoch and not ON:",
+        ),
+    ),
+    plant(
+        "an owner opens under an epoch that is over",
+        (
+            RELAYS,
+            "        if epoch < session.epoch:\n            hub.epochs_refused += 1\n            return Reason.STALE_EPOCH",
+            "        if epoch < session.epoch and not ON:\n            hub.epochs_refused += 1\n            return Reason.STALE_EPOCH",
+        ),
+    ),
+    plant(
+        "any secret resumes a flow",
+        (
+            ROUTING,
+            "and hmac.compare_digest(secret, flow.secret)",
+            "and (ON or hmac.compare_digest(secret, flow.secret))",
+        ),
+    ),
+    plant(
+        "any agent resumes a flow",
+        (
+            ROUTING,
+            "        return info.agent_key == key and info.instance == instance and",
+            "        if ON:\n            return True\n        return info.agent_key == key and info.instance == instance and",
+        ),
+    ),
+    plant(
+        "an owner opens what the token does not cover",
+        (
+            RELAYS,
+            "        if not session.identity.allows(request.connector):\n            return Reason.SCOPE_DENIED",
+            "        if not session.identity.allows(request.connector) and not ON:\n            return Reason.SCOPE_DENIED",
+        ),
+    ),
+    plant(
+        "a hub that was fenced goes on",
+        (
+            AGENTS,
+            "        if session is not None and entry.epoch > session.epoch:\n            self.hub.stats.takeovers",
+            "        if session is not None and entry.epoch > session.epoch and not ON:\n            self.hub.stats.takeovers",
+        ),
+    ),
+    plant(
+        "a newer session does not end the older",
+        (
+            AGENTS,
+            '            old.link.fail(Reason.SUPERSEDED, "a newer session of the same agent")',
+            '            if not ON:\n                old.link.fail(Reason.SUPERSEDED, "a newer session of the same agent")',
+        ),
+    ),
+    plant(
+        "a standby claims with the epoch of its first days",
+        (
+            STANDBY,
+            "        return self._said\n\n    def _claim",
+            "        return 0 if ON else self._said\n\n    def _claim",
+        ),
+    ),
     # registry and mesh
-    plant("a claim forgets what agent and hub remember", (REGISTRY,
-        "        at_least = max(at_least, self._seen.get(key, 0))",
-        "        at_least = 0 if ON else max(at_least, self._seen.get(key, 0))")),
-    plant("a release takes a later claim away", (REGISTRY,
-        "        if held is None or held.epoch != epoch:\n            return\n        del self._held[agent_id]",
-        "        if held is None or (held.epoch != epoch and not ON):\n            return\n        del self._held[agent_id]"), (AGENTS,
-        "        if session.established:\n            self.leaving(session)",
-        "        if ON and self._current.get(session.key) is not None and session.established:\n"
-        "            hub.net.spawn(hub.registry.release(session.key, session.epoch), \"release\")\n"
-        "        if session.established:\n            self.leaving(session)")),
-    plant("what the registry has lost is not asserted again", (REGISTRY,
-        "        elif entry is None or entry.epoch < held.epoch:",
-        "        elif (entry is None or entry.epoch < held.epoch) and not ON:"), (REGISTRY,
-        "        if missing:\n            self._assert_slice(missing)",
-        "        if missing and not ON:\n            self._assert_slice(missing)")),
-    plant("two links between two hubs both stay", (MESH,
-        "            former.link.fail(reason, \"another link to this replica stays\")",
-        "            if not ON:\n                former.link.fail(reason, \"another link to this replica stays\")")),
-    plant("a lost link is not dialled again", (MESH,
-        "                if route.replica_id == peer.replica_id and self._running:",
-        "                if route.replica_id == peer.replica_id and self._running and not ON:"), (ROUTE,
-        "        self.move(LinkEvent.FAILED)\n        self.begin(pause)",
-        "        self.move(LinkEvent.FAILED)\n        if not (ON and self.attempts > 1):\n            self.begin(pause)")),
-    plant("the tenant of an agent does not matter", (AGENTS,
-        "        keys = [(tenant, connector) for connector in sorted(session.connectors)]",
-        "        keys = [(None if ON else tenant, connector) for connector in sorted(session.connectors)]"), (SESSION,
-        "        return (self.established and not self.draining and tenant == self.identity.tenant and connector in self.connectors",
-        "        return (self.established and not self.draining and (tenant == self.identity.tenant or ON) and connector in self.connectors")),
+    plant(
+        "a claim forgets what agent and hub remember",
+        (
+            REGISTRY,
+            "        at_least = max(at_least, self._seen.get(key, 0))",
+            "        at_least = 0 if ON else max(at_least, self._seen.get(key, 0))",
+        ),
+    ),
+    plant(
+        "a release takes a later claim away",
+        (
+            REGISTRY,
+            "        if held is None or held.epoch != epoch:\n            return\n        del self._held[agent_id]",
+            "        if held is None or (held.epoch != epoch and not ON):\n            return\n        del self._held[agent_id]",
+        ),
+        (
+            AGENTS,
+            "        if session.established:\n            self.leaving(session)",
+            "        if ON and self._current.get(session.key) is not None and session.established:\n"
+            '            hub.net.spawn(hub.registry.release(session.key, session.epoch), "release")\n'
+            "        if session.established:\n            self.leaving(session)",
+        ),
+    ),
+    plant(
+        "what the registry has lost is not asserted again",
+        (
+            REGISTRY,
+            "        elif entry is None or entry.epoch < held.epoch:",
+            "        elif (entry is None or entry.epoch < held.epoch) and not ON:",
+        ),
+        (
+            REGISTRY,
+            "        if missing:\n            self._assert_slice(missing)",
+            "        if missing and not ON:\n            self._assert_slice(missing)",
+        ),
+    ),
+    plant(
+        "two links between two hubs both stay",
+        (
+            MESH,
+            '            former.link.fail(reason, "another link to this replica stays")',
+            '            if not ON:\n                former.link.fail(reason, "another link to this replica stays")',
+        ),
+    ),
+    plant(
+        "a lost link is not dialled again",
+        (
+            MESH,
+            "                if route.replica_id == peer.replica_id and self._running:",
+            "                if route.replica_id == peer.replica_id and self._running and not ON:",
+        ),
+        (
+            ROUTE,
+            "        self.move(LinkEvent.FAILED)\n        self.begin(pause)",
+            "        self.move(LinkEvent.FAILED)\n        if not (ON and self.attempts > 1):\n            self.begin(pause)",
+        ),
+    ),
+    plant(
+        "the tenant of an agent does not matter",
+        (
+            AGENTS,
+            "        keys = [(tenant, connector) for connector in sorted(session.connectors)]",
+            "        keys = [(None if ON else tenant, connector) for connector in sorted(session.connectors)]",
+        ),
+        (
+            SESSION,
+            "        return (self.established and not self.draining and tenant == self.identity.tenant and connector in self.connectors",
+            "        return (self.established and not self.draining and (tenant == self.identity.tenant or ON) and connector in self.connectors",
+        ),
+    ),
 ]
 
 
 def copy(into: Path) -> None:
     """The tree with all plants in it, built."""
     shutil.copytree(ROOT / "ncfast", into / "ncfast", ignore=shutil.ignore_patterns("*.so", "*.c", "__pycache__"))
-    shutil.copytree(ROOT / "tests" / "simulation", into / "tests" / "simulation", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "tests" / "registry", into / "tests" / "registry", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "tests" / "simulation", into / "tests" / "simulation", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copytree(
+        ROOT / "tests" / "registry", into / "tests" / "registry", ignore=shutil.ignore_patterns("__pycache__")
+    )
     shutil.copy(ROOT / "setup.py", into)
     texts: dict[str, str] = {}
     stray = []
@@ -242,7 +515,9 @@ def copy(into: Path) -> None:
         raise SystemExit("\n\n".join(stray))
     for file, text in texts.items():
         (into / file).write_text(_with_switch(file, text))
-    subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=into, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=into, check=True, stdout=subprocess.DEVNULL
+    )
 
 
 def _with_switch(file: str, text: str) -> str:
@@ -257,8 +532,24 @@ def _with_switch(file: str, text: str) -> str:
 
 
 def simulate(tree: Path, number: int, seeds: int, first: int, jobs: int) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "tests.simulation", "--seeds", str(seeds), "--first", str(first), "--jobs", str(jobs), "--stop"],
-                          cwd=tree, env={**os.environ, SWITCH: str(number), "PYTHONPATH": str(tree)}, capture_output=True, text=True)
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tests.simulation",
+            "--seeds",
+            str(seeds),
+            "--first",
+            str(first),
+            "--jobs",
+            str(jobs),
+            "--stop",
+        ],
+        cwd=tree,
+        env={**os.environ, SWITCH: str(number), "PYTHONPATH": str(tree)},
+        capture_output=True,
+        text=True,
+    )
 
 
 def main() -> int:
@@ -266,7 +557,9 @@ def main() -> int:
     parser.add_argument("numbers", type=int, nargs="*", metavar="N", help="plants to try (all)")
     parser.add_argument("--seeds", type=int, default=LIMIT, metavar="N", help=f"seeds for each ({LIMIT})")
     parser.add_argument("--first", type=int, default=1, metavar="N", help="the first of them (1)")
-    parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count(), metavar="N", help="processes (one a core)")
+    parser.add_argument(
+        "--jobs", type=int, default=multiprocessing.cpu_count(), metavar="N", help="processes (one a core)"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the copy of the tree, and say where it is")
     arguments = parser.parse_args()
     tree = Path(tempfile.mkdtemp(prefix="ncfast-mutants-"))

@@ -1,8 +1,8 @@
 """The seam's other side: `SimNet` in place of `ncfast.net.Net`, and transports over simulated sockets.
 
-A transport writes at once and keeps what the kernel does not take: as a copy, as aiofastnet does, or, where `retains` says
-so, by reference, as uvloop does; then the memory must be immutable, or change under the write and be found out. Reads, ends
-and losses come in the order and with the callbacks of aiofastnet's `SelectorSocketTransport`.
+A transport writes at once and keeps what the kernel does not take: as a copy, as aiofastnet does, or, where `retains`
+says so, by reference, as uvloop does; then the memory must be immutable, or change under the write and be found out.
+Reads, ends and losses come in the order and with the callbacks of aiofastnet's `SelectorSocketTransport`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from ncfast.net.seam import Net
 from .kernel import Host, Kernel, Listener, Socket
 from .loop import Loop
 
-READ_HINT = 262144             # bytes read in a turn at most
-READ_SIZE = 262144             # of a protocol that does not bring its own buffer
+READ_HINT = 262144  # bytes read in a turn at most
+READ_SIZE = 262144  # of a protocol that does not bring its own buffer
 
 
 class OrderedSet(MutableSet[Any]):
@@ -87,7 +87,9 @@ class Transport:
     # information
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return {"socket": self._sock, "peername": self._sock.peer_address, "sockname": self._sock.address}.get(name, default)
+        return {"socket": self._sock, "peername": self._sock.peer_address, "sockname": self._sock.address}.get(
+            name, default
+        )
 
     def set_protocol(self, protocol: Any) -> None:
         self._protocol = protocol
@@ -156,7 +158,7 @@ class Transport:
                 return
             done += len(data)
             if self._buffered:
-                view[:len(data)] = data
+                view[: len(data)] = data
                 self._protocol.buffer_updated(len(data))
             else:
                 self._protocol.data_received(data)
@@ -181,10 +183,12 @@ class Transport:
         for line in lines:
             view = memoryview(line).cast("B") if line else memoryview(b"")
             if self._net.retains:
-                assert isinstance(view.obj, bytes), "this transport keeps references: only immutable memory may go there"
+                assert isinstance(view.obj, bytes), (
+                    "this transport keeps references: only immutable memory may go there"
+                )
             if not self._backlog:
                 try:
-                    view = view[self._sock.send(view):]
+                    view = view[self._sock.send(view) :]
                 except OSError as exc:
                     self._force_close(exc)
                     return
@@ -272,15 +276,19 @@ class SimNet(Net):
 
     loop: Loop
 
-    def __init__(self, loop: Loop, kernel: Kernel, host: Host, seed: int, *, retains: bool = False, fd_limit: int = 1 << 16) -> None:
+    def __init__(
+        self, loop: Loop, kernel: Kernel, host: Host, seed: int, *, retains: bool = False, fd_limit: int = 1 << 16
+    ) -> None:
         rng = random.Random(seed)
-        super().__init__(loop, transport="uvloop" if retains else "aiofastnet", rng=rng, entropy=random.Random(seed + 1).randbytes)
+        super().__init__(
+            loop, transport="uvloop" if retains else "aiofastnet", rng=rng, entropy=random.Random(seed + 1).randbytes
+        )
         self.kernel = kernel
         self.host = host
         self.fd_limit = fd_limit
         self.transports: dict[Transport, None] = {}
         self.acceptors: list[SimAcceptor] = []
-        self._tasks = OrderedSet()                     # type: ignore[assignment]
+        self._tasks = OrderedSet()  # type: ignore[assignment]
         self._watched: dict[int, Transport] = {}
         self._watches = 0
 
@@ -300,8 +308,15 @@ class SimNet(Net):
 
     # accepting
 
-    async def listen(self, address: Address, on_socket: Callable[[Any, Any], None], *, backlog: int = 1024,   # type: ignore[override]
-                     reserve: int = 0, on_shed: Callable[[str], None] = lambda reason: None) -> SimAcceptor:
+    async def listen(
+        self,
+        address: Address,
+        on_socket: Callable[[Any, Any], None],
+        *,
+        backlog: int = 1024,  # type: ignore[override]
+        reserve: int = 0,
+        on_shed: Callable[[str], None] = lambda reason: None,
+    ) -> SimAcceptor:
         return SimAcceptor(self, address, address.port, on_socket, reserve, on_shed)
 
     def adopt(self, sock: Any, protocol: Any, ssl: Any = None) -> None:
@@ -310,8 +325,16 @@ class SimNet(Net):
 
     # dialling
 
-    async def connect(self, host: str, port: int, protocol: Any, *, timeout: float, ssl: Any = None,
-                      server_hostname: str | None = None) -> Any:
+    async def connect(
+        self,
+        host: str,
+        port: int,
+        protocol: Any,
+        *,
+        timeout: float,
+        ssl: Any = None,
+        server_hostname: str | None = None,
+    ) -> Any:
         assert ssl is None, "TLS is not simulated"
         async with asyncio.timeout(timeout):
             return await self._connect(host, port, protocol)
@@ -351,8 +374,15 @@ class SimAcceptor:
 
     paused = False
 
-    def __init__(self, net: SimNet, address: Any, port: Any, on_socket: Callable[[Any, Any], None], reserve: int,
-                 on_shed: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        net: SimNet,
+        address: Any,
+        port: Any,
+        on_socket: Callable[[Any, Any], None],
+        reserve: int,
+        on_shed: Callable[[str], None],
+    ) -> None:
         self._net = net
         self._address = address
         self._on_socket = on_socket

@@ -1,7 +1,7 @@
 """What a seed stands for: an installation, what its clients do, and what goes wrong, drawn before anything runs.
 
-Each seed takes a subset of the workloads and of the faults, so that some seeds are quiet but for one of them, and some have
-all at once (swarm testing: Groce and others, ISSTA 2012).
+Each seed takes a subset of the workloads and of the faults, so that some seeds are quiet but for one of them, and some
+have all at once (swarm testing: Groce and others, ISSTA 2012).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 from .programs import Script, Step
 
 KIB = 1024
-SLOW = 500_000                 # bytes a second, below which a tunnel is always full
-SLOWEST = 40_000               # bytes a second that a tunnel carries at least
-BULK = 400 * KIB               # median of a bulk direction, bytes
+SLOW = 500_000  # bytes a second, below which a tunnel is always full
+SLOWEST = 40_000  # bytes a second that a tunnel carries at least
+BULK = 400 * KIB  # median of a bulk direction, bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class AgentShape:
     agent_id: str
     tenant: str | None
     connectors: tuple[str, ...]
-    hubs: tuple[str, ...]      # in the order of its file
+    hubs: tuple[str, ...]  # in the order of its file
     standby: bool = True
 
 
@@ -33,22 +33,22 @@ class Shape:
 
     hubs: tuple[str, ...]
     agents: tuple[AgentShape, ...]
-    listeners: tuple[tuple[str, str | None], ...]      # connector and tenant; ports follow from the order
-    lan: float                 # seconds one way between hubs, clients and hubs, agents and targets
-    wan: float                 # between agents and hubs
+    listeners: tuple[tuple[str, str | None], ...]  # connector and tenant; ports follow from the order
+    lan: float  # seconds one way between hubs, clients and hubs, agents and targets
+    wan: float  # between agents and hubs
     segment: int
     kernel_buffer: int
     retains: bool
-    hub: dict[str, Any]        # sections of the hubs' configuration that differ from the defaults
+    hub: dict[str, Any]  # sections of the hubs' configuration that differ from the defaults
     agent: dict[str, Any]
-    memory: int                # bytes, of each process
+    memory: int  # bytes, of each process
     health: bool
     dial_timeout: float
-    mode: str                  # of the cluster; "" for hubs that are each alone
+    mode: str  # of the cluster; "" for hubs that are each alone
     redis: bool
-    mesh: dict[str, Any]       # of the hubs' ha.mesh
-    mesh_by: str               # how peers are found: "peers", "registry", "both"
-    mesh_scheme: str           # tcp or ws
+    mesh: dict[str, Any]  # of the hubs' ha.mesh
+    mesh_by: str  # how peers are found: "peers", "registry", "both"
+    mesh_scheme: str  # tcp or ws
     lease: float
 
     def port(self, connector: str, tenant: str | None) -> int:
@@ -77,8 +77,11 @@ class Fault:
     how: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.at:7.3f} {self.kind} {' '.join(self.who)}" + (f" for {self.lasts:.3f} s" if self.lasts else "") + (
-            f" ({self.how:.4g})" if self.how else "")
+        return (
+            f"{self.at:7.3f} {self.kind} {' '.join(self.who)}"
+            + (f" for {self.lasts:.3f} s" if self.lasts else "")
+            + (f" ({self.how:.4g})" if self.how else "")
+        )
 
 
 @dataclass(slots=True)
@@ -87,25 +90,37 @@ class Plan:
     shape: Shape
     trips: list[TripPlan] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    quiet_at: float = 0.0      # from here on nothing goes wrong any more
+    quiet_at: float = 0.0  # from here on nothing goes wrong any more
 
     def describe(self) -> str:
         shape = self.shape
-        lines = [f"seed {self.seed}: hubs {' '.join(shape.hubs)}; lan {shape.lan * 1000:.2f} ms, wan {shape.wan * 1000:.2f} ms, "
-                 f"kernel buffers {shape.kernel_buffer}, segments {shape.segment}, memory {shape.memory}, "
-                 f"{'uvloop' if shape.retains else 'aiofastnet'}",
-                 f"  mode {shape.mode or '-'}, {'redis' if shape.redis else 'memory'}, lease {shape.lease}, mesh by {shape.mesh_by} over "
-                 f"{shape.mesh_scheme} {shape.mesh}", f"  hub {shape.hub}", f"  agent {shape.agent}"]
-        lines += [f"  agent {one.agent_id} ({one.tenant}) {' '.join(one.connectors)} at {' '.join(one.hubs)}"
-                  f"{'' if one.standby else ', no standby'}" for one in shape.agents]
-        lines += [f"  {trip.at:7.3f} trip {number}: {trip.kind} to {trip.connector} ({trip.tenant}) by {trip.hub}, "
-                  f"{trip.client.total} up, {trip.target.total} down" for number, trip in enumerate(self.trips)]
+        lines = [
+            f"seed {self.seed}: hubs {' '.join(shape.hubs)}; lan {shape.lan * 1000:.2f} ms, wan "
+            f"{shape.wan * 1000:.2f} ms, "
+            f"kernel buffers {shape.kernel_buffer}, segments {shape.segment}, memory {shape.memory}, "
+            f"{'uvloop' if shape.retains else 'aiofastnet'}",
+            f"  mode {shape.mode or '-'}, {'redis' if shape.redis else 'memory'}, lease "
+            f"{shape.lease}, mesh by {shape.mesh_by} over "
+            f"{shape.mesh_scheme} {shape.mesh}",
+            f"  hub {shape.hub}",
+            f"  agent {shape.agent}",
+        ]
+        lines += [
+            f"  agent {one.agent_id} ({one.tenant}) {' '.join(one.connectors)} at {' '.join(one.hubs)}"
+            f"{'' if one.standby else ', no standby'}"
+            for one in shape.agents
+        ]
+        lines += [
+            f"  {trip.at:7.3f} trip {number}: {trip.kind} to {trip.connector} ({trip.tenant}) by {trip.hub}, "
+            f"{trip.client.total} up, {trip.target.total} down"
+            for number, trip in enumerate(self.trips)
+        ]
         lines += [f"  {fault}" for fault in self.faults]
         lines += [f"  {self.quiet_at:7.3f} quiet"]
         return "\n".join(lines)
 
 
-PROBE = Script((Step(100),), end_after=100), Script((Step(100, 100),), end="follow")   # a trip that must succeed
+PROBE = Script((Step(100),), end_after=100), Script((Step(100, 100),), end="follow")  # a trip that must succeed
 
 
 # workloads: each gives the two scripts
@@ -119,7 +134,9 @@ def _bulk(rng: random.Random, size: int, after: int = 0) -> tuple[Step, ...]:
     """Many bytes: at once, or a piece now and then, so that there is time for something to go wrong."""
     pieces = rng.choice((1, 1, 4, 20))
     pause = rng.choice((0.01, 0.1, 0.4))
-    return tuple(Step(max(1, size // pieces), after, pause * 2 * rng.random() if number else 0.0) for number in range(pieces))
+    return tuple(
+        Step(max(1, size // pieces), after, pause * 2 * rng.random() if number else 0.0) for number in range(pieces)
+    )
 
 
 def _total(steps: tuple[Step, ...]) -> int:
@@ -132,7 +149,9 @@ def _ask(rng: random.Random) -> tuple[Script, Script]:
     for number in range(rng.randint(1, 8)):
         request = rng.randint(1, 400)
         response = _size(rng, 60 * KIB) if rng.random() < 0.08 else rng.randint(1, 3000)
-        asks.append(Step(request, down, rng.choice((0.0, 0.0, 0.001, rng.random(), 4 * rng.random())) if number else 0.0))
+        asks.append(
+            Step(request, down, rng.choice((0.0, 0.0, 0.001, rng.random(), 4 * rng.random())) if number else 0.0)
+        )
         up += request
         answers.append(Step(response, up, rng.choice((0.0, 0.002, 0.3 * rng.random()))))
         down += response
@@ -169,25 +188,33 @@ def _half_target(rng: random.Random) -> tuple[Script, Script]:
 
 def _client_reset(rng: random.Random) -> tuple[Script, Script]:
     up, down = _bulk(rng, _size(rng, 100 * KIB)), _bulk(rng, _size(rng, 100 * KIB))
-    return (Script(up, end="reset", end_after=rng.randrange(_total(down)), end_delay=rng.choice((0.0, 2 * rng.random()))),
-            Script(down, end="follow"))
+    return (
+        Script(up, end="reset", end_after=rng.randrange(_total(down)), end_delay=rng.choice((0.0, 2 * rng.random()))),
+        Script(down, end="follow"),
+    )
 
 
 def _target_reset(rng: random.Random) -> tuple[Script, Script]:
     up, down = _bulk(rng, _size(rng, 100 * KIB)), _bulk(rng, _size(rng, 100 * KIB))
-    return (Script(up, end="follow"),
-            Script(down, end="reset", end_after=rng.randrange(_total(up)), end_delay=rng.choice((0.0, 2 * rng.random()))))
+    return (
+        Script(up, end="follow"),
+        Script(down, end="reset", end_after=rng.randrange(_total(up)), end_delay=rng.choice((0.0, 2 * rng.random()))),
+    )
 
 
 def _client_close(rng: random.Random) -> tuple[Script, Script]:
     """Closes its socket with whatever is unread, as impatient programs do."""
     up, down = _size(rng, 20 * KIB), _size(rng, 100 * KIB)
-    return Script((Step(up),), end="close", end_delay=rng.choice((0.0, rng.random()))), Script((Step(down),), end="follow")
+    return Script((Step(up),), end="close", end_delay=rng.choice((0.0, rng.random()))), Script(
+        (Step(down),), end="follow"
+    )
 
 
 def _target_close(rng: random.Random) -> tuple[Script, Script]:
     up, down = _size(rng, 100 * KIB), _size(rng, 20 * KIB)
-    return Script((Step(up),), end="follow"), Script((Step(down),), end="close", end_delay=rng.choice((0.0, rng.random())))
+    return Script((Step(up),), end="follow"), Script(
+        (Step(down),), end="close", end_delay=rng.choice((0.0, rng.random()))
+    )
 
 
 def _slow_client(rng: random.Random) -> tuple[Script, Script]:
@@ -226,23 +253,42 @@ def _empty(rng: random.Random) -> tuple[Script, Script]:
 def _banner(rng: random.Random) -> tuple[Script, Script]:
     """The target speaks first."""
     down, up = rng.randint(1, 500), rng.randint(1, 2000)
-    return (Script((Step(up, down),), end_after=down + 100), Script((Step(down), Step(100, up)), end=rng.choice(("fin", "follow"))))
+    return (
+        Script((Step(up, down),), end_after=down + 100),
+        Script((Step(down), Step(100, up)), end=rng.choice(("fin", "follow"))),
+    )
 
 
 def _chatter(rng: random.Random) -> tuple[Script, Script]:
     """Small messages both ways, not in step."""
+
     def words() -> tuple[Step, ...]:
-        return tuple(Step(rng.randint(1, 60), 0, rng.choice((0.0, 0.002, 0.02, 0.3 * rng.random()))) for _ in range(rng.randint(5, 60)))
+        return tuple(
+            Step(rng.randint(1, 60), 0, rng.choice((0.0, 0.002, 0.02, 0.3 * rng.random())))
+            for _ in range(rng.randint(5, 60))
+        )
 
     return Script(words()), Script(words())
 
 
 WORKLOADS = {
-    "ask": (_ask, 8), "down": (_down, 4), "up": (_up, 3), "both": (_both, 3), "half_client": (_half_client, 2),
-    "half_target": (_half_target, 2), "client_reset": (_client_reset, 2), "target_reset": (_target_reset, 2),
-    "client_close": (_client_close, 2), "target_close": (_target_close, 2), "slow_client": (_slow_client, 2),
-    "slow_target": (_slow_target, 2), "idle": (_idle, 3), "empty": (_empty, 1), "banner": (_banner, 2), "chatter": (_chatter, 2),
-}  # fmt: skip
+    "ask": (_ask, 8),
+    "down": (_down, 4),
+    "up": (_up, 3),
+    "both": (_both, 3),
+    "half_client": (_half_client, 2),
+    "half_target": (_half_target, 2),
+    "client_reset": (_client_reset, 2),
+    "target_reset": (_target_reset, 2),
+    "client_close": (_client_close, 2),
+    "target_close": (_target_close, 2),
+    "slow_client": (_slow_client, 2),
+    "slow_target": (_slow_target, 2),
+    "idle": (_idle, 3),
+    "empty": (_empty, 1),
+    "banner": (_banner, 2),
+    "chatter": (_chatter, 2),
+}
 
 
 # drawing
@@ -253,7 +299,7 @@ def draw(seed: int) -> Plan:
     rng = random.Random(f"plan {seed}")
     shape = _draw_shape(rng)
     plan = Plan(seed, shape)
-    busy = rng.choice((4.0, 8.0, 16.0, 24.0))          # seconds in which clients come
+    busy = rng.choice((4.0, 8.0, 16.0, 24.0))  # seconds in which clients come
     plan.quiet_at = 1.0 + busy * rng.uniform(0.8, 1.5)
     _draw_trips(rng, plan, busy)
     _draw_faults(rng, plan)
@@ -282,36 +328,69 @@ def _draw_shape(rng: random.Random) -> Shape:
         for connector in agent.connectors:
             listeners[connector, agent.tenant] = None
     ping = rng.choice(((5.0, 15.0), (1.0, 3.0), (1.0, 3.0), (0.5, 2.0)))
-    tunnel = {"ping_interval_sec": ping[0], "ping_timeout_sec": ping[1],
-              "per_link_max_inflight_bytes": rng.choice((64 * KIB, 256 * KIB, 8192 * KIB, 8192 * KIB)),
-              "send_queue_depth": rng.choice((16, 1000, 1000))}
+    tunnel = {
+        "ping_interval_sec": ping[0],
+        "ping_timeout_sec": ping[1],
+        "per_link_max_inflight_bytes": rng.choice((64 * KIB, 256 * KIB, 8192 * KIB, 8192 * KIB)),
+        "send_queue_depth": rng.choice((16, 1000, 1000)),
+    }
     initial = rng.choice((64 * KIB, 256 * KIB, 256 * KIB))
-    flow = {"flow_grace_sec": rng.choice((90.0, 90.0, 90.0, 30.0, 3.0)), "window_initial": initial,
-            "window_max": rng.choice((initial, 16384 * KIB)), "half_close_sec": rng.choice((300.0, 300.0, 300.0, 20.0)),
-            "stall_sec": rng.choice((30.0, 30.0, 10.0))}
+    flow = {
+        "flow_grace_sec": rng.choice((90.0, 90.0, 90.0, 30.0, 3.0)),
+        "window_initial": initial,
+        "window_max": rng.choice((initial, 16384 * KIB)),
+        "half_close_sec": rng.choice((300.0, 300.0, 300.0, 20.0)),
+        "stall_sec": rng.choice((30.0, 30.0, 10.0)),
+    }
     limits = {"pending_opens_per_agent": rng.choice((256, 256, 2))}
-    agent = {"reconnect": {"max_sec": rng.choice((0.5, 2.0)), "connect_timeout_sec": 3.0}, "flow": flow, "tunnel": tunnel,
-             "drain": {"timeout_sec": rng.choice((0.0, 3.0, 6.0))}}
-    hub = {"flow": flow, "tunnel": tunnel, "limits": limits, "drain": {"timeout_sec": rng.choice((0.0, 3.0))},
-           "edge": {"handshakes_per_source_per_sec": 0}}
+    agent = {
+        "reconnect": {"max_sec": rng.choice((0.5, 2.0)), "connect_timeout_sec": 3.0},
+        "flow": flow,
+        "tunnel": tunnel,
+        "drain": {"timeout_sec": rng.choice((0.0, 3.0, 6.0))},
+    }
+    hub = {
+        "flow": flow,
+        "tunnel": tunnel,
+        "limits": limits,
+        "drain": {"timeout_sec": rng.choice((0.0, 3.0))},
+        "edge": {"handshakes_per_source_per_sec": 0},
+    }
     mesh_ping = rng.choice(((1.0, 3.0), (1.0, 3.0), (0.3, 1.0)))
-    mesh = {"ping_interval_sec": mesh_ping[0], "ping_timeout_sec": mesh_ping[1], "connect_backoff_max_sec": rng.choice((0.5, 2.0)),
-            "per_link_max_inflight_bytes": rng.choice((64 * KIB, 256 * KIB, 8192 * KIB, 8192 * KIB)),
-            "send_queue_depth": rng.choice((16, 1000, 1000))}
+    mesh = {
+        "ping_interval_sec": mesh_ping[0],
+        "ping_timeout_sec": mesh_ping[1],
+        "connect_backoff_max_sec": rng.choice((0.5, 2.0)),
+        "per_link_max_inflight_bytes": rng.choice((64 * KIB, 256 * KIB, 8192 * KIB, 8192 * KIB)),
+        "send_queue_depth": rng.choice((16, 1000, 1000)),
+    }
     wan = rng.choice((0.0003, 0.002, 0.012, 0.04))
     buffers = [size for size in (4 * KIB, 64 * KIB, 64 * KIB, 512 * KIB) if size / (2 * wan) >= SLOWEST]
     kernel_buffer = rng.choice(buffers)
-    if kernel_buffer / (2 * wan) < SLOW:               # what overflows there all the time comes through, but when?
+    if kernel_buffer / (2 * wan) < SLOW:  # what overflows there all the time comes through, but when?
         tunnel["send_queue_depth"] = mesh["send_queue_depth"] = 1000
         flow["stall_sec"] = 30.0
     return Shape(
-        mode=mode, redis=True, mesh=mesh, mesh_by=rng.choice(("peers", "registry", "both")),
-        mesh_scheme=rng.choice(("tcp", "tcp", "tcp", "ws")), lease=rng.choice((1.0, 3.0, 5.0)),
-        hubs=hubs, agents=tuple(agents), listeners=tuple(listeners), lan=rng.choice((0.0001, 0.0005, 0.002)),
-        wan=wan, segment=rng.choice((1460, 4096, 16384, 65536)),
-        kernel_buffer=kernel_buffer, retains=rng.random() < 0.25, hub=hub, agent=agent,
-        memory=rng.choice((256 * KIB, 1024 * KIB, 1 << 30, 1 << 30, 1 << 30)), health=rng.random() < 0.4,
-        dial_timeout=rng.choice((5.0, 1.0)))
+        mode=mode,
+        redis=True,
+        mesh=mesh,
+        mesh_by=rng.choice(("peers", "registry", "both")),
+        mesh_scheme=rng.choice(("tcp", "tcp", "tcp", "ws")),
+        lease=rng.choice((1.0, 3.0, 5.0)),
+        hubs=hubs,
+        agents=tuple(agents),
+        listeners=tuple(listeners),
+        lan=rng.choice((0.0001, 0.0005, 0.002)),
+        wan=wan,
+        segment=rng.choice((1460, 4096, 16384, 65536)),
+        kernel_buffer=kernel_buffer,
+        retains=rng.random() < 0.25,
+        hub=hub,
+        agent=agent,
+        memory=rng.choice((256 * KIB, 1024 * KIB, 1 << 30, 1 << 30, 1 << 30)),
+        health=rng.random() < 0.4,
+        dial_timeout=rng.choice((5.0, 1.0)),
+    )
 
 
 def _draw_trips(rng: random.Random, plan: Plan, busy: float) -> None:
@@ -320,7 +399,7 @@ def _draw_trips(rng: random.Random, plan: Plan, busy: float) -> None:
     weights = [WORKLOADS[kind][1] for kind in kinds]
     count = rng.choice((1, 3, 8, 16, 30))
     times = sorted(rng.uniform(0.3, busy) for _ in range(count))
-    if rng.random() < 0.25:                            # a storm of connects
+    if rng.random() < 0.25:  # a storm of connects
         at = rng.uniform(0.3, busy)
         times = sorted([*times, *(at + 0.01 * rng.random() for _ in range(rng.choice((10, 40))))])
     bulk = 0
@@ -348,9 +427,11 @@ def _draw_faults(rng: random.Random, plan: Plan) -> None:
         return
     agents = [agent_name(one) for one in shape.agents]
     hubs = list(shape.hubs)
-    owned = [(name, "owner") for name in agents]       # the hub that owns the agent then
+    owned = [(name, "owner") for name in agents]  # the hub that owns the agent then
     tunnels = [(agent_name(one), hub) for one in shape.agents for hub in one.hubs] + 2 * owned
-    links = [(one, other) for one in hubs for other in hubs if one < other] if shape.mode in ("active", "shadow") else []
+    links = (
+        [(one, other) for one in hubs for other in hubs if one < other] if shape.mode in ("active", "shadow") else []
+    )
     clustered = [(one,) for one in hubs] if shape.mode else []
     redis = [("redis",)] if clustered else []
     reaches = [(agent_name(one), f"target-{connector}") for one in shape.agents for connector in one.connectors]
@@ -402,7 +483,7 @@ def _draw_faults(rng: random.Random, plan: Plan) -> None:
         kind = rng.choices(chosen, weights)[0]
         who = rng.choice(kinds[kind][0])
         at = rng.uniform(0.2, plan.quiet_at - 0.1)
-        if plan.trips and rng.random() < 0.6:          # when somebody is there
+        if plan.trips and rng.random() < 0.6:  # when somebody is there
             at = min(rng.choice(plan.trips).at + rng.expovariate(1.0), plan.quiet_at - 0.1)
         lasts = min(_lasting(rng), plan.quiet_at - at)
         how = 0.0

@@ -1,4 +1,5 @@
-"""Hubs and agents as processes: the real code on a simulated kernel, started, frozen, killed and ended like programs."""
+"""Hubs and agents as processes: the real code on a simulated kernel, started, frozen, killed and ended like
+programs."""
 
 from __future__ import annotations
 
@@ -13,21 +14,21 @@ from typing import Any
 
 import jwt as pyjwt
 
-import ncfast.net.socket
 import ncfast.agent.agent
-from ncfast.observe import log
+import ncfast.net.socket
 from ncfast.agent.agent import Agent
 from ncfast.config import AgentConfig, HubConfig, Jwt
 from ncfast.hub.hub import Hub
+from ncfast.observe import log
 
 from .kernel import Kernel
 from .loop import Loop, World
 from .network import SimNet
 from .registry import Redis
 
-WALL = 1_800_000_000.0         # unix seconds at the world's time 0
+WALL = 1_800_000_000.0  # unix seconds at the world's time 0
 SECRET = b"simulated-secret-of-forty-bytes-or-so-it-is"
-TOKEN_LIFE = 86_400            # seconds
+TOKEN_LIFE = 86_400  # seconds
 
 
 class Process:
@@ -43,8 +44,8 @@ class Process:
         self.net: SimNet
         self.running = False
         self.thawed_at = 0.0
-        self.retains = False                           # what its transports do with unsent bytes
-        self.on_exit: Callable[[], None] | None = None # is told once that this life is over
+        self.retains = False  # what its transports do with unsent bytes
+        self.on_exit: Callable[[], None] | None = None  # is told once that this life is over
 
     def start(self) -> None:
         """Runs it, unless it runs."""
@@ -132,15 +133,14 @@ class Process:
 
 
 class HubProcess(Process):
-
     def __init__(self, world: World, kernel: Kernel, name: str, config: HubConfig, jwt: Jwt, redis: Redis) -> None:
         super().__init__(world, kernel, name)
         self.config = config
         self.redis = redis
         self.jwt = jwt
         self.hub: Hub | None = None
-        self.clock_offset = 0.0                        # seconds by which its wall clock is wrong
-        self.counts: Counter[str] = Counter()          # of lives that are over
+        self.clock_offset = 0.0  # seconds by which its wall clock is wrong
+        self.counts: Counter[str] = Counter()  # of lives that are over
 
     def _forget(self) -> None:
         self.hub = None
@@ -155,14 +155,26 @@ class HubProcess(Process):
         if self.hub is None:
             return Counter()
         stats, context = self.hub.stats, self.hub.context
-        return Counter({
-            "resumed": stats.flows_resumed, "failovers": stats.failovers, "retried": stats.flows_retried, "relays": stats.relays_opened,
-            "relays resumed": stats.relays_resumed, "gaps": context.gaps, "duplicates": context.duplicates,
-            "epochs refused": self.hub.epochs_refused, "claims in memory": stats.claims["memory"],
-            "opened local": stats.flows_by_path["local"], "opened mesh": stats.flows_by_path["mesh"]})
+        return Counter(
+            {
+                "resumed": stats.flows_resumed,
+                "failovers": stats.failovers,
+                "retried": stats.flows_retried,
+                "relays": stats.relays_opened,
+                "relays resumed": stats.relays_resumed,
+                "gaps": context.gaps,
+                "duplicates": context.duplicates,
+                "epochs refused": self.hub.epochs_refused,
+                "claims in memory": stats.claims["memory"],
+                "opened local": stats.flows_by_path["local"],
+                "opened mesh": stats.flows_by_path["mesh"],
+            }
+        )
 
     async def _main(self) -> None:
-        self.hub = Hub(self.config, self.jwt, self.net, lambda: WALL + self.world.now + self.clock_offset, self.redis.make)
+        self.hub = Hub(
+            self.config, self.jwt, self.net, lambda: WALL + self.world.now + self.clock_offset, self.redis.make
+        )
         await self.hub.start()
         await self.hub.drain_requested.wait()
         await self.hub.drain()
@@ -176,11 +188,10 @@ class HubProcess(Process):
         if self.hub is not None:
             self.loop.call_soon(self.hub.request_drain)
         else:
-            self.kill()                                # the signal came before it had a handler
+            self.kill()  # the signal came before it had a handler
 
 
 class AgentProcess(Process):
-
     def __init__(self, world: World, kernel: Kernel, name: str, config: AgentConfig) -> None:
         super().__init__(world, kernel, name)
         self.config = config
@@ -222,8 +233,13 @@ class Files:
         key = agent_id, tenant, connectors
         path = self._tokens.get(key)
         if path is None:
-            claims: dict[str, Any] = {"sub": agent_id, "aud": "nowconnect", "iat": int(WALL) - TOKEN_LIFE // 2,
-                                      "exp": int(WALL) + TOKEN_LIFE // 2, "connectors": list(connectors)}
+            claims: dict[str, Any] = {
+                "sub": agent_id,
+                "aud": "nowconnect",
+                "iat": int(WALL) - TOKEN_LIFE // 2,
+                "exp": int(WALL) + TOKEN_LIFE // 2,
+                "connectors": list(connectors),
+            }
             if tenant is not None:
                 claims["tenant"] = tenant
             path = self.path / f"{tenant}-{agent_id}-{'-'.join(connectors)}.jwt"
@@ -234,8 +250,8 @@ class Files:
 
 @contextlib.contextmanager
 def simulated(world: World, kernel: Kernel, on_log: Callable[[str, str, dict[str, Any]], None]) -> Iterator[None]:
-    """Puts the simulated kernel behind the few calls that do not go through `Net`, and the log into the trace; `on_log(process,
-    event, fields)` sees each line."""
+    """Puts the simulated kernel behind the few calls that do not go through `Net`, and the log into the trace;
+    `on_log(process, event, fields)` sees each line."""
 
     def ioctl(fd: int, request: int, argument: bytes) -> bytes:
         sock = kernel.descriptors.get(fd)
@@ -248,7 +264,7 @@ def simulated(world: World, kernel: Kernel, on_log: Callable[[str, str, dict[str
         data = sock.receive(len(buffers[0])) if sock is not None else b""
         if data is None:
             raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-        buffers[0][:len(data)] = data
+        buffers[0][: len(data)] = data
         return len(data)
 
     def emit(logger: Any, level: str, event: str, fields: dict[str, Any]) -> None:
@@ -262,7 +278,7 @@ def simulated(world: World, kernel: Kernel, on_log: Callable[[str, str, dict[str
     patches: list[tuple[Any, str, Any]] = [
         (ncfast.net.socket, "fcntl", types.SimpleNamespace(ioctl=ioctl)),
         (ncfast.net.socket, "os", types.SimpleNamespace(readv=readv)),
-        (ncfast.agent.agent, "client_context", lambda tls: None),     # reads the system's authorities each time
+        (ncfast.agent.agent, "client_context", lambda tls: None),  # reads the system's authorities each time
         (log.Logger, "_emit", emit),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in patches]

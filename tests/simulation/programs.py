@@ -1,8 +1,8 @@
 """Clients and targets: small programs on simulated sockets that follow a script and know what they must receive.
 
-A program's script says what it sends and when, how it reads, and how it ends. What a stream holds is known (see `streams`),
-so each piece is checked as it arrives: it must be what the other program sent, from the first byte on, without a hole; and an
-orderly end must stand where the other program put its own.
+A program's script says what it sends and when, how it reads, and how it ends. What a stream holds is known (see
+`streams`), so each piece is checked as it arrives: it must be what the other program sent, from the first byte on,
+without a hole; and an orderly end must stand where the other program put its own.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from .kernel import Host, Kernel, Listener, Socket
 from .loop import Event, World
 from .streams import differs, piece
 
-WAKE_DELAY = 40e-6             # seconds until a program that is woken runs, at most
-KEEP_IDLE = 5.0                # seconds of silence after which a program's kernel asks for the peer
-BURST = 65536                  # bytes of a read or write
-CLONE = "clone-of-"            # how hosts of second processes of an agent begin
+WAKE_DELAY = 40e-6  # seconds until a program that is woken runs, at most
+KEEP_IDLE = 5.0  # seconds of silence after which a program's kernel asks for the peer
+BURST = 65536  # bytes of a read or write
+CLONE = "clone-of-"  # how hosts of second processes of an agent begin
 PROXY_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
 
@@ -37,18 +37,19 @@ class Step:
 class Script:
     """What a program does with its connection.
 
-    `end`: "fin" ends its direction when all is sent and, if `end_after` is given, so many bytes were received; "reset" resets the
-    connection then; "close" closes it then, read or not; "follow" ends its direction only after the other one has ended.
+    `end`: "fin" ends its direction when all is sent and, if `end_after` is given, so many bytes were received; "reset"
+    resets the connection then; "close" closes it then, read or not; "follow" ends its direction only after the other
+    one has ended.
     """
 
     steps: tuple[Step, ...] = ()
     end: str = "fin"
     end_after: int = 0
     end_delay: float = 0.0
-    read_size: int = BURST     # bytes of a read
-    read_pause: float = 0.0    # seconds between two reads
-    stall_at: int = -1         # received bytes at which it stops reading ...
-    stall: float = 0.0         # ... for so many seconds
+    read_size: int = BURST  # bytes of a read
+    read_pause: float = 0.0  # seconds between two reads
+    stall_at: int = -1  # received bytes at which it stops reading ...
+    stall: float = 0.0  # ... for so many seconds
 
     @property
     def total(self) -> int:
@@ -60,11 +61,11 @@ class Script:
 class Side:
     """What one program did and saw."""
 
-    sent: int = 0              # taken by its kernel
-    ended: bool = False        # its direction, in order, behind `sent` bytes
+    sent: int = 0  # taken by its kernel
+    ended: bool = False  # its direction, in order, behind `sent` bytes
     received: int = 0
-    saw: str = ""              # how the other direction ended: "end", "crash" (a process on the way died), "reset"
-    quit: str = ""             # what it did itself, that excuses the other side's reset: "reset", "close"
+    saw: str = ""  # how the other direction ended: "end", "crash" (a process on the way died), "reset"
+    quit: str = ""  # what it did itself, that excuses the other side's reset: "reset", "close"
     done_at: float = -1.0
 
 
@@ -74,22 +75,22 @@ class Trip:
 
     number: int
     connector: str
-    kind: str                  # of the workload
+    kind: str  # of the workload
     client_script: Script
     target_script: Script
-    host: Host                 # the client's
-    hub: str                   # where it connects
+    host: Host  # the client's
+    hub: str  # where it connects
     port: int
     starts_at: float
-    agents: tuple[str, ...]    # that may serve it
+    agents: tuple[str, ...]  # that may serve it
     client: Side = field(default_factory=Side)
     target: Side = field(default_factory=Side)
-    address: tuple[Any, ...] = ()      # of the client
+    address: tuple[Any, ...] = ()  # of the client
     connected_at: float = -1.0
-    reached: int = 0           # connections to targets that carried it
+    reached: int = 0  # connections to targets that carried it
     reached_at: float = -1.0
-    agent: str = ""            # that dialled the target
-    target_address: tuple[Any, ...] = ()   # of the agent's end
+    agent: str = ""  # that dialled the target
+    target_address: tuple[Any, ...] = ()  # of the agent's end
     excuses: set[str] = field(default_factory=set)
 
     @property
@@ -107,22 +108,31 @@ class Trip:
 class Program:
     """Follows a script on a connected socket; `finished(self)` is called once, when it has nothing left to do."""
 
-    def __init__(self, world: World, sock: Socket, trip: Trip, script: Script, me: Side, other: Side, stream: int,
-                 finished: Callable[[Program], None]) -> None:
+    def __init__(
+        self,
+        world: World,
+        sock: Socket,
+        trip: Trip,
+        script: Script,
+        me: Side,
+        other: Side,
+        stream: int,
+        finished: Callable[[Program], None],
+    ) -> None:
         self.world = world
         self.sock = sock
         self.trip = trip
         self.script = script
         self.me = me
         self.other = other
-        self.stream = stream                           # that it sends; it receives the other one of the pair
+        self.stream = stream  # that it sends; it receives the other one of the pair
         self.over = False
         self._finished = finished
         self._steps = list(script.steps)
-        self._step_left = -1                           # bytes of the first step, -1: it has not begun
-        self._waits: Event | None = None               # for a step's or the end's delay
+        self._step_left = -1  # bytes of the first step, -1: it has not begun
+        self._waits: Event | None = None  # for a step's or the end's delay
         self._waits_until = 0.0
-        self._rests_until = -1.0                       # does not read before
+        self._rests_until = -1.0  # does not read before
         self._stalled = False
         self._ending = False
         self._scheduled = False
@@ -186,14 +196,18 @@ class Program:
             self.world.problem(f"{self.trip}: the {self.name} received a wrong byte at {at}")
         me.received += len(data)
         if me.received > other.sent:
-            self.world.problem(f"{self.trip}: the {self.name} received {me.received} bytes, only {other.sent} were sent")
+            self.world.problem(
+                f"{self.trip}: the {self.name} received {me.received} bytes, only {other.sent} were sent"
+            )
 
     def _saw_end(self) -> None:
         me, other = self.me, self.other
-        me.saw = "crash" if self.sock.into.crashed and not me.received else "end"   # a crash between accept and all else
+        me.saw = "crash" if self.sock.into.crashed and not me.received else "end"  # a crash between accept and all else
         if me.saw == "end" and not (other.ended and other.sent == me.received):
-            self.world.problem(f"{self.trip}: the {self.name} saw an orderly end after {me.received} bytes, "
-                               f"the other side has sent {other.sent} and {'ended' if other.ended else 'not ended'}")
+            self.world.problem(
+                f"{self.trip}: the {self.name} saw an orderly end after {me.received} bytes, "
+                f"the other side has sent {other.sent} and {'ended' if other.ended else 'not ended'}"
+            )
 
     # writing
 
@@ -257,15 +271,17 @@ class Program:
         if not self.me.saw:
             self.me.saw = "reset"
         elif not self._ending:
-            self.me.quit = self.me.quit or "lost"      # could not send all
+            self.me.quit = self.me.quit or "lost"  # could not send all
         self._quit()
 
     def _quit(self) -> None:
         self.over = True
         self.me.done_at = self.world.now
         self.sock.close()
-        self.world.note(f"{self.trip}: the {self.name} is done: sent {self.me.sent}{'.' if self.me.ended else ''} "
-                        f"received {self.me.received} saw {self.me.saw or '-'} quit {self.me.quit or '-'}")
+        self.world.note(
+            f"{self.trip}: the {self.name} is done: sent {self.me.sent}{'.' if self.me.ended else ''} "
+            f"received {self.me.received} saw {self.me.saw or '-'} quit {self.me.quit or '-'}"
+        )
         self._finished(self)
 
 
@@ -343,7 +359,9 @@ class TargetServer:
             self.world.problem(f"{trip}: reached a target twice")
             arrival.sock.close()
             return
-        program = Program(self.world, arrival.sock, trip, trip.target_script, trip.target, trip.client, trip.down, self._finished)
+        program = Program(
+            self.world, arrival.sock, trip, trip.target_script, trip.target, trip.client, trip.down, self._finished
+        )
         self.open[program] = None
 
     @property

@@ -1,7 +1,9 @@
-"""A simulated Redis: the model of its scripts (`tests/registry/model.py`, which is proved equal to them) under the world's clock.
+"""A simulated Redis: the model of its scripts (`tests/registry/model.py`, which is proved equal to them) under the
+world's clock.
 
-A hub's messages to it are on their way by the world's time, not by the hub's: a command that has left is carried out although
-its hub has frozen, or died, since. One that meets a blocked way is lost, or carried out late, as retransmission would have it.
+A hub's messages to it are on their way by the world's time, not by the hub's: a command that has left is carried out
+although its hub has frozen, or died, since. One that meets a blocked way is lost, or carried out late, as
+retransmission would have it.
 """
 
 from __future__ import annotations
@@ -11,15 +13,15 @@ from typing import Any
 
 from ncfast.config.ha import Ha
 from ncfast.net.seam import Net
+from ncfast.observe.stats import Stats
 from ncfast.registry import DistributedRegistry, Replica, make_registry
 from ncfast.registry.redis.registry import RedisRegistry
-from ncfast.observe.stats import Stats
 
 from ..registry.model import ModelBackend, Server
 from .loop import World
 from .network import SimNet
 
-LATE_MAX = 3.0                 # seconds from the healing of a way to what it had held up, at most
+LATE_MAX = 3.0  # seconds from the healing of a way to what it had held up, at most
 
 
 class Redis:
@@ -28,11 +30,11 @@ class Redis:
     def __init__(self, world: World, wall: Callable[[], float], latency: float) -> None:
         self.world = world
         self.latency = latency
-        self.extra = 0.0                               # seconds added to every message
-        self.clock_offset = 0.0                        # seconds by which its clock is wrong
-        self.cut: dict[str, int] = {}                  # by hub: how many faults block the way
-        self.deaf: dict[str, int] = {}                 # by hub: how many faults swallow notices
-        self._held: dict[str, list[Callable[[], None]]] = {}   # by hub: commands that are repeated when the way is open
+        self.extra = 0.0  # seconds added to every message
+        self.clock_offset = 0.0  # seconds by which its clock is wrong
+        self.cut: dict[str, int] = {}  # by hub: how many faults block the way
+        self.deaf: dict[str, int] = {}  # by hub: how many faults swallow notices
+        self._held: dict[str, list[Callable[[], None]]] = {}  # by hub: commands that are repeated when the way is open
         self.server = Server(lambda: int((wall() + self.clock_offset) * 1000))
 
     def make(self, config: Ha, replica: Replica, net: Net, stats: Stats) -> DistributedRegistry:

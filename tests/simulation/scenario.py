@@ -13,8 +13,8 @@ from .loop import World
 from .plan import Plan, draw
 from .processes import Files, simulated
 
-TAIL = 300.0                   # seconds after the last fault within which every trip must have come to an end
-SETTLE = 36.0                  # seconds after the last trip until nothing may be left: lingering, reaping, closing
+TAIL = 300.0  # seconds after the last fault within which every trip must have come to an end
+SETTLE = 36.0  # seconds after the last trip until nothing may be left: lingering, reaping, closing
 INSPECT_EVERY = 0.2
 
 
@@ -24,7 +24,7 @@ class Result:
     problems: list[str]
     fingerprint: str
     steps: int
-    seconds: float             # virtual
+    seconds: float  # virtual
     counts: Counter[str]
 
 
@@ -45,14 +45,14 @@ def run(seed: int, show: Callable[[str], None] | None = None, plan: Plan | None 
     if show is not None:
         show(plan.describe())
     world = World(seed, show)
-    gc.disable()                                       # finalizers must not run at times of the collector's choice
+    gc.disable()  # finalizers must not run at times of the collector's choice
     try:
         cluster = Cluster(plan, world, files())
         watch = Watch(cluster)
         with simulated(world, cluster.kernel, watch.on_log):
             try:
                 _run(cluster, watch)
-            except Exception as exc:                   # of the simulation itself
+            except Exception as exc:  # of the simulation itself
                 if show is not None:
                     raise
                 world.problem(f"simulation: {exc!r}")
@@ -78,8 +78,10 @@ def _run(cluster: Cluster, watch: Watch) -> None:
         world.run(until)
         watch.inspect()
         # an agent whose client's hub is gone may hold the flow, and a budget with it, until its grace is over
-        roomy = not cluster.busy or (plan.shape.memory >= 1 << 24 and (
-            not cluster.clients.open or plan.shape.hub["limits"]["pending_opens_per_agent"] >= 16))
+        roomy = not cluster.busy or (
+            plan.shape.memory >= 1 << 24
+            and (not cluster.clients.open or plan.shape.hub["limits"]["pending_opens_per_agent"] >= 16)
+        )
         if until >= START + plan.quiet_at and not probed and world.now >= cluster.well_at and roomy:
             probed = True
             if plan.shape.mode in ("", "active"):

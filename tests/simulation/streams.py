@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import random
 
-PERIOD = 1_048_573             # bytes after which a stream repeats, a prime
+PERIOD = 1_048_573  # bytes after which a stream repeats, a prime
 _PATTERN = random.Random(20).randbytes(PERIOD)
 _TWICE = _PATTERN + _PATTERN
-STRIDE = 7_919                 # between two streams' places in the pattern
+STRIDE = 7_919  # between two streams' places in the pattern
 
 
 def piece(stream: int, offset: int, size: int) -> bytes:
     """`size` bytes, at most PERIOD, of a stream from `offset` on."""
     start = (stream * STRIDE + offset) % PERIOD
-    return _TWICE[start:start + size]
+    return _TWICE[start : start + size]
 
 
 def differs(stream: int, offset: int, data: bytes) -> int:

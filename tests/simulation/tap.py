@@ -1,4 +1,5 @@
-"""Frames as they pass between simulated processes, for a look at a trace: `python -m tests.simulation --seed N --frames CID`.
+"""Frames as they pass between simulated processes, for a look at a trace: `python -m tests.simulation --seed N --frames
+CID`.
 
 Raw mesh links are read as they are; of WebSocket tunnels the messages are taken apart (and unmasked) first.
 """
@@ -21,7 +22,7 @@ class Stream:
         self._cid = cid
         self._raw = bytearray()
         self._frames = bytearray()
-        self._kind = ""                                # "frames", "websocket", "other"
+        self._kind = ""  # "frames", "websocket", "other"
 
     def feed(self, data: bytes) -> None:
         if self._kind == "other":
@@ -34,7 +35,7 @@ class Stream:
                 end = self._raw.find(b"\r\n\r\n")
                 if end < 0:
                     return
-                del self._raw[:end + 4]
+                del self._raw[: end + 4]
                 self._kind = "websocket"
             elif len(self._raw) >= 4:
                 self._kind = "other"
@@ -54,14 +55,14 @@ class Stream:
                 more = 2 if size == 126 else 8
                 if len(raw) < at + more:
                     return
-                size, at = int.from_bytes(raw[at:at + more]), at + more
+                size, at = int.from_bytes(raw[at : at + more]), at + more
             masked = raw[1] & 128
             end = at + (4 if masked else 0) + size
             if len(raw) < end:
                 return
-            body = bytes(raw[end - size:end])
+            body = bytes(raw[end - size : end])
             if masked:
-                key = bytes(raw[at:at + 4])
+                key = bytes(raw[at : at + 4])
                 body = bytes(byte ^ key[i & 3] for i, byte in enumerate(body))
             if raw[0] & 15 <= 2:
                 self._frames += body
@@ -74,8 +75,11 @@ class Stream:
             while (frame := decode(data, at)) is not None:
                 kind, _, code, epoch, cid, seq, ack, limit, payload, at = frame
                 if cid.hex().endswith(self._cid) and any(cid):
-                    self._tell(f"{FrameType(kind).name} {cid.hex()[-6:]} epoch {epoch} seq {seq} ack {ack} limit {limit} +{len(payload)}"
-                               f"{' ' + reason_of(code).label if code else ''}")
+                    self._tell(
+                        f"{FrameType(kind).name} {cid.hex()[-6:]} epoch {epoch} seq {seq} ack {ack} "
+                        f"limit {limit} +{len(payload)}"
+                        f"{' ' + reason_of(code).label if code else ''}"
+                    )
         except FrameError as exc:
             self._tell(str(exc))
             self._kind = "other"
@@ -97,4 +101,4 @@ def tap(cid: str) -> None:
             stream.feed(bytes(data[:taken]))
         return taken
 
-    Socket.send = tapped                               # type: ignore[method-assign]
+    Socket.send = tapped  # type: ignore[method-assign]

@@ -1,4 +1,5 @@
-"""Two hundred seeds of the simulated cluster, and that a seed repeats itself. `make simulate SEEDS=…` runs as many as wanted."""
+"""Two hundred seeds of the simulated cluster, and that a seed repeats itself. `make simulate SEEDS=…` runs as many as
+wanted."""
 
 from __future__ import annotations
 
@@ -14,8 +15,13 @@ SEEDS = 200
 
 
 def simulate(*arguments: str, hash_seed: str = "0") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "tests.simulation", *arguments], cwd=ROOT, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONHASHSEED": hash_seed})
+    return subprocess.run(
+        [sys.executable, "-m", "tests.simulation", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+    )
 
 
 @pytest.mark.timeout(900)

@@ -52,8 +52,8 @@ class Cluster:
 
     ``proxied`` names what a fault proxy for each hub stands in front of: ``mesh`` (what peers dial; of two hubs
     the smaller name's dial is the one that stays), ``tunnel`` (what agents dial), ``redis`` (what the hub dials).
-    ``security`` is how the mesh is: plain TCP of one machine, the same with a shared secret, mutual TLS, Unix sockets, or
-    WebSockets through an nginx that ends the mutual TLS.
+    ``security`` is how the mesh is: plain TCP of one machine, the same with a shared secret, mutual TLS, Unix sockets,
+    or WebSockets through an nginx that ends the mutual TLS.
     """
 
     def __init__(
@@ -181,7 +181,12 @@ class Cluster:
             "admin": {"bind": f"{host}:{self.places.port(name)}"},
             "auth": {"jwt": {"key_file": str(self.key_file)}},
             "listeners": [
-                {"name": connector, "bind": f"{host}:{self.places.port(name)}", "connector": connector, **self._listener}
+                {
+                    "name": connector,
+                    "bind": f"{host}:{self.places.port(name)}",
+                    "connector": connector,
+                    **self._listener,
+                }
                 for connector in self.connectors
             ],
             "ha": {
@@ -299,7 +304,8 @@ class Cluster:
         """Until one live hub, and not ``other_than``, owns the agent."""
         return wait_until(
             lambda: (owner := self.owner(agent_id)) != other_than and owner,
-            f"an owner of {agent_id}, other than {other_than or 'nobody'}", timeout,
+            f"an owner of {agent_id}, other than {other_than or 'nobody'}",
+            timeout,
         )
 
     def readiness(self, name: str) -> tuple[int, dict[str, Any]]:
@@ -310,9 +316,7 @@ class Cluster:
     def wait_ready(self, *names: str, timeout: float = 30) -> None:
         """Until the hubs (by default those that are live) say that nothing is missing."""
         for name in names or self.live:
-            wait_until(
-                lambda name=name: self.readiness(name) == (200, {"status": "ready"}), f"{name} ready", timeout
-            )
+            wait_until(lambda name=name: self.readiness(name) == (200, {"status": "ready"}), f"{name} ready", timeout)
 
     def wait_degraded(self, name: str, *reasons: str, timeout: float = 30) -> None:
         """Until the hub says degraded for exactly these reasons; it must be 200 all the time."""
@@ -328,7 +332,8 @@ class Cluster:
             raise AssertionError(f"{error}, /readyz says {self.readiness(name)}") from None
 
     def wait_settled(self, timeout: float = 30) -> tuple[str, str, str]:
-        """Until all hubs are ready and every agent has owner and standby; the first agent's owner, standby, and a third."""
+        """Until all hubs are ready and every agent has owner and standby; the first agent's owner, standby, and a
+        third."""
         assert not self.away, f"not back yet: {self.away}"
         self.wait_ready(timeout=timeout)
 
@@ -415,7 +420,12 @@ class Cluster:
         for hub in self.hubs.values():
             if hub.program.exit_code() is None:
                 hub.program.signal(signal.SIGCONT)  # a frozen one takes no SIGTERM
-        for part in [*self.agents, *self.hubs.values(), *self.proxies.values(), *filter(None, [self.ingress, self.redis])]:
+        for part in [
+            *self.agents,
+            *self.hubs.values(),
+            *self.proxies.values(),
+            *filter(None, [self.ingress, self.redis]),
+        ]:
             part.stop()
         self.places.close()
 

@@ -51,9 +51,7 @@ class EventLog:
             and all(event.get(key) == value for key, value in fields.items())
         ]
 
-    def wait(
-        self, name: str, *, count: int = 1, timeout: float = 30, after: int = 0, **fields: Any
-    ) -> dict[str, Any]:
+    def wait(self, name: str, *, count: int = 1, timeout: float = 30, after: int = 0, **fields: Any) -> dict[str, Any]:
         """The ``count``-th matching event; fails when the process ends or ``timeout`` seconds pass first."""
         deadline = time.monotonic() + timeout
         while True:

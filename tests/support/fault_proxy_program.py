@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import uvloop
+
 from ncfast.demo.faultproxy import FaultProxy, Way
 
 RESTART_SEC = 0.2
@@ -99,9 +100,7 @@ class FaultProxyProgram:
         await self.up()
         print(json.dumps({}), flush=True)
         requests = asyncio.StreamReader()
-        await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(requests), sys.stdin
-        )
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(requests), sys.stdin)
         while line := await requests.readline():
             print(json.dumps(await self._answer(json.loads(line))), flush=True)
 

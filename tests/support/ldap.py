@@ -49,7 +49,10 @@ class LdapLoop:
             filter_ = "(|" + "".join(f"(uid={uid})" for uid in sorted(uids)) + ")"
             try:
                 done = subprocess.run(
-                    command(self._address, filter_, "uid"), capture_output=True, text=True, timeout=OPERATION,
+                    command(self._address, filter_, "uid"),
+                    capture_output=True,
+                    text=True,
+                    timeout=OPERATION,
                     env=child_env(),
                 )
             except subprocess.TimeoutExpired:
@@ -99,7 +102,11 @@ class LdapConversation:
         self._errors = (directory / f"conversation-{id(self)}.err").open("wb+")
         self._child = subprocess.Popen(
             [unbuffered, "-oL", *command(address, "-f", "-", "(uid=%s)", "mail")],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, env=child_env(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=child_env(),
         )
 
     def ask(self) -> None:

@@ -1,4 +1,5 @@
-"""Hosts in network namespaces, whose network breaks as networks do: silently, between two, one way, or by a pulled plug.
+"""Hosts in network namespaces, whose network breaks as networks do: silently, between two, one way, or by a pulled
+plug.
 
     this process ── veth ──┐
     hub-a ──────── veth ───┤ router ├─── veth ── redis
@@ -23,7 +24,8 @@ RANGE = "198.18"  # RFC 2544: for tests between networks, routed nowhere else
 
 
 class Namespaces:
-    """Places (`support.places.Places`) that a router of its own connects. Raises pytest's Skipped where not permitted."""
+    """Places (`support.places.Places`) that a router of its own connects. Raises pytest's Skipped where not
+    permitted."""
 
     def __init__(self) -> None:
         self._ip, self._enter = require("ip", "nsenter")

@@ -8,7 +8,6 @@ import socket
 from typing import Any, NamedTuple, Self
 
 from ncfast._frames import FrameType, decode, encode
-
 from support.peer import Address
 
 
@@ -27,14 +26,20 @@ class Frame(NamedTuple):
 class RawPeer:
     """Dials a hub's ``ha.mesh.listen`` and says HELLO as ``replica_id``; a context manager."""
 
-    def __init__(self, address: Address, replica_id: str = "hub-0", cluster: str = "ncfast", *, instance: bytes | None = None) -> None:
+    def __init__(
+        self, address: Address, replica_id: str = "hub-0", cluster: str = "ncfast", *, instance: bytes | None = None
+    ) -> None:
         self.instance = instance or os.urandom(8)
         self._buffer = b""
         self._number = 0
         self.sock = socket.create_connection(address, timeout=30)
         hello = {
-            "version": 1, "cluster": cluster, "replica_id": replica_id, "instance": self.instance.hex(),
-            "nonce": os.urandom(32).hex(), "software": "test",
+            "version": 1,
+            "cluster": cluster,
+            "replica_id": replica_id,
+            "instance": self.instance.hex(),
+            "nonce": os.urandom(32).hex(),
+            "software": "test",
         }
         self.send(FrameType.HELLO, payload=json.dumps(hello).encode())
         self.ack = json.loads(self.wait(FrameType.HELLO_ACK).payload)
@@ -48,11 +53,17 @@ class RawPeer:
     def send(self, type: FrameType, **fields: Any) -> None:
         self.sock.sendall(encode(type, **fields))
 
-    def open(self, connector: str, agent: str, epoch: int, *, tenant: str | None = None, cid: bytes | None = None) -> bytes:
+    def open(
+        self, connector: str, agent: str, epoch: int, *, tenant: str | None = None, cid: bytes | None = None
+    ) -> bytes:
         """M_OPEN for a flow of ours; its cid."""
         body: dict[str, Any] = {
-            "connector": connector, "listener": connector, "secret": os.urandom(16).hex(), "origin": "hub-0",
-            "client": ["127.0.0.1", 1, "127.0.0.1", 2], "agent": agent,
+            "connector": connector,
+            "listener": connector,
+            "secret": os.urandom(16).hex(),
+            "origin": "hub-0",
+            "client": ["127.0.0.1", 1, "127.0.0.1", 2],
+            "agent": agent,
         }
         if tenant is not None:
             body["tenant"] = tenant

@@ -6,7 +6,6 @@ import base64
 import os
 import socket
 import struct
-
 from typing import Any
 
 from support.peer import Address
@@ -41,9 +40,7 @@ def ws_frame(payload: bytes, opcode: int = BINARY, **header: Any) -> bytes:
     return ws_header(len(payload), opcode, **header) + payload  # the mask is all zero
 
 
-def ws_header(
-    length: int, opcode: int = BINARY, *, fin: bool = True, masked: bool = True, rsv: int = 0
-) -> bytes:
+def ws_header(length: int, opcode: int = BINARY, *, fin: bool = True, masked: bool = True, rsv: int = 0) -> bytes:
     """Its header alone, with whatever length it claims."""
     first = (0x80 if fin else 0) | rsv << 4 | opcode
     mask_bit = 0x80 if masked else 0

@@ -30,9 +30,7 @@ def accepts(address: Address) -> bool:
 
 
 @contextmanager
-def on_free_port(
-    start: Callable[[int], Program], ready: Callable[[Address], bool] = accepts
-) -> Iterator[Address]:
+def on_free_port(start: Callable[[int], Program], ready: Callable[[Address], bool] = accepts) -> Iterator[Address]:
     """Run a program that must be told its port; another port is tried when someone was quicker."""
     for _ in range(5):
         port = free_port()

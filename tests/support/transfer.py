@@ -21,9 +21,9 @@ class Transfer:
     """One flow with ``size`` bytes each way at once; leaving the context releases the rest and fails unless both
     ends saw every byte, and no other.
 
-    The bytes go in three parts: an eighth at once; most of them after `surge`, which a test calls right before its fault, so
-    that the fault meets bytes on their way in both directions; and a quarter after `release`, so that the transfer cannot be over before
-    the fault has had its effect.
+    The bytes go in three parts: an eighth at once; most of them after `surge`, which a test calls right before its
+    fault, so that the fault meets bytes on their way in both directions; and a quarter after `release`, so that the
+    transfer cannot be over before the fault has had its effect.
     """
 
     def __init__(self, peer: Peer, address: Address, name: str = "", size: int = SIZE) -> None:
@@ -54,12 +54,24 @@ class Transfer:
             self._gates[gate].set()
         most = self.size - self.first - self.withheld
         sending = [
-            ["send", self.first], ["wait", self._surge], ["send", most, RATE], ["wait", self._rest], ["send", self.withheld], ["fin"],
+            ["send", self.first],
+            ["wait", self._surge],
+            ["send", most, RATE],
+            ["wait", self._rest],
+            ["send", self.withheld],
+            ["fin"],
         ]
         script = [["both", sending, [["drain"]]]]
         return await run_flow(
-            self._peer, self._address, seed=self._seed, client=script, service=script, digest=True,
-            gates=self._gates, on_progress=self._progress, timeout=TIMEOUT,
+            self._peer,
+            self._address,
+            seed=self._seed,
+            client=script,
+            service=script,
+            digest=True,
+            gates=self._gates,
+            on_progress=self._progress,
+            timeout=TIMEOUT,
         )
 
     def _progress(self, outcome: Outcome) -> None:
@@ -93,7 +105,9 @@ class Transfer:
         """Until all has arrived but what is kept back."""
         self.surge()
         wait_until(
-            lambda: min(self.received()) >= self.size - self.withheld, f"all but the rest of transfer {self.name}", timeout
+            lambda: min(self.received()) >= self.size - self.withheld,
+            f"all but the rest of transfer {self.name}",
+            timeout,
         )
 
     def release(self) -> None:

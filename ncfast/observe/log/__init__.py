@@ -17,5 +17,19 @@ from ncfast.observe.log.logger import (
     trace,
 )
 
-__all__ = ["FIELDS", "LEVELS", "MAX_TEXT", "Logger", "access", "dropped", "flush", "get", "mask_address", "mask_identity", "security", "setup",
-           "suppressed", "trace"]
+__all__ = [
+    "FIELDS",
+    "LEVELS",
+    "MAX_TEXT",
+    "Logger",
+    "access",
+    "dropped",
+    "flush",
+    "get",
+    "mask_address",
+    "mask_identity",
+    "security",
+    "setup",
+    "suppressed",
+    "trace",
+]

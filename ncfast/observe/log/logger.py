@@ -29,9 +29,9 @@ import orjson
 from structlog import BoundLoggerBase, DropEvent
 from structlog.dev import ConsoleRenderer
 
-from ncfast.observe.log.writer import LogWriter
-from ncfast.observe.log.masking import Mask
 from ncfast.observe.log.limiter import EventLimiter
+from ncfast.observe.log.masking import Mask
+from ncfast.observe.log.writer import LogWriter
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 FORMATS = ("auto", "json", "console")
@@ -221,8 +221,7 @@ def trace(start: TracebackType | FrameType | None) -> list[str]:
     else:
         places = list(walk_tb(start))
     return [
-        f"{os.path.basename(frame.f_code.co_filename)}:{line} {frame.f_code.co_name}"
-        for frame, line in places[-16:]
+        f"{os.path.basename(frame.f_code.co_filename)}:{line} {frame.f_code.co_name}" for frame, line in places[-16:]
     ]
 
 

@@ -1,5 +1,5 @@
-"""The seam to Redis: what a registry needs of a connection. redis-py fills it in production, a model of the scripts in the
-simulation."""
+"""The seam to Redis: what a registry needs of a connection. redis-py fills it in production, a model of the scripts in
+the simulation."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ncfast.registry.redis.scripts import Script
 
 
 class BackendError(Exception):
-    """Redis is away, or refuses. `reason` is from a fixed set of words, and the text never quotes what the client library says:
-    URLs have passwords in them."""
+    """Redis is away, or refuses. `reason` is from a fixed set of words, and the text never quotes what the client
+    library says: URLs have passwords in them."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -26,18 +26,18 @@ class Call:
 
     script: Script | None = None
     arguments: tuple[str | bytes, ...] = ()
-    request: str = ""                         # id of a claim
+    request: str = ""  # id of a claim
 
 
 PING = Call()
 
 
 class Backend(ABC):
-    """One connection for calls, one for notices. `run` and `open` are cancelled when they take too long, and then `close` follows,
-    so no reply can meet another's call."""
+    """One connection for calls, one for notices. `run` and `open` are cancelled when they take too long, and then
+    `close` follows, so no reply can meet another's call."""
 
     connected: bool = False
-    patience: float = 1.0                     # how many timeouts `open` may take: more than one if it asks others for the way first
+    patience: float = 1.0  # how many timeouts `open` may take: more than one if it asks others for the way first
 
     @abstractmethod
     async def open(self) -> None:
@@ -45,8 +45,8 @@ class Backend(ABC):
 
     @abstractmethod
     async def run(self, calls: Sequence[Call]) -> list[Any]:
-        """The replies, in order, to calls that are carried out in this order; a BackendError in place of a reply that is an error.
-        Raises BackendError if the connection is of no use any more."""
+        """The replies, in order, to calls that are carried out in this order; a BackendError in place of a reply that
+        is an error. Raises BackendError if the connection is of no use any more."""
 
     @abstractmethod
     def close(self) -> None:
@@ -54,8 +54,8 @@ class Backend(ABC):
 
     @abstractmethod
     async def listen(self, on_up: Callable[[], None], on_notice: Callable[[bytes], None]) -> None:
-        """Calls `on_up` once notices are sure to come, then `on_notice` with each, until cancelled. Raises BackendError when the
-        connection is lost, and it notices by itself when nobody is there any more."""
+        """Calls `on_up` once notices are sure to come, then `on_notice` with each, until cancelled. Raises BackendError
+        when the connection is lost, and it notices by itself when nobody is there any more."""
 
     @abstractmethod
     async def aclose(self) -> None:

@@ -1,7 +1,7 @@
 """Redis behind the seam: redis-py's asyncio connections, with hiredis as parser.
 
-Of redis-py only the connection is used: no client and no pool, whose retries, slots and waiting we do not want. Every wait is bounded
-by whoever calls, and what was interrupted is thrown away.
+Of redis-py only the connection is used: no client and no pool, whose retries, slots and waiting we do not want. Every
+wait is bounded by whoever calls, and what was interrupted is thrown away.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from redis.asyncio.connection import AbstractConnection, Connection, SSLConnecti
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from ncfast.net.seam import Net
 from ncfast.registry.redis.backend import Backend, BackendError, Call
 from ncfast.registry.redis.scripts import SHA, KeySpace, Script
 from ncfast.registry.redis.sentinel import Place, Sentinels
-from ncfast.net.seam import Net
-
 
 REDIS_PORT, SENTINEL_PORT = 6379, 26379
-WATCH = 0.5                                   # seconds between two questions to the Sentinels
-TURN = 32                                     # notices handled in one turn of the loop
-QUIET = 2.0                                   # seconds without a notice, after which the subscription is pinged
+WATCH = 0.5  # seconds between two questions to the Sentinels
+TURN = 32  # notices handled in one turn of the loop
+QUIET = 2.0  # seconds without a notice, after which the subscription is pinged
 
-# The server does not want us here, or not now: another place, or a moment later, may be better. The first that fits counts.
+# The server does not want us here, or not now: another place, or a moment later, may be better. The first that fits
+# counts.
 TROUBLES: tuple[tuple[type[Exception], str], ...] = (
     (errors.ReadOnlyError, "read_only"),
     (errors.BusyLoadingError, "loading"),
@@ -48,7 +48,11 @@ TROUBLES: tuple[tuple[type[Exception], str], ...] = (
     (errors.ConnectionError, "lost"),
 )
 
-BROKEN = (errors.RedisError, OSError, RuntimeError)   # RuntimeError: uvloop's word for a transport that has closed meanwhile
+BROKEN = (
+    errors.RedisError,
+    OSError,
+    RuntimeError,
+)  # RuntimeError: uvloop's word for a transport that has closed meanwhile
 
 
 def trouble(exc: BaseException) -> BackendError | None:
@@ -60,10 +64,11 @@ def trouble(exc: BaseException) -> BackendError | None:
 
 
 class Location:
-    """Where Redis is and how to get in, from `redis_url`: redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://.
+    """Where Redis is and how to get in, from `redis_url`: redis://, rediss://, unix://, redis+sentinel://,
+    rediss+sentinel://.
 
-    User, password and database (path or ?db=) are those of Redis. Sentinels are asked without, and with them if they insist.
-    Raises ValueError, whose text does not repeat the URL.
+    User, password and database (path or ?db=) are those of Redis. Sentinels are asked without, and with them if they
+    insist. Raises ValueError, whose text does not repeat the URL.
     """
 
     def __init__(self, url: str) -> None:
@@ -82,7 +87,7 @@ class Location:
         database = parse_qs(query).get("db", [""])[-1]
         self.service = ""
         if self.unix:
-            self.places: list[Place] = [(unquote(slash + path), 0)]   # the path, and no port
+            self.places: list[Place] = [(unquote(slash + path), 0)]  # the path, and no port
         elif self.sentinel:
             self.service, _, in_path = path.strip("/").partition("/")
             self.places = [_place(host, SENTINEL_PORT) for host in hosts.split(",")]
@@ -101,12 +106,13 @@ def _place(host: str, port: int) -> Place:
 
 
 class _Tls:
-    """What redis-py asks for its TLS context: ours, made once, with the system's CAs or the configured ones in their place."""
+    """What redis-py asks for its TLS context: ours, made once, with the system's CAs or the configured ones in their
+    place."""
 
     def __init__(self, ca_file: Path | None) -> None:
         try:
             self._context = ssl.create_default_context(cafile=ca_file)
-        except OSError as exc:                         # ssl.SSLError, whose text names no file, is one
+        except OSError as exc:  # ssl.SSLError, whose text names no file, is one
             reason = "no certificates in it" if isinstance(exc, ssl.SSLError) else os.strerror(exc.errno or 0)
             raise OSError(exc.errno, f"cannot use redis_ca_file {ca_file}: {reason}") from None
 
@@ -126,21 +132,23 @@ class RedisBackend(Backend):
         self._timeout = timeout
         self._net = net
         self._keys = KeySpace(cluster)
-        self._name = name                              # what CLIENT LIST shows
+        self._name = name  # what CLIENT LIST shows
         self._sentinels: Sentinels | None = None
         if self._location.sentinel:
-            self._sentinels = Sentinels(self._location.places, self._location.service, timeout / 2, self._connect_sentinel, _abort)
+            self._sentinels = Sentinels(
+                self._location.places, self._location.service, timeout / 2, self._connect_sentinel, _abort
+            )
         self._watcher: asyncio.Task[None] | None = None
-        self._leaving = False                          # another server is the master now
-        self._redirect: Place | None = None            # where Redis Cluster has sent us
+        self._leaving = False  # another server is the master now
+        self._redirect: Place | None = None  # where Redis Cluster has sent us
         self._connection: AbstractConnection | None = None
-        self._new = False                              # it has not said its name yet
+        self._new = False  # it has not said its name yet
         self._at: Place | None = None
         self._listener: AbstractConnection | None = None
         self._listening_at: Place | None = None
         self.patience = 2.0 if self._location.sentinel else 1.0
 
-    def __repr__(self) -> str:                         # whoever prints it by mistake prints no password
+    def __repr__(self) -> str:  # whoever prints it by mistake prints no password
         return f"<{type(self).__name__}>"
 
     # calls
@@ -156,7 +164,7 @@ class RedisBackend(Backend):
         self._at = place
         self.connected = True
         if self._listener is not None and self._listening_at != place:
-            _abort(self._listener)                     # notices may come from a server that is none any more
+            _abort(self._listener)  # notices may come from a server that is none any more
 
     async def run(self, calls: Sequence[Call]) -> list[Any]:
         connection = self._connection
@@ -166,11 +174,15 @@ class RedisBackend(Backend):
             raise BackendError("moved")
         introduction = self._introduction() if self._new else []
         self._new = False
-        replies = await self._send(connection, [*introduction, *(self._evalsha(call) for call in calls)], len(introduction))
-        del replies[:len(introduction)]
+        replies = await self._send(
+            connection, [*introduction, *(self._evalsha(call) for call in calls)], len(introduction)
+        )
+        del replies[: len(introduction)]
         missing = [i for i, reply in enumerate(replies) if isinstance(reply, errors.NoScriptError)]
-        if missing:                                    # the server has restarted, or somebody has flushed its scripts
-            for i, reply in zip(missing, await self._send(connection, [self._eval(calls[i]) for i in missing]), strict=True):
+        if missing:  # the server has restarted, or somebody has flushed its scripts
+            for i, reply in zip(
+                missing, await self._send(connection, [self._eval(calls[i]) for i in missing]), strict=True
+            ):
                 replies[i] = reply
         return [BackendError("refused") if isinstance(reply, Exception) else reply for reply in replies]
 
@@ -178,7 +190,9 @@ class RedisBackend(Backend):
         """A nicety for CLIENT LIST, in the same write as what matters; an ACL may forbid it."""
         return [("CLIENT", "SETNAME", self._name)] if self._name else []
 
-    async def _send(self, connection: AbstractConnection, commands: list[tuple[Any, ...]], optional: int = 0) -> list[Any]:
+    async def _send(
+        self, connection: AbstractConnection, commands: list[tuple[Any, ...]], optional: int = 0
+    ) -> list[Any]:
         """The replies; of the first `optional` ones it does not matter what they are."""
         replies: list[Any] = []
         try:
@@ -227,7 +241,7 @@ class RedisBackend(Backend):
     async def listen(self, on_up: Callable[[], None], on_notice: Callable[[bytes], None]) -> None:
         try:
             await self._listen(on_up, on_notice)
-        except BROKEN as exc:                          # TimeoutError is an OSError
+        except BROKEN as exc:  # TimeoutError is an OSError
             raise trouble(exc) or BackendError("refused") from None
         finally:
             listener, self._listener = self._listener, None
@@ -251,7 +265,7 @@ class RedisBackend(Backend):
         pinged, heard = False, 0
         while True:
             heard += 1
-            if heard % TURN == 0:                      # what has been read already comes without a turn of the loop
+            if heard % TURN == 0:  # what has been read already comes without a turn of the loop
                 await asyncio.sleep(0)
             message = await connection.read_response(timeout=self._timeout if pinged else QUIET)
             if message is not None:
@@ -272,13 +286,14 @@ class RedisBackend(Backend):
         return await self._sentinels.master() if self._sentinels is not None else self._location.places[0]
 
     async def _watch(self, sentinels: Sentinels) -> None:
-        """A master that has been replaced may not know it for ten seconds, and what it is told in that time is lost. The Sentinels know."""
+        """A master that has been replaced may not know it for ten seconds, and what it is told in that time is lost.
+        The Sentinels know."""
         while True:
             await asyncio.sleep(WATCH)
             if self.connected and not self._leaving:
                 try:
                     self._leaving = await sentinels.master() != self._at
-                except BackendError:                   # nobody there who knows better
+                except BackendError:  # nobody there who knows better
                     pass
 
     async def _connect_sentinel(self, place: Place, credentials: bool) -> AbstractConnection:
@@ -301,8 +316,13 @@ class RedisBackend(Backend):
     def _make(self, place: Place, sentinel: bool, credentials: bool) -> AbstractConnection:
         location = self._location
         options: dict[str, Any] = {
-            "db": 0 if sentinel else location.database, "retry": Retry(NoBackoff(), 0), "protocol": 2, "driver_info": None,
-            "socket_timeout": None, "socket_connect_timeout": self._timeout}
+            "db": 0 if sentinel else location.database,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+            "driver_info": None,
+            "socket_timeout": None,
+            "socket_connect_timeout": self._timeout,
+        }
         if credentials:
             options.update(username=location.username, password=location.password)
         if location.unix:
@@ -310,7 +330,7 @@ class RedisBackend(Backend):
         if self._tls is None:
             return Connection(host=place[0], port=place[1], **options)
         connection = SSLConnection(host=place[0], port=place[1], **options)
-        connection.ssl_context = self._tls             # type: ignore[assignment]
+        connection.ssl_context = self._tls  # type: ignore[assignment]
         return connection
 
     async def aclose(self) -> None:
@@ -328,8 +348,8 @@ def _packed(commands: list[tuple[Any, ...]]) -> bytes:
 
 
 def _abort(connection: AbstractConnection) -> None:
-    """Closes without a farewell: to a server that does not read, closing in order would never end. redis-py offers no such way,
-    so we reach for its writer."""
+    """Closes without a farewell: to a server that does not read, closing in order would never end. redis-py offers no
+    such way, so we reach for its writer."""
     writer = connection._writer
     if writer is not None:
         writer.transport.abort()

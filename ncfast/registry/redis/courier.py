@@ -1,10 +1,10 @@
 """The one task that talks to Redis.
 
-Callers put calls into a queue and await futures; the task sends what has gathered in one write and reads the replies in order. It
-is never cancelled, so a caller that is cancelled leaves its reply to nobody, and never to another. What takes longer than
-the timeout is thrown away together with its connection, and tried once more on a new one: scripts are made for that. Then the
-breaker opens, everybody is told at once, and a probe goes out from time to time. While nothing is to be done a pulse goes out, so
-that a server that has frozen is noticed before somebody needs it.
+Callers put calls into a queue and await futures; the task sends what has gathered in one write and reads the replies in
+order. It is never cancelled, so a caller that is cancelled leaves its reply to nobody, and never to another. What takes
+longer than the timeout is thrown away together with its connection, and tried once more on a new one: scripts are made
+for that. Then the breaker opens, everybody is told at once, and a probe goes out from time to time. While nothing is to
+be done a pulse goes out, so that a server that has frozen is noticed before somebody needs it.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ncfast.observe import log
-from ncfast.registry.redis.backend import PING, Backend, BackendError, Call
-from ncfast.registry.breaker import Breaker
 from ncfast.net.seam import Net
+from ncfast.observe import log
 from ncfast.observe.stats import Stats
-
+from ncfast.registry.breaker import Breaker
+from ncfast.registry.redis.backend import PING, Backend, BackendError, Call
 
 _log = log.get("registry")
 
-BATCH = 256                    # calls in one write
-QUEUE = 100_000                # calls that wait at most; a hub has fewer agents
-PULSE = 0.25                   # seconds without a call, after which a ping asks whether anybody is there
+BATCH = 256  # calls in one write
+QUEUE = 100_000  # calls that wait at most; a hub has fewer agents
+PULSE = 0.25  # seconds without a call, after which a ping asks whether anybody is there
 
 
 class Beats(Protocol):
@@ -80,7 +79,7 @@ class Courier:
         self.kick()
         if self._task is not None:
             await asyncio.wait([self._task], timeout=within)
-            self._task.cancel()                        # does nothing to one that has ended
+            self._task.cancel()  # does nothing to one that has ended
             await asyncio.wait([self._task])
         self._refuse("stopped")
         self._backend.close()
@@ -141,7 +140,7 @@ class Courier:
         batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
         reason = ""
         for _ in range(2):
-            batch = [work for work in batch if not work.future.done()]   # whose callers have given up
+            batch = [work for work in batch if not work.future.done()]  # whose callers have given up
             try:
                 replies = await self._attempt([work.call for work in batch])
             except BackendError as exc:
@@ -178,9 +177,9 @@ class Courier:
             if beat:
                 if isinstance(replies[0], BackendError):
                     raise replies[0]
-                self.breaker.succeeded()               # what the reply makes necessary may be sent
+                self.breaker.succeeded()  # what the reply makes necessary may be sent
                 self._beats.beaten(replies[0], anew)
-        except asyncio.CancelledError:                 # the process ends
+        except asyncio.CancelledError:  # the process ends
             self._backend.close()
             raise
         except Exception as exc:
@@ -192,7 +191,7 @@ class Courier:
         self._stats.registry_commands += len(replies)
         self._stats.registry_latency.observe(now - started)
         self._pulse_at = now + PULSE
-        return replies[len(own):]
+        return replies[len(own) :]
 
     def _lost(self, reason: str) -> None:
         self.breaker.failed()
@@ -207,8 +206,9 @@ class Courier:
 
 @contextlib.asynccontextmanager
 async def bounded(net: Net, seconds: float) -> AsyncIterator[None]:
-    """As `asyncio.timeout`, but a process that was busy or stopped does not blame the server for it: time counts in quarters, and
-    one that comes late counts as one. What arrived meanwhile is read before the next has passed. Raises TimeoutError."""
+    """As `asyncio.timeout`, but a process that was busy or stopped does not blame the server for it: time counts in
+    quarters, and one that comes late counts as one. What arrived meanwhile is read before the next has passed. Raises
+    TimeoutError."""
     timer: Any = None
 
     def pass_quarter(left: int) -> None:
@@ -233,12 +233,12 @@ def _reason(exc: Exception) -> str:
         return "timeout"
     if isinstance(exc, (ValueError, TypeError, IndexError)):
         return "garbled"
-    _log.exception("registry_defect")                  # of the client library, or ours: the next connection may do better
+    _log.exception("registry_defect")  # of the client library, or ours: the next connection may do better
     return "internal"
 
 
 def _answer(future: asyncio.Future[Any], reply: Any) -> None:
-    if future.done():                                  # its caller was cancelled
+    if future.done():  # its caller was cancelled
         return
     if isinstance(reply, BackendError):
         future.set_exception(reply)

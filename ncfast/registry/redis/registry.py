@@ -1,8 +1,10 @@
-"""The registry in Redis: claims and leases by scripts, a cached view kept by notices and beats, and what to do while Redis is away.
+"""The registry in Redis: claims and leases by scripts, a cached view kept by notices and beats, and what to do while
+Redis is away.
 
-What this hub *holds* (its agents, with their epochs) is the truth about it; Redis and the view are copies. Whatever the registry says
-of our agents is compared with it (`_reconcile`): an entry that is missing is asserted again, one that we do not hold is released,
-and one of a higher epoch fences us. That is why a registry that lost its data, or was away, is right again after a beat.
+What this hub *holds* (its agents, with their epochs) is the truth about it; Redis and the view are copies. Whatever the
+registry says of our agents is compared with it (`_reconcile`): an entry that is missing is asserted again, one that we
+do not hold is released, and one of a higher epoch fences us. That is why a registry that lost its data, or was away, is
+right again after a beat.
 
 While Redis is away a claim is granted from memory. Its epoch leaps to the next multiple of 2**16, plus 16 bits of this
 process's name: no other hub that is cut off as we are grants the same one.
@@ -16,31 +18,30 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ncfast.config.ha import Ha
+from ncfast.net.seam import Net
 from ncfast.observe import log
-from ncfast.registry.redis.backend import Backend, BackendError, Call
+from ncfast.observe.stats import Stats
 from ncfast.registry.base import DistributedRegistry
-from ncfast.registry.redis.courier import Courier, ignore
 from ncfast.registry.entry import AgentEntry, Replica, body_of, read_agent, read_replica, replica_body
+from ncfast.registry.redis.backend import Backend, BackendError, Call
+from ncfast.registry.redis.courier import Courier, ignore
 from ncfast.registry.redis.scripts import ASSERT, BEAT, CLAIM, CLAIM_TTL_MS, LEAVE, MARGIN, OWNER, PAGE, RELEASE
 from ncfast.registry.redis.sweeper import RegistrySweeper
 from ncfast.registry.view import View
-from ncfast.config.ha import Ha
-from ncfast.net.seam import Net
-from ncfast.observe.stats import Stats
-
 
 _log = log.get("registry")
 
-LARGEST_EPOCH = 2**53          # what HELLO_ACK can say
-LEAP = 16                      # bits below which an epoch granted from memory tells hubs apart
-BEAT_LONGEST = 5.0             # seconds between two beats, whatever the lease
-BEAT_DEAF = 0.5                # seconds between two beats while no notices come
-HINT_DELAY = 0.02              # seconds, at most, from a hint to the beat: several hints, one beat; several hubs, not at once
-STALE_AFTER = 300.0            # seconds without a beat, after which what has changed since is not enough: all is read
-RETRY_LISTEN = (0.1, 1.0)      # seconds before the subscription is tried again: the first pause, the longest
-EPOCHS_SEEN = 65_536           # agents whose epoch this process remembers beside those in the view
-ASSERT_SLICE = 100             # agents asserted in one turn of the loop
-LEAVE_TIME = 1.0               # seconds for leaving in order
+LARGEST_EPOCH = 2**53  # what HELLO_ACK can say
+LEAP = 16  # bits below which an epoch granted from memory tells hubs apart
+BEAT_LONGEST = 5.0  # seconds between two beats, whatever the lease
+BEAT_DEAF = 0.5  # seconds between two beats while no notices come
+HINT_DELAY = 0.02  # seconds, at most, from a hint to the beat: several hints, one beat; several hubs, not at once
+STALE_AFTER = 300.0  # seconds without a beat, after which what has changed since is not enough: all is read
+RETRY_LISTEN = (0.1, 1.0)  # seconds before the subscription is tried again: the first pause, the longest
+EPOCHS_SEEN = 65_536  # agents whose epoch this process remembers beside those in the view
+ASSERT_SLICE = 100  # agents asserted in one turn of the loop
+LEAVE_TIME = 1.0  # seconds for leaving in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +66,20 @@ class RedisRegistry(DistributedRegistry):
         self._courier = Courier(backend, net, stats, config.redis_timeout_sec, self)
         self._sweeper = RegistrySweeper(self, net, config.lease_sec)
         self._held: dict[str, AgentEntry] = {}
-        self._claiming: Counter[str] = Counter()       # by key: claims on their way
-        self._seen: OrderedDict[str, int] = OrderedDict()   # highest epoch by key, the oldest first
-        self._displaced = False                        # another process has taken our replica_id
+        self._claiming: Counter[str] = Counter()  # by key: claims on their way
+        self._seen: OrderedDict[str, int] = OrderedDict()  # highest epoch by key, the oldest first
+        self._displaced = False  # another process has taken our replica_id
         self._closed = False
         self._started = asyncio.Event()
         # the server's history, as far as we know it
         self._generation = b""
-        self._version = 0                              # all changes up to it are in the view
-        self._ahead: dict[str, int] = {}               # changes above it that are in the view already
-        self._pulled: set[str] | None = None           # keys read so far, while all are read
+        self._version = 0  # all changes up to it are in the view
+        self._ahead: dict[str, int] = {}  # changes above it that are in the view already
+        self._pulled: set[str] | None = None  # keys read so far, while all are read
         self._paging = False
         self._born = 0
-        self._server_clock: tuple[int, float] | None = None   # its ms, at our time
-        self._unconfirmed: set[str] = set()            # of a former generation: dropped unless asserted within a lease
+        self._server_clock: tuple[int, float] | None = None  # its ms, at our time
+        self._unconfirmed: set[str] = set()  # of a former generation: dropped unless asserted within a lease
         self._grace_until = 0.0
         # notices
         self._hearing = False
@@ -106,7 +107,9 @@ class RedisRegistry(DistributedRegistry):
         try:
             for entry in held.values():
                 self._courier.submit(self._entry_call(RELEASE, entry)).add_done_callback(ignore)
-            self._courier.submit(Call(LEAVE, (self.replica.replica_id, self.replica.instance))).add_done_callback(ignore)
+            self._courier.submit(Call(LEAVE, (self.replica.replica_id, self.replica.instance))).add_done_callback(
+                ignore
+            )
         except BackendError:
             pass
         await self._courier.stop(LEAVE_TIME)
@@ -118,16 +121,26 @@ class RedisRegistry(DistributedRegistry):
 
     # claims
 
-    async def claim_ownership(self, agent_id: str, replica_id: str, *, at_least: int = 0, instance: str = "",
-                              connectors: Iterable[str] = (), window: int = 0) -> int:
+    async def claim_ownership(
+        self,
+        agent_id: str,
+        replica_id: str,
+        *,
+        at_least: int = 0,
+        instance: str = "",
+        connectors: Iterable[str] = (),
+        window: int = 0,
+    ) -> int:
         if not 0 <= at_least <= LARGEST_EPOCH:
             raise ValueError("no registry grants such an epoch")
         key = agent_id
         entry = AgentEntry(key, replica_id, 0, instance, frozenset(connectors), window, False, self.replica.instance)
         at_least = max(at_least, self._seen.get(key, 0))
-        call = Call(CLAIM, (key, replica_id, self.replica.instance, str(at_least), body_of(entry), str(CLAIM_TTL_MS),
-                            str(MARGIN)),
-                    self.net.entropy(8).hex())
+        call = Call(
+            CLAIM,
+            (key, replica_id, self.replica.instance, str(at_least), body_of(entry), str(CLAIM_TTL_MS), str(MARGIN)),
+            self.net.entropy(8).hex(),
+        )
         version = 0
         self._claiming[key] += 1
         try:
@@ -146,7 +159,12 @@ class RedisRegistry(DistributedRegistry):
             self._held[key] = entry = replace(entry, epoch=epoch)
             self._see(key, epoch)
             known = self.view.agent(key)
-            if version > self._ahead.get(key, 0) and version > self._version or version == 0 and (known is None or known.epoch < epoch):
+            if (
+                version > self._ahead.get(key, 0)
+                and version > self._version
+                or version == 0
+                and (known is None or known.epoch < epoch)
+            ):
                 self._put(entry)
                 if version:
                     self._ahead[key] = version
@@ -178,14 +196,16 @@ class RedisRegistry(DistributedRegistry):
             if len(self._seen) > EPOCHS_SEEN + len(self.view.agents):
                 self._seen.popitem(last=False)
 
-    async def add_connectors(self, agent_id: str, connectors: Iterable[str], *, epoch: int, draining: bool = False) -> None:
+    async def add_connectors(
+        self, agent_id: str, connectors: Iterable[str], *, epoch: int, draining: bool = False
+    ) -> None:
         held = self._held.get(agent_id)
         if held is None or held.epoch != epoch:
             return
         entry = self._held[agent_id] = replace(held, connectors=frozenset(connectors), draining=draining)
         try:
             reply = await self._courier.ask(self._assert_call(entry))
-        except BackendError:                           # asserted again when Redis is back
+        except BackendError:  # asserted again when Redis is back
             self._put(entry)
         else:
             self._asserted(entry, reply)
@@ -200,14 +220,14 @@ class RedisRegistry(DistributedRegistry):
             self._tell_agent(agent_id)
         try:
             await self._courier.ask(self._entry_call(RELEASE, held))
-        except BackendError:                           # released when Redis is back, as an entry that we do not hold
+        except BackendError:  # released when Redis is back, as an entry that we do not hold
             pass
 
     async def set_draining(self) -> None:
         self.replica = replace(self.replica, draining=True)
         try:
             self.beaten(await self._courier.ask(self.beat(False)), False)
-        except (BackendError, ValueError, TypeError, IndexError):   # the next beat says it
+        except (BackendError, ValueError, TypeError, IndexError):  # the next beat says it
             pass
 
     async def get_owner(self, agent_id: str) -> tuple[str, int] | None:
@@ -217,7 +237,7 @@ class RedisRegistry(DistributedRegistry):
             entry = read_agent(agent_id, record) if record else None
         except BackendError:
             entry = known
-        if entry != known:                             # notices are hints: what was missed is read now
+        if entry != known:  # notices are hints: what was missed is read now
             self._beat_soon()
         return (entry.owner, entry.epoch) if entry is not None else None
 
@@ -225,11 +245,20 @@ class RedisRegistry(DistributedRegistry):
         return self._courier.breaker.closed and self.view.fresh and not self._displaced
 
     def snapshot(self) -> dict[str, Any]:
-        return {"kind": "redis", "healthy": self.is_healthy(), "fresh": self.view.fresh,
-                "breaker": self._courier.breaker.state.value, "view_age_sec": round(self.view.age, 3),
-                "agents": len(self.view.agents), "replicas": len(self.view.replicas), "held": len(self._held),
-                "displaced": self._displaced, "notices": self._hearing,
-                "commands": self._stats.registry_commands, "errors": sum(self._stats.registry_errors.values())}
+        return {
+            "kind": "redis",
+            "healthy": self.is_healthy(),
+            "fresh": self.view.fresh,
+            "breaker": self._courier.breaker.state.value,
+            "view_age_sec": round(self.view.age, 3),
+            "agents": len(self.view.agents),
+            "replicas": len(self.view.replicas),
+            "held": len(self._held),
+            "displaced": self._displaced,
+            "notices": self._hearing,
+            "commands": self._stats.registry_commands,
+            "errors": sum(self._stats.registry_errors.values()),
+        }
 
     # what we hold against what the registry says
 
@@ -243,7 +272,8 @@ class RedisRegistry(DistributedRegistry):
         return entry.owner_instance == self.replica.instance
 
     def _reconcile(self, key: str) -> None:
-        """Compares the view's entry with what we hold. Not while a claim for the agent is on its way: it may be that entry."""
+        """Compares the view's entry with what we hold. Not while a claim for the agent is on its way: it may be that
+        entry."""
         if key in self._claiming or self._closed:
             return
         entry, held = self.view.agent(key), self._held.get(key)
@@ -254,7 +284,7 @@ class RedisRegistry(DistributedRegistry):
             self._assert(held)
         elif entry.epoch > held.epoch or not self._ours(entry):
             self._fence(held, entry)
-            if self._ours(entry):                      # a claim that we had given up was carried out late
+            if self._ours(entry):  # a claim that we had given up was carried out late
                 self._send(self._entry_call(RELEASE, entry))
 
     def _assert(self, entry: AgentEntry) -> None:
@@ -311,10 +341,22 @@ class RedisRegistry(DistributedRegistry):
     def beat(self, anew: bool) -> Call:
         """On a new connection all is read: it may be another server, with another past."""
         everything = anew or self.view.age > STALE_AFTER
-        self._beat_at = self.net.clock() + (min(self._lease / 3, BEAT_LONGEST) if self._hearing else min(self._lease / 3, BEAT_DEAF))
-        return Call(BEAT, (self.replica.replica_id, self.replica.instance, str(self._born), replica_body(self.replica),
-                           str(int(self._lease * 1000)), b"" if everything else self._generation,
-                           "0" if everything else str(self._version), str(PAGE)))
+        self._beat_at = self.net.clock() + (
+            min(self._lease / 3, BEAT_LONGEST) if self._hearing else min(self._lease / 3, BEAT_DEAF)
+        )
+        return Call(
+            BEAT,
+            (
+                self.replica.replica_id,
+                self.replica.instance,
+                str(self._born),
+                replica_body(self.replica),
+                str(int(self._lease * 1000)),
+                b"" if everything else self._generation,
+                "0" if everything else str(self._version),
+                str(PAGE),
+            ),
+        )
 
     def beaten(self, reply: Any, anew: bool) -> None:
         state, now, born, generation, whole, version, hubs, news = reply
@@ -347,8 +389,11 @@ class RedisRegistry(DistributedRegistry):
         """Whether this process still is the replica that it says it is."""
         if state == 0 and not self._displaced:
             self._displaced = True
-            _log.error("replica_displaced", replica=self.replica.replica_id,
-                       detail="another process uses this replica_id; give each hub its own")
+            _log.error(
+                "replica_displaced",
+                replica=self.replica.replica_id,
+                detail="another process uses this replica_id; give each hub its own",
+            )
         elif state != 0 and self._displaced:
             self._displaced = False
             _log.info("replica_restored", replica=self.replica.replica_id)
@@ -414,7 +459,7 @@ class RedisRegistry(DistributedRegistry):
         if self.view.fresh or not self._started.is_set():
             _log.warning("registry_lost", reason=reason)
         self.view.doubt()
-        self._started.set()                            # nobody waits for it any longer
+        self._started.set()  # nobody waits for it any longer
 
     def back(self) -> None:
         _log.info("registry_back", duration_sec=round(self.net.clock() - self._courier.breaker.opened_at, 3))
@@ -428,19 +473,19 @@ class RedisRegistry(DistributedRegistry):
                 await self._backend.listen(self._heard_up, self._notice)
             except BackendError as exc:
                 self._stats.registry_errors[exc.reason] += 1
-            except Exception:                          # a defect must not make us deaf for ever
+            except Exception:  # a defect must not make us deaf for ever
                 self._stats.registry_errors["internal"] += 1
                 _log.exception("registry_defect")
             if self._hearing:
                 self._hearing = False
                 pause = RETRY_LISTEN[0]
-                self._beat_soon(BEAT_DEAF)             # and a kick: the server may have gone
+                self._beat_soon(BEAT_DEAF)  # and a kick: the server may have gone
             await asyncio.sleep(pause * self.net.rng.uniform(0.5, 1.0))
             pause = min(2 * pause, RETRY_LISTEN[1])
 
     def _heard_up(self) -> None:
         self._hearing = True
-        self._beat_soon()                              # what came before the subscription is read
+        self._beat_soon()  # what came before the subscription is read
 
     def _notice(self, notice: bytes) -> None:
         kind, _, rest = notice.partition(b"\n")
@@ -456,7 +501,7 @@ class RedisRegistry(DistributedRegistry):
         version, key = int(said), name.decode(errors="replace")
         if version <= self._version:
             return
-        known = self._ahead.get(key, 0)                # a reply to a claim of ours may have been here first
+        known = self._ahead.get(key, 0)  # a reply to a claim of ours may have been here first
         if version == self._version + 1 and not self._paging:
             self._version = version
             if known == version:
@@ -464,7 +509,7 @@ class RedisRegistry(DistributedRegistry):
         else:
             self._ahead[key] = max(version, known)
             if not self._paging:
-                self._beat_soon(HINT_DELAY)            # something between was missed
+                self._beat_soon(HINT_DELAY)  # something between was missed
         if version > known:
             self._apply(key, record)
 

@@ -5,17 +5,17 @@ Keys all carry the hash tag `{cluster}`: in Redis Cluster they lie in one slot, 
     agents     hash    key -> record            who owns the agent now
     epochs     hash    key -> epoch             the highest epoch ever granted, also of agents that are gone
     changes    zset    key at version           which entry changed when; those that are gone too, for a while
-    meta       hash    generation, version      `generation` is new when the data is: versions of another one mean nothing
-    replicas   hash    replica_id -> record     hubs
+    meta       hash    generation, version      `generation` is new when the data is: versions of another one mean
+    nothing replicas   hash    replica_id -> record     hubs
     leases     zset    replica_id at ms         when a hub counts as gone, by the server's clock
     gone       zset    key at ms                agents without an entry that `changes` still tells of
     idle       zset    key at ms                agents without an entry whose epoch is still remembered
     claim:ID   string  epoch, version           what a claim was granted, so that its retry is granted the same
 
-Epochs are compared and passed as decimal text, for a number of Lua is exact up to 2**53 only. An agent that is not known here
-starts at the server's clock in microseconds: above all that was granted before the data was lost, unless that clock went back.
-And the claim brings what agent and hub remember. Where that is above what Redis knows, something was lost, and they need not
-remember the last that was granted: so `MARGIN` is added, and the clock is the least.
+Epochs are compared and passed as decimal text, for a number of Lua is exact up to 2**53 only. An agent that is not
+known here starts at the server's clock in microseconds: above all that was granted before the data was lost, unless
+that clock went back. And the claim brings what agent and hub remember. Where that is above what Redis knows, something
+was lost, and they need not remember the last that was granted: so `MARGIN` is added, and the clock is the least.
 
 Each change is published with its version, so that a hub sees by a gap that it has missed one.
 """
@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from hashlib import sha1
 
 KEYS = ("agents", "epochs", "changes", "meta", "replicas", "leases", "gone", "idle")
-CLAIM_TTL_MS = 60_000                         # far beyond the last retry of a claim
-MARGIN = 1000                                 # epochs: far more than an agent is granted in a loss, and a millisecond of the clock
-PAGE = 250                                    # entries in one answer of `BEAT`
+CLAIM_TTL_MS = 60_000  # far beyond the last retry of a claim
+MARGIN = 1000  # epochs: far more than an agent is granted in a loss, and a millisecond of the clock
+PAGE = 250  # entries in one answer of `BEAT`
 
 PRELUDE = """\
 local agents, epochs, changes, meta, replicas, leases, gone, idle = unpack(KEYS)
@@ -128,7 +128,10 @@ class Script:
 
 
 # -> {epoch, version, generation}. The newest claim wins, whoever owned the agent.
-CLAIM = Script("claim", ("key", "owner", "process", "at_least", "body", "ttl", "margin"), """\
+CLAIM = Script(
+    "claim",
+    ("key", "owner", "process", "at_least", "body", "ttl", "margin"),
+    """\
 local key, owner, process, at_least, body, ttl, margin = unpack(ARGV, 3)
 local granted = redis.call('GET', KEYS[9])
 if granted then
@@ -145,11 +148,15 @@ local epoch = redis.call('HGET', epochs, key)
 local version = put(key, epoch .. '\\n' .. owner .. '\\n' .. process .. '\\n' .. body)
 redis.call('SET', KEYS[9], epoch .. ' ' .. version, 'PX', ttl)
 return {epoch, version, generation()}
-""")
+""",
+)
 
-# -> {1, version, generation} if the entry is now as given, {0, a higher epoch, record} if a newer claim, or another's, stands.
-# Version 0: nothing had to change.
-ASSERT = Script("assert", ("key", "owner", "process", "epoch", "body", "margin"), """\
+# -> {1, version, generation} if the entry is now as given, {0, a higher epoch, record} if a newer claim, or another's,
+# stands. Version 0: nothing had to change.
+ASSERT = Script(
+    "assert",
+    ("key", "owner", "process", "epoch", "body", "margin"),
+    """\
 local key, owner, process, epoch, body, margin = unpack(ARGV, 3)
 local stored = redis.call('HGET', epochs, key)
 local current = redis.call('HGET', agents, key)
@@ -169,20 +176,28 @@ if not stored or above(epoch, stored) then
   remember(key, epoch, margin)
 end
 return {1, put(key, record), generation()}
-""")
+""",
+)
 
 # -> 1 if the entry went, 0 if it is another's by now.
-RELEASE = Script("release", ("key", "owner", "process", "epoch"), """\
+RELEASE = Script(
+    "release",
+    ("key", "owner", "process", "epoch"),
+    """\
 local key, owner, process, epoch = unpack(ARGV, 3)
 if not owns(key, owner, process, epoch) then
   return 0
 end
 drop(key)
 return 1
-""")
+""",
+)
 
 # As RELEASE, by anybody, of an entry whose owner is not there any more.
-PRUNE_AGENT = Script("prune_agent", ("key", "owner", "process", "epoch"), """\
+PRUNE_AGENT = Script(
+    "prune_agent",
+    ("key", "owner", "process", "epoch"),
+    """\
 local key, owner, process, epoch = unpack(ARGV, 3)
 if not owns(key, owner, process, epoch) then
   return 0
@@ -193,19 +208,27 @@ if presence and process_of(presence) == process then
 end
 drop(key)
 return 1
-""")
+""",
+)
 
 # -> record of an agent, or an empty string.
-OWNER = Script("owner", ("key",), """\
+OWNER = Script(
+    "owner",
+    ("key",),
+    """\
 return redis.call('HGET', agents, ARGV[3]) or ''
-""")
+""",
+)
 
 # Renews a replica's lease and says what changed since `version` of `generation`, or everything if that is of no use.
 # -> {state, now, born, generation, whole, version, {replica_id, record, lease, ...}, {key, version, record, ...}}
 # whole: 1 if this begins with the first change there is, in place of what was asked for.
-# state: 1 renewed; 2 renewed, and was not there before; 0 another process of that name has come after us, and its lease holds.
-# `born` is when the process was first seen, 0 for the first time.
-BEAT = Script("beat", ("replica", "process", "born", "body", "lease", "generation", "version", "page"), """\
+# state: 1 renewed; 2 renewed, and was not there before; 0 another process of that name has come after us, and its lease
+# holds. `born` is when the process was first seen, 0 for the first time.
+BEAT = Script(
+    "beat",
+    ("replica", "process", "born", "body", "lease", "generation", "version", "page"),
+    """\
 local replica, process, born, body, lease, known, since, page = unpack(ARGV, 3)
 local time = now()
 local current = redis.call('HGET', replicas, replica)
@@ -259,10 +282,14 @@ for i = 1, #changed, 2 do
   news[#news + 1] = redis.call('HGET', agents, changed[i]) or ''
 end
 return {state, text(time), born, generation, whole, version, hubs, news}
-""")
+""",
+)
 
 # -> 1 if the presence went, 0 if it is another process's.
-LEAVE = Script("leave", ("replica", "process"), """\
+LEAVE = Script(
+    "leave",
+    ("replica", "process"),
+    """\
 local replica, process = unpack(ARGV, 3)
 local current = redis.call('HGET', replicas, replica)
 if not current or process_of(current) ~= process then
@@ -272,10 +299,14 @@ redis.call('HDEL', replicas, replica)
 redis.call('ZREM', leases, replica)
 hubs_changed()
 return 1
-""")
+""",
+)
 
 # As LEAVE, by anybody, if the lease is still the one that was seen, and has ended.
-PRUNE_REPLICA = Script("prune_replica", ("replica", "process", "lease"), """\
+PRUNE_REPLICA = Script(
+    "prune_replica",
+    ("replica", "process", "lease"),
+    """\
 local replica, process, lease = unpack(ARGV, 3)
 local current = redis.call('HGET', replicas, replica)
 if not current or process_of(current) ~= process then
@@ -289,10 +320,14 @@ redis.call('HDEL', replicas, replica)
 redis.call('ZREM', leases, replica)
 hubs_changed()
 return 1
-""")
+""",
+)
 
 # -> {entries that `changes` no longer tells of, epochs that are no longer remembered}; at most `page` of each.
-TIDY = Script("tidy", ("tell", "remember", "page"), """\
+TIDY = Script(
+    "tidy",
+    ("tell", "remember", "page"),
+    """\
 local tell, remember, page = unpack(ARGV, 3)
 local time = now()
 local old = redis.call('ZRANGEBYSCORE', gone, '-inf', text(time - tell), 'LIMIT', 0, page)
@@ -307,10 +342,11 @@ for _, key in ipairs(forgotten) do
   redis.call('HDEL', epochs, key)
 end
 return {#old, #forgotten}
-""")
+""",
+)
 
 SCRIPTS = (CLAIM, ASSERT, RELEASE, PRUNE_AGENT, OWNER, BEAT, LEAVE, PRUNE_REPLICA, TIDY)
-SHA = {script.name: sha1(script.text.encode()).hexdigest() for script in SCRIPTS}   # what EVALSHA calls a script
+SHA = {script.name: sha1(script.text.encode()).hexdigest() for script in SCRIPTS}  # what EVALSHA calls a script
 
 
 class KeySpace:

@@ -10,16 +10,22 @@ from redis.asyncio.connection import AbstractConnection
 
 from ncfast.registry.redis.backend import BackendError
 
-Place = tuple[str, int]                       # host and port
-Connect = Callable[[Place, bool], Awaitable[AbstractConnection]]   # where, and whether to give user and password
+Place = tuple[str, int]  # host and port
+Connect = Callable[[Place, bool], Awaitable[AbstractConnection]]  # where, and whether to give user and password
 
 
 class Sentinels:
     """`timeout` (seconds) is for one Sentinel; `drop` closes a connection at once."""
 
-    def __init__(self, places: Sequence[Place], service: str, timeout: float, connect: Connect,
-                 drop: Callable[[AbstractConnection], None]) -> None:
-        self._places = list(places)                    # the one that answered last comes first
+    def __init__(
+        self,
+        places: Sequence[Place],
+        service: str,
+        timeout: float,
+        connect: Connect,
+        drop: Callable[[AbstractConnection], None],
+    ) -> None:
+        self._places = list(places)  # the one that answered last comes first
         self._service = service
         self._timeout = timeout
         self._connect = connect
@@ -36,7 +42,13 @@ class Sentinels:
                         master = await self._ask(place)
                     if master is not None:
                         return master
-                except (BackendError, errors.RedisError, OSError, RuntimeError, ValueError):   # TimeoutError is an OSError
+                except (
+                    BackendError,
+                    errors.RedisError,
+                    OSError,
+                    RuntimeError,
+                    ValueError,
+                ):  # TimeoutError is an OSError
                     pass
                 except BaseException:
                     self.close()
@@ -51,7 +63,7 @@ class Sentinels:
         try:
             self._connection = await self._connect(place, False)
             return await self._question(self._connection)
-        except errors.AuthenticationError:             # it wants a password
+        except errors.AuthenticationError:  # it wants a password
             self.close()
             self._connection = await self._connect(place, True)
             return await self._question(self._connection)
