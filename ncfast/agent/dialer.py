@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import ssl
 import urllib.parse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiofastnet
 
 from ncfast import __version__
-from ncfast.config import ClientTls
+from ncfast.agent.ground import Ground
 from ncfast.core.errors import NcfastError
 from ncfast.core.link import Link
 from ncfast.net.handshake import ClientUpgrade, UpgradeRefused
 from ncfast.net.httpproxy import ConnectReply, ProxyRefused, ProxyReplyError, ProxySettingError, choose, connect_request
-from ncfast.net.links import LinkBounds, carry_websocket, unreadable
-
-if TYPE_CHECKING:
-    from ncfast.agent.agent import Agent
+from ncfast.net.links import LinkBounds, carry_websocket
 
 
 class DialError(NcfastError):
@@ -31,28 +28,11 @@ class DialError(NcfastError):
         self.retry_after = retry_after
 
 
-def client_context(tls: ClientTls | None) -> ssl.SSLContext:
-    """TLS towards hubs: the system's authorities or `ca_file`, and our certificate if there is one.
-
-    Raises OSError whose text names the section and the remedy.
-    """
-    try:
-        context = ssl.create_default_context(
-            cafile=str(tls.ca_file) if tls is not None and tls.ca_file is not None else None
-        )
-        if tls is not None and tls.cert_file is not None:
-            context.load_cert_chain(tls.cert_file, tls.key_file)
-    except OSError as exc:
-        raise unreadable("tls", exc) from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-async def dial(agent: Agent, url: str, token: str, handler: Any) -> Link:
+async def dial(ground: Ground, url: str, token: str, handler: Any) -> Link:
     """A link to the hub at `url`, its handshake done, within `reconnect.connect_timeout_sec`; `handler.link` is set to
     it. Raises DialError."""
-    timeout = agent.config.reconnect.connect_timeout_sec
-    opening = Opening(agent, url, token, handler)
+    timeout = ground.config.reconnect.connect_timeout_sec
+    opening = Opening(ground, url, token, handler)
     try:
         async with asyncio.timeout(timeout):
             return await opening.run(timeout)
@@ -77,8 +57,8 @@ async def dial(agent: Agent, url: str, token: str, handler: Any) -> Link:
 class Opening(asyncio.Protocol):
     """The connection until the tunnel stands."""
 
-    def __init__(self, agent: Agent, url: str, token: str, handler: Any) -> None:
-        self._agent = agent
+    def __init__(self, ground: Ground, url: str, token: str, handler: Any) -> None:
+        self._ground = ground
         self._url = url
         self._handler = handler
         self._parts = urllib.parse.urlsplit(url)
@@ -88,14 +68,14 @@ class Opening(asyncio.Protocol):
             url, [("Authorization", f"Bearer {token}"), ("User-Agent", f"ncfast/{__version__}")]
         )
         self._reply: ConnectReply | None = None
-        self._next: asyncio.Future[Any] = agent.net.loop.create_future()
+        self._next: asyncio.Future[Any] = ground.net.loop.create_future()
         self._transport: Any = None
         self._done = False
 
     async def run(self, timeout: float) -> Link:
-        net, host = self._agent.net, self._parts.hostname or ""
-        context = self._agent.tls_context if self._secure else None
-        proxy = choose(self._url, self._agent.config.http_proxy)
+        net, host = self._ground.net, self._parts.hostname or ""
+        context = self._ground.tls_context if self._secure else None
+        proxy = choose(self._url, self._ground.config.http_proxy)
         if proxy is None:
             self._transport = await net.connect(
                 host, self._port, self, timeout=timeout, ssl=context, server_hostname=host
@@ -152,7 +132,7 @@ class Opening(asyncio.Protocol):
             return DialError("not_a_hub", f"{self._url}: {exc}")
         after = exc.retry_after
         wait = (
-            min(float(after), self._agent.config.reconnect.max_sec) if after.isdecimal() and len(after) < 10 else None
+            min(float(after), self._ground.config.reconnect.max_sec) if after.isdecimal() and len(after) < 10 else None
         )
         words = {
             401: "the hub refused the token",
@@ -166,18 +146,18 @@ class Opening(asyncio.Protocol):
         )
 
     def _put_link(self, rest: bytes) -> Link:
-        agent = self._agent
+        ground = self._ground
         link, carrier = carry_websocket(
-            agent,
+            ground,
             self._transport,
             self._handler,
-            LinkBounds.of_tunnel(agent.config.tunnel),
+            LinkBounds.of_tunnel(ground.config.tunnel),
             client=True,
             peer=self._url,
         )
         self._done = True
         self._handler.link = link  # before any frame can come
-        agent.net.opened()
+        ground.net.opened()
         if rest:
-            agent.net.call_soon(carrier.feed, rest)
+            ground.net.call_soon(carrier.feed, rest)
         return link

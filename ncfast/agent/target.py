@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
+from ncfast.agent.ground import Ground
 from ncfast.config import Connector
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
@@ -16,18 +17,17 @@ from ncfast.net.seam import tune
 from ncfast.net.socket import SocketEnd
 from ncfast.observe import log
 
-if TYPE_CHECKING:
-    from ncfast.agent.agent import Agent
-
 _log = log.get("target")
 
 
 class Target:
     """One connector's service."""
 
-    def __init__(self, agent: Agent, config: Connector) -> None:
-        self.agent = agent
+    def __init__(self, ground: Ground, config: Connector, on_health: Callable[[], None]) -> None:
+        """`on_health` is called when the target is no longer well, or well again."""
+        self.ground = ground
         self.config = config
+        self._on_health = on_health
         self.healthy = True
         self.dials = 0
 
@@ -37,16 +37,16 @@ class Target:
             flow.reset(Reason.OVERLOADED)
             return
         self.dials += 1
-        self.agent.net.spawn(self._dial(flow, request), "dial")
+        self.ground.net.spawn(self._dial(flow, request), "dial")
 
     async def _dial(self, flow: Flow, request: Open) -> None:
         config = self.config
         owner = _TargetSocket(self, flow, self._proxy_header(request))
         try:
             end = SocketEnd(
-                self.agent.context, owner, self.agent.net.call_later, Reason.TARGET_RESET, self.agent.net.retains
+                self.ground.context, owner, self.ground.net.call_later, Reason.TARGET_RESET, self.ground.net.retains
             )
-            await self.agent.net.connect(config.target.host, config.target.port, end, timeout=config.dial_timeout_sec)
+            await self.ground.net.connect(config.target.host, config.target.port, end, timeout=config.dial_timeout_sec)
         except TimeoutError:
             reason = Reason.TARGET_TIMEOUT
         except ConnectionRefusedError:
@@ -82,7 +82,7 @@ class Target:
         health = self.config.health
         if health is None:
             return
-        net, run = self.agent.net, 0
+        net, run = self.ground.net, 0
         while True:
             well = await self._check(health.timeout_sec)
             run = run + 1 if well != self.healthy else 0
@@ -91,13 +91,13 @@ class Target:
                 (_log.info if well else _log.warning)(
                     "target_up" if well else "target_down", connector=self.config.name, target=str(self.config.target)
                 )
-                self.agent.connectors_changed()
+                self._on_health()
             await asyncio.sleep(health.interval_sec * net.rng.uniform(0.9, 1.1))
 
     async def _check(self, timeout: float) -> bool:
         target = self.config.target
         try:
-            transport = await self.agent.net.connect(target.host, target.port, asyncio.Protocol(), timeout=timeout)
+            transport = await self.ground.net.connect(target.host, target.port, asyncio.Protocol(), timeout=timeout)
         except (OSError, TimeoutError):
             return False
         transport.close()
@@ -107,11 +107,11 @@ class Target:
 class _TargetSocket:
     """Owner of one flow's connection to its target."""
 
-    __slots__ = ("_agent", "_flow", "_header", "_target", "_watch", "ready")
+    __slots__ = ("_flow", "_ground", "_header", "_target", "_watch", "ready")
 
     def __init__(self, target: Target, flow: Flow, header: bytes) -> None:
         self._target = target
-        self._agent = target.agent
+        self._ground = target.ground
         self._flow = flow
         self._header = header
         self._watch = -1
@@ -120,18 +120,18 @@ class _TargetSocket:
     def socket_ready(self, end: SocketEnd) -> None:
         self.ready = True
         self._target.dials -= 1  # before the hub hears of it, and sends the next
-        self._agent.net.opened()
-        self._watch = self._agent.net.watch(end.transport, end.broken)
+        self._ground.net.opened()
+        self._watch = self._ground.net.watch(end.transport, end.broken)
         if self._flow.closed:  # the client was faster
             end.abort()
             return
         sock: socket.socket = end.transport.get_extra_info("socket")
-        tune(sock, user_timeout_sec=max(self._agent.config.flow.stall_sec, 10.0))
+        tune(sock, user_timeout_sec=max(self._ground.config.flow.stall_sec, 10.0))
         if self._header:
             end.transport.write(self._header)
         end.carry(self._flow)
         self._flow.accept()
 
     def socket_gone(self, end: SocketEnd) -> None:
-        self._agent.net.unwatch(self._watch)
-        self._agent.net.gone()
+        self._ground.net.unwatch(self._watch)
+        self._ground.net.gone()

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import enum
 import hmac
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ncfast._frames import FrameType
-from ncfast.core.errors import Reason, RemoteError
+from ncfast.agent.ground import Ground
+from ncfast.agent.services import Services
+from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
 from ncfast.core.link import Link
 from ncfast.core.messages import SOFTWARE, VERSION, Announce, Hello, HelloAck, Open
 from ncfast.observe import log
-
-if TYPE_CHECKING:
-    from ncfast.agent.agent import Agent
 
 _log = log.get("agent")
 
@@ -45,11 +44,29 @@ class AgentInfo:
         self.resumes = 0
 
 
-class AgentTunnel:
-    """Handler of a tunnel's frames at the agent. What it means for the other tunnel, `agent.tunnels` decides."""
+class Keeper(Protocol):
+    """Who decides what a tunnel's news mean for the other one (`ncfast.agent.tunnels`)."""
 
-    def __init__(self, agent: Agent, url: str) -> None:
-        self.agent = agent
+    last_epoch: int  # the highest ever granted
+
+    def next_claim(self) -> int:
+        """The `last_epoch` of the next HELLO that claims."""
+
+    def granted(self, tunnel: AgentTunnel) -> None: ...
+    def standing(self, tunnel: AgentTunnel) -> None: ...
+    def told_again(self, tunnel: AgentTunnel) -> None: ...
+    def leaving(self, tunnel: AgentTunnel) -> None: ...
+    def outdated(self, tunnel: AgentTunnel, epoch: int) -> None: ...
+    def ended(self, tunnel: AgentTunnel, state: TunnelState, lasted: float, reason: Reason, detail: str) -> None: ...
+
+
+class AgentTunnel:
+    """Handler of a tunnel's frames at the agent."""
+
+    def __init__(self, ground: Ground, services: Services, keeper: Keeper, url: str) -> None:
+        self._ground = ground
+        self._services = services
+        self._keeper = keeper
         self.url = url
         self.token = ""  # the last that the hub was shown
         self.token_refused_at: float | None = None
@@ -62,7 +79,7 @@ class AgentTunnel:
         self.session = ""
         self.epoch = 0
         self.cluster = False  # the hub has others beside it
-        self.since = agent.net.clock()  # of the state
+        self.since = ground.clock()  # of the state
         self.link: Link = None  # type: ignore[assignment]  # set by the dialer before any frame can come
         self._said = 0  # last_epoch of the claim
         self._announced: list[str] = []
@@ -73,28 +90,28 @@ class AgentTunnel:
     def greet(self, timeout: float) -> None:
         """Says HELLO as a standby; the tunnel ends if it is not answered within `timeout` seconds."""
         self._move(TunnelState.GREETING)
-        self._hello(min(self.agent.tunnels.last_epoch, LAST_CLAIM), True, timeout)
+        self._hello(min(self._keeper.last_epoch, LAST_CLAIM), True, timeout)
 
     def claim(self, timeout: float) -> None:
         """Says HELLO to own, a standby's second; the tunnel ends if it is not answered within `timeout` seconds."""
         self._move(TunnelState.CLAIMING)
-        self._said = self.agent.tunnels.next_claim()
+        self._said = self._keeper.next_claim()
         self._hello(self._said, False, timeout)
 
     def _hello(self, last_epoch: int, standby: bool, timeout: float) -> None:
-        agent = self.agent
-        self._announced = agent.served()
-        self._timer = agent.net.call_later(timeout, self._late)
+        ground = self._ground
+        self._announced = self._services.served()
+        self._timer = ground.net.call_later(timeout, self._late)
         self.link.send(
             FrameType.HELLO,
             Hello(
                 version=VERSION,
-                agent_id=agent.config.agent_id,
-                instance=agent.instance,
+                agent_id=ground.config.agent_id,
+                instance=ground.instance,
                 connectors=self._announced,
                 last_epoch=last_epoch,
                 standby=standby,
-                window=agent.context.promise,
+                window=ground.context.promise,
                 software=SOFTWARE,
             ).pack(),
         )
@@ -104,17 +121,15 @@ class AgentTunnel:
 
     def _move(self, state: TunnelState) -> None:
         self.state = state
-        self.since = self.agent.net.clock()
+        self.since = self._ground.clock()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _on_frame__hello_ack(self, body: bytes) -> None:
         claiming = self.state is TunnelState.CLAIMING
-        try:
-            ack: HelloAck = HelloAck.unpack(body)
-        except RemoteError as exc:
-            self.link.fail(exc.reason, exc.detail)
+        ack: HelloAck | None = HelloAck.read(body, self.link)
+        if ack is None:
             return
         if ack.version != VERSION:
             self.link.fail(Reason.VERSION, f"hub speaks version {ack.version}")
@@ -125,7 +140,7 @@ class AgentTunnel:
         if not claiming and self.state is not TunnelState.GREETING:
             self.link.fail(Reason.PROTOCOL_ERROR, "a HELLO_ACK that nobody asked for")
             return
-        if claiming and ack.epoch <= max(self._said, self.agent.tunnels.last_epoch):
+        if claiming and ack.epoch <= max(self._said, self._keeper.last_epoch):
             self.link.fail(Reason.PROTOCOL_ERROR, "granted epoch is not above the last one")
             return
         if not claiming and ack.epoch:
@@ -136,15 +151,15 @@ class AgentTunnel:
             self.epoch = ack.epoch
             self.link.establish(ack.epoch)
             self._move(TunnelState.OWNER)
-            self.agent.tunnels.granted(self)
+            self._keeper.granted(self)
         else:
             self._move(TunnelState.STANDBY)
             self.stood = True
-            self.agent.tunnels.standing(self)
+            self._keeper.standing(self)
         if self.link.closed:  # not of use after all
             return
         self.announce()  # what has changed since HELLO
-        if self.agent.stopping.is_set():
+        if self._ground.stopping.is_set():
             self.goaway()
         self.link.ping()
 
@@ -154,7 +169,7 @@ class AgentTunnel:
             self.link.fail(Reason.PROTOCOL_ERROR, "a second HELLO_ACK says something else than the first")
             return
         self.cluster = ack.cluster
-        self.agent.tunnels.told_again(self)
+        self._keeper.told_again(self)
 
     # what the agent has to say
 
@@ -165,7 +180,7 @@ class AgentTunnel:
 
     def announce(self) -> None:
         """Tells the hub what is served from now on, if that is news to it."""
-        served = self.agent.served()
+        served = self._services.served()
         if self.answered and served != self._announced:
             self._announced = served
             self.link.send(FrameType.ANNOUNCE, Announce(connectors=served).pack())
@@ -177,7 +192,7 @@ class AgentTunnel:
 
     def show_token(self, token: str, retry: float) -> None:
         """Shows the hub a token that it has not seen, or one that it refused more than `retry` seconds ago."""
-        again = self.token_refused_at is not None and self.agent.net.clock() - self.token_refused_at >= retry
+        again = self.token_refused_at is not None and self._ground.clock() - self.token_refused_at >= retry
         if self.answered and (token != self.token or again):
             self.token = token
             self.token_refused_at = None
@@ -207,43 +222,41 @@ class AgentTunnel:
         return self.state is TunnelState.OWNER
 
     def _on_frame__open(self, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
-        agent = self.agent
+        ground = self._ground
         if not self._owns():
             return
-        if (known := agent.flows.get(cid)) is not None:
+        if (known := ground.flows.get(cid)) is not None:
             if known.path is not self.link:  # it had lost its way to the client's hub, and this is the new one
                 self.carry(known)
             return  # otherwise sent again after a cut, and no news
-        if agent.context.closed.last(cid) is not None:
+        if ground.context.closed.last(cid) is not None:
             self.link.refuse(cid, Reason.LINK_LOST)  # we had it, it ended while the tunnel was cut
             return
-        try:
-            request: Open = Open.unpack(body)
-        except RemoteError as exc:
-            self.link.fail(exc.reason, exc.detail)
+        request: Open | None = Open.read(body, self.link)
+        if request is None:
             return
-        target = agent.targets.get(request.connector)
+        target = self._services.target(request.connector)
         if target is None:
             self.link.refuse(cid, Reason.NO_SUCH_CONNECTOR)
             return
-        if len(agent.flows) >= agent.config.limits.max_flows or agent.context.over_budget:
+        if len(ground.flows) >= ground.config.limits.max_flows or ground.context.over_budget:
             self.link.refuse(cid, Reason.OVERLOADED)
             return
         flow = Flow(
-            agent.context,
+            ground.context,
             cid,
             bytes.fromhex(request.secret),
             None,
-            AgentInfo(request.connector, agent.net.clock()),
+            AgentInfo(request.connector, ground.clock()),
             limit,
         )
-        agent.flows[cid] = flow
+        ground.flows[cid] = flow
         self.link.add(flow)
         flow.attach(self.link, resumed=True)
         target.open(flow, request)
 
     def _on_frame__resume(self, cid: bytes, epoch: int, secret: bytes, ack: int, limit: int) -> bool:
-        flow = self.agent.flows.get(cid)
+        flow = self._ground.flows.get(cid)
         if not self._owns() or flow is None or not hmac.compare_digest(secret, flow.secret):
             return False
         flow.resume(self.link, ack, limit, True)
@@ -257,7 +270,7 @@ class AgentTunnel:
         return False
 
     def _on_frame__stale(self, cid: bytes, epoch: int) -> None:
-        self.agent.tunnels.outdated(self, epoch)
+        self._keeper.outdated(self, epoch)
 
     # the rest
 
@@ -265,11 +278,11 @@ class AgentTunnel:
         _log.info("hub_draining", hub=self.url, reason=reason.label)
         if not self.draining:
             self.draining = True
-            self.agent.tunnels.leaving(self)
+            self._keeper.leaving(self)
 
     def _on_frame__auth(self, code: int, body: bytes) -> None:
         if code:
-            self.token_refused_at = self.agent.net.clock()
+            self.token_refused_at = self._ground.clock()
             _log.error("token_refused", hub=self.url)
         else:
             _log.info("token_refreshed", hub=self.url)
@@ -287,4 +300,4 @@ class AgentTunnel:
         before = self.state
         since = self.since
         self._move(TunnelState.ENDED)
-        self.agent.tunnels.ended(self, before, self.since - since, reason, detail)
+        self._keeper.ended(self, before, self.since - since, reason, detail)

@@ -25,15 +25,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ncfast.agent.dialer import DialError, dial
+from ncfast.agent.ground import Ground
+from ncfast.agent.services import Services
+from ncfast.agent.token import read_token
 from ncfast.agent.tunnel import LAST_CLAIM, AgentTunnel, TunnelState
 from ncfast.core.errors import Reason
 from ncfast.observe import log
-
-if TYPE_CHECKING:
-    from ncfast.agent.agent import Agent
 
 _log = log.get("agent")
 
@@ -75,10 +74,11 @@ class Tunnels:
     """Keeps `owner` and `standby`. Decisions fall between two callbacks, in `granted`, `standing`, `leaving` and
     `ended`, which the tunnels call; the two tasks only dial."""
 
-    def __init__(self, agent: Agent) -> None:
-        self.agent = agent
-        self.net = agent.net
-        self.config = agent.config
+    def __init__(self, ground: Ground, services: Services) -> None:
+        self._ground = ground
+        self._services = services
+        self.net = ground.net
+        self.config = ground.config
         self.owner: AgentTunnel | None = None  # OWNER
         self.claimant: AgentTunnel | None = None  # CLAIMING
         self.standby: AgentTunnel | None = None  # STANDBY
@@ -87,13 +87,13 @@ class Tunnels:
         self._said = -1  # the highest that a claim has named, or that rule 5 has it above
         self._cluster = False  # the last owner's hub has others beside it
         self._next_hub = 0  # in the file's order
-        self._next_standby = agent.net.rng.randrange(
-            len(agent.config.hubs)
+        self._next_standby = ground.net.rng.randrange(
+            len(ground.config.hubs)
         )  # so that not all agents of a hub have the same other
         self._useless: set[str] = set()  # URLs that have led to the owner's hub, or to none that can take over
-        reconnect = agent.config.reconnect
-        self._owner_pause = Pause(agent.net.rng, reconnect.min_sec, reconnect.max_sec)
-        self._standby_pause = Pause(agent.net.rng, SETTLE, reconnect.max_sec)
+        reconnect = ground.config.reconnect
+        self._owner_pause = Pause(ground.net.rng, reconnect.min_sec, reconnect.max_sec)
+        self._standby_pause = Pause(ground.net.rng, SETTLE, reconnect.max_sec)
         self._lost_at: float | None = None  # when the owner was lost, until there is another
         self._given_up_at = float("-inf")  # when a claim ended without an answer
         self._outdone_by = -1  # the highest epoch that a flow's other end knows of
@@ -163,7 +163,7 @@ class Tunnels:
             and self.claimant is None
             and self.greeting is None
             and (self.standby is None or self.standby.draining)
-            and not self.agent.stopping.is_set()
+            and not self._ground.stopping.is_set()
         )
 
     async def _keep_owner(self) -> None:
@@ -208,10 +208,10 @@ class Tunnels:
 
     async def _dial(self, url: str, role: str, pause: Pause) -> bool:
         """Whether a hub has answered the handshake; what its tunnel is for, the moment decides."""
-        tunnel = AgentTunnel(self.agent, url)
+        tunnel = AgentTunnel(self._ground, self._services, self, url)
         try:
-            tunnel.token = await self.agent.read_token()
-            await dial(self.agent, url, tunnel.token, tunnel)
+            tunnel.token = await read_token(self._ground)
+            await dial(self._ground, url, tunnel.token, tunnel)
             self._dialled(tunnel)
         except asyncio.CancelledError:
             tunnel.abandon()  # it may have come about just now
@@ -239,11 +239,16 @@ class Tunnels:
         else:
             tunnel.abandon()
 
+    def announce(self) -> None:
+        """Tells the hubs what is served from now on."""
+        for tunnel in self.all():
+            tunnel.announce()
+
     # what tunnels tell
 
     def granted(self, tunnel: AgentTunnel) -> None:
         """The tunnel's hub owns the agent from now on; the flows move there."""
-        agent = self.agent
+        flows_here = self._ground.flows
         before, self.owner, self.claimant = self.owner, tunnel, None
         lost_at, self._lost_at = self._lost_at, None
         outage_ms = None if lost_at is None or before is not None else round((self.net.clock() - lost_at) * 1000, 3)
@@ -253,7 +258,7 @@ class Tunnels:
         self._useless = {tunnel.url}
         self._owner_pause.reset()
         self._standby_pause.reset()
-        flows = len(agent.flows)
+        flows = len(flows_here)
         _log.info(
             "tunnel_up",
             hub=tunnel.url,
@@ -286,7 +291,7 @@ class Tunnels:
             )
         if self.standby is not None and self.standby.replica_id == tunnel.replica_id:
             self.standby.close("the owner is on the same hub")
-        for flow in list(agent.flows.values()):
+        for flow in list(flows_here.values()):
             tunnel.carry(flow)
         self._changed.set()
 
@@ -392,5 +397,5 @@ class Tunnels:
                 replica=tunnel.replica_id,
                 reason=reason.label,
                 detail=detail,
-                flows=len(self.agent.flows),
+                flows=len(self._ground.flows),
             )

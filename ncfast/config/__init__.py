@@ -2,7 +2,7 @@
 
 from ncfast.config.agent import AgentConfig, ClientTls, Connector, Health, Reconnect
 from ncfast.config.auth import resolve_auth
-from ncfast.config.changes import waits_for_restart
+from ncfast.config.changes import reloaded, waits_for_restart
 from ncfast.config.checks import warnings
 from ncfast.config.development import development_hub
 from ncfast.config.ha import Ha, Mesh, MeshTls
@@ -52,6 +52,7 @@ __all__ = [
     "load_agent",
     "load_any",
     "load_hub",
+    "reloaded",
     "resolve_auth",
     "waits_for_restart",
     "warnings",

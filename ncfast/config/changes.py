@@ -20,7 +20,7 @@ RELOADED_MESH = (
     "ping_interval_sec",
     "ping_timeout_sec",
 )
-RELOADED: tuple[KeyPath, ...] = (
+RELOADED: tuple[tuple[str, ...], ...] = (
     ("listeners",),
     ("logging",),
     ("auth",),
@@ -28,6 +28,20 @@ RELOADED: tuple[KeyPath, ...] = (
     ("ha", "mode"),
     *(("ha", "mesh", name) for name in RELOADED_MESH),
 )
+
+
+def reloaded(running: HubConfig, loaded: HubConfig) -> HubConfig:
+    """The configuration in force after a reload: `running`, with what a reload can change taken from `loaded`."""
+    result = running
+    for path in RELOADED:
+        result = _taken(result, loaded, path)
+    return result
+
+
+def _taken(one: Any, other: Any, path: tuple[str, ...]) -> Any:
+    name, *rest = path
+    value = _taken(getattr(one, name), getattr(other, name), tuple(rest)) if rest else getattr(other, name)
+    return one.model_copy(update={name: value})
 
 
 def waits_for_restart(running: HubConfig, loaded: HubConfig) -> list[str]:

@@ -3,7 +3,7 @@ newer peers may say more."""
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,6 +18,12 @@ Hex16 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]  # 16 bytes in hexadeci
 Port = Annotated[int, Field(ge=0, le=65535)]
 Host = Annotated[str, Field(max_length=64)]  # an IP address
 Epoch = Annotated[int, Field(ge=0, lt=2**53)]  # what every JSON reader holds exactly
+
+
+class Failing(Protocol):
+    """A link, as far as it can be ended for what came on it."""
+
+    def fail(self, reason: Reason, detail: str = "") -> None: ...
 
 
 class Message(BaseModel):
@@ -35,6 +41,15 @@ class Message(BaseModel):
         except ValidationError as exc:
             where = ".".join(str(part) for part in exc.errors(include_input=False)[0]["loc"]) or "body"
             raise RemoteError(Reason.PROTOCOL_ERROR, f"{cls.__name__}: {where} is missing or malformed") from None
+
+    @classmethod
+    def read(cls, body: bytes, link: Failing) -> Self | None:
+        """What came on a link, or None: then it was malformed, and has ended the link."""
+        try:
+            return cls.unpack(body)
+        except RemoteError as exc:
+            link.fail(exc.reason, exc.detail)
+            return None
 
 
 class Hello(Message):

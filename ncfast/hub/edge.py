@@ -6,65 +6,56 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from websockets.http11 import Request
 
 from ncfast.auth import AuthError, Identity
 from ncfast.config import ServerTls
 from ncfast.hub.admin import healthz, readyz
+from ncfast.hub.claims import Claims
+from ncfast.hub.ground import Ground
 from ncfast.hub.session import AgentSession
+from ncfast.hub.sessions import Sessions
+from ncfast.hub.tokens import Tokens
+from ncfast.hub.ways import Ways
+from ncfast.mesh import Mesh
 from ncfast.net.handshake import accept
-from ncfast.net.links import LinkBounds, carry_websocket, unreadable
+from ncfast.net.links import LinkBounds, carry_websocket
 from ncfast.net.request import BadRequest, HttpLimits, RequestReader, Response
 from ncfast.net.seam import Acceptor
 from ncfast.net.throttle import Throttle
+from ncfast.net.tls import server_context
 from ncfast.observe import log
-
-if TYPE_CHECKING:
-    from ncfast.hub.hub import Hub
-    from ncfast.mesh import Mesh
 
 _log = log.get("edge")
 
 LINGER = 2.0  # seconds an answered connection may take to close its side
 
 
-def server_context(tls: ServerTls) -> ssl.SSLContext:
-    """TLS 1.2 or newer, with client certificates demanded if a CA for them is configured.
-
-    Raises OSError (ssl.SSLError is one) whose text names the section and the remedy.
-    """
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-        if tls.client_ca_file is not None:
-            context.load_verify_locations(tls.client_ca_file)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except OSError as exc:
-        raise unreadable("edge.tls", exc) from None
-    return context
-
-
 class Edge:
     """Accepts connections, bounds their handshakes, and hands tunnels to the hub."""
 
-    def __init__(self, hub: Hub) -> None:
-        self.hub = hub
-        config = hub.config.edge
+    def __init__(self, ground: Ground, ways: Ways, sessions: Sessions, tokens: Tokens, claims: Claims) -> None:
+        self.ground = ground
+        self.net = ground.net
+        self.ways = ways
+        self.sessions = sessions
+        self.tokens = tokens
+        self.claims = claims
+        config = ground.config.edge
         self.limits = HttpLimits(
             config.handshake_timeout_sec, config.max_header_bytes, config.max_headers, config.max_pending_handshakes
         )
-        self.throttle = Throttle(config.handshakes_per_source_per_sec, hub.net.clock)
+        self.throttle = Throttle(config.handshakes_per_source_per_sec, ground.clock)
         self.pending: dict[Handshake, None] = {}
         self._context = self.load_tls(config.tls)
         self._acceptor: Acceptor | None = None
 
     async def open(self) -> None:
         """Binds the port. Raises OSError."""
-        self._acceptor = await self.hub.net.listen(
-            self.hub.config.edge.bind, self._on_socket, on_shed=lambda reason: self._refused(reason, "")
+        self._acceptor = await self.net.listen(
+            self.ground.config.edge.bind, self._on_socket, on_shed=lambda reason: self._refused(reason, "")
         )
 
     def load_tls(self, tls: ServerTls | None) -> ssl.SSLContext | None:
@@ -87,19 +78,19 @@ class Edge:
             handshake.abort()
 
     def _refused(self, reason: str, remote: str) -> None:
-        self.hub.stats.handshakes_refused[reason] += 1
+        self.ground.stats.handshakes_refused[reason] += 1
         log.security("handshake_refused", reason=reason, remote=remote)
 
     def _on_socket(self, sock: Any, peer: Any) -> None:
         remote = f"{peer[0]}:{peer[1]}"
-        if len(self.pending) >= self.limits.max_connections or not self.hub.net.has_room(0):
+        if len(self.pending) >= self.limits.max_connections or not self.net.has_room(0):
             self._refused("too_many_handshakes", remote)
             sock.close()
             return
         handshake = Handshake(self, peer[0], remote)
         self.pending[handshake] = None
-        self.hub.net.opened()
-        self.hub.net.adopt(sock, handshake, self._context)
+        self.net.opened()
+        self.net.adopt(sock, handshake, self._context)
 
 
 class Handshake(asyncio.Protocol):
@@ -107,14 +98,15 @@ class Handshake(asyncio.Protocol):
 
     def __init__(self, edge: Edge, host: str, remote: str) -> None:
         self._edge = edge
-        self._hub = edge.hub
+        self._ground = edge.ground
+        self._net = edge.net
         self._host = host
         self._remote = remote
         self._reader: RequestReader | None = RequestReader(edge.limits)
         self._transport: Any = None
         self._waiting = False  # for the token's verdict; bytes before 101 are smuggling
         self._done = False
-        self._timer = edge.hub.net.call_later(edge.limits.timeout_sec, self._late)
+        self._timer = edge.net.call_later(edge.limits.timeout_sec, self._late)
 
     # asyncio
 
@@ -142,13 +134,13 @@ class Handshake(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._finish()
-        self._hub.net.gone()
+        self._net.gone()
 
     def handshake_failed(self, exc: Exception) -> None:
         """TLS did not come about."""
         self._edge._refused("tls", self._remote)
         self._finish()
-        self._hub.net.gone()
+        self._net.gone()
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -171,7 +163,7 @@ class Handshake(asyncio.Protocol):
         self._timer.cancel()
         if self._transport is None:
             return
-        self._timer = self._hub.net.call_later(LINGER, self._transport.abort)
+        self._timer = self._net.call_later(LINGER, self._transport.abort)
         self._transport.write(response.serialize(head_only))
         if self._transport.can_write_eof():
             self._transport.write_eof()  # the peer closes; unread bytes would turn our close into a reset
@@ -187,9 +179,9 @@ class Handshake(asyncio.Protocol):
         if path == "/healthz" and request.method in ("GET", "HEAD"):
             self._answer(healthz(request), request.method == "HEAD")
         elif path == "/readyz" and request.method in ("GET", "HEAD"):
-            self._answer(readyz(self._hub.readiness), request.method == "HEAD")
-        elif path == "/mesh" and self._hub.mesh is not None and not question:
-            self._mesh(request, self._hub.mesh)
+            self._answer(readyz(self._ground.readiness), request.method == "HEAD")
+        elif path == "/mesh" and self._edge.ways.mesh is not None and not question:
+            self._mesh(request, self._edge.ways.mesh)
         elif path != "/tunnel":
             self._answer(Response.text(404, "Not Found"))
         elif question:
@@ -215,25 +207,25 @@ class Handshake(asyncio.Protocol):
             return self._refuse(400, "body", "A handshake has no body")
         if not self._edge.throttle.admit(source):
             return self._refuse(429, "rate", "Too many handshakes", ("Retry-After", "1"))
-        if not self._hub.readiness.serving:
+        if not self._ground.readiness.serving:
             return self._refuse(503, "not_serving", "This hub does not serve", ("Retry-After", "1"))
-        if len(self._hub.agents.sessions) >= self._hub.config.limits.max_agents:
+        if len(self._edge.sessions) >= self._ground.config.limits.max_agents:
             return self._refuse(503, "agent_cap", "This hub serves as many agents as it may", ("Retry-After", "5"))
         credentials = headers.get_all("Authorization")
         scheme, _, token = credentials[0].partition(" ") if len(credentials) == 1 else ("", "", "")
         if scheme.lower() != "bearer" or not token:
-            self._hub.stats.auth_failed["missing"] += 1
+            self._ground.stats.auth_failed["missing"] += 1
             return self._refuse(
                 401, "no_token", "One Authorization: Bearer header is needed", ("WWW-Authenticate", "Bearer")
             )
         self._waiting = True
-        self._hub.net.spawn(self._authenticate(request, token.strip()), "authenticate")
+        self._net.spawn(self._authenticate(request, token.strip()), "authenticate")
         return None
 
     def _client_of(self, request: Request) -> tuple[str, str]:
         """(address for the log, source for limits); X-Forwarded-For counts only from trusted proxies, from the
         right."""
-        trusted = self._hub.config.edge.trusted_proxies
+        trusted = self._ground.config.edge.trusted_proxies
         source = self._host
         if not trusted:
             return self._remote, source
@@ -249,9 +241,9 @@ class Handshake(asyncio.Protocol):
 
     async def _authenticate(self, request: Request, token: str) -> None:
         try:
-            identity = await self._hub.verifier.verify(token)
+            identity = await self._edge.tokens.verify(token)
         except AuthError as exc:
-            self._hub.stats.auth_failed[exc.reason] += 1
+            self._ground.stats.auth_failed[exc.reason] += 1
             log.security("auth_failed", reason=exc.reason, remote=self._remote)
             if self._waiting and not self._done:
                 if exc.reason == "keys_unavailable":
@@ -265,7 +257,7 @@ class Handshake(asyncio.Protocol):
             return
         if not self._waiting or self._done:
             return
-        if self._hub.readiness.draining and not self._hub.agents.awaited(identity):
+        if self._ground.readiness.draining and not self._edge.claims.awaited(identity):
             self._refuse(503, "draining", "This hub is going away", ("Retry-After", "1"))
         else:
             self._upgrade(request, identity)
@@ -276,13 +268,12 @@ class Handshake(asyncio.Protocol):
             self._edge._refused("websocket", self._remote)
             self._answer(refusal)
             return
-        hub, transport = self._hub, self._transport
+        edge, ground, transport = self._edge, self._ground, self._transport
         self._finish()
         self._waiting = False
         transport.write(accepted)
-        session = AgentSession(hub, identity, self._remote)
-        session.link, _ = carry_websocket(
-            hub, transport, session, LinkBounds.of_tunnel(hub.config.tunnel), client=False, peer=identity.agent_id
-        )
-        hub.stats.tunnels_opened += 1
-        hub.agents.sessions[session] = None
+        session = AgentSession(ground, edge.ways, edge.tokens, edge.claims, identity, self._remote)
+        bounds = LinkBounds.of_tunnel(ground.config.tunnel)
+        session.link, _ = carry_websocket(ground, transport, session, bounds, client=False, peer=identity.agent_id)
+        ground.stats.tunnels_opened += 1
+        edge.sessions.add(session)

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from ncfast.core.flow import Flow
-from ncfast.hub.sessions import Key
+from ncfast.hub.client import Key
 
 
 class Hold:
@@ -27,10 +27,10 @@ class Hold:
         info, now = flow.info, self._clock()
         listener = info.listener
         if not info.hold_until:
-            info.hold_until = now + listener.config.hold_sec
-        if info.hold_until <= now or self.count[listener.name] >= listener.config.hold_max:
+            info.hold_until = now + listener.hold_sec
+        if info.hold_until <= now or self.count[listener.name] >= listener.hold_max:
             return False
-        self._queues.setdefault(listener.key, deque()).append((flow, info.hold_until))
+        self._queues.setdefault(info.key, deque()).append((flow, info.hold_until))
         self.count[listener.name] += 1
         return True
 

@@ -6,95 +6,41 @@ import asyncio
 import ipaddress
 import socket
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from ncfast.config import Listener as ListenerConfig
 from ncfast.core.errors import Reason
-from ncfast.core.flow import Flow
 from ncfast.core.timeouts import Timeouts
+from ncfast.hub.client import ClientInfo
+from ncfast.hub.ground import Ground
 from ncfast.net.proxyproto import Parser, ProxyProtocolError
 from ncfast.net.seam import Acceptor, reset, tune
 from ncfast.net.socket import SocketEnd
+from ncfast.net.throttle import Throttle
 from ncfast.observe import log
-
-if TYPE_CHECKING:
-    from ncfast.core.messages import Open
-    from ncfast.hub.hub import Hub
-    from ncfast.hub.session import AgentSession
-    from ncfast.mesh import Peer
 
 _log = log.get("listener")
 
 PROXY_HEADER_TIMEOUT = 3.0  # seconds for a complete PROXY header
 
 
-class ClientInfo:
-    """What the hub knows of a flow beside its bytes."""
-
-    __slots__ = (
-        "accepted_at",
-        "agent_key",
-        "client",
-        "counted",
-        "epoch",
-        "hold_until",
-        "hub",
-        "instance",
-        "listener",
-        "opened",
-        "owner",
-        "peer",
-        "refusals",
-        "refused",
-        "request",
-        "resumes",
-        "sends",
-        "session",
-        "sought_at",
-        "source",
-        "timeouts",
-        "tried",
-    )
-
-    def __init__(self, hub: Hub, listener: ClientListener, source: str, client: str) -> None:
-        self.hub = hub
-        self.listener = listener
-        self.source = source  # address alone, what caps count
-        self.client = client  # host:port
-        self.timeouts = listener.timeouts
-        self.accepted_at = hub.net.clock()
-        self.request: Open  # what M_OPEN says
-        self.agent_key = ""
-        self.instance = ""  # of the agent's process
-        self.session: AgentSession | None = None  # the tunnel by which it goes, or
-        self.peer: Peer | None = None  # the link to the owner
-        self.owner = ""  # the replica that owns, or last owned, the agent
-        self.epoch = 0  # the highest under which the flow was carried
-        self.counted = False  # among the opens without an answer
-        self.sends = 0  # of M_OPEN to this agent
-        self.opened = False
-        self.hold_until = 0.0  # the end of its time in the queue, if it ever came there
-        self.resumes = 0
-        self.sought_at = float("-inf")  # when we last asked an owner for it
-        self.tried: set[str] = set()  # agents that were asked
-        self.refusals = 0  # by hubs that did not own the agent
-        self.refused: set[tuple[str, int]] = set()  # agent and epoch under which a hub did not own it
-
-    @property
-    def path(self) -> str:
-        """Where the agent is, or last was: what logs and metrics call the flow's path."""
-        return "local" if self.owner in ("", self.hub.replica_id) else "mesh"
-
-    def flow_opened(self, flow: Flow) -> None:
-        """M_OPEN_ACK has come."""
-        self.hub.router.opened(flow)
-
-
 class ClientListener:
     """One bound TCP port. Its settings may be replaced while it listens; open flows keep those they started with."""
 
-    def __init__(self, hub: Hub, config: ListenerConfig) -> None:
-        self.hub = hub
+    def __init__(
+        self,
+        ground: Ground,
+        config: ListenerConfig,
+        opens: Throttle,
+        on_client: Callable[[SocketEnd, ClientInfo], None],
+    ) -> None:
+        """`opens` bounds the clients of each source address over all listeners; `on_client` gets each that is let
+        in."""
+        self._ground = ground
+        self.net = ground.net
+        self._opens = opens
+        self._on_client = on_client
         self.active = 0
         self.per_source: Counter[str] = Counter()
         self._acceptor: Acceptor | None = None
@@ -102,10 +48,9 @@ class ClientListener:
 
     def configure(self, config: ListenerConfig) -> None:
         """Takes new settings for new clients; the address stays."""
-        flow = self.hub.config.flow
+        flow = self._ground.config.flow
         self.config = config
         self.name = config.name
-        self.key = (config.tenant, config.connector)
         self.timeouts = Timeouts(
             open=flow.open_timeout_sec,
             grace=flow.grace_sec,
@@ -117,12 +62,12 @@ class ClientListener:
 
     async def open(self) -> None:
         """Binds the port. Raises OSError."""
-        self._acceptor = await self.hub.net.listen(
+        self._acceptor = await self.net.listen(
             self.config.bind,
             self._on_socket,
             backlog=self.config.backlog,
-            reserve=self.hub.config.limits.fd_reserve,
-            on_shed=self._shed,
+            reserve=self._ground.config.limits.fd_reserve,
+            on_shed=self.shed,
         )
 
     def close(self) -> None:
@@ -148,8 +93,8 @@ class ClientListener:
 
     # accepting
 
-    def _shed(self, reason: str, sock: socket.socket | None = None) -> None:
-        self.hub.stats.accept_shed[reason] += 1
+    def shed(self, reason: str, sock: socket.socket | None = None) -> None:
+        self._ground.stats.accept_shed[reason] += 1
         _log.warning("client_shed", listener=self.name, reason=reason)
         if sock is not None:
             reset(sock)
@@ -159,49 +104,46 @@ class ClientListener:
         config = self.config
         if config.proxy_protocol != "off" and _within(host, config.proxy_from):
             if self.active >= config.max_connections:
-                return self._shed("listener_cap", sock)
+                return self.shed("listener_cap", sock)
             self.active += 1
-            self.hub.net.opened()
-            self.hub.net.adopt(sock, ProxyHeader(self, host, str(peer[1])))
+            self.net.opened()
+            self.net.adopt(sock, ProxyHeader(self, host, str(peer[1])))
             return None
         if self.active >= config.max_connections:
-            return self._shed("listener_cap", sock)
+            return self.shed("listener_cap", sock)
         if (reason := self.refusal(host)) is not None:
-            return self._shed(reason, sock)
+            return self.shed(reason, sock)
         self.active += 1
-        self.hub.net.opened()
-        self._tune(sock)
-        self.hub.net.adopt(
-            sock,
-            SocketEnd(
-                self.hub.context,
-                _Client(self, host, f"{host}:{peer[1]}"),
-                self.hub.net.call_later,
-                Reason.CLIENT_RESET,
-                self.hub.net.retains,
-            ),
-        )
+        self.net.opened()
+        self.net.adopt(sock, self.end(sock, host, f"{host}:{peer[1]}"))
         return None
 
-    def _tune(self, sock: socket.socket) -> None:
+    def end(self, sock: socket.socket, source: str, client: str) -> SocketEnd:
+        """The socket end of a client that is let in."""
         try:
             tune(sock, user_timeout_sec=max(self.timeouts.stall, 10.0))
         except OSError:
             pass  # gone already; the first read will tell
+        owner = _Client(self, source, client)
+        return SocketEnd(self._ground.context, owner, self.net.call_later, Reason.CLIENT_RESET, self.net.retains)
+
+    def client_ready(self, end: SocketEnd, client: str) -> None:
+        """Its transport is there."""
+        self._on_client(end, ClientInfo(self.config, self.timeouts, client, self._ground.clock()))
 
     def refusal(self, source: str) -> str | None:
         """Why a client from `source` may not come in now, or None. Behind a balancer `source` is whom its header
         names."""
-        config, hub = self.config, self.hub
+        config, ground = self.config, self._ground
         if (config.deny and _within(source, config.deny)) or (config.allow and not _within(source, config.allow)):
             return "acl"
         if config.max_connections_per_source and self.per_source[source] >= config.max_connections_per_source:
             return "source_cap"
-        if len(hub.flows) >= hub.config.limits.max_flows:
+        if len(ground.flows) >= ground.config.limits.max_flows:
             return "flow_cap"
-        if hub.context.over_budget:
+        if ground.context.over_budget:
             return "memory"
-        if not hub.open_throttle.admit(source):
+        if not self._opens.admit(source):
             return "rate"
         return None
 
@@ -226,16 +168,14 @@ class _Client:
         listener.per_source[source] += 1
 
     def socket_ready(self, end: SocketEnd) -> None:
-        self._watch = self._listener.hub.net.watch(end.transport, end.broken)
-        self._listener.hub.router.client_ready(
-            end, ClientInfo(self._listener.hub, self._listener, self._source, self._client)
-        )
+        self._watch = self._listener.net.watch(end.transport, end.broken)
+        self._listener.client_ready(end, self._client)
 
     def socket_gone(self, end: SocketEnd) -> None:
         listener = self._listener
         listener.active -= 1
-        listener.hub.net.unwatch(self._watch)
-        listener.hub.net.gone()
+        listener.net.unwatch(self._watch)
+        listener.net.gone()
         listener.per_source[self._source] -= 1
         if not listener.per_source[self._source]:
             del listener.per_source[self._source]
@@ -259,7 +199,7 @@ class ProxyHeader(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        self._timer = self._listener.hub.net.call_later(PROXY_HEADER_TIMEOUT, self._refuse, "proxy_header_timeout")
+        self._timer = self._listener.net.call_later(PROXY_HEADER_TIMEOUT, self._refuse, "proxy_header_timeout")
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -276,14 +216,7 @@ class ProxyHeader(asyncio.Protocol):
             return
         self._timer.cancel()  # type: ignore[union-attr]
         self._handed_over = True
-        end = SocketEnd(
-            listener.hub.context,
-            _Client(listener, str(host), f"{host}:{port}"),
-            listener.hub.net.call_later,
-            Reason.CLIENT_RESET,
-            listener.hub.net.retains,
-        )
-        listener._tune(self._transport.get_extra_info("socket"))
+        end = listener.end(self._transport.get_extra_info("socket"), str(host), f"{host}:{port}")
         self._transport.set_protocol(end)
         end.connection_made(self._transport)
         if result.rest:
@@ -302,8 +235,8 @@ class ProxyHeader(asyncio.Protocol):
             self._timer.cancel()
         if not self._handed_over:
             self._listener.active -= 1
-            self._listener.hub.net.gone()
+            self._listener.net.gone()
 
     def _refuse(self, reason: str) -> None:
-        self._listener._shed(reason)
+        self._listener.shed(reason)
         self._transport.abort()

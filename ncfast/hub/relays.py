@@ -7,24 +7,23 @@ hub that does not own the agent says so and passes nothing on: one hop. Moving t
 
     what is lost        who is told                           the relay
     the agent's tunnel  the origin, by M_DETACH               ends: the agent asks anew where it has claimed
-    the mesh link       the agent, by M_DETACH                waits without a way up, until the origin asks or the grace
-    is over the origin itself   the agent, by M_RST origin_lost       ends
+    the mesh link       the agent, by M_DETACH                waits without a way up until it asks, or the grace ends
+    the origin itself   the agent, by M_RST origin_lost       ends
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ncfast._frames import SECRET_SIZE, FrameType
-from ncfast.core.errors import Reason, RemoteError
+from ncfast.core.errors import Reason
 from ncfast.core.messages import Open, Sought, Vouch
 from ncfast.core.relay import Relay
+from ncfast.hub.ground import Ground
+from ncfast.hub.pending import PendingOpens
 from ncfast.hub.session import AgentSession
+from ncfast.hub.sessions import Sessions
+from ncfast.hub.ways import Ways
+from ncfast.mesh import Peer
 from ncfast.observe import log
-
-if TYPE_CHECKING:
-    from ncfast.hub.hub import Hub
-    from ncfast.mesh import Peer
 
 _log = log.get("relay")
 
@@ -34,12 +33,11 @@ LAST_SECOND = 1.0  # seconds before the agent's own grace ends in which it is to
 class Relayed:
     """What the hub knows of a relay beside its two links."""
 
-    __slots__ = ("away_since", "opening", "origin", "relays", "session")
+    __slots__ = ("away_since", "opening", "relays", "session")
 
-    def __init__(self, relays: Relays, session: AgentSession, origin: str) -> None:
+    def __init__(self, relays: Relays, session: AgentSession) -> None:
         self.relays = relays
         self.session = session
-        self.origin = origin  # replica
         self.opening = False
         self.away_since = -1.0  # without a mesh link since then
 
@@ -55,18 +53,19 @@ class Relayed:
 class Relays:
     """All relays of the hub, by cid."""
 
-    def __init__(self, hub: Hub) -> None:
-        self.hub = hub
+    def __init__(self, ground: Ground, sessions: Sessions, ways: Ways, pending: PendingOpens) -> None:
+        self._ground = ground
+        self._sessions = sessions
+        self._ways = ways
+        self._pending = pending
         self.by_cid: dict[bytes, Relay] = {}
 
     # other hubs ask
 
     def open(self, peer: Peer, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
         """M_OPEN from the hub of a client: to the agent, if we own it under that very epoch and it may serve."""
-        try:
-            request: Open = Open.unpack(body)
-        except RemoteError as exc:
-            peer.link.fail(exc.reason, exc.detail)
+        request: Open | None = Open.read(body, peer.link)
+        if request is None:
             return
         session = self._owned(request.tenant, request.agent)
         if not cid.startswith(peer.instance) or request.agent is None:
@@ -84,10 +83,10 @@ class Relays:
             if self._full(session):
                 peer.link.refuse(cid, Reason.OVERLOADED, epoch)
                 return
-            relay = self._make(cid, session, peer.replica_id)
+            relay = self._make(cid, session)
             relay.info.opening = True
-            self.hub.router.opening[session.key] += 1
-            self.hub.stats.relays_opened += 1
+            self._pending.begin(session.key)
+            self._ground.stats.relays_opened += 1
         self._connect(relay, peer)
         if not session.link.forward(relay.down, FrameType.M_OPEN, body, limit=limit, rtt=peer.link.rtt):
             peer.link.refuse(cid, Reason.OVERLOADED, epoch)
@@ -96,10 +95,8 @@ class Relays:
     def resume_from_origin(self, peer: Peer, cid: bytes, epoch: int, payload: bytes, ack: int, limit: int) -> None:
         """M_RESUME from the hub of the client: to the agent, if we own it. If not, the flow waits there for whoever
         does."""
-        try:
-            sought: Sought = Sought.unpack(payload[SECRET_SIZE:])
-        except RemoteError as exc:
-            peer.link.fail(exc.reason, exc.detail)
+        sought: Sought | None = Sought.read(payload[SECRET_SIZE:], peer.link)
+        if sought is None:
             return
         session = self._owned(sought.tenant, sought.agent)
         if not cid.startswith(peer.instance):
@@ -108,7 +105,7 @@ class Relays:
         elif session is None or epoch > session.epoch:
             peer.link.tell_detached(cid, epoch, Reason.NOT_OWNER)
         elif epoch < session.epoch:
-            self.hub.epochs_refused += 1
+            self._ground.stats.epochs_refused += 1
             peer.link.tell_detached(cid, epoch, Reason.STALE_EPOCH, session.epoch)
         elif not session.identity.allows(sought.connector):
             log.security("scope_denied", agent_id=sought.agent, connector=sought.connector, peer=peer.replica_id)
@@ -116,8 +113,8 @@ class Relays:
         else:
             relay = self._find(cid, session)
             if relay is None:
-                relay = self._make(cid, session, peer.replica_id)
-                self.hub.stats.relays_resumed += 1
+                relay = self._make(cid, session)
+                self._ground.stats.relays_resumed += 1
             self._connect(relay, peer)
             session.link.forward(
                 relay.down, FrameType.M_RESUME, payload[:SECRET_SIZE], ack=ack, limit=limit, rtt=peer.link.rtt
@@ -132,19 +129,19 @@ class Relays:
             session.link.tell_detached(cid, session.epoch, Reason.LINK_LOST)
             return
         relay = self._find(cid, session)
-        peer = self.hub.origin(cid)
+        peer = self._ways.origin(cid)
         if peer is None:
-            if self.hub.former(cid[: len(self.hub.instance)]):
+            if self._ways.former(cid):
                 session.link.refuse(cid, Reason.ORIGIN_LOST)
             else:
                 session.link.tell_detached(cid, session.epoch, Reason.LINK_LOST)
             return
         if relay is None:
-            if len(self.by_cid) + len(self.hub.flows) >= self.hub.config.limits.max_flows:
+            if self._too_many():
                 session.link.tell_detached(cid, session.epoch, Reason.OVERLOADED)
                 return
-            relay = self._make(cid, session, peer.replica_id)
-            self.hub.stats.relays_resumed += 1
+            relay = self._make(cid, session)
+            self._ground.stats.relays_resumed += 1
         self._connect(relay, peer)
         vouch = Vouch(agent=session.agent_id, tenant=session.identity.tenant, instance=session.instance)
         peer.link.forward(
@@ -152,15 +149,14 @@ class Relays:
         )
 
     def _owned(self, tenant: str | None, agent: str | None) -> AgentSession | None:
-        return self.hub.agents.current(f"{tenant or ''}/{agent}")
+        return self._sessions.current(f"{tenant or ''}/{agent}")
 
     def _refusal(self, session: AgentSession | None, epoch: int, request: Open) -> Reason | None:
         """Why an open cannot be relayed, or None."""
-        hub = self.hub
-        if session is None or epoch > session.epoch or hub.readiness.draining:
+        if session is None or epoch > session.epoch or self._ground.readiness.draining:
             return Reason.NOT_OWNER  # while we drain: not for long
         if epoch < session.epoch:
-            hub.epochs_refused += 1
+            self._ground.stats.epochs_refused += 1
             return Reason.STALE_EPOCH
         if not session.identity.allows(request.connector):
             return Reason.SCOPE_DENIED
@@ -169,12 +165,12 @@ class Relays:
         return None
 
     def _full(self, session: AgentSession) -> bool:
-        hub = self.hub
-        return (
-            hub.context.over_budget
-            or len(self.by_cid) + len(hub.flows) >= hub.config.limits.max_flows
-            or hub.router.opening[session.key] >= hub.config.limits.pending_opens_per_agent
-        )
+        return self._ground.context.over_budget or self._too_many() or self._pending.full(session.key)
+
+    def _too_many(self) -> bool:
+        """Whether there are as many flows, ours and others', as there may be."""
+        ground = self._ground
+        return len(self.by_cid) + len(ground.flows) >= ground.config.limits.max_flows
 
     # relays
 
@@ -187,8 +183,8 @@ class Relays:
             return None
         return relay
 
-    def _make(self, cid: bytes, session: AgentSession, origin: str) -> Relay:
-        relay = Relay(cid, session.epoch, session.link, Relayed(self, session, origin))
+    def _make(self, cid: bytes, session: AgentSession) -> Relay:
+        relay = Relay(cid, session.epoch, session.link, Relayed(self, session))
         self.by_cid[cid] = relay
         return relay
 
@@ -205,16 +201,13 @@ class Relays:
     def opened(self, info: Relayed) -> None:
         if info.opening:
             info.opening = False
-            opening = self.hub.router.opening
-            opening[info.session.key] -= 1
-            if not opening[info.session.key]:
-                del opening[info.session.key]
+            self._pending.end(info.session.key)
 
     def ended(self, relay: Relay) -> None:
         self.opened(relay.info)
         if self.by_cid.get(relay.cid) is relay:
             del self.by_cid[relay.cid]
-        self.hub.stats.relays_ended += 1
+        self._ground.stats.relays_ended += 1
 
     # links
 
@@ -228,7 +221,7 @@ class Relays:
 
     def peer_lost(self, peer: Peer) -> None:
         """The origin will ask again when there is a link."""
-        now = self.hub.net.clock()
+        now = self._ground.clock()
         for lane in list(peer.link.lanes.values()):
             relay = lane.relay
             if relay.mesh is peer.link:
@@ -238,16 +231,13 @@ class Relays:
 
     def tick(self, now: float) -> None:
         """Ends relays whose origin does not come back."""
-        hub = self.hub
+        ways, grace = self._ways, self._ground.config.flow.grace_sec
         for relay in list(self.by_cid.values()):
             since = relay.info.away_since
             if since < 0:
                 continue
-            instance = relay.cid[: len(hub.instance)]
-            if hub.former(instance) or (
-                now - since >= hub.config.flow.grace_sec - LAST_SECOND and not hub.present(instance)
-            ):
+            if ways.former(relay.cid) or (now - since >= grace - LAST_SECOND and not ways.present(relay.cid)):
                 relay.tunnel.refuse(relay.cid, Reason.ORIGIN_LOST, relay.epoch)
                 self._cut(relay)
-            elif now - since >= hub.config.flow.grace_sec:
+            elif now - since >= grace:
                 self._cut(relay)

@@ -6,48 +6,117 @@ by; a standby may claim later, by another HELLO on the same tunnel.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import enum
+from typing import Protocol
 
 from ncfast._frames import SECRET_SIZE, FrameType
 from ncfast.auth import AuthError, Identity
-from ncfast.core.errors import Blame, Reason, RemoteError, blame
+from ncfast.core.errors import Blame, LocalError, Reason, blame
 from ncfast.core.link import Link
 from ncfast.core.messages import VERSION, Announce, Hello, HelloAck
+from ncfast.hub.ground import Ground
+from ncfast.hub.tokens import Tokens
+from ncfast.hub.ways import Ways
 from ncfast.observe import log
-
-if TYPE_CHECKING:
-    from ncfast.hub.hub import Hub
 
 _log = log.get("tunnel")
 
 RESUME_TIME = 5.0  # seconds from HELLO, and again from each M_RESUME, in which the agent asks for what it still has
 
 
+class SessionState(enum.Enum):
+    """GREETING leads by a HELLO that claims nothing to STANDBY, by one that claims to CLAIMING; a standby's second
+    HELLO claims, and leads to TAKING_OVER. An epoch makes an OWNER of both. The link's end leads from anywhere to
+    ENDED."""
+
+    GREETING = "greeting"  # no HELLO yet
+    STANDBY = "standby"  # known, and owns nothing
+    CLAIMING = "claiming"  # the registry is asked for an epoch
+    TAKING_OVER = "taking_over"  # the same, for a standby, which stays known meanwhile
+    OWNER = "owner"  # owns the agent
+    ENDED = "ended"
+
+
+S = SessionState
+
+AFTER: dict[SessionState, frozenset[SessionState]] = {
+    S.GREETING: frozenset({S.STANDBY, S.CLAIMING, S.ENDED}),
+    S.STANDBY: frozenset({S.TAKING_OVER, S.ENDED}),
+    S.CLAIMING: frozenset({S.OWNER, S.ENDED}),
+    S.TAKING_OVER: frozenset({S.OWNER, S.ENDED}),
+    S.OWNER: frozenset({S.ENDED}),
+    S.ENDED: frozenset(),
+}
+
+
+class Desk(Protocol):
+    """Whom a session tells what it hears (`ncfast.hub.claims`)."""
+
+    async def claim(self, session: AgentSession, hello: Hello) -> None:
+        """It asks for an epoch."""
+
+    def granted(self, session: AgentSession) -> None:
+        """It was granted one."""
+
+    def announced(self, session: AgentSession) -> None:
+        """What it serves has changed."""
+
+    def leaving(self, session: AgentSession) -> None:
+        """The agent drains: no new flows."""
+
+    def resume(self, session: AgentSession, cid: bytes, secret: bytes, ack: int, limit: int) -> bool:
+        """The agent asks for a flow. False: there is no such flow."""
+
+    def ended(self, session: AgentSession, reason: Reason, *, owned: bool) -> None:
+        """The tunnel is gone."""
+
+
 class AgentSession:
     """Handler of a tunnel's frames on the hub. Until it was granted an epoch it serves nothing."""
 
-    def __init__(self, hub: Hub, identity: Identity, remote: str) -> None:
-        self.hub = hub
+    def __init__(self, ground: Ground, ways: Ways, tokens: Tokens, desk: Desk, identity: Identity, remote: str) -> None:
+        self._ground = ground
+        self._ways = ways
+        self._tokens = tokens
+        self._desk = desk
         self.identity = identity
         self.remote = remote
-        self.session_id = hub.net.entropy(16).hex()
+        self.session_id = ground.net.entropy(16).hex()
         self.agent_id = identity.agent_id
         self.key = identity.key
         self.instance = ""
         self.software = ""
         self.epoch = 0
+        self.state = SessionState.GREETING
         self.announced: frozenset[str] = frozenset()
         self.connectors: frozenset[str] = frozenset()  # announced and within the token's scope
-        self.draining = False
-        self.standing = False  # known, and owns nothing
-        self.established = False  # owns the agent
-        self.opening = 0  # opens without an answer, our clients' and other hubs'
-        self.started_at = hub.net.clock()
+        self.draining = False  # whatever the state: the agent has said GOAWAY
+        self.started_at = ground.clock()
         self.resuming_until = 0.0  # until then flows that the agent has not asked for may still be asked for
-        self._claiming = False
         self._fresh_token: str | None = None
         self._refreshing = False
         self.link: Link = None  # type: ignore[assignment]  # set by the edge before any frame can come
+
+    def _move(self, state: SessionState) -> None:
+        """The only place where the session's state changes. Raises LocalError for an edge that the table lacks."""
+        if state not in AFTER[self.state]:
+            raise LocalError(f"a session in {self.state.name} cannot take {state.name}")
+        self.state = state
+
+    @property
+    def owns(self) -> bool:
+        """Whether the agent is this hub's, by this tunnel."""
+        return self.state is SessionState.OWNER
+
+    @property
+    def standing(self) -> bool:
+        """Whether the agent is known, and owned by nobody here."""
+        return self.state is SessionState.STANDBY or self.state is SessionState.TAKING_OVER
+
+    @property
+    def known(self) -> bool:
+        """Whether a HELLO of the agent has been answered."""
+        return self.owns or self.standing
 
     @property
     def load(self) -> int:
@@ -57,24 +126,22 @@ class AgentSession:
     def serves(self, tenant: str | None, connector: str) -> bool:
         """Whether a new flow may be opened here: announced, within the token's scope and lifetime, not leaving."""
         return (
-            self.established
+            self.owns
             and not self.draining
             and tenant == self.identity.tenant
             and connector in self.connectors
             and self.identity.allows(connector)
-            and self.hub.wall_clock() < self.identity.expires_at
+            and self._ground.wall_clock() < self.identity.expires_at
         )
 
     # frames
 
     def _on_frame__hello(self, body: bytes) -> None:
-        if self.established or self._claiming:
+        if self.state is not SessionState.GREETING and self.state is not SessionState.STANDBY:
             self.link.fail(Reason.PROTOCOL_ERROR, "a second HELLO")
             return
-        try:
-            hello: Hello = Hello.unpack(body)
-        except RemoteError as exc:
-            self.link.fail(exc.reason, exc.detail)
+        hello: Hello | None = Hello.read(body, self.link)
+        if hello is None:
             return
         if hello.version != VERSION:
             self.link.fail(Reason.VERSION, f"speaks version {hello.version}, this hub speaks {VERSION}")
@@ -91,29 +158,26 @@ class AgentSession:
         self.link.peer_window = hello.window
         self._announce(frozenset(hello.connectors))
         if hello.standby:
-            self.standing = True
+            self._move(SessionState.STANDBY)
             _log.info("standby_connected", agent_id=self.agent_id, remote=self.remote, session=self.session_id)
             self._acknowledge()
             return
-        self._claiming = True
-        self.hub.net.spawn(self._claim(hello), "claim")
+        self._move(SessionState.TAKING_OVER if self.standing else SessionState.CLAIMING)
+        self._ground.net.spawn(self._claim(hello), "claim")
 
     async def _claim(self, hello: Hello) -> None:
         try:
-            await self.hub.agents.claim(self, hello)
+            await self._desk.claim(self, hello)
         except Exception:  # no HELLO_ACK will come otherwise, and nobody would know why
             self.link.fail(Reason.INTERNAL, "the claim failed")
             raise
-        finally:
-            self._claiming = False
 
     def granted(self, epoch: int) -> None:
         """The session owns the agent, under `epoch`."""
         self.epoch = epoch
         self.link.establish(epoch)
-        self.standing = False
-        self.established = True
-        self.resuming_until = self.hub.net.clock() + RESUME_TIME
+        self._move(SessionState.OWNER)
+        self.resuming()
         _log.info(
             "agent_connected",
             agent_id=self.agent_id,
@@ -124,11 +188,15 @@ class AgentSession:
             software=self.software,
         )
         self._acknowledge()
-        self.hub.agents.up(self)
+        self._desk.granted(self)
+
+    def resuming(self) -> None:
+        """The agent is asking for what it still has, and may have more to ask for."""
+        self.resuming_until = self._ground.clock() + RESUME_TIME
 
     def _acknowledge(self) -> None:
         self._hello_ack()
-        if self.hub.readiness.draining:
+        if self._ground.readiness.draining:
             self.link.send(FrameType.GOAWAY, code=Reason.DRAINING)
         self.link.ping()
 
@@ -137,16 +205,16 @@ class AgentSession:
             FrameType.HELLO_ACK,
             HelloAck(
                 version=VERSION,
-                replica_id=self.hub.replica_id,
+                replica_id=self._ground.replica_id,
                 session=self.session_id,
                 epoch=self.epoch,
-                cluster=self.hub.active,
+                cluster=self._ways.active,
             ).pack(),
         )
 
     def mode_changed(self) -> None:
         """Tells an agent that we own whether a standby is of use from now on."""
-        if self.established:
+        if self.owns:
             self._hello_ack()
 
     def _announce(self, connectors: frozenset[str]) -> None:
@@ -158,7 +226,7 @@ class AgentSession:
 
     def _too_early(self) -> bool:
         """Ends a link on which something else than HELLO comes first."""
-        early = not self.established and not self.standing
+        early = not self.known
         if early:
             self.link.fail(Reason.PROTOCOL_ERROR, "HELLO comes first")
         return early
@@ -166,10 +234,8 @@ class AgentSession:
     def _on_frame__announce(self, body: bytes) -> None:
         if self._too_early():
             return
-        try:
-            announce: Announce = Announce.unpack(body)
-        except RemoteError as exc:
-            self.link.fail(exc.reason, exc.detail)
+        announce: Announce | None = Announce.read(body, self.link)
+        if announce is None:
             return
         before = self.connectors
         self._announce(frozenset(announce.connectors))
@@ -179,11 +245,7 @@ class AgentSession:
             added=sorted(self.connectors - before),
             withdrawn=sorted(before - self.connectors),
         )
-        self._changed()
-
-    def _changed(self) -> None:
-        self.hub.agents.connectors_changed(self)
-        self.hub.agents.publish(self)
+        self._desk.announced(self)
 
     def _on_frame__auth(self, code: int, token: bytes) -> None:
         if self._too_early():
@@ -191,7 +253,7 @@ class AgentSession:
         self._fresh_token = token.decode("latin-1")
         if not self._refreshing:
             self._refreshing = True
-            self.hub.net.spawn(self._refresh_latest(), "refresh-token")
+            self._ground.net.spawn(self._refresh_latest(), "refresh-token")
 
     async def _refresh_latest(self) -> None:
         """One at a time, so that of two tokens the later one counts."""
@@ -204,9 +266,9 @@ class AgentSession:
 
     async def _refresh(self, token: str) -> None:
         try:
-            identity = await self.hub.verifier.verify(token)
+            identity = await self._tokens.verify(token)
         except AuthError as exc:
-            self.hub.stats.auth_failed[exc.reason] += 1
+            self._ground.stats.auth_failed[exc.reason] += 1
             log.security("auth_failed", reason=exc.reason, agent_id=self.agent_id, remote=self.remote, refresh=True)
             self.link.send(FrameType.AUTH, code=Reason.UNAUTHORIZED)
             return
@@ -216,7 +278,7 @@ class AgentSession:
             return
         self.identity = identity
         self._announce(self.announced)
-        self._changed()
+        self._desk.announced(self)
         self.link.send(FrameType.AUTH)
         _log.info("token_refreshed", agent_id=self.agent_id)
 
@@ -226,29 +288,21 @@ class AgentSession:
         if self.draining:
             return
         self.draining = True
-        if self.established:
-            self.hub.agents.leaving(self)
-            self.hub.agents.publish(self)
+        if self.owns:
+            self._desk.leaving(self)
         _log.info("agent_draining", agent_id=self.agent_id)
 
     def _on_frame__resume(self, cid: bytes, epoch: int, secret: bytes, ack: int, limit: int) -> bool:
-        if not self.established:
+        if not self.owns:
             return False
         if len(secret) != SECRET_SIZE:  # what follows it between hubs is ours to say
             self.link.fail(Reason.PROTOCOL_ERROR, "M_RESUME of an agent holds the secret and nothing else")
             return True
-        if self.foreign(cid):
-            self.hub.relays.resume_from_agent(self, cid, secret, ack, limit)
-            return True
-        flow = self.hub.flows.get(cid)
-        if flow is None:
-            return False
-        self.resuming_until = self.hub.net.clock() + RESUME_TIME
-        return self.hub.router.resume_local(flow, self, secret, ack, limit)
+        return self._desk.resume(self, cid, secret, ack, limit)
 
     def foreign(self, cid: bytes) -> bool:
         """Whether a flow that we do not have may be another hub's."""
-        return self.hub.clustered and not cid.startswith(self.hub.instance)
+        return self._ways.clustered and not self._ground.ours(cid)
 
     def _on_frame__open(self, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
         self.link.fail(Reason.PROTOCOL_ERROR, "agents do not open flows")
@@ -262,7 +316,7 @@ class AgentSession:
     # link
 
     def link_rtt(self, link: Link, seconds: float) -> None:
-        self.hub.stats.tunnel_rtt.observe(seconds)
+        self._ground.stats.tunnel_rtt.observe(seconds)
 
     def link_ended(self, link: Link, reason: Reason, detail: str) -> None:
         level = _log.warning if blame(reason) is Blame.REMOTE else _log.info
@@ -274,16 +328,18 @@ class AgentSession:
             detail=detail,
             epoch=self.epoch,
         )
-        self.hub.agents.ended(self, reason)
+        owned = self.owns
+        self._move(SessionState.ENDED)
+        self._desk.ended(self, reason, owned=owned)
 
     def tick(self, now: float) -> None:
-        """Timers of the tunnel, about once a second."""
-        config = self.hub.config
-        if not self.established and not self.standing and not self._claiming:
+        """Timers of the tunnel, about twice a second."""
+        config = self._ground.config
+        if self.state is SessionState.GREETING:
             if now - self.started_at >= config.edge.handshake_timeout_sec:
                 self.link.fail(Reason.HANDSHAKE_TIMEOUT, "no HELLO")
             return
-        if self.hub.wall_clock() >= self.identity.expires_at + self.hub.expiry_grace:
+        if self._ground.wall_clock() >= self.identity.expires_at + self._tokens.expiry_grace:
             log.security("token_expired", agent_id=self.agent_id, remote=self.remote)
             self.link.fail(Reason.TOKEN_EXPIRED, "no fresh token came in time")
             return

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ncfast.mesh.trust import Refused, names_in_der
+from websockets.http11 import Request
+
+from ncfast.mesh.trust import Credential, Refused, names_in_der
 from ncfast.net.request import BadRequest, HttpLimits, RequestReader, Response
 
 if TYPE_CHECKING:
-    from ncfast.mesh.door import Door
     from ncfast.mesh.manager import Mesh
 
 ENTRANCE_TIMEOUT = 5.0  # seconds from accept to the first frame's link: first byte, TLS, HTTP
@@ -24,10 +25,29 @@ LINGER = 2.0  # seconds that an answered connection may take to close its side
 RAW, HTTP, TLS = 0x01, ord("G"), 0x16
 
 
+class Hall(Protocol):
+    """Where entrances lead to (`ncfast.mesh.door`)."""
+
+    def put_stream(self, transport: Any, credential: Credential, remote: str, early: bytes) -> None: ...
+
+    def serve_http(
+        self,
+        request: Request,
+        transport: Any,
+        *,
+        host: str | None,
+        remote: str,
+        names: frozenset[str] | None,
+        private: bool,
+    ) -> Response | None: ...
+
+    def left(self, one: Entrance) -> None: ...
+
+
 class Entrance(asyncio.Protocol):
     """An accepted connection until a link is on it. `host` is the peer's address, None on a Unix socket."""
 
-    def __init__(self, mesh: Mesh, door: Door, sock: Any, host: str | None, remote: str) -> None:
+    def __init__(self, mesh: Mesh, door: Hall, sock: Any, host: str | None, remote: str) -> None:
         self._mesh = mesh
         self._door = door
         self._sock = sock

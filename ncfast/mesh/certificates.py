@@ -14,7 +14,7 @@ from cryptography import x509
 
 from ncfast.config.ha import MeshTls
 from ncfast.mesh.trust import Refused, names_in, names_replica, replica_uri
-from ncfast.net.links import unreadable
+from ncfast.net.tls import unreadable
 
 SECTION, SECRET = "ha.mesh.tls", "ha.mesh.secret_file"
 MIN_SECRET_BYTES = 32

@@ -130,9 +130,11 @@ class Connecting(asyncio.Protocol):
         )
         carrier: TransportCarrier
         if websocket:
-            link, carrier = carry_websocket(mesh.host, self._transport, peer, mesh.bounds, client=True, peer=self._url)
+            link, carrier = carry_websocket(
+                mesh.ground, self._transport, peer, mesh.bounds, client=True, peer=self._url
+            )
         else:
-            link, carrier = carry_stream(mesh.host, self._transport, peer, mesh.bounds, peer=self._url)
+            link, carrier = carry_stream(mesh.ground, self._transport, peer, mesh.bounds, peer=self._url)
         self._done = True
         mesh.net.opened()
         peer.link = link

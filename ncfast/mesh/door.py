@@ -97,7 +97,7 @@ class Door:
         """Puts a link on an accepted connection that begins with frames, the first of them in `early`."""
         mesh = self._mesh
         peer = self._peer(credential, remote, "stream")
-        peer.link, carrier = carry_stream(mesh.host, transport, peer, mesh.bounds, peer=remote)
+        peer.link, carrier = carry_stream(mesh.ground, transport, peer, mesh.bounds, peer=remote)
         mesh.greet(peer)
         carrier.feed(early)
 
@@ -125,7 +125,7 @@ class Door:
         transport.write(accepted)
         self._make_room()
         peer = self._peer(credential, remote, "websocket")
-        peer.link, _ = carry_websocket(mesh.host, transport, peer, mesh.bounds, client=False, peer=remote)
+        peer.link, _ = carry_websocket(mesh.ground, transport, peer, mesh.bounds, client=False, peer=remote)
         mesh.greet(peer)
         return None
 

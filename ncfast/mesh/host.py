@@ -9,7 +9,6 @@ from ncfast.core.errors import Reason
 from ncfast.core.flow import FlowContext
 from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.seam import Net
-from ncfast.observe.readiness import Readiness
 from ncfast.observe.stats import Stats
 
 if TYPE_CHECKING:
@@ -27,8 +26,8 @@ class Replica(Protocol):
     def mesh_url(self) -> str: ...
 
 
-class PeerHost(Protocol):
-    """What the hub is to its mesh."""
+class MeshGround(Protocol):
+    """What a mesh stands on."""
 
     config: HubConfig
     net: Net
@@ -37,16 +36,16 @@ class PeerHost(Protocol):
     replica_id: str
     instance: bytes  # 8 bytes: how its cids begin
     stats: Stats
-    readiness: Readiness
+
+
+class PeerHost(Protocol):
+    """Whom a mesh tells what its links bring."""
 
     def peer_up(self, peer: Peer) -> None:
         """The link is established."""
 
     def peer_down(self, peer: Peer, reason: Reason) -> None:
         """The link is over; its flows have detached."""
-
-    def peer_leaving(self, peer: Peer) -> None:
-        """The peer drains."""
 
     def mesh_open(self, peer: Peer, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
         """M_OPEN came."""

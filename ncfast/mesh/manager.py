@@ -20,7 +20,7 @@ from ncfast.config import HubConfig
 from ncfast.core.errors import Blame, Reason, blame
 from ncfast.mesh.accounts import Accounts
 from ncfast.mesh.door import Door
-from ncfast.mesh.host import PeerHost, Replica
+from ncfast.mesh.host import MeshGround, PeerHost, Replica
 from ncfast.mesh.keyring import Keyring
 from ncfast.mesh.peer import Peer
 from ncfast.mesh.policy import Policy
@@ -39,19 +39,20 @@ MEMORY = 4096  # instances of former processes remembered, 64 bytes each
 class Mesh:
     """`await start()`, then `tick` about twice a second, until `await stop()`."""
 
-    def __init__(self, host: PeerHost) -> None:
+    def __init__(self, ground: MeshGround, host: PeerHost) -> None:
+        self.ground = ground
         self.host = host
-        self.net = host.net
-        self.stats = host.stats
-        self.replica_id = host.replica_id
-        self.instance = host.instance
-        self.cluster = host.config.ha.cluster
+        self.net = ground.net
+        self.stats = ground.stats
+        self.replica_id = ground.replica_id
+        self.instance = ground.instance
+        self.cluster = ground.config.ha.cluster
         self.leaving = False
-        self.keys = Keyring(host.net, self.cluster, host.replica_id)
+        self.keys = Keyring(ground.net, self.cluster, ground.replica_id)
         self.door = Door(self)
-        self.accounts = Accounts(host.net.clock)
+        self.accounts = Accounts(ground.net.clock)
         self.routes: dict[str, Route] = {}
-        self._take(host.config)
+        self._take(ground.config)
         self._handshakes: dict[Peer, asyncio.TimerHandle] = {}
         self._peers: dict[str, Peer] = {}
         self._origins: dict[bytes, Peer] = {}

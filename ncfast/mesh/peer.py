@@ -217,7 +217,6 @@ class Peer:
             if self.way.state is LinkState.UP:
                 self.way.move(LinkEvent.GOAWAY)
             _log.info("mesh_link_draining", replica=self.replica_id)
-            self.mesh.host.peer_leaving(self)
 
     # link
 

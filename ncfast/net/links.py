@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,15 +23,6 @@ QUIET = logging.getLogger("ncfast.websockets")  # what we have to say of a hands
 QUIET.addHandler(logging.NullHandler())
 QUIET.propagate = False
 QUIET.setLevel(logging.CRITICAL)
-
-
-def unreadable(section: str, exc: OSError) -> OSError:
-    """What to tell of certificates that cannot be loaded; never their content."""
-    what = exc.reason if isinstance(exc, ssl.SSLError) else exc.strerror
-    return OSError(
-        f"{section}: cannot load certificate, key or CA ({what or type(exc).__name__}); "
-        "check that the files exist, are PEM, belong together and are readable"
-    )
 
 
 class Process(Interface):

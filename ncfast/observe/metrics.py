@@ -248,12 +248,12 @@ METRICS = (
     ),
     _histogram("flow_duration", "Life of a flow, from accept to close.", lambda s, h: s.flow_duration),
     # Bytes of clients.
-    _counter("client_in_bytes", "Bytes read from clients.", lambda s, h: s.client_bytes_in),
-    _counter("client_out_bytes", "Bytes written to clients.", lambda s, h: s.client_bytes_out),
+    _counter("client_in_bytes", "Bytes read from clients.", lambda s, h: h["bytes"]["client_in"]),
+    _counter("client_out_bytes", "Bytes written to clients.", lambda s, h: h["bytes"]["client_out"]),
     _counter(
         "discarded_bytes",
         "Bytes read from clients that could not be delivered because their flow ended.",
-        lambda s, h: s.bytes_discarded,
+        lambda s, h: h["bytes"]["discarded"],
     ),
     # Tunnels and frames.
     _gauge("agents", "Agents connected and owned by this hub.", _agents(standby=False)),
@@ -292,12 +292,17 @@ METRICS = (
     _counter(
         "cid_dedup_dropped",
         "Frames dropped because all their bytes had arrived before; replays cause them.",
-        lambda s, h: s.cid_dedup_dropped,
+        lambda s, h: h["links"]["duplicates"],
+    ),
+    _counter(
+        "flow_gaps",
+        "Holes in what came of a flow, after frames were dropped on the way: it was asked for again.",
+        lambda s, h: h["links"]["gaps"],
     ),
     _counter(
         "owner_epoch_mismatch",
         "Frames rejected because they carry the epoch of an earlier owner.",
-        lambda s, h: s.epoch_mismatch,
+        lambda s, h: h["links"]["epoch_mismatch"],
     ),
     _counter(
         "protocol_errors",
@@ -492,7 +497,7 @@ class Metrics(Collector):
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Any]:
-        snapshot = self._hub.snapshot()  # first: it refreshes what `Stats` takes from the links
+        snapshot = self._hub.snapshot()
         self._labels.start(snapshot)
         for metric in METRICS:
             yield self._family(metric, metric.read(self._hub.stats, snapshot))

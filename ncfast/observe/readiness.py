@@ -1,4 +1,4 @@
-"""What ``/readyz`` answers: pure logic over flags that the hub keeps up to date.
+"""The hub's state, and what ``/readyz`` answers: pure logic over flags that the hub keeps up to date.
 
 Degraded is still 200. A degraded hub must stay reachable for agents: were it taken out of the balancer
 because Redis or its peers are away, a whole cluster could lock itself out at once.
@@ -6,25 +6,59 @@ because Redis or its peers are away, a whole cluster could lock itself out at on
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import Any
+
+from ncfast.core.errors import LocalError
 
 STATUSES = ("ready", "degraded", "draining", "not_serving")
 
 
+class State(enum.StrEnum):
+    """Of a hub process."""
+
+    STARTING = "starting"  # the edges and listeners are not all open
+    SERVING = "serving"
+    DRAINING = "draining"  # no new clients; what is there may finish, or move
+    STOPPED = "stopped"
+
+
+AFTER: dict[State, frozenset[State]] = {
+    State.STARTING: frozenset({State.SERVING, State.STOPPED}),
+    State.SERVING: frozenset({State.DRAINING, State.STOPPED}),
+    State.DRAINING: frozenset({State.STOPPED}),
+    State.STOPPED: frozenset(),
+}
+
+
 @dataclass(slots=True)
 class Readiness:
-    """The hub's health as separate flags; mesh, registry and keys fail apart and are shown apart."""
+    """The hub's state, and its health as separate flags; mesh, registry and keys fail apart and are shown apart."""
 
     mode: str = "off"  # off, shadow, active: mesh and registry matter in active mode only
-    serving: bool = False  # the edges and listeners are open
-    draining: bool = False
+    state: State = State.STARTING
     mesh_ok: bool = True
     registry_ok: bool = True
     jwks_ok: bool = True  # keys for new tokens are fresh; old ones stay in use
     memory_pressure: bool = False  # the byte budget is at its bound, new flows are refused
     fd_pressure: bool = False  # accepting is paused for lack of descriptors
     listeners_down: int = 0  # configured, but could not be bound
+
+    def move(self, state: State) -> None:
+        """The only place where the hub's state changes. Raises LocalError for an edge that the table lacks."""
+        if state not in AFTER[self.state]:
+            raise LocalError(f"a hub that is {self.state} cannot be {state}")
+        self.state = state
+
+    @property
+    def serving(self) -> bool:
+        """Whether agents and balancers are answered: also while the hub drains."""
+        return self.state in (State.SERVING, State.DRAINING)
+
+    @property
+    def draining(self) -> bool:
+        return self.state is State.DRAINING
 
     def reasons(self) -> list[str]:
         """What is wrong, from a fixed set of words."""

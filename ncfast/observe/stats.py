@@ -1,8 +1,8 @@
 """What the process counts: plain integers that the event path adds to and the collector reads at scrape time.
 
 Nothing here locks, formats or allocates per observation (a prometheus-client ``inc`` takes a lock each time).
-All of it belongs to the event-loop thread. Counters only grow; what goes up and down is in
-``hub.snapshot()``.
+All of it belongs to the event-loop thread. Counters only grow; what goes up and down, and what links and flows count
+themselves, is in ``hub.snapshot()``.
 Keys of the dictionaries are names of a fixed set (reasons, frame types) or of the cluster (listeners, peers),
 never anything a peer chose; `ncfast.observe.metrics` caps them all the same.
 """
@@ -81,19 +81,12 @@ class Stats:
     accepted: Counter[str] = field(default_factory=Counter)  # by listener
     accept_shed: Counter[str] = field(default_factory=Counter)  # by reason: fd, acl, caps, memory, rate, ...
 
-    client_bytes_in: int = 0  # read from clients
-    client_bytes_out: int = 0  # written to clients
-    bytes_discarded: int = 0  # read from clients and never delivered, because the flow ended
-
     tunnels_opened: int = 0
     tunnels_closed: Counter[str] = field(default_factory=Counter)  # by reason
     handshakes_refused: Counter[str] = field(default_factory=Counter)  # by reason
     auth_failed: Counter[str] = field(default_factory=Counter)  # by reason
 
-    frames_in: Counter[str] = field(default_factory=Counter)  # by type; refreshed from the links at snapshot
-    frames_out: Counter[str] = field(default_factory=Counter)
-    cid_dedup_dropped: int = 0  # replayed frames whose bytes had already arrived
-    epoch_mismatch: int = 0  # frames of an older owner's epoch, rejected
+    epochs_refused: int = 0  # opens and resumes under an epoch that is over
     protocol_errors: Counter[str] = field(default_factory=Counter)  # by reason
 
     config_reloads: Counter[str] = field(default_factory=Counter)  # ok, refused

@@ -438,7 +438,7 @@ class World:
         await self._running
         await until(lambda: not any(hub.live for hub in self.hubs.values()), "every tunnel closed")
         await until(lambda: self.agent.net.sockets == 0, "every socket given back")
-        assert self.agent.context.held == 0
+        assert self.agent.ground.context.held == 0
         for server in (self.service.server, *(hub.server for hub in self.hubs.values())):
             server.close()
         log.setup()

@@ -127,7 +127,8 @@ def test_the_longest_standstill_counts(monkeypatch):
     monkeypatch.setattr("ncfast.demo.cluster.time.monotonic", lambda: now)
     transfer = Transfer("up", 100, seed=1, moved=50)
     standstill = Standstill(transfer)
-    for now, transfer.moved in ((0.1, 50), (0.4, 60), (0.5, 60), (0.6, 70), (0.7, 100)):  # noqa: B007  # the clock above reads it
+    for moment, transfer.moved in ((0.1, 50), (0.4, 60), (0.5, 60), (0.6, 70), (0.7, 100)):
+        now = moment
         standstill.look()
     assert standstill.seconds == pytest.approx(0.4)
 

@@ -149,7 +149,7 @@ def test_sockets_are_opened_by_the_seam_alone():
     made = re.compile(
         r"\bsocket\.socket\(|\.create_connection\(|\.create_server\(|\.sock_connect\(|asyncio\.open_connection\("
     )
-    allowed = {"seam.py", "hub.py", "fetch.py"}  # hub: the admin edge's server; fetch: key sets over https in a thread
+    allowed = {"seam.py", "fetch.py"}  # fetch: key sets over https in a thread
     sources = [path for path in PYTHON if path.parts[-2] not in ("cli", "demo")]
     assert {path.name for path in sources if made.search(path.read_text())} <= allowed
 

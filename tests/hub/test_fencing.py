@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from ncfast.core.errors import Reason
-from ncfast.hub.sessions import Agents
+from ncfast.hub.claims import Claims
+from ncfast.hub.sessions import Sessions
 from ncfast.observe.stats import Stats
 from ncfast.registry import AgentEntry
 
@@ -29,10 +30,11 @@ KEY, PROCESS, OTHER = "/site", "a" * 32, "b" * 32
 def test_only_another_process_makes_an_agent_take_itself_for_one_of_two(instance: str, told: Reason) -> None:
     reasons: list[Reason] = []
     link = SimpleNamespace(fail=lambda reason, detail: reasons.append(reason))
-    agents = Agents(SimpleNamespace(stats=Stats()))
-    agents._current[KEY] = SimpleNamespace(agent_id="site", epoch=5, instance=PROCESS, link=link)
-    agents.fenced(AgentEntry(KEY, "hub-b", 5, instance))
-    agents.fenced(AgentEntry("/else", "hub-b", 7, instance))
+    ground, sessions = SimpleNamespace(stats=Stats()), Sessions()
+    claims = Claims(ground, sessions, None, None, None, None, None)
+    sessions.put(SimpleNamespace(agent_id="site", key=KEY, epoch=5, instance=PROCESS, link=link))
+    claims.fenced(AgentEntry(KEY, "hub-b", 5, instance))
+    claims.fenced(AgentEntry("/else", "hub-b", 7, instance))
     assert not reasons
-    agents.fenced(AgentEntry(KEY, "hub-b", 7, instance))
-    assert reasons == [told] and agents.hub.stats.takeovers["fenced"] == 1
+    claims.fenced(AgentEntry(KEY, "hub-b", 7, instance))
+    assert reasons == [told] and ground.stats.takeovers["fenced"] == 1

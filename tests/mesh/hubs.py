@@ -16,7 +16,6 @@ from ncfast.core.flow import FlowContext
 from ncfast.mesh import Mesh, Peer
 from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.seam import Net
-from ncfast.observe.readiness import Readiness
 from ncfast.observe.stats import Stats
 
 FAST = {"ping_interval_sec": 0.1, "ping_timeout_sec": 0.5, "connect_backoff_max_sec": 0.2}
@@ -81,12 +80,11 @@ class Hub:
             }
         )
         self.stats = Stats()
-        self.readiness = Readiness(mode="active")
         self.context = FlowContext(self.net.clock, budget=1 << 28, window_initial=65536, window_max=1 << 20, seed=1)
         self.context.owner = self
         self.receive_buffer = ReceiveBuffer()
         self.events: list[tuple[Any, ...]] = []
-        self.mesh = Mesh(self)
+        self.mesh = Mesh(self, self)
         self._timer: asyncio.TimerHandle | None = None
 
     # PeerHost
@@ -97,9 +95,6 @@ class Hub:
 
     def peer_down(self, peer: Peer, reason: Any) -> None:
         self.events.append(("down", peer.replica_id, reason.label))
-
-    def peer_leaving(self, peer: Peer) -> None:
-        self.events.append(("leaving", peer.replica_id))
 
     def mesh_open(self, peer: Peer, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
         self.events.append(("open", peer.replica_id, cid, epoch, limit, body))

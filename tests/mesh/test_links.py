@@ -136,15 +136,16 @@ def test_a_hub_that_drains_says_so_to_all():
             a.dial(tcp(b))
             await linked(a, b)
             a.mesh.say_leaving()
-            await until(lambda: ("leaving", "hub-a") in b.events)
+            await until(lambda: b.mesh.peer("hub-a").draining)
             assert (
                 b.linked(a).draining
                 and b.mesh.snapshot()[0]["state"] == "draining"
                 and a.mesh.snapshot()[0]["state"] == "up"
             )
             b.dial(tcp(a))  # those that come later are told as well
+            former = b.linked(a)
             a.linked(b).link.fail(Reason.GOING_AWAY)
-            await until(lambda: b.events.count(("leaving", "hub-a")) >= 2)
+            await until(lambda: (now := b.mesh.peer("hub-a")) not in (None, former) and now.draining)
 
     run(main)
 

@@ -59,7 +59,7 @@ def test_numbers():
     hub.stats.flows_opened = 10
     hub.stats.flows_closed.update(fin=6, reset=1)
     hub.active = 3
-    hub.stats.frames_in["M_DATA"] = 5
+    hub.links["frames_in"]["M_DATA"] = 5
     hub.stats.open_latency.observe(0.001)
     hub.stats.open_latency.observe(0.3)
     hub.listeners[1]["accepting"] = False
@@ -90,8 +90,8 @@ def test_numbers_of_a_cluster():
     hub.stats.mesh_errors = 6
     hub.stats.shadow_decisions["mesh", "no"] = 7
     hub.stats.claims["redis"] = 8
-    hub.stats.epoch_mismatch = 9
-    hub.stats.cid_dedup_dropped = 10
+    hub.stats.epochs_refused = 9
+    hub.links["duplicates"] = 10
     hub.mesh_frames["in"]["M_DATA"] = 11
     hub.agents[2]["standby"] = True
     hub.cluster["mesh"][1]["state"] = "backoff"
@@ -177,7 +177,7 @@ def test_a_lost_relay_shows():
 
 def test_syntax_and_naming_as_promtool_wants_them():
     hub = FakeHub()
-    hub.stats.frames_in["M_DATA"] = 1
+    hub.links["frames_in"]["M_DATA"] = 1
     text = Metrics(hub).render().decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}
     for metric in METRICS:

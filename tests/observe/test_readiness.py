@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from ncfast.observe.readiness import Readiness
+from ncfast.core.errors import LocalError
+from ncfast.observe.readiness import AFTER, Readiness, State
 
 TROUBLES = {
     "mesh_missing": {"mesh_ok": False},
@@ -19,25 +20,41 @@ TROUBLES = {
 
 
 def test_ready_says_nothing_else():
-    assert Readiness(serving=True).answer() == (200, {"status": "ready"})
-    assert Readiness(serving=True).status() == {"status": "ready", "reasons": []}
+    assert Readiness(state=State.SERVING).answer() == (200, {"status": "ready"})
+    assert Readiness(state=State.SERVING).status() == {"status": "ready", "reasons": []}
 
 
 def test_before_serving_and_while_draining():
     assert Readiness().answer() == (503, {"status": "not_serving"})
-    assert Readiness(serving=True, draining=True).answer() == (503, {"status": "draining"})
-    assert Readiness(draining=True).answer()[0] == 503
+    assert Readiness(state=State.DRAINING).answer() == (503, {"status": "draining"})
+    assert Readiness(state=State.STOPPED).answer() == (503, {"status": "not_serving"})
+
+
+@pytest.mark.parametrize("before", State)
+@pytest.mark.parametrize("after", State)
+def test_the_state_changes_along_the_table(before, after):
+    readiness = Readiness(state=before)
+    if after in AFTER[before]:
+        readiness.move(after)
+        assert readiness.state is after
+    else:
+        with pytest.raises(LocalError, match=f"{before} cannot be {after}"):
+            readiness.move(after)
+
+
+def test_a_hub_that_drains_still_answers_agents_that_come_for_their_flows():
+    assert [Readiness(state=state).serving for state in State] == [False, True, True, False]
 
 
 @pytest.mark.parametrize("reason", TROUBLES)
 def test_each_trouble_degrades_and_keeps_the_hub_in_service(reason):
-    readiness = Readiness(mode="active", serving=True, **TROUBLES[reason])
+    readiness = Readiness(mode="active", state=State.SERVING, **TROUBLES[reason])
     assert readiness.answer() == (200, {"status": "degraded", "reasons": [reason]})
 
 
 @pytest.mark.parametrize("mode", ["off", "shadow"])
 def test_mesh_and_registry_matter_in_active_mode_only(mode):
-    readiness = Readiness(mode=mode, serving=True, mesh_ok=False, registry_ok=False)
+    readiness = Readiness(mode=mode, state=State.SERVING, mesh_ok=False, registry_ok=False)
     assert readiness.answer() == (200, {"status": "ready"})
 
 
@@ -47,8 +64,8 @@ def test_every_combination():
         for (_, flag), present in zip(TROUBLES.items(), chosen, strict=True):
             flags.update(flag if present else {})
         expected = [reason for reason, present in zip(TROUBLES, chosen, strict=True) if present]
-        for serving, draining in itertools.product((False, True), repeat=2):
-            code, body = Readiness("active", serving, draining, **flags).answer()
-            assert code == (200 if serving and not draining else 503)
+        for state in State:
+            code, body = Readiness("active", state, **flags).answer()
+            assert code == (200 if state is State.SERVING else 503)
             assert body.get("reasons", []) == expected
             assert (body["status"] in ("ready", "degraded")) == (code == 200)

@@ -132,8 +132,8 @@ class Watch:
             hub = process.hub
             if hub is None:
                 continue
-            for session in hub.agents:
-                if session.established and not session.link.closed:
+            for session in hub.sessions:
+                if session.owns and not session.link.closed:
                     holder = f"{process.name}.{process.lives} {session.session_id}"
                     key = f"{session.key} {session.instance}", session.epoch
                     if self.holders.setdefault(key, holder) != holder:
@@ -175,7 +175,7 @@ class Watch:
             owner = owner_of(process)
             if owner is None:
                 continue
-            context, shape = owner.context, self.cluster.plan.shape
+            context, shape = owner.ground.context, self.cluster.plan.shape
             if context.held > shape.memory + READ * (context.live + 1):
                 self.world.problem(f"{process.name} holds {context.held} bytes, its budget is {shape.memory}")
             if context.live != len(owner.flows):
@@ -205,10 +205,10 @@ class Watch:
             self.suspects = {suspect for suspect in self.suspects if suspect[0] != process.name}
             return
         view = hub.registry.view
-        for session in hub.agents:
+        for session in hub.sessions:
             entry = view.agent(session.key)
             suspect = (process.name, session.session_id, "fenced")
-            if session.established and entry is not None and entry.epoch > session.epoch:
+            if session.owns and entry is not None and entry.epoch > session.epoch:
                 self._suspect(
                     suspect,
                     f"{process.name} serves {session.key} under {session.epoch} and knows "
@@ -224,7 +224,7 @@ class Watch:
         self.suspects.add(suspect)
 
     def _watch_flows(self, process: Process, owner: Hub | Agent) -> None:
-        grace = owner.config.flow.grace_sec
+        grace = owner.ground.config.flow.grace_sec
         for flow in owner.flows.values():
             if (
                 flow.detached_at >= 0
@@ -359,7 +359,7 @@ class Watch:
             return
         owner = owner_of(process)
         assert owner is not None
-        context, net = owner.context, process.net
+        context, net = owner.ground.context, process.net
         links = links_of(owner)
         left: dict[str, Any] = {
             "flows": len(owner.flows),
@@ -376,15 +376,17 @@ class Watch:
             left[f"queued to {link.peer}"] = link.queued
             left[f"relayed to {link.peer}"] = link.relay_bytes
         left["sockets"] = net.sockets - len(links)
-        checks = len(owner.targets) if isinstance(owner, Agent) and self.cluster.plan.shape.health else 0
+        checks = len(owner.services.targets) if isinstance(owner, Agent) and self.cluster.plan.shape.health else 0
         left["transports"] = max(0, len(net.transports) - len(links) - checks)
         left["kernel sockets"] = max(0, len(process.host.sockets) - len(links) - checks)
         left["watches"] = len(net._watched) - len(links)
         if isinstance(owner, Hub):
             self._hub_leftovers(owner, left)
         else:
-            left["dials"] = sum(target.dials for target in owner.targets.values())
-            standby = len(self.cluster.hubs) > 1 and self.cluster.plan.shape.mode == "active" and owner.config.standby
+            left["dials"] = sum(target.dials for target in owner.services.targets.values())
+            standby = (
+                len(self.cluster.hubs) > 1 and self.cluster.plan.shape.mode == "active" and owner.ground.config.standby
+            )
             left["tunnels"] = len(links) - 1 - standby
             left["owner"] = int(owner.tunnels.owner is None)
         names = Counter(task.get_name() for task in net._tasks)
@@ -410,7 +412,7 @@ class Watch:
                 ends = cluster.kernel.between(one.host, other.host)
                 if len(ends) != linked:
                     self.world.problem(f"{one.name} and {other.name} have {len(ends)} connections")
-                if linked and (hub.mesh is None or hub.mesh.peer(other.name) is None):
+                if linked and (hub.ways.mesh is None or hub.ways.mesh.peer(other.name) is None):
                     self.world.problem(f"{one.name} has no link to {other.name}")
             if not shape.redis:
                 continue
@@ -426,8 +428,8 @@ class Watch:
         assert hub is not None
         wanted = {}
         for one in self.cluster.hubs.values():
-            for session in one.hub.agents if one.hub is not None else ():
-                if session.established:
+            for session in one.hub.sessions if one.hub is not None else ():
+                if session.owns:
                     wanted[session.key] = (one.name, session.epoch, session.instance, session.connectors)
         seen = {
             key: (entry.owner, entry.epoch, entry.instance, entry.connectors)
@@ -437,12 +439,12 @@ class Watch:
             self.world.problem(f"{process.name} sees the agents {seen}, but they are {wanted}")
 
     def _hub_leftovers(self, hub: Hub, left: dict[str, Any]) -> None:
-        left["opening"] = sum(hub.router.opening.values())
+        left["opening"] = len(hub.pending)
         left["relays"] = len(hub.relays.by_cid)
         left["clients"] = sum(listener.active for listener in hub.listeners.values())
         left["sources"] = sum(len(listener.per_source) for listener in hub.listeners.values())
         left["held clients"] = len(hub.router.hold.flows()) + sum(hub.router.hold.count.values())
-        left["flows by agent"] = len(hub.router._flows_of)
+        left["flows by agent"] = len(hub.steering._flows_of)
         left["handshakes"] = len(hub.edge.pending)
 
 
@@ -466,5 +468,5 @@ def owner_of(process: Process) -> Hub | Agent | None:
 def links_of(owner: Hub | Agent) -> list[Any]:
     """All its links that stand."""
     if isinstance(owner, Hub):
-        return [session.link for session in owner.agents] + [peer.link for peer in owner.peers()]
+        return [session.link for session in owner.sessions] + [peer.link for peer in owner.ways.peers()]
     return [tunnel.link for tunnel in owner.tunnels.all()]

@@ -87,7 +87,7 @@ class Forger:
         process = self.hubs.get(flow.info.owner)
         return (
             hub
-            if flow.info.owner in ("", hub.replica_id)
+            if flow.info.owner in ("", hub.ground.replica_id)
             else process.hub
             if process is not None and process.running
             else None
@@ -97,7 +97,7 @@ class Forger:
         """Both ends of every link on the flow's way: (link, whether its messages are masked). What is written at one
         end arrives at the other."""
         owner = self._owner(hub, flow)
-        session = owner.agents.current(flow.info.agent_key) if owner is not None else None
+        session = owner.sessions.current(flow.info.agent_key) if owner is not None else None
         links: list[tuple[Any, bool]] = []
         if session is not None:
             links.append((session.link, False))
@@ -108,9 +108,9 @@ class Forger:
                 for tunnel in process.agent.tunnels.all()
                 if tunnel.session == session.session_id
             ]
-        if owner is not None and owner is not hub and owner.mesh is not None and hub.mesh is not None:
+        if owner is not None and owner is not hub:
             for one, other in ((owner, hub), (hub, owner)):
-                peer = one.mesh.peer(other.replica_id)
+                peer = one.ways.peer(other.ground.replica_id)
                 if peer is not None:
                     links.append((peer.link, peer.dialled))
         return [(link, masked) for link, masked in links if not link.closed]
@@ -158,7 +158,7 @@ class Forger:
             "resume_denied",
             tunnel.link,
             f"a thief's M_RESUME for {flow.cid.hex()}",
-            tunnel.replica_id == hub.replica_id,
+            tunnel.replica_id == hub.ground.replica_id,
             flow,
         )
         return True
@@ -196,9 +196,7 @@ class Forger:
 
     def _open(self, hub: Hub, flow: Flow, connector: str, epoch: int, event: str) -> bool:
         owner = self._owner(hub, flow)
-        peer = (
-            hub.mesh.peer(owner.replica_id) if owner is not None and owner is not hub and hub.mesh is not None else None
-        )
+        peer = hub.ways.peer(owner.ground.replica_id) if owner is not None and owner is not hub else None
         if peer is None or peer.link.closed or epoch < 1:
             return False
         tenant, _, agent = flow.info.agent_key.partition("/")
@@ -206,12 +204,12 @@ class Forger:
             connector=connector,
             listener="forged",
             secret=SECRET.hex(),
-            origin=hub.replica_id,
+            origin=hub.ground.replica_id,
             client=("10.9.9.9", 9, "10.9.9.9", 9),
             agent=agent,
             tenant=tenant or None,
         )
-        cid = hub.instance + self.world.rng.getrandbits(63).to_bytes(8)
+        cid = hub.ground.instance + self.world.rng.getrandbits(63).to_bytes(8)
         write(
             peer.link, encode(FrameType.M_OPEN, epoch=epoch, cid=cid, limit=1 << 20, payload=body.pack()), peer.dialled
         )

@@ -517,7 +517,8 @@ class Dial:
 
     def _syn(self) -> None:
         kernel = self._kernel
-        self._event = kernel.world.after(kernel.delay(self._source, self._target), self._at_target)  # type: ignore[arg-type]
+        # type: ignore[arg-type]
+        self._event = kernel.world.after(kernel.delay(self._source, self._target), self._at_target)
 
     def _at_target(self) -> None:
         kernel, source, target = self._kernel, self._source, self._target

@@ -196,7 +196,8 @@ class Loop(asyncio.AbstractEventLoop):
         self.tasks.append(task)
         return task
 
-    async def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]
+    # type: ignore[override]
+    async def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         return func(*args)
 
     async def create_server(self, *args: Any, **kwargs: Any) -> Any:

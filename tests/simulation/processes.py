@@ -14,7 +14,7 @@ from typing import Any
 
 import jwt as pyjwt
 
-import ncfast.agent.agent
+import ncfast.agent.ground
 import ncfast.net.socket
 from ncfast.agent.agent import Agent
 from ncfast.config import AgentConfig, HubConfig, Jwt
@@ -154,7 +154,7 @@ class HubProcess(Process):
         """What this life has counted: whether the seeds reach what they are there for."""
         if self.hub is None:
             return Counter()
-        stats, context = self.hub.stats, self.hub.context
+        stats, context = self.hub.stats, self.hub.ground.context
         return Counter(
             {
                 "resumed": stats.flows_resumed,
@@ -164,7 +164,7 @@ class HubProcess(Process):
                 "relays resumed": stats.relays_resumed,
                 "gaps": context.gaps,
                 "duplicates": context.duplicates,
-                "epochs refused": self.hub.epochs_refused,
+                "epochs refused": stats.epochs_refused,
                 "claims in memory": stats.claims["memory"],
                 "opened local": stats.flows_by_path["local"],
                 "opened mesh": stats.flows_by_path["mesh"],
@@ -278,7 +278,7 @@ def simulated(world: World, kernel: Kernel, on_log: Callable[[str, str, dict[str
     patches: list[tuple[Any, str, Any]] = [
         (ncfast.net.socket, "fcntl", types.SimpleNamespace(ioctl=ioctl)),
         (ncfast.net.socket, "os", types.SimpleNamespace(readv=readv)),
-        (ncfast.agent.agent, "client_context", lambda tls: None),  # reads the system's authorities each time
+        (ncfast.agent.ground, "client_context", lambda tls: None),  # reads the system's authorities each time
         (log.Logger, "_emit", emit),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in patches]

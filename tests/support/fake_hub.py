@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ncfast.observe.readiness import Readiness
+from ncfast.observe.readiness import Readiness, State
 from ncfast.observe.stats import Stats
 
 
@@ -12,13 +12,21 @@ class FakeHub:
     def __init__(self, listeners: int = 1, agents: int = 1, connectors: int = 1, peers: int | None = None) -> None:
         """``peers`` other hubs make a cluster; None is a hub without one."""
         self.stats = Stats()
-        self.readiness = Readiness(serving=True)
+        self.readiness = Readiness(state=State.SERVING)
         self.drains = 0
-        self.state = "serving"
         self.active = 0
         self.listeners = [self._listener(n, connectors) for n in range(listeners)]
         self.agents = [self._agent(n, connectors) for n in range(agents)]
         self.mesh_frames = {"in": {}, "out": {}}
+        self.bytes = {"client_in": 0, "client_out": 0, "discarded": 0}
+        self.links: dict[str, Any] = {
+            "frames_in": {},
+            "frames_out": {},
+            "bytes_in": 1000,
+            "bytes_out": 2000,
+            "duplicates": 0,
+            "gaps": 0,
+        }
         self.cluster = None if peers is None else self._cluster(peers, agents)
 
     @staticmethod
@@ -121,7 +129,7 @@ class FakeHub:
             "mode": "off",
             "pid": 1,
             "uptime_sec": 12.5,
-            "state": self.state,
+            "state": self.readiness.state,
             "ready": self.readiness.status(),
             "edge": "127.0.0.1:8080",
             "admin": "127.0.0.1:9400",
@@ -138,19 +146,13 @@ class FakeHub:
                 "by_path": {"local": self.active, "mesh": 0},
                 "relayed": 0,
             },
-            "bytes": {"client_in": stats.client_bytes_in, "client_out": stats.client_bytes_out},
+            "bytes": self.bytes,
             "memory": {"budget_bytes": 1 << 30, "held_bytes": 4096, "segments_in_use": 1, "segments_free": 3},
-            "links": {
-                "frames_in": dict(stats.frames_in),
-                "frames_out": dict(stats.frames_out),
-                "bytes_in": 1000,
-                "bytes_out": 2000,
-            },
+            "links": self.links | {"epoch_mismatch": stats.epochs_refused},
             "mesh_frames": self.mesh_frames,
             "cluster": self.cluster,
         }
 
     def request_drain(self) -> None:
         self.drains += 1
-        self.readiness.draining = True
-        self.state = "draining"
+        self.readiness.move(State.DRAINING)

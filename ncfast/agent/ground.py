@@ -1,0 +1,39 @@
+"""What the rooms of an agent stand on, whatever else they know."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ncfast.config import AgentConfig
+from ncfast.core.flow import Flow, FlowContext
+from ncfast.core.timeouts import Timeouts
+from ncfast.net.carrier import ReceiveBuffer
+from ncfast.net.seam import Net
+from ncfast.net.tls import client_context
+
+
+class Ground:
+    """Configuration, seam, the context of all flows, and which process this is."""
+
+    def __init__(self, config: AgentConfig, net: Net) -> None:
+        """Raises OSError when a certificate cannot be read."""
+        self.config = config
+        self.net = net
+        self.clock = net.clock  # monotonic seconds
+        self.instance = net.entropy(16).hex()  # drawn at each start: a hub tells processes of one agent apart by it
+        self.context = FlowContext(
+            net.clock,
+            budget=config.limits.memory_bytes,
+            window_initial=config.flow.window_initial,
+            window_max=config.flow.window_max,
+            seed=int.from_bytes(net.entropy(8)),
+        )
+        self.context.retains = net.retains
+        self.flows: dict[bytes, Flow] = self.context.flows
+        self.receive_buffer = ReceiveBuffer()
+        self.tls_context = client_context(config.tls)
+        self.stopping = asyncio.Event()
+        flow = config.flow
+        self.timeouts = Timeouts(
+            open=flow.open_timeout_sec, grace=flow.grace_sec, half_close=flow.half_close_sec, stall=flow.stall_sec
+        )

@@ -1,0 +1,77 @@
+"""A client as the hub knows it: who it is, and which way its flow takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ncfast.config import Listener
+from ncfast.core.flow import Flow
+from ncfast.core.messages import Open
+from ncfast.core.timeouts import Timeouts
+from ncfast.hub.session import AgentSession
+from ncfast.mesh import Peer
+
+Key = tuple[str | None, str]  # tenant, connector
+
+
+class ClientInfo:
+    """What the hub knows of a flow beside its bytes. The listener's settings are those with which the client came
+    in."""
+
+    __slots__ = (
+        "accepted_at",
+        "agent_key",
+        "client",
+        "counted",
+        "epoch",
+        "hold_until",
+        "instance",
+        "key",
+        "listener",
+        "on_opened",
+        "owner",
+        "peer",
+        "refusals",
+        "refused",
+        "remote",
+        "request",
+        "resumes",
+        "sends",
+        "session",
+        "sought_at",
+        "timeouts",
+        "tried",
+    )
+
+    def __init__(self, listener: Listener, timeouts: Timeouts, client: str, now: float) -> None:
+        self.listener = listener
+        self.key: Key = (listener.tenant, listener.connector)
+        self.timeouts = timeouts
+        self.client = client  # host:port
+        self.accepted_at = now
+        self.request: Open  # what M_OPEN says
+        self.on_opened: Callable[[Flow], None]
+        self.agent_key = ""
+        self.instance = ""  # of the agent's process
+        self.session: AgentSession | None = None  # the tunnel by which it goes, or
+        self.peer: Peer | None = None  # the link to the owner
+        self.owner = ""  # the replica that owns, or last owned, the agent
+        self.remote = False  # that is another hub
+        self.epoch = 0  # the highest under which the flow was carried
+        self.counted = False  # among the opens without an answer
+        self.sends = 0  # of M_OPEN to this agent
+        self.hold_until = 0.0  # the end of its time in the queue, if it ever came there
+        self.resumes = 0
+        self.sought_at = float("-inf")  # when we last asked an owner for it
+        self.tried: set[str] = set()  # agents that were asked
+        self.refusals = 0  # by hubs that did not own the agent
+        self.refused: set[tuple[str, int]] = set()  # agent and epoch under which a hub did not own it
+
+    @property
+    def path(self) -> str:
+        """Where the agent is, or last was: what logs and metrics call the flow's path."""
+        return "mesh" if self.remote else "local"
+
+    def flow_opened(self, flow: Flow) -> None:
+        """M_OPEN_ACK has come."""
+        self.on_opened(flow)

@@ -1,0 +1,115 @@
+"""The hub among others: its mesh, opened and closed as the mode says, and the rooms that its links' news go to."""
+
+from __future__ import annotations
+
+from ncfast.config import Ha
+from ncfast.core.errors import Reason
+from ncfast.hub.ground import Ground
+from ncfast.hub.relays import Relays
+from ncfast.hub.resuming import Resuming
+from ncfast.hub.routing import Router
+from ncfast.hub.steering import Steering
+from ncfast.hub.ways import Ways
+from ncfast.mesh import Mesh, Peer
+from ncfast.registry import DistributedRegistry
+
+
+def mesh_url(ha: Ha) -> str:
+    """Where the others reach our mesh, as far as the configuration tells; "" if it does not."""
+    mesh = ha.mesh
+    if mesh.advertise is not None:
+        return mesh.advertise
+    if mesh.listen is not None and not mesh.listen.is_wildcard and mesh.listen.port:
+        return f"{'tls' if mesh.require_mtls else 'tcp'}://{mesh.listen}"
+    return ""
+
+
+class Cluster:
+    """The host of the mesh (`mesh.PeerHost`)."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        registry: DistributedRegistry,
+        ways: Ways,
+        steering: Steering,
+        router: Router,
+        resuming: Resuming,
+        relays: Relays,
+    ) -> None:
+        self._ground = ground
+        self._registry = registry
+        self._ways = ways
+        self._steering = steering
+        self._router = router
+        self._resuming = resuming
+        self._relays = relays
+
+    # the mesh
+
+    async def follow_mode(self) -> None:
+        """Takes the mode and what a mesh can change from the configuration. Raises OSError, and nothing has changed
+        then."""
+        mesh, mode = self._ways.mesh, self._ground.mode
+        if mesh is None and mode != "off":
+            await self._open()
+        elif mesh is not None and mode != "off":
+            mesh.configure(self._ground.config)
+        elif mesh is not None:
+            await self.close()
+        self._ground.readiness.mode = mode
+
+    async def _open(self) -> None:
+        mesh = Mesh(self._ground, self)
+        await mesh.start()
+        self._ways.mesh = mesh
+        self.replicas_changed()
+
+    async def close(self) -> None:
+        """Ends all links."""
+        mesh, self._ways.mesh = self._ways.mesh, None
+        if mesh is not None:
+            self._ground.stats.epochs_refused += mesh.stale_epoch
+            await mesh.stop()
+
+    def replicas_changed(self) -> None:
+        """The registry knows of other hubs than before."""
+        if self._ways.mesh is not None:
+            others = self._registry.view.replicas.values()
+            self._ways.mesh.discovered(one for one in others if one.replica_id != self._ground.replica_id)
+
+    def say_leaving(self) -> None:
+        """We drain: no new flows from the others."""
+        if self._ways.mesh is not None:
+            self._ways.mesh.say_leaving()
+
+    def tick(self, now: float) -> None:
+        """Timers of the links, about twice a second."""
+        if self._ways.mesh is not None:
+            self._ways.mesh.tick(now)
+
+    # what the mesh tells
+
+    def peer_up(self, peer: Peer) -> None:
+        """A link to another hub stands."""
+        self._router.peer_up(peer)
+
+    def peer_down(self, peer: Peer, reason: Reason) -> None:
+        """It is gone; its flows have detached."""
+        self._relays.peer_lost(peer)
+        self._steering.peer_lost(peer)
+
+    def mesh_open(self, peer: Peer, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
+        """M_OPEN from another hub."""
+        self._relays.open(peer, cid, epoch, limit, body)
+
+    def mesh_resume(self, peer: Peer, cid: bytes, epoch: int, payload: bytes, ack: int, limit: int) -> bool:
+        """M_RESUME from another hub: for a client of ours, or for one of its own. False: there is no such flow."""
+        if self._ground.ours(cid):
+            return self._resuming.by_owner(peer, cid, epoch, payload, ack, limit)
+        self._relays.resume_from_origin(peer, cid, epoch, payload, ack, limit)
+        return True
+
+    def mesh_stale(self, peer: Peer, cid: bytes, epoch: int) -> None:
+        """The owner of a flow's agent knows of a later epoch than ours."""
+        self._resuming.outdated(peer, cid, epoch)

@@ -1,0 +1,49 @@
+"""What the rooms of a hub stand on, whatever else they know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ncfast.config import HubConfig
+from ncfast.core.flow import Flow, FlowContext
+from ncfast.net.carrier import ReceiveBuffer
+from ncfast.net.seam import Net
+from ncfast.observe.readiness import Readiness
+from ncfast.observe.stats import Stats
+
+
+class Ground:
+    """Configuration, seam, counters, the context of all flows, and who this hub is.
+
+    `config` is replaced by a reload: read it where it is needed, and keep no part of it that may change.
+    """
+
+    def __init__(self, config: HubConfig, net: Net, wall_clock: Callable[[], float]) -> None:
+        self.config = config
+        self.net = net
+        self.clock = net.clock  # monotonic seconds
+        self.wall_clock = wall_clock  # unix seconds, for tokens alone
+        self.stats = Stats()
+        self.readiness = Readiness(mode=self.mode)  # the hub's state is kept there
+        self.replica_id = config.ha.replica_id or "hub"
+        self.instance = net.entropy(8)  # first half of every cid: unique across hubs and restarts
+        self.context = FlowContext(
+            net.clock,
+            budget=config.limits.memory_bytes,
+            window_initial=config.flow.window_initial,
+            window_max=config.flow.window_max,
+            seed=int.from_bytes(net.entropy(8)),
+        )
+        self.context.retains = net.retains
+        self.flows: dict[bytes, Flow] = self.context.flows  # whose client sockets are here
+        self.receive_buffer = ReceiveBuffer()
+        self.started_at = net.clock()
+
+    @property
+    def mode(self) -> str:
+        """off, shadow or active."""
+        return self.config.ha.mode if self.config.ha.enabled else "off"
+
+    def ours(self, cid: bytes) -> bool:
+        """Whether a flow's client came to this very process."""
+        return cid.startswith(self.instance)

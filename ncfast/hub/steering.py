@@ -1,0 +1,168 @@
+"""Puts our clients' flows on ways, and off them: which flow goes to which agent, by which tunnel or link, under which
+epoch.
+
+The rules of losing a way are those of `ncfast.hub.routing`; this is rules 1 and 2 at work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from ncfast.core.errors import Reason
+from ncfast.core.flow import Flow
+from ncfast.core.messages import Sought
+from ncfast.hub.ground import Ground
+from ncfast.hub.pending import PendingOpens
+from ncfast.hub.session import AgentSession
+from ncfast.hub.sessions import Sessions
+from ncfast.hub.ways import Ways
+from ncfast.mesh import Peer
+from ncfast.registry import AgentEntry, DistributedRegistry
+
+Way = AgentSession | Peer  # the tunnel of an agent that is owned here, or the link to the hub that owns it
+
+
+class Steering:
+    """The flows of our clients by agent, each on its way."""
+
+    def __init__(
+        self, ground: Ground, sessions: Sessions, registry: DistributedRegistry, ways: Ways, pending: PendingOpens
+    ) -> None:
+        self._ground = ground
+        self._sessions = sessions
+        self._registry = registry
+        self._ways = ways
+        self._pending = pending
+        self._flows_of: dict[str, dict[Flow, None]] = {}
+
+    def flows_of(self, agent: str) -> Collection[Flow]:
+        """Our clients' flows to this agent."""
+        return self._flows_of.get(agent, ())
+
+    # opening
+
+    def open(self, flow: Flow, agent: str, instance: str, way: Way, epoch: int, credit: int = 0) -> None:
+        """The flow is the agent's, and its process's, from now on; M_OPEN leaves."""
+        info = flow.info
+        info.agent_key = agent
+        info.instance = instance
+        info.tried.add(agent)
+        self._flows_of.setdefault(agent, {})[flow] = None
+        self.send_open(flow, way, epoch, credit)
+
+    def send_open(self, flow: Flow, way: Way, epoch: int, credit: int = 0) -> None:
+        """M_OPEN by a tunnel, or by the link to the owner; `credit` is what the agent gives then."""
+        info = flow.info
+        info.sends += 1
+        self.use(flow, way, epoch)
+        if not info.counted:
+            info.counted = True
+            self._pending.begin(info.agent_key)
+        flow.attach(way.link, resumed=True, epoch=epoch, credit=credit)
+
+    def use(self, flow: Flow, way: Way, epoch: int) -> None:
+        """Notes by which way the flow goes from now on, and lets its M_OPEN and M_RESUME say what they must there."""
+        info = flow.info
+        session, peer = (way, None) if isinstance(way, AgentSession) else (None, way)
+        owner = peer.replica_id if peer is not None else self._ground.replica_id
+        if info.owner and info.owner != owner:
+            self._ground.stats.failovers += 1
+        info.owner = owner
+        info.remote = peer is not None
+        info.epoch = max(info.epoch, epoch)
+        info.session, info.peer = session, peer
+        if peer is None:
+            if flow.sought is not None:
+                flow.direct(info.request.pack())
+        else:
+            tenant, _, agent = info.agent_key.partition("/")
+            flow.direct(
+                info.request.model_copy(update={"agent": agent, "tenant": tenant or None}).pack(),
+                Sought(agent=agent, tenant=tenant or None, connector=info.request.connector).pack(),
+            )
+
+    def answered(self, flow: Flow) -> None:
+        """The open is no longer in progress."""
+        info = flow.info
+        if info.counted:
+            info.counted = False
+            self._pending.end(info.agent_key)
+
+    def release(self, flow: Flow) -> None:
+        """The flow is no agent's any more."""
+        info = flow.info
+        self.answered(flow)
+        self._leave(flow)
+        info.session = info.peer = None
+        info.agent_key = info.owner = ""
+        info.remote = False
+        info.epoch = info.sends = 0
+
+    def closed(self, flow: Flow) -> None:
+        """The flow is over; what is known of its way stays for the log."""
+        self.answered(flow)
+        self._leave(flow)
+
+    def _leave(self, flow: Flow) -> None:
+        flows = self._flows_of.get(flow.info.agent_key)
+        if flows is not None:
+            flows.pop(flow, None)
+            if not flows:
+                del self._flows_of[flow.info.agent_key]
+
+    # ways come and go
+
+    def agent_up(self, session: AgentSession) -> None:
+        """The agent is owned here from now on. It asks for its flows itself; what was opening is opened again (rule
+        2)."""
+        for flow in list(self.flows_of(session.key)):
+            info = flow.info
+            if info.instance != session.instance:
+                flow.reset(Reason.AGENT_RESTARTED)
+            elif flow.opening and session.epoch > info.epoch:
+                self.send_open(flow, session, session.epoch)
+
+    def agent_lost(self, session: AgentSession) -> None:
+        """The tunnel is gone; the flows on it have detached."""
+        for flow in self.flows_of(session.key):
+            if flow.info.session is session:
+                self.answered(flow)
+                flow.info.session = None
+
+    def follow(self, entry: AgentEntry) -> None:
+        """The agent is another hub's, under an epoch that may be news to its flows here."""
+        for flow in list(self.flows_of(entry.key)):
+            info = flow.info
+            if entry.epoch <= info.epoch:
+                continue
+            if entry.instance != info.instance:
+                flow.reset(Reason.AGENT_RESTARTED)
+            elif flow.opening and (peer := self._ways.peer(entry.owner)) is not None:
+                self.send_open(flow, peer, entry.epoch, entry.window)
+
+    def peer_lost(self, peer: Peer) -> None:
+        """The flows on the link have detached."""
+        for flow in self._ground.flows.values():
+            if flow.info.peer is peer:
+                self.answered(flow)
+                flow.info.peer = None
+
+    def seek(self, flow: Flow, now: float) -> None:
+        """Opens or resumes by way of the owner that we know of: rules 1 and 2."""
+        info = flow.info
+        if not info.agent_key or self._sessions.current(info.agent_key) is not None:
+            return  # held, or the agent is here and asks itself
+        entry = self._registry.view.agent(info.agent_key)
+        owner, epoch = info.owner, info.epoch
+        if entry is not None and entry.owner and entry.epoch >= epoch:
+            owner, epoch = entry.owner, entry.epoch
+        peer = self._ways.peer(owner)
+        if peer is None:
+            return
+        info.sought_at = now
+        if flow.opening:
+            if not flow.attached and entry is not None and entry.owner == owner:
+                self.send_open(flow, peer, epoch, entry.window)
+        else:
+            self.use(flow, peer, epoch)
+            flow.attach(peer.link, resumed=False, epoch=epoch)

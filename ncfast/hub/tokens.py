@@ -1,0 +1,68 @@
+"""Which tokens count: the keys in force, the verifier that uses them, and how long an expired token is borne."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ncfast.auth import Identity, JwksKeys, StaticKeys, Verifier
+from ncfast.config import Jwt
+from ncfast.net.seam import Net
+
+
+def key_source(jwt: Jwt, net: Net) -> StaticKeys | JwksKeys:
+    """The keys that the configuration names. Raises AuthSetupError."""
+    if jwt.jwks_url is not None:
+        return JwksKeys(jwt.jwks_url, jwt.algorithms, rng=net.rng)
+    assert jwt.key_file is not None  # one of the two is there
+    return StaticKeys.from_file(jwt.key_file, jwt.algorithms)
+
+
+class Tokens:
+    """Raises AuthSetupError for keys that cannot be used."""
+
+    def __init__(self, jwt: Jwt, net: Net, wall_clock: Callable[[], float]) -> None:
+        self._net = net
+        self._wall_clock = wall_clock
+        self._keys = key_source(jwt, net)
+        self._take(jwt)
+
+    def _take(self, jwt: Jwt) -> None:
+        self._jwt = jwt
+        self._verifier = Verifier(jwt, self._keys, self._wall_clock)
+        self.expiry_grace = jwt.expiry_grace_sec  # seconds
+
+    async def verify(self, token: str) -> Identity:
+        """Who the token says the bearer is. Raises AuthError."""
+        return await self._verifier.verify(token)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the keys are fresh."""
+        return self._keys.healthy
+
+    def start(self) -> None:
+        """Begins to keep the keys fresh."""
+        self._keys.start()
+
+    async def aclose(self) -> None:
+        await self._keys.aclose()
+
+    def prepare(self, jwt: Jwt) -> StaticKeys | JwksKeys | None:
+        """The keys that `use` would put in force; None: those of now, asked for anew. Raises AuthSetupError."""
+        same = isinstance(self._keys, JwksKeys) and (jwt.jwks_url, jwt.algorithms) == (
+            self._jwt.jwks_url,
+            self._jwt.algorithms,
+        )
+        return None if same else key_source(jwt, self._net)
+
+    async def use(self, jwt: Jwt, keys: StaticKeys | JwksKeys | None) -> None:
+        """Tokens are judged by these from now on; tunnels that stand stay."""
+        old = self._keys
+        if keys is None:
+            old.reload()
+        else:
+            self._keys = keys
+            keys.start()
+        self._take(jwt)
+        if keys is not None:
+            await old.aclose()
