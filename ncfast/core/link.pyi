@@ -4,30 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 from ncfast.core.errors import Reason
-from ncfast.core.flow import Flow, FlowContext, Path
+from ncfast.core.flow import Flow, FlowContext
+from ncfast.core.queues import Carrier, Queues
 from ncfast.core.relay import Lane
 
-class Carrier:
-    """What moves a link's bytes; for Cython only."""
+class Link(Queues):
+    """What comes in, keepalive and flood control of one carrier. `handler` gets the frames that concern no flow yet."""
 
-class Link(Path):
-    """Queues, fairness, keepalive and flood control of one carrier. `handler` gets the frames that concern no flow
-    yet."""
-
-    carrier: Carrier
-    ctx: FlowContext
     handler: Any
-    flows: dict[bytes, Flow]
-    closed: bool
     peer: str
-    queue_depth: int
     bytes_in: int
-    bytes_out: int
     stale_epoch: int
-    relay_frames: int  # relayed frames that wait for the carrier
-    relay_bytes: int  # and what they cost: their bytes, and 256 for each
-    drops_queue: int  # relayed frames dropped at this link's bounds
-    drops_away: int  # relayed frames that came in here and had no link to leave by
 
     def __init__(
         self,
@@ -41,12 +28,6 @@ class Link(Path):
         queue_depth: int,
         peer: str = "",
     ) -> None: ...
-    @property
-    def writable(self) -> bool: ...
-    @property
-    def queued(self) -> int:
-        """Control frames and flows that wait for the carrier."""
-
     def establish(self, epoch: int) -> None:
         """Every frame of a flow carries `epoch` from now on, and must."""
 
@@ -80,7 +61,7 @@ class Link(Path):
         """Sends a PING unless one is unanswered."""
 
     def tick(self, now: float, interval: float, timeout: float, stall: float, echo: float = 0.0) -> None:
-        """Keepalive and flood control; call about once a second."""
+        """Keepalive and flood control; call each half second."""
 
     def fail(self, reason: Reason, detail: str = "") -> None:
         """Ends the link once: the carrier tells the peer, every flow detaches, the handler is told."""

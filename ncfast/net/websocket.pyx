@@ -13,7 +13,7 @@ from libc.string cimport memcpy
 from websockets.protocol import State
 
 from ncfast.net.carrier cimport JOIN_BELOW, ReceiveBuffer, TransportCarrier
-from ncfast.core.link cimport Piece
+from ncfast.core.queues cimport Piece
 
 from ncfast.core.errors import Reason, close_code, reason_of_close
 
