@@ -34,6 +34,7 @@ cpdef enum:
 
 
 cdef enum:
+    FRAME_TYPES = M_GAP + 1    # every known type is below it
     CODEC_OK = 0
     CODEC_UNKNOWN_SKIP = 1
     CODEC_UNKNOWN = -1

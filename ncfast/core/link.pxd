@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint64_t
 
 from ncfast.core.flow cimport Flow
-from ncfast._frames cimport HEADER_SIZE, Header
+from ncfast._frames cimport FRAME_TYPES, HEADER_SIZE, Header
 from ncfast.core.queues cimport Queues
 from ncfast.core.relay cimport Lane
 
@@ -34,7 +34,7 @@ cdef class Link(Queues):
     cdef set _told                   # cids for which M_DETACH or a refusal was sent since the last tick
     cdef int _free_resumes
     # counters, read at scrape time
-    cdef uint64_t _frames_in[32]
+    cdef uint64_t _frames_in[FRAME_TYPES]       # 0: of types that we do not know, skipped
     cdef readonly uint64_t bytes_in
     cdef readonly uint64_t stale_epoch
 
@@ -46,6 +46,13 @@ cdef class Link(Queues):
     cdef int _begin_data(self) except -1
     cdef int _stranger(self) except -1
     cdef int _dispatch(self, const uint8_t* body, Py_ssize_t n) except -1
+    cdef int _on_flow(self) except -1
+    cdef int _on_resume_ack(self, Flow flow) except -1
+    cdef int _on_ping(self) except -1
+    cdef int _on_pong(self) except -1
+    cdef bint _outdated(self) except -1
+    cdef int _on_open(self, bytes payload) except -1
+    cdef int _on_resume(self, bytes payload) except -1
     cdef int _relay_data(self, uint8_t* p, Py_ssize_t n) except -1
     cdef int _relay_control(self, Lane lane) except -1
     cdef int _relay_over(self, Lane lane) except -1

@@ -35,7 +35,7 @@ class Link(Queues):
         """From now on frames of this cid on this link are the flow's."""
 
     def send(self, type: int, payload: bytes = b"", *, code: int = 0, seq: int = 0) -> None:
-        """A frame of the link itself."""
+        """A frame of the link itself. Raises ValueError for no frame type."""
 
     @property
     def load(self) -> int:

@@ -11,8 +11,8 @@ from libc.string cimport memcpy, memset
 
 from ncfast.core.flow cimport Flow, FlowContext
 from ncfast._frames cimport (
-    ANNOUNCE, AUTH, CID_SIZE, CODEC_OK, CODEC_UNKNOWN_SKIP, GOAWAY, HEADER_SIZE, HELLO, HELLO_ACK, M_ACK, M_DATA,
-    M_DETACH, M_FIN, M_GAP, M_OPEN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, M_RST, MAX_CONTROL, PING, PONG,
+    ANNOUNCE, AUTH, CID_SIZE, CODEC_OK, CODEC_UNKNOWN_SKIP, FRAME_TYPES, GOAWAY, HEADER_SIZE, HELLO, HELLO_ACK, M_ACK,
+    M_DATA, M_DETACH, M_FIN, M_GAP, M_OPEN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, M_RST, MAX_CONTROL, PING, PONG,
     Header, build_frame, check_header, codec_error, read_header, write_header,
 )
 from ncfast.core.queues cimport Carrier, Queues
@@ -247,93 +247,22 @@ cdef class Link(Queues):
         return 0
 
     cdef int _dispatch(self, const uint8_t* body, Py_ssize_t n) except -1:
-        """A whole frame other than M_DATA."""
-        cdef Flow flow
-        cdef Lane lane
+        """A whole frame other than M_DATA: the table of what is done with each type."""
         cdef int type = self._h.type
+        cdef bytes payload
         if type == M_ACK or type == M_FIN or type == M_RST or type == M_OPEN_ACK or type == M_RESUME_ACK \
                 or type == M_DETACH or type == M_GAP:
-            flow = self._find()
-            if flow is None:
-                lane = self._find_lane()
-                return self._stranger() if lane is None else self._relay_control(lane)
-            if type == M_ACK:
-                if self._h.ack <= flow.snd_una and self._h.limit <= flow.snd_limit:
-                    self._flow_noise(1)  # says nothing new
-                flow.on_ack(self._h.ack, self._h.limit)
-            elif type == M_FIN:
-                self._flow_noise(flow.fin_received)
-                flow.on_ack(self._h.ack, self._h.limit)
-                flow.on_fin(self._h.seq)
-            elif type == M_RST:
-                flow.on_rst(self._h.code)
-            elif type == M_OPEN_ACK:
-                self._flow_noise(flow.state > OPENING_FIN)
-                flow.far_rtt = far_rtt(&self._h)
-                flow.on_open_ack(self._h.ack, self._h.limit)
-            elif type == M_DETACH:
-                flow.detach()
-                flow.left = self
-                if self._h.code == R_STALE_EPOCH:
-                    self.handler._on_frame__stale(flow.cid, self._h.seq)
-            elif type == M_GAP:
-                self._flow_noise(1)
-                flow.gap(True)
-            elif flow.resumed and not flow.asked_again:
-                # both ends may have asked at once, and then the other's question was our answer
-                if flow.asks:
-                    flow.asks -= 1
-                else:
-                    self._flow_noise(100)        # an answer that nobody asked for would have everything sent again
-                flow.on_ack(self._h.ack, self._h.limit)
-            else:
-                if flow.asks:
-                    flow.asks -= 1
-                flow.far_rtt = far_rtt(&self._h)
-                flow.resume(self, self._h.ack, self._h.limit, False)
-            return 0
+            return self._on_flow()
         if type == PING:
-            self._pong_owed = True
-            self._pong_seq = self._h.seq
-            self._noise += 1
-            return self._flush()
+            return self._on_ping()
         if type == PONG:
-            if self._ping_sent >= 0 and self._h.seq == self._ping_seq:
-                self.rtt = self.ctx.clock() - self._ping_sent
-                self._ping_sent = -1.0
-                self.handler.link_rtt(self, self.rtt)
-            else:
-                self._noise += 1
-            return 0
+            return self._on_pong()
         payload = PyBytes_FromStringAndSize(<const char*>body, n) if n else b""
-        if type == M_OPEN or type == M_RESUME:
-            self._stale = False
-            if self._h.epoch != self.epoch and self.epoch:
-                self._old_epoch()
-                if len(self._answers) < self.queue_depth:
-                    self._answer(M_RST, self._h.cid, self._h.epoch, R_STALE_EPOCH, 0)
-                return 0
-            cid = PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)
-            if type == M_OPEN:
-                self.handler._on_frame__open(cid, self._h.epoch, self._h.limit, payload)
-                if cid in self.flows:
-                    (<Flow>self.flows[cid]).far_rtt = far_rtt(&self._h)
-            else:
-                flow = self.flows.get(cid)
-                if flow is not None and flow.resumed and flow.state > OPENING_FIN:
-                    self._asked(flow.asked_at, flow.asked_from)
-                    flow.asked_at = self.ctx.clock()
-                    flow.asked_from = self._h.ack
-                elif flow is None and cid in self.lanes:
-                    lane = <Lane>self.lanes[cid]
-                    self._asked(lane.asked_at, lane.asked_from)
-                    lane.asked_at = self.ctx.clock()
-                    lane.asked_from = self._h.ack
-                if not self.handler._on_frame__resume(cid, self._h.epoch, payload, self._h.ack, self._h.limit):
-                    self._stranger()
-                elif cid in self.flows:
-                    (<Flow>self.flows[cid]).far_rtt = far_rtt(&self._h)
-        elif type == HELLO:
+        if type == M_OPEN:
+            return self._on_open(payload)
+        if type == M_RESUME:
+            return self._on_resume(payload)
+        if type == HELLO:
             self.handler._on_frame__hello(payload)
         elif type == HELLO_ACK:
             self.handler._on_frame__hello_ack(payload)
@@ -343,9 +272,117 @@ cdef class Link(Queues):
         elif type == AUTH:
             self._noise += 10
             self.handler._on_frame__auth(self._h.code, payload)
-        else:
+        elif type == ANNOUNCE:
             self._noise += 10
             self.handler._on_frame__announce(payload)
+        else:                            # the codec knows it, and this table does not
+            self.fail(Reason.PROTOCOL_ERROR, f"frames of type {type} are not taken here")
+        return 0
+
+    cdef int _on_flow(self) except -1:
+        """A frame without payload for a flow that is open, opening or resuming, or for a relay."""
+        cdef Lane lane
+        cdef Flow flow = self._find()
+        cdef int type = self._h.type
+        if flow is None:
+            lane = self._find_lane()
+            return self._stranger() if lane is None else self._relay_control(lane)
+        if type == M_ACK:
+            if self._h.ack <= flow.snd_una and self._h.limit <= flow.snd_limit:
+                self._flow_noise(1)      # says nothing new
+            flow.on_ack(self._h.ack, self._h.limit)
+        elif type == M_FIN:
+            self._flow_noise(flow.fin_received)
+            flow.on_ack(self._h.ack, self._h.limit)
+            flow.on_fin(self._h.seq)
+        elif type == M_RST:
+            flow.on_rst(self._h.code)
+        elif type == M_OPEN_ACK:
+            self._flow_noise(flow.state > OPENING_FIN)
+            flow.far_rtt = far_rtt(&self._h)
+            flow.on_open_ack(self._h.ack, self._h.limit)
+        elif type == M_RESUME_ACK:
+            self._on_resume_ack(flow)
+        elif type == M_DETACH:
+            flow.detach()
+            flow.left = self
+            if self._h.code == R_STALE_EPOCH:
+                self.handler._on_frame__stale(flow.cid, self._h.seq)
+        elif type == M_GAP:
+            self._flow_noise(1)
+            flow.gap(True)
+        return 0
+
+    cdef int _on_resume_ack(self, Flow flow) except -1:
+        if flow.resumed and not flow.asked_again:
+            # both ends may have asked at once, and then the other's question was our answer
+            if flow.asks:
+                flow.asks -= 1
+            else:
+                self._flow_noise(100)    # an answer that nobody asked for would have everything sent again
+            return flow.on_ack(self._h.ack, self._h.limit)
+        if flow.asks:
+            flow.asks -= 1
+        flow.far_rtt = far_rtt(&self._h)
+        flow.resume(self, self._h.ack, self._h.limit, False)
+        return 0
+
+    cdef int _on_ping(self) except -1:
+        self._pong_owed = True
+        self._pong_seq = self._h.seq
+        self._noise += 1
+        return self._flush()
+
+    cdef int _on_pong(self) except -1:
+        if self._ping_sent >= 0 and self._h.seq == self._ping_seq:
+            self.rtt = self.ctx.clock() - self._ping_sent
+            self._ping_sent = -1.0
+            self.handler.link_rtt(self, self.rtt)
+        else:
+            self._noise += 1
+        return 0
+
+    cdef bint _outdated(self) except -1:
+        """Whether an M_OPEN or M_RESUME is of another epoch than the link; then its sender is told."""
+        self._stale = False
+        if self._h.epoch == self.epoch or not self.epoch:
+            return False
+        self._old_epoch()
+        if len(self._answers) < self.queue_depth:
+            self._answer(M_RST, self._h.cid, self._h.epoch, R_STALE_EPOCH, 0)
+        return True
+
+    cdef int _on_open(self, bytes payload) except -1:
+        cdef bytes cid
+        if self._outdated():
+            return 0
+        cid = PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)
+        self.handler._on_frame__open(cid, self._h.epoch, self._h.limit, payload)
+        if cid in self.flows:
+            (<Flow>self.flows[cid]).far_rtt = far_rtt(&self._h)
+        return 0
+
+    cdef int _on_resume(self, bytes payload) except -1:
+        cdef bytes cid
+        cdef Flow flow
+        cdef Lane lane
+        if self._outdated():
+            return 0
+        cid = PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)
+        flow = <Flow>self.flows.get(cid)
+        if flow is not None and flow.resumed and flow.state > OPENING_FIN:
+            self._asked(flow.asked_at, flow.asked_from)
+            flow.asked_at = self.ctx.clock()
+            flow.asked_from = self._h.ack
+        elif flow is None and cid in self.lanes:
+            lane = <Lane>self.lanes[cid]
+            self._asked(lane.asked_at, lane.asked_from)
+            lane.asked_at = self.ctx.clock()
+            lane.asked_from = self._h.ack
+        if not self.handler._on_frame__resume(cid, self._h.epoch, payload, self._h.ack, self._h.limit):
+            self._stranger()
+        elif cid in self.flows:
+            (<Flow>self.flows[cid]).far_rtt = far_rtt(&self._h)
         return 0
 
     # relayed frames: in by one link, out by another, looked at but not taken apart
@@ -419,9 +456,11 @@ cdef class Link(Queues):
 
     def forward(self, Lane lane not None, int type, bytes payload, *, uint64_t ack=0, uint64_t limit=0, double rtt=0.0):
         """Sends on M_OPEN or M_RESUME, which came in by another link with a round trip of `rtt` seconds. False: it was
-        dropped. Raises ValueError for a payload that no frame may have."""
+        dropped. Raises ValueError for another type, and for a payload that no frame may have."""
         cdef Header h
         cdef bytes frame
+        if type != M_OPEN and type != M_RESUME:
+            raise ValueError("only M_OPEN and M_RESUME are sent on")
         if PyBytes_GET_SIZE(payload) > MAX_CONTROL:
             raise ValueError("longer than a control frame may be")
         memset(&h, 0, sizeof(h))
@@ -443,8 +482,10 @@ cdef class Link(Queues):
     # what the link itself has to say
 
     def send(self, int type, bytes payload=b"", *, int code=0, uint64_t seq=0):
-        """A frame of the link itself: HELLO, GOAWAY, AUTH, ANNOUNCE, PING."""
+        """A frame of the link itself: HELLO, GOAWAY, AUTH, ANNOUNCE, PING. Raises ValueError for no frame type."""
         cdef Header h
+        if not 0 < type < FRAME_TYPES:
+            raise ValueError(f"{type} is no frame type")
         if self.closed:
             return
         memset(&h, 0, sizeof(h))

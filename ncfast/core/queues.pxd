@@ -3,6 +3,7 @@
 from libc.stdint cimport uint8_t, uint64_t
 
 from ncfast.core.flow cimport Flow, FlowContext, Path, Source
+from ncfast._frames cimport FRAME_TYPES
 from ncfast.core.relay cimport Lane
 
 
@@ -59,7 +60,7 @@ cdef class Queues(Path):
     cdef unsigned int _turns
     cdef bint _ack_timer
     # counters, read at scrape time
-    cdef uint64_t _frames_out[32]
+    cdef uint64_t _frames_out[FRAME_TYPES]
     cdef readonly uint64_t bytes_out
 
     cdef int set_writable(self, bint on) except -1

@@ -234,8 +234,8 @@ PLANTS = [
         "a gap that a relay tells of is ignored",
         (
             LINK,
-            "                self._flow_noise(1)\n                flow.gap(True)",
-            "                self._flow_noise(1)\n                if not ON:\n                    flow.gap(True)",
+            "            self._flow_noise(1)\n            flow.gap(True)",
+            "            self._flow_noise(1)\n            if not ON:\n                flow.gap(True)",
         ),
     ),
     plant(
