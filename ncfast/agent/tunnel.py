@@ -185,7 +185,6 @@ class AgentTunnel:
 
     def carry(self, flow: Flow) -> None:
         """Takes over a flow that has no way, or none that leads anywhere. Without an answer its grace ends it."""
-        self.link.add(flow)
         flow.attach(self.link, resumed=False)
 
     def close(self, detail: str) -> None:
@@ -238,7 +237,6 @@ class AgentTunnel:
             limit,
         )
         agent.flows[cid] = flow
-        self.link.add(flow)
         flow.attach(self.link, resumed=True)
         target.open(flow, request)
 
@@ -249,7 +247,6 @@ class AgentTunnel:
         flow.resume(self.link, ack, limit, True)
         if flow.closed:
             return False
-        self.link.add(flow)
         return True
 
     def foreign(self, cid: bytes) -> bool:

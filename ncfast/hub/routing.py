@@ -175,7 +175,6 @@ class Router:
         if not info.counted:
             info.counted = True
             self.opening[info.agent_key] += 1
-        way.link.add(flow)
         flow.attach(way.link, resumed=True, epoch=epoch, credit=credit)
 
     def _use(self, flow: Flow, way: AgentSession | Peer, epoch: int) -> None:
@@ -394,7 +393,6 @@ class Router:
                 self._send_open(flow, peer, epoch, entry.window)
         else:
             self._use(flow, peer, epoch)
-            peer.link.add(flow)
             flow.attach(peer.link, resumed=False, epoch=epoch)
 
     # resuming
@@ -468,7 +466,6 @@ class Router:
         flow.resume(link, ack, limit, True, epoch)
         if flow.closed:
             return False  # that was all it waited for: "unknown" tells the agent to end, too
-        link.add(flow)
         return True
 
     def stale(self, peer: Peer, cid: bytes, newest: int) -> None:
@@ -478,7 +475,6 @@ class Router:
             info = flow.info
             self._use(flow, peer, newest)
             if not flow.opening:
-                peer.link.add(flow)
                 flow.attach(peer.link, resumed=False, epoch=newest)
             info.sought_at = self.hub.net.clock()
 
