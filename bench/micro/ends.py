@@ -103,7 +103,6 @@ class End:
 
     def _on_frame__open(self, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
         flow = Flow(self.context, cid, SECRET, None, self, limit)
-        self.link.add(flow)
         flow.attach(self.link, resumed=True)
         self.socket.carry(flow)
         flow.accept()
@@ -117,7 +116,6 @@ class Tunnel:
         self.agent = End(client=True)
         flow = Flow(self.hub.context, CID, SECRET, b"open", self.hub)
         self.hub.socket.carry(flow)
-        self.hub.link.add(flow)
         flow.attach(self.hub.link, resumed=True)
         self.settle()
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ncfast.core.errors import Reason
-from ncfast.core.flow import Flow, FlowContext
+from ncfast.core.flow import FlowContext
 from ncfast.core.queues import Carrier, Queues
 from ncfast.core.relay import Lane
 
@@ -30,9 +30,6 @@ class Link(Queues):
     ) -> None: ...
     def establish(self, epoch: int) -> None:
         """Every frame of a flow carries `epoch` from now on, and must."""
-
-    def add(self, flow: Flow) -> None:
-        """From now on frames of this cid on this link are the flow's."""
 
     def send(self, type: int, payload: bytes = b"", *, code: int = 0, seq: int = 0) -> None:
         """A frame of the link itself. Raises ValueError for no frame type."""

@@ -78,10 +78,6 @@ cdef class Link(Queues):
         return ({t.name: self._frames_in[<int>t] for t in FrameType if self._frames_in[<int>t]},
                 {t.name: self._frames_out[<int>t] for t in FrameType if self._frames_out[<int>t]})
 
-    def add(self, Flow flow not None):
-        """From now on frames of this cid on this link are the flow's."""
-        self.flows[flow.cid] = flow
-
     # in
 
     cdef int receive(self, uint8_t* p, Py_ssize_t n) except -1:
