@@ -78,7 +78,7 @@ cdef class SegmentPool:
     """Bounded free list of equal `bytes` objects that sockets are read into."""
     cdef list free
     cdef readonly Py_ssize_t segment_size
-    cdef readonly Py_ssize_t max_free
+    cdef Py_ssize_t max_free
     cdef readonly Py_ssize_t in_use
     cdef readonly Py_ssize_t held        # bytes of chunks alive, pooled or not
     cdef bytes scratch

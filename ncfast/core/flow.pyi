@@ -89,7 +89,6 @@ class Flow(Source):
     secret: bytes
     open_body: bytes | None
     state: int
-    end_code: int
     sought: bytes | None
     info: Any  # flow_opened(flow) at the hub
     path: Any
@@ -101,7 +100,6 @@ class Flow(Source):
     snd_limit: int
     inflight: int
     congestion: int
-    fin_acked: bool
     rcv_nxt: int
     rcv_limit: int
     window: int
@@ -124,10 +122,6 @@ class Flow(Source):
     def opening(self) -> bool: ...
     @property
     def attached(self) -> bool: ...
-    @property
-    def acked_in(self) -> int:
-        """Bytes received and told so."""
-
     def bind(self, sink: Sink) -> None:
         """Puts the flow under its socket."""
 
@@ -137,15 +131,11 @@ class Flow(Source):
     def accept(self) -> None:
         """Agent: the target is connected and the socket bound; what came early goes to it."""
 
-    def deliver_fin(self) -> None: ...
     def attach(self, path: Path, *, resumed: bool, epoch: int = 0, credit: int = 0) -> None:
         """Puts the flow on a path; with `resumed` data may follow at once."""
 
     def resume(self, path: Path, ack: int, limit: int, answer: bool, epoch: int = 0) -> None:
         """The peer has asked to go on from `ack` (`answer`), or has answered our own asking."""
-
-    def rewind(self) -> None:
-        """Everything unacknowledged is to be sent again."""
 
     def detach(self) -> None:
         """The path is gone; the flow waits for another."""
@@ -159,6 +149,5 @@ class Flow(Source):
     def reset(self, code: int, *, behind: bool = False) -> None:
         """Ends the flow now; the peer is told `code`, the socket is reset."""
 
-    def send_rst(self, code: int) -> None: ...
     def check(self, now: float, timeouts: _Timeouts) -> Reason | None:
         """Which timer has run out. STALLED is the path's fault, not the flow's."""

@@ -198,7 +198,7 @@ cdef class Link(Queues):
             self._flow = None
         elif self._h.seq + self._h.length > flow.rcv_limit:
             self._flow_noise(100)
-            flow.violation("past the limit")
+            flow.violation()
             self._flow = None
         return 0
 

@@ -11,7 +11,6 @@ class Lane(Source):
     epoch: int
     relay: Relay | None  # None when the flow is over
     out: Path | None
-    lossy: bool
 
     @property
     def waiting(self) -> int:
