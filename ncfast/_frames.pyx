@@ -254,7 +254,8 @@ cdef class SegmentPool:
         if chunk.pooled:
             chunk.pooled = False
             self.in_use -= 1
-            if Py_REFCNT(<PyObject*>buf) == 1 and PyBytes_GET_SIZE(buf) == self.segment_size and len(self.free) < self.max_free:
+            if Py_REFCNT(<PyObject*>buf) == 1 and PyBytes_GET_SIZE(buf) == self.segment_size \
+                    and len(self.free) < self.max_free:
                 self.free.append(buf)
 
 

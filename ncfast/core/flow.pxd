@@ -106,7 +106,7 @@ cdef class Flow(Source):
     cdef readonly uint64_t snd_max   # end of what was ever sent
     cdef readonly uint64_t snd_limit
     cdef readonly Py_ssize_t inflight
-    cdef readonly Py_ssize_t congestion    # bytes that may be in flight after a relay has dropped some; 0: no such bound
+    cdef readonly Py_ssize_t congestion  # bytes that may be in flight after a relay has dropped some; 0: no such bound
     cdef bint fin_sent
     cdef bint fin_acked
     # inbound

@@ -440,7 +440,8 @@ cdef class Flow(Source):
         if ack > self.snd_una:
             progress = True
             if self.congestion and self.unsent is not None:
-                self.congestion += max(1, SEGMENT * min(<Py_ssize_t>(ack - self.snd_una), self.congestion) // self.congestion)
+                self.congestion += max(
+                    1, SEGMENT * min(<Py_ssize_t>(ack - self.snd_una), self.congestion) // self.congestion)
                 if self.snd_limit <= ack + <uint64_t>self.congestion:
                     self.congestion = 0
             self.snd_una = ack
@@ -695,7 +696,8 @@ cdef class Flow(Source):
         return 0
 
     cdef int maybe_done(self) except -1:
-        if self.state == CLOSING and self.fin_acked and self.backlog == 0 and not (self.pending & SEND_FIN and self.path is not None):
+        if self.state == CLOSING and self.fin_acked and self.backlog == 0 \
+                and not (self.pending & SEND_FIN and self.path is not None):
             if self.sink is not None:
                 self.sink.release(False)
                 self.sink = None
@@ -762,11 +764,13 @@ cdef class Flow(Source):
             return Reason.LINK_LOST
         if timeouts.stall and self.path is not None and self.resumed and now - self.una_since >= timeouts.stall:
             return Reason.STALLED
-        if self.pending & SEND_LATE_RST and not self.pending & SEND_FIN and not self.fin_sent and now - self.since >= LATE_RST:
+        if self.pending & SEND_LATE_RST and not self.pending & SEND_FIN and not self.fin_sent \
+                and now - self.since >= LATE_RST:
             return reason_of(self.rst_code)
         if self.state >= HALF_LOCAL and now - self.since >= timeouts.half_close:
             return Reason.HALF_CLOSE_TIMEOUT
-        if timeouts.first_byte and self.snd_nxt == 0 and self.open_body is not None and now - self.since >= timeouts.first_byte:
+        if timeouts.first_byte and self.snd_nxt == 0 and self.open_body is not None \
+                and now - self.since >= timeouts.first_byte:
             return Reason.FIRST_BYTE_TIMEOUT
         if timeouts.idle and now - self.since >= timeouts.idle:
             return Reason.IDLE_TIMEOUT
