@@ -1,7 +1,9 @@
 """One end of a flow: sequence, acknowledgement, windows, resume. Sans-I/O."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, overload
+
+from typing_extensions import TypeVar
 
 from ncfast._frames import DedupRing, SegmentPool
 from ncfast.core.errors import Reason
@@ -22,15 +24,36 @@ class _Timeouts(Protocol):
     @property
     def first_byte(self) -> float: ...
 
+class _Owner(Protocol):
+    """The process: hub or agent."""
+
+    def flow_closed(self, flow: Flow[Any], reason: Reason, /) -> None:
+        """Once for each flow."""
+
+    def flow_resumed(self, flow: Flow[Any], /) -> None:
+        """It goes on, by another way or after its own was lost."""
+
+    def flow_refused(self, flow: Flow[Any], reason: Reason, /) -> bool:
+        """Whether an open that the target never saw goes to another agent."""
+
+class _Opener(Protocol):
+    """The hub's `info`."""
+
+    def flow_opened(self, flow: Flow[Any], /) -> None:
+        """M_OPEN_ACK has come."""
+
+_InfoT = TypeVar("_InfoT", default=Any)
+_OpenerT = TypeVar("_OpenerT", bound=_Opener)
+
 class FlowContext:
     """What all flows of a process share: memory, budget, counters, their owner."""
 
     pool: SegmentPool
     closed: DedupRing
     clock: Callable[[], float]
-    flows: dict[bytes, Flow]  # all that live
+    flows: dict[bytes, Flow[Any]]  # all that live
     retains: bool  # transports keep unsent memory by reference
-    owner: Any  # flow_closed(flow, reason); flow_resumed(flow); flow_refused(flow, reason) -> bool
+    owner: _Owner
     budget: int
     window_initial: int
     window_max: int
@@ -81,7 +104,7 @@ class Source:
 
     unsent_bytes: int
 
-class Flow(Source):
+class Flow(Source, Generic[_InfoT]):
     """One end of one client connection; the hub's end has an `open_body`, the agent's the `limit` of the M_OPEN it came
     from."""
 
@@ -90,7 +113,7 @@ class Flow(Source):
     open_body: bytes | None
     state: int
     sought: bytes | None
-    info: Any  # flow_opened(flow) at the hub
+    info: _InfoT  # what the process knows of the flow beside its bytes
     path: Any
     epoch: int  # of the frames on this path
     sink: Sink | None
@@ -107,14 +130,13 @@ class Flow(Source):
     since: float
     detached_at: float  # -1: on a path, or never was
 
+    @overload
     def __init__(
-        self,
-        ctx: FlowContext,
-        cid: bytes,
-        secret: bytes,
-        open_body: bytes | None = None,
-        info: Any = None,
-        limit: int = 0,
+        self: Flow[_OpenerT], ctx: FlowContext, cid: bytes, secret: bytes, open_body: bytes, info: _OpenerT
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, ctx: FlowContext, cid: bytes, secret: bytes, open_body: None, info: _InfoT, limit: int
     ) -> None: ...
     @property
     def closed(self) -> bool: ...

@@ -1,24 +1,39 @@
 """A link: many flows over one carrier, framed. Sans-I/O."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from ncfast.core.errors import Reason
 from ncfast.core.flow import FlowContext
 from ncfast.core.queues import Carrier, Queues
 from ncfast.core.relay import Lane
 
+class _Handler(Protocol):
+    """What has to be said of frames that concern no flow on the link yet, and of the link itself."""
+
+    def _on_frame__hello(self, payload: bytes, /) -> None: ...
+    def _on_frame__hello_ack(self, payload: bytes, /) -> None: ...
+    def _on_frame__open(self, cid: bytes, epoch: int, limit: int, payload: bytes, /) -> None: ...
+    def _on_frame__resume(self, cid: bytes, epoch: int, payload: bytes, ack: int, limit: int, /) -> bool: ...
+    def _on_frame__goaway(self, reason: Reason, /) -> None: ...
+    def _on_frame__auth(self, code: int, payload: bytes, /) -> None: ...
+    def _on_frame__announce(self, payload: bytes, /) -> None: ...
+    def _on_frame__stale(self, cid: bytes, epoch: int, /) -> None: ...
+    def foreign(self, cid: bytes, /) -> bool: ...
+    def link_rtt(self, link: Link, seconds: float, /) -> None: ...
+    def link_ended(self, link: Link, reason: Reason, detail: str, /) -> None: ...
+
 class Link(Queues):
     """What comes in, keepalive and flood control of one carrier. `handler` gets the frames that concern no flow yet."""
 
-    handler: Any
+    handler: _Handler
     peer: str
     bytes_in: int
     stale_epoch: int
 
     def __init__(
         self,
-        handler: Any,
+        handler: _Handler,
         carrier: Carrier,
         ctx: FlowContext,
         call_soon: Callable[..., Any],

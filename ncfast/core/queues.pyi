@@ -13,7 +13,7 @@ class Queues(Path):
 
     carrier: Carrier
     ctx: FlowContext
-    flows: dict[bytes, Flow]
+    flows: dict[bytes, Flow[Any]]
     closed: bool
     queue_depth: int
     bytes_out: int
