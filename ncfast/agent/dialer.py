@@ -19,6 +19,7 @@ from ncfast.net.links import LinkBounds, carry_websocket, unreadable
 
 if TYPE_CHECKING:
     from ncfast.agent.agent import Agent
+    from ncfast.agent.tunnel import AgentTunnel
 
 
 class DialError(NcfastError):
@@ -48,7 +49,7 @@ def client_context(tls: ClientTls | None) -> ssl.SSLContext:
     return context
 
 
-async def dial(agent: Agent, url: str, token: str, handler: Any) -> Link:
+async def dial(agent: Agent, url: str, token: str, handler: AgentTunnel) -> Link:
     """A link to the hub at `url`, its handshake done, within `reconnect.connect_timeout_sec`; `handler.link` is set to
     it. Raises DialError."""
     timeout = agent.config.reconnect.connect_timeout_sec
@@ -77,7 +78,7 @@ async def dial(agent: Agent, url: str, token: str, handler: Any) -> Link:
 class Opening(asyncio.Protocol):
     """The connection until the tunnel stands."""
 
-    def __init__(self, agent: Agent, url: str, token: str, handler: Any) -> None:
+    def __init__(self, agent: Agent, url: str, token: str, handler: AgentTunnel) -> None:
         self._agent = agent
         self._url = url
         self._handler = handler

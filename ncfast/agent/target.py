@@ -18,6 +18,7 @@ from ncfast.observe import log
 
 if TYPE_CHECKING:
     from ncfast.agent.agent import Agent
+    from ncfast.agent.tunnel import AgentInfo
 
 _log = log.get("target")
 
@@ -31,7 +32,7 @@ class Target:
         self.healthy = True
         self.dials = 0
 
-    def open(self, flow: Flow, request: Open) -> None:
+    def open(self, flow: Flow[AgentInfo], request: Open) -> None:
         """Dials for a new flow; at `max_dials` at once it is refused, so that a flood of opens stays a few connects."""
         if self.dials >= self.config.max_dials:
             flow.reset(Reason.OVERLOADED)
@@ -39,7 +40,7 @@ class Target:
         self.dials += 1
         self.agent.net.spawn(self._dial(flow, request), "dial")
 
-    async def _dial(self, flow: Flow, request: Open) -> None:
+    async def _dial(self, flow: Flow[AgentInfo], request: Open) -> None:
         config = self.config
         owner = _TargetSocket(self, flow, self._proxy_header(request))
         try:
@@ -109,7 +110,7 @@ class _TargetSocket:
 
     __slots__ = ("_agent", "_flow", "_header", "_target", "_watch", "ready")
 
-    def __init__(self, target: Target, flow: Flow, header: bytes) -> None:
+    def __init__(self, target: Target, flow: Flow[AgentInfo], header: bytes) -> None:
         self._target = target
         self._agent = target.agent
         self._flow = flow

@@ -183,7 +183,7 @@ class AgentTunnel:
             self.token_refused_at = None
             self.link.send(FrameType.AUTH, token.encode())
 
-    def carry(self, flow: Flow) -> None:
+    def carry(self, flow: Flow[AgentInfo]) -> None:
         """Takes over a flow that has no way, or none that leads anywhere. Without an answer its grace ends it."""
         flow.attach(self.link, resumed=False)
 

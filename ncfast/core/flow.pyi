@@ -1,9 +1,7 @@
 """One end of a flow: sequence, acknowledgement, windows, resume. Sans-I/O."""
 
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, overload
-
-from typing_extensions import TypeVar
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 from ncfast._frames import DedupRing, SegmentPool
 from ncfast.core.errors import Reason
@@ -42,7 +40,7 @@ class _Opener(Protocol):
     def flow_opened(self, flow: Flow[Any], /) -> None:
         """M_OPEN_ACK has come."""
 
-_InfoT = TypeVar("_InfoT", default=Any)
+_InfoT = TypeVar("_InfoT")
 _OpenerT = TypeVar("_OpenerT", bound=_Opener)
 
 class FlowContext:

@@ -1,8 +1,6 @@
 """A flow that a hub passes on, between its agent's tunnel and the link to the hub where its client is."""
 
-from typing import Any, Generic, Protocol
-
-from typing_extensions import TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from ncfast.core.flow import Path, Source
 from ncfast.core.link import Link
@@ -14,7 +12,7 @@ class _Info(Protocol):
     def relay_ended(self, relay: Relay[Any], /) -> None:
         """The flow is over, or its tunnel is; told once."""
 
-_InfoT = TypeVar("_InfoT", bound=_Info, default=Any)
+_InfoT = TypeVar("_InfoT", bound=_Info)
 
 class Lane(Source):
     """One direction."""

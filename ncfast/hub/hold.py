@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from ncfast.core.flow import Flow
+from ncfast.hub.listener import ClientInfo
 from ncfast.hub.sessions import Key
 
 
@@ -15,13 +16,13 @@ class Hold:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._queues: dict[Key, deque[tuple[Flow, float]]] = {}
+        self._queues: dict[Key, deque[tuple[Flow[ClientInfo], float]]] = {}
         self.count: Counter[str] = Counter()  # by listener
 
     def __contains__(self, key: Key) -> bool:
         return key in self._queues
 
-    def add(self, flow: Flow) -> bool:
+    def add(self, flow: Flow[ClientInfo]) -> bool:
         """False: the listener holds as many as it may, or none at all, or the flow has been held for long enough
         before."""
         info, now = flow.info, self._clock()
@@ -34,7 +35,7 @@ class Hold:
         self.count[listener.name] += 1
         return True
 
-    def release(self, key: Key, dispatch: Callable[[Flow], bool]) -> None:
+    def release(self, key: Key, dispatch: Callable[[Flow[ClientInfo]], bool]) -> None:
         """Lets go in order as long as `dispatch` finds a way."""
         queue = self._queues.pop(key, None)
         while queue:
@@ -46,7 +47,9 @@ class Hold:
                 self._queues[key] = queue
                 return
 
-    def tick(self, now: float, dispatch: Callable[[Flow], bool], late: Callable[[Flow], None]) -> None:
+    def tick(
+        self, now: float, dispatch: Callable[[Flow[ClientInfo]], bool], late: Callable[[Flow[ClientInfo]], None]
+    ) -> None:
         """Looks for a way for all that wait; tells of those whose time is over."""
         for key in list(self._queues):
             self.release(key, dispatch)
@@ -59,6 +62,6 @@ class Hold:
             if not queue:
                 self._queues.pop(key, None)
 
-    def flows(self) -> list[Flow]:
+    def flows(self) -> list[Flow[ClientInfo]]:
         """All that wait."""
         return [flow for queue in self._queues.values() for flow, _ in queue]

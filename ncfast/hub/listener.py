@@ -85,7 +85,7 @@ class ClientInfo:
         """Where the agent is, or last was: what logs and metrics call the flow's path."""
         return "local" if self.owner in ("", self.hub.replica_id) else "mesh"
 
-    def flow_opened(self, flow: Flow) -> None:
+    def flow_opened(self, flow: Flow[ClientInfo]) -> None:
         """M_OPEN_ACK has come."""
         self.hub.router.opened(flow)
 

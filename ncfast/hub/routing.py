@@ -58,7 +58,7 @@ class Router:
         self.hub = hub
         self.hold = Hold(hub.net.clock)
         self.opening: Counter[str] = Counter()  # opens without an answer, by agent; those that we relay as well
-        self._flows_of: dict[str, dict[Flow, None]] = {}  # by agent
+        self._flows_of: dict[str, dict[Flow[ClientInfo], None]] = {}  # by agent
         self._departed: dict[Key, float] = {}  # when the last agent of a connector was lost
         self._elsewhere: dict[str, list[Key]] = {}  # what agents of other hubs served when we last looked
         self._served_elsewhere: Counter[Key] = Counter()  # how many of them serve a connector, live or not
@@ -93,7 +93,7 @@ class Router:
 
     # choosing
 
-    def dispatch(self, flow: Flow) -> bool:
+    def dispatch(self, flow: Flow[ClientInfo]) -> bool:
         """Sends the open on the best way to an agent that serves it and has not refused it yet. False: there is
         none."""
         info = flow.info
@@ -159,7 +159,9 @@ class Router:
 
     # opening
 
-    def _open(self, flow: Flow, key: str, instance: str, way: AgentSession | Peer, epoch: int, credit: int = 0) -> None:
+    def _open(
+        self, flow: Flow[ClientInfo], key: str, instance: str, way: AgentSession | Peer, epoch: int, credit: int = 0
+    ) -> None:
         info = flow.info
         info.agent_key = key
         info.instance = instance
@@ -167,7 +169,7 @@ class Router:
         self._flows_of.setdefault(key, {})[flow] = None
         self._send_open(flow, way, epoch, credit)
 
-    def _send_open(self, flow: Flow, way: AgentSession | Peer, epoch: int, credit: int = 0) -> None:
+    def _send_open(self, flow: Flow[ClientInfo], way: AgentSession | Peer, epoch: int, credit: int = 0) -> None:
         """M_OPEN by a tunnel, or by the link to the owner; `credit` is what the agent gives then."""
         info = flow.info
         info.sends += 1
@@ -177,7 +179,7 @@ class Router:
             self.opening[info.agent_key] += 1
         flow.attach(way.link, resumed=True, epoch=epoch, credit=credit)
 
-    def _use(self, flow: Flow, way: AgentSession | Peer, epoch: int) -> None:
+    def _use(self, flow: Flow[ClientInfo], way: AgentSession | Peer, epoch: int) -> None:
         """Notes by which way the flow goes from now on, and lets its M_OPEN and M_RESUME say what they must there."""
         info = flow.info
         session, peer = (way, None) if isinstance(way, AgentSession) else (None, way)
@@ -197,7 +199,7 @@ class Router:
                 Sought(agent=agent, tenant=tenant or None, connector=info.request.connector).pack(),
             )
 
-    def _answered(self, flow: Flow) -> None:
+    def _answered(self, flow: Flow[ClientInfo]) -> None:
         """The open is no longer in progress."""
         info = flow.info
         if info.counted:
@@ -206,7 +208,7 @@ class Router:
             if not self.opening[info.agent_key]:
                 del self.opening[info.agent_key]
 
-    def opened(self, flow: Flow) -> None:
+    def opened(self, flow: Flow[ClientInfo]) -> None:
         """The target is connected."""
         info = flow.info
         self._answered(flow)
@@ -216,7 +218,7 @@ class Router:
         if info.listener.key in self.hold:
             self.hold.release(info.listener.key, self.dispatch)
 
-    def refused(self, flow: Flow, reason: Reason) -> bool:
+    def refused(self, flow: Flow[ClientInfo], reason: Reason) -> bool:
         """The open was refused, and nothing of the flow acknowledged. False ends the flow; see rule 3."""
         info = flow.info
         hub = self.hub
@@ -247,12 +249,12 @@ class Router:
             info.tried.clear()
         return (reason in NOT_HERE or reason is Reason.OVERLOADED) and self.hold.add(flow)
 
-    def _ask_again_later(self, flow: Flow, refused: tuple[str, int] | None) -> None:
+    def _ask_again_later(self, flow: Flow[ClientInfo], refused: tuple[str, int] | None) -> None:
         pause = ASK_AGAIN * 2 ** min(flow.info.refusals, ASK_DOUBLES)
         flow.info.refusals += 1
         self.hub.net.call_later(pause, self._ask_again, flow, refused)
 
-    def _ask_again(self, flow: Flow, refused: tuple[str, int] | None) -> None:
+    def _ask_again(self, flow: Flow[ClientInfo], refused: tuple[str, int] | None) -> None:
         """What was `refused` may be tried again; a flow that is still without a way tries it now."""
         info = flow.info
         if refused is not None:
@@ -265,7 +267,7 @@ class Router:
         elif info.listener.key in self.hold:
             self.hold.release(info.listener.key, self.dispatch)
 
-    def _hold_or_refuse(self, flow: Flow) -> None:
+    def _hold_or_refuse(self, flow: Flow[ClientInfo]) -> None:
         """While the connector's agents are reconnecting, or have all the opens they may have in progress, a client
         waits, in a bounded queue for a bounded time."""
         listener = flow.info.listener
@@ -283,7 +285,7 @@ class Router:
             hub.active and hub.registry.view.fresh and self._served_elsewhere[key] > 0
         )
 
-    def _refuse(self, flow: Flow, reason: Reason) -> None:
+    def _refuse(self, flow: Flow[ClientInfo], reason: Reason) -> None:
         self.hub.stats.opens_refused[reason.label] += 1
         flow.reset(reason)
 
@@ -375,7 +377,7 @@ class Router:
                 self._answered(flow)
                 flow.info.peer = None
 
-    def _seek(self, flow: Flow, now: float) -> None:
+    def _seek(self, flow: Flow[ClientInfo], now: float) -> None:
         """Rules 1 and 2: opens or resumes by way of the owner that we know of."""
         hub, info = self.hub, flow.info
         if not info.agent_key or hub.agents.current(info.agent_key) is not None:
@@ -397,7 +399,7 @@ class Router:
 
     # resuming
 
-    def resume_local(self, flow: Flow, session: AgentSession, secret: bytes, ack: int, limit: int) -> bool:
+    def resume_local(self, flow: Flow[ClientInfo], session: AgentSession, secret: bytes, ack: int, limit: int) -> bool:
         """An agent that is owned here asks for a flow. False: it is over."""
         info, link = flow.info, session.link
         if not self._may_resume(flow, session.key, session.instance, secret):
@@ -456,11 +458,11 @@ class Router:
             entry.epoch if entry is not None and entry.owner not in ("", owner) else 0,
         )
 
-    def _may_resume(self, flow: Flow, key: str, instance: str, secret: bytes) -> bool:
+    def _may_resume(self, flow: Flow[ClientInfo], key: str, instance: str, secret: bytes) -> bool:
         info = flow.info
         return info.agent_key == key and info.instance == instance and hmac.compare_digest(secret, flow.secret)
 
-    def _resume(self, flow: Flow, way: AgentSession | Peer, ack: int, limit: int, epoch: int) -> bool:
+    def _resume(self, flow: Flow[ClientInfo], way: AgentSession | Peer, ack: int, limit: int, epoch: int) -> bool:
         link = way.link
         self._use(flow, way, epoch)
         flow.resume(link, ack, limit, True, epoch)
@@ -480,12 +482,12 @@ class Router:
 
     # the end, and time
 
-    def closed(self, flow: Flow) -> None:
+    def closed(self, flow: Flow[ClientInfo]) -> None:
         """The flow has left the hub."""
         self._answered(flow)
         self._leave_agent(flow)
 
-    def _leave_agent(self, flow: Flow) -> None:
+    def _leave_agent(self, flow: Flow[ClientInfo]) -> None:
         flows = self._flows_of.get(flow.info.agent_key)
         if flows is not None:
             flows.pop(flow, None)
@@ -496,7 +498,7 @@ class Router:
         """Looks for ways for those who wait, and ends those who have waited for too long."""
         self.hold.tick(now, self.dispatch, lambda flow: self._refuse(flow, Reason.HOLD_TIMEOUT))
 
-    def look_after(self, flow: Flow, now: float) -> None:
+    def look_after(self, flow: Flow[ClientInfo], now: float) -> None:
         """The timers of one flow, about twice a second."""
         reason = flow.check(now, flow.info.timeouts)
         if reason is Reason.STALLED:  # the link's fault: it is cut, and its flows resume on the next
@@ -512,7 +514,7 @@ class Router:
             elif self.hub.active and now - flow.info.sought_at >= SEEK_EVERY and now - flow.detached_at >= SEEK_EVERY:
                 self._seek(flow, now)
 
-    def _forgotten(self, flow: Flow, now: float) -> bool:
+    def _forgotten(self, flow: Flow[ClientInfo], now: float) -> bool:
         """The agent is here, in the same process, and has not asked for this flow: it has it no longer."""
         session = self.hub.agents.current(flow.info.agent_key)
         return (
