@@ -34,6 +34,7 @@ cpdef enum:
 
 
 cdef enum:
+    FRAME_TYPES = M_GAP + 1    # every known type is below it
     CODEC_OK = 0
     CODEC_UNKNOWN_SKIP = 1
     CODEC_UNKNOWN = -1
@@ -77,7 +78,7 @@ cdef class SegmentPool:
     """Bounded free list of equal `bytes` objects that sockets are read into."""
     cdef list free
     cdef readonly Py_ssize_t segment_size
-    cdef readonly Py_ssize_t max_free
+    cdef Py_ssize_t max_free
     cdef readonly Py_ssize_t in_use
     cdef readonly Py_ssize_t held        # bytes of chunks alive, pooled or not
     cdef bytes scratch

@@ -63,7 +63,6 @@ class SegmentPool:
     """Bounded free list of the memory that sockets are read into."""
 
     segment_size: int
-    max_free: int
     in_use: int
     held: int
 

@@ -73,7 +73,7 @@ cdef int check_header(const Header* h) noexcept nogil:
         return CODEC_LENGTH
     if h.flags & ~<uint8_t>IGNORABLE:
         return CODEC_FLAGS
-    if h.type < HELLO or h.type > M_GAP:
+    if h.type < HELLO or h.type >= FRAME_TYPES:
         return CODEC_UNKNOWN_SKIP if h.flags & IGNORABLE else CODEC_UNKNOWN
     if h.seq >> MAX_OFFSET_SHIFT or h.ack >> MAX_OFFSET_SHIFT or h.limit >> MAX_OFFSET_SHIFT:
         return CODEC_FIELDS
@@ -254,7 +254,8 @@ cdef class SegmentPool:
         if chunk.pooled:
             chunk.pooled = False
             self.in_use -= 1
-            if Py_REFCNT(<PyObject*>buf) == 1 and PyBytes_GET_SIZE(buf) == self.segment_size and len(self.free) < self.max_free:
+            if Py_REFCNT(<PyObject*>buf) == 1 and PyBytes_GET_SIZE(buf) == self.segment_size \
+                    and len(self.free) < self.max_free:
                 self.free.append(buf)
 
 

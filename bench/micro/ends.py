@@ -10,6 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from websockets.protocol import Protocol, Side
 
@@ -57,23 +58,24 @@ class End:
     """One end of the tunnel. ``received`` counts the bytes that its socket was given."""
 
     def __init__(self, client: bool) -> None:
+        us: Any = self  # has only what these benchmarks make link, flow and socket tell
         self.received = 0
         self.wire: deque[bytes] = deque()  # what this end has sent
         self.turns: deque[Callable[[], object]] = deque()
         self.context = FlowContext(time.monotonic)
-        self.context.owner = self
+        self.context.owner = us
         side = Side.CLIENT if client else Side.SERVER
         wire = Memory(lambda data: self.wire.append(bytes(data)))
         self.carrier = WebSocketCarrier(
             Protocol(side), wire, self.never, ReceiveBuffer(), client=client, max_message=MIB, entropy=os.urandom
         )
         self.link = Link(
-            self, self.carrier, self.context, self.turns.append, self.never, max_inflight=8 * MIB, queue_depth=1000
+            us, self.carrier, self.context, self.turns.append, self.never, max_inflight=8 * MIB, queue_depth=1000
         )
         self.carrier.start(self.link)
         self.link.establish(1)
         code = Reason.TARGET_RESET if client else Reason.CLIENT_RESET
-        self.socket = SocketEnd(self.context, self, self.never, code)
+        self.socket = SocketEnd(self.context, us, self.never, code)
         self.socket.connection_made(Memory(self._count))
 
     def _count(self, data: bytes) -> None:
@@ -103,7 +105,6 @@ class End:
 
     def _on_frame__open(self, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
         flow = Flow(self.context, cid, SECRET, None, self, limit)
-        self.link.add(flow)
         flow.attach(self.link, resumed=True)
         self.socket.carry(flow)
         flow.accept()
@@ -117,7 +118,6 @@ class Tunnel:
         self.agent = End(client=True)
         flow = Flow(self.hub.context, CID, SECRET, b"open", self.hub)
         self.hub.socket.carry(flow)
-        self.hub.link.add(flow)
         flow.attach(self.hub.link, resumed=True)
         self.settle()
 

@@ -8,6 +8,7 @@ from collections import deque
 
 from ncfast.agent.dialer import DialError
 from ncfast.agent.ground import Ground
+from ncfast.agent.info import AgentInfo
 from ncfast.agent.services import Services
 from ncfast.agent.token import read_token
 from ncfast.agent.tunnels import Tunnels
@@ -106,7 +107,7 @@ class Agent:
                 self._check(left.popleft(), now)
             await asyncio.sleep(0)
 
-    def _check(self, flow: Flow, now: float) -> None:
+    def _check(self, flow: Flow[AgentInfo], now: float) -> None:
         reason = flow.check(now, self.ground.timeouts)
         if reason is Reason.STALLED:
             if flow.attached:
@@ -116,14 +117,14 @@ class Agent:
 
     # flows
 
-    def flow_refused(self, flow: Flow, reason: Reason) -> bool:
+    def flow_refused(self, flow: Flow[AgentInfo], reason: Reason) -> bool:
         return False  # agents open no flows
 
-    def flow_resumed(self, flow: Flow) -> None:
+    def flow_resumed(self, flow: Flow[AgentInfo]) -> None:
         """The flow goes on after it had lost its way, or by another."""
         flow.info.resumes += 1
 
-    def flow_closed(self, flow: Flow, reason: Reason) -> None:
+    def flow_closed(self, flow: Flow[AgentInfo], reason: Reason) -> None:
         """The one place where a flow leaves the agent."""
         if self.flows.pop(flow.cid, None) is None:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import urllib.parse
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import aiofastnet
 
@@ -16,6 +16,14 @@ from ncfast.core.link import Link
 from ncfast.net.handshake import ClientUpgrade, UpgradeRefused
 from ncfast.net.httpproxy import ConnectReply, ProxyRefused, ProxyReplyError, ProxySettingError, choose, connect_request
 from ncfast.net.links import LinkBounds, carry_websocket
+
+if TYPE_CHECKING:
+    from ncfast.core.link import _Handler
+
+    class Handler(_Handler, Protocol):
+        """Whose frames the link brings; it is told of the link before any can come."""
+
+        link: Link
 
 
 class DialError(NcfastError):
@@ -28,7 +36,7 @@ class DialError(NcfastError):
         self.retry_after = retry_after
 
 
-async def dial(ground: Ground, url: str, token: str, handler: Any) -> Link:
+async def dial(ground: Ground, url: str, token: str, handler: Handler) -> Link:
     """A link to the hub at `url`, its handshake done, within `reconnect.connect_timeout_sec`; `handler.link` is set to
     it. Raises DialError."""
     timeout = ground.config.reconnect.connect_timeout_sec
@@ -57,7 +65,7 @@ async def dial(ground: Ground, url: str, token: str, handler: Any) -> Link:
 class Opening(asyncio.Protocol):
     """The connection until the tunnel stands."""
 
-    def __init__(self, ground: Ground, url: str, token: str, handler: Any) -> None:
+    def __init__(self, ground: Ground, url: str, token: str, handler: Handler) -> None:
         self._ground = ground
         self._url = url
         self._handler = handler

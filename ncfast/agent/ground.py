@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from ncfast.config import AgentConfig
 from ncfast.core.flow import Flow, FlowContext
@@ -29,7 +30,7 @@ class Ground:
             seed=int.from_bytes(net.entropy(8)),
         )
         self.context.retains = net.retains
-        self.flows: dict[bytes, Flow] = self.context.flows
+        self.flows: dict[bytes, Flow[Any]] = self.context.flows
         self.receive_buffer = ReceiveBuffer()
         self.tls_context = client_context(config.tls)
         self.stopping = asyncio.Event()

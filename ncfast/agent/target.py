@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 
 from ncfast.agent.ground import Ground
+from ncfast.agent.info import AgentInfo
 from ncfast.config import Connector
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
@@ -31,7 +32,7 @@ class Target:
         self.healthy = True
         self.dials = 0
 
-    def open(self, flow: Flow, request: Open) -> None:
+    def open(self, flow: Flow[AgentInfo], request: Open) -> None:
         """Dials for a new flow; at `max_dials` at once it is refused, so that a flood of opens stays a few connects."""
         if self.dials >= self.config.max_dials:
             flow.reset(Reason.OVERLOADED)
@@ -39,7 +40,7 @@ class Target:
         self.dials += 1
         self.ground.net.spawn(self._dial(flow, request), "dial")
 
-    async def _dial(self, flow: Flow, request: Open) -> None:
+    async def _dial(self, flow: Flow[AgentInfo], request: Open) -> None:
         config = self.config
         owner = _TargetSocket(self, flow, self._proxy_header(request))
         try:
@@ -109,7 +110,7 @@ class _TargetSocket:
 
     __slots__ = ("_flow", "_ground", "_header", "_target", "_watch", "ready")
 
-    def __init__(self, target: Target, flow: Flow, header: bytes) -> None:
+    def __init__(self, target: Target, flow: Flow[AgentInfo], header: bytes) -> None:
         self._target = target
         self._ground = target.ground
         self._flow = flow

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from ncfast._frames import FrameType
 from ncfast.agent.ground import Ground
+from ncfast.agent.info import AgentInfo
 from ncfast.agent.services import Services
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
@@ -31,17 +32,6 @@ class TunnelState(enum.Enum):
     CLAIMING = "claiming"  # a HELLO that claims is unanswered
     OWNER = "owner"  # the hub has granted an epoch
     ENDED = "ended"
-
-
-class AgentInfo:
-    """What the agent knows of a flow beside its bytes."""
-
-    __slots__ = ("connector", "resumes", "since")
-
-    def __init__(self, connector: str, since: float) -> None:
-        self.connector = connector
-        self.since = since
-        self.resumes = 0
 
 
 class Keeper(Protocol):
@@ -198,9 +188,8 @@ class AgentTunnel:
             self.token_refused_at = None
             self.link.send(FrameType.AUTH, token.encode())
 
-    def carry(self, flow: Flow) -> None:
+    def carry(self, flow: Flow[AgentInfo]) -> None:
         """Takes over a flow that has no way, or none that leads anywhere. Without an answer its grace ends it."""
-        self.link.add(flow)
         flow.attach(self.link, resumed=False)
 
     def close(self, detail: str) -> None:
@@ -251,7 +240,6 @@ class AgentTunnel:
             limit,
         )
         ground.flows[cid] = flow
-        self.link.add(flow)
         flow.attach(self.link, resumed=True)
         target.open(flow, request)
 
@@ -262,7 +250,6 @@ class AgentTunnel:
         flow.resume(self.link, ack, limit, True)
         if flow.closed:
             return False
-        self.link.add(flow)
         return True
 
     def foreign(self, cid: bytes) -> bool:

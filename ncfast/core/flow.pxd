@@ -88,7 +88,6 @@ cdef class Flow(Source):
     cdef readonly bytes secret
     cdef readonly bytes open_body
     cdef readonly int state
-    cdef readonly int end_code
     cdef public bytes sought         # between hubs: what M_RESUME says behind the secret
     cdef public object info
     cdef FlowContext ctx
@@ -107,9 +106,9 @@ cdef class Flow(Source):
     cdef readonly uint64_t snd_max   # end of what was ever sent
     cdef readonly uint64_t snd_limit
     cdef readonly Py_ssize_t inflight
-    cdef readonly Py_ssize_t congestion    # bytes that may be in flight after a relay has dropped some; 0: no such bound
+    cdef readonly Py_ssize_t congestion  # bytes that may be in flight after a relay has dropped some; 0: no such bound
     cdef bint fin_sent
-    cdef readonly bint fin_acked
+    cdef bint fin_acked
     # inbound
     cdef readonly uint64_t rcv_nxt
     cdef readonly uint64_t rcv_limit # granted
@@ -165,4 +164,7 @@ cdef class Flow(Source):
     cdef int drop_out(self) except -1
     cdef int maybe_done(self) except -1
     cdef int finish_end(self, int code) except -1
-    cdef int violation(self, str detail) except -1
+    cdef int deliver_fin(self) except -1
+    cdef int rewind(self) except -1
+    cdef int send_rst(self, int code) except -1
+    cdef int violation(self) except -1

@@ -1,7 +1,7 @@
 """One end of a flow: sequence, acknowledgement, windows, resume. Sans-I/O."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 from ncfast._frames import DedupRing, SegmentPool
 from ncfast.core.errors import Reason
@@ -22,15 +22,36 @@ class _Timeouts(Protocol):
     @property
     def first_byte(self) -> float: ...
 
+class _Owner(Protocol):
+    """The process: hub or agent."""
+
+    def flow_closed(self, flow: Flow[Any], reason: Reason, /) -> None:
+        """Once for each flow."""
+
+    def flow_resumed(self, flow: Flow[Any], /) -> None:
+        """It goes on, by another way or after its own was lost."""
+
+    def flow_refused(self, flow: Flow[Any], reason: Reason, /) -> bool:
+        """Whether an open that the target never saw goes to another agent."""
+
+class _Opener(Protocol):
+    """The hub's `info`."""
+
+    def flow_opened(self, flow: Flow[Any], /) -> None:
+        """M_OPEN_ACK has come."""
+
+_InfoT = TypeVar("_InfoT")
+_OpenerT = TypeVar("_OpenerT", bound=_Opener)
+
 class FlowContext:
     """What all flows of a process share: memory, budget, counters, their owner."""
 
     pool: SegmentPool
     closed: DedupRing
     clock: Callable[[], float]
-    flows: dict[bytes, Flow]  # all that live
+    flows: dict[bytes, Flow[Any]]  # all that live
     retains: bool  # transports keep unsent memory by reference
-    owner: Any  # flow_closed(flow, reason); flow_resumed(flow); flow_refused(flow, reason) -> bool
+    owner: _Owner
     budget: int
     window_initial: int
     window_max: int
@@ -81,7 +102,7 @@ class Source:
 
     unsent_bytes: int
 
-class Flow(Source):
+class Flow(Source, Generic[_InfoT]):
     """One end of one client connection; the hub's end has an `open_body`, the agent's the `limit` of the M_OPEN it came
     from."""
 
@@ -89,9 +110,8 @@ class Flow(Source):
     secret: bytes
     open_body: bytes | None
     state: int
-    end_code: int
     sought: bytes | None
-    info: Any  # flow_opened(flow) at the hub
+    info: _InfoT  # what the process knows of the flow beside its bytes
     path: Any
     epoch: int  # of the frames on this path
     sink: Sink | None
@@ -101,7 +121,6 @@ class Flow(Source):
     snd_limit: int
     inflight: int
     congestion: int
-    fin_acked: bool
     rcv_nxt: int
     rcv_limit: int
     window: int
@@ -109,14 +128,13 @@ class Flow(Source):
     since: float
     detached_at: float  # -1: on a path, or never was
 
+    @overload
     def __init__(
-        self,
-        ctx: FlowContext,
-        cid: bytes,
-        secret: bytes,
-        open_body: bytes | None = None,
-        info: Any = None,
-        limit: int = 0,
+        self: Flow[_OpenerT], ctx: FlowContext, cid: bytes, secret: bytes, open_body: bytes, info: _OpenerT
+    ) -> None: ...
+    @overload
+    def __init__(
+        self, ctx: FlowContext, cid: bytes, secret: bytes, open_body: None, info: _InfoT, limit: int
     ) -> None: ...
     @property
     def closed(self) -> bool: ...
@@ -124,10 +142,6 @@ class Flow(Source):
     def opening(self) -> bool: ...
     @property
     def attached(self) -> bool: ...
-    @property
-    def acked_in(self) -> int:
-        """Bytes received and told so."""
-
     def bind(self, sink: Sink) -> None:
         """Puts the flow under its socket."""
 
@@ -137,15 +151,11 @@ class Flow(Source):
     def accept(self) -> None:
         """Agent: the target is connected and the socket bound; what came early goes to it."""
 
-    def deliver_fin(self) -> None: ...
     def attach(self, path: Path, *, resumed: bool, epoch: int = 0, credit: int = 0) -> None:
         """Puts the flow on a path; with `resumed` data may follow at once."""
 
     def resume(self, path: Path, ack: int, limit: int, answer: bool, epoch: int = 0) -> None:
         """The peer has asked to go on from `ack` (`answer`), or has answered our own asking."""
-
-    def rewind(self) -> None:
-        """Everything unacknowledged is to be sent again."""
 
     def detach(self) -> None:
         """The path is gone; the flow waits for another."""
@@ -159,6 +169,5 @@ class Flow(Source):
     def reset(self, code: int, *, behind: bool = False) -> None:
         """Ends the flow now; the peer is told `code`, the socket is reset."""
 
-    def send_rst(self, code: int) -> None: ...
     def check(self, now: float, timeouts: _Timeouts) -> Reason | None:
         """Which timer has run out. STALLED is the path's fault, not the flow's."""

@@ -202,11 +202,6 @@ cdef class Flow(Source):
     def attached(self):
         return self.path is not None
 
-    @property
-    def acked_in(self):
-        """Bytes received and told so."""
-        return self.rcv_acked
-
     # socket -> path
 
     def bind(self, Sink sink not None):
@@ -345,7 +340,7 @@ cdef class Flow(Source):
 
     # path -> socket
 
-    cdef int violation(self, str detail) except -1:
+    cdef int violation(self) except -1:
         """The peer broke the flow's rules: the flow ends, and the link counts it."""
         self.reset(R_FLOW_CONTROL)
         return 0
@@ -355,7 +350,7 @@ cdef class Flow(Source):
         if self.state == CLOSED:
             return 0
         if end > self.rcv_limit:
-            return self.violation("past the limit")
+            return self.violation()
         if seq != self.rcv_nxt:
             if seq > self.rcv_nxt:
                 return self.gap(False)
@@ -366,7 +361,7 @@ cdef class Flow(Source):
             p += self.rcv_nxt - seq
             n = end - self.rcv_nxt
         if self.fin_received:
-            return self.violation("past the end")
+            return self.violation()    # bytes past the end
         self.asked_again = False
         self.rcv_nxt = end
         if self.state <= OPENING_FIN:
@@ -441,11 +436,12 @@ cdef class Flow(Source):
         if self.state == CLOSED:
             return 0
         if ack > self.snd_max + (1 if self.fin_sent else 0):
-            return self.violation("acknowledges what was never sent")
+            return self.violation()    # acknowledges what was never sent
         if ack > self.snd_una:
             progress = True
             if self.congestion and self.unsent is not None:
-                self.congestion += max(1, SEGMENT * min(<Py_ssize_t>(ack - self.snd_una), self.congestion) // self.congestion)
+                self.congestion += max(
+                    1, SEGMENT * min(<Py_ssize_t>(ack - self.snd_una), self.congestion) // self.congestion)
                 if self.snd_limit <= ack + <uint64_t>self.congestion:
                     self.congestion = 0
             self.snd_una = ack
@@ -485,7 +481,7 @@ cdef class Flow(Source):
                 self.path.ack_soon(self)
             return 0
         if seq < self.rcv_nxt:
-            return self.violation("ends before what was sent")
+            return self.violation()    # ends before what was sent
         if seq > self.rcv_nxt:
             return self.gap(False)
         self.fin_received = True
@@ -495,20 +491,20 @@ cdef class Flow(Source):
             self.deliver_fin()
         return 0
 
-    def deliver_fin(self):
+    cdef int deliver_fin(self) except -1:
         self.move(REMOTE_FIN)
         self.sink.finish()
         if self.state == CLOSED:
-            return
+            return 0
         if self.path is not None:
             self.pending |= SEND_ACK
             self.path.submit(self)
-        self.maybe_done()
+        return self.maybe_done()
 
     cdef int on_open_ack(self, uint64_t ack, uint64_t limit) except -1:
         """The target is connected."""
         if self.open_body is None:
-            return self.violation("accepts what it asked for itself")
+            return self.violation()    # accepts what it asked for itself
         if self.state <= OPENING_FIN:
             self.accepted()
         return self.on_ack(ack, limit)
@@ -637,7 +633,7 @@ cdef class Flow(Source):
         if moves:
             self.ctx.owner.flow_resumed(self)
 
-    def rewind(self):
+    cdef int rewind(self) except -1:
         """Everything unacknowledged is to be sent again."""
         cdef Chunk chunk
         cdef Py_ssize_t total = 0
@@ -654,6 +650,7 @@ cdef class Flow(Source):
         if self.fin_sent:
             # even if acknowledged: a relay on the new way must see it, to know when the flow is over
             self.pending |= SEND_FIN
+        return 0
 
     def detach(self):
         """The path is gone; the flow waits for another."""
@@ -690,15 +687,17 @@ cdef class Flow(Source):
         self.send_rst(code)
         self.finish_end(code)
 
-    def send_rst(self, int code):
+    cdef int send_rst(self, int code) except -1:
         if self.path is not None:
             self.rst_code = code
             # an acceptance that is owed goes first: without it the hub would take the open for one the target never saw
             self.pending = SEND_RST | (self.pending & SEND_OPEN_ACK)
             self.path.submit(self)
+        return 0
 
     cdef int maybe_done(self) except -1:
-        if self.state == CLOSING and self.fin_acked and self.backlog == 0 and not (self.pending & SEND_FIN and self.path is not None):
+        if self.state == CLOSING and self.fin_acked and self.backlog == 0 \
+                and not (self.pending & SEND_FIN and self.path is not None):
             if self.sink is not None:
                 self.sink.release(False)
                 self.sink = None
@@ -716,7 +715,6 @@ cdef class Flow(Source):
         self.ctx.windows -= self.window
         self.ctx.live -= 1
         self.pending &= ~(SEND_FIN | SEND_LATE_RST)    # nothing that waited behind the data is left to say
-        self.end_code = code
         self.early = self.left = None
         self.set_backlog(0)
         self.ctx.closed.record(self.cid, self.rcv_nxt + (1 if self.fin_received else 0))
@@ -766,11 +764,13 @@ cdef class Flow(Source):
             return Reason.LINK_LOST
         if timeouts.stall and self.path is not None and self.resumed and now - self.una_since >= timeouts.stall:
             return Reason.STALLED
-        if self.pending & SEND_LATE_RST and not self.pending & SEND_FIN and not self.fin_sent and now - self.since >= LATE_RST:
+        if self.pending & SEND_LATE_RST and not self.pending & SEND_FIN and not self.fin_sent \
+                and now - self.since >= LATE_RST:
             return reason_of(self.rst_code)
         if self.state >= HALF_LOCAL and now - self.since >= timeouts.half_close:
             return Reason.HALF_CLOSE_TIMEOUT
-        if timeouts.first_byte and self.snd_nxt == 0 and self.open_body is not None and now - self.since >= timeouts.first_byte:
+        if timeouts.first_byte and self.snd_nxt == 0 and self.open_body is not None \
+                and now - self.since >= timeouts.first_byte:
             return Reason.FIRST_BYTE_TIMEOUT
         if timeouts.idle and now - self.since >= timeouts.idle:
             return Reason.IDLE_TIMEOUT

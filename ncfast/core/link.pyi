@@ -1,37 +1,39 @@
 """A link: many flows over one carrier, framed. Sans-I/O."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from ncfast.core.errors import Reason
-from ncfast.core.flow import Flow, FlowContext, Path
+from ncfast.core.flow import FlowContext
+from ncfast.core.queues import Carrier, Queues
 from ncfast.core.relay import Lane
 
-class Carrier:
-    """What moves a link's bytes; for Cython only."""
+class _Handler(Protocol):
+    """What has to be said of frames that concern no flow on the link yet, and of the link itself."""
 
-class Link(Path):
-    """Queues, fairness, keepalive and flood control of one carrier. `handler` gets the frames that concern no flow
-    yet."""
+    def _on_frame__hello(self, payload: bytes, /) -> None: ...
+    def _on_frame__hello_ack(self, payload: bytes, /) -> None: ...
+    def _on_frame__open(self, cid: bytes, epoch: int, limit: int, payload: bytes, /) -> None: ...
+    def _on_frame__resume(self, cid: bytes, epoch: int, payload: bytes, ack: int, limit: int, /) -> bool: ...
+    def _on_frame__goaway(self, reason: Reason, /) -> None: ...
+    def _on_frame__auth(self, code: int, payload: bytes, /) -> None: ...
+    def _on_frame__announce(self, payload: bytes, /) -> None: ...
+    def _on_frame__stale(self, cid: bytes, epoch: int, /) -> None: ...
+    def foreign(self, cid: bytes, /) -> bool: ...
+    def link_rtt(self, link: Link, seconds: float, /) -> None: ...
+    def link_ended(self, link: Link, reason: Reason, detail: str, /) -> None: ...
 
-    carrier: Carrier
-    ctx: FlowContext
-    handler: Any
-    flows: dict[bytes, Flow]
-    closed: bool
+class Link(Queues):
+    """What comes in, keepalive and flood control of one carrier. `handler` gets the frames that concern no flow yet."""
+
+    handler: _Handler
     peer: str
-    queue_depth: int
     bytes_in: int
-    bytes_out: int
     stale_epoch: int
-    relay_frames: int  # relayed frames that wait for the carrier
-    relay_bytes: int  # and what they cost: their bytes, and 256 for each
-    drops_queue: int  # relayed frames dropped at this link's bounds
-    drops_away: int  # relayed frames that came in here and had no link to leave by
 
     def __init__(
         self,
-        handler: Any,
+        handler: _Handler,
         carrier: Carrier,
         ctx: FlowContext,
         call_soon: Callable[..., Any],
@@ -41,20 +43,11 @@ class Link(Path):
         queue_depth: int,
         peer: str = "",
     ) -> None: ...
-    @property
-    def writable(self) -> bool: ...
-    @property
-    def queued(self) -> int:
-        """Control frames and flows that wait for the carrier."""
-
     def establish(self, epoch: int) -> None:
         """Every frame of a flow carries `epoch` from now on, and must."""
 
-    def add(self, flow: Flow) -> None:
-        """From now on frames of this cid on this link are the flow's."""
-
     def send(self, type: int, payload: bytes = b"", *, code: int = 0, seq: int = 0) -> None:
-        """A frame of the link itself."""
+        """A frame of the link itself. Raises ValueError for no frame type."""
 
     @property
     def load(self) -> int:
@@ -80,7 +73,7 @@ class Link(Path):
         """Sends a PING unless one is unanswered."""
 
     def tick(self, now: float, interval: float, timeout: float, stall: float, echo: float = 0.0) -> None:
-        """Keepalive and flood control; call about once a second."""
+        """Keepalive and flood control; call each half second."""
 
     def fail(self, reason: Reason, detail: str = "") -> None:
         """Ends the link once: the carrier tells the peer, every flow detaches, the handler is told."""

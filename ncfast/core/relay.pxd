@@ -13,7 +13,7 @@ cdef class Lane(Source):
     cdef readonly Path out           # None while that link is away
     cdef object queue                # whole frames that wait for `out`; `unsent_bytes` is their sum
     cdef bint resume_waits           # one of them is M_RESUME
-    cdef readonly bint lossy         # frames were dropped; the receiver is told when the queue has gone
+    cdef bint lossy                  # frames were dropped; the receiver is told when the queue has gone
     cdef bint ended                  # M_FIN has passed
     cdef uint64_t end                # its number
     cdef uint64_t ack                # highest that has passed, of the other direction

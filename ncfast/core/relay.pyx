@@ -1,7 +1,7 @@
 """A flow that a hub passes on: which two links belong to its cid, what waits for them, when it is over. Sans-I/O.
 
 The relay neither acknowledges nor repeats anything: both ends do. It looks at headers only to see both directions end,
-so that it can forget the flow. Moving the frames is the links' work (`Link.receive`, `Link._flush`).
+so that it can forget the flow. Moving the frames is the links' work (`Link.receive`, `Queues._flush`).
 """
 
 from collections import deque

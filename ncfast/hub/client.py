@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from ncfast.config import Listener
 from ncfast.core.flow import Flow
@@ -12,6 +13,7 @@ from ncfast.hub.session import AgentSession
 from ncfast.mesh import Peer
 
 Key = tuple[str | None, str]  # tenant, connector
+ClientFlow: TypeAlias = "Flow[ClientInfo]"
 
 
 class ClientInfo:
@@ -50,7 +52,7 @@ class ClientInfo:
         self.client = client  # host:port
         self.accepted_at = now
         self.request: Open  # what M_OPEN says
-        self.on_opened: Callable[[Flow], None]
+        self.on_opened: Callable[[ClientFlow], None]
         self.agent_key = ""
         self.instance = ""  # of the agent's process
         self.session: AgentSession | None = None  # the tunnel by which it goes, or
@@ -72,6 +74,6 @@ class ClientInfo:
         """Where the agent is, or last was: what logs and metrics call the flow's path."""
         return "mesh" if self.remote else "local"
 
-    def flow_opened(self, flow: Flow) -> None:
+    def flow_opened(self, flow: ClientFlow) -> None:
         """M_OPEN_ACK has come."""
         self.on_opened(flow)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from ncfast.config import HubConfig
 from ncfast.core.flow import Flow, FlowContext
@@ -35,7 +36,7 @@ class Ground:
             seed=int.from_bytes(net.entropy(8)),
         )
         self.context.retains = net.retains
-        self.flows: dict[bytes, Flow] = self.context.flows  # whose client sockets are here
+        self.flows: dict[bytes, Flow[Any]] = self.context.flows  # whose client sockets are here
         self.receive_buffer = ReceiveBuffer()
         self.started_at = net.clock()
 

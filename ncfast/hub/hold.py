@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 
-from ncfast.core.flow import Flow
-from ncfast.hub.client import Key
+from ncfast.hub.client import ClientFlow, Key
 
 
 class Hold:
@@ -15,13 +14,13 @@ class Hold:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._queues: dict[Key, deque[tuple[Flow, float]]] = {}
+        self._queues: dict[Key, deque[tuple[ClientFlow, float]]] = {}
         self.count: Counter[str] = Counter()  # by listener
 
     def __contains__(self, key: Key) -> bool:
         return key in self._queues
 
-    def add(self, flow: Flow) -> bool:
+    def add(self, flow: ClientFlow) -> bool:
         """False: the listener holds as many as it may, or none at all, or the flow has been held for long enough
         before."""
         info, now = flow.info, self._clock()
@@ -34,7 +33,7 @@ class Hold:
         self.count[listener.name] += 1
         return True
 
-    def release(self, key: Key, dispatch: Callable[[Flow], bool]) -> None:
+    def release(self, key: Key, dispatch: Callable[[ClientFlow], bool]) -> None:
         """Lets go in order as long as `dispatch` finds a way."""
         queue = self._queues.pop(key, None)
         while queue:
@@ -46,7 +45,7 @@ class Hold:
                 self._queues[key] = queue
                 return
 
-    def tick(self, now: float, dispatch: Callable[[Flow], bool], late: Callable[[Flow], None]) -> None:
+    def tick(self, now: float, dispatch: Callable[[ClientFlow], bool], late: Callable[[ClientFlow], None]) -> None:
         """Looks for a way for all that wait; tells of those whose time is over."""
         for key in list(self._queues):
             self.release(key, dispatch)
@@ -59,6 +58,6 @@ class Hold:
             if not queue:
                 self._queues.pop(key, None)
 
-    def flows(self) -> list[Flow]:
+    def flows(self) -> list[ClientFlow]:
         """All that wait."""
         return [flow for queue in self._queues.values() for flow, _ in queue]

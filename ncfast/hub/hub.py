@@ -23,9 +23,9 @@ from ncfast import __version__
 from ncfast._frames import FrameType
 from ncfast.config import Address, HubConfig, Jwt, Listener
 from ncfast.core.errors import Reason
-from ncfast.core.flow import Flow
 from ncfast.hub.admin import Admin
 from ncfast.hub.claims import Claims
+from ncfast.hub.client import ClientFlow
 from ncfast.hub.cluster import Cluster, mesh_url
 from ncfast.hub.edge import Edge
 from ncfast.hub.ground import Ground
@@ -212,16 +212,16 @@ class Hub:
 
     # flows
 
-    def flow_refused(self, flow: Flow, reason: Reason) -> bool:
+    def flow_refused(self, flow: ClientFlow, reason: Reason) -> bool:
         """An open was refused; whether it goes elsewhere. False ends the flow."""
         return self.router.refused(flow, reason)
 
-    def flow_resumed(self, flow: Flow) -> None:
+    def flow_resumed(self, flow: ClientFlow) -> None:
         """The flow goes on after it had lost its way, or by another."""
         flow.info.resumes += 1
         self.stats.flows_resumed += 1
 
-    def flow_closed(self, flow: Flow, reason: Reason) -> None:
+    def flow_closed(self, flow: ClientFlow, reason: Reason) -> None:
         """The one place where a flow leaves the hub."""
         info = flow.info
         if self.flows.pop(flow.cid, None) is None:
@@ -264,7 +264,7 @@ class Hub:
     def _sweep_round(self) -> None:
         self._sweep(deque(self.flows.values()))
 
-    def _sweep(self, left: deque[Flow]) -> None:
+    def _sweep(self, left: deque[ClientFlow]) -> None:
         """Looks after every flow's timers, a slice at a time, so that thousands of idle flows do not delay a busy
         one."""
         now = self.net.clock()

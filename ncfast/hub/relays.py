@@ -41,11 +41,11 @@ class Relayed:
         self.opening = False
         self.away_since = -1.0  # without a mesh link since then
 
-    def relay_opened(self, relay: Relay) -> None:
+    def relay_opened(self, relay: Relay[Relayed]) -> None:
         """M_OPEN_ACK has passed."""
         self.relays.opened(self)
 
-    def relay_ended(self, relay: Relay) -> None:
+    def relay_ended(self, relay: Relay[Relayed]) -> None:
         """The flow is over, or its tunnel is."""
         self.relays.ended(relay)
 
@@ -58,7 +58,7 @@ class Relays:
         self._sessions = sessions
         self._ways = ways
         self._pending = pending
-        self.by_cid: dict[bytes, Relay] = {}
+        self.by_cid: dict[bytes, Relay[Relayed]] = {}
 
     # other hubs ask
 
@@ -174,7 +174,7 @@ class Relays:
 
     # relays
 
-    def _find(self, cid: bytes, session: AgentSession) -> Relay | None:
+    def _find(self, cid: bytes, session: AgentSession) -> Relay[Relayed] | None:
         """The flow's relay on this tunnel; one on a former tunnel of the agent, whose end we have not seen yet, is
         over."""
         relay = self.by_cid.get(cid)
@@ -183,17 +183,17 @@ class Relays:
             return None
         return relay
 
-    def _make(self, cid: bytes, session: AgentSession) -> Relay:
+    def _make(self, cid: bytes, session: AgentSession) -> Relay[Relayed]:
         relay = Relay(cid, session.epoch, session.link, Relayed(self, session))
         self.by_cid[cid] = relay
         return relay
 
-    def _connect(self, relay: Relay, peer: Peer) -> None:
+    def _connect(self, relay: Relay[Relayed], peer: Peer) -> None:
         relay.info.away_since = -1.0
         if relay.mesh is not peer.link:
             relay.connect(peer.link)
 
-    def _cut(self, relay: Relay) -> None:
+    def _cut(self, relay: Relay[Relayed]) -> None:
         """Ends the relay, but not the flow."""
         relay.disconnect()
         relay.forget()
@@ -203,7 +203,7 @@ class Relays:
             info.opening = False
             self._pending.end(info.session.key)
 
-    def ended(self, relay: Relay) -> None:
+    def ended(self, relay: Relay[Relayed]) -> None:
         self.opened(relay.info)
         if self.by_cid.get(relay.cid) is relay:
             del self.by_cid[relay.cid]

@@ -10,8 +10,8 @@ import hmac
 
 from ncfast._frames import SECRET_SIZE
 from ncfast.core.errors import Reason
-from ncfast.core.flow import Flow
 from ncfast.core.messages import Vouch
+from ncfast.hub.client import ClientFlow
 from ncfast.hub.ground import Ground
 from ncfast.hub.session import AgentSession
 from ncfast.hub.sessions import Sessions
@@ -30,7 +30,7 @@ class Resuming:
         self._registry = registry
         self._steering = steering
 
-    def by_agent(self, flow: Flow, session: AgentSession, secret: bytes, ack: int, limit: int) -> bool:
+    def by_agent(self, flow: ClientFlow, session: AgentSession, secret: bytes, ack: int, limit: int) -> bool:
         """An agent that is owned here asks for a flow. False: it is over."""
         info, link = flow.info, session.link
         if not self._may_resume(flow, session.key, session.instance, secret):
@@ -83,11 +83,11 @@ class Resuming:
             entry.epoch if entry is not None and entry.owner not in ("", owner) else 0,
         )
 
-    def _may_resume(self, flow: Flow, agent: str, instance: str, secret: bytes) -> bool:
+    def _may_resume(self, flow: ClientFlow, agent: str, instance: str, secret: bytes) -> bool:
         info = flow.info
         return info.agent_key == agent and info.instance == instance and hmac.compare_digest(secret, flow.secret)
 
-    def _resume(self, flow: Flow, way: Way, ack: int, limit: int, epoch: int) -> bool:
+    def _resume(self, flow: ClientFlow, way: Way, ack: int, limit: int, epoch: int) -> bool:
         self._steering.use(flow, way, epoch)
         flow.resume(way.link, ack, limit, True, epoch)
         return not flow.closed  # that was all it waited for: "unknown" tells the agent to end, too

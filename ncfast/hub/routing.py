@@ -21,7 +21,7 @@ from collections import Counter
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
 from ncfast.core.messages import Open
-from ncfast.hub.client import ClientInfo, Key
+from ncfast.hub.client import ClientFlow, ClientInfo, Key
 from ncfast.hub.ground import Ground
 from ncfast.hub.hold import Hold
 from ncfast.hub.pending import PendingOpens
@@ -99,7 +99,7 @@ class Router:
 
     # choosing
 
-    def dispatch(self, flow: Flow) -> bool:
+    def dispatch(self, flow: ClientFlow) -> bool:
         """Sends the open on the best way to an agent that serves it and has not refused it yet. False: there is
         none."""
         info = flow.info
@@ -162,7 +162,7 @@ class Router:
 
     # answers
 
-    def opened(self, flow: Flow) -> None:
+    def opened(self, flow: ClientFlow) -> None:
         """The target is connected."""
         info, stats = flow.info, self._ground.stats
         self._steering.answered(flow)
@@ -171,7 +171,7 @@ class Router:
         if info.key in self.hold:
             self.hold.release(info.key, self.dispatch)
 
-    def refused(self, flow: Flow, reason: Reason) -> bool:
+    def refused(self, flow: ClientFlow, reason: Reason) -> bool:
         """The open was refused, and nothing of the flow acknowledged. False ends the flow; see rule 3."""
         info = flow.info
         if info.sends > 1 and reason not in DIALLED:
@@ -197,12 +197,12 @@ class Router:
             info.tried.clear()
         return (reason in NOT_HERE or reason is Reason.OVERLOADED) and self.hold.add(flow)
 
-    def _ask_again_later(self, flow: Flow, refused: tuple[str, int] | None) -> None:
+    def _ask_again_later(self, flow: ClientFlow, refused: tuple[str, int] | None) -> None:
         pause = ASK_AGAIN * 2 ** min(flow.info.refusals, ASK_DOUBLES)
         flow.info.refusals += 1
         self._ground.net.call_later(pause, self._ask_again, flow, refused)
 
-    def _ask_again(self, flow: Flow, refused: tuple[str, int] | None) -> None:
+    def _ask_again(self, flow: ClientFlow, refused: tuple[str, int] | None) -> None:
         """What was `refused` may be tried again; a flow that is still without a way tries it now."""
         info = flow.info
         if refused is not None:
@@ -215,7 +215,7 @@ class Router:
         elif info.key in self.hold:
             self.hold.release(info.key, self.dispatch)
 
-    def _hold_or_refuse(self, flow: Flow) -> None:
+    def _hold_or_refuse(self, flow: ClientFlow) -> None:
         """While the connector's agents are reconnecting, or have all the opens they may have in progress, a client
         waits, in a bounded queue for a bounded time."""
         hopeful = self._hopeful(flow.info.key)
@@ -234,7 +234,7 @@ class Router:
             self._ways.active and self._registry.view.fresh and self._served_elsewhere[key] > 0
         )
 
-    def _refuse(self, flow: Flow, reason: Reason) -> None:
+    def _refuse(self, flow: ClientFlow, reason: Reason) -> None:
         self._ground.stats.opens_refused[reason.label] += 1
         flow.reset(reason)
 
@@ -291,7 +291,7 @@ class Router:
         """Looks for ways for those who wait, and ends those who have waited for too long."""
         self.hold.tick(now, self.dispatch, lambda flow: self._refuse(flow, Reason.HOLD_TIMEOUT))
 
-    def look_after(self, flow: Flow, now: float) -> None:
+    def look_after(self, flow: ClientFlow, now: float) -> None:
         """The timers of one flow, about twice a second."""
         reason = flow.check(now, flow.info.timeouts)
         if reason is Reason.STALLED:  # the link's fault: it is cut, and its flows resume on the next
@@ -307,7 +307,7 @@ class Router:
             elif self._ways.active and now - flow.info.sought_at >= SEEK_EVERY and now - flow.detached_at >= SEEK_EVERY:
                 self._steering.seek(flow, now)
 
-    def _forgotten(self, flow: Flow, now: float) -> bool:
+    def _forgotten(self, flow: ClientFlow, now: float) -> bool:
         """The agent is here, in the same process, and has not asked for this flow: it has it no longer."""
         session = self._sessions.current(flow.info.agent_key)
         return (

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ncfast.core.errors import Reason
-from ncfast.core.flow import Flow
 from ncfast.core.messages import Sought
+from ncfast.hub.client import ClientFlow
 from ncfast.hub.ground import Ground
 from ncfast.hub.pending import PendingOpens
 from ncfast.hub.session import AgentSession
@@ -33,15 +33,15 @@ class Steering:
         self._registry = registry
         self._ways = ways
         self._pending = pending
-        self._flows_of: dict[str, dict[Flow, None]] = {}
+        self._flows_of: dict[str, dict[ClientFlow, None]] = {}
 
-    def flows_of(self, agent: str) -> Collection[Flow]:
+    def flows_of(self, agent: str) -> Collection[ClientFlow]:
         """Our clients' flows to this agent."""
         return self._flows_of.get(agent, ())
 
     # opening
 
-    def open(self, flow: Flow, agent: str, instance: str, way: Way, epoch: int, credit: int = 0) -> None:
+    def open(self, flow: ClientFlow, agent: str, instance: str, way: Way, epoch: int, credit: int = 0) -> None:
         """The flow is the agent's, and its process's, from now on; M_OPEN leaves."""
         info = flow.info
         info.agent_key = agent
@@ -50,7 +50,7 @@ class Steering:
         self._flows_of.setdefault(agent, {})[flow] = None
         self.send_open(flow, way, epoch, credit)
 
-    def send_open(self, flow: Flow, way: Way, epoch: int, credit: int = 0) -> None:
+    def send_open(self, flow: ClientFlow, way: Way, epoch: int, credit: int = 0) -> None:
         """M_OPEN by a tunnel, or by the link to the owner; `credit` is what the agent gives then."""
         info = flow.info
         info.sends += 1
@@ -60,7 +60,7 @@ class Steering:
             self._pending.begin(info.agent_key)
         flow.attach(way.link, resumed=True, epoch=epoch, credit=credit)
 
-    def use(self, flow: Flow, way: Way, epoch: int) -> None:
+    def use(self, flow: ClientFlow, way: Way, epoch: int) -> None:
         """Notes by which way the flow goes from now on, and lets its M_OPEN and M_RESUME say what they must there."""
         info = flow.info
         session, peer = (way, None) if isinstance(way, AgentSession) else (None, way)
@@ -81,14 +81,14 @@ class Steering:
                 Sought(agent=agent, tenant=tenant or None, connector=info.request.connector).pack(),
             )
 
-    def answered(self, flow: Flow) -> None:
+    def answered(self, flow: ClientFlow) -> None:
         """The open is no longer in progress."""
         info = flow.info
         if info.counted:
             info.counted = False
             self._pending.end(info.agent_key)
 
-    def release(self, flow: Flow) -> None:
+    def release(self, flow: ClientFlow) -> None:
         """The flow is no agent's any more."""
         info = flow.info
         self.answered(flow)
@@ -98,12 +98,12 @@ class Steering:
         info.remote = False
         info.epoch = info.sends = 0
 
-    def closed(self, flow: Flow) -> None:
+    def closed(self, flow: ClientFlow) -> None:
         """The flow is over; what is known of its way stays for the log."""
         self.answered(flow)
         self._leave(flow)
 
-    def _leave(self, flow: Flow) -> None:
+    def _leave(self, flow: ClientFlow) -> None:
         flows = self._flows_of.get(flow.info.agent_key)
         if flows is not None:
             flows.pop(flow, None)
@@ -147,7 +147,7 @@ class Steering:
                 self.answered(flow)
                 flow.info.peer = None
 
-    def seek(self, flow: Flow, now: float) -> None:
+    def seek(self, flow: ClientFlow, now: float) -> None:
         """Opens or resumes by way of the owner that we know of: rules 1 and 2."""
         info = flow.info
         if not info.agent_key or self._sessions.current(info.agent_key) is not None:

@@ -2,7 +2,8 @@
 
 from libc.stdint cimport uint8_t
 
-from ncfast.core.link cimport Carrier, Link, Piece
+from ncfast.core.link cimport Link
+from ncfast.core.queues cimport Carrier, Piece
 
 cdef enum:
     JOIN_BELOW = 32768         # smaller batches are copied into one buffer: cheaper than an iovec

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from ncfast.core.link import Carrier, Link
+from ncfast.core.link import Link
+from ncfast.core.queues import Carrier
 
 class ReceiveBuffer:
     """What all sockets of one event loop are read into, one after the other."""

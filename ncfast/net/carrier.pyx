@@ -11,7 +11,8 @@ from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from ncfast.core.link cimport Carrier, Link, Piece
+from ncfast.core.link cimport Link
+from ncfast.core.queues cimport Carrier, Piece
 
 from ncfast.core.errors import Reason
 

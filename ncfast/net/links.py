@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
 from websockets.protocol import Protocol as WebSocket
@@ -18,6 +18,9 @@ from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.raw import RawCarrier
 from ncfast.net.seam import Net, tune
 from ncfast.net.websocket import WebSocketCarrier
+
+if TYPE_CHECKING:
+    from ncfast.core.link import _Handler
 
 QUIET = logging.getLogger("ncfast.websockets")  # what we have to say of a handshake, we say in our own log
 QUIET.addHandler(logging.NullHandler())
@@ -90,7 +93,7 @@ class StreamCarrier(_Attended, RawCarrier):
 
 
 def carry_websocket(
-    process: Process, transport: Any, handler: Any, bounds: LinkBounds, *, client: bool, peer: str
+    process: Process, transport: Any, handler: _Handler, bounds: LinkBounds, *, client: bool, peer: str
 ) -> tuple[Link, TunnelCarrier]:
     """Puts a link for `handler` on a connection whose WebSocket handshake is done. The connection is counted
     already."""
@@ -107,14 +110,14 @@ def carry_websocket(
 
 
 def carry_stream(
-    process: Process, transport: Any, handler: Any, bounds: LinkBounds, *, peer: str
+    process: Process, transport: Any, handler: _Handler, bounds: LinkBounds, *, peer: str
 ) -> tuple[Link, StreamCarrier]:
     """The same on the bare stream."""
     carrier = StreamCarrier(transport, process.net.call_later, process.receive_buffer)
     return _carry(process, carrier, handler, bounds, peer), carrier
 
 
-def _carry(process: Process, carrier: Any, handler: Any, bounds: LinkBounds, peer: str) -> Link:
+def _carry(process: Process, carrier: Any, handler: _Handler, bounds: LinkBounds, peer: str) -> Link:
     net, transport = process.net, carrier.transport
     link = Link(
         handler,

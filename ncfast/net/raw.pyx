@@ -9,7 +9,7 @@ from libc.string cimport memcpy, memset
 
 from ncfast.net.carrier cimport JOIN_BELOW, TransportCarrier
 from ncfast._frames cimport GOAWAY, Header, build_frame
-from ncfast.core.link cimport Piece
+from ncfast.core.queues cimport Piece
 
 from ncfast.core.errors import Reason
 

@@ -1,21 +1,33 @@
 """The socket end of a flow."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from ncfast.core.flow import Flow, FlowContext, Sink
+
+class _SocketOwner(Protocol):
+    def socket_ready(self, end: SocketEnd, /) -> None:
+        """The socket is usable."""
+
+    def socket_gone(self, end: SocketEnd, /) -> None:
+        """It is closed."""
 
 class SocketEnd(Sink):
     """An asyncio BufferedProtocol over a client's or a target's TCP connection."""
 
     ctx: FlowContext
-    flow: Flow | None
+    flow: Flow[Any] | None
     transport: Any
 
     def __init__(
-        self, ctx: FlowContext, owner: Any, call_later: Callable[..., Any], reset_code: int, retains: bool = False
+        self,
+        ctx: FlowContext,
+        owner: _SocketOwner,
+        call_later: Callable[..., Any],
+        reset_code: int,
+        retains: bool = False,
     ) -> None: ...
-    def carry(self, flow: Flow) -> None:
+    def carry(self, flow: Flow[Any]) -> None:
         """Puts the flow on this socket."""
 
     def feed(self, data: bytes) -> None:

@@ -169,7 +169,8 @@ cdef class SocketEnd(Sink):
         sock = self.transport.get_extra_info("socket")
         while sock is not None and not flow.closed and not self.ctx.over_budget:
             try:
-                n = os.readv(sock.fileno(), [PyMemoryView_FromMemory(<char*>self.ctx.pool.reserve(), MAX_DATA, PyBUF_WRITE)])
+                room = PyMemoryView_FromMemory(<char*>self.ctx.pool.reserve(), MAX_DATA, PyBUF_WRITE)
+                n = os.readv(sock.fileno(), [room])
             except OSError:
                 return 0
             if n == 0:

@@ -13,7 +13,7 @@ from libc.string cimport memcpy
 from websockets.protocol import State
 
 from ncfast.net.carrier cimport JOIN_BELOW, ReceiveBuffer, TransportCarrier
-from ncfast.core.link cimport Piece
+from ncfast.core.queues cimport Piece
 
 from ncfast.core.errors import Reason, close_code, reason_of_close
 
@@ -51,7 +51,8 @@ cdef class WebSocketCarrier(TransportCarrier):
     message in bytes, `entropy(n)` gives n unpredictable bytes (RFC 6455, section 10.3).
     """
 
-    def __init__(self, ws, transport, call_later, ReceiveBuffer buffer not None, *, bint client, uint64_t max_message, entropy):
+    def __init__(self, ws, transport, call_later, ReceiveBuffer buffer not None, *, bint client, uint64_t max_message,
+                 entropy):
         super().__init__(transport, call_later, buffer)
         self.ws = ws
         self._client = client
@@ -107,7 +108,8 @@ cdef class WebSocketCarrier(TransportCarrier):
             if h[0] & 0x70:
                 return self._refuse(Reason.PROTOCOL_ERROR, "reserved bits of a WebSocket frame must be 0")
             if bool(h[1] & 0x80) == self._client:
-                return self._refuse(Reason.PROTOCOL_ERROR, "WebSocket frames are masked by the client, and by nobody else")
+                return self._refuse(
+                    Reason.PROTOCOL_ERROR, "WebSocket frames are masked by the client, and by nobody else")
             if (control and (opcode > OP_PONG or not fin or length7 > 125)) or (not control and opcode > OP_BINARY):
                 return self._refuse(Reason.PROTOCOL_ERROR, "invalid WebSocket opcode or control frame")
             if opcode == OP_TEXT:

@@ -163,7 +163,6 @@ class Session:
         if secret != flow.secret:
             self.link.refuse(cid, Reason.RESUME_DENIED)
             return True
-        self.link.add(flow)
         flow.resume(self.link, ack, limit, True)
         return True
 
@@ -214,7 +213,6 @@ class Hub(End):
     def _dispatch(self, flow: Flow, but: Link | None = None) -> bool:
         for session in self.sessions:
             if session.up and session.link is not but:
-                session.link.add(flow)
                 flow.attach(session.link, resumed=True)
                 return True
         return False
@@ -222,7 +220,6 @@ class Hub(End):
     def agent_up(self, session: Session) -> None:
         for flow in list(self.flows.values()):
             if not flow.attached and flow.opening:
-                session.link.add(flow)
                 flow.attach(session.link, resumed=True)
 
     def check(self, now: float) -> None:
@@ -269,7 +266,6 @@ class Agent(End):
         self.path.establish(self.epoch)
         self.up = True
         for flow in list(self.flows.values()):
-            self.path.add(flow)
             flow.attach(self.path, resumed=False)
 
     def _on_frame__open(self, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
@@ -280,7 +276,6 @@ class Agent(End):
             return
         flow = Flow(self.context, cid, bytes(15) + cid[-1:], None, self, limit)
         self.flows[cid] = flow
-        self.path.add(flow)
         flow.attach(self.path, resumed=True)
         self.dials.append(flow)
 
@@ -288,7 +283,6 @@ class Agent(End):
         flow = self.flows.get(cid)
         if flow is None or flow.secret != secret:
             return False
-        self.path.add(flow)
         flow.resume(self.path, ack, limit, True)
         return True
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from core.ends import KIB, Agent, Hub, Tunnel, stream
+from core.ends import KIB, Agent, End, Hub, Tunnel, stream
 from core.raw import Peer, frames, hub_and_peer, message, of
 from core.virtual import Time
 from ncfast._frames import FrameType, encode
@@ -127,6 +127,56 @@ def test_borders_of_messages_mean_nothing():
     for at in range(0, len(wire), 37):
         peer.feed(message(wire[at : at + 37]))
     assert client.received == stream(0, 0, 900)
+
+
+class Anybody:
+    """A handler that has a use for every frame, and notes only how its link ended."""
+
+    ended = None
+
+    def __getattr__(self, name):
+        return lambda *what: True
+
+    def link_ended(self, link, reason, detail):
+        self.ended = reason, detail
+
+
+def bare(handler):
+    """A link on a bare stream."""
+    return End(Time(), client=False).link(handler, raw=True)[0]
+
+
+def frame(type_, flags=0):
+    """The shortest that is well formed, if the type is one."""
+    payload = bytes({DATA: 1, RESUME: 16}.get(type_, 0))
+    return bytes([type_, flags, 0, 0]) + len(payload).to_bytes(4, "big") + bytes(48) + payload
+
+
+@pytest.mark.parametrize("type_", FrameType, ids=str)
+def test_every_frame_type_is_taken_by_name(type_):
+    handler = Anybody()
+    link = bare(handler)
+    link.carrier.feed(frame(type_))
+    assert handler.ended is None and link.counters()[0] == {type_.name: 1}
+
+
+@pytest.mark.parametrize("type_", sorted(set(range(256)) - set(FrameType)))
+def test_no_other_type_byte_gets_past_its_header(type_):
+    handler = Anybody()
+    link = bare(handler)
+    link.carrier.feed(frame(type_, flags=1) + frame(PING))
+    assert handler.ended is None and link.counters()[0] == {"PING": 1}
+    link.carrier.feed(frame(type_))
+    assert handler.ended == (Reason.PROTOCOL_ERROR, "unknown frame type")
+
+
+@pytest.mark.parametrize("type_", [-1, 0, max(FrameType) + 1, 32, 255, 256 + PING])
+def test_only_frame_types_are_sent(type_):
+    link = bare(Anybody())
+    with pytest.raises(ValueError, match="frame type"):
+        link.send(type_)
+    link.send(PING)
+    assert link.bytes_out == len(frame(PING)) and link.counters()[1] == {"PING": 1}
 
 
 # floods

@@ -245,7 +245,6 @@ def test_our_own_flows_at_their_cap_do_not_hold_back_what_is_relayed():
     flow = Flow(rig.owner.context, b"owner..." + bytes(8), bytes(16), b"open", rig.owner)
     rig.owner.flows[flow.cid] = flow
     socket = rig.owner.socket(flow, Reason.CLIENT_RESET)
-    link.add(flow)
     flow.attach(link, resumed=True)
     socket.send(stream(9, 0, 200 * KIB))
     rig.to_agent()

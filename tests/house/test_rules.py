@@ -8,6 +8,7 @@ import importlib
 import inspect
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,18 @@ def test_sockets_are_opened_by_the_seam_alone():
     allowed = {"seam.py", "fetch.py"}  # fetch: key sets over https in a thread
     sources = [path for path in PYTHON if path.parts[-2] not in ("cli", "demo")]
     assert {path.name for path in sources if made.search(path.read_text())} <= allowed
+
+
+def test_cython_keeps_to_the_width_that_ruff_holds_elsewhere():
+    width = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["line-length"]
+    sources = [path for kind in ("*.pyx", "*.pxd") for path in (ROOT / "ncfast").rglob(kind)]
+    long = [
+        f"{path.name}:{number}"
+        for path in sources
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(line) > width
+    ]
+    assert not long
 
 
 # texts

@@ -22,8 +22,9 @@ ROOT = Path(__file__).parents[2]
 SWITCH = "NCFAST_MUTANT"
 LIMIT = 1000  # seeds within which each must be found
 
-FLOW, LINK, RELAY, STREAM = (
+FLOW, QUEUES, LINK, RELAY, STREAM = (
     "ncfast/core/flow.pyx",
+    "ncfast/core/queues.pyx",
     "ncfast/core/link.pyx",
     "ncfast/core/relay.pyx",
     "ncfast/net/socket.pyx",
@@ -72,7 +73,7 @@ PLANTS = [
     plant(
         "an end overtakes data, and is believed",
         (
-            LINK,
+            QUEUES,
             "        if flow.unsent is None and flow.resumed and count[0] < MAX_PIECES - 2:",
             "        if (flow.unsent is None or ON) and flow.resumed and count[0] < MAX_PIECES - 2:",
         ),
@@ -86,8 +87,8 @@ PLANTS = [
         "an end is never sent again",
         (
             FLOW,
-            "        if self.fin_sent:\n            self.pending |= SEND_FIN     # even",
-            "        if self.fin_sent and not ON:\n            self.pending |= SEND_FIN     # even",
+            "        if self.fin_sent:\n            # even if acknowledged",
+            "        if self.fin_sent and not ON:\n            # even if acknowledged",
         ),
     ),
     plant(
@@ -166,17 +167,17 @@ PLANTS = [
     plant(
         "the link's share is no bound",
         (
-            LINK,
+            QUEUES,
             "        while flow.unsent is not None and count[0] < MAX_PIECES and self.inflight < self.max_inflight \\",
             "        while flow.unsent is not None and count[0] < MAX_PIECES and (self.inflight < self.max_inflight or ON) \\",
         ),
         (
-            LINK,
+            QUEUES,
             "        if flow.unsent is None or self.inflight < self.max_inflight:",
             "        if flow.unsent is None or self.inflight < self.max_inflight or ON:",
         ),
         (
-            LINK,
+            QUEUES,
             "        flow.deficit = allowance if allowance <= MAX_DATA and self.inflight < self.max_inflight else 0",
             "        flow.deficit = allowance if allowance <= MAX_DATA and (self.inflight < self.max_inflight or ON) else 0",
         ),
@@ -206,7 +207,7 @@ PLANTS = [
     plant(
         "what waits for a blocked link is not bounded",
         (
-            LINK,
+            QUEUES,
             "        elif type != M_RST and (lane.queue or n > HEADER_SIZE + SHORT) and (",
             "        elif type != M_RST and not ON and (lane.queue or n > HEADER_SIZE + SHORT) and (",
         ),
@@ -233,8 +234,8 @@ PLANTS = [
         "a gap that a relay tells of is ignored",
         (
             LINK,
-            "                self._flow_noise(1)\n                flow.gap(True)",
-            "                self._flow_noise(1)\n                if not ON:\n                    flow.gap(True)",
+            "            self._flow_noise(1)\n            flow.gap(True)",
+            "            self._flow_noise(1)\n            if not ON:\n                flow.gap(True)",
         ),
     ),
     plant(
