@@ -74,8 +74,8 @@ class End:
         )
         self.carrier.start(self.link)
         self.link.establish(1)
-        code = Reason.TARGET_RESET if client else Reason.CLIENT_RESET
-        self.socket = SocketEnd(self.context, us, self.never, code)
+        codes = (Reason.TARGET_RESET, Reason.TARGET_LOST) if client else (Reason.CLIENT_RESET, Reason.CLIENT_LOST)
+        self.socket = SocketEnd(self.context, us, self.never, *codes)
         self.socket.connection_made(Memory(self._count))
 
     def _count(self, data: bytes) -> None:

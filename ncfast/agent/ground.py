@@ -30,6 +30,7 @@ class Ground:
             seed=int.from_bytes(net.entropy(8)),
         )
         self.context.retains = net.retains
+        self.context.reader_pause = config.flow.reader_pause_sec
         self.flows: dict[bytes, Flow[Any]] = self.context.flows
         self.receive_buffer = ReceiveBuffer()
         self.tls_context = client_context(config.tls)

@@ -45,7 +45,7 @@ class Target:
         owner = _TargetSocket(self, flow, self._proxy_header(request))
         try:
             end = SocketEnd(
-                self.ground.context, owner, self.ground.net.call_later, Reason.TARGET_RESET, self.ground.net.retains
+                self.ground.context, owner, self.ground.net.call_later, Reason.TARGET_RESET, Reason.TARGET_LOST, self.ground.net.retains
             )
             await self.ground.net.connect(config.target.host, config.target.port, end, timeout=config.dial_timeout_sec)
         except TimeoutError:
@@ -127,7 +127,7 @@ class _TargetSocket:
             end.abort()
             return
         sock: socket.socket = end.transport.get_extra_info("socket")
-        tune(sock, user_timeout_sec=max(self._ground.config.flow.stall_sec, 10.0))
+        tune(sock)
         if self._header:
             end.transport.write(self._header)
         end.carry(self._flow)

@@ -60,8 +60,8 @@ class FlowConfig(Section):
         le=86400,
         unit="s",
         why=(
-            "How long a half-closed flow may make no progress before it is reset; a lost FIN would keep it"
-            " for ever otherwise. 5 minutes, as yamux has it."
+            "How long whoever has been told the other side's end, and has taken all that came before it, may say nothing"
+            " before the flow is reset; a lost FIN would keep it for ever otherwise. 5 minutes, as yamux has it."
         ),
     )
     stall_sec: Seconds = key(
@@ -73,6 +73,17 @@ class FlowConfig(Section):
             "How long a flow may have bytes to send and window to send them, and yet none accepted, before it"
             " is reset (pings pass, data does not). A reader that is merely slow is not a stall. 0 turns it"
             " off."
+        ),
+    )
+    reader_pause_sec: Seconds = key(
+        0,
+        ge=0,
+        le=86400,
+        unit="s",
+        why=(
+            "How long a client or target for which bytes wait may take none of them before its flow is ended. 0: as"
+            " long as its machine answers the kernel's probes, as on a direct connection; what waits for it is"
+            " bounded by its window and by limits.memory_bytes."
         ),
     )
     window_initial: Bytes = key(

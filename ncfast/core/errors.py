@@ -49,6 +49,9 @@ class Reason(enum.IntEnum):
     ORIGIN_LOST = 23  # the hub that held the client's socket is gone
     STALE_EPOCH = 24  # sent under an epoch that is over
     INTERNAL = 25  # a defect of ours
+    CLIENT_LOST = 26  # the client's machine no longer answers: its connection timed out
+    TARGET_LOST = 27  # the target's machine no longer answers: its connection timed out
+    READER_PAUSED = 28  # bytes waited for a client or target that took none for reader_pause_sec
     # links
     PROTOCOL_ERROR = 64  # malformed frame
     MESSAGE_TOO_BIG = 65  # WebSocket message or frame over its bound

@@ -32,6 +32,7 @@ cdef class FlowContext:
     cdef public Py_ssize_t budget
     cdef public Py_ssize_t window_initial
     cdef public Py_ssize_t window_max
+    cdef public double reader_pause  # seconds that a socket for which bytes wait may take none; 0: for ever
     cdef readonly Py_ssize_t promise # credit that a flow's far end has before this one knows the flow: HELLO says it
     cdef readonly Py_ssize_t backlog
     cdef readonly Py_ssize_t relayed # bytes of relayed frames that wait for a link
@@ -52,6 +53,7 @@ cdef class Sink:
     """The socket above a flow."""
     cdef Py_ssize_t deliver(self, const uint8_t* p, Py_ssize_t n) except -1
     cdef Py_ssize_t waiting(self) except -1
+    cdef Py_ssize_t unread(self) except -1
     cdef int finish(self) except -1
     cdef int set_reading(self, bint on) except -1
     cdef int release(self, bint reset) except -1
@@ -138,6 +140,8 @@ cdef class Flow(Source):
     cdef public double since         # last progress, or last change of state
     cdef uint64_t seen
     cdef uint64_t seen_una
+    cdef uint64_t seen_taken         # bytes that the socket had taken at the last check
+    cdef double taken_since          # when it last took some, or none waited
     cdef double una_since
     cdef readonly double detached_at
 

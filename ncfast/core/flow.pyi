@@ -55,6 +55,7 @@ class FlowContext:
     budget: int
     window_initial: int
     window_max: int
+    reader_pause: float  # seconds that a socket for which bytes wait may take none; 0: for ever
     promise: int  # credit that a flow's far end has before this one knows the flow: HELLO says it
     backlog: int  # bytes that wait for slow sockets
     relayed: int  # bytes of relayed frames that wait for a link

@@ -49,7 +49,7 @@ cdef double ASK_EVERY = 1.0    # seconds between two M_RESUMEs for the same lost
 
 cdef int OPENING = FlowState.OPENING
 cdef int OPENING_FIN = FlowState.OPENING_FIN
-cdef int HALF_LOCAL = FlowState.HALF_LOCAL
+cdef int HALF_REMOTE = FlowState.HALF_REMOTE
 cdef int CLOSING = FlowState.CLOSING
 cdef int CLOSED = FlowState.CLOSED
 cdef object ACCEPTED = FlowEvent.ACCEPTED
@@ -106,6 +106,10 @@ cdef class Sink:
         raise NotImplementedError
 
     cdef Py_ssize_t waiting(self) except -1:
+        raise NotImplementedError
+
+    cdef Py_ssize_t unread(self) except -1:
+        """How many bytes the far machine has not taken, those in the kernel included."""
         raise NotImplementedError
 
     cdef int finish(self) except -1:
@@ -743,7 +747,7 @@ cdef class Flow(Source):
     def check(self, double now, timeouts):
         """Which timer has run out at `now`: a Reason, or None. `timeouts` has the seconds: open, grace, half_close,
         and, each 0 for none, idle, first_byte, stall. A Reason.STALLED is the path's fault, not the flow's."""
-        cdef uint64_t progress
+        cdef uint64_t progress, taken
         if self.state <= OPENING_FIN:
             if self.path is not None and now - self.una_since >= timeouts.open:
                 return Reason.OPEN_TIMEOUT
@@ -758,6 +762,10 @@ cdef class Flow(Source):
         if self.snd_una != self.seen_una or self.inflight == 0:
             self.seen_una = self.snd_una
             self.una_since = now
+        taken = self.rcv_nxt - self.backlog
+        if taken != self.seen_taken or self.backlog == 0:
+            self.seen_taken = taken
+            self.taken_since = now
         if self.gap_waits and self.path is not None and now - self.gap_at >= ASK_EVERY:
             self.ask_again()
         if self.detached_at >= 0 and now - self.detached_at >= timeouts.grace:
@@ -767,8 +775,13 @@ cdef class Flow(Source):
         if self.pending & SEND_LATE_RST and not self.pending & SEND_FIN and not self.fin_sent \
                 and now - self.since >= LATE_RST:
             return reason_of(self.rst_code)
-        if self.state >= HALF_LOCAL and now - self.since >= timeouts.half_close:
-            return Reason.HALF_CLOSE_TIMEOUT
+        if self.ctx.reader_pause and self.backlog and now - self.taken_since >= self.ctx.reader_pause:
+            return Reason.READER_PAUSED
+        if self.state >= HALF_REMOTE and now - self.since >= timeouts.half_close and self.backlog == 0 \
+                and self.unsent is None:
+            if self.sink is None or self.sink.unread() == 0:
+                return Reason.HALF_CLOSE_TIMEOUT
+            self.since = now             # a reader that pauses has lost no FIN
         if timeouts.first_byte and self.snd_nxt == 0 and self.open_body is not None \
                 and now - self.since >= timeouts.first_byte:
             return Reason.FIRST_BYTE_TIMEOUT

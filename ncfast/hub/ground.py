@@ -36,6 +36,7 @@ class Ground:
             seed=int.from_bytes(net.entropy(8)),
         )
         self.context.retains = net.retains
+        self.context.reader_pause = config.flow.reader_pause_sec
         self.flows: dict[bytes, Flow[Any]] = self.context.flows  # whose client sockets are here
         self.receive_buffer = ReceiveBuffer()
         self.started_at = net.clock()

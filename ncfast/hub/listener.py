@@ -121,11 +121,11 @@ class ClientListener:
     def end(self, sock: socket.socket, source: str, client: str) -> SocketEnd:
         """The socket end of a client that is let in."""
         try:
-            tune(sock, user_timeout_sec=max(self.timeouts.stall, 10.0))
+            tune(sock)
         except OSError:
             pass  # gone already; the first read will tell
         owner = _Client(self, source, client)
-        return SocketEnd(self._ground.context, owner, self.net.call_later, Reason.CLIENT_RESET, self.net.retains)
+        return SocketEnd(self._ground.context, owner, self.net.call_later, Reason.CLIENT_RESET, Reason.CLIENT_LOST, self.net.retains)
 
     def client_ready(self, end: SocketEnd, client: str) -> None:
         """Its transport is there."""

@@ -16,7 +16,7 @@ from ncfast.core.flow import FlowContext
 from ncfast.core.link import Link
 from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.raw import RawCarrier
-from ncfast.net.seam import Net, tune
+from ncfast.net.seam import Net, tune_link
 from ncfast.net.websocket import WebSocketCarrier
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _carry(process: Process, carrier: Any, handler: _Handler, bounds: LinkBounds
     )
     sock = transport.get_extra_info("socket")
     if sock is not None:
-        tune(sock, user_timeout_sec=bounds.user_timeout_sec, notsent_lowat=bounds.notsent_lowat)
+        tune_link(sock, user_timeout_sec=bounds.user_timeout_sec, notsent_lowat=bounds.notsent_lowat)
     carrier.start(link)
     carrier.attend(net)
     transport.set_protocol(carrier)

@@ -385,11 +385,13 @@ def _unlink(path: str) -> None:
         pass
 
 
-def tune(sock: socket.socket, *, user_timeout_sec: float, notsent_lowat: int | None = None) -> None:
-    """Options of every long-lived connection: no Nagle, keepalive, and a bound on unacknowledged data.
+def tune(sock: socket.socket) -> None:
+    """Options of every long-lived connection: no Nagle, and keepalive, which ends an idle connection whose far machine is
+    gone after two minutes. A Unix socket has and needs none of these.
 
-    `notsent_lowat` (bytes, for tunnels) keeps what the kernel holds unsent short, so that scheduling stays ours. A Unix
-    socket has and needs none of these.
+    Over bytes that the far machine does not acknowledge the kernel gives up by itself (`tcp_retries2`, about 15 minutes).
+    A reader that pauses is no such machine: it answers each probe of its closed window, for as long as it likes. That is why
+    clients and targets have no `TCP_USER_TIMEOUT`, which Linux counts while a window is closed although probes are answered.
     """
     if sock.family == socket.AF_UNIX:
         return
@@ -398,9 +400,16 @@ def tune(sock: socket.socket, *, user_timeout_sec: float, notsent_lowat: int | N
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6)
+
+
+def tune_link(sock: socket.socket, *, user_timeout_sec: float, notsent_lowat: int) -> None:
+    """Besides `tune`, for a link: it is always read at its far end, so bytes unacknowledged for `user_timeout_sec` end it;
+    `notsent_lowat` (bytes) keeps what the kernel holds unsent short, so that scheduling stays ours."""
+    if sock.family == socket.AF_UNIX:
+        return
+    tune(sock)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(user_timeout_sec * 1000))
-    if notsent_lowat is not None:
-        sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, notsent_lowat)
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, notsent_lowat)
 
 
 def reset(sock: socket.socket) -> None:

@@ -25,6 +25,7 @@ class SocketEnd(Sink):
         owner: _SocketOwner,
         call_later: Callable[..., Any],
         reset_code: int,
+        lost_code: int,
         retains: bool = False,
     ) -> None: ...
     def carry(self, flow: Flow[Any]) -> None:

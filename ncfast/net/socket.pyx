@@ -5,6 +5,7 @@ once; the transport copies what the kernel does not take, so the link's receive 
 returns.
 """
 
+import errno
 import fcntl
 import os
 import socket
@@ -25,13 +26,12 @@ cdef enum:
     HIGH_WATER = 32768         # bytes; below it a backlog counts as delivered, far less than any window
     LOW_WATER = 8192
 
-# seconds that a closed socket is still read, so that the kernel does not answer a late byte with
+# Seconds that a closed socket is still read, so that the kernel does not answer a late byte with a reset that destroys
+# our last ones (the "ultimate SO_LINGER page").
 cdef double LINGER = 2.0
-                               # a reset that destroys our last ones (the "ultimate SO_LINGER page")
-cdef double RESET_POLL = 0.01   # seconds between two looks at whether a socket that is to be reset has sent all
-# seconds; a closing socket that takes nothing between two looks is reset: a reader may pause, and
-cdef double REAP_EVERY = 30.0
-                               # Linux keeps an orphan about as long (tcp_orphan_retries)
+cdef double RESET_POLL = 0.01  # seconds between two looks at whether a socket that is to be reset has sent all
+# Errors by which the kernel says that the far machine answers neither probes nor data.
+cdef frozenset LOST = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH})
 cdef bytes RESET = struct.pack("ii", 1, 0)    # SO_LINGER: closing is a reset
 cdef bytes ORDER = struct.pack("ii", 0, 0)
 
@@ -39,15 +39,16 @@ cdef bytes ORDER = struct.pack("ii", 0, 0)
 cdef class SocketEnd(Sink):
     """`owner.socket_ready(end)` is called when the socket is usable, `owner.socket_gone(end)` when it is closed.
 
-    `reset_code` is the Reason sent when the peer resets; `retains` says that the transport keeps unsent buffers by
-    reference instead of copying them (uvloop's own does).
+    `reset_code` is the Reason sent when the peer resets, `lost_code` when its machine no longer answers; `retains` says
+    that the transport keeps unsent buffers by reference instead of copying them (uvloop's own does).
     """
 
-    def __init__(self, FlowContext ctx not None, owner, call_later, int reset_code, bint retains=False):
+    def __init__(self, FlowContext ctx not None, owner, call_later, int reset_code, int lost_code, bint retains=False):
         self.ctx = ctx
         self._owner = owner
         self._call_later = call_later
         self._reset_code = reset_code
+        self._lost_code = lost_code
         self._retains = retains
 
     def carry(self, Flow flow not None):
@@ -158,7 +159,8 @@ cdef class SocketEnd(Sink):
         if flow is not None:
             if exc is not None and not self._eof_in:
                 self._read_rest(flow)
-            flow.reset(self._reset_code, behind=True)
+            lost = isinstance(exc, OSError) and exc.errno in LOST
+            flow.reset(self._lost_code if lost else self._reset_code, behind=True)
         self._owner.socket_gone(self)
         self.transport = None
 
@@ -235,14 +237,13 @@ cdef class SocketEnd(Sink):
         self._timer = None
         if self._lost:
             return
-        if self._waited >= LINGER or self._unsent() == 0:
+        if self._waited >= LINGER or self.unread() == 0:
             self.abort()
             return
         self._waited += RESET_POLL
         self._timer = self._call_later(RESET_POLL, self._abort_when_sent)
 
-    def _unsent(self):
-        """Bytes that the peer has not acknowledged, ours and the kernel's."""
+    cdef Py_ssize_t unread(self) except -1:
         cdef Py_ssize_t queued = self.transport.get_write_buffer_size()
         sock = self.transport.get_extra_info("socket")
         if queued or sock is None:
@@ -275,11 +276,12 @@ cdef class SocketEnd(Sink):
             self._timer = self._call_later(0, self._close)
             return
         self.transport.close()
-        if self.transport.get_write_buffer_size():
-            self._timer = self._call_later(REAP_EVERY, self._reap, self.transport.get_write_buffer_size())
+        # A reader that pauses gets what waits for it in its own time; the kernel ends it when its machine is gone.
+        if self.ctx.reader_pause and self.transport.get_write_buffer_size():
+            self._timer = self._call_later(self.ctx.reader_pause, self._reap, self.transport.get_write_buffer_size())
 
     def _reap(self, Py_ssize_t before):
-        """A closing socket whose peer does not read must not keep its descriptor."""
+        """The reader of a closing socket may pause for so long, and no longer."""
         cdef Py_ssize_t left
         self._timer = None
         if self._lost:
@@ -288,4 +290,4 @@ cdef class SocketEnd(Sink):
         if left >= before:
             self.abort()
         else:
-            self._timer = self._call_later(REAP_EVERY, self._reap, left)
+            self._timer = self._call_later(self.ctx.reader_pause, self._reap, left)

@@ -33,6 +33,8 @@ def stream(seed: int, start: int, count: int) -> bytes:
     at = (seed * 7919 + start) % len(_NOISE)
     return (_NOISE * ((at + count) // len(_NOISE) + 1))[at : at + count]
 
+LOST = {Reason.CLIENT_RESET: Reason.CLIENT_LOST, Reason.TARGET_RESET: Reason.TARGET_LOST}
+
 
 class End:
     """One process."""
@@ -98,7 +100,7 @@ class End:
     def socket(self, flow: Flow, code: Reason) -> Socket:
         """Puts the flow on a new connection."""
         transport = Socket(self.turns)
-        end = SocketEnd(self.context, self, self.turns.call_later, code)
+        end = SocketEnd(self.context, self, self.turns.call_later, code, LOST[code])
         transport.protocol = end
         self.sockets[flow.cid] = transport
         end.connection_made(transport)

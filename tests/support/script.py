@@ -202,6 +202,9 @@ class End:
     async def _step_wait(self, gate: str) -> None:
         await self._gates[gate].wait()
 
+    async def _step_pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
     async def _step_rst(self) -> None:
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self._sock.close()
