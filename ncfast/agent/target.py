@@ -45,7 +45,12 @@ class Target:
         owner = _TargetSocket(self, flow, self._proxy_header(request))
         try:
             end = SocketEnd(
-                self.ground.context, owner, self.ground.net.call_later, Reason.TARGET_RESET, Reason.TARGET_LOST, self.ground.net.retains
+                self.ground.context,
+                owner,
+                self.ground.net.call_later,
+                Reason.TARGET_RESET,
+                Reason.TARGET_LOST,
+                self.ground.net.retains,
             )
             await self.ground.net.connect(config.target.host, config.target.port, end, timeout=config.dial_timeout_sec)
         except TimeoutError:

@@ -60,8 +60,9 @@ class FlowConfig(Section):
         le=86400,
         unit="s",
         why=(
-            "How long whoever has been told the other side's end, and has taken all that came before it, may say nothing"
-            " before the flow is reset; a lost FIN would keep it for ever otherwise. 5 minutes, as yamux has it."
+            "How long whoever has been told the other side's end, and has taken all that came before it, may say"
+            " nothing before the flow is reset; a lost FIN would keep it for ever otherwise. 5 minutes, as yamux has"
+            " it."
         ),
     )
     stall_sec: Seconds = key(

@@ -184,7 +184,7 @@ cdef class Flow(Source):
         self.snd_limit = limit if open_body is None else ctx.window_initial
         self.rcv_limit = self.window if open_body is not None else max(self.window, ctx.promise)
         self.reading = True
-        self.since = self.una_since = self.tune_since = ctx.clock()
+        self.since = self.una_since = self.tune_since = self.taken_since = ctx.clock()
         self.detached_at = self.asked_at = self.gap_at = -1.0
 
     # state

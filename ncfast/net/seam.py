@@ -386,12 +386,13 @@ def _unlink(path: str) -> None:
 
 
 def tune(sock: socket.socket) -> None:
-    """Options of every long-lived connection: no Nagle, and keepalive, which ends an idle connection whose far machine is
-    gone after two minutes. A Unix socket has and needs none of these.
+    """Options of every long-lived connection: no Nagle, and keepalive, which ends an idle connection whose far machine
+    is gone after two minutes. A Unix socket has and needs none of these.
 
-    Over bytes that the far machine does not acknowledge the kernel gives up by itself (`tcp_retries2`, about 15 minutes).
-    A reader that pauses is no such machine: it answers each probe of its closed window, for as long as it likes. That is why
-    clients and targets have no `TCP_USER_TIMEOUT`, which Linux counts while a window is closed although probes are answered.
+    Over bytes that the far machine does not acknowledge the kernel gives up by itself (`tcp_retries2`, about 15
+    minutes). A reader that pauses is no such machine: it answers each probe of its closed window, for as long as it
+    likes. That is why clients and targets have no `TCP_USER_TIMEOUT`, which Linux counts while a window is closed
+    although probes are answered.
     """
     if sock.family == socket.AF_UNIX:
         return
@@ -403,8 +404,8 @@ def tune(sock: socket.socket) -> None:
 
 
 def tune_link(sock: socket.socket, *, user_timeout_sec: float, notsent_lowat: int) -> None:
-    """Besides `tune`, for a link: it is always read at its far end, so bytes unacknowledged for `user_timeout_sec` end it;
-    `notsent_lowat` (bytes) keeps what the kernel holds unsent short, so that scheduling stays ours."""
+    """Besides `tune`, for a link: it is always read at its far end, so bytes unacknowledged for `user_timeout_sec` end
+    it; `notsent_lowat` (bytes) keeps what the kernel holds unsent short, so that scheduling stays ours."""
     if sock.family == socket.AF_UNIX:
         return
     tune(sock)

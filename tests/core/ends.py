@@ -33,6 +33,7 @@ def stream(seed: int, start: int, count: int) -> bytes:
     at = (seed * 7919 + start) % len(_NOISE)
     return (_NOISE * ((at + count) // len(_NOISE) + 1))[at : at + count]
 
+
 LOST = {Reason.CLIENT_RESET: Reason.CLIENT_LOST, Reason.TARGET_RESET: Reason.TARGET_LOST}
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from core.ends import KIB, TIMEOUTS, Agent, Hub, Pair, Tunnel
 from core.raw import hub_and_peer, of
 from core.virtual import UNLIMITED, Time
 from ncfast._frames import FrameType
 from ncfast.core.errors import Reason
 
-DATA, ACK = FrameType.M_DATA, FrameType.M_ACK
+DATA, ACK, FIN = FrameType.M_DATA, FrameType.M_ACK, FrameType.M_FIN
 
 
 def test_a_slow_reader_keeps_its_window_and_a_fast_one_gets_more():
@@ -129,13 +131,33 @@ def test_every_state_has_its_timer():
     client.send(b"unanswered")
     assert timed_out(flow, time)[0] is Reason.STALLED
     flow, client = peer.open()
-    client.fin()
-    peer.taken()
-    peer.send(ACK, flow, ack=1)
+    peer.send(FIN, flow, seq=0)
     assert timed_out(flow, time)[0] is Reason.HALF_CLOSE_TIMEOUT
     flow, client = peer.open()
     peer.link.lost(Reason.CONNECTION_LOST)
     assert timed_out(flow, time) == (Reason.LINK_LOST, 30.0)
+
+
+def test_whoever_was_told_the_end_watches_over_it():
+    """The other one waits: a reader beyond may have bytes to read yet, and only its own end knows."""
+    time, _, peer = hub_and_peer()
+    flow, client = peer.open()
+    client.fin()
+    peer.taken()
+    peer.send(ACK, flow, ack=1)
+    assert timed_out(flow, time)[0] is None
+
+
+@pytest.mark.parametrize(("bound", "expected"), [(0.0, (None, 1000.0)), (20.0, (Reason.READER_PAUSED, 20.0))])
+def test_a_reader_that_pauses_behind_the_end_is_waited_for(bound, expected):
+    """Unless somebody has said how long it may pause."""
+    time, hub, peer = hub_and_peer()
+    hub.context.reader_pause = bound
+    flow, client = peer.open()
+    client.appetite = 0
+    peer.send(DATA, flow, payload=bytes(60_000))
+    peer.send(FIN, flow, seq=60_000)
+    assert flow.backlog and timed_out(flow, time) == expected
 
 
 def test_an_idle_flow_lives_as_long_as_nobody_limits_it():

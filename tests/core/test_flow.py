@@ -380,16 +380,31 @@ def test_an_open_that_the_target_has_seen_is_not_retried(touched):
     assert hub.reasons[flow.cid] == [Reason.TARGET_REFUSED] and second.taken() == []
 
 
-def test_a_closing_socket_that_takes_nothing_is_reset_and_not_ended_in_order():
-    """All has been said on the flow; the last bytes are in the transport, and the far side of that does not read for so
-    long."""
+def closing_over_a_reader_that_pauses(**context):
+    """All has been said on the flow; the last bytes are in the transport, and the far side of that does not read."""
     pair = Pair()
+    for name, value in context.items():
+        setattr(pair.agent.context, name, value)
     pair.target.appetite = 0
     pair.client.send(stream(0, 0, 1000))
     pair.target.fin()
     pair.client.fin()
     pair.rest()
     assert pair.agent.reasons == {pair.near.cid: [Reason.CLOSED]} and not pair.target.received
+    return pair
+
+
+def test_a_closing_socket_waits_for_a_reader_that_pauses():
+    pair = closing_over_a_reader_that_pauses()
+    pair.time.now += 3600
+    pair.rest()
+    pair.target.take(1000)
+    pair.rest()
+    assert pair.target.received == stream(0, 0, 1000) and pair.target.saw_eof and not pair.target.saw_reset
+
+
+def test_a_closing_socket_whose_reader_pauses_for_too_long_is_reset_and_not_ended_in_order():
+    pair = closing_over_a_reader_that_pauses(reader_pause=60.0)
     pair.time.now += 120
     pair.rest()
     assert pair.target.lost and pair.target.saw_reset and not pair.target.saw_eof

@@ -1,7 +1,7 @@
 """Readers that pause: whoever does not read for a while loses nothing, as on a direct connection.
 
-Flows with the same pauses run beside each other, and a direct connection beside each. `NCFAST_PAUSE` (seconds) makes the
-pauses longer than the suite has time for.
+Flows with the same pauses run beside each other, and a direct connection beside each. `NCFAST_PAUSE` (seconds) makes
+the pauses longer than the suite has time for.
 """
 
 from __future__ import annotations
@@ -26,13 +26,21 @@ SCRIPTS: dict[str, tuple[list[Step], list[Step]]] = {  # client's, service's
     "service": ([*SENDS, ["drain"]], [*READS, ["fin"]]),
     "both": ([["both", SENDS, READS]], [["both", SENDS, READS]]),
     # all is sent, and the service has closed, before the client reads on
-    "client, of the rest": ([["read", 1000], ["pause", PAUSE], ["drain"], ["fin"]], [["send", 2 * MIB], ["fin"], ["drain"]]),
-    "service, of the rest": ([["send", 2 * MIB], ["fin"], ["drain"]], [["read", 1000], ["pause", PAUSE], ["drain"], ["fin"]]),
+    "client, of the rest": (
+        [["read", 1000], ["pause", PAUSE], ["drain"], ["fin"]],
+        [["send", 2 * MIB], ["fin"], ["drain"]],
+    ),
+    "service, of the rest": (
+        [["send", 2 * MIB], ["fin"], ["drain"]],
+        [["read", 1000], ["pause", PAUSE], ["drain"], ["fin"]],
+    ),
 }
 
 
 def sent(script: list[Step]) -> int:
-    return sum(step[1] if step[0] == "send" else sent(step[1]) + sent(step[2]) if step[0] == "both" else 0 for step in script)
+    return sum(
+        step[1] if step[0] == "send" else sent(step[1]) + sent(step[2]) if step[0] == "both" else 0 for step in script
+    )
 
 
 async def run(peer: Peer, address: Address, who: str) -> Both:

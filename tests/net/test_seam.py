@@ -13,7 +13,7 @@ import uvloop
 
 from ncfast.config import Address
 from ncfast.net import seam as net_module
-from ncfast.net.seam import OWN_DESCRIPTORS, TCP_NOTSENT_LOWAT, Net, reset, tune
+from ncfast.net.seam import OWN_DESCRIPTORS, TCP_NOTSENT_LOWAT, Net, reset, tune, tune_link
 
 HERE = Address("127.0.0.1", 0)
 LINGER_0 = struct.pack("ii", 1, 0)
@@ -177,9 +177,18 @@ def test_reset_is_seen_as_a_reset():
             client.recv(1)
 
 
-def test_options_of_long_lived_connections():
+def test_a_client_or_target_may_pause_as_long_as_its_machine_answers():
+    """No TCP_USER_TIMEOUT: Linux counts it while a window is closed, although every probe is answered."""
     with socket.socket() as sock:
-        tune(sock, user_timeout_sec=12.5, notsent_lowat=131072)
+        tune(sock)
+        tcp = socket.IPPROTO_TCP
+        assert sock.getsockopt(tcp, socket.TCP_NODELAY) and sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 0
+
+
+def test_a_link_is_always_read_at_its_far_end():
+    with socket.socket() as sock:
+        tune_link(sock, user_timeout_sec=12.5, notsent_lowat=131072)
         tcp = socket.IPPROTO_TCP
         assert sock.getsockopt(tcp, socket.TCP_NODELAY) and sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert sock.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 12_500
