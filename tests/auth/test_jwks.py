@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import ssl
-from collections.abc import Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,6 +14,7 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 from support.tokens import NOW, genuine, jwk, jwks, policy
+from support.until import until
 
 from ncfast.auth import AuthError, AuthSetupError, Identity, JwksKeys, Verifier
 from ncfast.auth.fetch import MAX_BODY_BYTES, TIMEOUT_SEC, FetchError, HttpsFetch
@@ -51,11 +51,6 @@ async def advance(seconds: float) -> None:
     """Push the clock, and let everything that became due run until it waits for something else."""
     asyncio.get_running_loop().advance(seconds)
     for _ in range(10):
-        await asyncio.sleep(0)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
         await asyncio.sleep(0)
 
 

@@ -9,10 +9,10 @@ import socket
 from support.bystander import Bystander
 from support.cluster import AGENT, NAMES, Cluster
 from support.peer import Both, Peer, byte_exact, is_refused, run_flow
-from support.process import wait_until
 from support.raw_peer import RawPeer
 from support.services import recorder
 from support.transfer import MIB, Transfer
+from support.until import wait_until
 
 from ncfast._frames import FrameType
 from ncfast.core.errors import Reason

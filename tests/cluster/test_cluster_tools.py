@@ -16,9 +16,9 @@ from support.ldap import LdapConversation, LdapLoop
 from support.namespaces import Namespaces
 from support.peer import Address, Peer
 from support.places import Loopback
-from support.process import wait_until
 from support.redis_server import RedisServer
 from support.transfer import MIB, Transfer
+from support.until import wait_until
 
 SMALL = 24 * MIB
 

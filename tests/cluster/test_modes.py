@@ -11,7 +11,8 @@ from support.bystander import Bystander
 from support.cluster import Cluster
 from support.ncfast_process import ACCESS, merged, ncfast
 from support.peer import Both, Peer, byte_exact, is_refused, run_flow
-from support.process import child_env, wait_until
+from support.process import child_env
+from support.until import wait_until
 
 FLOWS = 5
 CARRYING = {"M_OPEN", "M_OPEN_ACK", "M_DATA", "M_FIN", "M_RESUME"}

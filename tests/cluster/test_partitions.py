@@ -13,8 +13,8 @@ from support.cluster import Cluster
 from support.ldap import LdapConversation, LdapLoop
 from support.namespaces import Namespaces
 from support.peer import Peer, is_refused
-from support.process import wait_until
 from support.transfer import MIB, Transfer, strike
+from support.until import wait_until
 
 CLUSTER = {"places": Namespaces, "security": "secret", "listener": {"hold_sec": 1}}
 

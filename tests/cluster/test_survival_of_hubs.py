@@ -12,9 +12,9 @@ from support.cluster import Cluster
 from support.ldap import LdapConversation, LdapLoop
 from support.ncfast_process import ACCESS, Hub, ncfast
 from support.peer import Both, Peer, byte_exact, run_flow
-from support.process import wait_until
 from support.services import run
 from support.transfer import MIB, Transfer, strike
+from support.until import until, wait_until
 
 
 def test_owner_killed(cluster: Cluster, peer: Peer, tmp_path: Path) -> None:
@@ -58,8 +58,7 @@ def test_origin_killed(cluster: Cluster, peer: Peer) -> None:
             )
             for _ in range(5)
         ]
-        while cluster.hubs[third].status()["bytes"]["client_out"] < 50:
-            await asyncio.sleep(0.01)
+        await until(lambda: cluster.hubs[third].status()["bytes"]["client_out"] >= 50, "all five flows answered")
         cluster.kill(third)
         await asyncio.to_thread(cluster.start, third)  # as another process: its peers know that the former one is gone
         for both in await asyncio.gather(*lost):

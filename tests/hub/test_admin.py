@@ -24,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from support.fake_hub import FakeHub
+from support.until import until
 
 from ncfast.hub.admin import Admin
 from ncfast.net.request import BadRequest, HttpLimits, RequestReader
@@ -69,12 +70,6 @@ async def exchange(port, *chunks, eof=False):
 
 def status_of(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
-
-
-async def until(condition):
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def fetch(port, path, method="GET", headers=None):

@@ -13,7 +13,6 @@ import jwt
 import pytest
 from support.bystander import Bystander
 from support.peer import Peer, is_refused
-from support.process import wait_until
 from support.raw_tunnel import (
     BINARY,
     CONTINUATION,
@@ -25,6 +24,7 @@ from support.raw_tunnel import (
     ws_header,
 )
 from support.topology import MakeTopology, Topology
+from support.until import wait_until
 
 from ncfast._frames import HEADER_SIZE, FrameType, decode, encode
 from ncfast.core.errors import Reason, close_code

@@ -13,9 +13,9 @@ import pytest
 from support.bystander import Bystander
 from support.ncfast_process import ACCESS, merged
 from support.peer import Both, Peer, byte_exact, is_refused, run_flow
-from support.process import wait_until
 from support.script import Gates
 from support.topology import MakeTopology, Topology
+from support.until import wait_until
 
 MIB = 1 << 20
 

@@ -12,8 +12,8 @@ import pytest
 from support import services
 from support.ncfast_process import ACCESS
 from support.peer import Peer, order_line, run_flow
-from support.process import wait_until
 from support.topology import MakeTopology, Topology
+from support.until import wait_until
 
 V2_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 from support.peer import Peer, byte_exact, connect, order_line, run_flow
-from support.process import wait_until
 from support.script import End, Gates, Outcome
 from support.topology import MakeTopology
+from support.until import until, wait_until
 
 pytestmark = pytest.mark.traffic
 MIB = 1 << 20
@@ -38,9 +38,12 @@ def test_2000_flows_at_once(topology: MakeTopology, peer: Peer) -> None:
             tasks = [group.create_task(one(gates, opened, connecting)) for _ in range(FLOWS)]
             for _ in range(FLOWS):
                 await opened.acquire()
-            while peer.counts()["active"] < FLOWS:
-                await asyncio.sleep(0.05)
+
+            def all_there() -> bool:
                 assert made.direct or not (ended := made.hub.status()["flows"]["closed"]), ended
+                return peer.counts()["active"] == FLOWS
+
+            await until(all_there, f"{FLOWS} flows at the service")
             if not made.direct:
                 assert made.hub.status()["flows"]["active"] == FLOWS
             gates["all"].set()

@@ -9,9 +9,9 @@ import socket
 import pytest
 from support.ncfast_process import ACCESS
 from support.peer import Both, Peer, byte_exact, connect, is_refused, order_line, run_flow
-from support.process import wait_until
 from support.script import End, Gates, pattern_sha256
 from support.topology import MakeTopology
+from support.until import until, wait_until
 
 MIB = 1 << 20
 TEN_CUTS = ["rst", "silence", "restart", "rst", "restart", "silence", "rst", "restart", "silence", "rst"]
@@ -57,8 +57,12 @@ def test_50_conversations_go_on_across_cuts(topology: MakeTopology, peer: Peer, 
         for _ in range(3):
             agent_mark = made.agent.log.mark()
             start = made.proxy.stats()["forwarded"]
-            while made.proxy.stats()["forwarded"] < start + 500_000 and not all(c.done() for c in talks):
-                await asyncio.sleep(0.005)
+            await until(
+                lambda start=start: (
+                    made.proxy.stats()["forwarded"] >= start + 500_000 or all(talk.done() for talk in talks)
+                ),
+                "talk through the tunnel",
+            )
             await asyncio.to_thread(made.proxy.fault, kind)
             await asyncio.to_thread(made.agent.wait_tunnel, agent_mark)
         return await asyncio.gather(*talks)
@@ -83,8 +87,7 @@ def test_half_closed_flow_survives_a_cut(topology: MakeTopology, peer: Peer) -> 
                 service=[["drain"], ["wait", f"answer {seed}"], ["send", 3 * MIB], ["fin"]],
             )
         )
-        while not (seen := peer.outcome(seed)) or not seen.eof:
-            await asyncio.sleep(0.01)
+        await until(lambda: (seen := peer.outcome(seed)) and seen.eof, "the client's end at the service")
         mark = made.agent.log.mark()
         made.proxy.fault("rst")
         await asyncio.to_thread(made.agent.wait_tunnel, mark)
@@ -120,8 +123,10 @@ def test_a_flow_that_ends_while_detached_ends_the_same_way(topology: MakeTopolog
         made.proxy.fault("down")
         await asyncio.to_thread(made.hub.log.wait, "agent_disconnected", after=hub_mark)
         peer.open_gate(f"end {seed}")
-        while not (seen := peer.outcome(seed)) or not (seen.finished or seen.error or "fin" in seen.steps):
-            await asyncio.sleep(0.01)
+        await until(
+            lambda: (seen := peer.outcome(seed)) and (seen.finished or seen.error or "fin" in seen.steps),
+            "the service has ended the flow",
+        )
         made.proxy.up()
         return await flow
 
@@ -149,8 +154,7 @@ def test_agent_restart_ends_its_flows_by_name(topology: MakeTopology, peer: Peer
             )
             for _ in range(5)
         ]
-        while made.hub.status()["bytes"]["client_out"] < 50:
-            await asyncio.sleep(0.01)
+        await until(lambda: made.hub.status()["bytes"]["client_out"] >= 50, "all five flows answered")
         made.agent.program.kill()
         await asyncio.to_thread(made.agent.start)
         for flow in flows:
@@ -201,8 +205,7 @@ def test_clients_that_arrive_while_the_agent_reconnects_are_served_afterwards(
             )
             for _ in range(40)
         ]
-        while made.hub.status()["flows"]["held"] < 40:
-            await asyncio.sleep(0.01)
+        await until(lambda: made.hub.status()["flows"]["held"] == 40, "40 clients held")
         assert not any(flow.done() for flow in flows)
         made.proxy.up()
         return await asyncio.gather(*flows)

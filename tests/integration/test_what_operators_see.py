@@ -9,8 +9,8 @@ import socket
 from support.bystander import Bystander
 from support.ncfast_process import ACCESS
 from support.peer import Peer, run_flow
-from support.process import wait_until
 from support.topology import MakeTopology, Topology
+from support.until import wait_until
 
 
 def one_flow(made: Topology, peer: Peer) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+from support.until import until
 
 from ncfast.config import HubConfig
 from ncfast.core.flow import FlowContext
@@ -40,15 +41,6 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], timeout: float = 30) -> N
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(limited())
     assert not defects
-
-
-async def until(condition: Callable[[], Any], what: str = "", timeout: float = 30) -> Any:
-    """Polls, since what is waited for happens in several processes' worth of callbacks."""
-    deadline = asyncio.get_running_loop().time() + timeout
-    while not (found := condition()):
-        assert asyncio.get_running_loop().time() < deadline, what or "in vain"
-        await asyncio.sleep(0.002)
-    return found
 
 
 class Hub:

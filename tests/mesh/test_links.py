@@ -9,10 +9,11 @@ import struct
 from types import SimpleNamespace
 
 import pytest
+from support.until import until
 
 from bench.ports import free_port
 from mesh.authority import Authority, uri
-from mesh.hubs import Hub, hubs, linked, run, until
+from mesh.hubs import Hub, hubs, linked, run
 from mesh.wires import Wire
 from ncfast.core.errors import Reason
 from ncfast.mesh import peer as peer_module

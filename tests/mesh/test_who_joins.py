@@ -14,11 +14,12 @@ import struct
 import time
 
 import pytest
+from support.until import until
 from websockets.datastructures import Headers
 from websockets.http11 import Request
 
 from mesh.authority import CLIENT, SERVER, Authority, uri
-from mesh.hubs import Hub, hubs, linked, run, secret_file, until
+from mesh.hubs import Hub, hubs, linked, run, secret_file
 from mesh.wires import Wire
 from ncfast._frames import FrameType, encode
 from ncfast.core.errors import Reason

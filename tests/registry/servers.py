@@ -9,7 +9,8 @@ from typing import Any
 
 import redis
 from support.places import Loopback
-from support.process import Program, require, wait_until
+from support.process import Program, require
+from support.until import wait_until
 
 Place = tuple[str, int]
 
@@ -36,7 +37,7 @@ class Server:
     def start(self) -> None:
         argv = [self._program, str(self.file), *(["--sentinel"] if self._sentinel else [])]
         self.program = Program(self.name, argv, self.directory)
-        wait_until(self.answers, f"{self.name}: {self.program.tail()}")
+        wait_until(self.answers, lambda: f"{self.name} answers\n{self.program.tail()}")
 
     def client(self) -> redis.Redis:
         options = {"host": self.place[0], "port": self.place[1], **self._client}

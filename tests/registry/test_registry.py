@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from support.until import until
 
-from registry.hubs import Hub, cluster, run, until
+from registry.hubs import Hub, cluster, run
 
 
 def test_a_claim_is_seen_by_all(url):

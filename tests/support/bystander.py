@@ -6,9 +6,9 @@ import socket
 import threading
 
 from support.peer import Peer, order_line
-from support.process import wait_until
 from support.script import pattern
 from support.topology import Topology
+from support.until import wait_until
 
 SIZE = 512
 

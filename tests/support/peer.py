@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support.process import support_program, wait_until
+from support.process import support_program
 from support.script import End, Gates, Outcome, Step
+from support.until import until, wait_until
 
 Address = tuple[str, int]
 
@@ -45,8 +46,10 @@ class Peer:
 
     async def reached(self, seed: int, count: int = 1) -> None:
         """Until the service has this flow's first ``count`` bytes."""
-        while not (seen := self.outcome(seed)) or seen.received < count:
-            await asyncio.sleep(0.01)
+        await until(
+            lambda: (seen := self.outcome(seed)) and seen.received >= count,
+            f"{count} bytes of flow {seed} at the service",
+        )
 
     def ended(self, seed: int, timeout: float = 30) -> Outcome:
         """What the service's end saw, once that end is over."""

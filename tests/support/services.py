@@ -14,7 +14,8 @@ from pathlib import Path
 
 from bench.ports import free_port
 from support.peer import Address
-from support.process import Program, child_env, require, wait_until
+from support.process import Program, child_env, require
+from support.until import wait_until
 
 LDAP_SUFFIX = "dc=example,dc=net"
 LDAP_ADMIN = f"cn=admin,{LDAP_SUFFIX}"
