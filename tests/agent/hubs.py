@@ -401,8 +401,9 @@ class World:
         await self.service.start()
         for hub in self.hubs.values():
             await hub.start()
-        tunnel = {"ping_interval_sec": 0.1, "ping_timeout_sec": 30, **self._options.pop("tunnel", {})}
-        reconnect = {"min_sec": 0.01, "max_sec": 0.1, "connect_timeout_sec": 5, **self._options.pop("reconnect", {})}
+        tunnel = {"ping_interval_sec": 0.1, "ping_timeout_sec": PATIENCE, **self._options.pop("tunnel", {})}
+        reconnect = {"min_sec": 0.01, "max_sec": 0.1, "connect_timeout_sec": PATIENCE}
+        reconnect |= self._options.pop("reconnect", {})
         config = AgentConfig.model_validate(
             {
                 "hubs": [self.hubs[name].url for name in self._urls],

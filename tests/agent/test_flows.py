@@ -267,7 +267,7 @@ def test_the_grace_ends_what_nobody_resumes(play, answered):
         await until(lambda: world.service.ends == ["reset"], "the target told")
         assert world.events("flow_closed")[0]["reason"] == "link_lost"
 
-    play(scenario, flow={"flow_grace_sec": 0.3})
+    play(scenario, flow={"flow_grace_sec": 1.5})
 
 
 def test_a_flow_without_a_way_moves_to_the_next_owner(play):

@@ -6,7 +6,6 @@ import asyncio
 from contextlib import ExitStack
 from pathlib import Path
 
-import pytest
 from support.bystander import Bystander
 from support.cluster import Cluster
 from support.ldap import LdapConversation, LdapLoop
@@ -161,7 +160,6 @@ def drain(hub: Hub) -> None:
     run(ncfast("drain", "--url", f"http://{host}:{port}"))
 
 
-@pytest.mark.timeout(180)
 def test_rolling_restart_of_every_hub_with_drain(cluster: Cluster, peer: Peer) -> None:
     """Agents move first; clients of other hubs see nothing, a client of the draining hub may finish, new ones go
     elsewhere."""

@@ -8,7 +8,7 @@ import pytest
 from support.peer import Peer, byte_exact, connect, order_line, run_flow
 from support.script import End, Gates, Outcome
 from support.topology import MakeTopology
-from support.until import until, wait_until
+from support.until import SCENARIO_SEC, until, wait_until
 
 pytestmark = pytest.mark.traffic
 MIB = 1 << 20
@@ -34,7 +34,7 @@ def test_2000_flows_at_once(topology: MakeTopology, peer: Peer) -> None:
 
     async def scenario() -> list[Outcome]:
         gates, opened, connecting = Gates(), asyncio.Semaphore(0), asyncio.Semaphore(200)
-        async with asyncio.timeout(90), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(SCENARIO_SEC), asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(gates, opened, connecting)) for _ in range(FLOWS)]
             for _ in range(FLOWS):
                 await opened.acquire()
@@ -70,7 +70,7 @@ def test_2000_short_flows_one_after_another(topology: MakeTopology, peer: Peer) 
             byte_exact(outcome, 700)
 
     async def scenario() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(SCENARIO_SEC):
             await asyncio.gather(*(worker(FLOWS // 50) for _ in range(50)))
 
     asyncio.run(scenario())
@@ -186,7 +186,7 @@ def test_flows_leave_no_descriptor_behind(topology: MakeTopology, peer: Peer) ->
             {"client": [["read", 1], ["send", 10], ["rst"]], "service": [["send", 1], ["drain"]]},
             {"client": [["drain"]], "service": [["send", 10], ["rst"]]},
         )
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(SCENARIO_SEC):
             for _ in range(20):
                 await asyncio.gather(*(run_flow(peer, made.address("peer"), **way) for way in ways * 5))
 

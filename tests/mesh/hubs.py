@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from support.until import until
+from support.until import PATIENCE, SCENARIO_SEC, until
 
 from ncfast.config import HubConfig
 from ncfast.core.flow import FlowContext
@@ -20,11 +20,11 @@ from ncfast.net.seam import Net
 from ncfast.observe.readiness import Readiness
 from ncfast.observe.stats import Stats
 
-FAST = {"ping_interval_sec": 0.1, "ping_timeout_sec": 0.5, "connect_backoff_max_sec": 0.2}
+FAST = {"ping_interval_sec": 0.1, "ping_timeout_sec": PATIENCE, "connect_backoff_max_sec": 0.2}
 TICK = 0.05
 
 
-def run(main: Callable[[], Coroutine[Any, Any, None]], timeout: float = 30) -> None:
+def run(main: Callable[[], Coroutine[Any, Any, None]], timeout: float = SCENARIO_SEC) -> None:
     """`main()` on the product's loop."""
     defects: list[dict[str, Any]] = []
 

@@ -13,7 +13,7 @@ from core.raw import bare_frames
 from core.virtual import Time
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.until import until
+from support.until import SCENARIO_SEC, until
 
 from ncfast._frames import FrameType, encode
 from ncfast.core.errors import Reason
@@ -85,7 +85,7 @@ CUTS = st.lists(st.one_of(st.integers(1, 20), st.integers(1, 30_000)), max_size=
 
 
 @given(bodies=BODIES, cuts=CUTS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_frames_follow_each_other_with_nothing_in_between(bodies, cuts):
     rig = Rig()
     wired = b"".join(encode(AUTH, payload=body) for body in bodies)
@@ -175,7 +175,7 @@ def test_a_goaway_with_a_frame_cut_off_behind_it():
 
 def run(main, transport):
     async def limited():
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(SCENARIO_SEC):
             await main(Process(Net(asyncio.get_running_loop(), transport=transport)))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

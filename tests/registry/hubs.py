@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import uvloop
-from support.until import until
+from support.until import SCENARIO_SEC, until
 
 from ncfast.config.ha import Ha
 from ncfast.net.seam import Net
@@ -19,7 +19,7 @@ from ncfast.registry import AgentEntry, DistributedRegistry, Replica, make_regis
 INSTANCES = itertools.count(1)
 
 
-def run(main: Callable[[Net], Awaitable[None]], seconds: float = 60) -> None:
+def run(main: Callable[[Net], Awaitable[None]], seconds: float = SCENARIO_SEC) -> None:
     """`main(net)` on the product's loop."""
 
     async def limited() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import redis
 from support.places import Loopback
 from support.process import Program, require
-from support.until import wait_until
+from support.until import PATIENCE, wait_until
 
 Place = tuple[str, int]
 
@@ -43,7 +43,7 @@ class Server:
         options = {"host": self.place[0], "port": self.place[1], **self._client}
         if "unix_socket_path" in options:
             del options["host"], options["port"]
-        return redis.Redis(socket_timeout=5, decode_responses=True, **options)
+        return redis.Redis(socket_timeout=PATIENCE, decode_responses=True, **options)
 
     def answers(self) -> bool:
         try:

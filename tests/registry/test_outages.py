@@ -11,16 +11,13 @@ from pathlib import Path
 import pytest
 from support.fault_proxy import FaultProxy
 from support.redis_server import RedisServer
-from support.until import until
+from support.until import PATIENCE, until
 
 from ncfast.registry.redis.scripts import MARGIN
 from registry.hubs import Hub, cluster, run
 
 RESTARTS = int(os.environ.get("RESTARTS", "25"))
 CALLERS = int(os.environ.get("CALLERS", "10000"))
-PATIENCE = (
-    30.0  # seconds that a busy machine may take for what the defaults promise within two; redis-py's own would take 50
-)
 
 
 @pytest.fixture
@@ -141,7 +138,7 @@ def test_redis_killed_and_restarted_empty(url, redis):
                 assert all(set(hub.view.replicas) == {"hub-a", "hub-b", "hub-c"} for hub in hubs)
             await until(lambda: sockets() == before, "no socket is left over")
 
-    run(main, 110)
+    run(main)
 
 
 def test_routes_survive_the_restart_of_redis_without_a_gap(url, redis):
@@ -165,7 +162,7 @@ def test_routes_survive_the_restart_of_redis_without_a_gap(url, redis):
 
 def test_flushall_without_a_lost_connection(url, redis):
     async def main(net):
-        async with cluster(net, url, lease_sec=1) as hubs:
+        async with cluster(net, url, lease_sec=1, redis_timeout_sec=10) as hubs:
             a, b, c = hubs
             last = 0
             for number in range(12):
@@ -185,7 +182,7 @@ def test_flushall_without_a_lost_connection(url, redis):
 
 def test_script_flush_between_calls(url, redis):
     async def main(net):
-        async with cluster(net, url, "hub-a", "hub-b") as (a, b):
+        async with cluster(net, url, "hub-a", "hub-b", redis_timeout_sec=10) as (a, b):
             with redis.client() as client:
                 last = 0
                 for number in range(200):
@@ -213,7 +210,6 @@ def test_missed_notices_are_read_within_seconds(url, redis):
                 await until(
                     lambda: all({one[0]: one[1] for one in hub.routes()} == truth for hub in hubs),
                     "all see the truth",
-                    PATIENCE,
                 )
             await until(lambda: all(hub.registry.snapshot()["notices"] for hub in hubs), "subscribed again")
 
@@ -225,7 +221,7 @@ def test_cancelled_callers_never_mix_up_replies(through, proxy):
     that nobody waits for any more stays in the registry."""
 
     async def main(net):
-        async with cluster(net, through, "hub-a", "hub-b", redis_timeout_sec=2, lease_sec=30) as (a, b):
+        async with cluster(net, through, "hub-a", "hub-b", redis_timeout_sec=10, lease_sec=300) as (a, b):
             await outside(lambda: proxy.shape("both", delay=0.025))
             count, wrong, cancelled = CALLERS, 0, 0
 
@@ -260,7 +256,7 @@ def test_cancelled_callers_never_mix_up_replies(through, proxy):
             await until(lambda: not a.view.agents and not b.view.agents, "no claim is left that nobody wants")
             await outside(lambda: proxy.shape("both"))
 
-    run(main, 110)
+    run(main)
 
 
 def test_slow_redis(through, proxy):
@@ -270,8 +266,8 @@ def test_slow_redis(through, proxy):
         async with cluster(net, through, "hub-a", "hub-b") as hubs:
             await outside(lambda: proxy.shape("both", delay=2.5))
             await until(lambda: not any(hub.healthy for hub in hubs), "unhealthy")
-            async with asyncio.timeout(2):  # less than one answer takes
-                await hubs[0].claim("/site")
+            await hubs[0].claim("/site")
+            assert hubs[0].stats.claims == {"memory": 1}, "answered without Redis"
             await outside(lambda: proxy.shape("both"))
             await until(all_healthy(hubs), "healthy")  # what was on its way comes late and is of no interest
 
@@ -303,7 +299,7 @@ def test_one_hub_is_cut_off(url, through, proxy):
                 await until(
                     lambda: [one[0] for one in b.routes()] == ["/other", "/site"], "what it still holds is back"
                 )
-                assert a.healthy and b.healthy and cut.healthy
+                await until(lambda: a.healthy and b.healthy and cut.healthy, "all three are well")
             finally:
                 await cut.registry.aclose()
 

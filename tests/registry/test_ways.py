@@ -324,7 +324,7 @@ def test_a_master_that_is_demoted(tmp_path, places, running):
                 )
             await until(lambda: sockets() == before, "sockets are constant")
 
-    run(main, 110)
+    run(main)
 
 
 def failover(client: redis_py.Redis) -> bool:

@@ -361,7 +361,7 @@ class Cluster:
     def stop(self, name: str) -> int:
         """SIGTERM, so a drain; the exit code."""
         self.away.add(name)
-        return self.hubs[name].program.stop(timeout=60)
+        return self.hubs[name].program.stop()
 
     def start(self, name: str) -> None:
         """Back, at the same addresses."""

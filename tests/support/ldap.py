@@ -10,12 +10,12 @@ from typing import Self
 from support.peer import Address
 from support.process import child_env, require
 from support.services import LDAP_ADMIN, LDAP_PASSWORD, LDAP_SUFFIX
-from support.until import wait_until
+from support.until import PATIENCE, wait_until
 
 CANNOT_CONTACT = (255, 254)  # exit codes of ldapsearch when the connection failed, at the bind or after it
 PEOPLE = f"ou=people,{LDAP_SUFFIX}"
 PAUSE = 0.05  # a user beside the test, not a load
-OPERATION = 40  # seconds after which an operation counts as hung
+OPERATION = PATIENCE  # seconds after which an operation counts as hung
 
 
 def command(address: Address, *arguments: str) -> list[str]:

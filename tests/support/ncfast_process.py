@@ -17,7 +17,7 @@ import yaml
 from support.eventlog import EventLog
 from support.peer import Address
 from support.process import Program
-from support.until import wait_until
+from support.until import PATIENCE, wait_until
 
 ACCESS = "flow_closed"  # the event of the access-log line
 
@@ -134,7 +134,7 @@ class Hub:
 
     def get(self, path: str, *, admin: bool = False, method: str = "GET") -> tuple[int, bytes]:
         """Status and body of an HTTP request to the edge, or to the admin edge."""
-        connection = http.client.HTTPConnection(*(self.admin if admin else self.edge), timeout=20)
+        connection = http.client.HTTPConnection(*(self.admin if admin else self.edge), timeout=PATIENCE)
         try:
             connection.request(method, path)
             response = connection.getresponse()

@@ -13,7 +13,7 @@ from typing import Any
 
 from support.process import support_program
 from support.script import End, Gates, Outcome, Step
-from support.until import until, wait_until
+from support.until import PATIENCE, until, wait_until
 
 Address = tuple[str, int]
 
@@ -51,7 +51,7 @@ class Peer:
             f"{count} bytes of flow {seed} at the service",
         )
 
-    def ended(self, seed: int, timeout: float = 30) -> Outcome:
+    def ended(self, seed: int, timeout: float = PATIENCE) -> Outcome:
         """What the service's end saw, once that end is over."""
 
         def over() -> Outcome | None:
@@ -121,7 +121,7 @@ async def run_flow(
     receive_buffer: int | None = None,
     on_progress: Callable[[Outcome], None] | None = None,
     seed: int | None = None,
-    timeout: float = 60,
+    timeout: float = PATIENCE,
 ) -> Both:
     """Run one flow to its end at both ends.
 
@@ -155,7 +155,7 @@ def byte_exact(outcome: Outcome, length: int) -> None:
 def is_refused(address: Address) -> bool:
     """Whether a client is closed or reset without a byte; it sends none itself."""
     try:
-        with socket.create_connection(address, timeout=30) as client:
+        with socket.create_connection(address, timeout=PATIENCE) as client:
             return client.recv(1) == b""
     except (ConnectionResetError, ConnectionRefusedError):
         return True

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from support.until import PATIENCE
+
 TESTS = Path(__file__).resolve().parents[1]
 PACKAGE_ROOT = Path(importlib.util.find_spec("ncfast").origin).resolve().parents[1]
 
@@ -77,14 +79,14 @@ class Program:
     def signal(self, number: int) -> None:
         self._child.send_signal(number)
 
-    def wait(self, timeout: float = 30) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         """Its exit code, once it has ended by itself."""
         try:
             return self._child.wait(timeout)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{self.name} still runs after {timeout} s\n{self.tail()}") from None
 
-    def stop(self, timeout: float = 15) -> int:
+    def stop(self, timeout: float = 60) -> int:
         """SIGTERM, then SIGKILL when it does not listen; its exit code."""
         if self._child.poll() is None:
             self._child.terminate()

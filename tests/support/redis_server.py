@@ -13,7 +13,7 @@ from redis.retry import Retry
 from support.peer import Address
 from support.places import Places
 from support.process import Program, require
-from support.until import wait_until
+from support.until import PATIENCE, wait_until
 
 
 class RedisServer:
@@ -36,7 +36,8 @@ class RedisServer:
     def client(self) -> redis.Redis:
         """A client of the test's own."""
         host, port = self.address
-        return redis.Redis(host=host, port=port, socket_timeout=2, decode_responses=True, retry=Retry(NoBackoff(), 0))
+        once = Retry(NoBackoff(), 0)
+        return redis.Redis(host=host, port=port, socket_timeout=PATIENCE, decode_responses=True, retry=once)
 
     def answers(self) -> bool:
         try:

@@ -9,12 +9,12 @@ from typing import Self
 
 from support.peer import Address, Both, Peer, byte_exact, run_flow
 from support.script import Gates, Outcome, pattern_sha256
-from support.until import wait_until
+from support.until import PATIENCE, wait_until
 
 MIB = 1 << 20
 SIZE = 64 * MIB
 RATE = 64 * MIB  # bytes a second of the part that a fault shall meet: it lasts long enough for `ip` to be started
-TIMEOUT = 100
+TIMEOUT = 2 * PATIENCE
 
 
 class Transfer:

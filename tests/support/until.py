@@ -11,19 +11,25 @@ from collections.abc import Callable
 from typing import Any
 
 PATIENCE = 120.0  # seconds: what takes one on an idle machine may take that long on one that has other work, too
+SCENARIO_SEC = 5 * PATIENCE  # for all that a test does on a loop; it tells where it was, as pytest-timeout cannot
 LOOK_SEC = 0.002  # between two looks, on a loop
 BLOCKING_LOOK_SEC = 0.01  # between two looks that may each cost a request to another process
 
 
-async def until(condition: Callable[[], Any], what: str | Callable[[], str] = "", seconds: float = PATIENCE) -> Any:
+async def until(
+    condition: Callable[[], Any],
+    what: str | Callable[[], str] = "",
+    seconds: float = PATIENCE,
+    look_sec: float = LOOK_SEC,
+) -> Any:
     """The first true value of ``condition()``.
 
     Raises AssertionError with ``what``, or what it returns, when the condition is not true ``seconds`` from now. The
-    clock is the machine's, whatever that of the loop does.
+    clock is the machine's, whatever that of the loop does; on a loop whose clock stands still ``look_sec`` is 0.
     """
     wait = _Wait(condition, what, seconds)
     while not (found := wait.look()):
-        await asyncio.sleep(LOOK_SEC)
+        await asyncio.sleep(look_sec)
     return found
 
 
