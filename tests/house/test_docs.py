@@ -67,6 +67,33 @@ def test_sources_name_documents_that_exist():
     assert named and not [path for path in named if not (ROOT / path).exists()]
 
 
+# prose
+
+GENERATED = {ROOT / "docs" / name for name in ("configuration.md", "metrics.md")}  # as a whole
+NO_PROSE = re.compile(r"^ *```.*?^ *```|<!-- generated.*?<!-- end -->", re.DOTALL | re.MULTILINE)
+ONE_WORD = re.compile(r"(?:[-*] |\d+\. )?\S+")  # a link alone cannot be wrapped
+
+
+def wide(text: str) -> list[str]:
+    """Lines of prose with more than 120 columns: not those of tables, code, generated parts."""
+    return [
+        line
+        for line in NO_PROSE.sub("", text).splitlines()
+        if len(line) > 120 and not line.lstrip().startswith("|") and not ONE_WORD.fullmatch(line.strip())
+    ]
+
+
+@pytest.mark.parametrize("page", sorted(set(PAGES) - GENERATED), ids=ids)
+def test_prose_is_wrapped(page):
+    assert not wide(page.read_text())
+
+
+def test_what_is_no_prose_may_be_wide():
+    long = " ".join(["word"] * 30)
+    wrapped = f"| {long} |\n```sh\n{long}\n```\n<!-- generated: x -->\n{long}\n<!-- end -->\n- {'x' * 130}\n"
+    assert wide(wrapped) == [] and wide(f"{wrapped}{long}\n- {long}\n") == [long, f"- {long}"]
+
+
 # ARCHITECTURE.md
 
 
