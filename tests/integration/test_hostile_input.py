@@ -248,7 +248,7 @@ def test_compression_is_not_negotiated(fort: Topology) -> None:
 
 
 def test_one_source_may_not_shake_hands_without_limit(topology: MakeTopology, peer: Peer) -> None:
-    made = topology({"peer": peer.address}, hub={"edge": {"handshakes_per_source_per_sec": 5}})
+    made = topology({"peer": peer.address}, hub={"edge": {"handshakes_per_source_per_sec": 1}})
     with Bystander(made, peer):
         statuses = []
         for _ in range(40):

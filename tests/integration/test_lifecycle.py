@@ -216,7 +216,7 @@ def test_expired_token_closes_the_tunnel(topology: MakeTopology, peer: Peer) -> 
         hub={"auth": {"jwt": {"leeway_sec": 0, "expiry_grace_sec": 1}}},
         listener={"hold_sec": 0},
     )
-    agent = made.add_agent("site-1", token=made.token("site-1", ttl=3))
+    agent = made.add_agent("site-1", token=made.token("site-1", ttl=12))  # it must have started by then
     closed = made.hub.log.wait("agent_disconnected")
     assert closed["reason"] == "token_expired", closed
     agent.log.wait("tunnel_down")

@@ -230,7 +230,7 @@ def test_flows_of_the_hub_are_capped(topology: MakeTopology) -> None:
 
 def test_opens_of_one_source_are_limited_in_rate(topology: MakeTopology) -> None:
     with services.recorder(b"answer") as (target, _):
-        made = topology({"peer": target}, hub={"limits": {"opens_per_source_per_sec": 2}})
+        made = topology({"peer": target}, hub={"limits": {"opens_per_source_per_sec": 0.2}})
         served = [is_served(made, "127.0.0.2") for _ in range(30)]
         assert served[0] and not all(served)
         assert is_served(made, "127.0.0.3")
