@@ -9,11 +9,15 @@ PACKAGES := redis-server redis-tools slapd ldap-utils haproxy iperf3 nginx-light
 FUZZ_SECONDS ?= 600
 SEEDS ?= 200
 FIRST ?= 1
+# Rooms whose tests take a minute together, and need no other programs: not those of several processes, nor the benches.
+QUICK := core net config auth observe hub registry/test_memory.py registry/test_view.py \
+	$(patsubst tests/%,%,$(filter-out %/test_bench.py,$(wildcard tests/house/test_*.py)))
+COVERED := $(addprefix tests/,core net config auth observe registry mesh hub agent cli integration)
 
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-setup simulate simulate-mutants bench fuzz build dist clean
+.PHONY: help demo test test-setup quick coverage lint format simulate simulate-mutants bench fuzz build dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -23,6 +27,21 @@ demo: build  ## see flows survive a tunnel that is cut under them
 
 test: test-setup  ## all tests, with real programs (TESTS=... for some)
 	$(BIN)/python -m pytest $(TESTS)
+
+quick: build $(VENV)/.test  ## the tests that take less than a minute, for between two edits
+	$(BIN)/python -m pytest -q $(addprefix tests/,$(QUICK))
+
+coverage: test-setup  ## which lines of the Python files no test reaches; child processes are measured, too
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(or $(TESTS),$(COVERED))
+
+lint: $(VENV)/.test  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test  ## ruff, putting right what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 test-setup: build $(VENV)/.test
 	.ci/need $(PACKAGES)
@@ -46,7 +65,8 @@ dist: $(VENV)/.installed  ## sdist, and a wheel built from that sdist
 	$(BIN)/python -m build
 
 clean:  ## remove all that is built here, the virtual environment too
-	rm -rf $(VENV) build dist *.egg-info ncfast/*.c ncfast/*.so ncfast/*/*.c ncfast/*/*.so .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info ncfast/*.c ncfast/*.so ncfast/*/*.c ncfast/*/*.so .pytest_cache .hypothesis \
+		.mypy_cache .ruff_cache .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The package is installed editable: Python files need nothing more, Cython files are built again below.

@@ -2,7 +2,8 @@
 
     python -m docs.generate
 
-A part stands between `<!-- generated: NAME -->` and `<!-- end -->`; tests/test_docs.py checks that all are current.
+A part stands between `<!-- generated: NAME -->` and `<!-- end -->`; tests/house/test_docs.py sees to it that all
+are current.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def pieces(wired, cuts):
 
 
 @given(some=FRAMES, messages=CUTS, reads=CUTS, retains=st.booleans(), raw=st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_bytes_pass_whatever_the_borders_of_messages_and_reads(some, messages, reads, retains, raw):
     """Frames of three flows and of a type that nobody knows, up; each flow's bytes come out as they went in."""
     rig = Between(raw=raw, retains=retains)

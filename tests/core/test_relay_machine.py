@@ -270,7 +270,6 @@ class ThroughRelays(TwoEnds):
 ThroughRelays.TestCase.settings = settings(
     max_examples=200,
     stateful_step_count=80,
-    deadline=None,
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )

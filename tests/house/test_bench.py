@@ -19,7 +19,6 @@ def run(*argv: str) -> str:
         [sys.executable, "-m", *argv],
         cwd=ROOT,
         text=True,
-        timeout=100,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )

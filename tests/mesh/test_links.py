@@ -9,10 +9,11 @@ import struct
 from types import SimpleNamespace
 
 import pytest
+from support.until import until
 
 from bench.ports import free_port
 from mesh.authority import Authority, uri
-from mesh.hubs import Hub, hubs, linked, run, until
+from mesh.hubs import Hub, hubs, linked, run
 from mesh.wires import Wire
 from ncfast.core.errors import Reason
 from ncfast.mesh import peer as peer_module
@@ -326,7 +327,7 @@ def test_silence_is_noticed_in_either_direction(silence):
     """One-way too: a peer that is heard but does not hear is no peer."""
 
     async def main():
-        a, b = Hub("hub-a"), Hub("hub-b")
+        a, b = (Hub(name, {"ping_timeout_sec": 0.5}) for name in ("hub-a", "hub-b"))
         async with Wire(lambda: b.port) as wire, hubs(a, b):
             a.dial(wire.url)
             await linked(a, b)

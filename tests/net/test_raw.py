@@ -13,6 +13,7 @@ from core.raw import bare_frames
 from core.virtual import Time
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.until import SCENARIO_SEC, until
 
 from ncfast._frames import FrameType, encode
 from ncfast.core.errors import Reason
@@ -84,7 +85,7 @@ CUTS = st.lists(st.one_of(st.integers(1, 20), st.integers(1, 30_000)), max_size=
 
 
 @given(bodies=BODIES, cuts=CUTS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_frames_follow_each_other_with_nothing_in_between(bodies, cuts):
     rig = Rig()
     wired = b"".join(encode(AUTH, payload=body) for body in bodies)
@@ -174,7 +175,7 @@ def test_a_goaway_with_a_frame_cut_off_behind_it():
 
 def run(main, transport):
     async def limited():
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(SCENARIO_SEC):
             await main(Process(Net(asyncio.get_running_loop(), transport=transport)))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -253,8 +254,7 @@ def test_partial_writes_keep_their_order(transport):
         assert not link.writable
         got = bare_frames(await read(far, sum(len(body) + 56 for body in bodies)))
         assert [frame.payload for frame in got] == bodies
-        while not link.writable:
-            await asyncio.sleep(0)
+        await until(lambda: link.writable, "room again")
         far.close()
         await handler.end.wait()
         assert handler.ended == [Reason.CONNECTION_LOST]
@@ -315,8 +315,7 @@ def test_an_end_of_stream_and_a_reset(transport):
         far.close()  # with bytes that nobody read: a reset
         await handler.end.wait()
         assert handler.ended == [Reason.CONNECTION_LOST]
-        while process.net.sockets:
-            await asyncio.sleep(0.01)
+        await until(lambda: not process.net.sockets, "the socket is closed")
 
     run(main, transport)
 
@@ -329,8 +328,7 @@ def test_the_last_word_arrives_behind_what_the_kernel_had_not_taken(transport):
         link.fail(Reason.SUPERSEDED, "a newer link")
         got = bare_frames(await read(far))
         assert [(frame.type, frame.code) for frame in got] == [(AUTH, 0), (GOAWAY, Reason.SUPERSEDED)]
-        while process.net.sockets:
-            await asyncio.sleep(0.01)
+        await until(lambda: not process.net.sockets, "the socket is closed")
 
     run(main, transport)
 
@@ -346,8 +344,7 @@ def test_a_slow_peer_is_cut_in_the_end(transport, monkeypatch):
         for _ in range(30):
             link.send(AUTH, bytes(16384))
         link.fail(Reason.FLOOD)
-        while process.net.sockets:  # it never reads
-            await asyncio.sleep(0.01)
+        await until(lambda: not process.net.sockets, "a peer that never reads is cut")
         assert 5.0 in delays and len(await read(far)) < 30 * 16384
 
     run(main, transport)

@@ -116,7 +116,7 @@ class Rude:
         raise RuntimeError("rude")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.recursive(
         st.none()
