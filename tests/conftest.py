@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -38,3 +41,22 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         for topology in getattr(item, "topologies", []):
             report.sections.append(("logs of hub and agents", topology.logs()))
     return report
+
+
+@pytest.fixture(scope="session", autouse=os.environ.get("NCFAST_DEBUG") == "1")
+def nothing_of_the_core_lives_on(request: pytest.FixtureRequest) -> Iterator[None]:
+    """`make test-debug`: when all tests have passed, nothing that the Cython modules made is left. A reference too many
+    keeps its object on the collector's list for ever, although no object leads to it."""
+    from ncfast._frames import Chunk, SegmentPool
+    from ncfast.core.flow import FlowContext, Path, Sink, Source
+    from ncfast.core.queues import Carrier
+    from ncfast.core.relay import Relay
+    from ncfast.net.carrier import ReceiveBuffer
+
+    yield
+    if request.session.testsfailed:
+        return  # tracebacks hold on to what their tests had
+    gc.collect()
+    kinds = (Chunk, SegmentPool, FlowContext, Sink, Path, Source, Carrier, Relay, ReceiveBuffer)
+    alive = Counter(type(one).__name__ for one in gc.get_objects() if issubclass(type(one), kinds))
+    assert not alive
