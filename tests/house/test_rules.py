@@ -150,9 +150,14 @@ def test_sockets_are_opened_by_the_seam_alone():
     made = re.compile(
         r"\bsocket\.socket\(|\.create_connection\(|\.create_server\(|\.sock_connect\(|asyncio\.open_connection\("
     )
-    allowed = {"seam.py", "fetch.py"}  # fetch: key sets over https in a thread
     sources = [path for path in PYTHON if path.parts[-2] not in ("cli", "demo")]
-    assert {path.name for path in sources if made.search(path.read_text())} <= allowed
+    assert [path.name for path in sources if made.search(path.read_text())] == ["seam.py"]
+
+
+def test_tls_contexts_are_made_in_one_place():
+    """What every one of them has, the oldest version for one, is said in ncfast/net/tls.py."""
+    made = re.compile(r"\bSSLContext\(|\bcreate_default_context\(")
+    assert [path.name for path in PYTHON if made.search(path.read_text())] == ["tls.py"]
 
 
 def test_cython_keeps_to_the_width_that_ruff_holds_elsewhere():
