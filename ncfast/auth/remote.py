@@ -18,13 +18,14 @@ from pathlib import Path
 from ncfast.auth.errors import AuthError, AuthSetupError
 from ncfast.auth.jwks import parse_jwks
 from ncfast.auth.keys import SYMMETRIC, Key, KeySet, check_algorithms
+from ncfast.net.backoff import Backoff
 from ncfast.net.fetch import FetchError, HttpsFetch
 from ncfast.net.seam import Net
 from ncfast.observe import log
 
 REFRESH_SEC = (300.0, 600.0)  # drawn anew each time, so that hubs do not ask in step
 COOLDOWN_SEC = 30.0  # between fetches that a miss may cause, and between retries
-FIRST_RETRY_SEC = 1.0  # doubling up to the cooldown while no fetch has succeeded yet
+FIRST_RETRY_SEC = 2.0  # and half of it at least; doubling up to the cooldown while no fetch has succeeded yet
 STALE_SEC = 24 * 3600.0
 ABSENT_SEC = 300.0
 MAX_ABSENT = 128
@@ -44,6 +45,7 @@ class JwksKeys:
             raise AuthSetupError(f"auth.jwt.algorithms: {SYMMETRIC} needs a key_file, which no URL gives")
         self._fetch = fetch
         self._rng = rng
+        self._first_retries = Backoff(rng, FIRST_RETRY_SEC, COOLDOWN_SEC, floor=0.5)
         self._keys = KeySet([])
         self._absent: OrderedDict[tuple[str | None, str], float] = OrderedDict()
         self._fetched_at: float | None = None
@@ -159,6 +161,5 @@ class JwksKeys:
         if self._failures == 0:
             return self._rng.uniform(*REFRESH_SEC)
         if self._fetched_at is None:
-            ceiling = min(COOLDOWN_SEC, FIRST_RETRY_SEC * 2 ** min(self._failures, 10))
-            return ceiling * self._rng.uniform(0.5, 1)
+            return self._first_retries.next()
         return self._rng.uniform(COOLDOWN_SEC, 2 * COOLDOWN_SEC)

@@ -121,7 +121,7 @@ class Accounts:
             "url": way.url,
             "carrier": peer.carrier if peer is not None else None,
             "direction": "out" if peer is None or peer.dialled else "in",
-            "breaker": route.backoff.breaker if route is not None else "closed",
+            "breaker": route.breaker.state if route is not None else "closed",
             "rtt_ms": round(link.rtt * 1000, 3) if link is not None else None,
             "queued_frames": link.queued if link is not None else 0,
             "inflight_bytes": link.inflight if link is not None else 0,

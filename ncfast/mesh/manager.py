@@ -107,7 +107,7 @@ class Mesh:
         self._take(config)
         self.keys.use(self.config, keys)
         for route in self.routes.values():
-            route.backoff.maximum = self.config.connect_backoff_max_sec
+            route.breaker.bound(self.config.connect_backoff_max_sec)
         if self._running:
             self._list("config", dict.fromkeys(self.config.peers, ""))
 

@@ -351,7 +351,7 @@ def test_a_peer_that_is_away_is_tried_with_growing_pauses_and_then_found():
         async with hubs(a):
             a.dial(url)
             route = a.mesh.routes[url]
-            await until(lambda: route.backoff.breaker in ("open", "half_open"), "the breaker opens")
+            await until(lambda: route.breaker.state in ("open", "half_open"), "the breaker opens")
             assert not a.mesh.healthy
             (row,) = a.mesh.snapshot()
             assert row["peer"] == url and row["state"] in ("backoff", "dialling") and row["last_error"] == "unreachable"
@@ -371,7 +371,7 @@ def test_a_sign_of_life_ends_the_wait():
         a = Hub("hub-a", {"connect_backoff_max_sec": 3600})
         async with hubs(a):
             a.dial(url)
-            await until(lambda: a.mesh.routes[url].backoff.failures >= 5)
+            await until(lambda: a.mesh.routes[url].breaker.failures >= 5)
             b = Hub("hub-b", {"listen": f"127.0.0.1:{port}"})
             async with hubs(b):
                 b.dial(tcp(a))
