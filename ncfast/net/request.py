@@ -63,6 +63,30 @@ class Response:
 
 Handler = Callable[[Request], Response]
 
+LINGER = 2.0  # seconds that an answered connection may take to close its side
+
+
+def answer(
+    transport: asyncio.Transport,
+    response: Response,
+    call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle],
+    *,
+    head_only: bool = False,
+    linger: float = LINGER,
+) -> asyncio.TimerHandle:
+    """Writes the answer, ends our side, and leaves it to the peer to close: what it has sent meanwhile, unread, would
+    turn our close into a reset, which can overtake the answer. Whoever calls this drops what still comes.
+
+    Returns the timer that ends the connection after `linger` seconds; cancel it when the connection is lost.
+    """
+    timer = call_later(linger, transport.abort)
+    transport.write(response.serialize(head_only))
+    if transport.can_write_eof():
+        transport.write_eof()
+    else:
+        transport.close()
+    return timer
+
 
 class BadRequest(Exception):
     """The peer's request cannot be read; ``status`` says how to answer it. Its text is one of ours."""
@@ -175,13 +199,9 @@ class HttpProtocol(asyncio.Protocol):
     def _answer(self, response: Response, head_only: bool = False) -> None:
         self._reader = None
         self._timer.cancel()
-        self._timer = self._loop.call_later(self._limits.timeout_sec, self.abort)
-        self._transport.write(response.serialize(head_only))
-        if self._transport.can_write_eof():
-            # Closing with bytes unread sends a reset, which can overtake the answer: end our side only.
-            self._transport.write_eof()
-        else:
-            self._transport.close()
+        self._timer = answer(
+            self._transport, response, self._loop.call_later, head_only=head_only, linger=self._limits.timeout_sec
+        )
 
     def _request_late(self) -> None:
         self._refused("request_timeout")
