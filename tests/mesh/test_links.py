@@ -63,7 +63,7 @@ def test_tcp(transport):
             assert row["url"] == tcp(b) and row["reconnects"] == row["errors"] == row["flows"] == 0
             (row,) = b.mesh.snapshot()
             assert row["peer"] == "hub-a" and row["state"] == "up" and row["direction"] == "in" and row["url"] == ""
-            assert a.mesh.frames()["out"]["AUTH"] == b.mesh.frames()["in"]["AUTH"] == 1
+            assert a.mesh.totals().frames_out["AUTH"] == b.mesh.totals().frames_in["AUTH"] == 1
         assert a.events[-1] == ("down", "hub-b", "going_away")
         assert a.stats.mesh_rtt.cumulative()[-1][1] > 0
         assert not a.stats.mesh_errors and not b.stats.mesh_errors and not b.refused()
@@ -455,7 +455,7 @@ def test_unknown_frames_are_skipped_and_garbage_hurts_only_its_own_link():
             first, third = a.linked(b), c.linked(b)
             wire.inject(struct.pack(">BBHI", 200, 1, 0, 5) + bytes(48) + b"later")
             await alive(a, b)
-            assert a.linked(b) is first and b.mesh.frames()["in"].get("M_OPEN") is None
+            assert a.linked(b) is first and b.mesh.totals().frames_in.get("M_OPEN") is None
             wire.inject(b"\xff" * 200)
             await until(lambda: a.linked(b) is not first)
             await alive(a, b)
