@@ -18,6 +18,7 @@ from websockets.http11 import Request
 from websockets.http11 import Response as WireResponse
 from websockets.streams import StreamReader
 
+from ncfast.core.errors import NcfastError
 from ncfast.observe import log
 
 _log = log.get("http")
@@ -88,7 +89,7 @@ def answer(
     return timer
 
 
-class BadRequest(Exception):
+class BadRequest(NcfastError):
     """The peer's request cannot be read; ``status`` says how to answer it. Its text is one of ours."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:

@@ -16,7 +16,7 @@ from core import reference
 
 from ncfast import _frames
 from ncfast._frames import FrameType
-from ncfast.core.errors import Reason, close_code
+from ncfast.core.errors import Blame, NcfastError, Reason, blame, close_code
 
 ROOT = Path(__file__).parents[2]
 PYTHON = sorted((ROOT / "ncfast").rglob("*.py"))
@@ -127,6 +127,22 @@ def test_timeouts_are_asyncio_timeouts():
     assert not [
         path.name for path in PYTHON if re.search(r"\basyncio\.wait_for\b|from asyncio import", path.read_text())
     ]
+
+
+def test_exceptions_of_ours_have_one_base():
+    """So that whoever catches NcfastError misses none."""
+    modules = [path for path in PYTHON + CYTHON if path.stem not in ("__init__", "__main__")]
+    ours = {
+        thing
+        for path in modules
+        for thing in vars(importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))).values()
+        if inspect.isclass(thing) and issubclass(thing, BaseException) and thing.__module__.startswith("ncfast")
+    }
+    assert len(ours) > 15 and {one for one in ours if not issubclass(one, NcfastError)} == {_frames.FrameError}
+
+
+def test_every_reason_to_end_a_link_says_who_is_at_fault():
+    assert {blame(one) for one in Reason if one >= 64 or one is Reason.INTERNAL} == set(Blame)
 
 
 def test_tasks_are_spawned_where_they_are_kept():
