@@ -1,4 +1,4 @@
-"""The smallest HTTP/1.1 server that an admin edge and health checks need: one request, one answer, close.
+"""The smallest HTTP/1.1 that the edges need: one request, one answer, close; and the admin edge's server of it.
 
 The parser is the one of websockets (strict: CRLF only, no folding, no transfer codings, no bodies); what is
 added here are the bounds in bytes, headers and time, and a close that neither waits for ever nor loses the
@@ -28,7 +28,7 @@ _log = log.get("http")
 class HttpLimits:
     """Bounds of one connection; the defaults are those of the tunnel's handshake."""
 
-    timeout_sec: float = 5.0  # from the connect to the whole request, and again from the answer to the close
+    timeout_sec: float = 5.0  # from the connect to the whole request; at HttpServer again from the answer to the close
     max_bytes: int = 8192  # request line and headers; what most servers take
     max_headers: int = 64
     max_connections: int = 64  # at once on one server; further ones are closed unread

@@ -8,10 +8,9 @@ from enum import Enum
 
 from ncfast.net.backoff import Backoff
 
-FIRST_PAUSE = 0.1  # seconds, doubled with each failure in a row, up to
-LONGEST_PAUSE = (
-    0.8  # so that a registry that is back is noticed within a second or so; hubs are few, and one probe is cheap
-)
+FIRST_PAUSE = 0.1  # seconds, doubled with each failure in a row
+# seconds, the bound of that: a registry that is back is noticed within a second or so; hubs are few, a probe is cheap
+LONGEST_PAUSE = 0.8
 
 
 class BreakerState(Enum):

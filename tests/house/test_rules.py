@@ -146,8 +146,8 @@ def test_every_reason_to_end_a_link_says_who_is_at_fault():
 
 
 def test_tasks_are_spawned_where_they_are_kept():
-    """A task that nobody refers to may vanish. Two modules outside the seam make tasks: both keep them in an
-    attribute."""
+    """A task that nobody refers to may vanish. One module outside the seam makes tasks, and keeps them in
+    attributes."""
     own = {"ncfast/net/seam.py", "ncfast/auth/remote.py"}
     makers = {str(path.relative_to(ROOT)) for path in PYTHON if {"create_task", "ensure_future"} & set(calls(path))}
     assert {name for name in makers if not name.startswith("ncfast/demo/")} <= own
