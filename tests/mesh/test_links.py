@@ -40,10 +40,9 @@ async def alive(one: Hub, other: Hub) -> None:
 # ways
 
 
-@pytest.mark.parametrize("transport", ["aiofastnet", "uvloop"])
-def test_tcp(transport):
+def test_tcp():
     async def main():
-        a, b = Hub("hub-a", transport=transport), Hub("hub-b", transport=transport)
+        a, b = Hub("hub-a"), Hub("hub-b")
         async with hubs(a, b):
             a.dial(tcp(b))
             await alive(a, b)
@@ -86,12 +85,11 @@ def test_unix_socket(tmp_path):
     run(main)
 
 
-@pytest.mark.parametrize("transport", ["aiofastnet", "uvloop"])
-def test_mutual_tls(tmp_path, transport):
+def test_mutual_tls(tmp_path):
     async def main():
         authority = Authority(tmp_path)
-        a = Hub("hub-a", {"require_mtls": True, "tls": authority.tls(uri("hub-a"))}, transport=transport)
-        b = Hub("hub-b", {"require_mtls": True, "tls": authority.tls("DNS:hub-b")}, transport=transport)
+        a = Hub("hub-a", {"require_mtls": True, "tls": authority.tls(uri("hub-a"))})
+        b = Hub("hub-b", {"require_mtls": True, "tls": authority.tls("DNS:hub-b")})
         async with hubs(a, b):
             a.dial(f"tls://127.0.0.1:{b.port}")
             await alive(a, b)
