@@ -44,9 +44,7 @@ class Target:
         config = self.config
         owner = _TargetSocket(self, flow, self._proxy_header(request))
         try:
-            end = SocketEnd(
-                self.ground.context, owner, self.ground.net.call_later, Reason.TARGET_RESET, self.ground.net.retains
-            )
+            end = SocketEnd(self.ground.context, owner, self.ground.net.call_later, Reason.TARGET_RESET)
             await self.ground.net.connect(config.target.host, config.target.port, end, timeout=config.dial_timeout_sec)
         except TimeoutError:
             reason = Reason.TARGET_TIMEOUT

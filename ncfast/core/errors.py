@@ -11,12 +11,16 @@ from typing import NamedTuple
 
 
 class Blame(enum.Enum):
-    """Who is at fault: decides the log level and whether the peer is told or cut."""
+    """Who is at fault when a link ends, in the protocol page's words.
 
-    NOBODY = "info"
-    REMOTE = "warning"
-    ENVIRONMENT = "notice"
-    LOCAL = "error"
+    A hub warns of an agent's link if the peer is: agents come and go, and that is no news. Between hubs every end is an
+    error, counted and warned of, unless nobody is at fault.
+    """
+
+    NOBODY = "nobody"
+    REMOTE = "the peer"
+    ENVIRONMENT = "the network"
+    LOCAL = "a defect of ours"
 
 
 class Reason(enum.IntEnum):
@@ -134,7 +138,10 @@ def reason_of(code: int) -> Reason:
 
 
 class NcfastError(Exception):
-    """Base of all errors that ncfast raises on purpose."""
+    """Base of every exception class of ours but the codec's FrameError, which comes before this module in the arrow.
+
+    What the system refuses stays an OSError, and an argument that makes no sense a ValueError.
+    """
 
 
 class LocalError(NcfastError):

@@ -16,7 +16,6 @@ cdef class SocketEnd(Sink):
     cdef uint8_t* _view_at
     cdef Py_ssize_t _view_size
     cdef int _reset_code
-    cdef bint _retains
     cdef bint _blocked
     cdef bint _eof_in
     cdef bint _eof_out

@@ -25,7 +25,6 @@ class SocketEnd(Sink):
         owner: _SocketOwner,
         call_later: Callable[..., Any],
         reset_code: int,
-        retains: bool = False,
     ) -> None: ...
     def carry(self, flow: Flow[Any]) -> None:
         """Puts the flow on this socket."""

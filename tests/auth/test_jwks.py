@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from support.tokens import NOW, genuine, jwk, jwks, policy
 from support.until import PATIENCE, until
 
-from ncfast.auth import AuthError, AuthSetupError, Identity, JwksKeys, Verifier, fetch
-from ncfast.auth.fetch import MAX_BODY_BYTES, TIMEOUT_SEC, FetchError, HttpsFetch
+from ncfast.auth import AuthError, AuthSetupError, Identity, JwksKeys, Verifier
 from ncfast.auth.jwks import parse_jwks
 from ncfast.auth.remote import COOLDOWN_SEC, MAX_ABSENT, REFRESH_SEC, STALE_SEC
+from ncfast.net import fetch
+from ncfast.net.fetch import MAX_BODY_BYTES, TIMEOUT_SEC, FetchError, HttpsFetch
+from ncfast.net.seam import Net
 
 URL = "https://id.example/keys"
 DOCUMENT = jwks(jwk("RS256", kid="k1"))
@@ -41,6 +43,18 @@ class PushedLoop(asyncio.SelectorEventLoop):
 def run(main):
     with asyncio.Runner(loop_factory=PushedLoop) as runner:
         return runner.run(main)
+
+
+def net() -> Net:
+    return Net(asyncio.get_running_loop(), rng=random.Random(1))
+
+
+@pytest.fixture
+def idle():
+    """A seam that nothing goes through."""
+    loop = asyncio.new_event_loop()
+    yield Net(loop)
+    loop.close()
 
 
 def now() -> float:
@@ -73,7 +87,7 @@ class Issuer:
 
 @asynccontextmanager
 async def keys_from(fetch, algorithms=("RS256", "ES256")):
-    keys = JwksKeys(URL, algorithms, rng=random.Random(1), fetch=fetch)
+    keys = JwksKeys(fetch, algorithms, rng=random.Random(1))
     keys.start()
     try:
         yield keys
@@ -131,9 +145,9 @@ NEW = genuine("ES256", kid="k2")
         " https://id.example/keys",
     ],
 )
-def test_a_bad_url_is_refused(url):
+def test_a_bad_url_is_refused(url, idle):
     with pytest.raises(AuthSetupError, match="jwks_url"):
-        JwksKeys(url, ["RS256"], rng=random.Random(1))
+        JwksKeys.from_url(url, ["RS256"], idle)
 
 
 @pytest.mark.parametrize(
@@ -146,20 +160,20 @@ def test_a_bad_url_is_refused(url):
         "HTTPS://ID/",
     ],
 )
-def test_a_good_url_is_accepted(url):
-    JwksKeys(url, ["RS256"], rng=random.Random(1))
+def test_a_good_url_is_accepted(url, idle):
+    JwksKeys.from_url(url, ["RS256"], idle)
 
 
 def test_a_shared_secret_has_no_url():
     with pytest.raises(AuthSetupError, match="key_file"):
-        JwksKeys(URL, ["HS256"], rng=random.Random(1))
+        JwksKeys(Issuer(), ["HS256"], rng=random.Random(1))
 
 
-def test_an_unfit_ca_file_is_refused_by_name(tmp_path):
+def test_an_unfit_ca_file_is_refused_by_name(tmp_path, idle):
     (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     for path in (tmp_path / "absent.pem", tmp_path / "ca.pem"):
         with pytest.raises(AuthSetupError, match=path.name):
-            JwksKeys(URL, ["RS256"], rng=random.Random(1), ca_file=path)
+            JwksKeys.from_url(URL, ["RS256"], idle, path)
 
 
 # -- which keys of a document count
@@ -439,7 +453,7 @@ def test_closing_frees_whoever_waits_and_leaves_no_task():
     async def main():
         issuer = Issuer()
         issuer.free.clear()
-        keys = JwksKeys(URL, ["RS256"], rng=random.Random(1), fetch=issuer)
+        keys = JwksKeys(issuer, ["RS256"], rng=random.Random(1))
         assert await judge(keys, GOOD) == "keys_unavailable"  # not started
         keys.start()
         waiting = asyncio.create_task(judge(keys, GOOD))
@@ -486,7 +500,7 @@ class Server:
             writer.close()
 
     def fetch(self, ca_file, path="/keys") -> HttpsFetch:
-        return HttpsFetch(f"https://localhost:{self.port}{path}", ca_file)
+        return HttpsFetch(net(), f"https://localhost:{self.port}{path}", ca_file)
 
 
 def reply(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
@@ -602,9 +616,30 @@ def test_a_server_that_is_not_who_it_should_be_is_refused(authority, certificate
             port = server.port
         assert server.requests == []
         with pytest.raises(FetchError, match="connection failed"):
-            await HttpsFetch(f"https://localhost:{port}/", ca_file)()
+            await HttpsFetch(net(), f"https://localhost:{port}/", ca_file)()
         with pytest.raises(FetchError, match="connection failed|no answer"):
-            await HttpsFetch("https://no-such-host.invalid/", ca_file)()
+            await HttpsFetch(net(), "https://no-such-host.invalid/", ca_file)()
+
+    run(main())
+
+
+def test_the_seam_counts_the_connection_while_it_lasts(authority, certificate, ca_file):
+    async def main():
+        seam = net()
+        async with Server(certificate) as server:
+            server.closes = False
+            fetching = asyncio.create_task(HttpsFetch(seam, f"https://localhost:{server.port}/", ca_file)())
+            await until(lambda: server.requests, look_sec=0)
+            assert seam.sockets == 1
+            await advance(TIMEOUT_SEC)
+            with pytest.raises(FetchError, match="no answer"):
+                await fetching
+            await until(lambda: seam.sockets == 0, look_sec=0)
+        async with Server(authority.issue_cert("other.example")) as server:
+            with pytest.raises(FetchError, match="SSLCertVerificationError"):
+                await HttpsFetch(seam, f"https://localhost:{server.port}/", ca_file)()
+            await advance(0)
+            assert seam.sockets == 0
 
     run(main())
 
@@ -622,7 +657,7 @@ def test_an_hour_without_the_issuer_refuses_nobody(certificate, ca_file, answer,
     async def main():
         async with Server(certificate) as server:
             url = f"https://localhost:{server.port}/"
-            keys = JwksKeys(url, ["RS256"], rng=random.Random(1), ca_file=ca_file)
+            keys = JwksKeys.from_url(url, ["RS256"], net(), ca_file)
             keys.start()
             assert await judge(keys, GOOD) == "ok" and keys.healthy
             server.answer, server.closes = answer, closes

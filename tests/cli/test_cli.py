@@ -287,7 +287,7 @@ def test_a_file_that_is_not_there_exits_78(command):
 def test_status_as_a_table(admin, capsys):
     assert code_of("status", "--url", admin.url + "/") == 0
     out = capsys.readouterr().out
-    assert "hub-a (ncfast 0.1.0, pid 7): serving, degraded (registry), up 1h 1m" in out
+    assert "hub-a (ncfast 0.1.0, pid 7): serving, degraded (registry), up 1 h 1 min" in out
     assert "1 detached" in out and "closed 80" in out and "3.0 GiB" in out and "1.2" in out
     assert "\x1b" not in out  # an agent cannot drive the operator's terminal
     header = next(line for line in out.splitlines() if line.startswith("LISTENER"))

@@ -52,10 +52,9 @@ class Hub:
         *,
         cluster: str = "ncfast",
         instance: bytes | None = None,
-        transport: str = "aiofastnet",
         net: Net | None = None,
     ) -> None:
-        self.net = net or Net(asyncio.get_running_loop(), transport=transport, rng=random.Random())
+        self.net = net or Net(asyncio.get_running_loop(), rng=random.Random())
         self.replica_id = name
         self.instance = instance or self.net.entropy(8)
         self.config = HubConfig.model_validate(

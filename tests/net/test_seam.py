@@ -227,10 +227,3 @@ def test_spawned_tasks_are_kept_logged_and_cancelled(monkeypatch):
 
     run(main)
     assert logged == [("task_failed", "RuntimeError")]
-
-
-def test_only_the_loops_own_transports_retain():
-    async def main(net):
-        assert not net.retains and Net(net.loop, transport="uvloop").retains
-
-    run(main)
