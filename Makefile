@@ -6,14 +6,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py $(wildcard ncfast/*.p[yx][xd] ncfast/*/*.p[yx][xd])
 PACKAGES := redis-server redis-tools slapd ldap-utils haproxy iperf3 nginx-light iproute2 prometheus
+DEBUG := build/debug
 FUZZ_SECONDS ?= 600
 SEEDS ?= 200
 FIRST ?= 1
+# Rooms whose tests take a minute together, and need no other programs: not those of several processes, nor the benches.
+QUICK := core net config auth observe hub registry/test_memory.py registry/test_view.py \
+	$(patsubst tests/%,%,$(filter-out %/test_bench.py,$(wildcard tests/house/test_*.py)))
+COVERED := $(addprefix tests/,core net config auth observe registry mesh hub agent cli integration)
 
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-setup simulate simulate-mutants bench fuzz build dist clean
+.PHONY: help demo test test-setup test-debug quick coverage lint format simulate simulate-mutants bench fuzz build dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -24,8 +29,37 @@ demo: build  ## see flows survive a tunnel that is cut under them
 test: test-setup  ## all tests, with real programs (TESTS=... for some)
 	$(BIN)/python -m pytest $(TESTS)
 
+quick: build $(VENV)/.test  ## the tests that take less than a minute, for between two edits
+	$(BIN)/python -m pytest -q $(addprefix tests/,$(QUICK))
+
+coverage: test-setup  ## which lines of the Python files no test reaches; child processes are measured, too
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(or $(TESTS),$(COVERED))
+
+lint: $(VENV)/.test  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test  ## ruff, putting right what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
 test-setup: build $(VENV)/.test
 	.ci/need $(PACKAGES)
+
+# In a copy, so that the modules in ncfast/ stay what they are. The interpreter has to load the sanitizer before them, and pytest must
+# leave descriptor 2 to its reports. Leaks are looked for behind two modules of tests alone: in longer runs LeakSanitizer itself
+# sometimes dies.
+SANITIZED = NCFAST_DEBUG=1 PYTHONMALLOC=malloc LD_PRELOAD=$$(gcc -print-file-name=libasan.so) UBSAN_OPTIONS=print_stacktrace=1 \
+	LSAN_OPTIONS=suppressions=tests/core/leaks.supp:print_suppressions=0
+test-debug: $(VENV)/.test  ## tests of the Cython modules under gcc's address, undefined-behaviour and leak sanitizers
+	mkdir -p $(DEBUG)
+	find $(DEBUG) -type f -name '*.p[yx]*' -delete
+	tar -c --exclude='*.so' --exclude='*.c' --exclude=__pycache__ ncfast tests setup.py pyproject.toml README.md | tar -x -C $(DEBUG)
+	cd $(DEBUG) && NCFAST_DEBUG=1 $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace -j 2
+	cd $(DEBUG) && $(SANITIZED) ASAN_OPTIONS=detect_leaks=0 $(CURDIR)/$(BIN)/python -m pytest -q --capture=sys \
+		tests/core tests/net/test_raw.py tests/net/test_websocket.py
+	cd $(DEBUG) && $(SANITIZED) $(CURDIR)/$(BIN)/python -m pytest -q --capture=sys tests/core/test_flow.py tests/core/test_link.py
 
 simulate: build $(VENV)/.test  ## a whole cluster on a virtual clock, SEEDS times (200) from FIRST (1)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
@@ -46,7 +80,8 @@ dist: $(VENV)/.installed  ## sdist, and a wheel built from that sdist
 	$(BIN)/python -m build
 
 clean:  ## remove all that is built here, the virtual environment too
-	rm -rf $(VENV) build dist *.egg-info ncfast/*.c ncfast/*.so ncfast/*/*.c ncfast/*/*.so .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info ncfast/*.c ncfast/*.so ncfast/*/*.c ncfast/*/*.so .pytest_cache .hypothesis \
+		.mypy_cache .ruff_cache .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The package is installed editable: Python files need nothing more, Cython files are built again below.

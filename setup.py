@@ -1,6 +1,7 @@
 """Builds the Cython modules; everything else about the package is in pyproject.toml.
 
-``NCFAST_DEBUG=1`` builds with assertions, bounds checks and address sanitizer friendly flags.
+``NCFAST_DEBUG=1`` builds for `make test-debug`: with gcc's address and undefined-behaviour sanitizers, and with
+Cython's checks of bounds, None and division. Such modules load only under LD_PRELOAD of libasan.
 """
 
 import os
@@ -10,12 +11,14 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 DEBUG = os.environ.get("NCFAST_DEBUG") == "1"
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 
 extensions = [
     Extension(
         ".".join(source.with_suffix("").parts),
         [str(source)],
-        extra_compile_args=["-O0", "-g"] if DEBUG else ["-O3", "-fno-strict-aliasing"],
+        extra_compile_args=["-O1", "-g", *SANITIZERS] if DEBUG else ["-O3", "-fno-strict-aliasing"],
+        extra_link_args=SANITIZERS if DEBUG else [],
         undef_macros=["NDEBUG"] if DEBUG else [],
     )
     for source in sorted(Path("ncfast").rglob("*.pyx"))
@@ -27,8 +30,9 @@ setup(
         compiler_directives={
             "language_level": 3,
             "boundscheck": DEBUG,
+            "nonecheck": DEBUG,
             "wraparound": False,
-            "cdivision": True,
+            "cdivision": not DEBUG,
             "embedsignature": True,
         },
     )

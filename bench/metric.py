@@ -10,7 +10,7 @@ from typing import Literal
 Sample = tuple[int, str, dict[str, float]]
 """Round number, route name, and the value of each metric."""
 
-JUDGED = ("ncfast", "ncfast-uvloop", "mesh")
+JUDGED = ("ncfast", "mesh")
 """Routes that must reach the floors. HAProxy stands beside them without TLS, so routes with it are not judged."""
 
 

@@ -49,7 +49,6 @@ auth:
   jwt: {{ key_file: '{key}' }}
 logging: {{ format: json }}
 drain: {{ timeout_sec: 1 }}
-transport: {transport}
 """
 
 AGENT = """
@@ -60,7 +59,6 @@ connectors:
   - {{ name: bench, target: '{host}:{port}' }}
 logging: {{ format: json }}
 drain: {{ timeout_sec: 1 }}
-transport: {transport}
 {agent_tls}
 """
 
@@ -102,7 +100,7 @@ def _one_haproxy(base: Path, onward: Address) -> Iterator[tuple[Process, Address
 
 
 @contextmanager
-def ncfast(name: str, service: Address, folder: Path, transport: str, tls: bool = False) -> Iterator[Route]:
+def ncfast(name: str, service: Address, folder: Path, tls: bool = False) -> Iterator[Route]:
     """A hub and an agent, as an operator runs them; the tunnel in TLS or not."""
 
     def file(suffix: str, text: str = "") -> Path:
@@ -125,7 +123,7 @@ def ncfast(name: str, service: Address, folder: Path, transport: str, tls: bool 
             output("token", "--key-file", str(key), "--agent-id", "bench", "--connector", "bench", "--ttl", "3600"),
         )
         edge_tls, agent_tls = _tls(folder / name) if tls else ("", "")
-        hub_file = file("hub.yaml", HUB.format(key=key, transport=transport, edge_tls=edge_tls))
+        hub_file = file("hub.yaml", HUB.format(key=key, edge_tls=edge_tls))
         hub = run("hub", "--config", str(hub_file), log="hub")
         ready = hub.wait_for_event("hub_ready")
         agent_file = file(
@@ -136,7 +134,6 @@ def ncfast(name: str, service: Address, folder: Path, transport: str, tls: bool 
                 token=token,
                 host=host,
                 port=port,
-                transport=transport,
                 agent_tls=agent_tls,
             ),
         )
@@ -174,10 +171,8 @@ Maker = Callable[[str, Address, Path], AbstractContextManager[Route]]
 ROUTES: dict[str, Maker] = {
     "direct": direct,
     "haproxy": haproxy,
-    "ncfast": partial(ncfast, transport="aiofastnet"),
-    "ncfast-uvloop": partial(ncfast, transport="uvloop"),
-    "ncfast-tls": partial(ncfast, transport="aiofastnet", tls=True),
-    "ncfast-tls-uvloop": partial(ncfast, transport="uvloop", tls=True),
+    "ncfast": ncfast,
+    "ncfast-tls": partial(ncfast, tls=True),
 }
 REFERENCE = "haproxy"
 

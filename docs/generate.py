@@ -2,7 +2,8 @@
 
     python -m docs.generate
 
-A part stands between `<!-- generated: NAME -->` and `<!-- end -->`; tests/test_docs.py checks that all are current.
+A part stands between `<!-- generated: NAME -->` and `<!-- end -->`; tests/house/test_docs.py sees to it that all
+are current.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ncfast._frames import HEADER_SIZE, FrameType, decode
 from ncfast.agent import tunnel
 from ncfast.config import HubConfig, reference
 from ncfast.core import errors
-from ncfast.core.errors import RETRYABLE, Blame, Reason
+from ncfast.core.errors import RETRYABLE, Reason
 from ncfast.core.states import TRANSITIONS, FlowEvent, FlowState
 from ncfast.mesh import states as mesh
 from ncfast.registry import breaker
@@ -55,12 +56,6 @@ LINK_EVENTS = {
 }
 MASK_KEY = bytes.fromhex("37fa213d")  # the key of RFC 6455, section 5.7
 LINKS = 64  # reasons from here on end a link
-BLAME = {
-    Blame.NOBODY: "nobody",
-    Blame.REMOTE: "the peer",
-    Blame.ENVIRONMENT: "the network",
-    Blame.LOCAL: "a defect of ours",
-}
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
@@ -87,7 +82,7 @@ def reasons() -> str:
 
 def close_codes() -> str:
     rows = [
-        (row.close_code, f"`{reason.label}`", meanings()[reason], BLAME[row.blame])
+        (row.close_code, f"`{reason.label}`", meanings()[reason], row.blame.value)
         for reason, row in errors._LINKS.items()
     ]
     return _table(("close code", "reason", "says", "at fault"), sorted(rows))

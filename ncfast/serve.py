@@ -99,7 +99,7 @@ def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> 
 
 async def _hub(config: HubConfig, path: str | Path | None, on_ready: Callable[[Hub], None] | None) -> int:
     loop = asyncio.get_running_loop()
-    net = Net(loop, transport=config.transport, clock=time.monotonic)
+    net = Net(loop, clock=time.monotonic)
     loop.set_exception_handler(_on_loop_error)
     hub = Hub(config, resolve_auth(config), net)
     await hub.start()
@@ -136,7 +136,7 @@ async def _reload_hub(hub: Hub, path: str | Path | None) -> None:
 
 async def _agent(config: AgentConfig, path: str | Path | None) -> int:
     loop = asyncio.get_running_loop()
-    net = Net(loop, transport=config.transport, clock=time.monotonic)
+    net = Net(loop, clock=time.monotonic)
     loop.set_exception_handler(_on_loop_error)
     agent = Agent(config, net)
     _Signals(agent.stop, lambda: net.spawn(_reload_agent(agent, path), "reload")).install(loop)

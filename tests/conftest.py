@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import time
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+from ncfast.observe.log import logger
+from ncfast.observe.log.limiter import EventLimiter
+
+# Examples are counted, not timed: on a busy machine any of them may take long.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -13,6 +25,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="only tests of traffic, without hub and agent: shows that the tests themselves are sound",
     )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Lines of an earlier test are no flood that thins those of this one."""
+    logger._state.limiter = EventLimiter(time.monotonic)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -24,3 +41,22 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         for topology in getattr(item, "topologies", []):
             report.sections.append(("logs of hub and agents", topology.logs()))
     return report
+
+
+@pytest.fixture(scope="session", autouse=os.environ.get("NCFAST_DEBUG") == "1")
+def nothing_of_the_core_lives_on(request: pytest.FixtureRequest) -> Iterator[None]:
+    """`make test-debug`: when all tests have passed, nothing that the Cython modules made is left. A reference too many
+    keeps its object on the collector's list for ever, although no object leads to it."""
+    from ncfast._frames import Chunk, SegmentPool
+    from ncfast.core.flow import FlowContext, Path, Sink, Source
+    from ncfast.core.queues import Carrier
+    from ncfast.core.relay import Relay
+    from ncfast.net.carrier import ReceiveBuffer
+
+    yield
+    if request.session.testsfailed:
+        return  # tracebacks hold on to what their tests had
+    gc.collect()
+    kinds = (Chunk, SegmentPool, FlowContext, Sink, Path, Source, Carrier, Relay, ReceiveBuffer)
+    alive = Counter(type(one).__name__ for one in gc.get_objects() if issubclass(type(one), kinds))
+    assert not alive

@@ -16,6 +16,7 @@ from ncfast.core.link import Link
 from ncfast.net.handshake import ClientUpgrade, UpgradeRefused
 from ncfast.net.httpproxy import ConnectReply, ProxyRefused, ProxyReplyError, ProxySettingError, choose, connect_request
 from ncfast.net.links import LinkBounds, carry_websocket
+from ncfast.net.tls import web_context
 
 if TYPE_CHECKING:
     from ncfast.core.link import _Handler
@@ -89,7 +90,7 @@ class Opening(asyncio.Protocol):
                 host, self._port, self, timeout=timeout, ssl=context, server_hostname=host
             )
         else:
-            outer = ssl.create_default_context() if proxy.tls else None
+            outer = web_context() if proxy.tls else None
             self._transport = await net.connect(proxy.host, proxy.port, self, timeout=timeout, ssl=outer)
             self._reply = ConnectReply()
             self._transport.write(connect_request(host, self._port, proxy.credentials))

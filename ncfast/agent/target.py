@@ -50,7 +50,6 @@ class Target:
                 self.ground.net.call_later,
                 Reason.TARGET_RESET,
                 Reason.TARGET_LOST,
-                self.ground.net.retains,
             )
             await self.ground.net.connect(config.target.host, config.target.port, end, timeout=config.dial_timeout_sec)
         except TimeoutError:

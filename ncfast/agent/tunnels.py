@@ -23,7 +23,6 @@ Claims, in rules:
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 
 from ncfast.agent.dialer import DialError, dial
@@ -32,6 +31,7 @@ from ncfast.agent.services import Services
 from ncfast.agent.token import read_token
 from ncfast.agent.tunnel import LAST_CLAIM, AgentTunnel, TunnelState
 from ncfast.core.errors import Reason
+from ncfast.net.backoff import Backoff
 from ncfast.observe import log
 
 _log = log.get("agent")
@@ -48,26 +48,6 @@ SILENT = frozenset(
     {Reason.GOING_AWAY, Reason.KEEPALIVE_TIMEOUT, Reason.STALLED}
 )  # the owner's hub would not answer a dial, or not for long
 LAST_STALE = 2**53 - 2**32  # the largest that we believe of a flow's other end: there is always room above it
-
-
-class Pause:
-    """Full jitter: seconds between zero and a bound that doubles from `first` to `most`; never less than `least`."""
-
-    def __init__(self, rng: random.Random, first: float, most: float) -> None:
-        self._rng = rng
-        self._first = min(first, most)
-        self._most = most
-        self._bound = self._first
-        self.least = 0.0  # what the last answer asked for; counts once
-
-    def next(self) -> float:
-        pause = max(self.least, self._rng.uniform(0, self._bound))
-        self._bound = min(self._bound * 2, self._most)
-        self.least = 0.0
-        return pause
-
-    def reset(self) -> None:
-        self._bound = self._first
 
 
 class Tunnels:
@@ -92,8 +72,8 @@ class Tunnels:
         )  # so that not all agents of a hub have the same other
         self._useless: set[str] = set()  # URLs that have led to the owner's hub, or to none that can take over
         reconnect = ground.config.reconnect
-        self._owner_pause = Pause(ground.net.rng, reconnect.min_sec, reconnect.max_sec)
-        self._standby_pause = Pause(ground.net.rng, SETTLE, reconnect.max_sec)
+        self._owner_pause = Backoff(ground.net.rng, reconnect.min_sec, reconnect.max_sec)
+        self._standby_pause = Backoff(ground.net.rng, SETTLE, reconnect.max_sec)
         self._lost_at: float | None = None  # when the owner was lost, until there is another
         self._given_up_at = float("-inf")  # when a claim ended without an answer
         self._outdone_by = -1  # the highest epoch that a flow's other end knows of
@@ -206,7 +186,7 @@ class Tunnels:
             return condition()
         return False
 
-    async def _dial(self, url: str, role: str, pause: Pause) -> bool:
+    async def _dial(self, url: str, role: str, pause: Backoff) -> bool:
         """Whether a hub has answered the handshake; what its tunnel is for, the moment decides."""
         tunnel = AgentTunnel(self._ground, self._services, self, url)
         try:

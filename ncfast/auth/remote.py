@@ -16,14 +16,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from ncfast.auth.errors import AuthError, AuthSetupError
-from ncfast.auth.fetch import FetchError, HttpsFetch, check_https_url
 from ncfast.auth.jwks import parse_jwks
 from ncfast.auth.keys import SYMMETRIC, Key, KeySet, check_algorithms
+from ncfast.net.backoff import Backoff
+from ncfast.net.fetch import FetchError, HttpsFetch
+from ncfast.net.seam import Net
 from ncfast.observe import log
 
 REFRESH_SEC = (300.0, 600.0)  # drawn anew each time, so that hubs do not ask in step
 COOLDOWN_SEC = 30.0  # between fetches that a miss may cause, and between retries
-FIRST_RETRY_SEC = 1.0  # doubling up to the cooldown while no fetch has succeeded yet
+FIRST_RETRY_SEC = 2.0  # and half of it at least; doubling up to the cooldown while no fetch has succeeded yet
 STALE_SEC = 24 * 3600.0
 ABSENT_SEC = 300.0
 MAX_ABSENT = 128
@@ -32,27 +34,18 @@ _log = log.get("auth")
 
 
 class JwksKeys:
-    """A key source fed by a JWKS URL. Time is the running loop's; `rng` spreads the refreshes.
+    """A key source fed by a JWKS document. Time is the running loop's; `rng` spreads the refreshes.
 
-    `fetch` gives the document's bytes or raises `FetchError`; the default asks `url` over HTTPS, trusting
-    `ca_file` or the system's authorities. A bad URL, or HS256 among `algorithms`, raises `AuthSetupError`.
+    `fetch` gives the document's bytes or raises `FetchError`. HS256 among `algorithms` raises `AuthSetupError`.
     """
 
-    def __init__(
-        self,
-        url: str,
-        algorithms: Sequence[str],
-        *,
-        rng: random.Random,
-        ca_file: str | Path | None = None,
-        fetch: Callable[[], Awaitable[bytes]] | None = None,
-    ) -> None:
-        check_https_url(url)
+    def __init__(self, fetch: Callable[[], Awaitable[bytes]], algorithms: Sequence[str], *, rng: random.Random) -> None:
         self._algorithms = check_algorithms(algorithms)
         if SYMMETRIC in self._algorithms:
             raise AuthSetupError(f"auth.jwt.algorithms: {SYMMETRIC} needs a key_file, which no URL gives")
-        self._fetch = fetch or HttpsFetch(url, ca_file)
+        self._fetch = fetch
         self._rng = rng
+        self._first_retries = Backoff(rng, FIRST_RETRY_SEC, COOLDOWN_SEC, floor=0.5)
         self._keys = KeySet([])
         self._absent: OrderedDict[tuple[str | None, str], float] = OrderedDict()
         self._fetched_at: float | None = None
@@ -62,6 +55,18 @@ class JwksKeys:
         self._loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]  # set by `start`
         self._refresher: asyncio.Task[None] | None = None
         self._attempt: asyncio.Task[None] | None = None
+
+    @classmethod
+    def from_url(cls, url: str, algorithms: Sequence[str], net: Net, ca_file: str | Path | None = None) -> JwksKeys:
+        """Fed by `url` over HTTPS, trusting `ca_file` or the system's authorities. Raises `AuthSetupError` for a URL or
+        a file that is of no use."""
+        try:
+            fetch = HttpsFetch(net, url, ca_file)
+        except ValueError as fault:
+            raise AuthSetupError(f"auth.jwt.jwks_url: {fault}") from None
+        except OSError as error:
+            raise AuthSetupError(f"{ca_file}: no usable CA file: {error.strerror or error}") from None
+        return cls(fetch, algorithms, rng=net.rng)
 
     def start(self) -> None:
         """Begin fetching. Call it once, in the running loop; until a fetch succeeds no token is accepted."""
@@ -156,6 +161,5 @@ class JwksKeys:
         if self._failures == 0:
             return self._rng.uniform(*REFRESH_SEC)
         if self._fetched_at is None:
-            ceiling = min(COOLDOWN_SEC, FIRST_RETRY_SEC * 2 ** min(self._failures, 10))
-            return ceiling * self._rng.uniform(0.5, 1)
+            return self._first_retries.next()
         return self._rng.uniform(COOLDOWN_SEC, 2 * COOLDOWN_SEC)

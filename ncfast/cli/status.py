@@ -10,8 +10,9 @@ from typing import Any
 
 from ncfast.cli import hubs
 from ncfast.cli.exitcode import ExitCode
-from ncfast.cli.table import duration, size, table
+from ncfast.cli.table import table
 from ncfast.observe import adminclient, statuspage
+from ncfast.observe.units import duration, size
 
 HELP = "show what a hub is doing"
 _CLEAR = "\x1b[H\x1b[2J"

@@ -7,7 +7,6 @@ from typing import Literal
 from pydantic import model_validator
 
 from ncfast.config.sections import (
-    TRANSPORT_WHY,
     CertifiedTls,
     Drain,
     EndLimits,
@@ -107,4 +106,3 @@ class AgentConfig(Section):
     tunnel: Tunnel = key(default_factory=Tunnel, why="Keepalive and queues of a tunnel.")
     drain: Drain = key(default_factory=Drain, why="The orderly end.")
     logging: Logging = key(default_factory=Logging, why="Log lines.")
-    transport: Literal["aiofastnet", "uvloop"] = key("aiofastnet", why=TRANSPORT_WHY)

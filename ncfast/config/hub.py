@@ -9,7 +9,6 @@ from pydantic import field_validator, model_validator
 from ncfast.config.ha import Ha
 from ncfast.config.sections import (
     KIB,
-    TRANSPORT_WHY,
     Drain,
     EndLimits,
     FlowConfig,
@@ -296,5 +295,4 @@ class HubConfig(Section):
     tunnel: Tunnel = key(default_factory=Tunnel, why="Keepalive and queues of a tunnel.")
     drain: Drain = key(default_factory=Drain, why="The orderly end.")
     logging: Logging = key(default_factory=Logging, why="Log lines.")
-    transport: Literal["aiofastnet", "uvloop"] = key("aiofastnet", why=TRANSPORT_WHY)
     ha: Ha = key(default_factory=Ha, why="Several hubs as one cluster.")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ncfast.core.errors import NcfastError
+
 KeyPath = tuple[str | int, ...]
 
 _SECRET_KEY = re.compile(r"(?i)secret|passw|token|credential|private|(^|_)(api)?key$")
@@ -38,7 +40,7 @@ class Problem:
         return ": ".join(part for part in (place, self.key, f"{self.message}{value}{remedy}") if part)
 
 
-class ConfigError(Exception):
+class ConfigError(NcfastError):
     """A configuration that cannot be used. ``problems`` holds all of them, in the order of the file."""
 
     def __init__(self, problems: list[Problem]) -> None:

@@ -14,6 +14,9 @@ from ncfast.config.schema import schema_at, schema_of, target
 from ncfast.config.yamlfile import Document
 
 _LIST = "write [one, two], or a line '- one' for each"
+_GONE = {  # keys of earlier versions, and what has become of them
+    ("transport",): "remove the line: aiofastnet's transports are the only ones, since 2026-11",
+}
 _MESSAGES = {  # pydantic's error type: message and remedy
     "string_type": ("must be text", "quote it"),
     "path_type": ("must be the path of a file", "quote it"),
@@ -35,6 +38,8 @@ def refused(model: type[BaseModel], document: Document, error: ErrorDetails) -> 
         context = error["ctx"]
         key = context["keys"][0] if context["keys"] else ""
         return document.problem((*path, key) if key else path, context["message"], context["remedy"])
+    if kind == "extra_forbidden" and path in _GONE:
+        return document.problem(path, "is no key any more", _GONE[path])
     if kind == "extra_forbidden":
         return document.problem(path, "unknown key", _nearest_key(model, path))
     if kind == "missing":

@@ -260,9 +260,3 @@ class CertifiedTls(Section):
         if self.key_file and not self.cert_file:
             raise fault("key_file without cert_file", "name the certificate of this key", "key_file", "cert_file")
         return self
-
-
-TRANSPORT_WHY = (
-    "Which socket transports to use over the uvloop loop. aiofastnet sends at once and copies only what the"
-    " kernel did not take; uvloop is its own transports, kept for comparison, for connections without TLS."
-)

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from ncfast.config.problems import KeyPath, Problem, dotted, shown
+from ncfast.core.errors import NcfastError
 
 MAX_FILE_BYTES = 1 << 20  # a thousand listeners take about 100 KiB
 MAX_VALUES = 100_000  # aliases of aliases must not multiply without end,
@@ -125,7 +126,7 @@ def _mask_quoted(quoted: re.Match[str]) -> str:
     return quoted[0] if len(text) <= 1 or text.startswith(("\\", "<")) else "'...'"
 
 
-class _EndlessError(Exception):
+class _EndlessError(NcfastError):
     """More values, or more levels, than a configuration can have."""
 
 

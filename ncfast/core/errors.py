@@ -11,12 +11,16 @@ from typing import NamedTuple
 
 
 class Blame(enum.Enum):
-    """Who is at fault: decides the log level and whether the peer is told or cut."""
+    """Who is at fault when a link ends, in the protocol page's words.
 
-    NOBODY = "info"
-    REMOTE = "warning"
-    ENVIRONMENT = "notice"
-    LOCAL = "error"
+    A hub warns of an agent's link if the peer is: agents come and go, and that is no news. Between hubs every end is an
+    error, counted and warned of, unless nobody is at fault.
+    """
+
+    NOBODY = "nobody"
+    REMOTE = "the peer"
+    ENVIRONMENT = "the network"
+    LOCAL = "a defect of ours"
 
 
 class Reason(enum.IntEnum):
@@ -39,7 +43,7 @@ class Reason(enum.IntEnum):
     FLOW_CONTROL = 13  # the peer sent past its window
     OPEN_TIMEOUT = 14  # no M_OPEN_ACK within open_timeout_sec
     IDLE_TIMEOUT = 15  # no byte in either direction for idle_timeout_sec
-    HALF_CLOSE_TIMEOUT = 16  # one direction closed and no progress for half_close_sec
+    HALF_CLOSE_TIMEOUT = 16  # whoever was told the other side's end took all and said nothing for half_close_sec
     FIRST_BYTE_TIMEOUT = 17  # the client sent nothing within first_byte_timeout_sec
     DRAINING = 18  # the hub or agent went away and the drain limit passed
     OVERLOADED = 19  # a cap on flows, dials or memory was reached
@@ -137,7 +141,10 @@ def reason_of(code: int) -> Reason:
 
 
 class NcfastError(Exception):
-    """Base of all errors that ncfast raises on purpose."""
+    """Base of every exception class of ours but the codec's FrameError, which comes before this module in the arrow.
+
+    What the system refuses stays an OSError, and an argument that makes no sense a ValueError.
+    """
 
 
 class LocalError(NcfastError):

@@ -27,7 +27,6 @@ cdef class FlowContext:
     cdef readonly DedupRing closed
     cdef readonly object clock
     cdef readonly dict flows         # all that live, by cid
-    cdef public bint retains         # transports keep unsent memory by reference
     cdef public object owner
     cdef public Py_ssize_t budget
     cdef public Py_ssize_t window_initial

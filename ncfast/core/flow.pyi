@@ -50,7 +50,6 @@ class FlowContext:
     closed: DedupRing
     clock: Callable[[], float]
     flows: dict[bytes, Flow[Any]]  # all that live
-    retains: bool  # transports keep unsent memory by reference
     owner: _Owner
     budget: int
     window_initial: int

@@ -502,9 +502,6 @@ cdef class Queues(Path):
                     and self._through[self._through_count - 1].p + self._through[self._through_count - 1].n == p:
                 self._through[self._through_count - 1].n += n
             else:
-                if base is None and self.ctx.retains:
-                    base = PyBytes_FromStringAndSize(<const char*>p, n)
-                    p = <const uint8_t*>PyBytes_AS_STRING(base)
                 if self._through_count == 0 and source is not None:
                     source._touched.append(self)
                 self._through[self._through_count].p = p

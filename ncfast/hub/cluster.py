@@ -69,7 +69,7 @@ class Cluster:
         """Ends all links."""
         mesh, self._ways.mesh = self._ways.mesh, None
         if mesh is not None:
-            self._ground.stats.epochs_refused += mesh.stale_epoch
+            self._ground.stats.epochs_refused += mesh.totals().stale_epoch
             await mesh.stop()
 
     def replicas_changed(self) -> None:

@@ -22,15 +22,13 @@ from ncfast.hub.ways import Ways
 from ncfast.mesh import Mesh
 from ncfast.net.handshake import accept
 from ncfast.net.links import LinkBounds, carry_websocket
-from ncfast.net.request import BadRequest, HttpLimits, RequestReader, Response
+from ncfast.net.request import BadRequest, HttpLimits, RequestReader, Response, answer
 from ncfast.net.seam import Acceptor
 from ncfast.net.throttle import Throttle
 from ncfast.net.tls import server_context
 from ncfast.observe import log
 
 _log = log.get("edge")
-
-LINGER = 2.0  # seconds an answered connection may take to close its side
 
 
 class Edge:
@@ -163,12 +161,7 @@ class Handshake(asyncio.Protocol):
         self._timer.cancel()
         if self._transport is None:
             return
-        self._timer = self._net.call_later(LINGER, self._transport.abort)
-        self._transport.write(response.serialize(head_only))
-        if self._transport.can_write_eof():
-            self._transport.write_eof()  # the peer closes; unread bytes would turn our close into a reset
-        else:
-            self._transport.close()
+        self._timer = answer(self._transport, response, self._net.call_later, head_only=head_only)
 
     def _refuse(self, status: int, reason: str, text: str, *headers: tuple[str, str]) -> None:
         self._edge._refused(reason, self._remote)

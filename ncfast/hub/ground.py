@@ -35,7 +35,6 @@ class Ground:
             window_max=config.flow.window_max,
             seed=int.from_bytes(net.entropy(8)),
         )
-        self.context.retains = net.retains
         self.context.reader_pause = config.flow.reader_pause_sec
         self.flows: dict[bytes, Flow[Any]] = self.context.flows  # whose client sockets are here
         self.receive_buffer = ReceiveBuffer()

@@ -125,9 +125,7 @@ class ClientListener:
         except OSError:
             pass  # gone already; the first read will tell
         owner = _Client(self, source, client)
-        return SocketEnd(
-            self._ground.context, owner, self.net.call_later, Reason.CLIENT_RESET, Reason.CLIENT_LOST, self.net.retains
-        )
+        return SocketEnd(self._ground.context, owner, self.net.call_later, Reason.CLIENT_RESET, Reason.CLIENT_LOST)
 
     def client_ready(self, end: SocketEnd, client: str) -> None:
         """Its transport is there."""

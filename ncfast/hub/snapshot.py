@@ -18,6 +18,7 @@ from ncfast.hub.session import AgentSession
 from ncfast.hub.sessions import Sessions
 from ncfast.hub.ways import Ways
 from ncfast.observe.log import mask_address, mask_identity
+from ncfast.observe.totals import LinkTotals
 from ncfast.registry import DistributedRegistry
 
 
@@ -41,6 +42,7 @@ class Snapshot:
         stats, context, flows = ground.stats, ground.context, ground.flows
         now = ground.clock()
         mesh = self.ways.mesh
+        meshed = mesh.totals() if mesh is not None else LinkTotals()
         tunnels = self.sessions.totals.plus(session.link for session in self.sessions)
         return {
             "role": "hub",
@@ -84,11 +86,9 @@ class Snapshot:
                 "bytes_out": tunnels.bytes_out,
                 "duplicates": context.duplicates,
                 "gaps": context.gaps,
-                "epoch_mismatch": stats.epochs_refused
-                + tunnels.stale_epoch
-                + (mesh.stale_epoch if mesh is not None else 0),
+                "epoch_mismatch": stats.epochs_refused + tunnels.stale_epoch + meshed.stale_epoch,
             },
-            "mesh_frames": mesh.frames() if mesh is not None else {"in": {}, "out": {}},
+            "mesh_frames": {"in": dict(meshed.frames_in), "out": dict(meshed.frames_out)},
             "cluster": self._cluster(),
         }
 

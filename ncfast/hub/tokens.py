@@ -12,7 +12,7 @@ from ncfast.net.seam import Net
 def key_source(jwt: Jwt, net: Net) -> StaticKeys | JwksKeys:
     """The keys that the configuration names. Raises AuthSetupError."""
     if jwt.jwks_url is not None:
-        return JwksKeys(jwt.jwks_url, jwt.algorithms, rng=net.rng)
+        return JwksKeys.from_url(jwt.jwks_url, jwt.algorithms, net)
     assert jwt.key_file is not None  # one of the two is there
     return StaticKeys.from_file(jwt.key_file, jwt.algorithms)
 

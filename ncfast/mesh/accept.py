@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from websockets.http11 import Request
 
 from ncfast.mesh.trust import Credential, Refused, names_in_der
-from ncfast.net.request import BadRequest, HttpLimits, RequestReader, Response
+from ncfast.net.request import BadRequest, HttpLimits, RequestReader, Response, answer
 
 if TYPE_CHECKING:
     from ncfast.mesh.manager import Mesh
 
 ENTRANCE_TIMEOUT = 5.0  # seconds from accept to the first frame's link: first byte, TLS, HTTP
-LINGER = 2.0  # seconds that an answered connection may take to close its side
 RAW, HTTP, TLS = 0x01, ord("G"), 0x16
 
 
@@ -150,13 +149,13 @@ class Entrance(asyncio.Protocol):
         if reader.rest:
             self._refuse_http("early_bytes", Response.text(400, "Bytes after the request"))
             return
-        answer = self._door.serve_http(
+        response = self._door.serve_http(
             request, self._transport, host=self._host, remote=self._remote, names=self._names, private=True
         )
-        if answer is None:
+        if response is None:
             self._leave()
         else:
-            self._answer(answer)
+            self._answer(response)
 
     # endings
 
@@ -167,12 +166,7 @@ class Entrance(asyncio.Protocol):
     def _answer(self, response: Response) -> None:
         self._answered = True
         self._timer.cancel()
-        self._timer = self._mesh.net.call_later(LINGER, self._transport.abort)
-        self._transport.write(response.serialize())
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
-            self._transport.close()
+        self._timer = answer(self._transport, response, self._mesh.net.call_later)
 
     def _turn_away(self, exc: Refused) -> None:
         self._mesh.refused(exc.reason, self._remote, exc.detail)

@@ -12,6 +12,7 @@ from ncfast.core.errors import Reason
 from ncfast.mesh.peer import Peer
 from ncfast.mesh.route import Route
 from ncfast.mesh.states import LinkState, Way
+from ncfast.observe.totals import LinkTotals
 
 MAX_RECORDS = 256  # replicas about which something is remembered
 LOST_SHOWN = 600.0  # seconds that a replica which has no URL and has gone is shown
@@ -35,9 +36,8 @@ class Accounts:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._records: dict[str, Record] = {}
-        self._frames = (Counter[str](), Counter[str]())  # of links that have ended, as the next two
+        self._totals = LinkTotals()  # of links that have ended, as the next
         self._drops: Counter[tuple[str, str]] = Counter()
-        self._stale_epoch = 0
 
     def record(self, replica_id: str) -> Record:
         """The replica's record, made if need be."""
@@ -64,25 +64,14 @@ class Accounts:
         if error:
             record.errors += 1
             record.last_error = reason.label
-        for total, counts in zip(self._frames, peer.link.counters(), strict=True):
-            total.update(counts)
+        self._totals.add(peer.link)
         self._drops.update(_drops(peer))
-        self._stale_epoch += peer.link.stale_epoch
 
     # totals, with the links that stand
 
-    def stale_epoch(self, peers: Iterable[Peer]) -> int:
-        """Frames of an older epoch dropped."""
-        return self._stale_epoch + sum(peer.link.stale_epoch for peer in peers)
-
-    def frames(self, peers: Iterable[Peer]) -> dict[str, dict[str, int]]:
-        """Frames "in" and "out" by type."""
-        total_in, total_out = (Counter(total) for total in self._frames)
-        for peer in peers:
-            one_in, one_out = peer.link.counters()
-            total_in.update(one_in)
-            total_out.update(one_out)
-        return {"in": dict(total_in), "out": dict(total_out)}
+    def totals(self, peers: Iterable[Peer]) -> LinkTotals:
+        """What they and those before them have counted."""
+        return self._totals.plus(peer.link for peer in peers)
 
     def drops(self, peers: Iterable[Peer]) -> Counter[tuple[str, str]]:
         """Frames that relays have dropped, by replica and reason."""
@@ -121,7 +110,7 @@ class Accounts:
             "url": way.url,
             "carrier": peer.carrier if peer is not None else None,
             "direction": "out" if peer is None or peer.dialled else "in",
-            "breaker": route.backoff.breaker if route is not None else "closed",
+            "breaker": route.breaker.state if route is not None else "closed",
             "rtt_ms": round(link.rtt * 1000, 3) if link is not None else None,
             "queued_frames": link.queued if link is not None else 0,
             "inflight_bytes": link.inflight if link is not None else 0,

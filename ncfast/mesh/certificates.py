@@ -14,7 +14,7 @@ from cryptography import x509
 
 from ncfast.config.ha import MeshTls
 from ncfast.mesh.trust import Refused, names_in, names_replica, replica_uri
-from ncfast.net.tls import unreadable
+from ncfast.net.tls import bare_context, unreadable
 
 SECTION, SECRET = "ha.mesh.tls", "ha.mesh.secret_file"
 MIN_SECRET_BYTES = 32
@@ -39,8 +39,7 @@ class Certificates:
 
     @staticmethod
     def _context(protocol: int, tls: MeshTls, bundle: str) -> ssl.SSLContext:
-        context = ssl.SSLContext(protocol)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context = bare_context(protocol)
         # The mesh's authority signs replicas and nothing else, and a replica is known by its name in the cluster, not
         # by where it happens to listen (pods move, tests use loopback): the URI or DNS name of the replica that HELLO
         # claims is checked instead of the host name, at both ends (peer.py).
@@ -75,8 +74,7 @@ class WebTls:
     host from one of the system's authorities or the mesh's, and our own certificate for the ingress to verify."""
 
     def __init__(self, tls: MeshTls | None = None, bundle: str = "") -> None:
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._context = bare_context(ssl.PROTOCOL_TLS_CLIENT)
         self._complete = False
         if bundle:
             self._context.load_verify_locations(cadata=bundle)

@@ -8,6 +8,7 @@ import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 from ncfast import __version__
+from ncfast.core.errors import NcfastError
 from ncfast.mesh.peer import Peer
 from ncfast.mesh.states import Way
 from ncfast.mesh.trust import Credential, Refused, is_local, is_replicas, names_in_der
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 DIAL_TIMEOUT = 5.0  # seconds for name look-up, TCP, TLS and HTTP together
 
 
-class DialFailed(Exception):
+class DialFailed(NcfastError):
     """No link came about. `reason` is a word for log and status."""
 
     def __init__(self, reason: str, detail: str) -> None:

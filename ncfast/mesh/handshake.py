@@ -21,7 +21,6 @@ from pydantic import Field
 from ncfast.core.messages import Message, Name
 
 NONCE_SIZE = 32  # bytes
-INSTANCE_SIZE = 8  # bytes; the first half of every cid that the hub gives out
 
 Instance = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

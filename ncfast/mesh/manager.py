@@ -29,6 +29,7 @@ from ncfast.mesh.states import LinkEvent, LinkState
 from ncfast.net.links import LinkBounds
 from ncfast.net.request import Response
 from ncfast.observe import log
+from ncfast.observe.totals import LinkTotals
 
 _log = log.get("mesh")
 
@@ -107,7 +108,7 @@ class Mesh:
         self._take(config)
         self.keys.use(self.config, keys)
         for route in self.routes.values():
-            route.backoff.maximum = self.config.connect_backoff_max_sec
+            route.breaker.bound(self.config.connect_backoff_max_sec)
         if self._running:
             self._list("config", dict.fromkeys(self.config.peers, ""))
 
@@ -346,14 +347,9 @@ class Mesh:
 
     # what is seen of it
 
-    @property
-    def stale_epoch(self) -> int:
-        """Frames of an older epoch dropped on mesh links, since the start."""
-        return self.accounts.stale_epoch(self._peers.values())
-
-    def frames(self) -> dict[str, dict[str, int]]:
-        """Frames "in" and "out" by type, over all links since the start."""
-        return self.accounts.frames(self._peers.values())
+    def totals(self) -> LinkTotals:
+        """What all links have counted since the start."""
+        return self.accounts.totals(self._peers.values())
 
     def snapshot(self) -> list[dict[str, Any]]:
         """One row a peer, for status and metrics; `stats.mesh_drops` is brought up to date on the way."""

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ncfast.core.errors import Reason
-from ncfast.mesh.backoff import STEADY, TRIP, Backoff
+from ncfast.mesh.breaker import STEADY, TRIP, Breaker
 from ncfast.mesh.dial import DialFailed, dial
 from ncfast.mesh.peer import Peer
 from ncfast.mesh.states import LinkEvent, LinkState, Way
@@ -32,7 +32,7 @@ class Route(Way):
         self.instance = ""  # of the replica, as the registry has it
         self.listed: set[str] = set()
         self.own = False  # it leads to ourselves
-        self.backoff = Backoff(mesh.net.rng, mesh.config.connect_backoff_max_sec)
+        self.breaker = Breaker(mesh.net.rng, mesh.config.connect_backoff_max_sec)
         self.attempts = 0
         self._began = 0.0  # the latest one
         self.errors = 0
@@ -105,7 +105,7 @@ class Route(Way):
         self.move(LinkEvent.DIAL)
         self.attempts += 1
         self._began = self.mesh.net.clock()
-        self.backoff.attempt()
+        self.breaker.attempt()
         self._task = self.mesh.net.spawn(self._dial(), "mesh-dial")
 
     async def _dial(self) -> None:
@@ -130,10 +130,10 @@ class Route(Way):
             return
         self.errors += 1
         self.mesh.stats.mesh_errors += 1
-        again = reason == self.last_error and self.backoff.failures
+        again = reason == self.last_error and self.breaker.failures
         self.last_error = reason
         pause = 0.0 if self._covered() else self._back_off()
-        level = _log.debug if again and self.backoff.failures != TRIP else _log.warning
+        level = _log.debug if again and self.breaker.failures != TRIP else _log.warning
         level(
             "mesh_dial_failed",
             url=self.url,
@@ -144,7 +144,7 @@ class Route(Way):
         )
 
     def _back_off(self) -> float:
-        pause = self.backoff.failed()
+        pause = self.breaker.failed()
         self.move(LinkEvent.FAILED)
         self.begin(pause)
         return pause
@@ -161,5 +161,5 @@ class Route(Way):
         elif not self._covered():
             self.last_error = peer.failure or reason.label
             if peer.established and self.mesh.net.clock() - peer.since >= STEADY:
-                self.backoff.succeeded()
+                self.breaker.succeeded()
             self._back_off()

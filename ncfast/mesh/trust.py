@@ -20,6 +20,8 @@ from typing import Protocol
 
 from cryptography import x509
 
+from ncfast.core.errors import NcfastError
+
 XFCC = "X-Forwarded-Client-Cert"
 VERIFY, CERT, SAN = "X-SSL-Client-Verify", "X-SSL-Client-Cert", "X-SSL-Client-SAN"
 PROTO = "X-Forwarded-Proto"
@@ -27,7 +29,7 @@ VERIFIED = frozenset({"SUCCESS", "0"})  # nginx's word, HAProxy's number
 MAX_NAMES = 64  # of a certificate; an honest one has a handful
 
 
-class Refused(Exception):
+class Refused(NcfastError):
     """A would-be peer is turned away. `reason` is a word for log and metric, `status` the HTTP answer where there is
     one."""
 

@@ -1,4 +1,4 @@
-"""The smallest HTTP/1.1 server that an admin edge and health checks need: one request, one answer, close.
+"""The smallest HTTP/1.1 that the edges need: one request, one answer, close; and the admin edge's server of it.
 
 The parser is the one of websockets (strict: CRLF only, no folding, no transfer codings, no bodies); what is
 added here are the bounds in bytes, headers and time, and a close that neither waits for ever nor loses the
@@ -18,6 +18,7 @@ from websockets.http11 import Request
 from websockets.http11 import Response as WireResponse
 from websockets.streams import StreamReader
 
+from ncfast.core.errors import NcfastError
 from ncfast.observe import log
 
 _log = log.get("http")
@@ -27,7 +28,7 @@ _log = log.get("http")
 class HttpLimits:
     """Bounds of one connection; the defaults are those of the tunnel's handshake."""
 
-    timeout_sec: float = 5.0  # from the connect to the whole request, and again from the answer to the close
+    timeout_sec: float = 5.0  # from the connect to the whole request; at HttpServer again from the answer to the close
     max_bytes: int = 8192  # request line and headers; what most servers take
     max_headers: int = 64
     max_connections: int = 64  # at once on one server; further ones are closed unread
@@ -63,8 +64,32 @@ class Response:
 
 Handler = Callable[[Request], Response]
 
+LINGER = 2.0  # seconds that an answered connection may take to close its side
 
-class BadRequest(Exception):
+
+def answer(
+    transport: asyncio.Transport,
+    response: Response,
+    call_later: Callable[[float, Callable[[], None]], asyncio.TimerHandle],
+    *,
+    head_only: bool = False,
+    linger: float = LINGER,
+) -> asyncio.TimerHandle:
+    """Writes the answer, ends our side, and leaves it to the peer to close: what it has sent meanwhile, unread, would
+    turn our close into a reset, which can overtake the answer. Whoever calls this drops what still comes.
+
+    Returns the timer that ends the connection after `linger` seconds; cancel it when the connection is lost.
+    """
+    timer = call_later(linger, transport.abort)
+    transport.write(response.serialize(head_only))
+    if transport.can_write_eof():
+        transport.write_eof()
+    else:
+        transport.close()
+    return timer
+
+
+class BadRequest(NcfastError):
     """The peer's request cannot be read; ``status`` says how to answer it. Its text is one of ours."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
@@ -175,13 +200,9 @@ class HttpProtocol(asyncio.Protocol):
     def _answer(self, response: Response, head_only: bool = False) -> None:
         self._reader = None
         self._timer.cancel()
-        self._timer = self._loop.call_later(self._limits.timeout_sec, self.abort)
-        self._transport.write(response.serialize(head_only))
-        if self._transport.can_write_eof():
-            # Closing with bytes unread sends a reset, which can overtake the answer: end our side only.
-            self._transport.write_eof()
-        else:
-            self._transport.close()
+        self._timer = answer(
+            self._transport, response, self._loop.call_later, head_only=head_only, linger=self._limits.timeout_sec
+        )
 
     def _request_late(self) -> None:
         self._refused("request_timeout")

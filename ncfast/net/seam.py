@@ -35,19 +35,18 @@ TCP_NOTSENT_LOWAT = 25  # linux/tcp.h; the socket module has no name for it
 
 
 class Net:
-    """Sockets on the running loop.
+    """Sockets on the running loop, under aiofastnet's transports: they write at once and copy only what the kernel did
+    not take (docs/decisions/0001-transports.md).
 
-    `transport` is "aiofastnet" (Cython transports that write at once and copy only what the kernel did not take) or
-    "uvloop" (the loop's own, for connections without TLS); bench/ compares them. `rng` is the process's one source of
-    randomness for jitter and choices, `entropy(n)` its source of unpredictable bytes. `clock()` gives monotonic
-    seconds, by default the loop's: uvloop's are whole milliseconds, too coarse for round trips within a site.
+    `rng` is the process's one source of randomness for jitter and choices, `entropy(n)` its source of unpredictable
+    bytes. `clock()` gives monotonic seconds, by default the loop's: uvloop's are whole milliseconds, too coarse for
+    round trips within a site.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         *,
-        transport: str = "aiofastnet",
         rng: random.Random | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
         clock: Callable[[], float] | None = None,
@@ -58,16 +57,10 @@ class Net:
         self.clock = clock or loop.time
         self.call_soon = loop.call_soon
         self.call_later = loop.call_later
-        self.fast = transport == "aiofastnet"
         self.sockets = 0
         self.fd_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._tasks: set[asyncio.Task[Any]] = set()
         self._errors: ErrorWatch | None = None
-
-    @property
-    def retains(self) -> bool:
-        """Whether transports keep unsent buffers by reference instead of copying them."""
-        return not self.fast
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """A task that is not lost, and whose exception is logged."""
@@ -204,20 +197,16 @@ class Net:
     ) -> asyncio.Task[None] | None:
         """Puts an accepted socket under `protocol`. The task, if there is one, may be cancelled until
         `connection_made`, which closes the socket."""
-        if ssl is None and self.fast:
+        if ssl is None:
             SelectorSocketTransport(self.loop, sock, protocol)
             return None
         return self.spawn(self._adopt(sock, protocol, ssl), "adopt")
 
-    async def _adopt(self, sock: socket.socket, protocol: Any, ssl: ssl_module.SSLContext | None) -> None:
-        timeout = HANDSHAKE_TIMEOUT if ssl is not None else None
+    async def _adopt(self, sock: socket.socket, protocol: Any, ssl: ssl_module.SSLContext) -> None:
         try:
-            if self.fast or ssl is not None:
-                await aiofastnet.connect_accepted_socket(
-                    self.loop, lambda: protocol, sock, ssl=ssl, ssl_handshake_timeout=timeout
-                )
-            else:
-                await self.loop.connect_accepted_socket(lambda: protocol, sock, ssl=ssl, ssl_handshake_timeout=timeout)
+            await aiofastnet.connect_accepted_socket(
+                self.loop, lambda: protocol, sock, ssl=ssl, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
+            )
         except (OSError, ssl_module.SSLError, TimeoutError) as exc:
             protocol.handshake_failed(exc)
 
@@ -241,19 +230,13 @@ class Net:
         if ssl is not None:
             extra = {"ssl": ssl, "server_hostname": server_hostname or host, "ssl_handshake_timeout": timeout}
         async with asyncio.timeout(timeout):
-            if self.fast or ssl is not None:
-                transport, _ = await aiofastnet.create_connection(self.loop, lambda: protocol, host, port, **extra)
-            else:
-                transport, _ = await self.loop.create_connection(lambda: protocol, host, port, **extra)
+            transport, _ = await aiofastnet.create_connection(self.loop, lambda: protocol, host, port, **extra)
         return transport
 
     async def connect_unix(self, path: str, protocol: Any, *, timeout: float) -> Any:
         """Dials a Unix socket within `timeout` seconds. Returns the transport. Raises OSError and TimeoutError."""
         async with asyncio.timeout(timeout):
-            if self.fast:
-                transport, _ = await aiofastnet.create_unix_connection(self.loop, lambda: protocol, path)
-            else:
-                transport, _ = await self.loop.create_unix_connection(lambda: protocol, path)
+            transport, _ = await aiofastnet.create_unix_connection(self.loop, lambda: protocol, path)
         return transport
 
 

@@ -17,7 +17,6 @@ cdef class SocketEnd(Sink):
     cdef Py_ssize_t _view_size
     cdef int _reset_code
     cdef int _lost_code
-    cdef bint _retains
     cdef bint _blocked
     cdef bint _eof_in
     cdef bint _eof_out

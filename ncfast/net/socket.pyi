@@ -26,7 +26,6 @@ class SocketEnd(Sink):
         call_later: Callable[..., Any],
         reset_code: int,
         lost_code: int,
-        retains: bool = False,
     ) -> None: ...
     def carry(self, flow: Flow[Any]) -> None:
         """Puts the flow on this socket."""

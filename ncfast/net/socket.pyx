@@ -14,7 +14,7 @@ import sys
 import termios
 
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
@@ -39,17 +39,15 @@ cdef bytes ORDER = struct.pack("ii", 0, 0)
 cdef class SocketEnd(Sink):
     """`owner.socket_ready(end)` is called when the socket is usable, `owner.socket_gone(end)` when it is closed.
 
-    `reset_code` is the Reason sent when the peer resets, `lost_code` when its machine no longer answers; `retains` says
-    that the transport keeps unsent buffers by reference instead of copying them (uvloop's own does).
+    `reset_code` is the Reason sent when the peer resets, `lost_code` when its machine no longer answers.
     """
 
-    def __init__(self, FlowContext ctx not None, owner, call_later, int reset_code, int lost_code, bint retains=False):
+    def __init__(self, FlowContext ctx not None, owner, call_later, int reset_code, int lost_code):
         self.ctx = ctx
         self._owner = owner
         self._call_later = call_later
         self._reset_code = reset_code
         self._lost_code = lost_code
-        self._retains = retains
 
     def carry(self, Flow flow not None):
         """Puts the flow on this socket."""
@@ -185,10 +183,7 @@ cdef class SocketEnd(Sink):
     cdef Py_ssize_t deliver(self, const uint8_t* p, Py_ssize_t n) except -1:
         if self._lost or self._eof_out:
             return 0
-        if self._retains:
-            self.transport.write(PyBytes_FromStringAndSize(<const char*>p, n))
-        else:
-            self.transport.write(PyMemoryView_FromMemory(<char*>p, n, PyBUF_READ))
+        self.transport.write(PyMemoryView_FromMemory(<char*>p, n, PyBUF_READ))
         return self.transport.get_write_buffer_size() if self._blocked else 0
 
     cdef Py_ssize_t waiting(self) except -1:

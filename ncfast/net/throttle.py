@@ -1,9 +1,11 @@
-"""Token buckets by key, for handshakes and opens per source address."""
+"""A token bucket for each key, for handshakes and opens per source address."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+
+from ncfast.core.bucket import Bucket
 
 MAX_KEYS = 4096  # sources remembered; the one seen longest ago makes room
 
@@ -14,7 +16,7 @@ class Throttle:
     def __init__(self, rate: float, clock: Callable[[], float]) -> None:
         self.rate = rate
         self._clock = clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
     def admit(self, key: str) -> bool:
         """Whether an event of `key` may happen now."""
@@ -22,10 +24,8 @@ class Throttle:
             return True
         now = self._clock()
         burst = max(1.0, 2 * self.rate)
-        tokens, at = self._buckets.pop(key, (burst, now))
-        tokens = min(burst, tokens + (now - at) * self.rate)
-        admitted = tokens >= 1.0
-        self._buckets[key] = (tokens - 1.0 if admitted else tokens, now)
+        bucket = self._buckets.pop(key, None) or Bucket(burst, now)
+        self._buckets[key] = bucket  # at the end
         if len(self._buckets) > MAX_KEYS:
             self._buckets.popitem(last=False)
-        return admitted
+        return bucket.take(self.rate, burst, now)

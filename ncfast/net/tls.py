@@ -1,10 +1,30 @@
-"""TLS contexts: of the edge, of agents towards hubs, and what to say of files that cannot be loaded."""
+"""TLS contexts, all of them: what every one has is said once; and what to say of files that cannot be loaded."""
 
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 
 from ncfast.config import ClientTls, ServerTls
+
+
+def _modern(context: ssl.SSLContext) -> ssl.SSLContext:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # what is older has been given up (RFC 8996)
+    return context
+
+
+def bare_context(protocol: int) -> ssl.SSLContext:
+    """TLS 1.2 or newer, and no certificate yet, neither of ours nor of an authority."""
+    return _modern(ssl.SSLContext(protocol))
+
+
+def web_context(ca_file: str | Path | None = None) -> ssl.SSLContext:
+    """TLS as a client by the web's rule: a certificate for the host's name from one of the system's authorities, or of
+    `ca_file` in their place.
+
+    Raises OSError (ssl.SSLError is one) for a file that is of no use.
+    """
+    return _modern(ssl.create_default_context(cafile=ca_file))
 
 
 def unreadable(section: str, exc: OSError) -> OSError:
@@ -17,12 +37,11 @@ def unreadable(section: str, exc: OSError) -> OSError:
 
 
 def server_context(tls: ServerTls) -> ssl.SSLContext:
-    """TLS 1.2 or newer, with client certificates demanded if a CA for them is configured.
+    """TLS of the edge, with client certificates demanded if a CA for them is configured.
 
     Raises OSError (ssl.SSLError is one) whose text names the section and the remedy.
     """
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context = _modern(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
     try:
         context.load_cert_chain(tls.cert_file, tls.key_file)
         if tls.client_ca_file is not None:
@@ -39,12 +58,9 @@ def client_context(tls: ClientTls | None) -> ssl.SSLContext:
     Raises OSError whose text names the section and the remedy.
     """
     try:
-        context = ssl.create_default_context(
-            cafile=str(tls.ca_file) if tls is not None and tls.ca_file is not None else None
-        )
+        context = web_context(tls.ca_file if tls is not None else None)
         if tls is not None and tls.cert_file is not None:
             context.load_cert_chain(tls.cert_file, tls.key_file)
     except OSError as exc:
         raise unreadable("tls", exc) from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context

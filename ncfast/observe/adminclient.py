@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ncfast.core.errors import NcfastError
+
 _TIMEOUT_SEC = 5
 _MAX_BYTES = 64 * 1024 * 1024  # ten thousand agents take some 4 MiB
 
 
-class Unavailable(Exception):
+class Unavailable(NcfastError):
     """Nothing that answers like a hub's admin edge is there."""
 
 

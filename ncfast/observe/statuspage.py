@@ -8,6 +8,8 @@ from hashlib import sha256
 from html import escape
 from typing import Any
 
+from ncfast.observe.units import duration, size
+
 MAX_AGENTS = 200  # rows; all of them are in /status
 REFRESH_SEC = 5
 FLOW_COUNTS = ("active", "opening", "detached", "held", "opened", "resumed")
@@ -69,7 +71,7 @@ def render(hub: dict[str, Any], refresh: bool = True) -> bytes:
         f"<h1>Hub {_text(hub['replica_id'])}: ",
         f"<span{'' if status == 'ready' else ' class=trouble'}>{_text(status)}</span></h1>",
         f"<p>{_text(reasons)}</p>" if reasons else "",
-        f"<p>ncfast {_text(hub['version'])}, {_text(hub['state'])} for {_duration(hub['uptime_sec'])}. ",
+        f"<p>ncfast {_text(hub['version'])}, {_text(hub['state'])} for {duration(hub['uptime_sec'])}. ",
         "<a href='/?refresh=off'>Stop refreshing</a>" if refresh else "<a href='/'>Refresh by itself</a>",
         " · <a href=/status>JSON</a> · <a href=/metrics>Metrics</a></p>",
         _table(
@@ -79,8 +81,8 @@ def render(hub: dict[str, Any], refresh: bool = True) -> bytes:
                 (
                     *(flows[key] for key in FLOW_COUNTS),
                     sum(flows["closed"].values()),
-                    _bytes(hub["bytes"]["client_in"]),
-                    _bytes(hub["bytes"]["client_out"]),
+                    size(hub["bytes"]["client_in"]),
+                    size(hub["bytes"]["client_out"]),
                 )
             ],
         ),
@@ -103,9 +105,9 @@ def render(hub: dict[str, Any], refresh: bool = True) -> bytes:
                     agent["remote"],
                     "" if agent["rtt_ms"] is None else f"{agent['rtt_ms']:.1f} ms",
                     agent["flows"],
-                    _bytes(agent["bytes_in"]),
-                    _bytes(agent["bytes_out"]),
-                    _duration(agent["connected_sec"]),
+                    size(agent["bytes_in"]),
+                    size(agent["bytes_out"]),
+                    duration(agent["connected_sec"]),
                     "draining" if agent["draining"] else "standby" if agent.get("standby") else "up",
                 )
                 for agent in agents
@@ -116,7 +118,7 @@ def render(hub: dict[str, Any], refresh: bool = True) -> bytes:
             ("reason", "flows"),
             sorted(flows["closed"].items(), key=lambda item: -item[1]),
         ),
-        f"<p>Memory that waits: {_bytes(memory['held_bytes'])} of {_bytes(memory['budget_bytes'])}.</p>",
+        f"<p>Memory that waits: {size(memory['held_bytes'])} of {size(memory['budget_bytes'])}.</p>",
         "</main></body></html>\n",
     ]
     return "".join(parts).encode()
@@ -182,8 +184,8 @@ def _hub(row: dict[str, Any]) -> tuple[Any, ...]:
         " ".join(filter(None, (link["carrier"], link["direction"]))),
         link["flows"],
         link["queued_frames"],
-        _bytes(link["inflight_bytes"]),
-        _duration(link["since_sec"]),
+        size(link["inflight_bytes"]),
+        duration(link["since_sec"]),
         link["reconnects"],
         link["errors"],
         link["last_error"] or "",
@@ -213,21 +215,3 @@ def _cell(value: Any) -> str:
 
 def _text(value: Any) -> str:
     return escape(str(value)).encode("utf-8", "backslashreplace").decode()
-
-
-def _bytes(count: int) -> str:
-    size, unit = float(count), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if size < 1024:
-            break
-        size, unit = size / 1024, larger
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, whole = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours} h"
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {whole} s"

@@ -6,10 +6,11 @@ import random
 from collections.abc import Callable
 from enum import Enum
 
-FIRST_PAUSE = 0.1  # seconds, doubled with each failure in a row, up to
-LONGEST_PAUSE = (
-    0.8  # so that a registry that is back is noticed within a second or so; hubs are few, and one probe is cheap
-)
+from ncfast.net.backoff import Backoff
+
+FIRST_PAUSE = 0.1  # seconds, doubled with each failure in a row
+# seconds, the bound of that: a registry that is back is noticed within a second or so; hubs are few, a probe is cheap
+LONGEST_PAUSE = 0.8
 
 
 class BreakerState(Enum):
@@ -29,8 +30,7 @@ class Breaker:
         self.probe_at = 0.0  # when the next probe is due, if open
         self.opened_at = 0.0  # when the first failure in a row came, if not closed
         self._clock = clock
-        self._rng = rng
-        self._failures = 0
+        self._pauses = Backoff(rng, FIRST_PAUSE, LONGEST_PAUSE, floor=0.5)
 
     @property
     def closed(self) -> bool:
@@ -40,10 +40,8 @@ class Breaker:
         now = self._clock()
         if self.closed:
             self.opened_at = now
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 10))
-        self._failures += 1
         self.state = BreakerState.OPEN
-        self.probe_at = now + pause * self._rng.uniform(0.5, 1.0)
+        self.probe_at = now + self._pauses.next()
 
     def probe(self) -> bool:
         """Whether the caller may try now: one at a time, and not before `probe_at`. It then says `failed` or
@@ -55,4 +53,4 @@ class Breaker:
 
     def succeeded(self) -> None:
         self.state = BreakerState.CLOSED
-        self._failures = 0
+        self._pauses.reset()

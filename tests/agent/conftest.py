@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.until import PATIENCE
 
 from agent.hubs import World, run
 from ncfast.agent import agent
@@ -19,6 +20,7 @@ Scenario = Callable[[World], Awaitable[None]]
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standby, "SETTLE", 0.02)
     monkeypatch.setattr(standby, "RENEWAL", 0.2)
+    monkeypatch.setattr(standby, "CLAIM_TIMEOUT", PATIENCE)
     monkeypatch.setattr(agent, "TICK", 0.02)
 
 

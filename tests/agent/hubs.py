@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Self
 import uvloop
 from core import reference
 from support.raw_tunnel import BINARY, CLOSE, ws_header
+from support.until import PATIENCE, until
 
 from ncfast.agent.agent import Agent
 from ncfast.config import AgentConfig
@@ -81,16 +82,6 @@ class Flow:
     @property
     def limit(self) -> int:
         return len(self.received) + WINDOW
-
-
-async def until(condition: Callable[[], Any], what: str, timeout: float = 20) -> Any:
-    """The first true value of `condition()`, looked at after each turn of the loop or so."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout
-    while not (value := condition()):
-        assert loop.time() < deadline, f"not within {timeout} s: {what}"
-        await asyncio.sleep(0.001)
-    return value
 
 
 @dataclass
@@ -410,8 +401,9 @@ class World:
         await self.service.start()
         for hub in self.hubs.values():
             await hub.start()
-        tunnel = {"ping_interval_sec": 0.1, "ping_timeout_sec": 30, **self._options.pop("tunnel", {})}
-        reconnect = {"min_sec": 0.01, "max_sec": 0.1, "connect_timeout_sec": 5, **self._options.pop("reconnect", {})}
+        tunnel = {"ping_interval_sec": 0.1, "ping_timeout_sec": PATIENCE, **self._options.pop("tunnel", {})}
+        reconnect = {"min_sec": 0.01, "max_sec": 0.1, "connect_timeout_sec": PATIENCE}
+        reconnect |= self._options.pop("reconnect", {})
         config = AgentConfig.model_validate(
             {
                 "hubs": [self.hubs[name].url for name in self._urls],
@@ -450,7 +442,7 @@ class World:
 
     def events(self, *names: str) -> list[dict[str, Any]]:
         """The agent's log."""
-        log.flush()
+        assert log.flush(PATIENCE)
         lines = [json.loads(line) for line in self._log.getvalue().splitlines()]
         return [line for line in lines if not names or line["event"] in names]
 

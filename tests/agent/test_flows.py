@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from support.until import until
 
 from agent.hubs import (
     DRAINING,
@@ -23,7 +24,6 @@ from agent.hubs import (
     Flow,
     Tunnel,
     World,
-    until,
 )
 
 LINK_LOST, ORIGIN_LOST, TARGET_REFUSED = 10, 23, 4
@@ -267,7 +267,7 @@ def test_the_grace_ends_what_nobody_resumes(play, answered):
         await until(lambda: world.service.ends == ["reset"], "the target told")
         assert world.events("flow_closed")[0]["reason"] == "link_lost"
 
-    play(scenario, flow={"flow_grace_sec": 0.3})
+    play(scenario, flow={"flow_grace_sec": 1.5})
 
 
 def test_a_flow_without_a_way_moves_to_the_next_owner(play):
@@ -294,18 +294,17 @@ def test_a_fenced_flow_makes_the_agent_claim_above(play):
     async def scenario(world: World) -> None:
         owner, warm = await world["a"].owner(), await world["b"].standby()
         flow = await opened(world, owner)
+        world["a"].refuses = b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"  # so there is no next standby
+        connects = world["a"].connects
         owner.send(M_DETACH, cid=flow.cid, code=STALE_EPOCH, seq=41)
         assert await resumed(warm, flow) == 0
         assert world.ownership.claims[-1][0] == "hub-b" and world.ownership.claims[-1][1] > 41 and warm.epoch > 42
         await until(lambda: owner.gone, "the old tunnel closed")
         assert owner.code == 1001 and world["b"].connects == 1
         # over a new tunnel, where there is no standby
-        world["a"].refuses = b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"
-        connects = world["a"].connects
-        await until(lambda: world["a"].connects > connects and world.agent.tunnels.standby is None, "no standby")
+        await until(lambda: world["a"].connects > connects, "a standby sought in vain")
         world["a"].refuses = b""
-        world["a"].cluster = False  # does not come about any more
-        await until(lambda: world.agent.tunnels.standby is None, "none")
+        world["a"].cluster = False  # it answers, and is no standby
         warm.send(M_DETACH, cid=flow.cid, code=STALE_EPOCH, seq=99)
         await until(lambda: warm.gone, "the second closed")
         await until(lambda: world.ownership.claims[-1][1] > 99, "a claim above")

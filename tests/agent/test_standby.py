@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from support.until import until
 
 from agent.hubs import (
     AGENT_GOES,
@@ -17,7 +18,6 @@ from agent.hubs import (
     STALE_EPOCH,
     SUPERSEDED,
     World,
-    until,
 )
 from ncfast.agent import tunnels as standby
 from ncfast.agent.tunnel import TunnelState

@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import ssl
-from collections.abc import Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,32 +14,47 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 from support.tokens import NOW, genuine, jwk, jwks, policy
+from support.until import PATIENCE, until
 
 from ncfast.auth import AuthError, AuthSetupError, Identity, JwksKeys, Verifier
-from ncfast.auth.fetch import MAX_BODY_BYTES, TIMEOUT_SEC, FetchError, HttpsFetch
 from ncfast.auth.jwks import parse_jwks
 from ncfast.auth.remote import COOLDOWN_SEC, MAX_ABSENT, REFRESH_SEC, STALE_SEC
+from ncfast.net import fetch
+from ncfast.net.fetch import MAX_BODY_BYTES, TIMEOUT_SEC, FetchError, HttpsFetch
+from ncfast.net.seam import Net
 
 URL = "https://id.example/keys"
 DOCUMENT = jwks(jwk("RS256", kid="k1"))
 ROTATED = jwks(jwk("RS256", kid="k1"), jwk("ES256", kid="k2"))
 
 
-class MovableLoop(asyncio.SelectorEventLoop):
-    """A loop whose clock a test can push forward."""
+class PushedLoop(asyncio.SelectorEventLoop):
+    """A loop whose clock stands still unless a test pushes it forward: slow work takes no time."""
 
-    _offset = 0.0
+    _now = 0.0
 
     def time(self) -> float:
-        return super().time() + self._offset
+        return self._now
 
     def advance(self, seconds: float) -> None:
-        self._offset += seconds
+        self._now += seconds
 
 
 def run(main):
-    with asyncio.Runner(loop_factory=MovableLoop) as runner:
+    with asyncio.Runner(loop_factory=PushedLoop) as runner:
         return runner.run(main)
+
+
+def net() -> Net:
+    return Net(asyncio.get_running_loop(), rng=random.Random(1))
+
+
+@pytest.fixture
+def idle():
+    """A seam that nothing goes through."""
+    loop = asyncio.new_event_loop()
+    yield Net(loop)
+    loop.close()
 
 
 def now() -> float:
@@ -51,11 +65,6 @@ async def advance(seconds: float) -> None:
     """Push the clock, and let everything that became due run until it waits for something else."""
     asyncio.get_running_loop().advance(seconds)
     for _ in range(10):
-        await asyncio.sleep(0)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
         await asyncio.sleep(0)
 
 
@@ -78,7 +87,7 @@ class Issuer:
 
 @asynccontextmanager
 async def keys_from(fetch, algorithms=("RS256", "ES256")):
-    keys = JwksKeys(URL, algorithms, rng=random.Random(1), fetch=fetch)
+    keys = JwksKeys(fetch, algorithms, rng=random.Random(1))
     keys.start()
     try:
         yield keys
@@ -136,9 +145,9 @@ NEW = genuine("ES256", kid="k2")
         " https://id.example/keys",
     ],
 )
-def test_a_bad_url_is_refused(url):
+def test_a_bad_url_is_refused(url, idle):
     with pytest.raises(AuthSetupError, match="jwks_url"):
-        JwksKeys(url, ["RS256"], rng=random.Random(1))
+        JwksKeys.from_url(url, ["RS256"], idle)
 
 
 @pytest.mark.parametrize(
@@ -151,20 +160,20 @@ def test_a_bad_url_is_refused(url):
         "HTTPS://ID/",
     ],
 )
-def test_a_good_url_is_accepted(url):
-    JwksKeys(url, ["RS256"], rng=random.Random(1))
+def test_a_good_url_is_accepted(url, idle):
+    JwksKeys.from_url(url, ["RS256"], idle)
 
 
 def test_a_shared_secret_has_no_url():
     with pytest.raises(AuthSetupError, match="key_file"):
-        JwksKeys(URL, ["HS256"], rng=random.Random(1))
+        JwksKeys(Issuer(), ["HS256"], rng=random.Random(1))
 
 
-def test_an_unfit_ca_file_is_refused_by_name(tmp_path):
+def test_an_unfit_ca_file_is_refused_by_name(tmp_path, idle):
     (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     for path in (tmp_path / "absent.pem", tmp_path / "ca.pem"):
         with pytest.raises(AuthSetupError, match=path.name):
-            JwksKeys(URL, ["RS256"], rng=random.Random(1), ca_file=path)
+            JwksKeys.from_url(URL, ["RS256"], idle, path)
 
 
 # -- which keys of a document count
@@ -241,7 +250,8 @@ def test_keys_are_fetched_at_start_and_every_five_to_ten_minutes():
         issuer = Issuer()
         async with keys_from(issuer) as keys:
             assert not keys.healthy and keys.age is None
-            await until(lambda: keys.healthy)
+            await advance(0)
+            assert keys.healthy
             for _ in range(3600):
                 await advance(1)
                 assert keys.age <= REFRESH_SEC[1] + 2
@@ -281,7 +291,8 @@ def test_without_keys_tokens_are_refused_and_the_first_fetch_is_retried_soon():
             assert not keys.healthy and 4 <= len(issuer.asked) <= 12
             issuer.document = DOCUMENT
             await advance(COOLDOWN_SEC)
-            await until(lambda: keys.healthy)
+            await advance(0)
+            assert keys.healthy
             assert await judge(keys, GOOD) == "ok"
 
     run(main())
@@ -300,7 +311,7 @@ def test_a_rotated_key_is_found_at_its_first_token():
             assert len(issuer.asked) == 2  # one for the start, one for all of these
             issuer.document = jwks(jwk("ES256", kid="k2"))
             await advance(REFRESH_SEC[1])
-            await until(lambda: len(issuer.asked) == 3 and keys.age < 1)
+            assert len(issuer.asked) == 3 and keys.age == 0
             assert await judge(keys, GOOD) == "unknown_key"  # withdrawn by the issuer
             assert await judge(keys, NEW) == "ok"
 
@@ -311,7 +322,8 @@ def test_a_key_id_that_a_fetch_did_not_bring_is_not_looked_for_again():
     async def main():
         issuer = Issuer()
         async with keys_from(issuer) as keys:
-            await until(lambda: keys.healthy)
+            await advance(0)
+            assert keys.healthy
             await advance(COOLDOWN_SEC)
             assert await judge(keys, NEW) == "unknown_key"
             assert len(issuer.asked) == 2
@@ -321,7 +333,7 @@ def test_a_key_id_that_a_fetch_did_not_bring_is_not_looked_for_again():
             assert len(issuer.asked) == 2
             issuer.document = ROTATED
             await advance(REFRESH_SEC[1])  # the refresh brings it all the same
-            await until(lambda: len(issuer.asked) == 3 and keys.age < 1)
+            assert len(issuer.asked) == 3 and keys.age == 0
             assert await judge(keys, NEW) == "ok"
 
     run(main())
@@ -331,7 +343,8 @@ def test_a_key_id_missed_while_the_issuer_was_down_is_looked_for_again():
     async def main():
         issuer = Issuer()
         async with keys_from(issuer) as keys:
-            await until(lambda: keys.healthy)
+            await advance(0)
+            assert keys.healthy
             issuer.document = FetchError("down")
             await advance(COOLDOWN_SEC)
             assert await judge(keys, NEW) == "unknown_key"
@@ -346,14 +359,16 @@ def test_the_operator_can_have_the_keys_fetched():
     async def main():
         issuer = Issuer()
         async with keys_from(issuer) as keys:
-            await until(lambda: keys.healthy)
+            await advance(0)
+            assert keys.healthy
             issuer.document = ROTATED
             keys.reload()
             await advance(0)
             assert len(issuer.asked) == 1  # too soon
             await advance(COOLDOWN_SEC)
             keys.reload()
-            await until(lambda: len(issuer.asked) == 2 and keys.age < 1)
+            await advance(0)
+            assert len(issuer.asked) == 2 and keys.age == 0
             assert await judge(keys, NEW) == "ok"
 
     run(main())
@@ -363,7 +378,8 @@ def test_a_flood_of_unknown_key_ids_costs_a_fetch_each_thirty_seconds():
     async def main():
         issuer, rng = Issuer(), random.Random(2)
         async with keys_from(issuer) as keys:
-            await until(lambda: keys.healthy)
+            await advance(0)
+            assert keys.healthy
             for step in range(10_000):
                 asyncio.get_running_loop().advance(0.01)
                 kid = f"{rng.getrandbits(64):x}" if step % 2 else f"frequent-{step % 300}"
@@ -382,7 +398,8 @@ def test_a_flood_of_unknown_key_ids_costs_a_fetch_each_thirty_seconds():
 def test_memory_of_absent_key_ids_is_bounded():
     async def main():
         async with keys_from(Issuer()) as keys:
-            await until(lambda: keys.healthy)
+            await advance(0)
+            assert keys.healthy
             for number in range(MAX_ABSENT + 50):
                 await advance(COOLDOWN_SEC)
                 with pytest.raises(AuthError):
@@ -411,7 +428,8 @@ def test_an_outage_of_a_day_is_survived_and_no_longer(fault):
     async def main():
         issuer = Issuer()
         async with keys_from(issuer) as keys:
-            await until(lambda: keys.healthy)
+            await advance(0)
+            assert keys.healthy
             issuer.document = fault
             began = now()
             while keys.age <= STALE_SEC - 600:
@@ -424,7 +442,8 @@ def test_an_outage_of_a_day_is_survived_and_no_longer(fault):
             assert min(gaps) >= COOLDOWN_SEC and now() - began > STALE_SEC
             issuer.document = DOCUMENT
             await advance(2 * COOLDOWN_SEC)
-            await until(lambda: keys.healthy)
+            await advance(0)
+            assert keys.healthy
             assert await judge(keys, GOOD) == "ok"
 
     run(main())
@@ -434,7 +453,7 @@ def test_closing_frees_whoever_waits_and_leaves_no_task():
     async def main():
         issuer = Issuer()
         issuer.free.clear()
-        keys = JwksKeys(URL, ["RS256"], rng=random.Random(1), fetch=issuer)
+        keys = JwksKeys(issuer, ["RS256"], rng=random.Random(1))
         assert await judge(keys, GOOD) == "keys_unavailable"  # not started
         keys.start()
         waiting = asyncio.create_task(judge(keys, GOOD))
@@ -481,7 +500,7 @@ class Server:
             writer.close()
 
     def fetch(self, ca_file, path="/keys") -> HttpsFetch:
-        return HttpsFetch(f"https://localhost:{self.port}{path}", ca_file)
+        return HttpsFetch(net(), f"https://localhost:{self.port}{path}", ca_file)
 
 
 def reply(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
@@ -523,7 +542,9 @@ def ca_file(authority, tmp_path):
     ids=["length", "chunked", "until close", "continue", "largest"],
 )
 @pytest.mark.parametrize("loop_factory", [asyncio.SelectorEventLoop, uvloop.new_event_loop])
-def test_the_document_is_read(certificate, ca_file, answer, loop_factory):
+def test_the_document_is_read(certificate, ca_file, answer, loop_factory, monkeypatch):
+    monkeypatch.setattr(fetch, "TIMEOUT_SEC", PATIENCE)
+
     async def main():
         async with Server(certificate) as server:
             server.answer = answer
@@ -574,7 +595,7 @@ def test_a_server_that_does_not_come_to_an_end_is_given_two_seconds(certificate,
         async with Server(certificate) as server:
             server.answer, server.closes = answer, False
             fetching = asyncio.create_task(server.fetch(ca_file)())
-            await until(lambda: server.requests)
+            await until(lambda: server.requests, look_sec=0)
             await advance(TIMEOUT_SEC - 0.5)
             assert not fetching.done()
             await advance(0.6)
@@ -595,9 +616,30 @@ def test_a_server_that_is_not_who_it_should_be_is_refused(authority, certificate
             port = server.port
         assert server.requests == []
         with pytest.raises(FetchError, match="connection failed"):
-            await HttpsFetch(f"https://localhost:{port}/", ca_file)()
+            await HttpsFetch(net(), f"https://localhost:{port}/", ca_file)()
         with pytest.raises(FetchError, match="connection failed|no answer"):
-            await HttpsFetch("https://no-such-host.invalid/", ca_file)()
+            await HttpsFetch(net(), "https://no-such-host.invalid/", ca_file)()
+
+    run(main())
+
+
+def test_the_seam_counts_the_connection_while_it_lasts(authority, certificate, ca_file):
+    async def main():
+        seam = net()
+        async with Server(certificate) as server:
+            server.closes = False
+            fetching = asyncio.create_task(HttpsFetch(seam, f"https://localhost:{server.port}/", ca_file)())
+            await until(lambda: server.requests, look_sec=0)
+            assert seam.sockets == 1
+            await advance(TIMEOUT_SEC)
+            with pytest.raises(FetchError, match="no answer"):
+                await fetching
+            await until(lambda: seam.sockets == 0, look_sec=0)
+        async with Server(authority.issue_cert("other.example")) as server:
+            with pytest.raises(FetchError, match="SSLCertVerificationError"):
+                await HttpsFetch(seam, f"https://localhost:{server.port}/", ca_file)()
+            await advance(0)
+            assert seam.sockets == 0
 
     run(main())
 
@@ -615,7 +657,7 @@ def test_an_hour_without_the_issuer_refuses_nobody(certificate, ca_file, answer,
     async def main():
         async with Server(certificate) as server:
             url = f"https://localhost:{server.port}/"
-            keys = JwksKeys(url, ["RS256"], rng=random.Random(1), ca_file=ca_file)
+            keys = JwksKeys.from_url(url, ["RS256"], net(), ca_file)
             keys.start()
             assert await judge(keys, GOOD) == "ok" and keys.healthy
             server.answer, server.closes = answer, closes
@@ -623,14 +665,15 @@ def test_an_hour_without_the_issuer_refuses_nobody(certificate, ca_file, answer,
                 asked = len(server.requests)
                 await advance(100)
                 assert await judge(keys, GOOD) == "ok"
-                if keys.age > REFRESH_SEC[1]:  # from here each step brings a fetch: see it arrive
-                    await until(lambda asked=asked: len(server.requests) > asked)
-                    await advance(TIMEOUT_SEC)
+                if keys._attempt is not None:  # a fetch was due: see it arrive, and end
+                    await until(lambda asked=asked: len(server.requests) > asked, look_sec=0)
+                    if not closes:
+                        await advance(TIMEOUT_SEC)
+                    await until(lambda: keys._attempt is None, look_sec=0)
             assert not keys.healthy and len(server.requests) > 25
             server.answer, server.closes = reply(DOCUMENT), True
-            await until(lambda: keys._attempt is None)
             await advance(2 * COOLDOWN_SEC)
-            await until(lambda: keys.healthy)
+            await until(lambda: keys.healthy, look_sec=0)
             assert await judge(keys, GOOD) == "ok"
             await keys.aclose()
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import jwt
 import pytest
 from support.fake_hub import FakeHub
+from support.until import PATIENCE
 
 from ncfast.cli import main
 
@@ -90,7 +91,7 @@ STATUS = {
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """One real process."""
     return subprocess.run(
-        [sys.executable, "-m", "ncfast", *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "ncfast", *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
@@ -286,7 +287,7 @@ def test_a_file_that_is_not_there_exits_78(command):
 def test_status_as_a_table(admin, capsys):
     assert code_of("status", "--url", admin.url + "/") == 0
     out = capsys.readouterr().out
-    assert "hub-a (ncfast 0.1.0, pid 7): serving, degraded (registry), up 1h 1m" in out
+    assert "hub-a (ncfast 0.1.0, pid 7): serving, degraded (registry), up 1 h 1 min" in out
     assert "1 detached" in out and "closed 80" in out and "3.0 GiB" in out and "1.2" in out
     assert "\x1b" not in out  # an agent cannot drive the operator's terminal
     header = next(line for line in out.splitlines() if line.startswith("LISTENER"))
@@ -362,7 +363,7 @@ def test_drain_ends_a_real_hub(write, key_file, capsys):
     with running("-m", "ncfast", "--config", write(FREE_PORTS_HUB), NC_JWT_KEY_FILE=key_file) as hub:
         url = f"http://{event(hub, 'hub_ready')['admin']}"
         assert code_of("drain", "--url", url, "--wait", "20") == 0
-        assert hub.wait(20) == 0
+        assert hub.wait(PATIENCE) == 0
         assert code_of("drain", "--url", url) == 69
     first, last = capsys.readouterr().out.splitlines()
     assert first.endswith(": draining, 0 flows active") and ": ended after " in last
@@ -404,13 +405,13 @@ def test_status_watch_repeats_until_it_is_interrupted(admin):
     ) as watching:
         assert [json.loads(watching.stdout.readline()) for _ in range(3)] == [STATUS] * 3
         watching.send_signal(2)
-        assert watching.wait(10) == 130
+        assert watching.wait(PATIENCE) == 130
         assert watching.stderr.read() == ""
 
 
 def test_output_into_a_closed_pipe_is_no_traceback(admin):
-    command = f"{sys.executable} -m ncfast status --json --watch 0.1 --url {admin.url} | head -n 1"
-    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, timeout=30)
+    command = f"set -o pipefail; {sys.executable} -m ncfast status --json --watch 0.1 --url {admin.url} | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1 and json.loads(done.stdout) == STATUS and done.stderr == ""
 
 
@@ -449,7 +450,7 @@ def running(*command: str, **more: str):
             yield process
         finally:
             process.terminate()
-            process.communicate(timeout=30)
+            process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
 
 
@@ -468,7 +469,7 @@ def test_a_hub_without_any_key_exits_78(write):
         [sys.executable, "-m", "ncfast", "--config", write(FREE_PORTS_HUB)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         env=environment(),
     )
     assert (done.returncode, done.stdout) == (78, "")
@@ -481,7 +482,7 @@ def test_a_hub_whose_port_is_taken_exits_1(write, key_file, admin):
         [sys.executable, "-m", "ncfast", "hub", "--config", write(taken)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         env=environment(NC_JWT_KEY_FILE=key_file),
     )
     assert done.returncode == 1 and "Traceback" not in done.stderr

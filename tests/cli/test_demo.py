@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.until import PATIENCE
 
 from ncfast.demo.children import Child, ChildEnded
 from ncfast.demo.clients import Conversations, Transfer
@@ -23,7 +24,7 @@ from ncfast.demo.view import View, progress, talk, verdict
 
 def run(scenario):
     async def bounded():
-        async with asyncio.timeout(30), Service() as service:
+        async with asyncio.timeout(PATIENCE), Service() as service:
             await scenario(service)
 
     asyncio.run(bounded())
@@ -79,7 +80,7 @@ def test_conversations_notice_a_flow_that_breaks():
 
 def test_a_child_that_ends_is_told_with_its_last_words():
     async def scenario():
-        async with asyncio.timeout(30), Child("hub", "--config", "/nowhere/hub.yaml") as child:
+        async with asyncio.timeout(PATIENCE), Child("hub", "--config", "/nowhere/hub.yaml") as child:
             with pytest.raises(ChildEnded, match="(?s)the hub ended too early.*/nowhere/hub.yaml: cannot be read"):
                 await child.event("hub_ready")
             with pytest.raises(ChildEnded):
@@ -106,7 +107,7 @@ def test_the_live_block_is_for_terminals_only():
 
 def test_a_child_may_be_any_program_and_be_frozen_and_killed():
     async def scenario():
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             script = "echo ready; exec sleep 60"
             async with Child("-c", script, program=["sh"], name="sleeper") as child:
                 await child.line("eady")
@@ -138,7 +139,7 @@ def test_without_redis_server_it_says_what_to_install():
         [sys.executable, "-m", "ncfast", "demo", "--cluster"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         env={**os.environ, "PATH": "/nowhere"},
     )
     assert (done.returncode, done.stdout) == (69, "")
@@ -164,7 +165,7 @@ def children_of(pid: int) -> list[str]:
 
 def test_the_whole_demo_ends_by_itself_and_leaves_nothing_behind(tmp_path):
     with play(*SMALL, env={**os.environ, "TMPDIR": str(tmp_path)}) as demo:
-        out, err = demo.communicate(timeout=90)
+        out, err = demo.communicate(timeout=PATIENCE)
     assert (demo.returncode, err) == (0, ""), out
     assert out.count("cut the tunnel") == out.count("tunnel is back") == 2
     assert out.count("intact") == 2 and "none lost or out of order" in out
@@ -182,7 +183,7 @@ def test_a_demo_that_stays_ends_well_by_a_signal(number):
         children = children_of(demo.pid)
         assert len(children) == 2
         demo.send_signal(number)
-        assert demo.wait(30) == 0
+        assert demo.wait(PATIENCE) == 0
         assert not any(Path("/proc", child).exists() for child in children)
 
 
@@ -192,14 +193,14 @@ def test_a_demo_interrupted_half_way_reaps_its_children():
             assert demo.poll() is None
         children = children_of(demo.pid)
         demo.send_signal(signal.SIGTERM)
-        assert demo.wait(30) == 130
+        assert demo.wait(PATIENCE) == 130
         assert len(children) == 2 and not any(Path("/proc", child).exists() for child in children)
 
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
 def test_the_whole_demo_of_a_cluster(tmp_path):
     with play("--cluster", "--size", "24", env={**os.environ, "TMPDIR": str(tmp_path)}) as demo:
-        out, err = demo.communicate(timeout=110)
+        out, err = demo.communicate(timeout=PATIENCE)
     assert (demo.returncode, err) == (0, ""), out
     assert out.count("intact") == 6 and out.count("bytes stood still for") == 3
     for word in ("killed", "frozen", "drained"):
@@ -216,5 +217,5 @@ def test_a_demo_of_a_cluster_interrupted_half_way_reaps_its_children():
             assert demo.poll() is None
         children = children_of(demo.pid)
         demo.send_signal(signal.SIGTERM)
-        assert demo.wait(30) == 130
+        assert demo.wait(PATIENCE) == 130
         assert len(children) >= 4 and not any(Path("/proc", child).exists() for child in children)

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
+from support.until import PATIENCE
 
 from ncfast.demo.faultproxy import FaultProxy
 
@@ -31,7 +32,7 @@ async def echo_behind_a_proxy():
 
 def run(scenario):
     async def bounded():
-        async with asyncio.timeout(20), echo_behind_a_proxy() as (proxy, ended):
+        async with asyncio.timeout(PATIENCE), echo_behind_a_proxy() as (proxy, ended):
             await scenario(proxy, ended)
 
     asyncio.run(bounded())

@@ -10,7 +10,7 @@ import pytest
 from support import services
 from support.cluster import Cluster
 from support.peer import Address, Peer
-from support.process import wait_until
+from support.until import wait_until
 
 MakeCluster = Callable[..., Cluster]
 

@@ -9,10 +9,10 @@ import socket
 from support.bystander import Bystander
 from support.cluster import AGENT, NAMES, Cluster
 from support.peer import Both, Peer, byte_exact, is_refused, run_flow
-from support.process import wait_until
 from support.raw_peer import RawPeer
 from support.services import recorder
 from support.transfer import MIB, Transfer
+from support.until import PATIENCE, wait_until
 
 from ncfast._frames import FrameType
 from ncfast.core.errors import Reason
@@ -91,7 +91,7 @@ def test_tenants_are_apart_across_hubs(make_cluster) -> None:
             wait_until(lambda name=name: len(cluster.routes(name)) == 2, f"both agents known at {name}")
         for name in NAMES:
             for listener, answer in (("red", b"from red"), ("blue", b"from blue")):
-                with socket.create_connection(cluster.address(name, listener), timeout=30) as client:
+                with socket.create_connection(cluster.address(name, listener), timeout=PATIENCE) as client:
                     client.sendall(f"{name} {listener}".encode())
                     client.shutdown(socket.SHUT_WR)
                     assert client.recv(100) == answer

@@ -13,9 +13,9 @@ from support.cluster import Cluster, Security
 from support.ldap import LdapLoop
 from support.ncfast_process import merged
 from support.peer import Peer
-from support.process import wait_until
 from support.raw_tunnel import upgrade_request
 from support.transfer import MIB, Transfer, strike
+from support.until import wait_until
 
 CARRIER = {"secret": "stream", "tls": "stream", "unix": "stream", "ingress": "websocket"}
 

@@ -11,7 +11,8 @@ from support.bystander import Bystander
 from support.cluster import Cluster
 from support.ncfast_process import ACCESS, merged, ncfast
 from support.peer import Both, Peer, byte_exact, is_refused, run_flow
-from support.process import child_env, wait_until
+from support.process import child_env
+from support.until import PATIENCE, wait_until
 
 FLOWS = 5
 CARRYING = {"M_OPEN", "M_OPEN_ACK", "M_DATA", "M_FIN", "M_RESUME"}
@@ -195,6 +196,6 @@ def show_status(cluster: Cluster, name: str) -> None:
 
 
 def run(*arguments: str) -> str:
-    done = subprocess.run(ncfast(*arguments), capture_output=True, text=True, timeout=30, env=child_env())
+    done = subprocess.run(ncfast(*arguments), capture_output=True, text=True, timeout=PATIENCE, env=child_env())
     assert done.returncode == 0, (done.stdout, done.stderr)
     return done.stdout

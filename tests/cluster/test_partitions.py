@@ -13,8 +13,8 @@ from support.cluster import Cluster
 from support.ldap import LdapConversation, LdapLoop
 from support.namespaces import Namespaces
 from support.peer import Peer, is_refused
-from support.process import wait_until
 from support.transfer import MIB, Transfer, strike
+from support.until import wait_until
 
 CLUSTER = {"places": Namespaces, "security": "secret", "listener": {"hold_sec": 1}}
 
@@ -108,7 +108,6 @@ def test_between_the_agent_and_its_owner(cluster: Cluster, places: Namespaces, p
     assert cluster.line_of(third, far)["resumes"] >= 1
 
 
-@pytest.mark.timeout(180)
 def test_owner_unplugged(cluster: Cluster, places: Namespaces, peer: Peer, tmp_path: Path) -> None:
     """Tunnel, mesh and Redis are all lost at once, and without a word. Plugged in again it is a stale owner."""
     owner, standby, third = cluster.wait_settled()

@@ -6,15 +6,14 @@ import asyncio
 from contextlib import ExitStack
 from pathlib import Path
 
-import pytest
 from support.bystander import Bystander
 from support.cluster import Cluster
 from support.ldap import LdapConversation, LdapLoop
 from support.ncfast_process import ACCESS, Hub, ncfast
 from support.peer import Both, Peer, byte_exact, run_flow
-from support.process import wait_until
 from support.services import run
 from support.transfer import MIB, Transfer, strike
+from support.until import until, wait_until
 
 
 def test_owner_killed(cluster: Cluster, peer: Peer, tmp_path: Path) -> None:
@@ -58,8 +57,7 @@ def test_origin_killed(cluster: Cluster, peer: Peer) -> None:
             )
             for _ in range(5)
         ]
-        while cluster.hubs[third].status()["bytes"]["client_out"] < 50:
-            await asyncio.sleep(0.01)
+        await until(lambda: cluster.hubs[third].status()["bytes"]["client_out"] >= 50, "all five flows answered")
         cluster.kill(third)
         await asyncio.to_thread(cluster.start, third)  # as another process: its peers know that the former one is gone
         for both in await asyncio.gather(*lost):
@@ -162,7 +160,6 @@ def drain(hub: Hub) -> None:
     run(ncfast("drain", "--url", f"http://{host}:{port}"))
 
 
-@pytest.mark.timeout(180)
 def test_rolling_restart_of_every_hub_with_drain(cluster: Cluster, peer: Peer) -> None:
     """Agents move first; clients of other hubs see nothing, a client of the draining hub may finish, new ones go
     elsewhere."""

@@ -11,8 +11,8 @@ from support.bystander import Bystander
 from support.cluster import Cluster
 from support.ldap import LdapConversation, LdapLoop
 from support.peer import Peer
-from support.process import wait_until
 from support.transfer import MIB, Transfer, strike
+from support.until import wait_until
 
 CLUSTER = {"proxied": ("tunnel", "mesh")}
 

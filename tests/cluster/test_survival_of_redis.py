@@ -10,8 +10,8 @@ import pytest
 from support.cluster import Cluster
 from support.ldap import LdapConversation, LdapLoop
 from support.peer import Peer, is_refused
-from support.process import wait_until
 from support.transfer import Transfer, strike
+from support.until import wait_until
 
 CLUSTER = {"proxied": ("tunnel", "redis"), "listener": {"hold_sec": 1}}
 UNHEALTHY = "registry_unhealthy"

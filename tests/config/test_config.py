@@ -364,6 +364,13 @@ def test_problem_has_its_parts(write):
     assert (problem.message, problem.remedy) == ("unknown key", "did you mean 'timeout_sec'?")
 
 
+def test_a_key_that_is_gone_says_so(write):
+    with pytest.raises(ConfigError, match=r"c\.yaml:2: transport: is no key any more.*remove the line"):
+        load_hub(write(LISTENERS + "transport: uvloop\n"), {})
+    with pytest.raises(ConfigError, match="drain.transport: unknown key"):
+        load_hub(write(LISTENERS + "drain:\n  transport: uvloop\n"), {})
+
+
 def test_files_of_the_other_kind(write):
     with pytest.raises(ConfigError, match="this is an agent's file; run: ncfast agent"):
         load_hub(write(AGENT), {})
@@ -374,7 +381,7 @@ def test_files_of_the_other_kind(write):
 def test_loaded_models_are_frozen(write):
     config = load_hub(write(LISTENERS), {})
     with pytest.raises(ValueError, match="frozen"):
-        config.transport = "uvloop"
+        config.ha = None
     assert FlowConfig(grace_sec=1).grace_sec == 1  # the file's key is flow_grace_sec
 
 

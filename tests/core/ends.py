@@ -51,13 +51,11 @@ class End:
         max_inflight: int = 8 << 20,
         kernel: int = 64 * KIB,
         queue_depth: int = 1000,
-        retains: bool = True,
     ) -> None:
         self.turns = Turns(time)
         self.client = client
         self.context = FlowContext(time, budget=budget, window_initial=window, window_max=window_max)
         self.context.owner = self
-        self.context.retains = retains
         self.max_inflight = max_inflight
         self.queue_depth = queue_depth
         self.kernel = kernel
@@ -71,7 +69,7 @@ class End:
         self, handler: Any, *, raw: bool = False, client: bool | None = None, max_message: int = 1 << 20
     ) -> tuple[Link, Wire]:
         """A link on WebSocket messages, in the role of `client` if that is not the end's own, or on the bare stream."""
-        wire = Wire(self.turns, self.kernel, retains=self.context.retains)
+        wire = Wire(self.turns, self.kernel)
         masks = self.client if client is None else client
         if raw:
             carrier: RawCarrier | WebSocketCarrier = RawCarrier(wire, self.turns.call_later, self.buffer)

@@ -237,8 +237,8 @@ class Owner(End):
 
     instance = b"owner..."
 
-    def __init__(self, time: Time, registry: Registry, *, retains: bool = False, **options: Any) -> None:
-        super().__init__(time, client=False, retains=retains, **options)
+    def __init__(self, time: Time, registry: Registry, **options: Any) -> None:
+        super().__init__(time, client=False, **options)
         self.registry = registry
         self.current: OwnerSession | None = None
         self.up: ToOrigin | None = None

@@ -61,12 +61,11 @@ class RingMachine(RuleBasedStateMachine):
             assert (len(self.ring), self.ring.evicted) == (len(self.model.entries), self.model.evicted)
 
 
-RingMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+RingMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
 TestRing = RingMachine.TestCase
 
 
 @given(st.lists(st.binary(min_size=16, max_size=16), unique=True, min_size=1, max_size=200), st.integers(1, 64))
-@settings(deadline=None)
 def test_oldest_is_forgotten_first(cids, capacity):
     ring = DedupRing(capacity)
     for k, cid in enumerate(cids):

@@ -40,7 +40,7 @@ def both(call):
 
 @given(header=HEADERS, payload=st.binary(max_size=48), tail=st.binary(max_size=8))
 @example(header=bytes(56), payload=b"", tail=b"")
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_decode_as_the_reference_does(header, payload, tail):
     wire = header + payload
     ours, theirs = both(lambda codec: codec.decode(wire))
@@ -63,7 +63,7 @@ def test_decode_as_the_reference_does(header, payload, tail):
     limit=OFFSET,
     payload=st.binary(max_size=64),
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_encode_as_the_reference_does(type, **fields):
     ours, theirs = both(lambda codec: codec.encode(type, **fields))
     assert ours == theirs
@@ -102,7 +102,6 @@ def test_longest_payloads(type, size, good):
 
 
 @given(st.lists(st.binary(min_size=1, max_size=200), min_size=1, max_size=5))
-@settings(deadline=None)
 def test_frames_in_a_row(payloads):
     wire = b"".join(encode(FrameType.M_DATA, payload=payload, seq=k) for k, payload in enumerate(payloads))
     at = 0

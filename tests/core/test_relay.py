@@ -57,11 +57,11 @@ def pieces(wired, cuts):
         at += cut
 
 
-@given(some=FRAMES, messages=CUTS, reads=CUTS, retains=st.booleans(), raw=st.booleans())
-@settings(max_examples=300, deadline=None)
-def test_bytes_pass_whatever_the_borders_of_messages_and_reads(some, messages, reads, retains, raw):
+@given(some=FRAMES, messages=CUTS, reads=CUTS, raw=st.booleans())
+@settings(max_examples=300)
+def test_bytes_pass_whatever_the_borders_of_messages_and_reads(some, messages, reads, raw):
     """Frames of three flows and of a type that nobody knows, up; each flow's bytes come out as they went in."""
-    rig = Between(raw=raw, retains=retains)
+    rig = Between(raw=raw)
     sent = {1: 0, 2: 0, 3: 0}
     wired = b""
     for number in sent:
@@ -116,15 +116,14 @@ def test_what_was_passed_on_leaves_at_once_when_a_defect_ends_the_read(monkeypat
     assert content(rig.to_origin()) == stream(1, 0, 1000)
 
 
-@pytest.mark.parametrize("retains", [False, True])
-def test_the_bare_stream_gets_the_very_memory_of_the_read(retains):
-    """Where the transport copies what the kernel did not take, nobody else does."""
-    rig = Between(retains=retains)
+def test_the_bare_stream_gets_the_very_memory_of_the_read():
+    """The transport copies what the kernel did not take; nobody else does."""
+    rig = Between()
     rig.open()
     wired = b"".join(data(1, seq, 65536) for seq in range(0, 3 * 65536, 65536))
     rig.from_agent(wired)
     assert content(rig.to_origin()) == stream(1, 0, 3 * 65536)
-    assert rig.mesh.wire.copied == (0 if retains else len(wired))
+    assert rig.mesh.wire.copied == len(wired)
 
 
 def test_more_pieces_than_a_write_has():

@@ -38,7 +38,6 @@ class _Tunnel:
 class ThroughRelays(TwoEnds):
     @initialize(
         raw=st.booleans(),
-        retains=st.booleans(),
         max_inflight=st.sampled_from([32 * KIB, 200 * KIB, 8 << 20]),
         kernel=KERNEL,
         between=KERNEL,
@@ -47,12 +46,12 @@ class ThroughRelays(TwoEnds):
         window=st.sampled_from([16 * KIB, 64 * KIB, 256 * KIB]),
         other_window=st.sampled_from([16 * KIB, 64 * KIB]),
     )
-    def begin(self, raw, retains, max_inflight, kernel, between, relay_inflight, depth, window, other_window):
+    def begin(self, raw, max_inflight, kernel, between, relay_inflight, depth, window, other_window):
         self.max_inflight = max_inflight
         self.cluster = Cluster(
             raw=raw,
             origin={"max_inflight": max_inflight, "kernel": kernel, "window": window},
-            owner={"max_inflight": relay_inflight, "kernel": between, "queue_depth": depth, "retains": retains},
+            owner={"max_inflight": relay_inflight, "kernel": between, "queue_depth": depth},
             agent={"max_inflight": max_inflight, "kernel": kernel, "window": other_window},
         )
         self.time = self.cluster.time
@@ -270,7 +269,6 @@ class ThroughRelays(TwoEnds):
 ThroughRelays.TestCase.settings = settings(
     max_examples=200,
     stateful_step_count=80,
-    deadline=None,
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )

@@ -341,7 +341,6 @@ class TwoEnds(RuleBasedStateMachine):
 TwoEnds.TestCase.settings = settings(
     max_examples=200,
     stateful_step_count=80,
-    deadline=None,
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )

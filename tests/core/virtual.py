@@ -232,12 +232,11 @@ class Socket(_Transport):
 class Wire(_Transport):
     """One end's transport of a link. What was written waits here, by reference as the real transports keep it, until
     the test carries it over; `kernel` bytes count as sent. Memory that may change is copied at once, as the kernel and
-    aiofastnet do; uvloop `retains` even that, so there it may not come."""
+    aiofastnet do."""
 
-    def __init__(self, turns: Turns, kernel: int = 65536, *, retains: bool = True) -> None:
+    def __init__(self, turns: Turns, kernel: int = 65536) -> None:
         super().__init__(turns)
         self.kernel = kernel
-        self.retains = retains
         self.copied = 0  # bytes that came in memory of the caller's
         self.pieces: deque[memoryview] = deque()
         self.borders: deque[int] = deque()  # sizes of the messages on their way, one for each write
@@ -261,7 +260,6 @@ class Wire(_Transport):
         for line in lines:
             view = memoryview(line)
             if not isinstance(view.obj, bytes):
-                assert not self.retains, "the transport keeps references: only immutable memory may go there"
                 self.copied += len(view)
                 view = memoryview(bytes(view))
             self.pieces.append(view)

@@ -60,7 +60,7 @@ def serve(on: bool) -> None:
 def one_input(given: bytes) -> None:
     source = atheris.FuzzedDataProvider(given)
     serve(True)
-    rig = Between(raw=source.ConsumeBool(), queue_depth=source.ConsumeIntInRange(1, 40), retains=source.ConsumeBool())
+    rig = Between(raw=source.ConsumeBool(), queue_depth=source.ConsumeIntInRange(1, 40))
     for number in (1, 2, 3):
         rig.open(number)
     serve(False)

@@ -19,7 +19,6 @@ def run(*argv: str) -> str:
         [sys.executable, "-m", *argv],
         cwd=ROOT,
         text=True,
-        timeout=100,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
@@ -53,8 +52,8 @@ def test_bench_of_a_cluster(name: str, tmp_path: Path) -> None:
     assert any(figure["route"] == "mesh" and figure["passed"] is not None for figure in figures), output
 
 
-def test_bench_compares_transports(tmp_path: Path) -> None:
-    routes = "ncfast,ncfast-uvloop,ncfast-tls"
+def test_bench_compares_plain_and_tls(tmp_path: Path) -> None:
+    routes = "ncfast,ncfast-tls"
     run("bench", "--smoke", "--only", "pingpong", "--routes", routes, "--output", str(tmp_path))
 
 

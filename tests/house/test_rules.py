@@ -16,7 +16,7 @@ from core import reference
 
 from ncfast import _frames
 from ncfast._frames import FrameType
-from ncfast.core.errors import Reason, close_code
+from ncfast.core.errors import Blame, NcfastError, Reason, blame, close_code
 
 ROOT = Path(__file__).parents[2]
 PYTHON = sorted((ROOT / "ncfast").rglob("*.py"))
@@ -30,7 +30,8 @@ FRAME_TYPES = (
 FLOW_REASONS = """none closed client_reset target_reset target_refused target_unreachable target_timeout
 no_such_connector scope_denied
     no_agent link_lost agent_restarted unknown_flow flow_control open_timeout idle_timeout half_close_timeout
-    first_byte_timeout draining overloaded hold_timeout resume_denied not_owner origin_lost stale_epoch internal"""
+    first_byte_timeout draining overloaded hold_timeout resume_denied not_owner origin_lost stale_epoch internal
+    client_lost target_lost reader_paused"""
 LINK_REASONS = """protocol_error message_too_big keepalive_timeout stalled connection_lost superseded token_expired
 going_away
     handshake_timeout flood unauthorized version duplicate"""
@@ -129,9 +130,25 @@ def test_timeouts_are_asyncio_timeouts():
     ]
 
 
+def test_exceptions_of_ours_have_one_base():
+    """So that whoever catches NcfastError misses none."""
+    modules = [path for path in PYTHON + CYTHON if path.stem not in ("__init__", "__main__")]
+    ours = {
+        thing
+        for path in modules
+        for thing in vars(importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))).values()
+        if inspect.isclass(thing) and issubclass(thing, BaseException) and thing.__module__.startswith("ncfast")
+    }
+    assert len(ours) > 15 and {one for one in ours if not issubclass(one, NcfastError)} == {_frames.FrameError}
+
+
+def test_every_reason_to_end_a_link_says_who_is_at_fault():
+    assert {blame(one) for one in Reason if one >= 64 or one is Reason.INTERNAL} == set(Blame)
+
+
 def test_tasks_are_spawned_where_they_are_kept():
-    """A task that nobody refers to may vanish. Two modules outside the seam make tasks: both keep them in an
-    attribute."""
+    """A task that nobody refers to may vanish. One module outside the seam makes tasks, and keeps them in
+    attributes."""
     own = {"ncfast/net/seam.py", "ncfast/auth/remote.py"}
     makers = {str(path.relative_to(ROOT)) for path in PYTHON if {"create_task", "ensure_future"} & set(calls(path))}
     assert {name for name in makers if not name.startswith("ncfast/demo/")} <= own
@@ -150,9 +167,14 @@ def test_sockets_are_opened_by_the_seam_alone():
     made = re.compile(
         r"\bsocket\.socket\(|\.create_connection\(|\.create_server\(|\.sock_connect\(|asyncio\.open_connection\("
     )
-    allowed = {"seam.py", "fetch.py"}  # fetch: key sets over https in a thread
     sources = [path for path in PYTHON if path.parts[-2] not in ("cli", "demo")]
-    assert {path.name for path in sources if made.search(path.read_text())} <= allowed
+    assert [path.name for path in sources if made.search(path.read_text())] == ["seam.py"]
+
+
+def test_tls_contexts_are_made_in_one_place():
+    """What every one of them has, the oldest version for one, is said in ncfast/net/tls.py."""
+    made = re.compile(r"\bSSLContext\(|\bcreate_default_context\(")
+    assert [path.name for path in PYTHON if made.search(path.read_text())] == ["tls.py"]
 
 
 def test_cython_keeps_to_the_width_that_ruff_holds_elsewhere():

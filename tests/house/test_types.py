@@ -41,7 +41,6 @@ def mypy(tree, *arguments):
         cwd=tree,
         capture_output=True,
         text=True,
-        timeout=100,
     )
 
 

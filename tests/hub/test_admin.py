@@ -24,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from support.fake_hub import FakeHub
+from support.until import PATIENCE, until
 
 from ncfast.hub.admin import Admin
 from ncfast.net.request import BadRequest, HttpLimits, RequestReader
@@ -59,7 +60,7 @@ async def exchange(port, *chunks, eof=False):
             await asyncio.sleep(0)
         if eof:
             writer.write_eof()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             return await reader.read()
     except ConnectionError:
         return b""
@@ -71,17 +72,11 @@ def status_of(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1])
 
 
-async def until(condition):
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 def fetch(port, path, method="GET", headers=None):
     """A client we did not write."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method, headers=headers or {})
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return answer.status, answer.headers, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.headers, error.read()
@@ -381,7 +376,7 @@ def test_the_watchdog_names_what_blocks_the_loop(monkeypatch):
     stats = Stats()
 
     def blocks_the_loop():
-        end = time.monotonic() + 5  # the watcher needs about 0.3 s; leave as soon as it has spoken
+        end = time.monotonic() + PATIENCE  # the watcher needs about 0.3 s; leave as soon as it has spoken
         while time.monotonic() < end and "blocks_the_loop" not in stream.getvalue():
             time.sleep(0.02)
 

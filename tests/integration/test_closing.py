@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from support.peer import Both, Peer, byte_exact, run_flow
 from support.script import Gates, Step
-from support.topology import MakeTopology, Topology
+from support.topology import Topology
 
 pytestmark = pytest.mark.traffic
 MIB = 1 << 20
@@ -178,14 +178,3 @@ def test_ping_pong_in_lockstep(peer: Peer, shared: Topology) -> None:
     )
     byte_exact(both.client, 128 * turns)
     byte_exact(both.service, 128 * turns)
-
-
-def test_uvloops_own_transports_keep_the_same_promises(topology: MakeTopology, peer: Peer) -> None:
-    """The other side of the seam in ``ncfast.net.seam``, where unsent buffers are kept by reference."""
-    made = topology({"peer": peer.address}, hub={"transport": "uvloop"}, agent={"transport": "uvloop"})
-    script: list[Step] = [["both", [["send", 20 * MIB], ["fin"]], [["drain"]]]]
-    ended_well(flow(peer, made, client=script, service=script), 20 * MIB, 20 * MIB)
-    half = flow(peer, made, client=[["send", 1000], ["fin"], ["drain"]], service=[["drain"], ["send", MIB], ["fin"]])
-    ended_well(half, 1000, MIB)
-    reset = flow(peer, made, client=[["drain"]], service=[["send", 2 * MIB], ["rst"]])
-    assert reset.client.error == "ECONNRESET" and reset.client.first_bad is None, reset

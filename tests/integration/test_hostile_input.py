@@ -13,7 +13,6 @@ import jwt
 import pytest
 from support.bystander import Bystander
 from support.peer import Peer, is_refused
-from support.process import wait_until
 from support.raw_tunnel import (
     BINARY,
     CONTINUATION,
@@ -25,6 +24,7 @@ from support.raw_tunnel import (
     ws_header,
 )
 from support.topology import MakeTopology, Topology
+from support.until import PATIENCE, wait_until
 
 from ncfast._frames import HEADER_SIZE, FrameType, decode, encode
 from ncfast.core.errors import Reason, close_code
@@ -103,7 +103,7 @@ def test_other_protocols_at_the_edge(fort: Topology, bystander: Bystander) -> No
             attacker.send(greeting)
             said = attacker.closed()
             assert b" 101 " not in said and b" 200 " not in said, name
-    with socket.create_connection(fort.hub.edge, timeout=30) as tcp, pytest.raises((ssl.SSLError, OSError)):
+    with socket.create_connection(fort.hub.edge, timeout=PATIENCE) as tcp, pytest.raises((ssl.SSLError, OSError)):
         ssl._create_unverified_context().wrap_socket(tcp)
     bystander.goes_on()
 
@@ -118,7 +118,7 @@ def test_handshakes_that_never_end(fort: Topology, bystander: Bystander) -> None
     waiting = {drip.sock: drip for drip in drips}
     for drip in drips:
         drip.sock.setblocking(False)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     position = 40
     while waiting:
         assert time.monotonic() < deadline, f"{len(waiting)} dripping clients are still connected"
@@ -248,7 +248,7 @@ def test_compression_is_not_negotiated(fort: Topology) -> None:
 
 
 def test_one_source_may_not_shake_hands_without_limit(topology: MakeTopology, peer: Peer) -> None:
-    made = topology({"peer": peer.address}, hub={"edge": {"handshakes_per_source_per_sec": 5}})
+    made = topology({"peer": peer.address}, hub={"edge": {"handshakes_per_source_per_sec": 1}})
     with Bystander(made, peer):
         statuses = []
         for _ in range(40):

@@ -7,15 +7,14 @@ import json
 import secrets
 import signal
 import socket
-import time
 
 import pytest
 from support.bystander import Bystander
 from support.ncfast_process import ACCESS, merged
 from support.peer import Both, Peer, byte_exact, is_refused, run_flow
-from support.process import wait_until
 from support.script import Gates
 from support.topology import MakeTopology, Topology
+from support.until import PATIENCE, wait_until
 
 MIB = 1 << 20
 
@@ -159,7 +158,7 @@ def test_reload_adds_and_removes_listeners_without_losing_a_flow(topology: MakeT
         byte_exact(flow.client, 1000)
         assert hub.reload({**hub.config, "listeners": [second_listener]})
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(first, timeout=10)
+            socket.create_connection(first, timeout=PATIENCE)
         assert bound("second") == second
         flow = asyncio.run(run_flow(peer, second, client=[["drain"]], service=[["send", 1000]]))
         byte_exact(flow.client, 1000)
@@ -217,7 +216,7 @@ def test_expired_token_closes_the_tunnel(topology: MakeTopology, peer: Peer) -> 
         hub={"auth": {"jwt": {"leeway_sec": 0, "expiry_grace_sec": 1}}},
         listener={"hold_sec": 0},
     )
-    agent = made.add_agent("site-1", token=made.token("site-1", ttl=3))
+    agent = made.add_agent("site-1", token=made.token("site-1", ttl=12))  # it must have started by then
     closed = made.hub.log.wait("agent_disconnected")
     assert closed["reason"] == "token_expired", closed
     agent.log.wait("tunnel_down")
@@ -231,12 +230,12 @@ def test_fresh_token_is_sent_on_the_live_tunnel(topology: MakeTopology, peer: Pe
         agents=0,
         hub={"auth": {"jwt": {"leeway_sec": 0, "expiry_grace_sec": 5}}},
     )
-    agent = made.add_agent("site-1", token=made.token("site-1", ttl=6))
+    agent = made.add_agent("site-1", token=made.token("site-1", ttl=300))
     with Bystander(made, peer):
         fresh = agent.token_file.with_suffix(".new")
         fresh.write_text(made.token("site-1"))
         fresh.replace(agent.token_file)
-        expires = lambda: made.hub.status()["agents"][0]["token_expires_sec"] > 60  # noqa: E731
+        expires = lambda: made.hub.status()["agents"][0]["token_expires_sec"] > 600  # noqa: E731
         wait_until(expires, "the fresh token's expiry in /status")
         assert len(made.hub.log.events("agent_connected")) == 1, "the agent reconnected instead"
 
@@ -262,7 +261,15 @@ def test_descriptors_run_out_and_come_back(topology: MakeTopology, peer: Peer) -
     made = topology({"peer": peer.address}, max_files=200)
     hub = made.hub
     with Bystander(made, peer) as bystander:
-        crowd = []
+
+        def cost() -> float:
+            """Seconds of the hub's processor for 200 of the bystander's questions, however long they take."""
+            busy = hub.program.cpu_seconds()
+            for _ in range(20):
+                bystander.goes_on()
+            return hub.program.cpu_seconds() - busy
+
+        crowd, usual = [], cost()
         for _ in range(400):
             try:
                 crowd.append(socket.create_connection(made.address("peer"), timeout=5))
@@ -272,11 +279,8 @@ def test_descriptors_run_out_and_come_back(topology: MakeTopology, peer: Peer) -
         bystander.goes_on()
         assert hub.get("/healthz")[0] == 200
         assert hub.program.open_files() < 200
-        busy, started = hub.program.cpu_seconds(), time.monotonic()
         lines = hub.log.mark()
-        while time.monotonic() < started + 1:
-            bystander.goes_on()
-        assert hub.program.cpu_seconds() - busy < 0.6, "the hub spins while it is short of descriptors"
+        assert cost() < 3 * usual + 0.3, "the hub spins while it is short of descriptors"
         assert hub.log.mark() - lines < 50, "the hub floods its log while it is short of descriptors"
         mark = made.agent.log.mark()
         made.agent.program.signal(signal.SIGSTOP)  # descriptors are kept back, so that it can come again

@@ -12,8 +12,8 @@ import pytest
 from support import services
 from support.ncfast_process import ACCESS
 from support.peer import Peer, order_line, run_flow
-from support.process import wait_until
 from support.topology import MakeTopology, Topology
+from support.until import PATIENCE, wait_until
 
 V2_SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
@@ -29,7 +29,7 @@ def v2(source: str, port: int) -> bytes:
 
 @contextmanager
 def client_from(made: Topology, source: str = "127.0.0.1") -> Iterator[socket.socket]:
-    with socket.create_connection(made.address("peer"), timeout=30, source_address=(source, 0)) as sock:
+    with socket.create_connection(made.address("peer"), timeout=PATIENCE, source_address=(source, 0)) as sock:
         yield sock
 
 
@@ -197,7 +197,7 @@ def test_rules_judge_the_address_in_the_proxy_header(topology: MakeTopology) -> 
 def test_connections_of_a_listener_are_capped(topology: MakeTopology) -> None:
     with services.recorder(b"answer") as (target, _):
         made = topology({"peer": target}, listener={"max_connections": 3})
-        first = [socket.create_connection(made.address("peer"), timeout=30) for _ in range(3)]
+        first = [socket.create_connection(made.address("peer"), timeout=PATIENCE) for _ in range(3)]
         wait_until(lambda: made.hub.status()["flows"]["active"] == 3, "three flows")
         assert not is_served(made)
         first[0].close()
@@ -230,7 +230,7 @@ def test_flows_of_the_hub_are_capped(topology: MakeTopology) -> None:
 
 def test_opens_of_one_source_are_limited_in_rate(topology: MakeTopology) -> None:
     with services.recorder(b"answer") as (target, _):
-        made = topology({"peer": target}, hub={"limits": {"opens_per_source_per_sec": 2}})
+        made = topology({"peer": target}, hub={"limits": {"opens_per_source_per_sec": 0.2}})
         served = [is_served(made, "127.0.0.2") for _ in range(30)]
         assert served[0] and not all(served)
         assert is_served(made, "127.0.0.3")

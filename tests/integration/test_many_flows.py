@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 from support.peer import Peer, byte_exact, connect, order_line, run_flow
-from support.process import wait_until
 from support.script import End, Gates, Outcome
 from support.topology import MakeTopology
+from support.until import SCENARIO_SEC, until, wait_until
 
 pytestmark = pytest.mark.traffic
 MIB = 1 << 20
@@ -34,13 +34,16 @@ def test_2000_flows_at_once(topology: MakeTopology, peer: Peer) -> None:
 
     async def scenario() -> list[Outcome]:
         gates, opened, connecting = Gates(), asyncio.Semaphore(0), asyncio.Semaphore(200)
-        async with asyncio.timeout(90), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(SCENARIO_SEC), asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(gates, opened, connecting)) for _ in range(FLOWS)]
             for _ in range(FLOWS):
                 await opened.acquire()
-            while peer.counts()["active"] < FLOWS:
-                await asyncio.sleep(0.05)
+
+            def all_there() -> bool:
                 assert made.direct or not (ended := made.hub.status()["flows"]["closed"]), ended
+                return peer.counts()["active"] == FLOWS
+
+            await until(all_there, f"{FLOWS} flows at the service")
             if not made.direct:
                 assert made.hub.status()["flows"]["active"] == FLOWS
             gates["all"].set()
@@ -67,7 +70,7 @@ def test_2000_short_flows_one_after_another(topology: MakeTopology, peer: Peer) 
             byte_exact(outcome, 700)
 
     async def scenario() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(SCENARIO_SEC):
             await asyncio.gather(*(worker(FLOWS // 50) for _ in range(50)))
 
     asyncio.run(scenario())
@@ -183,7 +186,7 @@ def test_flows_leave_no_descriptor_behind(topology: MakeTopology, peer: Peer) ->
             {"client": [["read", 1], ["send", 10], ["rst"]], "service": [["send", 1], ["drain"]]},
             {"client": [["drain"]], "service": [["send", 10], ["rst"]]},
         )
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(SCENARIO_SEC):
             for _ in range(20):
                 await asyncio.gather(*(run_flow(peer, made.address("peer"), **way) for way in ways * 5))
 

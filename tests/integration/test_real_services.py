@@ -15,6 +15,7 @@ from support.process import require
 from support.script import pattern, pattern_sha256
 from support.services import LDAP_ADMIN, LDAP_ENTRIES, LDAP_PASSWORD, LDAP_SUFFIX, run
 from support.topology import MakeTopology, Topology
+from support.until import PATIENCE
 
 pytestmark = pytest.mark.traffic
 MIB = 1 << 20
@@ -82,9 +83,9 @@ def test_redis_pubsub_pushes_to_a_waiting_client(topology: MakeTopology, redis_s
     with redis.Redis(host=host, port=port) as publisher, redis.Redis(host=host, port=port) as subscriber:
         with subscriber.pubsub() as channel:
             channel.subscribe("news")
-            assert channel.get_message(timeout=10)["type"] == "subscribe"
+            assert channel.get_message(timeout=PATIENCE)["type"] == "subscribe"
             publisher.publish("news", "hello")
-            assert channel.get_message(timeout=10)["data"] == b"hello"
+            assert channel.get_message(timeout=PATIENCE)["data"] == b"hello"
 
 
 def test_redis_benchmark_with_50_clients(topology: MakeTopology, redis_service: Address) -> None:
@@ -122,7 +123,7 @@ def test_http_download_and_upload_with_checksum(
     with (http_directory / "large.bin").open("wb") as file:
         for offset in range(0, size, 1 << 18):
             file.write(pattern(5, offset, 1 << 18))
-    connection = http.client.HTTPConnection(*topology({"http": http_service}).address("http"), timeout=60)
+    connection = http.client.HTTPConnection(*topology({"http": http_service}).address("http"), timeout=PATIENCE)
     connection.request("GET", "/large.bin")
     response = connection.getresponse()
     digest = hashlib.sha256()

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from support.raw_tunnel import BINARY, RawTunnel, ws_frame
 from support.topology import Topology
+from support.until import PATIENCE
 
 HEADER = struct.Struct("!BBHIQ16sQQQ")  # section 3
 HELLO, HELLO_ACK, M_OPEN, M_OPEN_ACK, M_DATA, M_ACK, M_FIN, M_RST, M_RESUME, M_RESUME_ACK, PING, PONG = range(1, 13)
@@ -166,7 +167,7 @@ def hub(tmp_path: Path) -> Iterator[Topology]:
 
 
 def client_of(hub: Topology) -> socket.socket:
-    return socket.create_connection(hub.hub.listener("echo"), timeout=30)
+    return socket.create_connection(hub.hub.listener("echo"), timeout=PATIENCE)
 
 
 def received(client: socket.socket) -> bytes:

@@ -18,6 +18,7 @@ from support.peer import Peer
 from support.process import Program
 from support.services import run
 from support.topology import MakeTopology, Topology
+from support.until import PATIENCE
 
 
 class Certificates:
@@ -61,7 +62,7 @@ def test_tunnel_over_tls_with_a_ca_of_its_own(
     made.add_agent("site-1", hubs=wss(made, host), overrides={"tls": {"ca_file": str(certificates.ca_file)}})
     with Bystander(made, peer):
         context = ssl.create_default_context(cafile=str(certificates.ca_file))
-        edge = http.client.HTTPSConnection(*made.hub.edge, context=context, timeout=20)
+        edge = http.client.HTTPSConnection(*made.hub.edge, context=context, timeout=PATIENCE)
         edge.request("GET", "/healthz")
         assert edge.getresponse().status == 200
         edge.close()

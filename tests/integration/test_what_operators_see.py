@@ -9,8 +9,8 @@ import socket
 from support.bystander import Bystander
 from support.ncfast_process import ACCESS
 from support.peer import Peer, run_flow
-from support.process import wait_until
 from support.topology import MakeTopology, Topology
+from support.until import PATIENCE, wait_until
 
 
 def one_flow(made: Topology, peer: Peer) -> None:
@@ -34,7 +34,7 @@ def test_health_and_readiness(topology: MakeTopology, peer: Peer) -> None:
 
 def test_probe_that_closes_gets_its_answer(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address}, agents=0)
-    with socket.create_connection(made.hub.edge, timeout=20) as probe:
+    with socket.create_connection(made.hub.edge, timeout=PATIENCE) as probe:
         probe.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         answer = b""
         while data := probe.recv(4096):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+from support.until import PATIENCE, SCENARIO_SEC, until
 
 from ncfast.config import HubConfig
 from ncfast.core.flow import FlowContext
@@ -18,11 +19,11 @@ from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.seam import Net
 from ncfast.observe.stats import Stats
 
-FAST = {"ping_interval_sec": 0.1, "ping_timeout_sec": 0.5, "connect_backoff_max_sec": 0.2}
+FAST = {"ping_interval_sec": 0.1, "ping_timeout_sec": PATIENCE, "connect_backoff_max_sec": 0.2}
 TICK = 0.05
 
 
-def run(main: Callable[[], Coroutine[Any, Any, None]], timeout: float = 30) -> None:
+def run(main: Callable[[], Coroutine[Any, Any, None]], timeout: float = SCENARIO_SEC) -> None:
     """`main()` on the product's loop."""
     defects: list[dict[str, Any]] = []
 
@@ -41,15 +42,6 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], timeout: float = 30) -> N
     assert not defects
 
 
-async def until(condition: Callable[[], Any], what: str = "", timeout: float = 30) -> Any:
-    """Polls, since what is waited for happens in several processes' worth of callbacks."""
-    deadline = asyncio.get_running_loop().time() + timeout
-    while not (found := condition()):
-        assert asyncio.get_running_loop().time() < deadline, what or "in vain"
-        await asyncio.sleep(0.002)
-    return found
-
-
 class Hub:
     """PeerHost that writes down what it is told."""
 
@@ -60,10 +52,9 @@ class Hub:
         *,
         cluster: str = "ncfast",
         instance: bytes | None = None,
-        transport: str = "aiofastnet",
         net: Net | None = None,
     ) -> None:
-        self.net = net or Net(asyncio.get_running_loop(), transport=transport, rng=random.Random())
+        self.net = net or Net(asyncio.get_running_loop(), rng=random.Random())
         self.replica_id = name
         self.instance = instance or self.net.entropy(8)
         self.config = HubConfig.model_validate(

@@ -9,10 +9,11 @@ import struct
 from types import SimpleNamespace
 
 import pytest
+from support.until import until
 
 from bench.ports import free_port
 from mesh.authority import Authority, uri
-from mesh.hubs import Hub, hubs, linked, run, until
+from mesh.hubs import Hub, hubs, linked, run
 from mesh.wires import Wire
 from ncfast.core.errors import Reason
 from ncfast.mesh import peer as peer_module
@@ -40,10 +41,9 @@ async def alive(one: Hub, other: Hub) -> None:
 # ways
 
 
-@pytest.mark.parametrize("transport", ["aiofastnet", "uvloop"])
-def test_tcp(transport):
+def test_tcp():
     async def main():
-        a, b = Hub("hub-a", transport=transport), Hub("hub-b", transport=transport)
+        a, b = Hub("hub-a"), Hub("hub-b")
         async with hubs(a, b):
             a.dial(tcp(b))
             await alive(a, b)
@@ -63,7 +63,7 @@ def test_tcp(transport):
             assert row["url"] == tcp(b) and row["reconnects"] == row["errors"] == row["flows"] == 0
             (row,) = b.mesh.snapshot()
             assert row["peer"] == "hub-a" and row["state"] == "up" and row["direction"] == "in" and row["url"] == ""
-            assert a.mesh.frames()["out"]["AUTH"] == b.mesh.frames()["in"]["AUTH"] == 1
+            assert a.mesh.totals().frames_out["AUTH"] == b.mesh.totals().frames_in["AUTH"] == 1
         assert a.events[-1] == ("down", "hub-b", "going_away")
         assert a.stats.mesh_rtt.cumulative()[-1][1] > 0
         assert not a.stats.mesh_errors and not b.stats.mesh_errors and not b.refused()
@@ -86,12 +86,11 @@ def test_unix_socket(tmp_path):
     run(main)
 
 
-@pytest.mark.parametrize("transport", ["aiofastnet", "uvloop"])
-def test_mutual_tls(tmp_path, transport):
+def test_mutual_tls(tmp_path):
     async def main():
         authority = Authority(tmp_path)
-        a = Hub("hub-a", {"require_mtls": True, "tls": authority.tls(uri("hub-a"))}, transport=transport)
-        b = Hub("hub-b", {"require_mtls": True, "tls": authority.tls("DNS:hub-b")}, transport=transport)
+        a = Hub("hub-a", {"require_mtls": True, "tls": authority.tls(uri("hub-a"))})
+        b = Hub("hub-b", {"require_mtls": True, "tls": authority.tls("DNS:hub-b")})
         async with hubs(a, b):
             a.dial(f"tls://127.0.0.1:{b.port}")
             await alive(a, b)
@@ -326,7 +325,7 @@ def test_silence_is_noticed_in_either_direction(silence):
     """One-way too: a peer that is heard but does not hear is no peer."""
 
     async def main():
-        a, b = Hub("hub-a"), Hub("hub-b")
+        a, b = (Hub(name, {"ping_timeout_sec": 0.5}) for name in ("hub-a", "hub-b"))
         async with Wire(lambda: b.port) as wire, hubs(a, b):
             a.dial(wire.url)
             await linked(a, b)
@@ -351,7 +350,7 @@ def test_a_peer_that_is_away_is_tried_with_growing_pauses_and_then_found():
         async with hubs(a):
             a.dial(url)
             route = a.mesh.routes[url]
-            await until(lambda: route.backoff.breaker in ("open", "half_open"), "the breaker opens")
+            await until(lambda: route.breaker.state in ("open", "half_open"), "the breaker opens")
             assert not a.mesh.healthy
             (row,) = a.mesh.snapshot()
             assert row["peer"] == url and row["state"] in ("backoff", "dialling") and row["last_error"] == "unreachable"
@@ -371,7 +370,7 @@ def test_a_sign_of_life_ends_the_wait():
         a = Hub("hub-a", {"connect_backoff_max_sec": 3600})
         async with hubs(a):
             a.dial(url)
-            await until(lambda: a.mesh.routes[url].backoff.failures >= 5)
+            await until(lambda: a.mesh.routes[url].breaker.failures >= 5)
             b = Hub("hub-b", {"listen": f"127.0.0.1:{port}"})
             async with hubs(b):
                 b.dial(tcp(a))
@@ -455,7 +454,7 @@ def test_unknown_frames_are_skipped_and_garbage_hurts_only_its_own_link():
             first, third = a.linked(b), c.linked(b)
             wire.inject(struct.pack(">BBHI", 200, 1, 0, 5) + bytes(48) + b"later")
             await alive(a, b)
-            assert a.linked(b) is first and b.mesh.frames()["in"].get("M_OPEN") is None
+            assert a.linked(b) is first and b.mesh.totals().frames_in.get("M_OPEN") is None
             wire.inject(b"\xff" * 200)
             await until(lambda: a.linked(b) is not first)
             await alive(a, b)

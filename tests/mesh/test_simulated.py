@@ -38,9 +38,13 @@ class World3:
         peers = [
             f"tcp://{self.hosts[other].address}:400" for other in NAMES if other != name or self.rng.random() < 0.2
         ]
-        hub = Hub(
-            name, {"listen": f"{self.hosts[name].address}:400", "peers": peers, "secret_file": self.secret}, net=net
-        )
+        mesh = {
+            "listen": f"{self.hosts[name].address}:400",
+            "peers": peers,
+            "secret_file": self.secret,
+            "ping_timeout_sec": 0.5,
+        }
+        hub = Hub(name, mesh, net=net)
         self.loops[name], self.hubs[name] = loop, hub
         loop.create_task(hub.start())
 

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from ncfast.core.errors import LocalError
-from ncfast.mesh.backoff import BASE, TRIP, Backoff
+from ncfast.mesh.breaker import BASE, TRIP, Breaker
 from ncfast.mesh.states import TRANSITIONS, LinkEvent, LinkState, Way, advance
 
 
@@ -45,17 +45,17 @@ def test_a_way_knows_since_when():
 def test_pauses_double_with_full_jitter_and_the_breaker_leaves_single_probes():
     drawn = {failures: [] for failures in range(TRIP + 3)}
     for seed in range(200):
-        backoff = Backoff(random.Random(seed), 30.0)
+        breaker = Breaker(random.Random(seed), 30.0)
         for pauses in drawn.values():
-            assert backoff.breaker == ("closed" if backoff.failures < TRIP else "open")
-            backoff.attempt()
-            assert backoff.breaker in ("closed", "half_open")
-            pauses.append(backoff.failed())
+            assert breaker.state == ("closed" if breaker.failures < TRIP else "open")
+            breaker.attempt()
+            assert breaker.state in ("closed", "half_open")
+            pauses.append(breaker.failed())
     for failures, pauses in drawn.items():
         if failures + 1 < TRIP:
             bound = min(30.0, BASE * 2**failures)
             assert 0 <= min(pauses) < bound / 4 and bound * 3 / 4 < max(pauses) <= bound
         else:
             assert 15 <= min(pauses) and max(pauses) <= 30
-    backoff.succeeded()
-    assert backoff.breaker == "closed" and backoff.failed() <= BASE
+    breaker.succeeded()
+    assert breaker.state == "closed" and breaker.failed() <= BASE

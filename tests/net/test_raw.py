@@ -13,6 +13,7 @@ from core.raw import bare_frames
 from core.virtual import Time
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.until import SCENARIO_SEC, until
 
 from ncfast._frames import FrameType, encode
 from ncfast.core.errors import Reason
@@ -84,7 +85,7 @@ CUTS = st.lists(st.one_of(st.integers(1, 20), st.integers(1, 30_000)), max_size=
 
 
 @given(bodies=BODIES, cuts=CUTS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_frames_follow_each_other_with_nothing_in_between(bodies, cuts):
     rig = Rig()
     wired = b"".join(encode(AUTH, payload=body) for body in bodies)
@@ -172,10 +173,10 @@ def test_a_goaway_with_a_frame_cut_off_behind_it():
 # on real sockets
 
 
-def run(main, transport):
+def run(main):
     async def limited():
-        async with asyncio.timeout(30):
-            await main(Process(Net(asyncio.get_running_loop(), transport=transport)))
+        async with asyncio.timeout(SCENARIO_SEC):
+            await main(Process(Net(asyncio.get_running_loop())))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(limited())
@@ -195,7 +196,6 @@ class Process:
     def __init__(self, net):
         self.net = net
         self.context = FlowContext(net.clock)
-        self.context.retains = net.retains
         self.context.owner = self
         self.receive_buffer = ReceiveBuffer()
         self.opened, self.over = [], []
@@ -237,12 +237,7 @@ async def read(sock, count=1 << 30):
     return bytes(out)
 
 
-@pytest.fixture(params=["aiofastnet", "uvloop"])
-def transport(request):
-    return request.param
-
-
-def test_partial_writes_keep_their_order(transport):
+def test_partial_writes_keep_their_order():
     """A kernel that takes a few KiB at a time."""
 
     async def main(process):
@@ -253,17 +248,16 @@ def test_partial_writes_keep_their_order(transport):
         assert not link.writable
         got = bare_frames(await read(far, sum(len(body) + 56 for body in bodies)))
         assert [frame.payload for frame in got] == bodies
-        while not link.writable:
-            await asyncio.sleep(0)
+        await until(lambda: link.writable, "room again")
         far.close()
         await handler.end.wait()
         assert handler.ended == [Reason.CONNECTION_LOST]
 
-    run(main, transport)
+    run(main)
 
 
 @pytest.mark.parametrize("size", [1, 4096, 65536])
-def test_what_a_relay_passes_on_survives_the_buffer_it_came_in(transport, size):
+def test_what_a_relay_passes_on_survives_the_buffer_it_came_in(size):
     """Far more than both kernels hold, and a buffer that every read of the process goes through."""
     count = min(3_000_000 // size, 4000)
 
@@ -298,10 +292,10 @@ def test_what_a_relay_passes_on_survives_the_buffer_it_came_in(transport, size):
         assert (mesh.relay_frames, mesh.relay_bytes, mesh.drops_queue, process.context.relayed) == (0, 0, 0, 0)
         assert noise.ended == []
 
-    run(main, transport)
+    run(main)
 
 
-def test_an_end_of_stream_and_a_reset(transport):
+def test_an_end_of_stream_and_a_reset():
     async def main(process):
         link, handler, far = await process.link()
         far.sendall(encode(AUTH, payload=b"last"))
@@ -315,13 +309,12 @@ def test_an_end_of_stream_and_a_reset(transport):
         far.close()  # with bytes that nobody read: a reset
         await handler.end.wait()
         assert handler.ended == [Reason.CONNECTION_LOST]
-        while process.net.sockets:
-            await asyncio.sleep(0.01)
+        await until(lambda: not process.net.sockets, "the socket is closed")
 
-    run(main, transport)
+    run(main)
 
 
-def test_the_last_word_arrives_behind_what_the_kernel_had_not_taken(transport):
+def test_the_last_word_arrives_behind_what_the_kernel_had_not_taken():
     async def main(process):
         link, handler, far = await process.link(small=True)
         link.send(AUTH, bytes(16384))
@@ -329,13 +322,12 @@ def test_the_last_word_arrives_behind_what_the_kernel_had_not_taken(transport):
         link.fail(Reason.SUPERSEDED, "a newer link")
         got = bare_frames(await read(far))
         assert [(frame.type, frame.code) for frame in got] == [(AUTH, 0), (GOAWAY, Reason.SUPERSEDED)]
-        while process.net.sockets:
-            await asyncio.sleep(0.01)
+        await until(lambda: not process.net.sockets, "the socket is closed")
 
-    run(main, transport)
+    run(main)
 
 
-def test_a_slow_peer_is_cut_in_the_end(transport, monkeypatch):
+def test_a_slow_peer_is_cut_in_the_end(monkeypatch):
     async def main(process):
         delays = []
         process.net.call_later = lambda delay, callback, *arguments: (
@@ -346,8 +338,7 @@ def test_a_slow_peer_is_cut_in_the_end(transport, monkeypatch):
         for _ in range(30):
             link.send(AUTH, bytes(16384))
         link.fail(Reason.FLOOD)
-        while process.net.sockets:  # it never reads
-            await asyncio.sleep(0.01)
+        await until(lambda: not process.net.sockets, "a peer that never reads is cut")
         assert 5.0 in delays and len(await read(far)) < 30 * 16384
 
-    run(main, transport)
+    run(main)

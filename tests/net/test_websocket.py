@@ -76,7 +76,7 @@ CUTS = st.lists(st.one_of(st.integers(1, 20), st.integers(1, 30_000)), max_size=
 
 
 @given(client=st.booleans(), bodies=BODIES, fragments=CUTS, cuts=CUTS, pings=st.sets(st.integers(0, 30)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_whatever_the_cuts_and_fragments(client, bodies, fragments, cuts, pings):
     rig = Rig(client)
     wire = b"".join(encode(FrameType.AUTH, payload=body) for body in bodies)
@@ -97,7 +97,7 @@ def test_whatever_the_cuts_and_fragments(client, bodies, fragments, cuts, pings)
 
 
 @given(client=st.booleans(), bodies=BODIES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_library_reads_what_we_send(client, bodies):
     rig = Rig(client)
     for body in bodies:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.until import PATIENCE
 
 from ncfast.observe.metrics import METRICS, OVERFLOW
 
@@ -85,5 +86,5 @@ def test_panels_have_their_place_and_text():
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_promtool_takes_the_rules():
-    done = subprocess.run(["promtool", "check", "rules", str(ALERTS)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["promtool", "check", "rules", str(ALERTS)], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr

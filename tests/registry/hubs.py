@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import uvloop
+from support.until import SCENARIO_SEC, until
 
 from ncfast.config.ha import Ha
 from ncfast.net.seam import Net
@@ -18,7 +19,7 @@ from ncfast.registry import AgentEntry, DistributedRegistry, Replica, make_regis
 INSTANCES = itertools.count(1)
 
 
-def run(main: Callable[[Net], Awaitable[None]], seconds: float = 60) -> None:
+def run(main: Callable[[Net], Awaitable[None]], seconds: float = SCENARIO_SEC) -> None:
     """`main(net)` on the product's loop."""
 
     async def limited() -> None:
@@ -30,16 +31,6 @@ def run(main: Callable[[Net], Awaitable[None]], seconds: float = 60) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(limited())
-
-
-async def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> float:
-    """Waits until `condition()`; returns the seconds that it took, and fails with `what`."""
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    while not condition():
-        assert loop.time() - started < seconds, f"not within {seconds} s: {what}"
-        await asyncio.sleep(0.002)
-    return loop.time() - started
 
 
 def replica(name: str, mesh_url: str = "") -> Replica:

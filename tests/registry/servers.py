@@ -9,7 +9,8 @@ from typing import Any
 
 import redis
 from support.places import Loopback
-from support.process import Program, require, wait_until
+from support.process import Program, require
+from support.until import PATIENCE, wait_until
 
 Place = tuple[str, int]
 
@@ -36,13 +37,13 @@ class Server:
     def start(self) -> None:
         argv = [self._program, str(self.file), *(["--sentinel"] if self._sentinel else [])]
         self.program = Program(self.name, argv, self.directory)
-        wait_until(self.answers, f"{self.name}: {self.program.tail()}")
+        wait_until(self.answers, lambda: f"{self.name} answers\n{self.program.tail()}")
 
     def client(self) -> redis.Redis:
         options = {"host": self.place[0], "port": self.place[1], **self._client}
         if "unix_socket_path" in options:
             del options["host"], options["port"]
-        return redis.Redis(socket_timeout=5, decode_responses=True, **options)
+        return redis.Redis(socket_timeout=PATIENCE, decode_responses=True, **options)
 
     def answers(self) -> bool:
         try:

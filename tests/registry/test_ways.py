@@ -13,13 +13,13 @@ import redis as redis_py
 import trustme
 from redis.crc import key_slot
 from support.places import Loopback
-from support.process import wait_until
+from support.until import until, wait_until
 
 from ncfast.observe import log
 from ncfast.registry import make_registry
 from ncfast.registry.redis.connection import Location
 from ncfast.registry.redis.scripts import KeySpace
-from registry.hubs import Hub, cluster, run, until
+from registry.hubs import Hub, cluster, run
 from registry.servers import Server, servers
 from registry.test_outages import all_healthy, outside, sockets
 
@@ -324,7 +324,7 @@ def test_a_master_that_is_demoted(tmp_path, places, running):
                 )
             await until(lambda: sockets() == before, "sockets are constant")
 
-    run(main, 110)
+    run(main)
 
 
 def failover(client: redis_py.Redis) -> bool:

@@ -69,8 +69,6 @@ class Cluster:
                 self.kernel.latency[name, hub] = self.kernel.latency[hub, name] = shape.wan
         self.clones: dict[str, AgentProcess] = {}  # second processes under an agent's name
         self.processes: dict[str, Process] = {**self.hubs, **self.agents}
-        for process in self.processes.values():
-            process.retains = shape.retains
         for trip in plan.trips:
             self._add(trip)
         self.forger = Forger(
@@ -433,7 +431,6 @@ class Faults:
         if clone is None:
             original = cluster.agents[fault.who[0]]
             clone = cluster.clones[name] = AgentProcess(self.world, self.kernel, name, original.config)
-            clone.retains = original.retains
             for hub in cluster.hubs:
                 self.kernel.latency[name, hub] = self.kernel.latency[hub, name] = cluster.plan.shape.wan
         if clone.running:

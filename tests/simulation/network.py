@@ -1,7 +1,6 @@
 """The seam's other side: `SimNet` in place of `ncfast.net.Net`, and transports over simulated sockets.
 
-A transport writes at once and keeps what the kernel does not take: as a copy, as aiofastnet does, or, where `retains`
-says so, by reference, as uvloop does; then the memory must be immutable, or change under the write and be found out.
+A transport writes at once and keeps what the kernel does not take as a copy, as aiofastnet does.
 Reads, ends and losses come in the order and with the callbacks of aiofastnet's `SelectorSocketTransport`.
 """
 
@@ -182,10 +181,6 @@ class Transport:
             return
         for line in lines:
             view = memoryview(line).cast("B") if line else memoryview(b"")
-            if self._net.retains:
-                assert isinstance(view.obj, bytes), (
-                    "this transport keeps references: only immutable memory may go there"
-                )
             if not self._backlog:
                 try:
                     view = view[self._sock.send(view) :]
@@ -193,7 +188,7 @@ class Transport:
                     self._force_close(exc)
                     return
             if len(view):
-                self._backlog.append(view if self._net.retains else memoryview(bytes(view)))
+                self._backlog.append(memoryview(bytes(view)))
                 self._backlog_size += len(view)
         self._mind_watermarks()
 
@@ -276,13 +271,9 @@ class SimNet(Net):
 
     loop: Loop
 
-    def __init__(
-        self, loop: Loop, kernel: Kernel, host: Host, seed: int, *, retains: bool = False, fd_limit: int = 1 << 16
-    ) -> None:
+    def __init__(self, loop: Loop, kernel: Kernel, host: Host, seed: int, *, fd_limit: int = 1 << 16) -> None:
         rng = random.Random(seed)
-        super().__init__(
-            loop, transport="uvloop" if retains else "aiofastnet", rng=rng, entropy=random.Random(seed + 1).randbytes
-        )
+        super().__init__(loop, rng=rng, entropy=random.Random(seed + 1).randbytes)
         self.kernel = kernel
         self.host = host
         self.fd_limit = fd_limit

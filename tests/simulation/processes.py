@@ -44,7 +44,6 @@ class Process:
         self.net: SimNet
         self.running = False
         self.thawed_at = 0.0
-        self.retains = False  # what its transports do with unsent bytes
         self.on_exit: Callable[[], None] | None = None  # is told once that this life is over
 
     def start(self) -> None:
@@ -59,7 +58,7 @@ class Process:
         self._forget()
         self.world.note(f"{self.name} starts")
         self.loop = Loop(self.world, f"{self.name}.{self.lives}")
-        self.net = SimNet(self.loop, self.kernel, self.host, self.world.rng.getrandbits(60), retains=self.retains)
+        self.net = SimNet(self.loop, self.kernel, self.host, self.world.rng.getrandbits(60))
         self.loop.create_task(self._live(), name="main")
 
     async def _live(self) -> None:

@@ -6,9 +6,9 @@ import socket
 import threading
 
 from support.peer import Peer, order_line
-from support.process import wait_until
 from support.script import pattern
 from support.topology import Topology
+from support.until import PATIENCE, wait_until
 
 SIZE = 512
 
@@ -19,7 +19,7 @@ class Bystander:
     def __init__(self, made: Topology, peer: Peer, connector: str = "peer") -> None:
         self.turns = 0
         self._seed = peer.next_seed()
-        self._sock = socket.create_connection(made.address(connector), timeout=30)
+        self._sock = socket.create_connection(made.address(connector), timeout=PATIENCE)
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock.sendall(order_line(self._seed, [["echo"], ["fin"]]))
         self._stop = threading.Event()

@@ -18,9 +18,9 @@ from support.ncfast_process import ACCESS, FAST_HUB, Agent, Hub, merged
 from support.nginx import Nginx
 from support.peer import Address
 from support.places import Loopback, Places
-from support.process import wait_until
 from support.redis_server import RedisServer
 from support.transfer import Transfer
+from support.until import wait_until
 
 NAMES = ("hub-a", "hub-b", "hub-c")
 AGENT = "site-1"
@@ -300,12 +300,11 @@ class Cluster:
         """The hub as a bystander meets it."""
         return Door(self, name)
 
-    def wait_owner(self, *, other_than: str = "", agent_id: str = AGENT, timeout: float = 30) -> str:
+    def wait_owner(self, *, other_than: str = "", agent_id: str = AGENT) -> str:
         """Until one live hub, and not ``other_than``, owns the agent."""
         return wait_until(
             lambda: (owner := self.owner(agent_id)) != other_than and owner,
             f"an owner of {agent_id}, other than {other_than or 'nobody'}",
-            timeout,
         )
 
     def readiness(self, name: str) -> tuple[int, dict[str, Any]]:
@@ -313,12 +312,12 @@ class Cluster:
         code, body = self.hubs[name].get("/readyz")
         return code, json.loads(body)
 
-    def wait_ready(self, *names: str, timeout: float = 30) -> None:
+    def wait_ready(self, *names: str) -> None:
         """Until the hubs (by default those that are live) say that nothing is missing."""
         for name in names or self.live:
-            wait_until(lambda name=name: self.readiness(name) == (200, {"status": "ready"}), f"{name} ready", timeout)
+            wait_until(lambda name=name: self.readiness(name) == (200, {"status": "ready"}), f"{name} ready")
 
-    def wait_degraded(self, name: str, *reasons: str, timeout: float = 30) -> None:
+    def wait_degraded(self, name: str, *reasons: str) -> None:
         """Until the hub says degraded for exactly these reasons; it must be 200 all the time."""
 
         def degraded() -> bool:
@@ -326,16 +325,13 @@ class Cluster:
             assert code == 200, f"{name}: /readyz {code} {body} while it serves"
             return body == {"status": "degraded", "reasons": list(reasons)}
 
-        try:
-            wait_until(degraded, f"{name} degraded: {reasons}", timeout)
-        except AssertionError as error:
-            raise AssertionError(f"{error}, /readyz says {self.readiness(name)}") from None
+        wait_until(degraded, lambda: f"{name} degraded: {reasons}, /readyz says {self.readiness(name)}")
 
-    def wait_settled(self, timeout: float = 30) -> tuple[str, str, str]:
+    def wait_settled(self) -> tuple[str, str, str]:
         """Until all hubs are ready and every agent has owner and standby; the first agent's owner, standby, and a
         third."""
         assert not self.away, f"not back yet: {self.away}"
-        self.wait_ready(timeout=timeout)
+        self.wait_ready()
 
         def placed(agent_id: str) -> tuple[str, str] | None:
             found = self.sessions(agent_id)
@@ -345,7 +341,7 @@ class Cluster:
 
         for agent in reversed(self.agents):
             owner, standby = wait_until(
-                lambda agent_id=agent.agent_id: placed(agent_id), f"owner and standby of {agent.agent_id}", timeout
+                lambda agent_id=agent.agent_id: placed(agent_id), f"owner and standby of {agent.agent_id}"
             )
         third = next(name for name in self.names if name not in (owner, standby))
         return owner, standby, third
@@ -365,7 +361,7 @@ class Cluster:
     def stop(self, name: str) -> int:
         """SIGTERM, so a drain; the exit code."""
         self.away.add(name)
-        return self.hubs[name].program.stop(timeout=60)
+        return self.hubs[name].program.stop()
 
     def start(self, name: str) -> None:
         """Back, at the same addresses."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from support.until import wait_until
 
 
 class EventLog:
@@ -51,19 +52,19 @@ class EventLog:
             and all(event.get(key) == value for key, value in fields.items())
         ]
 
-    def wait(self, name: str, *, count: int = 1, timeout: float = 30, after: int = 0, **fields: Any) -> dict[str, Any]:
-        """The ``count``-th matching event; fails when the process ends or ``timeout`` seconds pass first."""
-        deadline = time.monotonic() + timeout
-        while True:
+    def wait(self, name: str, *, count: int = 1, after: int = 0, **fields: Any) -> dict[str, Any]:
+        """The ``count``-th matching event; fails when the process ends first."""
+        found: list[dict[str, Any]] = []
+
+        def written() -> dict[str, Any] | None:
             ended = self._exit_code()
-            found = self.events(name, after=after, **fields)
+            found[:] = self.events(name, after=after, **fields)
             if len(found) >= count:
                 return found[count - 1]
-            if ended is not None:
-                raise AssertionError(f"process ended with {ended} before {name} {fields}\n{self.tail(5)}")
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{len(found)} of {count} {name} {fields}, {timeout} s\n{self.tail(5)}")
-            time.sleep(0.01)
+            assert ended is None, f"process ended with {ended} before {name} {fields}\n{self.tail(5)}"
+            return None
+
+        return wait_until(written, lambda: f"{count} {name} {fields}, {len(found)} so far\n{self.tail(5)}")
 
     def tail(self, lines: int = 30) -> str:
         """The end of the file, for a failure report."""

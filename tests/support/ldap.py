@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Self
 
 from support.peer import Address
-from support.process import child_env, require, wait_until
+from support.process import child_env, require
 from support.services import LDAP_ADMIN, LDAP_PASSWORD, LDAP_SUFFIX
+from support.until import PATIENCE, wait_until
 
 CANNOT_CONTACT = (255, 254)  # exit codes of ldapsearch when the connection failed, at the bind or after it
 PEOPLE = f"ou=people,{LDAP_SUFFIX}"
 PAUSE = 0.05  # a user beside the test, not a load
-OPERATION = 40  # seconds after which an operation counts as hung
+OPERATION = PATIENCE  # seconds after which an operation counts as hung
 
 
 def command(address: Address, *arguments: str) -> list[str]:
@@ -67,10 +68,10 @@ class LdapLoop:
                 self._failure = f"code {done.returncode}, {len(found)} of {len(uids)}: {done.stderr.strip()}"
             self._stop.wait(PAUSE)
 
-    def goes_on(self, count: int = 3, timeout: float = 60) -> None:
+    def goes_on(self, count: int = 3) -> None:
         """Fail unless so many more searches get their right answer."""
         goal = self.done + count
-        wait_until(lambda: self._failure or self.done >= goal, f"{count} more searches of {self.name}", timeout)
+        wait_until(lambda: self._failure or self.done >= goal, f"{count} more searches of {self.name}")
         self._check()
 
     def _check(self) -> None:

@@ -18,6 +18,7 @@ import subprocess
 import pytest
 
 from support.process import require
+from support.until import PATIENCE
 
 FIRST_PORT = 4000  # of any host's own: nothing else runs there
 RANGE = "198.18"  # RFC 2544: for tests between networks, routed nowhere else
@@ -125,4 +126,4 @@ class Namespaces:
         return [self._enter, f"--net=/run/netns/{space}"]
 
     def _run(self, *argv: str) -> None:
-        subprocess.run(argv, check=True, capture_output=True, text=True, timeout=20)
+        subprocess.run(argv, check=True, capture_output=True, text=True, timeout=PATIENCE)

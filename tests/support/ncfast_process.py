@@ -16,7 +16,8 @@ import yaml
 
 from support.eventlog import EventLog
 from support.peer import Address
-from support.process import Program, wait_until
+from support.process import Program
+from support.until import PATIENCE, wait_until
 
 ACCESS = "flow_closed"  # the event of the access-log line
 
@@ -133,7 +134,7 @@ class Hub:
 
     def get(self, path: str, *, admin: bool = False, method: str = "GET") -> tuple[int, bytes]:
         """Status and body of an HTTP request to the edge, or to the admin edge."""
-        connection = http.client.HTTPConnection(*(self.admin if admin else self.edge), timeout=20)
+        connection = http.client.HTTPConnection(*(self.admin if admin else self.edge), timeout=PATIENCE)
         try:
             connection.request(method, path)
             response = connection.getresponse()
@@ -168,11 +169,11 @@ class Hub:
         """The sum of one name's samples over all labels."""
         return sum(self.metric_by(sample_name).values())
 
-    def wait_agents(self, count: int, timeout: float = 30) -> None:
+    def wait_agents(self, count: int) -> None:
         """Until so many agents have tunnels."""
-        wait_until(lambda: len(self.status()["agents"]) == count, f"{count} agents at the hub", timeout)
+        wait_until(lambda: len(self.status()["agents"]) == count, f"{count} agents at the hub")
 
-    def wait_idle(self, timeout: float = 30) -> dict[str, Any]:
+    def wait_idle(self) -> dict[str, Any]:
         """Until no flow is left; the status at that moment."""
 
         def idle() -> dict[str, Any] | None:
@@ -181,10 +182,7 @@ class Hub:
             left = flows["active"] + flows["opening"] + flows["detached"] + flows["held"]
             return status if not left else None
 
-        try:
-            return wait_until(idle, "no flow left at the hub", timeout)
-        except AssertionError as error:
-            raise AssertionError(f"{error}: {self.status()['flows']}") from None
+        return wait_until(idle, lambda: f"no flow left at the hub: {self.status()['flows']}")
 
     def access_lines(self, **fields: Any) -> list[dict[str, Any]]:
         """The present process's access-log lines whose fields equal the given ones."""

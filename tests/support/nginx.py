@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from support.peer import Address
-from support.process import Program, require, wait_until
+from support.process import Program, require
 from support.services import accepts
+from support.until import wait_until
 
 HTTP = """
 daemon off;

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support.process import support_program, wait_until
+from support.process import support_program
 from support.script import End, Gates, Outcome, Step
+from support.until import PATIENCE, until, wait_until
 
 Address = tuple[str, int]
 
@@ -45,10 +46,12 @@ class Peer:
 
     async def reached(self, seed: int, count: int = 1) -> None:
         """Until the service has this flow's first ``count`` bytes."""
-        while not (seen := self.outcome(seed)) or seen.received < count:
-            await asyncio.sleep(0.01)
+        await until(
+            lambda: (seen := self.outcome(seed)) and seen.received >= count,
+            f"{count} bytes of flow {seed} at the service",
+        )
 
-    def ended(self, seed: int, timeout: float = 30) -> Outcome:
+    def ended(self, seed: int, timeout: float = PATIENCE) -> Outcome:
         """What the service's end saw, once that end is over."""
 
         def over() -> Outcome | None:
@@ -118,7 +121,7 @@ async def run_flow(
     receive_buffer: int | None = None,
     on_progress: Callable[[Outcome], None] | None = None,
     seed: int | None = None,
-    timeout: float = 60,
+    timeout: float = PATIENCE,
 ) -> Both:
     """Run one flow to its end at both ends.
 
@@ -152,7 +155,7 @@ def byte_exact(outcome: Outcome, length: int) -> None:
 def is_refused(address: Address) -> bool:
     """Whether a client is closed or reset without a byte; it sends none itself."""
     try:
-        with socket.create_connection(address, timeout=30) as client:
+        with socket.create_connection(address, timeout=PATIENCE) as client:
             return client.recv(1) == b""
     except (ConnectionResetError, ConnectionRefusedError):
         return True

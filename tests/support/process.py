@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from support.until import PATIENCE
 
 TESTS = Path(__file__).resolve().parents[1]
 PACKAGE_ROOT = Path(importlib.util.find_spec("ncfast").origin).resolve().parents[1]
@@ -39,16 +40,6 @@ def require(*programs: str) -> list[str]:
             pytest.skip(f"the program {program} is not installed")
         found.append(path)
     return found
-
-
-def wait_until(condition: Callable[[], Any], what: str, timeout: float = 30) -> Any:
-    """The first true value of ``condition()``, polled; fails with ``what`` after ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout} s: {what}")
-        time.sleep(0.01)
-    return value
 
 
 class Program:
@@ -88,14 +79,14 @@ class Program:
     def signal(self, number: int) -> None:
         self._child.send_signal(number)
 
-    def wait(self, timeout: float = 30) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         """Its exit code, once it has ended by itself."""
         try:
             return self._child.wait(timeout)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{self.name} still runs after {timeout} s\n{self.tail()}") from None
 
-    def stop(self, timeout: float = 15) -> int:
+    def stop(self, timeout: float = 60) -> int:
         """SIGTERM, then SIGKILL when it does not listen; its exit code."""
         if self._child.poll() is None:
             self._child.terminate()

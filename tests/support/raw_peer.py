@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 
 from ncfast._frames import FrameType, decode, encode
 from support.peer import Address
+from support.until import PATIENCE
 
 
 class Frame(NamedTuple):
@@ -32,7 +33,7 @@ class RawPeer:
         self.instance = instance or os.urandom(8)
         self._buffer = b""
         self._number = 0
-        self.sock = socket.create_connection(address, timeout=30)
+        self.sock = socket.create_connection(address, timeout=PATIENCE)
         hello = {
             "version": 1,
             "cluster": cluster,

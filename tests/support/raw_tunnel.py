@@ -9,6 +9,7 @@ import struct
 from typing import Any
 
 from support.peer import Address
+from support.until import PATIENCE
 
 BINARY, TEXT, CONTINUATION, CLOSE, PING = 2, 1, 0, 8, 9
 
@@ -57,7 +58,7 @@ class RawTunnel:
     """A socket to the hub's edge; a context manager."""
 
     def __init__(self, edge: Address) -> None:
-        self.sock = socket.create_connection(edge, timeout=30)
+        self.sock = socket.create_connection(edge, timeout=PATIENCE)
         self._buffer = b""
 
     def send(self, data: bytes) -> None:

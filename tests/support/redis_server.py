@@ -12,7 +12,8 @@ from redis.retry import Retry
 
 from support.peer import Address
 from support.places import Places
-from support.process import Program, require, wait_until
+from support.process import Program, require
+from support.until import PATIENCE, wait_until
 
 
 class RedisServer:
@@ -30,15 +31,13 @@ class RedisServer:
         options = f"--bind {host} --port {port} --protected-mode no --appendonly no --save".split()
         argv = [*self._prefix, self._server, *options, "", "--dir", str(self._directory)]
         self.program = Program(self._name, argv, self._directory)
-        try:
-            wait_until(self.answers, f"{self._name} at {host}:{port}")
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.program.tail()}") from None
+        wait_until(self.answers, lambda: f"{self._name} at {host}:{port}\n{self.program.tail()}")
 
     def client(self) -> redis.Redis:
         """A client of the test's own."""
         host, port = self.address
-        return redis.Redis(host=host, port=port, socket_timeout=2, decode_responses=True, retry=Retry(NoBackoff(), 0))
+        once = Retry(NoBackoff(), 0)
+        return redis.Redis(host=host, port=port, socket_timeout=PATIENCE, decode_responses=True, retry=once)
 
     def answers(self) -> bool:
         try:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from bench.ports import free_port
 from support.peer import Address
-from support.process import Program, child_env, require, wait_until
+from support.process import Program, child_env, require
+from support.until import PATIENCE, wait_until
 
 LDAP_SUFFIX = "dc=example,dc=net"
 LDAP_ADMIN = f"cn=admin,{LDAP_SUFFIX}"
@@ -77,7 +78,7 @@ def slapd(directory: Path) -> Iterator[Address]:
         f"dn: {LDAP_SUFFIX}\nobjectClass: dcObject\nobjectClass: organization\no: Example\ndc: example\n\n"
         f"dn: ou=people,{LDAP_SUFFIX}\nobjectClass: organizationalUnit\nou: people\n\n{people}"
     )
-    subprocess.run([loader, "-q", "-f", config, "-l", ldif], check=True, capture_output=True, timeout=60)
+    subprocess.run([loader, "-q", "-f", config, "-l", ldif], check=True, capture_output=True, timeout=PATIENCE)
 
     def start(port: int) -> Program:
         argv = [server, "-d", "0", "-f", str(config), "-h", f"ldap://127.0.0.1:{port}/"]
@@ -168,7 +169,7 @@ def recorder(reply: bytes = b"") -> Iterator[tuple[Address, list[bytes]]]:
 
         def serve(sock: socket.socket) -> None:
             with sock:
-                sock.settimeout(60)
+                sock.settimeout(PATIENCE)
                 data = b""
                 try:
                     while more := sock.recv(65536):
@@ -188,7 +189,7 @@ def recorder(reply: bytes = b"") -> Iterator[tuple[Address, list[bytes]]]:
 
 
 def run(
-    argv: list[str], *, check: bool = True, timeout: float = 90, stdin: str = ""
+    argv: list[str], *, check: bool = True, timeout: float = PATIENCE, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run a client program to its end; its output is in the failure when it does not succeed."""
     done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, env=child_env(), input=stdin)

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Self
 
 from support.peer import Address, Both, Peer, byte_exact, run_flow
-from support.process import wait_until
 from support.script import Gates, Outcome, pattern_sha256
+from support.until import PATIENCE, wait_until
 
 MIB = 1 << 20
 SIZE = 64 * MIB
 RATE = 64 * MIB  # bytes a second of the part that a fault shall meet: it lasts long enough for `ip` to be started
-TIMEOUT = 100
+TIMEOUT = 2 * PATIENCE
 
 
 class Transfer:
@@ -101,13 +101,12 @@ class Transfer:
         goal = min(self.size - self.withheld, max(self.received()) + more)
         wait_until(lambda: min(self.received()) >= goal, f"transfer {self.name} moving {more} bytes each way")
 
-    def wait_withheld(self, timeout: float = 60) -> None:
+    def wait_withheld(self) -> None:
         """Until all has arrived but what is kept back."""
         self.surge()
         wait_until(
             lambda: min(self.received()) >= self.size - self.withheld,
             f"all but the rest of transfer {self.name}",
-            timeout,
         )
 
     def release(self) -> None:

@@ -5,9 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from threading import Lock
 
+from ncfast.core.bucket import Bucket
+
 RATE, BURST = 20.0, 50.0  # lines a second of one event
 BUSY_EVENTS = {"flow_closed": (500.0, 5000.0)}  # one line a flow is wanted; 30 us each, 1.5 % of a core
 MAX_EVENTS = 512  # names are ours; should one be built from input after all, the rest share a bucket
+
+
+class _Event:
+    """What is known of one event's lines."""
+
+    __slots__ = ("bucket", "held_back")
+
+    def __init__(self, bucket: Bucket) -> None:
+        self.bucket = bucket
+        self.held_back = 0  # since the last line
 
 
 class EventLimiter:
@@ -16,7 +28,7 @@ class EventLimiter:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.suppressed = 0  # of all events, since the start
-        self._buckets: dict[str, list[float]] = {}  # tokens, filled at, held back since the last line
+        self._events: dict[str, _Event] = {}
         self._lock = Lock()
 
     def admit(self, event: str) -> int | None:
@@ -24,19 +36,14 @@ class EventLimiter:
         rate, burst = BUSY_EVENTS.get(event, (RATE, BURST))
         now = self.clock()
         with self._lock:
-            bucket = self._buckets.get(event)
-            if bucket is None:
-                if len(self._buckets) >= MAX_EVENTS:
+            known = self._events.get(event)
+            if known is None:
+                if len(self._events) >= MAX_EVENTS:
                     event = "other"
-                bucket = self._buckets.setdefault(event, [burst, now, 0])
-            tokens = min(burst, bucket[0] + max(0.0, now - bucket[1]) * rate)
-            bucket[1] = now
-            if tokens < 1.0:
-                bucket[0] = tokens
-                bucket[2] += 1
+                known = self._events.setdefault(event, _Event(Bucket(burst, now)))
+            if not known.bucket.take(rate, burst, now):
+                known.held_back += 1
                 self.suppressed += 1
                 return None
-            bucket[0] = tokens - 1.0
-            held_back = int(bucket[2])
-            bucket[2] = 0
+            held_back, known.held_back = known.held_back, 0
             return held_back

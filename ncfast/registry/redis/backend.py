@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ncfast.core.errors import NcfastError
 from ncfast.registry.redis.scripts import Script
 
 
-class BackendError(Exception):
+class BackendError(NcfastError):
     """Redis is away, or refuses. `reason` is from a fixed set of words, and the text never quotes what the client
     library says: URLs have passwords in them."""
 

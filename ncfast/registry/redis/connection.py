@@ -21,6 +21,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from ncfast.net.seam import Net
+from ncfast.net.tls import web_context
 from ncfast.registry.redis.backend import Backend, BackendError, Call
 from ncfast.registry.redis.scripts import SHA, KeySpace, Script
 from ncfast.registry.redis.sentinel import Place, Sentinels
@@ -111,7 +112,7 @@ class _Tls:
 
     def __init__(self, ca_file: Path | None) -> None:
         try:
-            self._context = ssl.create_default_context(cafile=ca_file)
+            self._context = web_context(ca_file)
         except OSError as exc:  # ssl.SSLError, whose text names no file, is one
             reason = "no certificates in it" if isinstance(exc, ssl.SSLError) else os.strerror(exc.errno or 0)
             raise OSError(exc.errno, f"cannot use redis_ca_file {ca_file}: {reason}") from None

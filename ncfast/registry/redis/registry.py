@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ncfast.config.ha import Ha
+from ncfast.net.backoff import Backoff
 from ncfast.net.seam import Net
 from ncfast.observe import log
 from ncfast.observe.stats import Stats
@@ -467,7 +468,7 @@ class RedisRegistry(DistributedRegistry):
     # notices
 
     async def _listen(self) -> None:
-        pause = RETRY_LISTEN[0]
+        pauses = Backoff(self.net.rng, *RETRY_LISTEN, floor=0.5)
         while True:
             try:
                 await self._backend.listen(self._heard_up, self._notice)
@@ -478,10 +479,9 @@ class RedisRegistry(DistributedRegistry):
                 _log.exception("registry_defect")
             if self._hearing:
                 self._hearing = False
-                pause = RETRY_LISTEN[0]
+                pauses.reset()
                 self._beat_soon(BEAT_DEAF)  # and a kick: the server may have gone
-            await asyncio.sleep(pause * self.net.rng.uniform(0.5, 1.0))
-            pause = min(2 * pause, RETRY_LISTEN[1])
+            await asyncio.sleep(pauses.next())
 
     def _heard_up(self) -> None:
         self._hearing = True

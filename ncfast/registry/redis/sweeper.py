@@ -48,7 +48,6 @@ class RegistrySweeper:
         self._every = max(lease, SHORTEST)
         self._strikes: set[Hashable] = set()
         self._task: asyncio.Task[None] | None = None
-        self.pruned = 0  # calls sent so far
 
     def start(self) -> None:
         self._task = self._net.spawn(self._sweep(), "registry-sweeper")
@@ -81,5 +80,4 @@ class RegistrySweeper:
                 )
         calls = [call for mark, call in suspects.items() if mark in self._strikes][:LIMIT]
         self._strikes = set(suspects)
-        self.pruned += len(calls)
         return [*calls, Call(TIDY, (str(TELL_MS), str(REMEMBER_MS), str(LIMIT)))]

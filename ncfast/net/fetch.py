@@ -6,11 +6,12 @@ import asyncio
 import http.client
 import io
 import re
-import ssl
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from ncfast.auth.errors import AuthSetupError
+from ncfast.core.errors import NcfastError
+from ncfast.net.seam import Net
+from ncfast.net.tls import web_context
 
 TIMEOUT_SEC = 2.0  # name lookup, connection, TLS, answer: all together
 MAX_BODY_BYTES = 256 * 1024
@@ -20,40 +21,40 @@ _URL = re.compile(r"[!-\[\]-~]{1,2048}")  # printable ASCII, no space and no bac
 _HOST = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?|[0-9a-f:.]*:[0-9a-f:.]*")
 
 
-class FetchError(Exception):
+class FetchError(NcfastError):
     """The document could not be had. The text names the kind of failure, and quotes nothing received."""
 
 
 def check_https_url(url: str) -> SplitResult:
-    """The parts of an absolute https URL, or `AuthSetupError`: no other scheme, no user, no fragment."""
-    try:
-        if _URL.fullmatch(url) is None:
-            raise ValueError("it must be at most 2048 printable ASCII characters")
-        parts = urlsplit(url)
-        if parts.scheme != "https":
-            raise ValueError("it must begin with https://")
-        if not parts.hostname or _HOST.fullmatch(parts.hostname) is None:
-            raise ValueError("it has no usable host name")
-        if "@" in parts.netloc:
-            raise ValueError("it must not contain a user name or password")
-        if "#" in url:
-            raise ValueError("it must not contain a fragment")
-        if parts.port == 0:
-            raise ValueError("port 0 cannot be connected to")
-    except ValueError as fault:
-        raise AuthSetupError(f"auth.jwt.jwks_url: {fault}") from None
+    """The parts of an absolute https URL, or ValueError, whose text says why not: no other scheme, no user, no
+    fragment."""
+    if _URL.fullmatch(url) is None:
+        raise ValueError("it must be at most 2048 printable ASCII characters")
+    parts = urlsplit(url)
+    if parts.scheme != "https":
+        raise ValueError("it must begin with https://")
+    if not parts.hostname or _HOST.fullmatch(parts.hostname) is None:
+        raise ValueError("it has no usable host name")
+    if "@" in parts.netloc:
+        raise ValueError("it must not contain a user name or password")
+    if "#" in url:
+        raise ValueError("it must not contain a fragment")
+    if parts.port == 0:
+        raise ValueError("port 0 cannot be connected to")
     return parts
 
 
 class HttpsFetch:
     """Calling it gives the body of a 200 answer, or raises `FetchError`.
 
-    The certificate is checked against `ca_file`, or the system's authorities. Each call connects afresh.
+    The certificate is checked against `ca_file`, or the system's authorities. Each call connects afresh. Raises
+    ValueError for a URL, OSError for a CA file, that is of no use.
     """
 
-    def __init__(self, url: str, ca_file: str | Path | None = None) -> None:
+    def __init__(self, net: Net, url: str, ca_file: str | Path | None = None) -> None:
         parts = check_https_url(url)
-        self._host, self._port = parts.hostname, parts.port or 443
+        self._net = net
+        self._host, self._port = parts.hostname or "", parts.port or 443
         self._request = (
             f"GET {parts.path or '/'}{'?' + parts.query if parts.query else ''} HTTP/1.1\r\n"
             f"Host: {parts.netloc}\r\n"
@@ -62,10 +63,7 @@ class HttpsFetch:
             "Connection: close\r\n"
             "\r\n"
         ).encode("ascii")
-        try:
-            self._context = ssl.create_default_context(cafile=ca_file)
-        except OSError as error:
-            raise AuthSetupError(f"{ca_file}: no usable CA file: {error.strerror or error}") from None
+        self._context = web_context(ca_file)
 
     async def __call__(self) -> bytes:
         try:
@@ -79,17 +77,41 @@ class HttpsFetch:
 
     async def _exchange(self) -> bytes:
         """Everything the server sends until it closes, which `Connection: close` obliges it to do."""
-        reader, writer = await asyncio.open_connection(self._host, self._port, ssl=self._context)
+        answer = _Answer(self._net)
+        transport = await self._net.connect(
+            self._host, self._port, answer, timeout=TIMEOUT_SEC, ssl=self._context, server_hostname=self._host
+        )
         try:
-            writer.write(self._request)
-            answer = bytearray()
-            while chunk := await reader.read(65536):
-                answer += chunk
-                if len(answer) > MAX_HEAD_BYTES + MAX_BODY_BYTES:
-                    raise FetchError(f"the answer is larger than {MAX_BODY_BYTES} bytes")
-            return bytes(answer)
+            transport.write(self._request)
+            return await answer.whole
         finally:
-            writer.transport.abort()
+            transport.abort()
+
+
+class _Answer(asyncio.Protocol):
+    """What a server sends, until it closes. `whole` becomes the bytes, or what went wrong."""
+
+    def __init__(self, net: Net) -> None:
+        self._net = net
+        self._bytes = bytearray()
+        self.whole: asyncio.Future[bytes] = net.loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._net.opened()
+
+    def data_received(self, data: bytes) -> None:
+        self._bytes += data
+        if len(self._bytes) > MAX_HEAD_BYTES + MAX_BODY_BYTES and not self.whole.done():
+            self.whole.set_exception(FetchError(f"the answer is larger than {MAX_BODY_BYTES} bytes"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._net.gone()
+        if self.whole.done():
+            return
+        if exc is None:
+            self.whole.set_result(bytes(self._bytes))
+        else:
+            self.whole.set_exception(exc)
 
 
 class _Received:

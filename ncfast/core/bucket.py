@@ -1,0 +1,22 @@
+"""The token bucket: so many events a second, and so many at once."""
+
+from __future__ import annotations
+
+
+class Bucket:
+    """Begins full. The clock is the caller's, in seconds; one that runs back stands still."""
+
+    __slots__ = ("_at", "_tokens")
+
+    def __init__(self, burst: float, now: float) -> None:
+        self._tokens = burst
+        self._at = now
+
+    def take(self, rate: float, burst: float, now: float) -> bool:
+        """Whether another event may happen; `rate` tokens a second have come since the last call, up to `burst`."""
+        self._tokens = min(burst, self._tokens + max(0.0, now - self._at) * rate)
+        self._at = now
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
