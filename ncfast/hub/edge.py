@@ -106,6 +106,7 @@ class Handshake(asyncio.Protocol):
         self._transport: Any = None
         self._waiting = False  # for the token's verdict; bytes before 101 are smuggling
         self._done = False
+        self._head_only = False  # the request's method is HEAD: whatever is answered has no body
         self._timer = edge.net.call_later(edge.limits.timeout_sec, self._late)
 
     # asyncio
@@ -157,14 +158,14 @@ class Handshake(asyncio.Protocol):
 
     # requests
 
-    def _answer(self, response: Response, head_only: bool = False) -> None:
+    def _answer(self, response: Response) -> None:
         self._reader = None
         self._waiting = False
         self._timer.cancel()
         if self._transport is None:
             return
         self._timer = self._net.call_later(LINGER, self._transport.abort)
-        self._transport.write(response.serialize(head_only))
+        self._transport.write(response.serialize(self._head_only))
         if self._transport.can_write_eof():
             self._transport.write_eof()  # the peer closes; unread bytes would turn our close into a reset
         else:
@@ -175,11 +176,12 @@ class Handshake(asyncio.Protocol):
         self._answer(Response.text(status, text, *headers))
 
     def _route(self, request: Request) -> None:
+        self._head_only = request.method == "HEAD"
         path, question, _ = request.path.partition("?")
         if path == "/healthz" and request.method in ("GET", "HEAD"):
-            self._answer(healthz(request), request.method == "HEAD")
+            self._answer(healthz(request))
         elif path == "/readyz" and request.method in ("GET", "HEAD"):
-            self._answer(readyz(self._ground.readiness), request.method == "HEAD")
+            self._answer(readyz(self._ground.readiness))
         elif path == "/mesh" and self._edge.ways.mesh is not None and not question:
             self._mesh(request, self._edge.ways.mesh)
         elif path != "/tunnel":

@@ -240,6 +240,7 @@ def test_probes_are_answered_and_nothing_else_is_there(tmp_path, method, path):
     async def scene(hub):
         status, head = await answer(hub, f"{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
         assert status == (200 if path.endswith("z") and method != "POST" else 404)
+        assert head.endswith("\r\n\r\n") == (method == "HEAD"), "an answer to HEAD has no body"
 
     play(tmp_path, scene)
 
