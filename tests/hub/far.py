@@ -35,7 +35,7 @@ class Far:
 
     def __init__(self, rooms: Rooms) -> None:
         self.rooms = rooms
-        self.wire = _Wire(rooms.net.turns, retains=False)
+        self.wire = _Wire(rooms.net.turns)
         self.kept: list[Frame] = []
 
     def wired(self, frame: bytes) -> bytes:
