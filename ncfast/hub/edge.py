@@ -104,6 +104,7 @@ class Handshake(asyncio.Protocol):
         self._transport: Any = None
         self._waiting = False  # for the token's verdict; bytes before 101 are smuggling
         self._done = False
+        self._head_only = False  # the request's method is HEAD: whatever is answered has no body
         self._timer = edge.net.call_later(edge.limits.timeout_sec, self._late)
 
     # asyncio
@@ -155,24 +156,25 @@ class Handshake(asyncio.Protocol):
 
     # requests
 
-    def _answer(self, response: Response, head_only: bool = False) -> None:
+    def _answer(self, response: Response) -> None:
         self._reader = None
         self._waiting = False
         self._timer.cancel()
         if self._transport is None:
             return
-        self._timer = answer(self._transport, response, self._net.call_later, head_only=head_only)
+        self._timer = answer(self._transport, response, self._net.call_later, head_only=self._head_only)
 
     def _refuse(self, status: int, reason: str, text: str, *headers: tuple[str, str]) -> None:
         self._edge._refused(reason, self._remote)
         self._answer(Response.text(status, text, *headers))
 
     def _route(self, request: Request) -> None:
+        self._head_only = request.method == "HEAD"
         path, question, _ = request.path.partition("?")
         if path == "/healthz" and request.method in ("GET", "HEAD"):
-            self._answer(healthz(request), request.method == "HEAD")
+            self._answer(healthz(request))
         elif path == "/readyz" and request.method in ("GET", "HEAD"):
-            self._answer(readyz(self._ground.readiness), request.method == "HEAD")
+            self._answer(readyz(self._ground.readiness))
         elif path == "/mesh" and self._edge.ways.mesh is not None and not question:
             self._mesh(request, self._edge.ways.mesh)
         elif path != "/tunnel":

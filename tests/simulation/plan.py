@@ -384,8 +384,7 @@ def _draw_shape(rng: random.Random) -> Shape:
         kernel_buffer=kernel_buffer,
         hub=hub,
         agent=agent,
-        # the first of the two is of a dimension that is gone
-        memory=(rng.random(), rng.choice((256 * KIB, 1024 * KIB, 1 << 30, 1 << 30, 1 << 30)))[1],
+        memory=rng.choice((256 * KIB, 1024 * KIB, 1 << 30, 1 << 30, 1 << 30)),
         health=rng.random() < 0.4,
         dial_timeout=rng.choice((5.0, 1.0)),
     )

@@ -1,0 +1,300 @@
+"""The HTTP edge on real sockets: who gets a tunnel, what the others are told, and what bounds them."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+import trustme
+from support.raw_tunnel import upgrade_request
+from support.tokens import genuine
+
+from hub import doors as d
+from hub.rooms import identity
+from ncfast.config import ServerTls
+from ncfast.net.throttle import Throttle
+from ncfast.observe.readiness import State
+
+TOKEN = genuine("HS256", sub="site")
+
+
+def play(tmp_path, scene, mode="off", **sections):
+    async def main():
+        async with d.doors(tmp_path, mode, **sections) as hub:
+            await hub.edge.open()
+            await scene(hub)
+
+    d.run(main)
+
+
+async def answer(hub: d.Doors, request: bytes) -> tuple[int, str]:
+    """Status and head."""
+    head = (await d.exchange(hub.edge.address, request)).decode("latin-1")
+    return int(head.split(" ", 2)[1]) if head else 0, head
+
+
+async def tunnel(hub: d.Doors, token: str = TOKEN, **request):
+    """Until the hub has answered; the head, and the connection."""
+    reader, writer = await d.dial(hub.edge.address)
+    writer.write(upgrade_request(token, **request))
+    return await reader.readuntil(b"\r\n\r\n"), reader, writer
+
+
+# who gets a tunnel
+
+
+def test_a_genuine_token_gets_a_tunnel(tmp_path):
+    async def scene(hub):
+        head, _, writer = await tunnel(hub)
+        assert head.startswith(b"HTTP/1.1 101 ")
+        (session,) = hub.sessions
+        assert session.key == "/site" and session.remote == "%s:%d" % writer.get_extra_info("sockname")
+        assert hub.ground.stats.tunnels_opened == 1 and not hub.edge.pending
+        d.cut(writer)
+        await d.until(lambda: not len(hub.sessions), "the tunnel has ended")
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "reason"),
+    [
+        (upgrade_request(None), 401, "no_token"),
+        (upgrade_request(TOKEN, headers=("Authorization: Bearer x",)), 401, "no_token"),
+        (upgrade_request(None, headers=(f"Authorization: Basic {TOKEN}",)), 401, "no_token"),
+        (upgrade_request(TOKEN, path=f"/tunnel?token={TOKEN}"), 400, "query"),
+        (upgrade_request(TOKEN, headers=("Origin: https://example.com",)), 403, "origin"),
+        (upgrade_request(TOKEN, headers=("Content-Length: 0",)), 400, "body"),
+        (upgrade_request(TOKEN, without=("Sec-WebSocket-Key",)), 400, "websocket"),
+        (upgrade_request(TOKEN) + b"\x82", 400, "early_bytes"),
+    ],
+    ids=["no token", "two tokens", "no bearer", "query", "browser", "body", "no websocket", "smuggled"],
+)
+def test_who_gets_none(tmp_path, request_, status, reason):
+    async def scene(hub):
+        assert (await answer(hub, request_))[0] == status
+        assert hub.ground.stats.handshakes_refused[reason] == 1 and not len(hub.sessions)
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("why", ["signature", "expired"])
+def test_a_token_that_is_refused_is_counted_by_reason(tmp_path, why):
+    token = TOKEN[:-8] + "AAAAAAAA" if why == "signature" else genuine("HS256", sub="site", iat=1, exp=2)
+
+    async def scene(hub):
+        status, head = await answer(hub, upgrade_request(token))
+        assert status == 401 and 'error="invalid_token"' in head and hub.ground.stats.auth_failed == {why: 1}
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("why", ["not_serving", "agent_cap", "rate"])
+def test_a_hub_that_can_take_no_agent_says_when_to_come_again(tmp_path, why):
+    async def scene(hub):
+        if why == "not_serving":
+            hub.ground.readiness.move(State.STOPPED)
+        elif why == "rate":
+            hub.edge.throttle = Throttle(1, lambda: 0.0)  # of which time stands still
+            while hub.edge.throttle.admit("127.0.0.1"):
+                pass
+        else:
+            _, _, writer = await tunnel(hub)
+        status, head = await answer(hub, upgrade_request(TOKEN))
+        assert status == (429 if why == "rate" else 503) and "Retry-After: " in head
+        assert hub.ground.stats.handshakes_refused == {why: 1}
+        if why == "agent_cap":
+            d.cut(writer)
+
+    play(tmp_path, scene, limits={"max_agents": 1})
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["for whom flows wait", "for whom none wait"])
+def test_while_the_hub_drains_an_agent(tmp_path, waits):
+    async def scene(hub):
+        hub.ground.readiness.move(State.DRAINING)
+        hub.claims.awaited = lambda who: waits and who.key == identity("site").key
+        head, _, writer = await tunnel(hub)
+        assert int(head[9:12]) == (101 if waits else 503)
+        d.cut(writer)
+
+    play(tmp_path, scene)
+
+
+# while the token is judged
+
+
+def slow(hub: d.Doors) -> d.Signal:
+    signal = d.Signal()
+    verify = hub.tokens.verify
+
+    async def late(token):
+        signal.asked = True
+        await signal.event.wait()
+        return await verify(token)
+
+    hub.tokens.verify = late
+    return signal
+
+
+def test_bytes_that_come_before_the_answer_are_smuggling(tmp_path):
+    async def scene(hub):
+        signal = slow(hub)
+        reader, writer = await d.dial(hub.edge.address)
+        writer.write(upgrade_request(TOKEN))
+        await d.until(lambda: signal.asked, "judged")
+        writer.write(b"\x82\x80\0\0\0\0")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+        signal.event.set()
+        writer.close()
+        await d.until(lambda: hub.net.sockets == 0, "gone")
+        assert hub.ground.stats.handshakes_refused == {"early_bytes": 1} and not hub.ground.stats.tunnels_opened
+
+    play(tmp_path, scene)
+
+
+def test_a_connection_that_goes_while_its_token_is_judged_gets_no_tunnel(tmp_path):
+    async def scene(hub):
+        signal = slow(hub)
+        _, writer = await d.dial(hub.edge.address)
+        writer.write(upgrade_request(TOKEN))
+        await d.until(lambda: signal.asked, "judged")
+        d.cut(writer)
+        await d.until(lambda: hub.net.sockets == 0, "gone")
+        signal.event.set()
+        await d.until(lambda: not hub.net._tasks, "judged")
+        assert not hub.ground.stats.tunnels_opened and not len(hub.sessions)
+
+    play(tmp_path, scene)
+
+
+# bounds
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /tunnel HT"], ids=["nothing", "a part"])
+def test_a_handshake_has_its_time(tmp_path, sent):
+    async def scene(hub):
+        assert (await answer(hub, sent))[0] == 408
+        assert hub.ground.stats.handshakes_refused == {"handshake_timeout": 1}
+        await d.until(lambda: not hub.edge.pending, "forgotten")
+
+    play(tmp_path, scene, edge={"bind": "127.0.0.1:0", "handshake_timeout_sec": 0.05})
+
+
+def test_there_are_no_more_handshakes_at_once_than_may_be(tmp_path):
+    async def scene(hub):
+        connections = [await d.dial(hub.edge.address) for _ in range(2)]
+        await d.until(lambda: len(hub.edge.pending) == 2, "accepted")
+        assert await d.exchange(hub.edge.address, b"") == b""
+        assert hub.ground.stats.handshakes_refused == {"too_many_handshakes": 1}
+        for _, writer in connections:
+            d.cut(writer)
+        await d.until(lambda: not hub.edge.pending, "gone")
+        assert (await answer(hub, b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"))[0] == 200
+
+    play(tmp_path, scene, edge={"bind": "127.0.0.1:0", "max_pending_handshakes": 2})
+
+
+def test_a_closed_edge_accepts_nobody_and_ends_handshakes_but_no_tunnels(tmp_path):
+    async def scene(hub):
+        _, _, standing = await tunnel(hub)
+        reader, writer = await d.dial(hub.edge.address)
+        await d.until(lambda: hub.edge.pending, "accepted")
+        hub.edge.close()
+        with pytest.raises(ConnectionError):
+            await d.dial(hub.edge.address)
+        assert await reader.read() == b"" and len(hub.sessions) == 1
+        writer.close()
+        d.cut(standing)
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "remote"),
+    [
+        ([], "192.0.2.1", "127.0.0.1:"),
+        (["127.0.0.0/8"], "192.0.2.1", "192.0.2.1"),
+        (["127.0.0.0/8"], "192.0.2.66, 192.0.2.1", "192.0.2.1"),
+        (["127.0.0.0/8", "192.0.2.0/24"], "198.51.100.7, 192.0.2.1", "198.51.100.7"),
+        (["127.0.0.0/8"], "nonsense", "127.0.0.1:"),
+    ],
+    ids=["nobody is trusted", "the ingress is", "from the right", "two proxies", "no address"],
+)
+def test_whom_a_forwarded_header_names(tmp_path, trusted, forwarded, remote):
+    async def scene(hub):
+        _, _, writer = await tunnel(hub, headers=(f"X-Forwarded-For: {forwarded}",))
+        (session,) = hub.sessions
+        assert session.remote.startswith(remote) and (":" in session.remote) == remote.endswith(":")
+        d.cut(writer)
+
+    play(tmp_path, scene, edge={"bind": "127.0.0.1:0", "trusted_proxies": trusted})
+
+
+# what else is there
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/", "/metrics", "/mesh"])
+def test_probes_are_answered_and_nothing_else_is_there(tmp_path, method, path):
+    async def scene(hub):
+        status, head = await answer(hub, f"{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+        assert status == (200 if path.endswith("z") and method != "POST" else 404)
+        assert head.endswith("\r\n\r\n") == (method == "HEAD"), "an answer to HEAD has no body"
+
+    play(tmp_path, scene)
+
+
+def test_a_hub_that_drains_is_not_ready_and_is_well(tmp_path):
+    async def scene(hub):
+        hub.ground.readiness.move(State.DRAINING)
+        assert (await answer(hub, b"GET /readyz HTTP/1.1\r\nHost: h\r\n\r\n"))[0] == 503
+        assert (await answer(hub, b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"))[0] == 200
+
+    play(tmp_path, scene)
+
+
+def test_with_a_mesh_its_door_is_here_too(tmp_path):
+    async def scene(hub):
+        await hub.cluster.follow_mode()
+        status, _ = await answer(hub, upgrade_request(None, path="/mesh"))
+        assert status == 403 and sum(hub.ground.stats.mesh_refused.values()) == 1
+        assert (await answer(hub, upgrade_request(None, path="/mesh?x")))[0] == 404
+
+    play(tmp_path, scene, "shadow")
+
+
+# TLS
+
+
+def test_tls_with_a_certificate_that_can_be_replaced(tmp_path):
+    authority = trustme.CA()
+
+    def issue(name: str) -> ServerTls:
+        issued = authority.issue_cert(name)
+        cert, key = tmp_path / f"{name}.pem", tmp_path / f"{name}.key"
+        issued.private_key_pem.write_to_path(str(key))
+        for blob in issued.cert_chain_pems:
+            blob.write_to_path(str(cert), append=True)
+        return ServerTls.model_validate({"cert_file": str(cert), "key_file": str(key)})
+
+    async def scene(hub):
+        async def shake(name: str) -> None:
+            client = ssl.create_default_context()
+            authority.configure_trust(client)
+            reader, writer = await d.dial(hub.edge.address, ssl=client, server_hostname=name)
+            writer.write(upgrade_request(TOKEN))
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+            writer.transport.abort()
+
+        hub.edge.use_tls(hub.edge.load_tls(issue("one.example")))
+        await shake("one.example")
+        assert await d.exchange(hub.edge.address, b"GET /healthz HTTP/1.1\r\n\r\n") == b""
+        await d.until(lambda: hub.ground.stats.handshakes_refused == {"tls": 1}, "refused")
+        with pytest.raises(OSError):
+            hub.edge.load_tls(ServerTls.model_construct(cert_file=tmp_path / "no", key_file=tmp_path / "no"))
+        await shake("one.example")
+        hub.edge.use_tls(hub.edge.load_tls(issue("two.example")))
+        await shake("two.example")
+
+    play(tmp_path, scene)

@@ -1,0 +1,265 @@
+"""A client port on real sockets: who is let in, who is shed and how, and whom a PROXY header names."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+
+from hub import doors as d
+from hub.rooms import listener as config
+from ncfast.config import Listener
+from ncfast.hub import listener as module
+from ncfast.hub.listener import _within
+from ncfast.net import seam
+from ncfast.net.throttle import Throttle
+
+PROXIED = {"proxy_protocol": "any", "proxy_from": ["127.0.0.0/8"]}
+HEADER = b"PROXY TCP4 192.0.2.50 192.0.2.1 4711 389\r\n"
+
+
+def play(tmp_path, scene, settings=None, **sections):
+    """`scene(hub, listener)` on a listener of its own."""
+
+    async def main():
+        async with d.doors(tmp_path, **sections) as hub:
+            await scene(hub, await hub.listen(config(**(settings or {}))))
+
+    d.run(main)
+
+
+async def reset_seen(address: str) -> bool:
+    """Whether a client that comes now is cut by a reset, and not by an end of stream."""
+    try:
+        reader, writer = await d.dial(address)
+        await reader.read()
+    except ConnectionError:
+        return True
+    writer.close()
+    return False
+
+
+# who is let in
+
+
+def test_a_client_becomes_a_flow_with_the_listeners_settings(tmp_path):
+    async def scene(hub, listener):
+        reader, writer = await d.dial(listener.address)
+        writer.write(b"hello")
+        await d.until(lambda: hub.received() == 5, "the bytes are the flow's")
+        (info,) = hub.clients
+        assert info.client == "%s:%d" % writer.get_extra_info("sockname")
+        assert info.listener is listener.config and info.timeouts.idle == 77
+        assert (listener.active, listener.per_source) == (1, {"127.0.0.1": 1})
+        d.cut(writer)
+        await d.until(lambda: listener.active == 0, "its end is noticed")
+        assert listener.per_source == {} and hub.net.sockets == 0
+
+    play(tmp_path, scene, {"idle_timeout_sec": 77})
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"deny": ["127.0.0.0/8"]}, "acl"),
+        ({"allow": ["192.0.2.0/24"]}, "acl"),
+        ({"allow": ["127.0.0.0/8"], "deny": ["127.0.0.1/32"]}, "acl"),
+        ({"allow": ["127.0.0.0/8"]}, None),
+        ({"deny": ["192.0.2.0/24"]}, None),
+    ],
+    ids=["denied", "not allowed", "deny wins", "allowed", "not denied"],
+)
+def test_access_lists(tmp_path, settings, reason):
+    async def scene(hub, listener):
+        if reason is not None:
+            assert await reset_seen(listener.address)
+            assert hub.ground.stats.accept_shed == {reason: 1} and not hub.clients
+        else:
+            _, writer = await d.dial(listener.address)
+            await d.until(lambda: hub.clients, "let in")
+            writer.close()
+
+    play(tmp_path, scene, settings)
+
+
+def test_an_ipv4_address_in_ipv6_clothes_counts_as_ipv4():
+    networks = [ipaddress.ip_network("192.0.2.0/24"), ipaddress.ip_network("fe80::/64")]
+    assert (
+        _within("192.0.2.7", networks) and _within("::ffff:192.0.2.7", networks) and _within("fe80::1%eth0", networks)
+    )
+    assert not _within("::ffff:192.0.3.7", networks)
+
+
+@pytest.mark.parametrize("cap", ["listener_cap", "source_cap", "flow_cap"])
+def test_a_cap_sheds_by_a_reset_and_one_that_goes_makes_room(tmp_path, cap):
+    settings = {"listener_cap": {"max_connections": 1}, "source_cap": {"max_connections_per_source": 1}}.get(cap, {})
+    sections = {"limits": {"max_flows": 1}} if cap == "flow_cap" else {}
+
+    async def scene(hub, listener):
+        _, writer = await d.dial(listener.address)
+        await d.until(lambda: hub.clients, "let in")
+        assert await reset_seen(listener.address)
+        assert hub.ground.stats.accept_shed == {cap: 1} and len(hub.clients) == 1
+        d.cut(writer)
+        await d.until(lambda: listener.active == 0, "gone")
+        _, writer = await d.dial(listener.address)
+        await d.until(lambda: len(hub.clients) == 2, "let in")
+        writer.close()
+
+    play(tmp_path, scene, settings, **sections)
+
+
+def test_no_clients_beyond_the_memory_or_the_rate(tmp_path):
+    async def scene(hub, listener):
+        hub.ground.context.budget = -1
+        assert await reset_seen(listener.address)
+        hub.ground.context.budget = 1 << 30
+        throttle = Throttle(1, lambda: 0.0)  # of which time stands still
+        while throttle.admit("127.0.0.1"):
+            pass
+        listener._opens = throttle
+        assert await reset_seen(listener.address)
+        assert hub.ground.stats.accept_shed == {"memory": 1, "rate": 1} and not hub.clients
+
+    play(tmp_path, scene)
+
+
+def test_without_descriptors_nobody_is_accepted_and_the_kernel_keeps_those_who_come(tmp_path, monkeypatch):
+    monkeypatch.setattr(seam, "ACCEPT_PAUSE", 0.01)
+
+    async def scene(hub, listener):
+        limit, hub.net.fd_limit = hub.net.fd_limit, 0
+        _, writer = await d.dial(listener.address)
+        await d.until(lambda: listener.out_of_descriptors, "out of descriptors")
+        assert listener.bound and not listener.accepting and hub.ground.stats.accept_shed["fd"] >= 1
+        hub.net.fd_limit = limit
+        await d.until(lambda: hub.clients, "let in after all")
+        assert listener.accepting
+        writer.close()
+
+    play(tmp_path, scene)
+
+
+# its life
+
+
+def test_a_port_in_use_cannot_be_bound(tmp_path):
+    async def scene(hub, listener):
+        other = hub.make_listener(config("other", bind=listener.address))
+        with pytest.raises(OSError, match="cannot listen on"):
+            await other.open()
+        assert not other.bound and not other.accepting and other.address == listener.address
+
+    play(tmp_path, scene)
+
+
+def test_a_closed_listener_accepts_nobody_and_its_flows_live_on(tmp_path):
+    async def scene(hub, listener):
+        _, writer = await d.dial(listener.address)
+        await d.until(lambda: hub.clients, "let in")
+        listener.close()
+        with pytest.raises(OSError):
+            await d.dial(listener.address)
+        writer.write(b"still here")
+        await d.until(lambda: hub.received() == 10, "the flow goes on")
+        assert not listener.bound
+        writer.close()
+
+    play(tmp_path, scene)
+
+
+def test_new_settings_are_for_new_clients(tmp_path):
+    async def scene(hub, listener):
+        writers = [(await d.dial(listener.address))[1]]
+        await d.until(lambda: hub.clients, "let in")
+        address = listener.address
+        listener.configure(Listener.model_validate(listener.config.model_dump() | {"idle_timeout_sec": 5}))
+        writers.append((await d.dial(address))[1])
+        await d.until(lambda: len(hub.clients) == 2, "let in")
+        assert [info.timeouts.idle for info in hub.clients] == [3600, 5]
+        for writer in writers:
+            writer.close()
+
+    play(tmp_path, scene)
+
+
+# PROXY protocol
+
+
+def test_the_header_names_the_client_and_what_follows_is_the_flows(tmp_path):
+    async def scene(hub, listener):
+        _, writer = await d.dial(listener.address)
+        for piece in (HEADER[:9], HEADER[9:] + b"hello"):
+            writer.write(piece)
+            await writer.drain()
+        await d.until(lambda: hub.received() == 5, "the bytes behind the header")
+        assert [info.client for info in hub.clients] == ["192.0.2.50:4711"]
+        assert listener.per_source == {"192.0.2.50": 1}
+        d.cut(writer)
+        await d.until(lambda: listener.active == 0 and hub.net.sockets == 0, "gone")
+
+    play(tmp_path, scene, PROXIED)
+
+
+def test_a_header_that_names_nobody_leaves_the_balancer_as_the_client(tmp_path):
+    async def scene(hub, listener):
+        _, writer = await d.dial(listener.address)
+        writer.write(b"PROXY UNKNOWN\r\n")
+        await d.until(lambda: hub.clients, "let in")
+        assert hub.clients[0].client == "%s:%d" % writer.get_extra_info("sockname")
+        writer.close()
+
+    play(tmp_path, scene, PROXIED)
+
+
+def test_a_source_that_is_not_trusted_sends_no_header_whatever_its_bytes_look_like(tmp_path):
+    async def scene(hub, listener):
+        _, writer = await d.dial(listener.address)
+        writer.write(HEADER)
+        await d.until(lambda: hub.received() == len(HEADER), "all of it is payload")
+        assert hub.clients[0].client.startswith("127.0.0.1:")
+        writer.close()
+
+    play(tmp_path, scene, PROXIED | {"proxy_from": ["192.0.2.0/24"]})
+
+
+@pytest.mark.parametrize(
+    ("data", "settings", "reason"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", {}, "proxy_header"),
+        (HEADER, {"deny": ["192.0.2.50/32"]}, "acl"),
+        (HEADER, {"allow": ["127.0.0.0/8"]}, "acl"),
+    ],
+    ids=["no header", "denied", "not allowed"],
+)
+def test_who_is_shed_by_what_the_header_says(tmp_path, data, settings, reason):
+    async def scene(hub, listener):
+        assert await d.exchange(listener.address, data) == b""
+        await d.until(lambda: listener.active == 0 and hub.net.sockets == 0, "gone")
+        assert hub.ground.stats.accept_shed == {reason: 1} and not hub.clients
+
+    play(tmp_path, scene, PROXIED | settings)
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["ends", "is silent"])
+def test_a_source_whose_header_does_not_come_is_shed(tmp_path, monkeypatch, ends):
+    monkeypatch.setattr(module, "PROXY_HEADER_TIMEOUT", 60.0 if ends else 0.01)
+
+    async def scene(hub, listener):
+        assert await d.exchange(listener.address, HEADER[:5], eof=ends) == b""
+        await d.until(lambda: listener.active == 0 and hub.net.sockets == 0, "gone")
+        assert hub.ground.stats.accept_shed == {"proxy_header" if ends else "proxy_header_timeout": 1}
+
+    play(tmp_path, scene, PROXIED)
+
+
+def test_those_who_have_not_sent_their_header_count_against_the_cap(tmp_path):
+    async def scene(hub, listener):
+        _, writer = await d.dial(listener.address)
+        await d.until(lambda: listener.active == 1, "accepted")
+        assert await reset_seen(listener.address)
+        assert hub.ground.stats.accept_shed == {"listener_cap": 1}
+        d.cut(writer)
+        await d.until(lambda: listener.active == 0, "gone")
+
+    play(tmp_path, scene, PROXIED | {"max_connections": 1})

@@ -1,0 +1,364 @@
+"""The hub's side of one tunnel: its states, what may come in each, and tokens that are renewed while it stands."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from support.tokens import SECRET, genuine
+
+from hub.far import OTHER_PROCESS, Agent
+from hub.rooms import NOW, Rooms, identity
+from hub.seam import Gate
+from ncfast._frames import FrameType
+from ncfast.auth import Identity
+from ncfast.config import Jwt
+from ncfast.core.errors import LocalError, Reason
+from ncfast.core.messages import HelloAck
+from ncfast.hub.session import RESUME_TIME, AgentSession, SessionState
+from ncfast.hub.tokens import Tokens
+from ncfast.observe.readiness import State
+
+S = SessionState
+HELLO_ACK, AUTH, GOAWAY = FrameType.HELLO_ACK, FrameType.AUTH, FrameType.GOAWAY
+
+
+class Desk:
+    """Writes down what the session tells; `gate` is the registry's answer to a claim."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.gate = Gate(open=True)
+        self.epoch = 7
+        self.fails = False
+
+    async def claim(self, session: AgentSession, hello: Any) -> None:
+        self.told.append("claim")
+        await self.gate
+        if self.fails:
+            raise RuntimeError("a defect")
+        if not session.link.closed:
+            session.granted(self.epoch)
+
+    def granted(self, session: AgentSession) -> None:
+        self.told.append("granted")
+
+    def announced(self, session: AgentSession) -> None:
+        self.told.append("announced")
+
+    def leaving(self, session: AgentSession) -> None:
+        self.told.append("leaving")
+
+    def resume(self, session: AgentSession, cid: bytes, secret: bytes, ack: int, limit: int) -> bool:
+        self.told.append("resume")
+        return True
+
+    def ended(self, session: AgentSession, reason: Reason, *, owned: bool) -> None:
+        self.told.append(f"ended as owner: {reason.label}" if owned else f"ended: {reason.label}")
+
+
+class SlowTokens(Tokens):
+    """Judges when the gate opens."""
+
+    gate: Gate
+
+    async def verify(self, token: str) -> Identity:
+        await self.gate
+        return await super().verify(token)
+
+
+@pytest.fixture
+def rooms(tmp_path) -> Rooms:
+    rooms = Rooms()
+    key_file = tmp_path / "key"
+    key_file.write_bytes(SECRET)
+    jwt = Jwt.model_validate({"key_file": str(key_file), "expiry_grace_sec": 60})
+    rooms.tokens = SlowTokens(jwt, rooms.net, rooms.wall)
+    rooms.tokens.gate = Gate(open=True)
+    return rooms
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+@pytest.fixture
+def agent(rooms: Rooms, desk: Desk) -> Agent:
+    return Agent(rooms, identity("site", "ldap", "ssh"), desk=desk)
+
+
+def lead(agent: Agent, desk: Desk, state: SessionState) -> None:
+    """Brings the session into a state by what an agent says."""
+    if state in (S.STANDBY, S.TAKING_OVER):
+        agent.hello("ldap", standby=True)
+    desk.gate.open = state not in (S.CLAIMING, S.TAKING_OVER)
+    if state in (S.CLAIMING, S.TAKING_OVER, S.OWNER):
+        agent.hello("ldap")
+    if state is S.ENDED:
+        agent.lose()
+    agent.taken()
+    assert agent.session.state is state
+
+
+# the table of states
+
+EDGES = {
+    (S.GREETING, S.STANDBY),
+    (S.GREETING, S.CLAIMING),
+    (S.STANDBY, S.TAKING_OVER),
+    (S.CLAIMING, S.OWNER),
+    (S.TAKING_OVER, S.OWNER),
+    *((state, S.ENDED) for state in S if state is not S.ENDED),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), [*itertools.product(S, S)], ids=lambda state: state.value)
+def test_the_table_has_these_edges_and_no_others(agent, before, after):
+    agent.session.state = before
+    if (before, after) in EDGES:
+        agent.session._move(after)
+        assert agent.session.state is after
+    else:
+        with pytest.raises(LocalError):
+            agent.session._move(after)
+        assert agent.session.state is before
+
+
+@pytest.mark.parametrize("state", S, ids=lambda state: state.value)
+def test_the_links_end_leads_from_anywhere_to_ended_and_the_desk_is_told_once(agent, desk, state):
+    lead(agent, desk, state)
+    agent.lose()
+    assert agent.session.state is S.ENDED
+    ends = [one for one in desk.told if one.startswith("ended")]
+    assert ends == [f"ended{' as owner' if state is S.OWNER else ''}: connection_lost"]
+
+
+@pytest.mark.parametrize(
+    ("state", "owns", "standing", "known"),
+    [
+        (S.GREETING, False, False, False),
+        (S.STANDBY, False, True, True),
+        (S.CLAIMING, False, False, False),
+        (S.TAKING_OVER, False, True, True),
+        (S.OWNER, True, False, True),
+        (S.ENDED, False, False, False),
+    ],
+    ids=lambda value: value.value if isinstance(value, S) else None,
+)
+def test_who_owns_who_stands_by_and_who_is_known(agent, desk, state, owns, standing, known):
+    lead(agent, desk, state)
+    session = agent.session
+    assert (session.owns, session.standing, session.known) == (owns, standing, known)
+    assert session.serves(None, "ldap") is owns
+
+
+def test_a_claim_is_answered_with_its_epoch(agent, desk, rooms):
+    agent.hello("ldap")
+    ack = HelloAck.unpack(agent.only(HELLO_ACK).payload)
+    assert (ack.epoch, ack.replica_id, ack.cluster) == (7, "hub", False)
+    assert desk.told == ["claim", "granted"] and agent.link.epoch == 7
+    assert agent.session.resuming_until == rooms.ground.clock() + RESUME_TIME
+
+
+def test_a_standby_owns_nothing_until_it_claims_on_the_same_tunnel(agent, desk):
+    agent.hello("ldap", standby=True)
+    assert HelloAck.unpack(agent.only(HELLO_ACK).payload).epoch == 0 and desk.told == []
+    agent.hello("ldap")
+    assert HelloAck.unpack(agent.only(HELLO_ACK).payload).epoch == 7 and desk.told == ["claim", "granted"]
+
+
+def test_a_claim_that_fails_for_a_defect_ends_the_tunnel(agent, desk, rooms):
+    desk.fails = True
+    agent.hello("ldap")
+    assert desk.told == ["claim", "ended: internal"] and agent.link.closed
+    assert [type(one) for one in rooms.net.failed] == [RuntimeError]
+
+
+# what may come in which state
+
+
+@pytest.mark.parametrize("state", [S.CLAIMING, S.TAKING_OVER, S.OWNER], ids=lambda state: state.value)
+def test_no_further_hello_is_taken(agent, desk, state):
+    lead(agent, desk, state)
+    agent.hello("ldap")
+    assert agent.link.closed and desk.told[-1].endswith("protocol_error") and desk.told.count("claim") == 1
+
+
+@pytest.mark.parametrize("wrong", [{"standby": True}, {"instance": OTHER_PROCESS}], ids=["standby", "process"])
+def test_a_second_hello_of_a_standby_claims_as_the_same_process(agent, desk, wrong):
+    lead(agent, desk, S.STANDBY)
+    agent.hello("ldap", **wrong)
+    assert desk.told == ["ended: protocol_error"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [({"agent_id": "other"}, "unauthorized"), ({"version": 2}, "version"), ({"instance": "x"}, "protocol_error")],
+    ids=["name", "version", "malformed"],
+)
+def test_a_hello_that_cannot_be_taken_ends_the_tunnel(agent, desk, wrong, reason):
+    agent.hello("ldap", **wrong)
+    assert desk.told == [f"ended: {reason}"] and agent.session.state is S.ENDED
+
+
+@pytest.mark.parametrize("state", [S.GREETING, S.CLAIMING], ids=lambda state: state.value)
+@pytest.mark.parametrize("type", [FrameType.ANNOUNCE, AUTH, GOAWAY], ids=lambda type: type.name)
+def test_nothing_comes_before_hello_is_answered(agent, desk, state, type):
+    lead(agent, desk, state)
+    agent.send(type, payload=b'{"connectors":["ssh"]}' if type is FrameType.ANNOUNCE else b"")
+    assert agent.link.closed and desk.told[-1] == "ended: protocol_error"
+
+
+@pytest.mark.parametrize("state", [S.GREETING, S.STANDBY, S.CLAIMING, S.TAKING_OVER], ids=lambda state: state.value)
+def test_who_does_not_own_the_agent_gets_no_flow(agent, desk, state):
+    lead(agent, desk, state)
+    agent.resume(bytes(16), bytes(16))
+    assert "resume" not in desk.told
+
+
+def test_an_owner_gets_flows_and_says_nothing_behind_the_secret(agent, desk):
+    lead(agent, desk, S.OWNER)
+    agent.resume(bytes(16), bytes(16))
+    assert desk.told[-1] == "resume"
+    agent.resume(bytes(16), bytes(16) + b"{}")
+    assert desk.told[-1] == "ended as owner: protocol_error"
+
+
+@pytest.mark.parametrize("type", [FrameType.M_OPEN, FrameType.HELLO_ACK], ids=lambda type: type.name)
+def test_what_is_the_hubs_to_send_ends_the_tunnel(agent, desk, type):
+    lead(agent, desk, S.OWNER)
+    agent.send(type, epoch=7, cid=bytes(16))
+    assert desk.told[-1] == "ended as owner: protocol_error"
+
+
+# what it serves
+
+
+def test_what_the_token_does_not_allow_is_not_served(agent, desk):
+    lead(agent, desk, S.OWNER)
+    agent.announce("ldap", "smtp")
+    assert agent.session.connectors == {"ldap"} and desk.told[-1] == "announced"
+    assert not agent.session.serves(None, "smtp") and not agent.link.closed
+
+
+def test_a_session_serves_its_tenant_what_was_announced_until_it_leaves_or_its_token_ends(agent, desk, rooms):
+    lead(agent, desk, S.OWNER)
+    session = agent.session
+    assert session.serves(None, "ldap") and not session.serves("acme", "ldap") and not session.serves(None, "ssh")
+    rooms.wall.now = NOW + 3600
+    assert not session.serves(None, "ldap")
+    rooms.wall.now = NOW
+    for _ in range(2):
+        agent.send(GOAWAY, code=Reason.DRAINING)
+    assert not session.serves(None, "ldap") and desk.told.count("leaving") == 1
+
+
+def test_a_standby_that_leaves_takes_nothing_away(agent, desk):
+    lead(agent, desk, S.STANDBY)
+    agent.send(GOAWAY, code=Reason.DRAINING)
+    assert agent.session.draining and desk.told == []
+
+
+def test_whoever_comes_while_the_hub_drains_is_told_to_go(agent, desk, rooms):
+    rooms.ground.readiness.move(State.DRAINING)
+    agent.hello("ldap")
+    assert agent.types() == [HELLO_ACK, GOAWAY]
+
+
+def test_an_owner_alone_hears_that_the_mode_has_changed(agent, desk):
+    lead(agent, desk, S.STANDBY)
+    agent.session.mode_changed()
+    assert agent.taken() == []
+    lead(agent, desk, S.OWNER)
+    agent.session.mode_changed()
+    assert agent.types() == [HELLO_ACK]
+
+
+# tokens
+
+
+def refresh(agent: Agent, **changes: Any) -> None:
+    agent.send(AUTH, payload=genuine("HS256", **({"sub": "site"} | changes)).encode())
+
+
+def test_a_fresh_token_brings_its_scope_and_its_time(agent, desk, rooms):
+    lead(agent, desk, S.OWNER)
+    agent.announce("ldap", "smtp")
+    refresh(agent, connectors=["smtp"])
+    assert agent.only(AUTH).code == 0 and desk.told[-1] == "announced"
+    assert agent.session.connectors == {"smtp"} and agent.session.identity.expires_at == NOW + 3540
+
+
+def test_a_token_that_is_refused_leaves_the_old_one_in_force(agent, desk, rooms):
+    lead(agent, desk, S.OWNER)
+    agent.send(AUTH, payload=b"nonsense")
+    assert agent.only(AUTH).code == Reason.UNAUTHORIZED and agent.session.serves(None, "ldap")
+    assert rooms.ground.stats.auth_failed == {"malformed": 1}
+
+
+@pytest.mark.parametrize("claims", [{"sub": "other"}, {"tenant": "acme"}], ids=["agent", "tenant"])
+def test_a_token_of_somebody_else_ends_the_tunnel(agent, desk, claims):
+    lead(agent, desk, S.OWNER)
+    refresh(agent, **claims)
+    assert desk.told[-1] == "ended as owner: unauthorized"
+
+
+def test_of_two_tokens_that_come_at_once_the_later_counts(agent, desk, rooms):
+    lead(agent, desk, S.OWNER)
+    rooms.tokens.gate = Gate()
+    agent.announce("ldap", "ssh")
+    for connectors in (["ldap"], ["ssh"], ["ldap", "ssh"]):
+        refresh(agent, connectors=connectors)
+    rooms.tokens.gate.swing()
+    assert [one.code for one in agent.taken()] == [0, 0]  # the first, which was under way, and the last
+    assert agent.session.identity.connectors == {"ldap", "ssh"}
+
+
+def test_a_session_whose_link_ends_while_its_token_is_judged_does_not_come_back_into_the_routes(rooms):
+    """With the real desk: what a refresh announces is routed."""
+    agent = rooms.agent("site")
+    rooms.tokens.gate = Gate()
+    refresh(agent)
+    agent.lose()
+    rooms.tokens.gate.swing()
+    rooms.run()
+    assert agent.session.identity.expires_at == NOW + 3540, "the refresh was carried out"
+    assert rooms.sessions._routed == rooms.sessions._routes == {} and not rooms.net.failed
+    assert rooms.registry.view.agent("/site") is None
+    client = rooms.client()
+    assert client.reason is None and not client.flow.attached  # held for whoever comes
+    assert rooms.agent("site").only(FrameType.M_OPEN).cid == client.flow.cid
+
+
+# time
+
+
+def test_who_says_no_hello_is_ended_in_time(agent, desk, rooms):
+    timeout = rooms.ground.config.edge.handshake_timeout_sec
+    agent.session.tick(rooms.ground.clock() + timeout - 0.1)
+    assert not agent.link.closed
+    agent.session.tick(rooms.ground.clock() + timeout)
+    assert desk.told == ["ended: handshake_timeout"]
+
+
+def test_a_token_that_has_ended_is_borne_for_its_grace(agent, desk, rooms):
+    lead(agent, desk, S.OWNER)
+    rooms.wall.now = NOW + 3600 + 59
+    agent.session.tick(rooms.ground.clock())
+    assert not agent.link.closed
+    rooms.wall.now += 1
+    agent.session.tick(rooms.ground.clock())
+    assert desk.told[-1] == "ended as owner: token_expired"
+
+
+def test_an_owner_that_falls_silent_is_ended(agent, desk, rooms):
+    lead(agent, desk, S.OWNER)
+    tunnel = rooms.ground.config.tunnel
+    agent.session.tick(rooms.ground.clock())
+    rooms.wait(tunnel.ping_interval_sec + tunnel.ping_timeout_sec)
+    agent.session.tick(rooms.ground.clock())
+    rooms.wait(tunnel.ping_timeout_sec)
+    agent.session.tick(rooms.ground.clock())
+    assert desk.told[-1] == "ended as owner: keepalive_timeout"
