@@ -778,7 +778,7 @@ cdef class Flow(Source):
         if self.ctx.reader_pause and self.backlog and now - self.taken_since >= self.ctx.reader_pause:
             return Reason.READER_PAUSED
         if self.state >= HALF_REMOTE and now - self.since >= timeouts.half_close and self.backlog == 0 \
-                and self.unsent is None:
+                and self.unsent is None and self.reading:
             if self.sink is None or self.sink.unread() == 0:
                 return Reason.HALF_CLOSE_TIMEOUT
             self.since = now             # a reader that pauses has lost no FIN

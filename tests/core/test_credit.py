@@ -160,6 +160,21 @@ def test_a_reader_that_pauses_behind_the_end_is_waited_for(bound, expected):
     assert flow.backlog and timed_out(flow, time) == expected
 
 
+def test_a_socket_that_is_not_read_for_lack_of_credit_has_not_fallen_silent():
+    """Found by the simulation, seed 142: what it says is not heard, since the reader beyond pauses."""
+    time, _, peer = hub_and_peer()
+    flow, client = peer.open(limit=1000)
+    peer.send(FIN, flow, seq=0)
+    client.send(bytes(1000))
+    peer.taken()
+    peer.send(ACK, flow, ack=1000, limit=1000)
+    client.send(b"more")
+    assert timed_out(flow, time)[0] is None
+    peer.send(ACK, flow, ack=1000, limit=2000)
+    client.fin()
+    assert [frame.type for frame in peer.taken()][-1] is FIN
+
+
 def test_an_idle_flow_lives_as_long_as_nobody_limits_it():
     time, _, peer = hub_and_peer()
     flow, _ = peer.open()

@@ -312,7 +312,12 @@ class Watch:
                 return f"{name} was down"
         opened = trip.reached_at + OPENING if trip.reached else end
         broken = trip.client.done_at if trip.client.saw != "end" else end
-        patience = min(shape.hub["flow"]["flow_grace_sec"], shape.hub["flow"]["half_close_sec"])
+        half_close = shape.hub["flow"]["half_close_sec"]
+        if max(trip.client_script.stall, trip.target_script.stall) >= half_close - 1.0:
+            return (
+                "a reader paused, behind the other side's end and with all in its kernel, for longer than is waited for"
+            )
+        patience = min(shape.hub["flow"]["flow_grace_sec"], half_close)
         for agent in agents:
             for since, until in cluster.windows(trip.hub, agent):
                 if since > end or until < trip.starts_at:

@@ -16,6 +16,7 @@ KIB = 1024
 SLOW = 500_000  # bytes a second, below which a tunnel is always full
 SLOWEST = 40_000  # bytes a second that a tunnel carries at least
 BULK = 400 * KIB  # median of a bulk direction, bytes
+PAUSE = 150.0  # seconds that a reader pauses at the longest; beyond it no trip would be over in time
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +228,8 @@ def _slow_target(rng: random.Random) -> tuple[Script, Script]:
 
 def _slowly(rng: random.Random, size: int) -> dict[str, Any]:
     if rng.random() < 0.5:
-        return {"stall_at": rng.randrange(size), "stall": rng.uniform(0.5, 6.0)}
+        longest = PAUSE if rng.random() < 0.3 else 6.0
+        return {"stall_at": rng.randrange(size), "stall": rng.uniform(0.5, longest)}
     return {"read_size": max(512, size // 60), "read_pause": rng.uniform(0.01, 0.2)}
 
 
