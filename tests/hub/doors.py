@@ -36,11 +36,24 @@ def key(folder: Path, secret: bytes = SECRET, name: str = "key") -> Jwt:
     return Jwt.model_validate({"key_file": str(file)})
 
 
+class WatchedNet(Net):
+    """Knows with what tasks have failed."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.failed: list[BaseException] = []
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        super()._done(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            self.failed.append(exc)
+
+
 class Doors(Rooms):
     """Clients that come in wait for an agent, as after a start."""
 
     def __init__(self, folder: Path, mode: str = "off", **sections: Any) -> None:
-        net = Net(asyncio.get_running_loop(), rng=random.Random(1))
+        net = WatchedNet(asyncio.get_running_loop(), rng=random.Random(1))
         super().__init__(mode, net=net, **({"edge": {"bind": "127.0.0.1:0"}} | sections))
         self.ground.started_at = self.ground.clock() + 3600.0  # new all the time
         self.jwt = key(folder)
@@ -74,7 +87,7 @@ class Doors(Rooms):
         return self.ground.context.bytes_read
 
     async def close(self) -> None:
-        """Everything ends, and no connection is left."""
+        """Everything ends, no connection is left, and no task has failed."""
         for one in self.listeners.values():
             one.close()
         self.edge.close()
@@ -86,6 +99,7 @@ class Doors(Rooms):
         await self.tokens.aclose()
         await until(lambda: self.net.sockets == 0, "no connection is left")
         await self.net.cancel_all()
+        assert not self.net.failed
 
 
 @asynccontextmanager

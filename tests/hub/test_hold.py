@@ -113,11 +113,12 @@ def test_a_client_that_comes_back_into_the_queue_has_only_what_is_left_of_its_ti
 
 
 @pytest.mark.parametrize("by", ["release", "tick"])
-def test_a_client_that_has_gone_is_neither_sent_on_nor_told_of(by):
+@pytest.mark.parametrize("first", [True, False], ids=["who was first", "who was last"])
+def test_a_client_that_has_gone_is_neither_sent_on_nor_told_of(by, first):
     queue = Queue()
-    gone = queue.flow("gone", hold_sec=3)
-    queue.hold.add(gone)
-    queue.wait("here", hold_sec=3)
-    gone.closed = True
+    flows = [queue.flow(client, hold_sec=3) for client in (("gone", "here") if first else ("here", "gone"))]
+    for flow in flows:
+        queue.hold.add(flow)
+        flow.closed = flow.info.client == "gone"
     assert (queue.release(5) if by == "release" else queue.tick(3)) == ["here"]
     assert queue.hold.count["in"] == 0 and LDAP not in queue.hold

@@ -195,6 +195,7 @@ def test_a_hub_that_does_not_own_the_agent_is_asked_again_after_a_while_that_dou
     assert pauses[-1] == pauses[-3] == 1.6
     for pause in pauses:
         assert hub.taken() == [] and client.reason is None
+        assert not client.flow.attached and client.flow.detached_at < 0, "it has not lost a way, it has none yet"
         rooms.wait(pause * 0.9)
         assert hub.taken() == []
         rooms.wait(pause * 0.2)
@@ -219,9 +220,11 @@ def test_an_older_epoch_in_the_view_moves_no_flow():
 def test_local_agents_come_first_and_among_them_the_least_loaded():
     rooms, hub = remote()
     agents = [rooms.agent("one"), rooms.agent("two")]
-    for _ in range(6):
+    for _ in range(10):
         rooms.client()
-    assert [len(agent.taken()) for agent in agents] == [3, 3] and hub.taken() == []
+        rooms.client()
+        assert [agent.types() for agent in agents] == [[OPEN], [OPEN]]
+    assert hub.taken() == []
 
 
 def test_of_agents_of_other_hubs_the_one_with_fewer_of_our_flows_is_taken():
@@ -286,6 +289,19 @@ def test_clients_of_a_connector_whose_agent_has_just_left_wait_for_it_in_order()
     clients = [rooms.client() for _ in range(3)]
     again = rooms.agent()
     assert [one.cid for one in again.taken()] == [client.flow.cid for client in clients]
+
+
+def test_whoever_comes_stands_behind_those_who_wait_even_if_there_is_room():
+    rooms = Rooms(limits={"pending_opens_per_agent": 1})
+    agent = rooms.agent()
+    first, second = rooms.client(), rooms.client()
+    agent.only(OPEN)
+    first.flow.reset(Reason.CLIENT_RESET)
+    agent.taken()
+    third = rooms.client()
+    assert agent.taken() == [] and third.reason is None
+    rooms.router.tick(rooms.ground.clock())
+    assert agent.only(OPEN).cid == second.flow.cid
 
 
 def test_a_client_of_a_connector_that_nobody_has_served_lately_is_refused():

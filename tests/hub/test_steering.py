@@ -87,6 +87,18 @@ def test_an_open_counts_as_pending_until_its_end(end):
     assert len(rooms.pending) == 0
 
 
+def test_an_open_that_is_sent_again_to_another_hub_counts_once():
+    rooms = Rooms("active")
+    rooms.hub()
+    other = rooms.hub("hub-c")
+    rooms.elsewhere(epoch=5)
+    rooms.client()
+    rooms.elsewhere(owner="hub-c", epoch=6)
+    assert len(rooms.pending) == 1
+    other.accept(other.only(OPEN))
+    assert len(rooms.pending) == 0
+
+
 def test_an_open_on_a_lost_link_is_pending_no_more():
     rooms = Rooms("active")
     hub = rooms.hub()
@@ -152,10 +164,11 @@ def test_a_flow_whose_agent_is_here_is_not_sought_elsewhere():
     """The agent asks itself."""
     rooms = Rooms("active")
     hub = rooms.hub()
-    rooms.elsewhere(epoch=5)
+    before = rooms.elsewhere(epoch=5)
     client = rooms.client()
     hub.accept(hub.only(OPEN))
     Agent(rooms, identity("site")).claim(last_epoch=5)
+    rooms.registry.view.put(before)  # the view lags behind
     hub.send(DETACH, cid=client.flow.cid, epoch=5, code=Reason.LINK_LOST)
     hub.taken()
     rooms.steering.seek(client.flow, rooms.ground.clock())
