@@ -50,13 +50,18 @@ class Cluster:
     async def follow_mode(self) -> None:
         """Takes the mode and what a mesh can change from the configuration. Raises OSError, and nothing has changed
         then."""
-        mesh, mode = self._ways.mesh, self._ground.mode
+        mode = self._ground.mode
+        if self._ways.mesh is not None and self._ways.mesh.retiring and mode != "off":
+            await self.close()  # its flows resume over the links of the new one
+        mesh = self._ways.mesh
         if mesh is None and mode != "off":
             await self._open()
         elif mesh is not None and mode != "off":
             mesh.configure(self._ground.config)
         elif mesh is not None:
-            await self.close()
+            mesh.retire()
+            if mesh.retired:
+                await self.close()
         self._ground.readiness.mode = mode
 
     async def _open(self) -> None:
@@ -85,8 +90,11 @@ class Cluster:
 
     def tick(self, now: float) -> None:
         """Timers of the links, about twice a second."""
-        if self._ways.mesh is not None:
-            self._ways.mesh.tick(now)
+        mesh = self._ways.mesh
+        if mesh is not None:
+            mesh.tick(now)
+            if mesh.retired:
+                self._ground.net.spawn(self.close(), "leave-mesh")
 
     # what the mesh tells
 

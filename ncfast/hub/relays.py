@@ -153,8 +153,9 @@ class Relays:
 
     def _refusal(self, session: AgentSession | None, epoch: int, request: Open) -> Reason | None:
         """Why an open cannot be relayed, or None."""
-        if session is None or epoch > session.epoch or self._ground.readiness.draining:
-            return Reason.NOT_OWNER  # while we drain: not for long
+        ground = self._ground
+        if session is None or epoch > session.epoch or ground.readiness.draining or ground.mode == "off":
+            return Reason.NOT_OWNER  # while we drain, or leave the mesh: not for long
         if epoch < session.epoch:
             self._ground.stats.epochs_refused += 1
             return Reason.STALE_EPOCH

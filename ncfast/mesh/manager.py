@@ -60,6 +60,7 @@ class Mesh:
         self._former: OrderedDict[bytes, None] = OrderedDict()
         self._discovered: set[str] = set()
         self._running = False
+        self.retiring = False  # no new links; those that carry flows stand until these have ended
 
     # life
 
@@ -87,6 +88,29 @@ class Mesh:
         for peer in [*self._handshakes, *self._peers.values()]:
             peer.link.fail(Reason.GOING_AWAY, "this hub stops")
         await asyncio.sleep(0)  # cancelled dials close their connections
+
+    def retire(self) -> None:
+        """No new links, and no new flows on those that stand; each ends when it carries nothing any more."""
+        self._running = False
+        self.retiring = True
+        self.door.close()
+        for route in self.routes.values():
+            route.drop()
+        self.routes.clear()
+        for peer in list(self._handshakes):
+            peer.link.fail(Reason.GOING_AWAY, "this hub leaves the mesh")
+        self.say_leaving()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for peer in self.peers:
+            if not peer.link.load:
+                peer.link.fail(Reason.GOING_AWAY, "this hub has left the mesh, and no flow needs the link")
+
+    @property
+    def retired(self) -> bool:
+        """Whether the last link is gone."""
+        return self.retiring and not self._peers
 
     @property
     def address(self) -> str:
@@ -337,6 +361,8 @@ class Mesh:
     def tick(self, now: float) -> None:
         """Keepalive and stall of every link; call about twice a second."""
         config = self.config
+        if self.retiring:
+            self._let_go()
         for peer in [*self._handshakes, *self._peers.values()]:
             try:
                 peer.link.tick(
