@@ -83,8 +83,8 @@ class FlowConfig(Section):
         unit="s",
         why=(
             "How long a client or target for which bytes wait may take none of them before its flow is ended. 0: as"
-            " long as its machine answers the kernel's probes, as on a direct connection; what waits for it is"
-            " bounded by its window and by limits.memory_bytes."
+            " long as its machine answers the kernel's probes, as on a direct connection; what waits for it counts in"
+            " limits.memory_bytes, also when the flow is over."
         ),
     )
     window_initial: Bytes = key(

@@ -141,6 +141,7 @@ cdef class Flow(Source):
     cdef uint64_t seen_una
     cdef uint64_t seen_taken         # bytes that the socket had taken at the last check
     cdef double taken_since          # when it last took some, or none waited
+    cdef double asked_sink           # when the half-close timer had run out, and a reader was waited for
     cdef double una_since
     cdef readonly double detached_at
 
@@ -166,6 +167,7 @@ cdef class Flow(Source):
     cdef int ask_again(self) except -1
     cdef int drop_out(self) except -1
     cdef int maybe_done(self) except -1
+    cdef bint half_close_waits(self) except -1
     cdef int finish_end(self, int code) except -1
     cdef int deliver_fin(self) except -1
     cdef int rewind(self) except -1

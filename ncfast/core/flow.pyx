@@ -49,6 +49,7 @@ cdef double ASK_EVERY = 1.0    # seconds between two M_RESUMEs for the same lost
 
 cdef int OPENING = FlowState.OPENING
 cdef int OPENING_FIN = FlowState.OPENING_FIN
+cdef int HALF_LOCAL = FlowState.HALF_LOCAL
 cdef int HALF_REMOTE = FlowState.HALF_REMOTE
 cdef int CLOSING = FlowState.CLOSING
 cdef int CLOSED = FlowState.CLOSED
@@ -744,6 +745,17 @@ cdef class Flow(Source):
 
     # time
 
+    cdef bint half_close_waits(self) except -1:
+        """Whether a half-closed flow that makes no progress waits for a reader, and not for an end that was lost."""
+        if self.sink is None:
+            return False                 # there is nobody to wait for
+        if self.state == HALF_LOCAL:
+            return True                  # for a reader beyond, perhaps: only its own end knows
+        if self.backlog or self.unsent is not None:
+            return True
+        # what the socket says is not read while the reader beyond gives no credit
+        return self.state == HALF_REMOTE and (not self.reading or self.sink.unread() > 0)
+
     def check(self, double now, timeouts):
         """Which timer has run out at `now`: a Reason, or None. `timeouts` has the seconds: open, grace, half_close,
         and, each 0 for none, idle, first_byte, stall. A Reason.STALLED is the path's fault, not the flow's."""
@@ -754,6 +766,8 @@ cdef class Flow(Source):
             if self.path is None and self.detached_at >= 0 and now - self.detached_at >= timeouts.grace:
                 return Reason.LINK_LOST
             return None
+        if self.sink is not None and self.backlog:
+            self.set_backlog(self.sink.waiting())      # a slow reader tells only when it has taken nearly all
         progress = (self.snd_una + self.rcv_nxt + self.snd_nxt) << 1
         progress ^= <uint64_t>self.backlog
         if progress != self.seen:
@@ -775,13 +789,15 @@ cdef class Flow(Source):
         if self.pending & SEND_LATE_RST and not self.pending & SEND_FIN and not self.fin_sent \
                 and now - self.since >= LATE_RST:
             return reason_of(self.rst_code)
-        if self.ctx.reader_pause and self.backlog and now - self.taken_since >= self.ctx.reader_pause:
+        if self.ctx.reader_pause and self.backlog and self.sink is not None \
+                and now - self.taken_since >= self.ctx.reader_pause:
             return Reason.READER_PAUSED
-        if self.state >= HALF_REMOTE and now - self.since >= timeouts.half_close and self.backlog == 0 \
-                and self.unsent is None and self.reading:
-            if self.sink is None or self.sink.unread() == 0:
+        if self.state >= HALF_LOCAL and now - max(self.since, self.asked_sink) >= timeouts.half_close:
+            if not self.half_close_waits():
                 return Reason.HALF_CLOSE_TIMEOUT
-            self.since = now             # a reader that pauses has lost no FIN
+            self.asked_sink = now
+            if self.ctx.reader_pause and now - self.since >= self.ctx.reader_pause and self.sink.unread():
+                return Reason.READER_PAUSED
         if timeouts.first_byte and self.snd_nxt == 0 and self.open_body is not None \
                 and now - self.since >= timeouts.first_byte:
             return Reason.FIRST_BYTE_TIMEOUT

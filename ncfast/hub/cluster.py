@@ -50,13 +50,12 @@ class Cluster:
     async def follow_mode(self) -> None:
         """Takes the mode and what a mesh can change from the configuration. Raises OSError, and nothing has changed
         then."""
-        mode = self._ground.mode
-        if self._ways.mesh is not None and self._ways.mesh.retiring and mode != "off":
-            await self.close()  # its flows resume over the links of the new one
-        mesh = self._ways.mesh
-        if mesh is None and mode != "off":
+        mesh, mode = self._ways.mesh, self._ground.mode
+        if mode != "off" and (mesh is None or mesh.retiring):
             await self._open()
-        elif mesh is not None and mode != "off":
+            if mesh is not None:  # its flows resume over the links of the new one
+                await self._end(mesh)
+        elif mode != "off" and mesh is not None:
             mesh.configure(self._ground.config)
         elif mesh is not None:
             mesh.retire()
@@ -70,12 +69,15 @@ class Cluster:
         self._ways.mesh = mesh
         self.replicas_changed()
 
+    async def _end(self, mesh: Mesh) -> None:
+        self._ground.stats.epochs_refused += mesh.totals().stale_epoch
+        await mesh.stop()
+
     async def close(self) -> None:
         """Ends all links."""
         mesh, self._ways.mesh = self._ways.mesh, None
         if mesh is not None:
-            self._ground.stats.epochs_refused += mesh.totals().stale_epoch
-            await mesh.stop()
+            await self._end(mesh)
 
     def replicas_changed(self) -> None:
         """The registry knows of other hubs than before."""

@@ -171,12 +171,13 @@ class Handshake(asyncio.Protocol):
     def _route(self, request: Request) -> None:
         self._head_only = request.method == "HEAD"
         path, question, _ = request.path.partition("?")
+        mesh = self._edge.ways.mesh
         if path == "/healthz" and request.method in ("GET", "HEAD"):
             self._answer(healthz(request))
         elif path == "/readyz" and request.method in ("GET", "HEAD"):
             self._answer(readyz(self._ground.readiness))
-        elif path == "/mesh" and self._edge.ways.mesh is not None and not question:
-            self._mesh(request, self._edge.ways.mesh)
+        elif path == "/mesh" and mesh is not None and not mesh.retiring and not question:
+            self._mesh(request, mesh)
         elif path != "/tunnel":
             self._answer(Response.text(404, "Not Found"))
         elif question:

@@ -110,7 +110,7 @@ class AgentSession:
 
     @property
     def standing(self) -> bool:
-        """Whether the agent is known, and owned by nobody here."""
+        """Whether the agent is known, and not owned by this tunnel."""
         return self.state is SessionState.STANDBY or self.state is SessionState.TAKING_OVER
 
     @property

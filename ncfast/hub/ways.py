@@ -8,7 +8,8 @@ from ncfast.registry import DistributedRegistry
 
 
 class Ways:
-    """What routing and relays ask of mesh and registry. `mesh` is None while the mode is off."""
+    """What routing and relays ask of mesh and registry. `mesh` is None while the mode is off, and no
+    flow of before needs its links."""
 
     def __init__(self, ground: Ground, registry: DistributedRegistry) -> None:
         self._ground = ground

@@ -118,7 +118,7 @@ class Mesh:
         return self.door.address
 
     def say_leaving(self) -> None:
-        """Tells every peer, also those that come later, that we drain: no new flows."""
+        """Tells every peer, also those that come later, that we drain, or leave the mesh: no new flows."""
         self.leaving = True
         for peer in self._peers.values():
             peer.link.send(FrameType.GOAWAY, code=Reason.DRAINING)

@@ -21,11 +21,13 @@ cdef class SocketEnd(Sink):
     cdef bint _eof_in
     cdef bint _eof_out
     cdef double _waited
+    cdef Py_ssize_t _left            # bytes that wait for the socket although the flow is over
     cdef bint _resetting
     cdef bint _starting
     cdef bint _lost
     cdef bint _broken
     cdef bint _released
 
+    cdef int _count(self, Py_ssize_t left) except -1
     cdef int _closes_by(self, bytes how) except -1
     cdef int _read_rest(self, Flow flow) except -1

@@ -29,6 +29,7 @@ cdef enum:
 # Seconds that a closed socket is still read, so that the kernel does not answer a late byte with a reset that destroys
 # our last ones (the "ultimate SO_LINGER page").
 cdef double LINGER = 2.0
+cdef double REAP_EVERY = 30.0  # seconds between two looks at a closing socket whose reader pauses
 cdef double RESET_POLL = 0.01  # seconds between two looks at whether a socket that is to be reset has sent all
 # Errors by which the kernel says that the far machine answers neither probes nor data.
 cdef frozenset LOST = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH})
@@ -138,6 +139,14 @@ cdef class SocketEnd(Sink):
         self._blocked = False
         if self.flow is not None:
             self.flow.on_drained()
+        elif not self._lost:
+            self._count(self.transport.get_write_buffer_size())
+
+    cdef int _count(self, Py_ssize_t left) except -1:
+        """What waits here for a reader although the flow is over stays in the process's budget."""
+        self.ctx.backlog += left - self._left
+        self._left = left
+        return 0
 
     def handshake_failed(self, exc):
         """The transport could not be made."""
@@ -149,6 +158,7 @@ cdef class SocketEnd(Sink):
         self._lost = True
         self.flow = None
         self._view = None
+        self._count(0)
         if exc is None and self._released and not self._resetting and self.transport is not None:
             self._closes_by(ORDER)       # all was sent, and the loop closes the socket when this returns
         if self._timer is not None:
@@ -214,6 +224,7 @@ cdef class SocketEnd(Sink):
         self._released = True
         if self._lost or self.transport is None:
             return 0
+        self._count(self.transport.get_write_buffer_size())
         if reset:
             self._resetting = True       # from here on nothing may end this connection in order
             self._closes_by(RESET)
@@ -271,18 +282,20 @@ cdef class SocketEnd(Sink):
             self._timer = self._call_later(0, self._close)
             return
         self.transport.close()
-        # A reader that pauses gets what waits for it in its own time; the kernel ends it when its machine is gone.
-        if self.ctx.reader_pause and self.transport.get_write_buffer_size():
-            self._timer = self._call_later(self.ctx.reader_pause, self._reap, self.transport.get_write_buffer_size())
+        if not self._lost and self.transport.get_write_buffer_size():
+            self._waited = 0.0
+            self._timer = self._call_later(REAP_EVERY, self._reap)
 
-    def _reap(self, Py_ssize_t before):
-        """The reader of a closing socket may pause for so long, and no longer."""
-        cdef Py_ssize_t left
+    def _reap(self):
+        """A reader that pauses gets what waits for it in its own time, unless memory is short or `reader_pause` is over;
+        the kernel ends it when its machine is gone."""
+        cdef Py_ssize_t before = self._left
         self._timer = None
         if self._lost:
             return
-        left = self.transport.get_write_buffer_size()
-        if left >= before:
+        self._count(self.transport.get_write_buffer_size())
+        self._waited = self._waited + REAP_EVERY if self._left >= before else 0.0
+        if self.ctx.over_budget or (self.ctx.reader_pause and self._waited >= self.ctx.reader_pause):
             self.abort()
         else:
-            self._timer = self._call_later(self.ctx.reader_pause, self._reap, left)
+            self._timer = self._call_later(REAP_EVERY, self._reap)

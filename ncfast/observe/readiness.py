@@ -27,8 +27,8 @@ class State(enum.StrEnum):
 AFTER: dict[State, frozenset[State]] = {
     State.STARTING: frozenset({State.SERVING, State.STOPPED}),
     State.SERVING: frozenset({State.DRAINING, State.STOPPED}),
-    State.DRAINING: frozenset({State.STOPPED}),
-    State.STOPPED: frozenset(),
+    State.DRAINING: frozenset({State.DRAINING, State.STOPPED}),  # asked for again: no news
+    State.STOPPED: frozenset({State.STOPPED}),
 }
 
 
@@ -53,7 +53,7 @@ class Readiness:
 
     @property
     def serving(self) -> bool:
-        """Whether agents and balancers are answered: also while the hub drains."""
+        """Whether agents are answered: also while the hub drains, for those that come for their flows."""
         return self.state in (State.SERVING, State.DRAINING)
 
     @property

@@ -160,6 +160,20 @@ def test_a_reader_that_pauses_behind_the_end_is_waited_for(bound, expected):
     assert flow.backlog and timed_out(flow, time) == expected
 
 
+def test_a_reader_that_reads_slowly_does_not_pause():
+    """What is left in the transport is asked for, since it tells of itself only when it is nearly empty."""
+    time, hub, peer = hub_and_peer()
+    hub.context.reader_pause = 20.0
+    flow, client = peer.open()
+    client.appetite = 0
+    peer.send(DATA, flow, payload=bytes(60_000))
+    for _ in range(40):
+        client.take(100)
+        time.now += 1.0
+        assert flow.check(time.now, TIMEOUTS) is None
+    assert flow.backlog == 60_000 - 4_000
+
+
 def test_a_socket_that_is_not_read_for_lack_of_credit_has_not_fallen_silent():
     """Found by the simulation, seed 142: what it says is not heard, since the reader beyond pauses."""
     time, _, peer = hub_and_peer()

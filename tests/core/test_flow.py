@@ -394,17 +394,30 @@ def closing_over_a_reader_that_pauses(**context):
     return pair
 
 
+def wait(pair, seconds):
+    for _ in range(seconds // 30):
+        pair.time.now += 30
+        pair.rest()
+
+
 def test_a_closing_socket_waits_for_a_reader_that_pauses():
     pair = closing_over_a_reader_that_pauses()
-    pair.time.now += 3600
-    pair.rest()
+    wait(pair, 3600)
+    assert pair.agent.context.held == 1000  # it stays in the budget
     pair.target.take(1000)
     pair.rest()
     assert pair.target.received == stream(0, 0, 1000) and pair.target.saw_eof and not pair.target.saw_reset
+    assert pair.agent.context.held == 0
+
+
+def test_a_closing_socket_makes_room_when_memory_is_short():
+    pair = closing_over_a_reader_that_pauses()
+    pair.agent.context.budget = 999
+    wait(pair, 60)
+    assert pair.target.saw_reset and pair.agent.context.held == 0
 
 
 def test_a_closing_socket_whose_reader_pauses_for_too_long_is_reset_and_not_ended_in_order():
     pair = closing_over_a_reader_that_pauses(reader_pause=60.0)
-    pair.time.now += 120
-    pair.rest()
+    wait(pair, 120)
     assert pair.target.lost and pair.target.saw_reset and not pair.target.saw_eof

@@ -149,6 +149,22 @@ def test_a_mesh_that_cannot_be_opened_changes_nothing(tmp_path):
     play(tmp_path, "shadow", scene)
 
 
+def test_a_retiring_mesh_stays_when_its_successor_cannot_be_opened(tmp_path):
+    async def scene(hub):
+        await hub.cluster.follow_mode()
+        mesh = hub.ways.mesh
+        mesh.retire()
+        taken = await hub.listen(d.listener())
+        ha = hub.ground.config.ha
+        listen = ha.mesh.model_copy(update={"listen": Address("127.0.0.1", d.port(taken.address))})
+        hub.ground.config = hub.ground.config.model_copy(update={"ha": ha.model_copy(update={"mesh": listen})})
+        with pytest.raises(OSError):
+            await hub.cluster.follow_mode()
+        assert hub.ways.mesh is mesh and mesh.retiring
+
+    play(tmp_path, "shadow", scene)
+
+
 def test_hubs_that_the_registry_knows_are_dialled_and_we_are_not(tmp_path):
     async def scene(hub):
         hub.replicas = [hub.registry.replica]
