@@ -262,7 +262,7 @@ class Limits(EndLimits):
         ge=1,
         le=100_000,
         unit="flows",
-        why="Opens one agent has not answered yet; further clients are refused.",
+        why="Opens one agent has not answered yet; further clients wait, as held ones do.",
     )
     fd_reserve: Count = key(
         64,
