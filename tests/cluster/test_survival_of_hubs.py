@@ -135,6 +135,8 @@ def test_clients_who_come_while_the_owner_is_frozen_are_all_served(cluster: Clus
             assert client.recv(4, socket.MSG_WAITALL) == pattern(seed, 0, 4)
             client.shutdown(socket.SHUT_WR)
     assert cluster.wait_owner(other_than=owner) == standby
+    cluster.thaw(owner)
+    cluster.wait_settled()
 
 
 def test_frozen_origin_hurts_nobody_else(cluster: Cluster, peer: Peer) -> None:
