@@ -20,6 +20,7 @@ from ncfast.config.problems import KeyPath, Problem, dotted
 from ncfast.config.values import Address
 from ncfast.config.yamlfile import Document
 
+NOTICED_WITHIN = 0.5  # seconds after a ping timeout within which it is seen: the hub's tick
 _PASSWORD = re.compile(r"://[^/?#@]*:(?P<password>[^/?#]*)@")
 
 
@@ -105,10 +106,28 @@ def _hub_warnings(config: HubConfig) -> Iterator[str]:
         yield (f"admin.bind: {config.admin.bind} is not loopback; /metrics, /status and /drain ask for no password")
     if config.edge.tls is None and not config.edge.bind.is_loopback:
         yield (f"edge.bind: {config.edge.bind} without edge.tls; tokens travel in clear unless an ingress ends TLS")
+    yield from _holes(config)
     if config.ha.enabled:
         yield from _cluster_warnings(config.ha)
     elif config.ha.mode != "off":
         yield f"ha.mode: {config.ha.mode} has no effect, as ha.enabled is false"
+
+
+def _holes(config: HubConfig) -> Iterator[str]:
+    """Clients who come after a silent loss, and give up before anybody has noticed it."""
+    noticed = {"tunnel.ping_timeout_sec": config.tunnel.ping_timeout_sec}
+    if config.ha.enabled and config.ha.mode == "active":
+        noticed["ha.mesh.ping_timeout_sec"] = config.ha.mesh.ping_timeout_sec
+    name, timeout = max(noticed.items(), key=lambda one: one[1])
+    waits = {"flow.open_timeout_sec": config.flow.open_timeout_sec} | {
+        f"listeners[{index}].hold_sec": one.hold_sec for index, one in enumerate(config.listeners) if one.hold_sec
+    }
+    for path, seconds in waits.items():
+        if seconds < timeout + NOTICED_WITHIN:
+            yield (
+                f"{path}: {seconds:g} s, but a silent loss is noticed after {name}, {timeout:g} s; clients who come"
+                f" before that are reset instead of served late; make it {timeout + NOTICED_WITHIN:g} or more"
+            )
 
 
 def _cluster_warnings(ha: Ha) -> Iterator[str]:

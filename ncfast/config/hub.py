@@ -87,7 +87,8 @@ class Listener(Section):
         unit="s",
         why=(
             "How long a new client is held while every agent of its connector is reconnecting, so that a"
-            " short outage shows as latency and not as an error; 0 refuses at once."
+            " short outage shows as latency and not as an error; 0 refuses at once. Longer than the loss of a tunnel"
+            " takes to be noticed."
         ),
     )
     hold_max: Count = key(
@@ -262,7 +263,7 @@ class Limits(EndLimits):
         ge=1,
         le=100_000,
         unit="flows",
-        why="Opens one agent has not answered yet; further clients are refused.",
+        why="Opens one agent has not answered yet; further clients wait, as held ones do.",
     )
     fd_reserve: Count = key(
         64,

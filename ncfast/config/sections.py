@@ -52,7 +52,10 @@ class FlowConfig(Section):
         gt=0,
         le=300,
         unit="s",
-        why="How long an open may wait for the target to answer before the client is closed.",
+        why=(
+            "How long an open may wait for the target to answer, or for a way when it has lost its own, before the"
+            " client is closed. Longer than the loss of a tunnel takes to be noticed."
+        ),
     )
     half_close_sec: Seconds = key(
         300,
@@ -124,20 +127,21 @@ class Tunnel(Section):
     """One tunnel (the WebSocket session between an agent and a hub), the same at both ends."""
 
     ping_interval_sec: Seconds = key(
-        5,
+        2,
         ge=0.05,
         le=300,
         unit="s",
         why="How often a PING measures the round trip and keeps middleboxes awake.",
     )
     ping_timeout_sec: Seconds = key(
-        15,
+        5,
         ge=0.1,
         le=900,
         unit="s",
         why=(
-            "After this long without a single byte from the far end the tunnel is dead. Three intervals, so"
-            " that one lost round trip is not a death."
+            "After this long without a single byte from the far end the tunnel is dead. More than two intervals, so"
+            " that one lost round trip is not a death; well below open_timeout_sec and hold_sec, so that clients wait"
+            " for what comes after it."
         ),
     )
     per_link_max_inflight_bytes: Bytes = key(

@@ -760,8 +760,10 @@ cdef class Flow(Source):
         """Which timer has run out at `now`: a Reason, or None. `timeouts` has the seconds: open, grace, half_close,
         and, each 0 for none, idle, first_byte, stall. A Reason.STALLED is the path's fault, not the flow's."""
         cdef uint64_t progress, taken
+        cdef double asked_since          # the open, or its way was lost; -1 while it is held
         if self.state <= OPENING_FIN:
-            if self.path is not None and now - self.una_since >= timeouts.open:
+            asked_since = self.una_since if self.path is not None else self.detached_at
+            if asked_since >= 0 and now - asked_since >= timeouts.open:
                 return Reason.OPEN_TIMEOUT
             if self.path is None and self.detached_at >= 0 and now - self.detached_at >= timeouts.grace:
                 return Reason.LINK_LOST

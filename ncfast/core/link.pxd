@@ -26,6 +26,7 @@ cdef class Link(Queues):
     cdef bint _heard
     cdef double _last_heard
     cdef double _ping_sent
+    cdef double _ticked_at
     cdef double _pinged_at
     cdef uint64_t _bytes_at_tick
     cdef uint64_t _ping_seq

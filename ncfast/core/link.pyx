@@ -31,6 +31,8 @@ cdef enum:
     TOLD = 16384               # flows remembered until the next tick because they were refused or told to wait
     BUSY = 262144              # bytes received between two ticks that make a link busy
 
+# seconds since the last tick, which is due each half second, from which on it was we who stood still
+cdef double LATE = 2.0
 cdef double MAX_FAR_RTT = 2.0  # seconds that a relay may say lie beyond it: windows are tuned to them
 
 cdef int CLOSED = FlowState.CLOSED
@@ -61,7 +63,7 @@ cdef class Link(Queues):
         self.peer = peer
         self._told = set()
         self._last_heard = ctx.clock()
-        self._ping_sent = -1.0
+        self._ping_sent = self._ticked_at = -1.0
         self._free_resumes = FREE_RESUMES
 
     def establish(self, uint64_t epoch):
@@ -543,9 +545,12 @@ cdef class Link(Queues):
         """Keepalive and flood control; call each half second. A ping goes every `interval` seconds, and at each tick
         of a busy link, since windows are tuned to the round trip under load. Any received byte proves life, silence for
         `timeout` ends the link, and so does a peer that takes nothing for `stall` (0: for ever), or one that is heard
-        but does not answer a ping for `echo` (0: for ever): it does not hear us."""
+        but does not answer a ping for `echo` (0: for ever): it does not hear us. A tick that comes LATE judges none of
+        these."""
         cdef int noise = self._noise
         cdef bint busy = self.bytes_in - self._bytes_at_tick > BUSY
+        cdef bint late = self._ticked_at >= 0 and now - self._ticked_at >= LATE
+        self._ticked_at = now
         self._noise = 0
         self._told.clear()
         self._bytes_at_tick = self.bytes_in
@@ -556,6 +561,8 @@ cdef class Link(Queues):
             self._last_heard = now
         if noise > NOISE + 4 * self.load:
             self.fail(Reason.FLOOD, f"{noise} frames without effect since the last tick")
+        elif late:                       # we stood still: what came meanwhile is yet to be read
+            self.ping()
         elif now - self._last_heard >= timeout:
             self.fail(Reason.KEEPALIVE_TIMEOUT, f"nothing heard for {now - self._last_heard:.1f} s")
         elif stall and self._blocked_since >= 0 and now - self._blocked_since >= stall:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, deque
 from collections.abc import Callable
 
@@ -23,27 +24,35 @@ class Hold:
     def add(self, flow: ClientFlow) -> bool:
         """False: the listener holds as many as it may, or none at all, or the flow has been held for long enough
         before."""
-        info, now = flow.info, self._clock()
+        info = flow.info
         listener = info.listener
-        if not info.hold_until:
-            info.hold_until = now + listener.hold_sec
-        if info.hold_until <= now or self.count[listener.name] >= listener.hold_max:
+        if not self.patient(flow) or self.count[listener.name] >= listener.hold_max:
             return False
         self._queues.setdefault(info.key, deque()).append((flow, info.hold_until))
         self.count[listener.name] += 1
         return True
 
-    def release(self, key: Key, dispatch: Callable[[ClientFlow], bool]) -> None:
-        """Lets go in order as long as `dispatch` finds a way."""
+    def patient(self, flow: ClientFlow) -> bool:
+        """Whether the flow may wait: `hold_sec` from when it first had to, here or for its turn at an agent."""
+        info, now = flow.info, self._clock()
+        if not info.hold_until:
+            info.hold_until = now + info.listener.hold_sec
+        return info.hold_until > now
+
+    def release(self, key: Key, dispatch: Callable[[ClientFlow], bool], most: int = sys.maxsize) -> None:
+        """Lets go in order as long as `dispatch` finds a way, and at most so many."""
         queue = self._queues.pop(key, None)
         while queue:
             flow, deadline = queue.popleft()
             self.count[flow.info.listener.name] -= 1
-            if not flow.closed and not dispatch(flow):
+            if flow.closed:
+                continue
+            if not most or not dispatch(flow):
                 queue.appendleft((flow, deadline))
                 self.count[flow.info.listener.name] += 1
                 self._queues[key] = queue
                 return
+            most -= 1
 
     def tick(self, now: float, dispatch: Callable[[ClientFlow], bool], late: Callable[[ClientFlow], None]) -> None:
         """Looks for a way for all that wait; tells of those whose time is over."""

@@ -10,6 +10,7 @@ Losing ways, in rules:
     for it (M_RESUME) where it claims; we ask for it when a link to its owner comes up, and every `SEEK_EVERY` while it
     has no way.
  2. A flow that is still opening is opened again on the same agent, wherever that is: it may have seen the first open.
+    If the agent has as many opens in progress as it may, the flow waits for its turn there, and goes nowhere else.
  3. A refusal sends the flow to another agent only if no target can have seen a byte of it.
  4. What comes under an older epoch than the flow has seen is stale: it is refused, with the epoch that we know.
 """
@@ -168,19 +169,25 @@ class Router:
         self._steering.answered(flow)
         stats.flows_by_path[info.path] += 1
         stats.open_latency.observe(self._ground.clock() - info.accepted_at)
-        if info.key in self.hold:
-            self.hold.release(info.key, self.dispatch)
+        # Of room at another hub an answer says only that one place there is free; more would come back refused.
+        turns = 1 if info.remote else self._pending.most
+        turns -= self._steering.give_turns(info.agent_key, turns)
+        if turns and info.key in self.hold:
+            self.hold.release(info.key, self.dispatch, turns)
 
     def refused(self, flow: ClientFlow, reason: Reason) -> bool:
         """The open was refused, and nothing of the flow acknowledged. False ends the flow; see rule 3."""
         info = flow.info
-        if info.sends > 1 and reason not in DIALLED:
-            if reason not in NOT_HERE:
-                return False
-            self._steering.answered(flow)  # the agent may have it already: wait for where it is now
-            flow.detach()
-            self._ask_again_later(flow, None)
-            return True
+        if info.sends > 1 and reason not in DIALLED:  # the agent may have it already
+            if reason in NOT_HERE:  # wait for where it is now
+                self._steering.answered(flow)
+                flow.detach()
+                self._ask_again_later(flow, None)
+                return True
+            if reason is Reason.OVERLOADED and self.hold.patient(flow):
+                self._steering.wait(flow)
+                return True
+            return False
         if reason in NOT_HERE:
             info.tried.discard(info.agent_key)  # wherever it is now it may be asked
             refused = (info.agent_key, info.epoch)
@@ -188,8 +195,11 @@ class Router:
             if not info.refusals:
                 self._ground.net.spawn(self._registry.get_owner(info.agent_key), "refresh")
             self._ask_again_later(flow, refused)
+        agent = info.agent_key
         self._steering.release(flow)
         flow.reopen()
+        if reason is not Reason.OVERLOADED:
+            self._steering.give_turns(agent, 1)
         if self.dispatch(flow):
             self._ground.stats.flows_retried += 1
             return True
@@ -289,6 +299,7 @@ class Router:
 
     def tick(self, now: float) -> None:
         """Looks for ways for those who wait, and ends those who have waited for too long."""
+        self._steering.tick()
         self.hold.tick(now, self.dispatch, lambda flow: self._refuse(flow, Reason.HOLD_TIMEOUT))
 
     def look_after(self, flow: ClientFlow, now: float) -> None:

@@ -34,6 +34,7 @@ class Steering:
         self._ways = ways
         self._pending = pending
         self._flows_of: dict[str, dict[ClientFlow, None]] = {}
+        self._waiting: dict[str, dict[ClientFlow, None]] = {}  # by agent: for their turn to be opened again, in order
 
     def flows_of(self, agent: str) -> Collection[ClientFlow]:
         """Our clients' flows to this agent."""
@@ -54,6 +55,7 @@ class Steering:
         """M_OPEN by a tunnel, or by the link to the owner; `credit` is what the agent gives then."""
         info = flow.info
         info.sends += 1
+        self._waits_no_more(flow)
         self.use(flow, way, epoch)
         if not info.counted:
             info.counted = True
@@ -100,8 +102,11 @@ class Steering:
 
     def closed(self, flow: ClientFlow) -> None:
         """The flow is over; what is known of its way stays for the log."""
+        gives_room = flow.info.counted
         self.answered(flow)
         self._leave(flow)
+        if gives_room:
+            self.give_turns(flow.info.agent_key, 1)
 
     def _leave(self, flow: ClientFlow) -> None:
         flows = self._flows_of.get(flow.info.agent_key)
@@ -109,6 +114,57 @@ class Steering:
             flows.pop(flow, None)
             if not flows:
                 del self._flows_of[flow.info.agent_key]
+        self._waits_no_more(flow)
+
+    # opening again, in turn
+
+    def wait(self, flow: ClientFlow) -> None:
+        """The agent has as many opens in progress as it may: this one has no way until its turn comes."""
+        self.answered(flow)
+        flow.detach()
+        self._waiting.setdefault(flow.info.agent_key, {})[flow] = None
+
+    def _waits_no_more(self, flow: ClientFlow) -> None:
+        waiting = self._waiting.get(flow.info.agent_key)
+        if waiting is not None:
+            waiting.pop(flow, None)
+            if not waiting:
+                del self._waiting[flow.info.agent_key]
+
+    def give_turns(self, agent: str, most: int) -> int:
+        """Opens those again that have waited for longest, as far as the agent may have more; how many, at most
+        `most`."""
+        given = 0
+        for flow in list(self._waiting.get(agent, ())):
+            if given == most or self._pending.full(agent):
+                break
+            self._waits_no_more(flow)
+            if flow.opening and not flow.attached:  # the agent may have asked for it meanwhile
+                self._open_again(flow)
+                if not flow.attached:
+                    self.wait(flow)  # there is no way
+                    break
+                given += 1
+        return given
+
+    def tick(self) -> None:
+        """Looks for room of which no answer to us has told: what other hubs' clients, or none, have left."""
+        for agent in list(self._waiting):
+            self.give_turns(agent, self._pending.most)
+
+    def _open_again(self, flow: ClientFlow) -> None:
+        """Rule 2, by whichever way there is to the agent now; there may be none."""
+        session = self._sessions.current(flow.info.agent_key)
+        if session is not None:
+            self._send_again(flow, session, session.epoch)
+        else:
+            self.seek(flow, self._ground.clock())
+
+    def _send_again(self, flow: ClientFlow, way: Way, epoch: int, credit: int = 0) -> None:
+        if flow.info.counted or not self._pending.full(flow.info.agent_key):
+            self.send_open(flow, way, epoch, credit)
+        else:
+            self.wait(flow)
 
     # ways come and go
 
@@ -120,7 +176,7 @@ class Steering:
             if info.instance != session.instance:
                 flow.reset(Reason.AGENT_RESTARTED)
             elif flow.opening and session.epoch > info.epoch:
-                self.send_open(flow, session, session.epoch)
+                self._send_again(flow, session, session.epoch)
 
     def agent_lost(self, session: AgentSession) -> None:
         """The tunnel is gone; the flows on it have detached."""
@@ -138,7 +194,7 @@ class Steering:
             if entry.instance != info.instance:
                 flow.reset(Reason.AGENT_RESTARTED)
             elif flow.opening and (peer := self._ways.peer(entry.owner)) is not None:
-                self.send_open(flow, peer, entry.epoch, entry.window)
+                self._send_again(flow, peer, entry.epoch, entry.window)
 
     def peer_lost(self, peer: Peer) -> None:
         """The flows on the link have detached."""
@@ -162,7 +218,7 @@ class Steering:
         info.sought_at = now
         if flow.opening:
             if not flow.attached and entry is not None and entry.owner == owner:
-                self.send_open(flow, peer, epoch, entry.window)
+                self._send_again(flow, peer, epoch, entry.window)
         else:
             self.use(flow, peer, epoch)
             flow.attach(peer.link, resumed=False, epoch=epoch)

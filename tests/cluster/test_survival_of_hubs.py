@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from support.bystander import Bystander
 from support.cluster import Cluster
 from support.ldap import LdapConversation, LdapLoop
 from support.ncfast_process import ACCESS, Hub, ncfast
-from support.peer import Both, Peer, byte_exact, run_flow
+from support.peer import Both, Peer, byte_exact, order_line, run_flow
+from support.script import pattern
 from support.services import run
 from support.transfer import MIB, Transfer, strike
-from support.until import until, wait_until
+from support.until import PATIENCE, until, wait_until
 
 
 def test_owner_killed(cluster: Cluster, peer: Peer, tmp_path: Path) -> None:
@@ -117,6 +119,24 @@ def test_owner_frozen_and_thawed_as_a_stale_owner(cluster: Cluster, peer: Peer, 
     assert cluster.line_of(third, far)["resumes"] >= 1
     with Transfer(peer, cluster.address(owner), f"through {owner}", 20 * MIB):
         pass
+
+
+def test_clients_who_come_while_the_owner_is_frozen_are_all_served(cluster: Cluster, peer: Peer) -> None:
+    """More than its agent may have opens in progress at the hub that takes over (256)."""
+    owner, standby, third = cluster.wait_settled()
+    cluster.freeze(owner)
+    with ExitStack() as running:
+        clients = []
+        for name in (standby, third) * 220:
+            client = running.enter_context(socket.create_connection(cluster.address(name), timeout=PATIENCE))
+            client.sendall(order_line(seed := peer.next_seed(), [["echo"], ["fin"]]) + pattern(seed, 0, 4))
+            clients.append((client, seed))
+        for client, seed in clients:
+            assert client.recv(4, socket.MSG_WAITALL) == pattern(seed, 0, 4)
+            client.shutdown(socket.SHUT_WR)
+    assert cluster.wait_owner(other_than=owner) == standby
+    cluster.thaw(owner)
+    cluster.wait_settled()
 
 
 def test_frozen_origin_hurts_nobody_else(cluster: Cluster, peer: Peer) -> None:

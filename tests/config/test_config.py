@@ -652,6 +652,13 @@ CLUSTER = "ha: { enabled: true, mode: active, replica_id: a, %s }\n"
             "{ peers: ['wss://b/mesh'], tls: { ca_bundle: /c, cert_file: /d, key_file: /e } }",
             ["ha.mesh.trusted_proxies"],
         ),
+        (LISTENERS.replace("listeners:", "flow: { open_timeout_sec: 5 }\nlisteners:"), ["flow.open_timeout_sec"]),
+        (LISTENERS + "tunnel: { ping_timeout_sec: 9.5 }\n", []),
+        (LISTENERS + "tunnel: { ping_timeout_sec: 15 }\n", ["flow.open_timeout_sec", "listeners[0].hold_sec"]),
+        (
+            LISTENERS + CLUSTER % "redis_url: 'rediss://r', mesh: { listen_unix: /s, ping_timeout_sec: 10 }",
+            ["flow.open_timeout_sec", "listeners[0].hold_sec"],
+        ),
         (AGENT, []),
         (AGENT.replace("wss", "ws"), ["hubs[0]"]),
         (AGENT.replace("wss://hub.example.net", "'ws://[::1]:8080").replace("tunnel", "tunnel'"), []),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.ends import KIB, Agent, Hub, Pair, Tunnel, stream
+from core.ends import KIB, TIMEOUTS, Agent, Hub, Pair, Tunnel, stream
 from core.raw import Peer, hub_and_peer, of
 from core.virtual import UNLIMITED, Time
 from ncfast._frames import FrameType
@@ -145,6 +145,25 @@ def test_what_comes_from_the_target_says_that_it_is_connected(first):
     else:
         peer.send(FIN, flow, seq=0)
     assert not flow.opening and client.received == b"hello" * (first == "bytes") and client.saw_eof is (first == "end")
+
+
+def test_an_open_without_a_way_waits_as_long_as_one_without_an_answer():
+    time, hub, _ = hub_and_peer()
+    flow = hub.connect()
+    time.now += TIMEOUTS.open - 1
+    flow.detach()
+    time.now += TIMEOUTS.open - 1
+    assert flow.opening and not flow.attached and flow.check(time.now, TIMEOUTS) is None
+    time.now += 1
+    assert flow.check(time.now, TIMEOUTS) is Reason.OPEN_TIMEOUT
+
+
+def test_an_open_that_is_held_has_no_timer_of_its_own():
+    time, hub, _ = hub_and_peer()
+    flow = hub.connect()
+    flow.reopen()
+    time.now += 100 * TIMEOUTS.grace
+    assert flow.check(time.now, TIMEOUTS) is None
 
 
 # order

@@ -267,6 +267,20 @@ def test_silence_ends_the_link_and_any_byte_is_life():
     assert [reason for reason, _ in peer.session.ended] == [Reason.KEEPALIVE_TIMEOUT] and peer.wire.aborted
 
 
+def test_who_has_stood_still_reads_before_it_judges():
+    """A paused machine, a starved process: its peer's pings lie in the kernel."""
+    time, _, peer = hub_and_peer()
+    tick(peer, time)
+    tick(peer, time, 100.0)
+    assert not peer.link.closed
+    peer.send(PING)
+    tick(peer, time)
+    assert not peer.link.closed
+    tick(peer, time, 100.0)
+    tick(peer, time)
+    assert [reason for reason, _ in peer.session.ended] == [Reason.KEEPALIVE_TIMEOUT]
+
+
 def test_a_peer_that_takes_nothing_is_cut():
     time, _, peer = hub_and_peer(kernel=1000)
     flow, client = peer.open()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+from core.raw import Frame
 
 from hub.far import OTHER_PROCESS, Far, OtherHub
 from hub.rooms import Client, Rooms, listener
@@ -139,7 +140,96 @@ def test_an_open_that_was_sent_twice_is_not_taken_elsewhere_by_a_refusal():
     site.lose()
     spare, again = rooms.agent("spare"), rooms.agent("site")
     again.refuse(again.only(OPEN), Reason.OVERLOADED)
-    assert client.reason is Reason.OVERLOADED and spare.taken() == []
+    assert client.reason is None and spare.taken() == []
+    rooms.router.tick(rooms.ground.clock())
+    assert again.only(OPEN).cid == client.flow.cid and spare.taken() == []
+
+
+def test_an_open_that_was_sent_twice_waits_for_its_turn_as_long_as_clients_are_held():
+    rooms = Rooms()
+    first = rooms.agent()
+    client = rooms.client(listener(hold_sec=3))
+    first.lose()
+    again = rooms.agent()
+    for _ in range(3):
+        again.refuse(again.only(OPEN), Reason.OVERLOADED)
+        assert client.reason is None
+        rooms.wait(1)
+        rooms.router.tick(rooms.ground.clock())
+    again.refuse(again.only(OPEN), Reason.OVERLOADED)
+    assert client.reason is Reason.OVERLOADED and len(rooms.pending) == 0
+
+
+class FullHub:
+    """Another hub whose agent may have `most` opens in progress: what comes beyond them it refuses."""
+
+    def __init__(self, hub: OtherHub, most: int) -> None:
+        self.hub = hub
+        self.most = most
+        self.dials: list[Frame] = []
+        self.asked = 0
+
+    def take(self) -> None:
+        while opens := [one for one in self.hub.taken() if one.type is OPEN]:
+            self.asked += len(opens)
+            for one in opens:
+                if len(self.dials) < self.most:
+                    self.dials.append(one)
+                else:
+                    self.hub.refuse(one, Reason.OVERLOADED)
+
+    def answer(self) -> None:
+        """One target is connected."""
+        self.hub.accept(self.dials.pop(0))
+        self.take()
+
+
+def test_all_clients_of_a_silent_owner_are_served_by_the_next_though_it_is_full_of_others():
+    """Those whose opens the owner had, and those who were held behind them."""
+    rooms, _ = remote()
+    rooms.pending.most = 100
+    owner = FullHub(rooms.hub("hub-c"), most=20)
+    clients = [rooms.client() for _ in range(250)]
+    assert len(rooms.pending) == 100 and len(rooms.router.hold.flows()) == 150
+    rooms.elsewhere(owner="hub-c", epoch=6)
+    owner.take()
+    asked = owner.asked
+    for _ in clients:
+        while not owner.dials:
+            rooms.wait(0.1)
+            rooms.router.tick(rooms.ground.clock())
+            owner.take()
+            asked = owner.asked
+        owner.answer()
+        assert owner.asked <= asked + 1, "an answer brings one open, and no flood of them"
+        asked = owner.asked
+    assert [client.reason for client in clients] == [None] * len(clients)
+    assert not any(client.flow.opening for client in clients) and len(rooms.pending) == 0
+
+
+def test_those_who_wait_for_their_turn_go_before_those_who_are_held():
+    rooms, _ = remote()
+    rooms.pending.most = 2
+    hub = rooms.hub("hub-c")
+    first, second, _ = (rooms.client() for _ in range(3))
+    rooms.elsewhere(owner="hub-c", epoch=6)
+    one, two = hub.taken()
+    hub.refuse(two, Reason.OVERLOADED)
+    hub.accept(one)
+    assert hub.only(OPEN).cid == second.flow.cid and not first.flow.opening
+
+
+def test_a_flow_that_waits_for_its_turn_goes_on_when_its_agent_has_it_already():
+    rooms = Rooms()
+    first = rooms.agent()
+    client = rooms.client()
+    first.lose()
+    again = rooms.agent()
+    again.refuse(again.only(OPEN), Reason.OVERLOADED)
+    again.resume(client.flow.cid, client.flow.secret)
+    again.only(FrameType.M_RESUME_ACK)
+    rooms.router.tick(rooms.ground.clock())
+    assert again.taken() == [] and client.reason is None and not client.flow.opening
 
 
 def test_an_open_that_was_sent_twice_waits_when_the_hub_does_not_own_the_agent():

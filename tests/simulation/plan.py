@@ -327,7 +327,7 @@ def _draw_shape(rng: random.Random) -> Shape:
     for agent in agents:
         for connector in agent.connectors:
             listeners[connector, agent.tenant] = None
-    ping = rng.choice(((5.0, 15.0), (1.0, 3.0), (1.0, 3.0), (0.5, 2.0)))
+    ping = rng.choice(((2.0, 5.0), (1.0, 3.0), (1.0, 3.0), (0.5, 2.0)))
     tunnel = {
         "ping_interval_sec": ping[0],
         "ping_timeout_sec": ping[1],
