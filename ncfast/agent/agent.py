@@ -37,6 +37,7 @@ class Agent:
         self.services = Services(self.ground)
         self.tunnels = Tunnels(self.ground, self.services)
         self.services.on_changed = self.tunnels.announce
+        self._token_fault = ""  # of the token file, as it was told last
 
     # life
 
@@ -77,11 +78,13 @@ class Agent:
         try:
             token = await read_token(self.ground)
         except DialError as exc:
-            _log.warning("token_unreadable", detail=str(exc))
+            if str(exc) != self._token_fault:
+                self._token_fault = str(exc)
+                _log.warning("token_unreadable", detail=str(exc))
             return
-        if token:
-            for tunnel in self.tunnels.all():
-                tunnel.show_token(token, TOKEN_RETRY)
+        self._token_fault = ""
+        for tunnel in self.tunnels.all():
+            tunnel.show_token(token, TOKEN_RETRY)
 
     # time
 
