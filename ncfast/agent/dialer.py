@@ -16,6 +16,7 @@ from ncfast.core.link import Link
 from ncfast.net.handshake import ClientUpgrade, UpgradeRefused
 from ncfast.net.httpproxy import ConnectReply, ProxyRefused, ProxyReplyError, ProxySettingError, choose, connect_request
 from ncfast.net.links import LinkBounds, carry_websocket
+from ncfast.net.seam import OUT_OF_DESCRIPTORS
 from ncfast.net.tls import web_context
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ async def dial(ground: Ground, url: str, token: str, handler: Handler) -> Link:
     except ProxySettingError as exc:
         raise DialError("proxy_setting", f"{url}: {exc}") from None
     except OSError as exc:
-        raise DialError("unreachable", f"{url}: {exc.strerror or type(exc).__name__}") from None
+        reason = "out_of_descriptors" if exc.errno in OUT_OF_DESCRIPTORS else "unreachable"
+        raise DialError(reason, f"{url}: {exc.strerror or type(exc).__name__}") from None
     finally:
         opening.close_unless_done()
 
