@@ -180,5 +180,5 @@ async def _reload_agent(agent: Agent, path: str | Path | None) -> None:
             )
             return
         log.setup(config.logging.level, config.logging.format, config.logging.mask)
-    await agent.refresh_token()
+    await agent.refresh()
     _log.info("config_reloaded")

@@ -21,7 +21,7 @@ from ncfast.observe import log
 _log = log.get("agent")
 
 TICK = 0.5  # seconds between looks at timers
-TOKEN_CHECK = 2.0  # seconds between looks at the token file
+FILES_CHECK = 2.0  # seconds between looks at token and certificates
 TOKEN_RETRY = 30.0  # seconds before a token that the hub refused is shown again: its keys may have been out of reach
 
 
@@ -69,9 +69,14 @@ class Agent:
         await asyncio.sleep(0.05)  # closing frames reach the kernel
         _log.info("stopped")
 
-    # tokens
+    # files
 
-    async def refresh_token(self) -> None:
+    async def refresh(self) -> None:
+        """Looks at the files that were replaced; tunnels and flows stay."""
+        await self.ground.trust.context()
+        await self._refresh_token()
+
+    async def _refresh_token(self) -> None:
         """Shows the hubs a new token if the file has one; tunnels and flows stay."""
         if not self.tunnels.all():
             return
@@ -94,9 +99,9 @@ class Agent:
             await asyncio.sleep(TICK)
             try:
                 await self._look_after_all()
-                if self.net.clock() - checked >= TOKEN_CHECK:
+                if self.net.clock() - checked >= FILES_CHECK:
                     checked = self.net.clock()
-                    await self.refresh_token()
+                    await self.refresh()
             except Exception:  # the timers of all flows hang on this loop
                 _log.exception("timers_failed")
 

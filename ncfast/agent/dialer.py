@@ -55,7 +55,15 @@ async def dial(ground: Ground, url: str, token: str, handler: Handler) -> Link:
             "certificate", f"{url}: the hub's certificate is not trusted: {exc.verify_message}; see tls.ca_file"
         ) from None
     except ssl.SSLError as exc:
+        if "ALERT" in (exc.reason or "") and "CERTIFICATE" in exc.reason:  # under TLS 1.3 it comes after the handshake
+            text = f"{url}: our certificate is not taken ({exc.reason}); see tls.cert_file"
+            raise DialError("certificate", text) from None
         raise DialError("tls", f"{url}: TLS handshake failed ({exc.reason or type(exc).__name__})") from None
+    except ConnectionResetError:
+        if opening.secure and ground.trust.lapsed():  # not every hub's TLS says why it closes
+            text = f"{url}: the connection was closed, and our certificate has expired; see tls.cert_file"
+            raise DialError("certificate", text) from None
+        raise DialError("closed", f"{url}: the connection was closed during the handshake") from None
     except ProxySettingError as exc:
         raise DialError("proxy_setting", f"{url}: {exc}") from None
     except OSError as exc:
@@ -73,8 +81,8 @@ class Opening(asyncio.Protocol):
         self._url = url
         self._handler = handler
         self._parts = urllib.parse.urlsplit(url)
-        self._secure = self._parts.scheme == "wss"
-        self._port = self._parts.port or (443 if self._secure else 80)
+        self.secure = self._parts.scheme == "wss"
+        self._port = self._parts.port or (443 if self.secure else 80)
         self._upgrade = ClientUpgrade(
             url, [("Authorization", f"Bearer {token}"), ("User-Agent", f"ncfast/{__version__}")]
         )
@@ -85,7 +93,7 @@ class Opening(asyncio.Protocol):
 
     async def run(self, timeout: float) -> Link:
         net, host = self._ground.net, self._parts.hostname or ""
-        context = self._ground.tls_context if self._secure else None
+        context = await self._ground.trust.context() if self.secure else None
         proxy = choose(self._url, self._ground.config.http_proxy)
         if proxy is None:
             self._transport = await net.connect(
@@ -126,9 +134,7 @@ class Opening(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._next.done():
-            self._next.set_exception(
-                DialError("closed", f"{self._url}: the connection was closed during the handshake")
-            )
+            self._next.set_exception(exc if isinstance(exc, ssl.SSLError) else ConnectionResetError())
 
     def close_unless_done(self) -> None:
         if not self._done and self._transport is not None:
