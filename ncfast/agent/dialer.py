@@ -145,22 +145,23 @@ class Opening(asyncio.Protocol):
     # the handshake's answer
 
     def _refusal(self, exc: UpgradeRefused) -> DialError:
-        if not exc.status:
-            return DialError("not_a_hub", f"{self._url}: {exc}")
-        after = exc.retry_after
+        if not exc.reason.startswith("http_"):
+            return DialError(exc.reason, f"{self._url}: {exc}")
+        after = "".join(exc.headers.get_all("Retry-After"))
         wait = (
             min(float(after), self._ground.config.reconnect.max_sec) if after.isdecimal() and len(after) < 10 else None
         )
+        of_hub = any(
+            one.startswith("Bearer") for one in exc.headers.get_all("WWW-Authenticate")
+        )  # as a hub's 401 has it
         words = {
-            401: "the hub refused the token",
+            401: "the hub refused the token" if of_hub else "somebody before the hub asks for credentials",
             403: "forbidden",
             404: "no tunnel there; the URL ends in /tunnel",
             429: "too many attempts",
             503: "the hub takes no agents at the moment",
         }
-        return DialError(
-            f"http_{exc.status}", f"{self._url}: {words.get(exc.status, 'refused')} (HTTP {exc.status})", wait
-        )
+        return DialError(exc.reason, f"{self._url}: {words.get(exc.status, 'refused')} (HTTP {exc.status})", wait)
 
     def _put_link(self, rest: bytes) -> Link:
         ground = self._ground

@@ -72,3 +72,33 @@ def test_a_certificate_of_ours_that_is_not_taken_is_named(tmp_path, version, sho
         refused = refusal(url, tmp_path, ClientTls(ca_file=tmp_path / "ca.pem", **own))
         thread.join()
     assert refused.reason == "certificate" and alert in str(refused) and "tls.cert_file" in str(refused)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "says"),
+    [
+        ("200 OK\r\nContent-Type: text/html\r\nContent-Length: 0", "not_a_hub", "HTTP 200"),  # a captive portal
+        ("302 Found\r\nLocation: http://portal.test/", "not_a_hub", "HTTP 302"),
+        ("426 Upgrade Required", "no_upgrade", "Upgrade and Connection"),
+        ("505 HTTP Version Not Supported", "no_upgrade", "HTTP/1.1"),
+        ('401 Unauthorized\r\nWWW-Authenticate: Bearer error="invalid_token"', "http_401", "the hub refused the token"),
+        ('401 Unauthorized\r\nWWW-Authenticate: Basic realm="x"', "http_401", "somebody before the hub"),
+        ("401 Unauthorized\r\nWWW-Authenticate: Negotiate\r\nWWW-Authenticate: NTLM", "http_401", "somebody before"),
+        ("503 x\r\nRetry-After: 1\r\nRetry-After: 2", "http_503", "HTTP 503"),
+        ("401 Unauthorized", "http_401", "somebody before the hub"),
+    ],
+)
+def test_answers_that_are_no_handshake(tmp_path, answer, reason, says):
+    def serve():
+        with listener.accept()[0] as sock:
+            sock.settimeout(PATIENCE)
+            while b"\r\n\r\n" not in sock.recv(8192):
+                pass
+            sock.sendall(f"HTTP/1.1 {answer}\r\nConnection: close\r\n\r\n".encode())
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        refused = refusal(f"ws://127.0.0.1:{listener.getsockname()[1]}/tunnel", tmp_path)
+        thread.join()
+    assert refused.reason == reason and says in str(refused)
