@@ -16,9 +16,11 @@ import uvloop
 from ncfast.agent.agent import Agent
 from ncfast.auth import AuthSetupError
 from ncfast.config import AgentConfig, ConfigError, HubConfig, load_agent, load_hub, resolve_auth
+from ncfast.config.auth import ENVIRONMENT
+from ncfast.config.problems import Problem
 from ncfast.core.errors import NcfastError
 from ncfast.hub.hub import Hub
-from ncfast.net.seam import Net
+from ncfast.net.seam import OWN_DESCRIPTORS, Net
 from ncfast.observe import log
 from ncfast.observe.watchdog import Watchdog, freeze
 
@@ -27,6 +29,7 @@ _log = log.get("serve")
 EXIT_OK = 0
 EXIT_FAILURE = 1
 OLDEST_UVLOOP = (0, 23)
+FEWEST_CONNECTIONS = 16  # tunnels or targets and a few clients: with less there is no use in a process
 
 
 def run_hub(
@@ -36,15 +39,17 @@ def run_hub(
 
     Raises ConfigError, AuthSetupError or OSError when it cannot start.
     """
-    return _run(_hub(config, config_path, on_ready), config)
+    _prepare(config, config.limits.fd_reserve)
+    return _run(_hub(config, config_path, on_ready))
 
 
 def run_agent(config: AgentConfig, *, config_path: str | Path | None = None) -> int:
     """Stays connected until SIGTERM or SIGINT; SIGHUP reads token and log settings again. Returns the exit code.
 
-    Raises OSError when a certificate cannot be read.
+    Raises ConfigError when it could serve nobody, and OSError when a certificate cannot be read.
     """
-    return _run(_agent(config, config_path), config)
+    _prepare(config, 0)
+    return _run(_agent(config, config_path))
 
 
 def check_uvloop(version: str) -> None:
@@ -56,12 +61,30 @@ def check_uvloop(version: str) -> None:
         )
 
 
-def _run(main: Coroutine[Any, Any, int], config: HubConfig | AgentConfig) -> int:
+def check_descriptors(limit: int, reserve: int) -> None:
+    """Raises ConfigError when a process that may open `limit` descriptors, and keeps `reserve` of them back from
+    clients, would come up and serve nobody."""
+    needed = OWN_DESCRIPTORS + reserve + FEWEST_CONNECTIONS
+    if limit < needed:
+        of_reserve = f" {reserve} of limits.fd_reserve," if reserve else ""
+        message = (
+            f"the process may have {limit} descriptors, and needs {needed}: {OWN_DESCRIPTORS} of its own,{of_reserve} "
+            f"{FEWEST_CONNECTIONS} for connections"
+        )
+        remedy = "raise the limit (LimitNOFILE= in a unit of systemd, ulimit -n in a shell)"
+        raise ConfigError([Problem(ENVIRONMENT, 0, 0, "", "", message, remedy)])
+
+
+def _prepare(config: HubConfig | AgentConfig, reserve: int) -> None:
     check_uvloop(uvloop.__version__)  # type: ignore[attr-defined]
     log.setup(config.logging.level, config.logging.format, config.logging.mask)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    check_descriptors(hard, reserve)
+
+
+def _run(main: Coroutine[Any, Any, int]) -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(main)
     log.flush()
@@ -157,5 +180,5 @@ async def _reload_agent(agent: Agent, path: str | Path | None) -> None:
             )
             return
         log.setup(config.logging.level, config.logging.format, config.logging.mask)
-    await agent.refresh_token()
+    await agent.refresh()
     _log.info("config_reloaded")

@@ -21,7 +21,7 @@ from ncfast.observe import log
 _log = log.get("agent")
 
 TICK = 0.5  # seconds between looks at timers
-TOKEN_CHECK = 2.0  # seconds between looks at the token file
+FILES_CHECK = 2.0  # seconds between looks at token and certificates
 TOKEN_RETRY = 30.0  # seconds before a token that the hub refused is shown again: its keys may have been out of reach
 
 
@@ -37,6 +37,7 @@ class Agent:
         self.services = Services(self.ground)
         self.tunnels = Tunnels(self.ground, self.services)
         self.services.on_changed = self.tunnels.announce
+        self._token_fault = ""  # of the token file, as it was told last
 
     # life
 
@@ -68,20 +69,27 @@ class Agent:
         await asyncio.sleep(0.05)  # closing frames reach the kernel
         _log.info("stopped")
 
-    # tokens
+    # files
 
-    async def refresh_token(self) -> None:
+    async def refresh(self) -> None:
+        """Looks at the files that were replaced; tunnels and flows stay."""
+        await self.ground.trust.context()
+        await self._refresh_token()
+
+    async def _refresh_token(self) -> None:
         """Shows the hubs a new token if the file has one; tunnels and flows stay."""
         if not self.tunnels.all():
             return
         try:
             token = await read_token(self.ground)
         except DialError as exc:
-            _log.warning("token_unreadable", detail=str(exc))
+            if str(exc) != self._token_fault:
+                self._token_fault = str(exc)
+                _log.warning("token_unreadable", detail=str(exc))
             return
-        if token:
-            for tunnel in self.tunnels.all():
-                tunnel.show_token(token, TOKEN_RETRY)
+        self._token_fault = ""
+        for tunnel in self.tunnels.all():
+            tunnel.show_token(token, TOKEN_RETRY)
 
     # time
 
@@ -91,9 +99,9 @@ class Agent:
             await asyncio.sleep(TICK)
             try:
                 await self._look_after_all()
-                if self.net.clock() - checked >= TOKEN_CHECK:
+                if self.net.clock() - checked >= FILES_CHECK:
                     checked = self.net.clock()
-                    await self.refresh_token()
+                    await self.refresh()
             except Exception:  # the timers of all flows hang on this loop
                 _log.exception("timers_failed")
 

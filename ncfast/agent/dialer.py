@@ -16,6 +16,7 @@ from ncfast.core.link import Link
 from ncfast.net.handshake import ClientUpgrade, UpgradeRefused
 from ncfast.net.httpproxy import ConnectReply, ProxyRefused, ProxyReplyError, ProxySettingError, choose, connect_request
 from ncfast.net.links import LinkBounds, carry_websocket
+from ncfast.net.seam import OUT_OF_DESCRIPTORS
 from ncfast.net.tls import web_context
 
 if TYPE_CHECKING:
@@ -54,11 +55,20 @@ async def dial(ground: Ground, url: str, token: str, handler: Handler) -> Link:
             "certificate", f"{url}: the hub's certificate is not trusted: {exc.verify_message}; see tls.ca_file"
         ) from None
     except ssl.SSLError as exc:
+        if "ALERT" in (exc.reason or "") and "CERTIFICATE" in exc.reason:  # under TLS 1.3 it comes after the handshake
+            text = f"{url}: our certificate is not taken ({exc.reason}); see tls.cert_file"
+            raise DialError("certificate", text) from None
         raise DialError("tls", f"{url}: TLS handshake failed ({exc.reason or type(exc).__name__})") from None
+    except ConnectionResetError:
+        if opening.secure and ground.trust.lapsed():  # not every hub's TLS says why it closes
+            text = f"{url}: the connection was closed, and our certificate has expired; see tls.cert_file"
+            raise DialError("certificate", text) from None
+        raise DialError("closed", f"{url}: the connection was closed during the handshake") from None
     except ProxySettingError as exc:
         raise DialError("proxy_setting", f"{url}: {exc}") from None
     except OSError as exc:
-        raise DialError("unreachable", f"{url}: {exc.strerror or type(exc).__name__}") from None
+        reason = "out_of_descriptors" if exc.errno in OUT_OF_DESCRIPTORS else "unreachable"
+        raise DialError(reason, f"{url}: {exc.strerror or type(exc).__name__}") from None
     finally:
         opening.close_unless_done()
 
@@ -71,8 +81,8 @@ class Opening(asyncio.Protocol):
         self._url = url
         self._handler = handler
         self._parts = urllib.parse.urlsplit(url)
-        self._secure = self._parts.scheme == "wss"
-        self._port = self._parts.port or (443 if self._secure else 80)
+        self.secure = self._parts.scheme == "wss"
+        self._port = self._parts.port or (443 if self.secure else 80)
         self._upgrade = ClientUpgrade(
             url, [("Authorization", f"Bearer {token}"), ("User-Agent", f"ncfast/{__version__}")]
         )
@@ -83,7 +93,7 @@ class Opening(asyncio.Protocol):
 
     async def run(self, timeout: float) -> Link:
         net, host = self._ground.net, self._parts.hostname or ""
-        context = self._ground.tls_context if self._secure else None
+        context = await self._ground.trust.context() if self.secure else None
         proxy = choose(self._url, self._ground.config.http_proxy)
         if proxy is None:
             self._transport = await net.connect(
@@ -124,9 +134,7 @@ class Opening(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._next.done():
-            self._next.set_exception(
-                DialError("closed", f"{self._url}: the connection was closed during the handshake")
-            )
+            self._next.set_exception(exc if isinstance(exc, ssl.SSLError) else ConnectionResetError())
 
     def close_unless_done(self) -> None:
         if not self._done and self._transport is not None:
@@ -137,22 +145,23 @@ class Opening(asyncio.Protocol):
     # the handshake's answer
 
     def _refusal(self, exc: UpgradeRefused) -> DialError:
-        if not exc.status:
-            return DialError("not_a_hub", f"{self._url}: {exc}")
-        after = exc.retry_after
+        if not exc.reason.startswith("http_"):
+            return DialError(exc.reason, f"{self._url}: {exc}")
+        after = "".join(exc.headers.get_all("Retry-After"))
         wait = (
             min(float(after), self._ground.config.reconnect.max_sec) if after.isdecimal() and len(after) < 10 else None
         )
+        of_hub = any(
+            one.startswith("Bearer") for one in exc.headers.get_all("WWW-Authenticate")
+        )  # as a hub's 401 has it
         words = {
-            401: "the hub refused the token",
+            401: "the hub refused the token" if of_hub else "somebody before the hub asks for credentials",
             403: "forbidden",
             404: "no tunnel there; the URL ends in /tunnel",
             429: "too many attempts",
             503: "the hub takes no agents at the moment",
         }
-        return DialError(
-            f"http_{exc.status}", f"{self._url}: {words.get(exc.status, 'refused')} (HTTP {exc.status})", wait
-        )
+        return DialError(exc.reason, f"{self._url}: {words.get(exc.status, 'refused')} (HTTP {exc.status})", wait)
 
     def _put_link(self, rest: bytes) -> Link:
         ground = self._ground

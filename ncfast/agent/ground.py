@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from ncfast.agent.trust import Trust
 from ncfast.config import AgentConfig
 from ncfast.core.flow import Flow, FlowContext
 from ncfast.core.timeouts import Timeouts
 from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.seam import Net
-from ncfast.net.tls import client_context
 
 
 class Ground:
@@ -32,7 +32,7 @@ class Ground:
         self.context.reader_pause = config.flow.reader_pause_sec
         self.flows: dict[bytes, Flow[Any]] = self.context.flows
         self.receive_buffer = ReceiveBuffer()
-        self.tls_context = client_context(config.tls)
+        self.trust = Trust(config.tls, net)
         self.stopping = asyncio.Event()
         flow = config.flow
         self.timeouts = Timeouts(

@@ -14,7 +14,7 @@ from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
 from ncfast.core.messages import Open
 from ncfast.net.proxyproto import build
-from ncfast.net.seam import tune
+from ncfast.net.seam import OUT_OF_DESCRIPTORS, tune
 from ncfast.net.socket import SocketEnd
 from ncfast.observe import log
 
@@ -41,7 +41,7 @@ class Target:
         self.ground.net.spawn(self._dial(flow, request), "dial")
 
     async def _dial(self, flow: Flow[AgentInfo], request: Open) -> None:
-        config = self.config
+        config, detail = self.config, {}
         owner = _TargetSocket(self, flow, self._proxy_header(request))
         try:
             end = SocketEnd(
@@ -56,8 +56,10 @@ class Target:
             reason = Reason.TARGET_TIMEOUT
         except ConnectionRefusedError:
             reason = Reason.TARGET_REFUSED
-        except OSError:
+        except OSError as exc:
             reason = Reason.TARGET_UNREACHABLE
+            if exc.errno in OUT_OF_DESCRIPTORS:  # no word on the target; another agent may have room
+                reason, detail = Reason.OVERLOADED, {"detail": "out of descriptors"}
         else:
             return
         finally:
@@ -65,7 +67,7 @@ class Target:
                 self.dials -= 1
         if owner.ready:  # it came, and was lost at once: its end tells the flow
             return
-        _log.warning("dial_failed", connector=config.name, target=str(config.target), reason=reason.label)
+        _log.warning("dial_failed", connector=config.name, target=str(config.target), reason=reason.label, **detail)
         flow.reset(reason)
 
     def _proxy_header(self, request: Open) -> bytes:

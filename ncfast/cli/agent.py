@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 
+from ncfast.cli.start import ignore_hangup
+
 HELP = "run an agent"
 
 
@@ -27,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    ignore_hangup()
     needed = {
         "--hub": arguments.hub,
         "--agent-id": arguments.agent_id,

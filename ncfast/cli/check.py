@@ -1,4 +1,5 @@
-"""Check a hub's or an agent's file: print what it was understood to say, or everything wrong with it."""
+"""Check a hub's or an agent's file, and the keys, certificates, secrets and tokens that it names as far as they are
+on this machine: print what it was understood to say, or everything wrong with it."""
 
 from __future__ import annotations
 
@@ -16,10 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from ncfast.cli.contents import unusable
     from ncfast.cli.table import table
-    from ncfast.config import HubConfig, load_any, warnings
+    from ncfast.config import ConfigError, HubConfig, load_any, warnings
+    from ncfast.config.problems import Problem
 
     config = load_any(arguments.file)
+    if faults := [Problem(arguments.file, 0, 0, "", "", text, "") for text in unusable(config)]:
+        raise ConfigError(faults)
     kind = "a hub" if isinstance(config, HubConfig) else "an agent"
     values = config.model_dump(mode="json", by_alias=True, exclude_unset=not arguments.all)
     print(f"{arguments.file}: the configuration of {kind}, nothing wrong with it\n")

@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import os
 
+from ncfast.cli.start import ignore_hangup
+
 HELP = "run a hub (the default)"
 
 
@@ -18,6 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    ignore_hangup()
+
     from ncfast.config import load_hub, resolve_auth
 
     path = arguments.config or os.environ.get("NC_CONFIG")

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from ncfast.cli import agent, check, demo, drain, hub, status, token, version
 from ncfast.cli.exitcode import MEANINGS, ExitCode
+from ncfast.cli.start import open_standard_descriptors
 
 _COMMANDS = {
     "hub": hub,
@@ -30,6 +31,7 @@ _EPILOG = "exit codes:\n" + "\n".join(f"  {code:>3}  {text}" for code, text in M
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Without a command it is `hub`."""
+    open_standard_descriptors()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments.insert(0, "hub")

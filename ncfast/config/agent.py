@@ -61,7 +61,7 @@ class Connector(Section):
 
 
 class ClientTls(CertifiedTls):
-    """TLS towards the hubs (wss://)."""
+    """TLS towards the hubs (wss://). Files that are replaced are taken for the next dial."""
 
     ca_file: FilePath | None = key(None, why="CA bundle to trust instead of the system's, PEM.")
 

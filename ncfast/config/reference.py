@@ -43,7 +43,8 @@ name it in their first line.
 - **Secrets** come from files (`key_file`, `token_file`) or from `${NAME}`; a password written into a URL is
   refused. Messages show values as written, never expanded, and hide what looks like a secret.
 - **Addresses** are `host:port`, `[::1]:port`, or `:port` for every interface. When binding, port 0 lets the
-  kernel choose; the `hub_ready` log line tells the choice. `[::]` is IPv6 alone.
+  kernel choose; the `hub_ready` log line tells the choice. `[::]` is IPv6 alone. `:port` is both families, or the one
+  that the machine has.
 - **Numbers** are written alone, without a unit; those that end in `_sec` may have decimals.
 - **Paths** are taken from the directory in which the process runs.
 - **Aliases** (`*name`) are allowed; merge keys (`<<`) and tags (`!name`) are not.

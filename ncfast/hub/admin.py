@@ -13,7 +13,9 @@ from typing import Any, Protocol
 import orjson
 from websockets.http11 import Request
 
+from ncfast.config import Address
 from ncfast.net.request import HttpLimits, HttpServer, Response
+from ncfast.net.seam import Acceptor
 from ncfast.observe import metrics, statuspage
 from ncfast.observe.readiness import Readiness
 
@@ -26,13 +28,7 @@ class Hub(metrics.Hub, Protocol):
     def request_drain(self) -> None: ...
 
 
-class Closable(Protocol):
-    """A listening socket, as ``loop.create_server`` returns it."""
-
-    def close(self) -> None: ...
-
-
-Listen = Callable[[Callable[[], asyncio.BaseProtocol], Any], Awaitable[Closable]]
+Listen = Callable[[Callable[[], asyncio.BaseProtocol], Address], Awaitable[Acceptor]]
 
 
 class Admin:
@@ -42,7 +38,7 @@ class Admin:
         self._hub = hub
         self._metrics = metrics.Metrics(hub)
         self._http = HttpServer(self.handle, limits, loop)
-        self._server: Closable | None = None
+        self._server: Acceptor | None = None
         self._routes: dict[str, tuple[str, Callable[[Request], Response]]] = {
             "/": ("GET", self._page),
             "/metrics": ("GET", self._metrics_text),
@@ -52,10 +48,14 @@ class Admin:
             "/drain": ("POST", self._drain),
         }
 
-    async def start(self, listen: Listen, address: Any) -> Closable:
-        """Opens the edge through ``listen(protocol_factory, address)`` and returns the server."""
+    async def start(self, listen: Listen, address: Address) -> None:
+        """Opens the edge through ``listen(protocol_factory, address)``. Raises OSError when it cannot be bound."""
         self._server = await listen(self._http.protocol, address)
-        return self._server
+
+    @property
+    def address(self) -> str:
+        """host:port as bound; "" if nowhere yet."""
+        return self._server.address if self._server is not None else ""
 
     def close(self) -> None:
         """Stops listening and ends open connections."""

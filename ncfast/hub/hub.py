@@ -21,7 +21,7 @@ from typing import Any
 
 from ncfast import __version__
 from ncfast._frames import FrameType
-from ncfast.config import Address, HubConfig, Jwt, Listener
+from ncfast.config import HubConfig, Jwt, Listener
 from ncfast.core.errors import Reason
 from ncfast.hub.admin import Admin
 from ncfast.hub.claims import Claims
@@ -96,7 +96,6 @@ class Hub:
         )
         self.drain_requested = asyncio.Event()
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._admin_server: Any = None
 
     def _make_listener(self, config: Listener) -> ClientListener:
         return ClientListener(self.ground, config, self._opens, self.router.client_ready)
@@ -115,7 +114,7 @@ class Hub:
                 await listener.open()
                 self.listeners[one.name] = listener
             await self.edge.open()
-            self._admin_server = await self.admin.start(self.net.serve, config.admin.bind)
+            await self.admin.start(self.net.serve, config.admin.bind)
             await self.cluster.follow_mode()
         except OSError:
             self._close_doors()
@@ -137,10 +136,7 @@ class Hub:
 
     @property
     def admin_address(self) -> str:
-        if self._admin_server is None or not self._admin_server.sockets:
-            return ""
-        host, port = self._admin_server.sockets[0].getsockname()[:2]
-        return str(Address(host, port))
+        return self.admin.address
 
     def request_drain(self) -> None:
         """Asks whoever runs the hub to drain it, as SIGTERM does."""
@@ -202,8 +198,6 @@ class Hub:
         for timer in self._timers.values():
             timer.cancel()
         self.admin.close()
-        if self._admin_server is not None:
-            self._admin_server.close()
         await self.tokens.aclose()
         await asyncio.sleep(0.05)  # closing frames reach the kernel
         await self.net.cancel_all()

@@ -1,13 +1,11 @@
-"""Certificates and secret of the mesh: strict reading, TLS for both roles, and noticing that a file was replaced."""
+"""Certificates and secret of the mesh: strict reading, and TLS for both roles."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import os
 import re
 import ssl
-from collections.abc import Iterable
 from pathlib import Path
 
 from cryptography import x509
@@ -166,16 +164,3 @@ def read_secret(path: Path) -> bytes:
             "make one with `openssl rand -hex 32`"
         )
     return secret
-
-
-def stamp(files: Iterable[Path]) -> tuple[object, ...]:
-    """Changes when one of the files does; a file that is away has a stamp, too."""
-    marks: list[object] = []
-    for path in files:
-        try:
-            found = os.stat(path)  # through links, as mounted secrets are replaced
-        except OSError as exc:
-            marks.append(exc.errno)
-        else:
-            marks.append((found.st_mtime_ns, found.st_size, found.st_ino))
-    return tuple(marks)

@@ -42,7 +42,7 @@ async def dial(mesh: Mesh, way: Way, url: str) -> Peer:
     except TimeoutError:
         raise DialFailed("timeout", f"no answer within {DIAL_TIMEOUT:g} s") from None
     except UpgradeRefused as exc:
-        raise DialFailed(f"http_{exc.status}" if exc.status else "not_a_hub", str(exc)) from None
+        raise DialFailed(exc.reason, str(exc)) from None
     except Refused as exc:
         mesh.refused(exc.reason, connecting.remote, exc.detail)
         raise DialFailed(exc.reason, exc.detail) from None

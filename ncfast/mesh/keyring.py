@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
-from pathlib import Path
 
 from ncfast.config import Mesh as MeshConfig
-from ncfast.mesh.certificates import Certificates, WebTls, read_secret, stamp
+from ncfast.mesh.certificates import Certificates, WebTls, read_secret
 from ncfast.net.seam import Net
+from ncfast.net.watched import Watched
 from ncfast.observe import log
 
 _log = log.get("mesh")
@@ -22,8 +22,7 @@ class Keys:
 
     certificates: Certificates | None
     secret: bytes | None
-    files: tuple[Path, ...]
-    stamp: tuple[object, ...]
+    files: Watched
 
 
 class Keyring:
@@ -34,8 +33,7 @@ class Keyring:
         self._cluster = cluster
         self._replica_id = replica_id
         self._config: MeshConfig | None = None
-        self._keys = Keys(None, None, (), ())
-        self._unusable: tuple[object, ...] | None = None  # stamp of files that were refused, and logged
+        self._keys = Keys(None, None, Watched(()))
         self._web = WebTls()  # without certificates of our own
         self._timer = net.call_later(FILES_EVERY, self._look)
 
@@ -57,31 +55,26 @@ class Keyring:
         named = [config.secret_file] if config.secret_file is not None else []
         if config.tls is not None:
             named += [config.tls.ca_bundle, config.tls.cert_file, config.tls.key_file]
-        mark = stamp(named)  # before reading: what is replaced meanwhile is read again
+        files = Watched(named)
         certificates = Certificates(config.tls, self._cluster, self._replica_id) if config.tls is not None else None
         secret = read_secret(config.secret_file) if config.secret_file is not None else None
-        return Keys(certificates, secret, tuple(named), mark)
+        return Keys(certificates, secret, files)
 
     def use(self, config: MeshConfig, keys: Keys) -> None:
         self._config = config
         self._keys = keys
-        self._unusable = None
 
     def close(self) -> None:
         """No more looks at the files."""
         self._timer.cancel()
 
     def _look(self) -> None:
-        """Files are replaced at any time, one after the other: what does not fit together yet is tried again when it
-        changes."""
         self._timer = self._net.call_later(FILES_EVERY, self._look)
-        now = stamp(self._keys.files)
-        if self._config is None or now in (self._keys.stamp, self._unusable):
+        if self._config is None or not self._keys.files.changed():
             return
         try:
             self.use(self._config, self.load(self._config))
         except OSError as exc:
-            self._unusable = now
             _log.warning(
                 "mesh_files_refused", problems=[str(exc)], detail="the former certificates and secret stay in use"
             )

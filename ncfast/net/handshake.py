@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from websockets.client import ClientProtocol
+from websockets.datastructures import Headers
 from websockets.exceptions import InvalidStatus
 from websockets.http11 import Request
 from websockets.protocol import State
@@ -17,16 +18,25 @@ from ncfast.net.links import QUIET
 from ncfast.net.request import Response
 
 MAX_ANSWER = 16384  # bytes of the answer to a handshake
+NO_UPGRADE = frozenset({426, 505})  # what a hub answers to a request without Upgrade, or over HTTP/1.0
 
 
 class UpgradeRefused(NcfastError):
-    """The answer is not 101. `status` is the HTTP status, 0 if it is no answer to a handshake at all; `retry_after` is
-    its header of that name, or nothing."""
+    """The answer is not 101. `reason` is a word for log and status; `status` the HTTP status, 0 if it is no answer to a
+    handshake at all; `headers` are those of the answer."""
 
-    def __init__(self, status: int, retry_after: str = "") -> None:
-        super().__init__(f"HTTP {status}" if status else "the answer is no WebSocket handshake")
+    def __init__(self, status: int, headers: Headers | None = None) -> None:
         self.status = status
-        self.retry_after = retry_after
+        self.headers = headers or Headers()
+        text = f"HTTP {status}" if status else "the answer is no WebSocket handshake"
+        if status in NO_UPGRADE:
+            self.reason = "no_upgrade"
+            text = f"something on the way drops the headers Upgrade and Connection, or HTTP/1.1 ({text})"
+        elif status < 400:  # a page, or the way to one
+            self.reason = "not_a_hub"
+        else:
+            self.reason = f"http_{status}"
+        super().__init__(text)
 
 
 class ClientUpgrade:
@@ -65,7 +75,7 @@ class ClientUpgrade:
         exc = self._ws.handshake_exc
         if not isinstance(exc, InvalidStatus):
             raise UpgradeRefused(0)
-        raise UpgradeRefused(exc.response.status_code, exc.response.headers.get("Retry-After", ""))
+        raise UpgradeRefused(exc.response.status_code, exc.response.headers)
 
 
 def accept(request: Request) -> tuple[bytes, Response | None]:

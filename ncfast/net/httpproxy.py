@@ -1,13 +1,15 @@
 """The agent's way out through an HTTP(S) proxy: which one to take, and the CONNECT handshake with it.
 
 Sans-I/O. The environment is read with urllib's rules (`http_proxy` for ws, `https_proxy` for wss, `all_proxy`
-for either, `no_proxy`; an upper-case HTTP_PROXY is ignored under CGI, where a request header can set it).
+for either; an upper-case HTTP_PROXY is ignored under CGI, where a request header can set it), but for `no_proxy`, of
+which urllib knows neither networks nor `*.`.
 Credentials stay out of every message and repr.
 """
 
 from __future__ import annotations
 
 import base64
+import ipaddress
 import re
 import urllib.parse
 import urllib.request
@@ -59,14 +61,59 @@ def choose(hub_url: str, setting: str) -> Proxy | None:
     if setting != "env":
         return parse(setting)
     url = urllib.parse.urlsplit(hub_url)
-    host = url.hostname or ""
     proxies = urllib.request.getproxies_environment()
     chosen = proxies.get(url.scheme) or proxies.get(_TUNNELLED[url.scheme]) or proxies.get("all")
-    spellings = host, _authority(host, url.port or 0)  # no_proxy may name a port; a bare IPv6 has no brackets
-    bypassed = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed does not know it
-    if chosen is None or any(bypassed(name, proxies) for name in spellings):
+    port = url.port or (443 if url.scheme == "wss" else 80)
+    if chosen is None or spares(proxies.get("no", ""), url.hostname or "", port):
         return None
     return parse(chosen)
+
+
+def spares(no_proxy: str, host: str, port: int) -> bool:
+    """Whether `no_proxy` has `host:port` dialled directly, as curl and Go read it.
+
+    Entries are parted by commas or blanks, in any case. `*` is all; `example.net` and `.example.net` are the domain
+    and what is below it, `*.example.net` only what is below; an address is itself, a network (`10.0.0.0/8`,
+    `2001:db8::/32`) the addresses in it, of hubs whose URL has an address: names are not looked up. `:port` behind one
+    asks for that port, too. What is none of these matches nothing.
+    """
+    name = host.lower().rstrip(".")
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        address = None
+    for entry in no_proxy.lower().replace(",", " ").split():
+        if entry == "*":
+            return True
+        if address is None:
+            where, _, at = entry.partition(":")
+            domain = where.removeprefix("*.").strip(".")
+            below = bool(domain) and name.endswith("." + domain)
+            matches = below or name == domain and not where.startswith("*")
+        else:
+            where, at = _parted(entry)
+            matches = _holds(where, address)
+        if matches and at in ("", str(port)):
+            return True
+    return False
+
+
+def _parted(entry: str) -> tuple[str, str]:
+    """Address or network, and port: `10.0.0.1:80`, `[::1]:80`, `[::1]`; a bare IPv6 address has none."""
+    if entry.startswith("["):
+        where, _, rest = entry[1:].partition("]")
+        return where, rest.removeprefix(":")
+    if entry.count(":") == 1:
+        where, _, at = entry.partition(":")
+        return where, at
+    return entry, ""
+
+
+def _holds(where: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    try:
+        return address in ipaddress.ip_network(where, strict=False)
+    except ValueError:
+        return False
 
 
 def parse(url: str) -> Proxy:

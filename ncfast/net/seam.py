@@ -30,6 +30,7 @@ _log = log.get("net")
 ACCEPT_BATCH = 64  # accepts a turn of the loop, so that a flood of connects does not starve open flows
 ACCEPT_PAUSE = 0.2  # seconds without accepting when descriptors run out; the kernel's queue holds the clients
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+OF_EVERY_IPV6 = frozenset({"::", "::1"})  # addresses that a machine has if it has IPv6 at all
 HANDSHAKE_TIMEOUT = 5.0  # seconds for a TLS handshake
 TCP_NOTSENT_LOWAT = 25  # linux/tcp.h; the socket module has no name for it
 
@@ -102,7 +103,7 @@ class Net:
     async def listen(
         self,
         address: Address,
-        on_socket: Callable[[socket.socket, Any], None],
+        on_socket: Callable[[socket.socket, Any], object],
         *,
         backlog: int = 1024,
         reserve: int = 0,
@@ -110,24 +111,29 @@ class Net:
     ) -> Acceptor:
         """Listens on every address that `address` names; `on_socket(connection, peer)` gets each accepted socket.
 
-        `reserve` descriptors are left free for others. Raises OSError when an address cannot be bound.
+        `reserve` descriptors are left free for others. Addresses of a family that this machine has not (IPv6 is off)
+        are passed over while another is left. Raises OSError when an address cannot be bound.
         """
         infos = await self.loop.getaddrinfo(
             address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         socks: list[socket.socket] = []
+        lacking: OSError | None = None
         port = address.port
         try:
-            for family, kind, proto, _, where in dict.fromkeys(infos):
-                sock = socket.socket(family, kind, proto)
+            for family, *_, where in dict.fromkeys(infos):
+                try:
+                    sock = _bound(family, (where[0], port, *where[2:]))
+                except OSError as exc:
+                    if not _lacks_family(exc, where[0]):
+                        raise
+                    lacking = exc
+                    continue
                 socks.append(sock)
-                sock.setblocking(False)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                sock.bind((where[0], port, *where[2:]))
                 sock.listen(backlog)
                 port = sock.getsockname()[1]  # with port 0 both families get the same
+            if lacking is not None and not socks:
+                raise lacking
         except OSError as exc:
             for sock in socks:
                 sock.close()
@@ -137,7 +143,7 @@ class Net:
     async def listen_unix(
         self,
         path: str,
-        on_socket: Callable[[socket.socket, Any], None],
+        on_socket: Callable[[socket.socket, Any], object],
         *,
         backlog: int = 1024,
         reserve: int = 0,
@@ -159,10 +165,10 @@ class Net:
             raise OSError(exc.errno, f"cannot listen on {path}: {os.strerror(exc.errno or 0)}") from None
         return Acceptor(self, [sock], on_socket, reserve, on_shed)
 
-    async def serve(self, factory: Callable[[], asyncio.BaseProtocol], address: Address) -> asyncio.Server:
-        """Listens for connections that each get a protocol of the loop's own making: for edges off the hot path.
-        Raises OSError when the address cannot be bound."""
-        return await self.loop.create_server(factory, address.host or None, address.port)
+    async def serve(self, factory: Callable[[], asyncio.BaseProtocol], address: Address) -> Acceptor:
+        """Listens for connections that each get a protocol of `factory`: for edges off the hot path. Raises OSError
+        when the address cannot be bound."""
+        return await self.listen(address, lambda sock, peer: self.adopt(sock, factory()))
 
     def peek(self, sock: socket.socket, on_byte: Callable[[bytes], None]) -> Callable[[], object]:
         """Calls `on_byte` once, with the first byte that comes on an accepted socket, which stays unread, or with
@@ -280,7 +286,7 @@ class Acceptor:
         self,
         net: Net,
         socks: list[socket.socket],
-        on_socket: Callable[[socket.socket, Any], None],
+        on_socket: Callable[[socket.socket, Any], object],
         reserve: int,
         on_shed: Callable[[str], None],
     ) -> None:
@@ -344,6 +350,26 @@ class Acceptor:
             if sock.family == socket.AF_UNIX:
                 _unlink(sock.getsockname())
             sock.close()
+
+
+def _bound(family: int, where: tuple[Any, ...]) -> socket.socket:
+    """A TCP socket of one family, bound. Raises OSError; nothing stays open then."""
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(where)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _lacks_family(exc: OSError, host: object) -> bool:
+    """Whether the address family is missing here: from the kernel, or by a setting (net.ipv6.conf.all.disable_ipv6)."""
+    return exc.errno == errno.EAFNOSUPPORT or exc.errno == errno.EADDRNOTAVAIL and host in OF_EVERY_IPV6
 
 
 def _clear(path: str) -> None:

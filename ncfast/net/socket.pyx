@@ -287,8 +287,8 @@ cdef class SocketEnd(Sink):
             self._timer = self._call_later(REAP_EVERY, self._reap)
 
     def _reap(self):
-        """A reader that pauses gets what waits for it in its own time, unless memory is short or `reader_pause` is over;
-        the kernel ends it when its machine is gone."""
+        """A reader that pauses gets what waits for it in its own time, unless memory is short or `reader_pause` is
+        over; the kernel ends it when its machine is gone."""
         cdef Py_ssize_t before = self._left
         self._timer = None
         if self._lost:

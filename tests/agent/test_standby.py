@@ -401,7 +401,7 @@ def test_epochs_at_the_end_of_numbers_do_not_stop_the_agent(play):
 
 
 def test_health_and_tokens_are_news_for_both_hubs(play, monkeypatch):
-    monkeypatch.setattr("ncfast.agent.agent.TOKEN_CHECK", 0.02)
+    monkeypatch.setattr("ncfast.agent.agent.FILES_CHECK", 0.02)
 
     async def scenario(world: World) -> None:
         owner, warm = await world["a"].owner(), await world["b"].standby()

@@ -268,6 +268,29 @@ def test_check_shows_an_agent_and_the_file_that_is_missing(write, capsys):
     assert "warning: token_file: there is no file /nowhere/token" in out
 
 
+@pytest.mark.parametrize("kind", ["token", "secret", "certificate", "mesh"])
+def test_check_refuses_what_the_process_would_refuse(tmp_path, write, kind):
+    """The same words, as one rule says both."""
+    bad = tmp_path / "bad"
+    bad.write_text("two\nlines")
+    file, says = {
+        "token": (AGENT.replace("/nowhere/token", str(bad)), "more than one line"),
+        "secret": (f"{{listeners: [], auth: {{jwt: {{key_file: '{bad}'}}}}}}", "the HS256 secret has 9 bytes"),
+        "certificate": (f"{{listeners: [], edge: {{tls: {{cert_file: '{bad}', key_file: '{bad}'}}}}}}", "edge.tls"),
+        "mesh": (
+            "{listeners: [], ha: {enabled: true, replica_id: a, mesh: {require_mtls: false, "
+            f"secret_file: '{bad}', listen: '127.0.0.1:0'}}}}}}",
+            "ha.mesh.secret_file",
+        ),
+    }[kind]
+    path = write(file)
+    checked = run("check", path)
+    assert (checked.returncode, checked.stdout) == (78, "") and says in checked.stderr, checked
+    if kind == "secret":
+        started = run("hub", "--config", path)
+        assert started.returncode == 78 and says in started.stderr
+
+
 def test_check_names_all_problems_at_once(write):
     path = write(HUB.replace("connector:", "conector:").replace(":0'", ":99999'").replace("${REDIS_PASSWORD}", "pw"))
     done = run("check", path)

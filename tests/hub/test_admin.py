@@ -26,8 +26,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.fake_hub import FakeHub
 from support.until import PATIENCE, until
 
+from ncfast.config import Address
 from ncfast.hub.admin import Admin
 from ncfast.net.request import BadRequest, HttpLimits, RequestReader
+from ncfast.net.seam import Net
 from ncfast.observe import log, statuspage, watchdog
 from ncfast.observe.stats import Stats
 
@@ -44,9 +46,9 @@ def run(main):
 async def admin_edge(hub=None, limits=HttpLimits()):
     loop = asyncio.get_running_loop()
     admin = Admin(hub or FakeHub(), loop, limits)
-    server = await admin.start(lambda factory, at: loop.create_server(factory, *at), ("127.0.0.1", 0))
+    await admin.start(Net(loop).serve, Address("127.0.0.1", 0))
     try:
-        yield admin, server.sockets[0].getsockname()[1]
+        yield admin, int(admin.address.rpartition(":")[2])
     finally:
         admin.close()
 

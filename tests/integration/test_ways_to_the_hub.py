@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import http.client
 import json
 import ssl
@@ -32,8 +33,10 @@ class Certificates:
         self.server = self._issue(directory, "server", "localhost", "127.0.0.1")
         self.client = self._issue(directory, "client", "site-1.example.net")
 
-    def _issue(self, directory: Path, name: str, *identities: str) -> dict[str, str]:
-        issued = self.ca.issue_cert(*identities)
+    def _issue(
+        self, directory: Path, name: str, *identities: str, not_after: datetime.datetime | None = None
+    ) -> dict[str, str]:
+        issued = self.ca.issue_cert(*identities, not_after=not_after)
         cert, key = directory / f"{name}.crt", directory / f"{name}.key"
         cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
         issued.private_key_pem.write_to_path(key)
@@ -105,6 +108,55 @@ def test_client_certificate_is_demanded_and_checked(
     made.add_agent("site-1", hubs=wss(made), overrides={"tls": {**trust, **certificates.client}})
     with Bystander(made, peer):
         assert [each["agent_id"] for each in made.hub.status()["agents"]] == ["site-1"]
+
+
+def replace(files: dict[str, str], by: dict[str, str]) -> None:
+    for name, path in files.items():
+        Path(path).write_bytes(Path(by[name]).read_bytes())
+
+
+def test_a_certificate_that_has_expired_is_named_and_the_renewed_one_is_taken(
+    topology: MakeTopology, peer: Peer, certificates: Certificates, tmp_path: Path
+) -> None:
+    long_ago = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    expired = certificates._issue(tmp_path / "pki", "expired", "site-1.example.net", not_after=long_ago)
+    made = secure(topology, peer, certificates, client_ca_file=str(certificates.ca_file))
+    tls = {"ca_file": str(certificates.ca_file), **expired}
+    agent = made.add_agent("site-1", hubs=wss(made), overrides={"tls": tls}, wait=False)
+    agent.log.wait("connect_failed", count=2, reason="certificate")
+    assert {event["reason"] for event in agent.log.events("connect_failed")} == {"certificate"}
+    replace(expired, certificates.client)
+    agent.log.wait("tls_files_reloaded")
+    agent.log.wait("tunnel_up")
+    with Bystander(made, peer):
+        pass
+
+
+def test_another_authority_is_trusted_without_a_restart_and_files_that_do_not_fit_leave_the_former(
+    topology: MakeTopology, peer: Peer, certificates: Certificates, tmp_path: Path
+) -> None:
+    made = secure(topology, peer, certificates)
+    other = Certificates(tmp_path / "other")
+    agent = made.add_agent(
+        "site-1", hubs=wss(made), overrides={"tls": {"ca_file": str(certificates.ca_file), **certificates.client}}
+    )
+    with Bystander(made, peer) as bystander:
+        Path(certificates.client["key_file"]).write_bytes(Path(other.client["key_file"]).read_bytes())
+        refused = agent.log.wait("tls_files_refused")
+        assert "belong together" in refused["problems"][0]
+        bystander.goes_on()
+    made.hub.pin()
+    assert made.hub.stop() == 0
+    made.hub.start()  # the former certificate and authorities count
+    agent.log.wait("tunnel_up", count=2)
+    assert len(agent.log.events("tls_files_refused")) == 1
+    replace(certificates.client, other.client)
+    certificates.ca_file.write_bytes(certificates.ca_file.read_bytes() + other.ca_file.read_bytes())
+    agent.log.wait("tls_files_reloaded")
+    replace(certificates.server, other.server)  # the order of the runbook: the authority first
+    assert made.hub.stop() == 0
+    made.hub.start()
+    agent.log.wait("tunnel_up", count=3)
 
 
 @pytest.mark.parametrize("way", ["configured", "environment"])

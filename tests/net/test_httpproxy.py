@@ -18,6 +18,7 @@ from ncfast.net.httpproxy import (
     choose,
     connect_request,
     parse,
+    spares,
 )
 
 WS, WSS = "ws://hub.example.net/tunnel", "wss://hub.example.net:8443/tunnel"
@@ -65,6 +66,61 @@ def test_chooses_from_the_environment(environment, variables, url, host):
     environment(**variables)
     chosen = choose(url, "env")
     assert (chosen and chosen.host) == host
+
+
+@pytest.mark.parametrize(
+    ("entry", "at", "spared"),
+    [  # (what stands in no_proxy, the hub's authority, whether it is dialled directly)
+        ("*.example.net", "hub.example.net", True),
+        ("*.example.net", "a.hub.example.net:8443", True),
+        ("*.example.net", "example.net", False),
+        ("*.example.net", "hubexample.net", False),
+        ("*.EXAMPLE.net", "Hub.Example.NET", True),
+        ("example.net", "example.net", True),
+        (".example.net", "example.net", True),  # as curl has it
+        ("example.net", "hub.example.net.", True),
+        ("example.net.", "hub.example.net", True),
+        ("hub*", "hub.example.net", False),
+        ("*example.net", "hub.example.net", False),
+        ("a.test b.test", "b.test", True),  # blanks part, too
+        ("*.example.net:8443", "hub.example.net:8443", True),
+        ("*.example.net:8443", "hub.example.net", False),
+        (".", "hub.example.net", False),
+        ("", "hub.example.net", False),
+        ("10.0.0.0/8", "10.1.2.3:8080", True),
+        ("10.0.0.0/8", "11.1.2.3", False),
+        ("10.0.0.0/8:8080", "10.1.2.3:8080", True),
+        ("10.0.0.0/8:8080", "10.1.2.3", False),
+        ("10.1.2.3/8", "10.200.0.1", True),  # bits of a host are no harm
+        ("10.0.0.0/33", "10.1.2.3", False),
+        ("10.0.0.0/8", "ten.example.net", False),  # names are not looked up
+        ("10.1.2.3", "10.1.2.3:8080", True),
+        ("10.1.2.3:8080", "10.1.2.3:8080", True),
+        ("10.1.2.3:8081", "10.1.2.3:8080", False),
+        ("1.2.3", "10.1.2.3", False),
+        ("2.3", "10.1.2.3", False),  # no domain
+        ("2001:db8::/32", "[2001:db8::7]:8080", True),
+        ("2001:db8::/32", "[2001:db9::7]:8080", False),
+        ("2001:DB8:0::7", "[2001:db8::7]:8080", True),
+        ("[2001:db8::7]", "[2001:db8::7]:8080", True),
+        ("[2001:db8::7]:8080", "[2001:db8::7]:8080", True),
+        ("[2001:db8::7]:1", "[2001:db8::7]:8080", False),
+    ],
+)
+def test_no_proxy_as_curl_and_go_read_it(environment, entry, at, spared):
+    environment(https_proxy="http://p:1", no_proxy=f"other.test, {entry}")
+    assert (choose(f"wss://{at}/tunnel", "env") is None) == spared
+
+
+def test_the_port_of_no_proxy_may_be_the_schemes_own(environment):
+    environment(all_proxy="http://p:1", no_proxy="hub.example.net:443")
+    assert choose("wss://hub.example.net/tunnel", "env") is None
+    assert choose("ws://hub.example.net/tunnel", "env") is not None
+
+
+@given(st.text(), st.sampled_from(["hub.example.net", "10.1.2.3", "[2001:db8::7]"]))
+def test_no_text_in_no_proxy_is_an_error(text, host):
+    assert spares(text, host.strip("[]"), 443) in (True, False)
 
 
 def test_setting_overrides_the_environment(environment):

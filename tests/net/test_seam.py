@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import struct
 from types import SimpleNamespace
@@ -236,3 +237,55 @@ def test_spawned_tasks_are_kept_logged_and_cancelled(monkeypatch):
 
     run(main)
     assert logged == [("task_failed", "RuntimeError")]
+
+
+# a kernel without IPv6
+
+EVERYWHERE = Address("", 0)
+
+
+def without(monkeypatch, *, at, errors=errno.EAFNOSUPPORT):
+    """`socket` (no such family) or `bind` (the family, and no address of it) fails for IPv6."""
+
+    class Socket(socket.socket):
+        def __init__(self, family=socket.AF_INET, *more, **named):
+            if at == "socket" and family == socket.AF_INET6:
+                raise OSError(errors, "no IPv6")
+            super().__init__(family, *more, **named)
+
+        def bind(self, address):
+            if at == "bind" and self.family == socket.AF_INET6:
+                raise OSError(errors, "no IPv6")
+            super().bind(address)
+
+    monkeypatch.setattr(net_module.socket, "socket", Socket)
+
+
+@pytest.mark.parametrize(("at", "errors"), [("socket", errno.EAFNOSUPPORT), ("bind", errno.EADDRNOTAVAIL)])
+def test_a_family_that_the_kernel_lacks_is_skipped_while_another_is_left(monkeypatch, at, errors):
+    without(monkeypatch, at=at, errors=errors)
+
+    async def main(net):
+        taken = asyncio.Queue()
+        acceptor = await net.listen(EVERYWHERE, lambda sock, peer: taken.put_nowait(sock))
+        edge = await net.serve(End, EVERYWHERE)
+        for one in (acceptor, edge):
+            assert one.address.startswith("0.0.0.0:")
+            dial(one.address.replace("0.0.0.0", "127.0.0.1")).close()
+        (await taken.get()).close()
+        acceptor.close()
+        edge.close()
+        with pytest.raises(OSError, match="cannot listen on"):  # nothing is left
+            await net.listen(Address("::1", 0), lambda sock, peer: None)
+
+    run(main)
+
+
+def test_another_error_of_a_family_is_none_to_skip(monkeypatch):
+    without(monkeypatch, at="bind", errors=errno.EADDRINUSE)
+
+    async def main(net):
+        with pytest.raises(OSError, match="cannot listen on :0: Address already in use"):
+            await net.listen(EVERYWHERE, lambda sock, peer: None)
+
+    run(main)

@@ -124,15 +124,6 @@ class Timer(Handle):
         self._loop.timers.pop(self, None)
 
 
-class Server:
-    """Stands for what `create_server` returns; nobody connects to it."""
-
-    sockets = ()
-
-    def close(self) -> None:
-        pass
-
-
 class Loop(asyncio.AbstractEventLoop):
     """One process's event loop, driven by the world. It offers what ncfast uses, and raises NotImplementedError for the
     rest.
@@ -199,9 +190,6 @@ class Loop(asyncio.AbstractEventLoop):
     # type: ignore[override]
     async def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         return func(*args)
-
-    async def create_server(self, *args: Any, **kwargs: Any) -> Any:
-        return Server()
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if self.dead:

@@ -14,7 +14,7 @@ from typing import Any
 
 import jwt as pyjwt
 
-import ncfast.agent.ground
+import ncfast.agent.trust
 import ncfast.net.socket
 from ncfast.agent.agent import Agent
 from ncfast.config import AgentConfig, HubConfig, Jwt
@@ -277,7 +277,7 @@ def simulated(world: World, kernel: Kernel, on_log: Callable[[str, str, dict[str
     patches: list[tuple[Any, str, Any]] = [
         (ncfast.net.socket, "fcntl", types.SimpleNamespace(ioctl=ioctl)),
         (ncfast.net.socket, "os", types.SimpleNamespace(readv=readv)),
-        (ncfast.agent.ground, "client_context", lambda tls: None),  # reads the system's authorities each time
+        (ncfast.agent.trust, "client_context", lambda tls: None),  # reads the system's authorities each time
         (log.Logger, "_emit", emit),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in patches]

@@ -1,0 +1,52 @@
+"""TLS towards the hubs, by the files as they are now."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+
+from cryptography import x509
+
+from ncfast.config import ClientTls
+from ncfast.net.seam import Net
+from ncfast.net.tls import client_context
+from ncfast.net.watched import Watched
+from ncfast.observe import log
+
+_log = log.get("agent")
+
+
+class Trust:
+    """Whom we trust, and the certificate that we show."""
+
+    def __init__(self, tls: ClientTls | None, net: Net) -> None:
+        """Raises OSError when a certificate cannot be read."""
+        self._tls = tls
+        self._net = net
+        named = (tls.ca_file, tls.cert_file, tls.key_file) if tls is not None else ()
+        self._files = Watched(path for path in named if path is not None)
+        self._context = client_context(tls)
+        self._reading = asyncio.Lock()
+
+    async def context(self) -> ssl.SSLContext:
+        """For a dial from now on. Files that cannot be used are told once, and leave the former in force."""
+        async with self._reading:
+            if self._files.changed():
+                try:  # in a thread: it may read the system's authorities, too
+                    self._context = await self._net.loop.run_in_executor(None, client_context, self._tls)
+                except OSError as exc:
+                    _log.warning("tls_files_refused", problems=[str(exc)], detail="the former ones stay in use")
+                else:
+                    _log.info("tls_files_reloaded")
+            return self._context
+
+    def lapsed(self) -> bool:
+        """Whether the certificate that we show has expired."""
+        if self._tls is None or self._tls.cert_file is None:
+            return False
+        try:
+            own = x509.load_pem_x509_certificates(self._tls.cert_file.read_bytes())[0]
+        except (OSError, ValueError):  # replaced just now
+            return False
+        return own.not_valid_after_utc.timestamp() < time.time()

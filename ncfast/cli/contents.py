@@ -1,0 +1,48 @@
+"""Whether the files that a configuration names are of use: read by the rules of the process that will read them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ncfast.agent.token import TokenFault, token_of
+from ncfast.auth import AuthSetupError, StaticKeys
+from ncfast.config import AgentConfig, HubConfig
+from ncfast.mesh.certificates import Certificates, read_secret
+from ncfast.net.tls import client_context, server_context
+
+Reader = tuple[list[Path | None], Callable[[], object]]  # the files, and what reads them
+
+
+def unusable(config: HubConfig | AgentConfig) -> Iterator[str]:
+    """What is wrong with each set of files. One of which a file is not here, or not ours to read, is passed over: the
+    configuration may be checked on another machine."""
+    for files, read in _of_hub(config) if isinstance(config, HubConfig) else _of_agent(config):
+        if all(os.access(path, os.R_OK) for path in files if path is not None):
+            try:
+                read()
+            except (OSError, AuthSetupError, TokenFault) as exc:
+                yield str(exc)
+
+
+def _of_hub(config: HubConfig) -> Iterator[Reader]:
+    edge, mesh, name = config.edge.tls, config.ha.mesh, config.ha.replica_id
+    if config.auth is not None and config.auth.jwt.key_file is not None:
+        jwt, key_file = config.auth.jwt, config.auth.jwt.key_file
+        yield [key_file], lambda: StaticKeys.from_file(key_file, jwt.algorithms)
+    if edge is not None:
+        yield [edge.cert_file, edge.key_file, edge.client_ca_file], lambda: server_context(edge)
+    if config.ha.enabled and mesh.secret_file is not None:
+        secret = mesh.secret_file
+        yield [secret], lambda: read_secret(secret)
+    if config.ha.enabled and mesh.tls is not None and name is not None:
+        tls = mesh.tls
+        yield [tls.ca_bundle, tls.cert_file, tls.key_file], lambda: Certificates(tls, config.ha.cluster, name)
+
+
+def _of_agent(config: AgentConfig) -> Iterator[Reader]:
+    tls = config.tls
+    yield [config.token_file], lambda: token_of(config.token_file)
+    if tls is not None:
+        yield [tls.ca_file, tls.cert_file, tls.key_file], lambda: client_context(tls)
