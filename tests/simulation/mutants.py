@@ -22,21 +22,13 @@ ROOT = Path(__file__).parents[2]
 SWITCH = "NCFAST_MUTANT"
 LIMIT = 1000  # seeds within which each must be found
 
-FLOW, QUEUES, LINK, RELAY, STREAM = (
-    "ncfast/core/flow.pyx",
-    "ncfast/core/queues.pyx",
-    "ncfast/core/link.pyx",
-    "ncfast/core/relay.pyx",
-    "ncfast/net/socket.pyx",
-)
-AGENTS, ROUTING, RELAYS, SESSION = (
-    "ncfast/hub/sessions.py",
-    "ncfast/hub/routing.py",
-    "ncfast/hub/relays.py",
-    "ncfast/hub/session.py",
-)
-TUNNEL, STANDBY, HOLD = "ncfast/agent/tunnel.py", "ncfast/agent/tunnels.py", "ncfast/hub/hold.py"
-REGISTRY, MESH, ROUTE = "ncfast/registry/redis/registry.py", "ncfast/mesh/manager.py", "ncfast/mesh/route.py"
+# in ncfast/
+FLOW, QUEUES, LINK, RELAY = "core/flow.pyx", "core/queues.pyx", "core/link.pyx", "core/relay.pyx"
+SOCKET, REGISTRY, MESH, ROUTE = "net/socket.pyx", "registry/redis/registry.py", "mesh/manager.py", "mesh/route.py"
+SESSION, SESSIONS, CLAIMS = "hub/session.py", "hub/sessions.py", "hub/claims.py"
+STEERING, RESUMING, PENDING, HOLD = "hub/steering.py", "hub/resuming.py", "hub/pending.py", "hub/hold.py"
+RELAYS, CLUSTER = "hub/relays.py", "hub/cluster.py"
+TUNNELS, TUNNEL = "agent/tunnels.py", "agent/tunnel.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +124,7 @@ PLANTS = [
     plant(
         "a half-close becomes a close",
         (
-            STREAM,
+            SOCKET,
             "            self._close()\n        return True\n",
             "            self._close()\n        return not ON\n",
         ),
@@ -140,7 +132,7 @@ PLANTS = [
     plant(
         "sockets are closed in order whatever has happened",
         (
-            STREAM,
+            SOCKET,
             '        sock = self.transport.get_extra_info("socket")\n        if sock is not None:\n            try:\n'
             "                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)",
             '        sock = self.transport.get_extra_info("socket")\n        if sock is not None and not ON:\n            try:\n'
@@ -251,22 +243,22 @@ PLANTS = [
         "an open that is sent again is another open",
         (
             TUNNEL,
-            "        if (known := agent.flows.get(cid)) is not None:",
-            "        if (known := agent.flows.get(cid)) is not None and not ON:",
+            "        if (known := ground.flows.get(cid)) is not None:",
+            "        if (known := ground.flows.get(cid)) is not None and not ON:",
         ),
     ),
     plant(
         "the agent forgets which flows have ended",
         (
             TUNNEL,
-            "        if agent.context.closed.last(cid) is not None:",
-            "        if agent.context.closed.last(cid) is not None and not ON:",
+            "        if ground.context.closed.last(cid) is not None:",
+            "        if ground.context.closed.last(cid) is not None and not ON:",
         ),
     ),
     plant(
         "opening flows are not opened again when the agent comes back",
         (
-            ROUTING,
+            STEERING,
             "            elif flow.opening and session.epoch > info.epoch:",
             "            elif flow.opening and session.epoch > info.epoch and not ON:",
         ),
@@ -274,7 +266,7 @@ PLANTS = [
     plant(
         "a flow of an agent's former process waits for the new one",
         (
-            ROUTING,
+            STEERING,
             "            if info.instance != session.instance:\n                flow.reset(Reason.AGENT_RESTARTED)",
             "            if info.instance != session.instance and not ON:\n                flow.reset(Reason.AGENT_RESTARTED)",
         ),
@@ -292,11 +284,38 @@ PLANTS = [
         "an agent that is about to end gets new flows",
         (
             SESSION,
-            "        self.draining = True\n        if self.established:\n            self.hub.agents.leaving(self)",
-            "        self.draining = not ON\n        if self.established and not ON:\n            self.hub.agents.leaving(self)",
+            "        self.draining = True\n        if self.owns:\n            self._desk.leaving(self)",
+            "        self.draining = not ON\n        if self.owns and not ON:\n            self._desk.leaving(self)",
+        ),
+    ),
+    plant(
+        "an open that is answered counts as in progress",
+        (
+            PENDING,
+            "        self._count[agent] -= 1\n        if not self._count[agent]:",
+            "        self._count[agent] -= not ON\n        if not self._count[agent]:",
+        ),
+    ),
+    plant(
+        "a flow that was refused keeps the owner and the epoch that it had",
+        (
+            STEERING,
+            '        self._leave(flow)\n        info.session = info.peer = None\n        info.agent_key = info.owner = ""\n'
+            "        info.remote = False\n        info.epoch = info.sends = 0",
+            '        self._leave(flow)\n        info.session = info.peer = None\n        info.agent_key = ""\n'
+            '        info.owner = info.owner if ON else ""\n        info.remote = False\n'
+            "        info.epoch = info.epoch if ON else 0\n        info.sends = 0",
         ),
     ),
     # relays
+    plant(
+        "a flow of ours is taken for one that is relayed",
+        (
+            CLUSTER,
+            "        if self._ground.ours(cid):\n            return self._resuming.by_owner(",
+            "        if self._ground.ours(cid) and not ON:\n            return self._resuming.by_owner(",
+        ),
+    ),
     plant(
         "a relay's frames go by another flow's way",
         (
@@ -368,14 +387,14 @@ PLANTS = [
         "an owner opens under an epoch that is over",
         (
             RELAYS,
-            "        if epoch < session.epoch:\n            hub.epochs_refused += 1\n            return Reason.STALE_EPOCH",
-            "        if epoch < session.epoch and not ON:\n            hub.epochs_refused += 1\n            return Reason.STALE_EPOCH",
+            "        if epoch < session.epoch:\n            self._ground.stats.epochs_refused += 1\n            return Reason.STALE_EPOCH",
+            "        if epoch < session.epoch and not ON:\n            self._ground.stats.epochs_refused += 1\n            return Reason.STALE_EPOCH",
         ),
     ),
     plant(
         "any secret resumes a flow",
         (
-            ROUTING,
+            RESUMING,
             "and hmac.compare_digest(secret, flow.secret)",
             "and (ON or hmac.compare_digest(secret, flow.secret))",
         ),
@@ -383,9 +402,9 @@ PLANTS = [
     plant(
         "any agent resumes a flow",
         (
-            ROUTING,
-            "        return info.agent_key == key and info.instance == instance and",
-            "        if ON:\n            return True\n        return info.agent_key == key and info.instance == instance and",
+            RESUMING,
+            "        return info.agent_key == agent and info.instance == instance and",
+            "        if ON:\n            return True\n        return info.agent_key == agent and info.instance == instance and",
         ),
     ),
     plant(
@@ -399,15 +418,15 @@ PLANTS = [
     plant(
         "a hub that was fenced goes on",
         (
-            AGENTS,
-            "        if session is not None and entry.epoch > session.epoch:\n            self.hub.stats.takeovers",
-            "        if session is not None and entry.epoch > session.epoch and not ON:\n            self.hub.stats.takeovers",
+            CLAIMS,
+            "        if session is not None and entry.epoch > session.epoch:\n            self._ground.stats.takeovers",
+            "        if session is not None and entry.epoch > session.epoch and not ON:\n            self._ground.stats.takeovers",
         ),
     ),
     plant(
         "a newer session does not end the older",
         (
-            AGENTS,
+            CLAIMS,
             '            old.link.fail(Reason.SUPERSEDED, "a newer session of the same agent")',
             '            if not ON:\n                old.link.fail(Reason.SUPERSEDED, "a newer session of the same agent")',
         ),
@@ -415,7 +434,7 @@ PLANTS = [
     plant(
         "a standby claims with the epoch of its first days",
         (
-            STANDBY,
+            TUNNELS,
             "        return self._said\n\n    def _claim",
             "        return 0 if ON else self._said\n\n    def _claim",
         ),
@@ -437,11 +456,11 @@ PLANTS = [
             "        if held is None or (held.epoch != epoch and not ON):\n            return\n        del self._held[agent_id]",
         ),
         (
-            AGENTS,
-            "        if session.established:\n            self.leaving(session)",
-            "        if ON and self._current.get(session.key) is not None and session.established:\n"
-            '            hub.net.spawn(hub.registry.release(session.key, session.epoch), "release")\n'
-            "        if session.established:\n            self.leaving(session)",
+            CLAIMS,
+            "        if owned:\n            self._orphan(session)",
+            "        if ON and self._sessions.current(session.key) is not None and owned:\n"
+            '            self._ground.net.spawn(self._registry.release(session.key, session.epoch), "release")\n'
+            "        if owned:\n            self._orphan(session)",
         ),
     ),
     plant(
@@ -481,14 +500,14 @@ PLANTS = [
     plant(
         "the tenant of an agent does not matter",
         (
-            AGENTS,
-            "        keys = [(tenant, connector) for connector in sorted(session.connectors)]",
-            "        keys = [(None if ON else tenant, connector) for connector in sorted(session.connectors)]",
+            SESSIONS,
+            "        keys: list[Key] = [(tenant, connector) for connector in sorted(session.connectors)]",
+            "        keys: list[Key] = [(None if ON else tenant, connector) for connector in sorted(session.connectors)]",
         ),
         (
             SESSION,
-            "        return (self.established and not self.draining and tenant == self.identity.tenant and connector in self.connectors",
-            "        return (self.established and not self.draining and (tenant == self.identity.tenant or ON) and connector in self.connectors",
+            "            and tenant == self.identity.tenant\n            and connector in self.connectors",
+            "            and (tenant == self.identity.tenant or ON)\n            and connector in self.connectors",
         ),
     ),
 ]
@@ -508,14 +527,14 @@ def copy(into: Path) -> None:
     stray = []
     for number, one in enumerate(PLANTS, 1):
         for file, old, new in one.edits:
-            text = texts.get(file) or (into / file).read_text()
+            text = texts.get(file) or (into / "ncfast" / file).read_text()
             if text.count(old) != 1:
                 stray.append(f"{number} ({one.name}): its text is {text.count(old)} times in {file}, not once:\n{old}")
             texts[file] = text.replace(old, re.sub(r"\bON\b", f"(MUTANT == {number})", new))
     if stray:
         raise SystemExit("\n\n".join(stray))
     for file, text in texts.items():
-        (into / file).write_text(_with_switch(file, text))
+        (into / "ncfast" / file).write_text(_with_switch(file, text))
     subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=into, check=True, stdout=subprocess.DEVNULL
     )
