@@ -275,9 +275,9 @@ PLANTS = [
         "a client that is held is forgotten when another goes",
         (
             HOLD,
-            "            if not flow.closed and not dispatch(flow):",
+            "            if not most or not dispatch(flow):",
             "            if ON and queue:\n                self.count[flow.info.listener.name] -= 1\n                queue.popleft()\n"
-            "            if not flow.closed and not dispatch(flow):",
+            "            if not most or not dispatch(flow):",
         ),
     ),
     plant(
