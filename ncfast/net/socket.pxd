@@ -21,7 +21,7 @@ cdef class SocketEnd(Sink):
     cdef bint _eof_in
     cdef bint _eof_out
     cdef double _waited
-    cdef Py_ssize_t _left            # bytes that wait for the socket although the flow is over
+    cdef readonly Py_ssize_t left    # bytes that wait for the socket although the flow is over
     cdef bint _resetting
     cdef bint _starting
     cdef bint _lost

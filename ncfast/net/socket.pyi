@@ -18,6 +18,7 @@ class SocketEnd(Sink):
     ctx: FlowContext
     flow: Flow[Any] | None
     transport: Any
+    left: int  # bytes that wait for the socket although the flow is over
 
     def __init__(
         self,

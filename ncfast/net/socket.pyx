@@ -144,8 +144,8 @@ cdef class SocketEnd(Sink):
 
     cdef int _count(self, Py_ssize_t left) except -1:
         """What waits here for a reader although the flow is over stays in the process's budget."""
-        self.ctx.backlog += left - self._left
-        self._left = left
+        self.ctx.backlog += left - self.left
+        self.left = left
         return 0
 
     def handshake_failed(self, exc):
@@ -289,12 +289,12 @@ cdef class SocketEnd(Sink):
     def _reap(self):
         """A reader that pauses gets what waits for it in its own time, unless memory is short or `reader_pause` is
         over; the kernel ends it when its machine is gone."""
-        cdef Py_ssize_t before = self._left
+        cdef Py_ssize_t before = self.left
         self._timer = None
         if self._lost:
             return
         self._count(self.transport.get_write_buffer_size())
-        self._waited = self._waited + REAP_EVERY if self._left >= before else 0.0
+        self._waited = self._waited + REAP_EVERY if self.left >= before else 0.0
         if self.ctx.over_budget or (self.ctx.reader_pause and self._waited >= self.ctx.reader_pause):
             self.abort()
         else:

@@ -252,7 +252,8 @@ class TwoEnds(RuleBasedStateMachine):
     def accounts_are_right(self):
         for end in getattr(self, "ends", ()):
             context, flows = end.context, end.flows.values()
-            assert context.backlog == sum(flow.backlog for flow in flows)
+            left = sum(socket.protocol.left for socket in end.sockets.values())  # of flows that are over
+            assert context.backlog == sum(flow.backlog for flow in flows) + left
             assert context.bytes_read == context.bytes_out + context.discarded + sum(
                 flow.unsent_bytes + flow.inflight for flow in flows
             ), "bytes were lost or made"
