@@ -125,10 +125,18 @@ async def _hub(config: HubConfig, path: str | Path | None, on_ready: Callable[[H
     net = Net(loop, clock=time.monotonic)
     loop.set_exception_handler(_on_loop_error)
     hub = Hub(config, resolve_auth(config), net)
+    started = asyncio.Event()
+
+    async def reload() -> None:
+        await started.wait()
+        await _reload_hub(hub, path)
+
+    # before `hub_ready` is told: whoever reads it may send a signal at once
+    _Signals(hub.request_drain, lambda: net.spawn(reload(), "reload")).install(loop)
     await hub.start()
+    started.set()
     watchdog = Watchdog(loop, hub.stats)
     watchdog.start()
-    _Signals(hub.request_drain, lambda: net.spawn(_reload_hub(hub, path), "reload")).install(loop)
     if on_ready is not None:
         on_ready(hub)
     freeze()

@@ -423,6 +423,30 @@ def test_no_password_in_any_log(tmp_path, places, running, trouble):
     assert "canary" not in text and PLAIN not in text and SECRET not in text
 
 
+@pytest.mark.parametrize(
+    ("lacking", "reason"),
+    [
+        ("+evalsha", "command_denied"),
+        ("+hset", "command_denied"),  # told by the script that needs it
+        ("~ncfast:{ncfast}:*", "key_denied"),
+        ("&ncfast:{ncfast}:*", "channel_denied"),
+    ],
+)
+def test_a_permission_that_is_lacking_is_named(tmp_path, places, running, lacking, reason):
+    kept = " ".join(word for word in ACL.split() if word != lacking)
+    server = Server(tmp_path, places, "acl", f"user default off\n{kept}", username="ncfast", password=PLAIN)
+    running.append(server)
+
+    async def main(net):
+        hub = Hub(net, f"redis://ncfast:{SECRET}@{server.place[0]}:{server.place[1]}/0", "hub-a")
+        await hub.registry.start()
+        await hub.claim("/site")
+        await until(lambda: hub.stats.registry_errors[reason], "the reason is counted")
+        await hub.registry.aclose()
+
+    run(main)
+
+
 def test_make_registry_without_redis(url):
     from ncfast.config.ha import Ha
     from ncfast.registry.memory import MemoryRegistry

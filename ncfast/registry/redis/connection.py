@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,6 +50,12 @@ TROUBLES: tuple[tuple[type[Exception], str], ...] = (
     (errors.ConnectionError, "lost"),
 )
 
+# What the ACL of our user lacks, in Redis's words: of a command of ours, or of one that a script of ours runs.
+DENIED = re.compile(
+    r"(?:no permissions to |The user executing the script can't )"
+    r"(?:(?P<command_denied>run )|(?P<key_denied>access .*keys)|(?P<channel_denied>(?:access|publish) .*channel))"
+)
+
 BROKEN = (
     errors.RedisError,
     OSError,
@@ -58,6 +65,9 @@ BROKEN = (
 
 def trouble(exc: BaseException) -> BackendError | None:
     """What an exception of redis-py means for the connection; None if it concerns one reply only."""
+    denied = DENIED.search(str(exc)) if isinstance(exc, errors.ResponseError) else None
+    if denied is not None:
+        return BackendError(str(denied.lastgroup))
     for kind, reason in TROUBLES:
         if isinstance(exc, kind):
             return BackendError(reason)
