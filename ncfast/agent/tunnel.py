@@ -248,9 +248,7 @@ class AgentTunnel:
         if not self._owns() or flow is None or not hmac.compare_digest(secret, flow.secret):
             return False
         flow.resume(self.link, ack, limit, True)
-        if flow.closed:
-            return False
-        return True
+        return not flow.closed
 
     def foreign(self, cid: bytes) -> bool:
         """Whether a flow that we do not have may be asked for in a moment."""

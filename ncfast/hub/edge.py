@@ -28,8 +28,6 @@ from ncfast.net.throttle import Throttle
 from ncfast.net.tls import server_context
 from ncfast.observe import log
 
-_log = log.get("edge")
-
 
 class Edge:
     """Accepts connections, bounds their handshakes, and hands tunnels to the hub."""

@@ -25,8 +25,6 @@ from ncfast.hub.ways import Ways
 from ncfast.mesh import Peer
 from ncfast.observe import log
 
-_log = log.get("relay")
-
 LAST_SECOND = 1.0  # seconds before the agent's own grace ends in which it is told that the origin is gone
 
 

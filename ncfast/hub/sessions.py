@@ -53,7 +53,7 @@ class Sessions:
 
     def drop(self, session: AgentSession) -> bool:
         """It no longer is. False: another has taken its place already."""
-        if self._current.get(session.key) is not session:
+        if not self.is_current(session):
             return False
         del self._current[session.key]
         return True
