@@ -242,7 +242,7 @@ class Hub:
     def _tick(self) -> None:
         self._timers["tick"] = self.net.call_later(TICK, self._tick)  # first: a defect below must not stop the clock
         now = self.net.clock()
-        self.claims.tick(now)
+        self.claims.tick()
         self.cluster.tick(now)
         self.relays.tick(now)
         self.router.tick(now)
