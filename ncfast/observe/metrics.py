@@ -112,6 +112,7 @@ class Metrics:
         totals = yield from self._hub.snapshot.totals()
         self._labels.start(totals)
         values = [_still(metric.read(self._hub.stats, totals)) for metric in METRICS]  # in the turn of the totals
+        yield
         text: list[bytes] = []
         families: list[Any] = []
         samples = 0
