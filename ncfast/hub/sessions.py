@@ -19,7 +19,7 @@ class Sessions:
     def __init__(self) -> None:
         self._all: dict[AgentSession, None] = {}  # every tunnel, standbys and those before HELLO too
         self._current: dict[str, AgentSession] = {}  # by agent
-        self._routes: dict[Key, list[AgentSession]] = {}
+        self._routes: dict[Key, dict[AgentSession, None]] = {}
         self._routed: dict[AgentSession, list[Key]] = {}
         self.totals = LinkTotals()  # of tunnels that have ended
 
@@ -69,7 +69,7 @@ class Sessions:
         tenant = session.identity.tenant
         keys: list[Key] = [(tenant, connector) for connector in sorted(session.connectors)]
         for key in keys:
-            self._routes.setdefault(key, []).append(session)
+            self._routes.setdefault(key, {})[session] = None
         self._routed[session] = keys
         return keys
 
@@ -78,7 +78,7 @@ class Sessions:
         orphans = []
         for key in self._routed.pop(session, ()):
             sessions = self._routes[key]
-            sessions.remove(session)
+            del sessions[session]
             if not sessions:
                 del self._routes[key]
                 orphans.append(key)
