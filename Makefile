@@ -10,6 +10,7 @@ PACKAGES := redis-server redis-tools slapd ldap-utils haproxy iperf3 nginx-light
 DEBUG := build/debug
 FUZZ_SECONDS ?= 600
 SEEDS ?= 200
+MINUTES ?= 60
 FIRST ?= 1
 # Rooms whose tests take a minute together, and need no other programs: not those of several processes, nor the benches.
 QUICK := core net config auth observe hub registry/test_memory.py registry/test_view.py \
@@ -19,7 +20,7 @@ COVERED := $(addprefix tests/,core net config auth observe registry mesh hub age
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-setup test-debug quick coverage lint format simulate simulate-mutants bench fuzz build dist clean
+.PHONY: help demo test test-setup test-debug quick coverage lint format simulate simulate-mutants soak bench fuzz build dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -67,6 +68,10 @@ simulate: build $(VENV)/.test  ## a whole cluster on a virtual clock, SEEDS time
 
 simulate-mutants: build $(VENV)/.test  ## plant bugs, one at a time, and see the simulation find each (MUTANTS="3 7" for some)
 	$(BIN)/python -m tests.simulation.mutants $(MUTANTS)
+
+soak: test-setup  ## a cluster under real clients and faults for MINUTES (60), with a report in build/soak.md (SOAK=... for more)
+	mkdir -p build
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) --report build/soak.md $(SOAK)
 
 bench: test-setup  ## measure beside two chained HAProxy processes (BENCH=--quick for a first look)
 	$(BIN)/python -m bench $(BENCH)

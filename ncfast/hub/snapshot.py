@@ -137,6 +137,7 @@ class Snapshot:
             "bytes": {
                 "client_in": context.bytes_read,
                 "client_out": context.bytes_in,
+                "acknowledged": context.bytes_out,
                 "discarded": context.discarded,
             },
             "memory": {

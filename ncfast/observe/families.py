@@ -224,6 +224,11 @@ METRICS = (
     _counter("client_in_bytes", "Bytes read from clients.", lambda s, h: h["bytes"]["client_in"]),
     _counter("client_out_bytes", "Bytes written to clients.", lambda s, h: h["bytes"]["client_out"]),
     _counter(
+        "acknowledged_bytes",
+        "Bytes read from clients that agents have acknowledged: read ones less discarded and held ones.",
+        lambda s, h: h["bytes"]["acknowledged"],
+    ),
+    _counter(
         "discarded_bytes",
         "Bytes read from clients that could not be delivered because their flow ended.",
         lambda s, h: h["bytes"]["discarded"],

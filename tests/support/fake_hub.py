@@ -33,7 +33,7 @@ class FakeHub:
         self.listeners = [self._listener(n, connectors) for n in range(listeners)]
         self.rows = [self._agent(n, connectors) for n in range(agents)]
         self.mesh_frames = {"in": {}, "out": {}}
-        self.bytes = {"client_in": 0, "client_out": 0, "discarded": 0}
+        self.bytes = {"client_in": 0, "client_out": 0, "acknowledged": 0, "discarded": 0}
         self.links: dict[str, Any] = {
             "frames_in": {},
             "frames_out": {},

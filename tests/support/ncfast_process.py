@@ -189,12 +189,15 @@ class Hub:
         return self.log.events(ACCESS, after=self._begin, **fields)
 
     def check_conservation(self) -> None:
-        """Every flow that was opened has been closed, for one named reason, with one access-log line."""
+        """Every flow that was opened has been closed, for one named reason, with one access-log line, and every byte
+        that was read is accounted for."""
         status = self.wait_idle()
         flows = status["flows"]
         closed = sum(flows["closed"].values())
         assert flows["opened"] == closed, flows
         assert status["memory"]["held_bytes"] == 0, status["memory"]
+        read = status["bytes"]
+        assert read["client_in"] == read["acknowledged"] + read["discarded"], read
         expected = closed - self.unlogged_flows
         wait_until(lambda: len(self.access_lines()) >= expected, f"{expected} access-log lines")
         lines = self.access_lines()

@@ -1,0 +1,63 @@
+"""What the documents announce that clients may lose, each with the words that say so.
+
+Whatever else is lost is a failure of the soak; `test_soak.py` checks that the words are still there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .ledger import Fault, Trial
+
+Covers = Callable[["Fault", "Trial", frozenset[str]], bool]
+
+REFUSALS = frozenset({"no_agent", "hold_timeout", "not_owner", "stale_epoch"})
+AGENT_GONE = frozenset({"agent_restarted", "link_lost", "draining", "target_reset", "unknown_flow"})
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """``words`` of ``page``; ``covers`` says whether they are about this loss: the fault, the trial that was lost, and
+    the reasons that its origin has logged (none, if the origin died or never accepted)."""
+
+    page: str
+    words: str
+    covers: Covers
+
+
+def meets(fault: Fault, trial: Trial) -> bool:
+    """Whether the trial was on its way while the fault lasted."""
+    return trial.began <= fault.over and trial.ended >= fault.began
+
+
+def _its_origin(fault: Fault, trial: Trial, reasons: frozenset[str]) -> bool:
+    return trial.hub == fault.target and meets(fault, trial)
+
+
+def _its_draining_origin(fault: Fault, trial: Trial, reasons: frozenset[str]) -> bool:
+    had_its_time = trial.ended >= fault.began + fault.patience
+    return _its_origin(fault, trial, reasons) and (not trial.received or had_its_time)
+
+
+def _its_agent(fault: Fault, trial: Trial, reasons: frozenset[str]) -> bool:
+    was_there = trial.began <= fault.struck and trial.ended >= fault.began
+    return trial.connector in fault.connectors and was_there and bool(reasons & AGENT_GONE)
+
+
+def _refused(fault: Fault, trial: Trial, reasons: frozenset[str]) -> bool:
+    return meets(fault, trial) and not trial.received and bool(reasons & REFUSALS)
+
+
+ORIGIN_KILLED = Announcement(
+    "README.md", "the **hub that holds the client's socket** dies | that flow ends", _its_origin
+)
+ORIGIN_DRAINED = Announcement(
+    "README.md", "a hub's own clients may finish for `drain.timeout_sec`", _its_draining_origin
+)
+AGENT_RESTARTED = Announcement("README.md", "its flows end: the sockets to the services were its own", _its_agent)
+REDIS_AWAY = Announcement("README.md", "to agents of other hubs they are refused until it is back", _refused)
+MODE_SHADOW = Announcement("docs/high-availability.md", "| `shadow` | this hub's agents |", _refused)
+ALL = (ORIGIN_KILLED, ORIGIN_DRAINED, AGENT_RESTARTED, REDIS_AWAY, MODE_SHADOW)

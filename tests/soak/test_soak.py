@@ -1,0 +1,198 @@
+"""The soak for half a minute, that it ends whatever it has started, and that it finds what it is for."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.process import require
+from support.until import PATIENCE, wait_until
+
+from . import announced, samples
+from .accounts import both_ends
+from .ledger import CleanEnd, Corrupt, Ledger, Lost, Trial
+from .report import Outcome, render
+from .samples import MIB, Life, Sample
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = ("slapd", "ldapsearch", "redis-server", "redis-cli", "redis-benchmark", "nginx", "curl", "iperf3")
+
+
+def command(*arguments: str) -> list[str]:
+    require(*PROGRAMS)
+    return [sys.executable, "-m", "tests.soak", *arguments]
+
+
+def test_half_a_minute(tmp_path: Path) -> None:
+    report = tmp_path / "soak.md"
+    faults = "tunnel_reset,mesh_reset,owner_killed,agent_killed,reload"
+    argv = command("--minutes", "0.5", "--seed", "1", "--faults", faults, "--report", str(report))
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + (report.read_text() if report.exists() else "")
+    text = report.read_text()
+    assert "**passed**" in text and "| conversation |" in text and "| tunnel rst |" in text
+
+
+def below(pid: int) -> dict[int, str]:
+    """All processes that a process, or one of those below it, has started: id and time of birth."""
+    found: dict[int, str] = {}
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, path.read_text().split()):
+            if born := birth(child):
+                found |= {child: born} | below(child)
+    return found
+
+
+def birth(pid: int) -> str:
+    """When the process began, in the kernel's ticks; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_broken_off_it_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    report, told = tmp_path / "soak.md", tmp_path / "told"
+    argv = command(
+        "--minutes", "60", "--faults", "hub_frozen", "--report", str(report), "--keep", str(tmp_path / "kept")
+    )
+    with told.open("wb") as file:
+        child = subprocess.Popen(argv, cwd=ROOT, stdout=file, stderr=file)
+    try:
+        logs = [tmp_path / "kept" / "cluster" / f"{name}.err" for name in ("hub-a", "hub-b", "hub-c")]
+        wait_until(
+            lambda: child.poll() is not None or any('"flow_closed"' in log.read_text() for log in logs if log.exists()),
+            "a client served",
+            seconds=2 * PATIENCE,
+        )
+        assert child.poll() is None, told.read_text()
+        started = below(child.pid)
+        child.send_signal(number)
+        assert child.wait(2 * PATIENCE) == 1
+    finally:
+        child.kill()
+        child.wait()
+    assert len(started) > 10
+    assert not {pid for pid, born in started.items() if birth(pid) == born}
+    assert "**broken off**" in report.read_text()
+
+
+class NoLogs:
+    """Stands in where no process has logged anything."""
+
+    lines: list[dict[str, str]] = []
+
+    def access_lines(self, trial: Trial) -> list[dict[str, str]]:
+        return self.lines
+
+    def around(self, began: float, ended: float) -> list[str]:
+        return ["a line"]
+
+
+@pytest.fixture
+def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    monkeypatch.setattr("soak.ledger.AROUND_SEC", 0)
+    return Ledger(NoLogs())
+
+
+def lose(ledger: Ledger, error: Exception, received: int = 100) -> None:
+    async def client() -> None:
+        async with ledger.trial("stream", "hub-a", "solo", PATIENCE) as trial:
+            trial.received = received
+            raise error
+
+    asyncio.run(client())
+
+
+@pytest.mark.parametrize("error", [Lost("x"), CleanEnd("x"), Corrupt("x"), ConnectionResetError(104, "x")])
+def test_a_loss_without_a_fault_is_a_failure(ledger: Ledger, error: Exception) -> None:
+    lose(ledger, error)
+    assert ledger.failed["stream"] == 1 and len(ledger.failures) == 1
+    assert ledger.failures[0].evidence == ["a line"]
+
+
+@pytest.mark.parametrize(
+    ("announcement", "target", "reason", "received", "announces"),
+    [
+        (announced.ORIGIN_KILLED, "hub-a", None, 100, True),
+        (announced.ORIGIN_KILLED, "hub-b", None, 100, False),
+        (announced.ORIGIN_DRAINED, "hub-a", None, 0, True),
+        (announced.ORIGIN_DRAINED, "hub-a", None, 100, False),
+        (announced.AGENT_RESTARTED, "site-3", "agent_restarted", 100, True),
+        (announced.AGENT_RESTARTED, "site-3", "internal", 100, False),
+        (announced.REDIS_AWAY, "redis", "no_agent", 0, True),
+        (announced.REDIS_AWAY, "redis", "no_agent", 100, False),
+        (announced.REDIS_AWAY, "redis", "link_lost", 0, False),
+        (announced.MODE_SHADOW, "all hubs", "no_agent", 0, True),
+        (None, "hub-a", None, 0, False),
+    ],
+)
+def test_a_loss_is_excused_by_what_is_announced_alone(
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    announcement: announced.Announcement | None,
+    target: str,
+    reason: str | None,
+    received: int,
+    announces: bool,
+) -> None:
+    monkeypatch.setattr(NoLogs, "lines", [{"reason": reason}] if reason else [])
+    with ledger.fault("a fault", target, announcement, connectors=frozenset({"solo"}), patience=PATIENCE):
+        lose(ledger, ConnectionResetError(104, "x"), received)
+    assert ledger.lost["stream", "a fault"] == announces
+    assert ledger.failed["stream"] == (not announces)
+
+
+def test_nothing_excuses_wrong_bytes_and_only_a_dead_hub_a_clean_end(ledger: Ledger) -> None:
+    with ledger.fault("killed", "hub-a", announced.ORIGIN_KILLED):
+        lose(ledger, CleanEnd("x"))
+        lose(ledger, Corrupt("x"))
+    assert (ledger.lost["stream", "killed"], ledger.failed["stream"]) == (1, 1)
+
+
+@pytest.mark.parametrize("one", announced.ALL, ids=lambda one: one.words)
+def test_what_is_announced_is_on_the_page(one: announced.Announcement) -> None:
+    assert one.words in " ".join((ROOT / one.page).read_text().split())
+
+
+def life(*rss: int, files: int = 10, threads: int = 5) -> Life:
+    return Life("hub-a", 1, [Sample(10.0 * k, mib * MIB, files, threads) for k, mib in enumerate(rss)])
+
+
+def test_growth_is_seen_and_scatter_is_not() -> None:
+    assert not list(life(*[80, 95, 82, 90] * 10).grown(60))
+    assert list(life(*range(80, 120)).grown(60)) == ["rss of hub-a (pid 1) has grown from 91 MiB to 114 MiB"]
+    assert not list(life(*range(80, 85)).grown(0)), "it has not lived long enough"
+    assert not list(life(*[20] * 6, *[80] * 20).grown(60)), "the warm-up counts for nothing"
+
+
+def test_the_slowest_timer_between_two_readings() -> None:
+    inf = float("inf")
+    before, now = {0.1: 5.0, 1.0: 5.0, inf: 6.0}, {0.1: 8.0, 1.0: 9.0, inf: 10.0}
+    assert samples.slowest(before, now) == 1.0
+    assert samples.slowest({}, now) == inf
+
+
+def test_two_ends_that_do_not_agree_are_seen() -> None:
+    def line(sent: int, received: int, reason: str = "closed") -> dict[str, object]:
+        return {"cid": "1", "reason": reason, "bytes_in": sent, "bytes_out": received}
+
+    assert not list(both_ends([line(5, 7)], [line(5, 7)]))
+    assert not list(both_ends([line(5, 7, "client_reset")], [line(4, 8, "client_reset")]))
+    assert list(both_ends([line(5, 7)], [line(4, 7)]))
+    assert list(both_ends([line(5, 7, "link_lost")], [line(6, 7, "origin_lost")]))
+    assert list(both_ends([], [line(5, 7), line(5, 7)]))
+
+
+def test_the_report_tells_of_failures(ledger: Ledger) -> None:
+    lose(ledger, Lost("cut off"))
+    outcome = Outcome(60, 1, ledger, [life(*[80] * 20)], 60, 10, {"hub-a": {"opened": 1, "closed": 1}})
+    assert not outcome.passed
+    text = render(outcome)
+    for words in ("**FAILED**", "| stream | 0 | 0 | 1 |", "80 → 80", "cut off", "a line", "| hub-a | 1 | 1 |"):
+        assert words in text, words
