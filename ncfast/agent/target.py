@@ -13,8 +13,9 @@ from ncfast.config import Connector
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
 from ncfast.core.messages import Open
+from ncfast.net.connect import OUT_OF_DESCRIPTORS
 from ncfast.net.proxyproto import build
-from ncfast.net.seam import OUT_OF_DESCRIPTORS, tune
+from ncfast.net.seam import tune
 from ncfast.net.socket import SocketEnd
 from ncfast.observe import log
 
