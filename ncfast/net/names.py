@@ -139,8 +139,9 @@ class Names:
         """Returns when the name has places to use. Raises OSError."""
         look_up = name.asking or self._start(name)
         if self._kept(name):
-            patience = 0.0 if name.failing else max(0.0, look_up.since + PATIENCE_SEC - self._clock())
-            await asyncio.wait((look_up.over,), timeout=patience)
+            patience = 0.0 if name.failing else look_up.since + PATIENCE_SEC - self._clock()
+            if patience > 0:
+                await asyncio.wait((look_up.over,), timeout=patience)
             if not look_up.over.done() or name.error is not None and self._kept(name):
                 self.counts[name.share, "kept"] += 1
                 return
