@@ -89,6 +89,7 @@ class Snapshot:
                 "epoch_mismatch": stats.epochs_refused + tunnels.stale_epoch + meshed.stale_epoch,
             },
             "mesh_frames": {"in": dict(meshed.frames_in), "out": dict(meshed.frames_out)},
+            "names": {share: dict(counts) for share, counts in ground.net.names.counts.items()},
             "cluster": self._cluster(),
         }
 

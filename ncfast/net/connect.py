@@ -18,17 +18,21 @@ from typing import Any
 Place = tuple[int, tuple[Any, ...]]  # address family, and the address as the socket module has it
 
 ATTEMPT_DELAY = 0.25  # seconds before the next address is tried beside the last one (RFC 8305, section 5)
+TRIES = 4  # within the time that the caller has, at least: Redis is given 0.3 s
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 NO_WAY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENETUNREACH})  # of this machine, to that family
 
 
-async def connect(loop: asyncio.AbstractEventLoop, places: Sequence[Place]) -> tuple[socket.socket, Place]:
+async def connect(
+    loop: asyncio.AbstractEventLoop, places: Sequence[Place], timeout: float
+) -> tuple[socket.socket, Place]:
     """A connected socket, and the place that it is connected to. The others are given up.
 
-    The next place is tried when the last has not answered for `ATTEMPT_DELAY`, or at once when one has failed. Raises
-    OSError when all have failed: the failure that says most. It is the caller who bounds the time.
+    The next place is tried when the last has not answered for `ATTEMPT_DELAY`, or at once when one has failed. It is
+    the caller who ends it after `timeout` (seconds); a short one has addresses tried faster. Raises OSError when all
+    have failed: the failure that says most.
     """
-    attempts = _Attempts(loop, places)
+    attempts = _Attempts(loop, places, min(ATTEMPT_DELAY, timeout / TRIES))
     try:
         won = await attempts.first
     except BaseException:
@@ -42,9 +46,10 @@ async def connect(loop: asyncio.AbstractEventLoop, places: Sequence[Place]) -> t
 class _Attempts:
     """The sockets that connect to places of one name."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, places: Sequence[Place]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, places: Sequence[Place], delay: float) -> None:
         self._loop = loop
         self._left = deque(places)
+        self._delay = delay
         self._timer: asyncio.TimerHandle | None = None
         self._failures: list[OSError] = []
         self.open: dict[socket.socket, Place] = {}  # under way, and the first to be connected
@@ -68,7 +73,7 @@ class _Attempts:
             if code in (errno.EINPROGRESS, errno.EINTR):
                 self._loop.add_writer(sock, self._ready, sock)
                 if self._left:
-                    self._timer = self._loop.call_later(ATTEMPT_DELAY, self._next)
+                    self._timer = self._loop.call_later(self._delay, self._next)
                 return
             self._fail(sock, code)
         if not self.open:

@@ -23,13 +23,18 @@ from ncfast.net.connect import Place
 from ncfast.observe import log
 
 Share = Literal["target", "hub", "peer", "redis", "keys"]  # what a name is looked up for
-OUTCOMES = ("answered", "failed", "hung", "kept")  # what is counted; `kept` is a dial that took a kept answer
+OUTCOMES = (  # what is counted
+    "answered",
+    "failed",
+    "hung",  # longer than `HANGS_SEC`; it ends as one of the others
+    "kept",  # not a look-up's outcome, but a dial's, which took an older answer
+)
 
 AT_ONCE = 32  # look-ups of a share; a thread each, and a socket or two
 FRESH_SEC = (
     1.0  # an answer is used as it is: no one waits for a change of a second, and a busy name costs a thread less
 )
-PATIENCE_SEC = 0.5  # from a look-up's start, until what is kept is used in its place
+PATIENCE_SEC = 0.5  # from a look-up's start, until what is kept is used in its place; half a dial's time at most
 HANGS_SEC = 2.0  # after which the log tells of it; longer than a resolver's answer over a far link
 KEPT_SEC = 3600.0  # how old a kept answer may be: longer than most outages, shorter than addresses change hands
 PREFER_SEC = 600.0  # an address that answered where the first did not is tried first (RFC 6555, section 4.2)
@@ -97,7 +102,8 @@ class _LookUp:
 class Names:
     """The addresses of names, as the system's `getaddrinfo` has them: /etc/hosts, nsswitch, search domains.
 
-    `clock()` gives monotonic seconds. `counts` has how look-ups ended, by share and outcome.
+    `clock()` gives monotonic seconds. `counts` says how look-ups ended, for
+    each share that has had one.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
@@ -106,16 +112,16 @@ class Names:
         self._names: dict[tuple[Share, str], _Name] = {}
         self._running: Counter[Share] = Counter()
         self._waiting: defaultdict[Share, deque[_Name]] = defaultdict(deque)
-        self.counts: Counter[tuple[Share, str]] = Counter()
+        self.counts: defaultdict[Share, dict[str, int]] = defaultdict(lambda: dict.fromkeys(OUTCOMES, 0))
 
-    async def find(self, share: Share, host: str, port: int) -> list[Place]:
-        """Where `host` is, in the order in which to try. Raises OSError. It is the caller who bounds the time; the
-        look-up goes on without."""
+    async def find(self, share: Share, host: str, port: int, timeout: float) -> list[Place]:
+        """Where `host` is, in the order in which to try. Raises OSError. It is the caller who gives up after
+        `timeout` (seconds); the look-up goes on."""
         name = self._names.get((share, host))
         if name is None:
             name = self._names[share, host] = _Name(share, host)
         if not self._kept(name) or self._clock() - name.ended >= FRESH_SEC:
-            await self._ask(name)
+            await self._ask(name, min(PATIENCE_SEC, timeout / 2))
         return [(family, (where[0], port, *where[2:])) for family, where in self._in_order(name)]
 
     def worked(self, share: Share, host: str, place: Place) -> None:
@@ -135,15 +141,15 @@ class Names:
             return name.places
         return [good, *(place for place in name.places if place != good)]
 
-    async def _ask(self, name: _Name) -> None:
+    async def _ask(self, name: _Name, patience: float) -> None:
         """Returns when the name has places to use. Raises OSError."""
         look_up = name.asking or self._start(name)
         if self._kept(name):
-            patience = 0.0 if name.failing else look_up.since + PATIENCE_SEC - self._clock()
+            patience = 0.0 if name.failing else look_up.since + patience - self._clock()
             if patience > 0:
                 await asyncio.wait((look_up.over,), timeout=patience)
             if not look_up.over.done() or name.error is not None and self._kept(name):
-                self.counts[name.share, "kept"] += 1
+                self.counts[name.share]["kept"] += 1
                 return
         else:
             await asyncio.wait((look_up.over,))
@@ -188,7 +194,7 @@ class Names:
 
     def _hangs(self, name: _Name, look_up: _LookUp) -> None:
         look_up.hung = name.failing = True
-        self.counts[name.share, "hung"] += 1
+        self.counts[name.share]["hung"] += 1
         age = round(self._clock() - name.answered) if self._kept(name) else None
         _log.warning("name_hangs", host=name.host, share=name.share, kept_sec=age)
 
@@ -199,7 +205,7 @@ class Names:
         look_up.timer.cancel()
         if look_up.hung and error is None:
             _log.info("name_answers", host=name.host, share=name.share, duration_sec=round(now - look_up.since, 1))
-        self.counts[name.share, "failed" if error else "answered"] += 1
+        self.counts[name.share]["failed" if error else "answered"] += 1
         name.asking, name.ended, name.error, name.failing = None, now, error, error is not None
         if error is None:
             name.places, name.answered = places, now

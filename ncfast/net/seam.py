@@ -235,7 +235,7 @@ class Net:
         Raises OSError (also for a failed look-up) and TimeoutError. `share`: as for `dial`.
         """
         async with asyncio.timeout(timeout):
-            sock = await self.dial(host, port, share)
+            sock = await self.dial(host, port, share, timeout)
             if ssl is None:
                 made = self.loop.create_future()
                 transport = SelectorSocketTransport(self.loop, sock, protocol, made)
@@ -259,17 +259,17 @@ class Net:
                 raise
         return transport
 
-    async def dial(self, host: str, port: int, share: Share) -> socket.socket:
+    async def dial(self, host: str, port: int, share: Share, timeout: float) -> socket.socket:
         """A socket that is connected to `host:port`, by whichever of its addresses answers first.
 
-        `share` says what for: names that hang hold up others of their own share at most. It is the caller who bounds
-        the time. Raises OSError.
+        `share` says what for: names that hang hold up others of their own share at most. It is the caller who gives up
+        after `timeout` (seconds). Raises OSError.
         """
         places = literal(host, port)
         if places:
-            return (await connect(self.loop, places))[0]
-        places = await self.names.find(share, host, port)
-        sock, place = await connect(self.loop, places)
+            return (await connect(self.loop, places, timeout))[0]
+        places = await self.names.find(share, host, port, timeout)
+        sock, place = await connect(self.loop, places, timeout)
         if place != places[0]:
             self.names.worked(share, host, place)
         return sock

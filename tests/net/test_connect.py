@@ -18,6 +18,7 @@ from ncfast.net.connect import Place, connect
 HERE = "127.0.0.1"
 NO_FAMILY = 4096  # an address family that no kernel has
 NEVER = 1e6  # seconds
+SHORT = 0.01  # seconds, of which nobody makes sure
 
 
 def run(main):
@@ -65,7 +66,7 @@ def silent() -> Iterator[Place]:
 
 def connected_to(loop, *places: Place):
     async def main() -> Place:
-        sock, won = await connect(loop, places)
+        sock, won = await connect(loop, places, NEVER)
         with sock:
             assert sock.getpeername() == won[1] and not sock.getblocking()
         return won
@@ -112,11 +113,22 @@ def test_a_first_that_is_only_slow_may_win_after_all(monkeypatch, live, silent):
     run(main)
 
 
+def test_a_short_time_has_the_next_tried_in_it(monkeypatch, live, silent):
+    monkeypatch.setattr(module, "ATTEMPT_DELAY", NEVER)
+
+    async def main(loop):
+        sock, won = await connect(loop, [silent, live], SHORT)
+        sock.close()
+        assert won == live
+
+    run(main)
+
+
 @pytest.mark.parametrize("others", [1, 2])
 def test_all_refuse(refusing, others):
     async def main(loop):
         with pytest.raises(ConnectionRefusedError):
-            await connect(loop, [refusing] * (1 + others))
+            await connect(loop, [refusing] * (1 + others), NEVER)
 
     run(main)
 
@@ -126,7 +138,7 @@ def test_a_family_that_is_missing_here_says_less_than_a_refusal(refusing, first)
     async def main(loop):
         lacking = (NO_FAMILY, ())
         with pytest.raises(ConnectionRefusedError):
-            await connect(loop, [lacking, refusing] if first else [refusing, lacking])
+            await connect(loop, [lacking, refusing] if first else [refusing, lacking], NEVER)
 
     run(main)
 
@@ -135,7 +147,7 @@ def test_given_up_while_several_are_under_way(monkeypatch, silent):
     monkeypatch.setattr(module, "ATTEMPT_DELAY", 0.0)
 
     async def main(loop):
-        task = loop.create_task(connect(loop, [silent] * 3))
+        task = loop.create_task(connect(loop, [silent] * 3, NEVER))
         for _ in range(8):
             await asyncio.sleep(0)
         task.cancel()
@@ -155,7 +167,7 @@ def test_given_up_in_the_turn_in_which_it_connects(monkeypatch, live, silent):
             task.cancel()
 
         monkeypatch.setattr(module._Attempts, "_ready", ready_and_cancelled)
-        task = loop.create_task(connect(loop, [live, silent]))
+        task = loop.create_task(connect(loop, [live, silent], NEVER))
         with pytest.raises(asyncio.CancelledError):
             await task
 

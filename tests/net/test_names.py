@@ -101,7 +101,7 @@ def run(main):
 
 
 def ask(names, host, share="target", port=80):
-    return asyncio.get_running_loop().create_task(names.find(share, host, port))
+    return asyncio.get_running_loop().create_task(names.find(share, host, port, NEVER))
 
 
 # literals
@@ -165,7 +165,7 @@ def test_a_share_of_names_that_all_hang_holds_up_no_other_share(resolver):
     async def main(names, clock):
         hung = [ask(names, name) for name in dead]
         await until(lambda: len(resolver.asked) == AT_ONCE, "all threads of the share hang")
-        assert await names.find("hub", "hub", 80) == four("192.0.2.1")
+        assert await names.find("hub", "hub", 80, NEVER) == four("192.0.2.1")
         late = ask(names, "db")  # of their own share: the next place that is free is its
         await asyncio.sleep(0)
         assert not resolver.asked["db"]
@@ -183,24 +183,22 @@ def test_the_last_answer_serves_while_the_next_does_not_come(resolver, lines, mo
     resolver.answers["db"] = ["192.0.2.1"]
 
     async def main(names, clock):
-        await names.find("target", "db", 80)
+        await names.find("target", "db", 80, NEVER)
         resolver.hang("db")
         resolver.answers["db"] = ["192.0.2.2"]
         clock.now += 600
         for _ in range(3):
-            assert await names.find("target", "db", 80) == four("192.0.2.1")
-        await until(lambda: names.counts["target", "hung"], "told")
+            assert await names.find("target", "db", 80, NEVER) == four("192.0.2.1")
+        await until(lambda: names.counts["target"]["hung"], "told")
         monkeypatch.setattr(module, "PATIENCE_SEC", NEVER)  # a name that is known to hang is waited for no more
-        assert await names.find("target", "db", 80) == four("192.0.2.1")
+        assert await names.find("target", "db", 80, NEVER) == four("192.0.2.1")
         clock.now += KEPT_SEC - 600
         too_old = ask(names, "db")
         await asyncio.sleep(0)
         clock.now += 5
         resolver.let_go("db")
         assert await too_old == four("192.0.2.2")
-        assert names.counts == {
-            ("target", "answered"): 2, ("target", "hung"): 1, ("target", "kept"): 4,
-        }  # fmt: skip
+        assert names.counts == {"target": {"answered": 2, "failed": 0, "hung": 1, "kept": 4}}
 
     run(main)
     assert resolver.asked["db"] == 2
@@ -222,14 +220,14 @@ def test_an_answer_within_the_patience_is_taken_instead_of_the_last(resolver, mo
     resolver.answers["db"] = ["192.0.2.1"]
 
     async def main(names, clock):
-        await names.find("target", "db", 80)
+        await names.find("target", "db", 80, NEVER)
         resolver.hang("db")
         resolver.answers["db"] = ["192.0.2.2"]
         clock.now += FRESH_SEC
         asker = ask(names, "db")
         await until(lambda: resolver.asked["db"] == 2, "asked")
         resolver.let_go("db")
-        assert await asker == four("192.0.2.2") and not names.counts["target", "kept"]
+        assert await asker == four("192.0.2.2") and not names.counts["target"]["kept"]
 
     run(main)
 
@@ -247,8 +245,8 @@ def test_a_failure_is_told_to_all_who_asked_and_asked_again(resolver):
         failures = await asyncio.gather(*askers, return_exceptions=True)
         assert [failure.args for failure in failures] == [NONE.args] * 3 and len({id(one) for one in failures}) == 3
         resolver.answers["db"] = ["192.0.2.1"]
-        assert await names.find("target", "db", 80) == four("192.0.2.1")
-        assert names.counts == {("target", "failed"): 1, ("target", "answered"): 1}
+        assert await names.find("target", "db", 80, NEVER) == four("192.0.2.1")
+        assert names.counts == {"target": {"answered": 1, "failed": 1, "hung": 0, "kept": 0}}
 
     run(main)
 
@@ -257,16 +255,16 @@ def test_the_last_answer_serves_while_the_resolver_fails_and_not_when_the_name_i
     resolver.answers["db"] = ["192.0.2.1"]
 
     async def main(names, clock):
-        await names.find("target", "db", 80)
+        await names.find("target", "db", 80, NEVER)
         resolver.answers["db"] = LATER
         clock.now += 10
-        assert await names.find("target", "db", 80) == four("192.0.2.1")
+        assert await names.find("target", "db", 80, NEVER) == four("192.0.2.1")
         resolver.answers["db"] = NONE
         clock.now += 10
-        await names.find("target", "db", 80)  # known to fail: taken at once, and asked for behind
-        await until(lambda: names.counts["target", "failed"] == 2, "no such name")
+        await names.find("target", "db", 80, NEVER)  # known to fail: taken at once, and asked for behind
+        await until(lambda: names.counts["target"]["failed"] == 2, "no such name")
         with pytest.raises(socket.gaierror, match="not known"):
-            await names.find("target", "db", 80)
+            await names.find("target", "db", 80, NEVER)
 
     run(main)
 
@@ -275,7 +273,7 @@ def test_the_last_answer_serves_while_the_resolver_fails_and_not_when_the_name_i
 def test_what_cannot_be_a_name(host):
     async def main(names, clock):
         with pytest.raises(socket.gaierror):
-            await names.find("target", host, 80)
+            await names.find("target", host, 80, NEVER)
 
     run(main)
 
@@ -288,9 +286,9 @@ def test_no_thread_to_be_had(resolver, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", start)
             with pytest.raises(BlockingIOError):
-                await names.find("target", "db", 80)
+                await names.find("target", "db", 80, NEVER)
         resolver.answers["db"] = ["192.0.2.1"]
-        assert await names.find("target", "db", 80) == four("192.0.2.1")
+        assert await names.find("target", "db", 80, NEVER) == four("192.0.2.1")
 
     run(main)
 
@@ -303,11 +301,11 @@ def test_an_answer_is_fresh_for_a_moment(resolver):
 
     async def main(names, clock):
         for _ in range(3):
-            assert await names.find("target", "db", 80) == four("192.0.2.1")
+            assert await names.find("target", "db", 80, NEVER) == four("192.0.2.1")
         assert resolver.asked["db"] == 1
         resolver.answers["db"] = ["192.0.2.2"]
         clock.now += FRESH_SEC
-        assert await names.find("target", "db", 80) == four("192.0.2.2")
+        assert await names.find("target", "db", 80, NEVER) == four("192.0.2.2")
 
     run(main)
 
@@ -320,11 +318,11 @@ def test_answers_are_bounded_and_the_oldest_goes(resolver, monkeypatch):
     async def main(names, clock):
         for host in hosts:
             clock.now += 0.01
-            await names.find("target", host, 80)
+            await names.find("target", host, 80, NEVER)
         for host in hosts[2:]:
-            await names.find("target", host, 80)
+            await names.find("target", host, 80, NEVER)
         assert resolver.asked == dict.fromkeys(hosts, 1)
-        await names.find("target", hosts[0], 80)
+        await names.find("target", hosts[0], 80, NEVER)
         assert resolver.asked[hosts[0]] == 2
 
     run(main)
@@ -344,16 +342,16 @@ def test_what_answered_where_the_first_did_not_comes_first_for_a_while(resolver)
     resolver.answers["db"] = addresses = ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
 
     async def main(names, clock):
-        await names.find("target", "db", 80)
+        await names.find("target", "db", 80, NEVER)
         names.worked("target", "db", four("192.0.2.3")[0])
         for _ in range(2):  # also by the next answer
-            assert await names.find("target", "db", 80) == four("192.0.2.3", "192.0.2.1", "192.0.2.2")
+            assert await names.find("target", "db", 80, NEVER) == four("192.0.2.3", "192.0.2.1", "192.0.2.2")
             clock.now += FRESH_SEC
         resolver.answers["db"] = addresses[:2]
-        assert await names.find("target", "db", 80) == four(*addresses[:2])
+        assert await names.find("target", "db", 80, NEVER) == four(*addresses[:2])
         resolver.answers["db"] = addresses
         clock.now += PREFER_SEC
-        assert await names.find("target", "db", 80) == four(*addresses)
+        assert await names.find("target", "db", 80, NEVER) == four(*addresses)
 
     run(main)
 
@@ -370,7 +368,7 @@ def test_a_target_by_a_name_whose_first_address_refuses(resolver):
             transport = await net.connect("db", port, asyncio.Protocol(), timeout=PATIENCE)
             assert transport.get_extra_info("peername") == ("127.0.0.2", port)
             transport.abort()
-            assert [where for _, where in await net.names.find("target", "db", port)][0][0] == "127.0.0.2"
+            assert [where for _, where in await net.names.find("target", "db", port, NEVER)][0][0] == "127.0.0.2"
         with pytest.raises(ConnectionRefusedError):
             await net.connect("db", port, asyncio.Protocol(), timeout=PATIENCE)
 
@@ -384,7 +382,7 @@ from ncfast.net.names import Names
 begun = threading.Event()
 socket.getaddrinfo = lambda *_, **__: begun.set() or threading.Event().wait()
 async def main():
-    asyncio.create_task(Names(asyncio.get_running_loop(), lambda: 0.0).find("target", "db", 80))
+    asyncio.create_task(Names(asyncio.get_running_loop(), lambda: 0.0).find("target", "db", 80, 5.0))
     while not begun.is_set():
         await asyncio.sleep(0)
 asyncio.run(main())

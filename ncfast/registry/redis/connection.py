@@ -138,14 +138,15 @@ class _Dialled(AbstractConnection):
     host: str
     port: int
 
-    def __init__(self, net: Net, **options: Any) -> None:
+    def __init__(self, net: Net, timeout: float, **options: Any) -> None:
         super().__init__(**options)
         self._net = net
+        self._timeout = timeout
         self._socket: socket.socket | None = None
 
     async def _connect(self) -> None:
-        async with asyncio.timeout(self.socket_connect_timeout):
-            self._socket = await self._net.dial(self.host, self.port, "redis")
+        async with asyncio.timeout(self._timeout):
+            self._socket = await self._net.dial(self.host, self.port, "redis", self._timeout)
             try:
                 await super()._connect()  # type: ignore[safe-super,no-untyped-call]  # the other base's
             except BaseException:
@@ -375,8 +376,8 @@ class RedisBackend(Backend):
         if location.unix:
             return UnixDomainSocketConnection(path=place[0], **options)
         if self._tls is None:
-            return _Plain(self._net, host=place[0], port=place[1], **options)
-        connection = _Secure(self._net, host=place[0], port=place[1], **options)
+            return _Plain(self._net, self._timeout, host=place[0], port=place[1], **options)
+        connection = _Secure(self._net, self._timeout, host=place[0], port=place[1], **options)
         connection.ssl_context = self._tls  # type: ignore[assignment]
         return connection
 
