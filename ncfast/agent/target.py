@@ -61,6 +61,8 @@ class Target:
             reason = Reason.TARGET_UNREACHABLE
             if exc.errno in OUT_OF_DESCRIPTORS:  # no word on the target; another agent may have room
                 reason, detail = Reason.OVERLOADED, {"detail": "out of descriptors"}
+            elif isinstance(exc, socket.gaierror):
+                detail = {"detail": "the name is not found"}
         else:
             return
         finally:
