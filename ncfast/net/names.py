@@ -102,8 +102,7 @@ class _LookUp:
 class Names:
     """The addresses of names, as the system's `getaddrinfo` has them: /etc/hosts, nsswitch, search domains.
 
-    `clock()` gives monotonic seconds. `counts` says how look-ups ended, for
-    each share that has had one.
+    `clock()` gives monotonic seconds. `counts` says how look-ups ended, for each share that has had one.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
@@ -122,6 +121,8 @@ class Names:
             name = self._names[share, host] = _Name(share, host)
         if not self._kept(name) or self._clock() - name.ended >= FRESH_SEC:
             await self._ask(name, min(PATIENCE_SEC, timeout / 2))
+        elif name.failing:
+            self.counts[share]["kept"] += 1
         return [(family, (where[0], port, *where[2:])) for family, where in self._in_order(name)]
 
     def worked(self, share: Share, host: str, place: Place) -> None:
