@@ -13,10 +13,10 @@ from ncfast import __version__
 from ncfast.agent.ground import Ground
 from ncfast.core.errors import NcfastError
 from ncfast.core.link import Link
+from ncfast.net.connect import OUT_OF_DESCRIPTORS
 from ncfast.net.handshake import ClientUpgrade, UpgradeRefused
 from ncfast.net.httpproxy import ConnectReply, ProxyRefused, ProxyReplyError, ProxySettingError, choose, connect_request
 from ncfast.net.links import LinkBounds, carry_websocket
-from ncfast.net.seam import OUT_OF_DESCRIPTORS
 from ncfast.net.tls import web_context
 
 if TYPE_CHECKING:
@@ -96,12 +96,10 @@ class Opening(asyncio.Protocol):
         context = await self._ground.trust.context() if self.secure else None
         proxy = choose(self._url, self._ground.config.http_proxy)
         if proxy is None:
-            self._transport = await net.connect(
-                host, self._port, self, timeout=timeout, ssl=context, server_hostname=host
-            )
+            self._transport = await net.connect(host, self._port, self, timeout=timeout, share="hub", ssl=context)
         else:
             outer = web_context() if proxy.tls else None
-            self._transport = await net.connect(proxy.host, proxy.port, self, timeout=timeout, ssl=outer)
+            self._transport = await net.connect(proxy.host, proxy.port, self, timeout=timeout, share="hub", ssl=outer)
             self._reply = ConnectReply()
             self._transport.write(connect_request(host, self._port, proxy.credentials))
             await self._next

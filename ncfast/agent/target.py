@@ -14,8 +14,9 @@ from ncfast.config import Connector, Health
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
 from ncfast.core.messages import Open
+from ncfast.net.connect import OUT_OF_DESCRIPTORS
 from ncfast.net.proxyproto import build
-from ncfast.net.seam import OUT_OF_DESCRIPTORS, tune
+from ncfast.net.seam import tune
 from ncfast.net.socket import SocketEnd
 from ncfast.observe import log
 
@@ -62,6 +63,8 @@ class Target:
             reason = Reason.TARGET_UNREACHABLE
             if exc.errno in OUT_OF_DESCRIPTORS:  # no word on the target; another agent may have room
                 reason, detail = Reason.OVERLOADED, {"detail": "out of descriptors"}
+            elif isinstance(exc, socket.gaierror):
+                detail = {"detail": "the name is not found"}
         else:
             return
         finally:

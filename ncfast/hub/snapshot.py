@@ -156,6 +156,7 @@ class Snapshot:
                 "epoch_mismatch": stats.epochs_refused + links.stale_epoch + meshed.stale_epoch,
             },
             "mesh_frames": {"in": dict(meshed.frames_in), "out": dict(meshed.frames_out)},
+            "names": {share: dict(counts) for share, counts in ground.net.names.counts.items()},
             "cluster": self._cluster(),
         }
 

@@ -84,8 +84,8 @@ class Connecting(asyncio.Protocol):
                 port,
                 self,
                 timeout=DIAL_TIMEOUT,
+                share="peer",
                 ssl=context,
-                server_hostname=host if context is not None else None,
             )
         where = self._transport.get_extra_info("peername")
         self.remote = f"{where[0]}:{where[1]}" if isinstance(where, tuple) else "unix"

@@ -79,7 +79,7 @@ class HttpsFetch:
         """Everything the server sends until it closes, which `Connection: close` obliges it to do."""
         answer = _Answer(self._net)
         transport = await self._net.connect(
-            self._host, self._port, answer, timeout=TIMEOUT_SEC, ssl=self._context, server_hostname=self._host
+            self._host, self._port, answer, timeout=TIMEOUT_SEC, share="keys", ssl=self._context
         )
         try:
             transport.write(self._request)

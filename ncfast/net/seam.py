@@ -23,13 +23,14 @@ import aiofastnet
 from aiofastnet.selector_transport import SelectorSocketTransport  # type: ignore[import-not-found]  # no stubs
 
 from ncfast.config import Address
+from ncfast.net.connect import OUT_OF_DESCRIPTORS, connect
+from ncfast.net.names import Names, Share, literal
 from ncfast.observe import log
 
 _log = log.get("net")
 
 ACCEPT_BATCH = 64  # accepts a turn of the loop, so that a flood of connects does not starve open flows
 ACCEPT_PAUSE = 0.2  # seconds without accepting when descriptors run out; the kernel's queue holds the clients
-OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 OF_EVERY_IPV6 = frozenset({"::", "::1"})  # addresses that a machine has if it has IPv6 at all
 HANDSHAKE_TIMEOUT = 5.0  # seconds for a TLS handshake
 TCP_NOTSENT_LOWAT = 25  # linux/tcp.h; the socket module has no name for it
@@ -58,6 +59,7 @@ class Net:
         self.clock = clock or loop.time
         self.call_soon = loop.call_soon
         self.call_later = loop.call_later
+        self.names = Names(loop, self.clock)
         self.sockets = 0
         self.fd_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -225,19 +227,52 @@ class Net:
         protocol: Any,
         *,
         timeout: float,
+        share: Share = "target",
         ssl: ssl_module.SSLContext | None = None,
-        server_hostname: str | None = None,
     ) -> Any:
-        """Dials `host:port` within `timeout` seconds, names resolved in the loop's thread pool. Returns the transport.
+        """Dials `host:port` within `timeout` seconds, look-up and TLS included. Returns the transport.
 
-        Raises OSError (also for a failed look-up) and TimeoutError.
+        Raises OSError (also for a failed look-up) and TimeoutError. `share`: as for `dial`.
         """
-        extra: dict[str, Any] = {}
-        if ssl is not None:
-            extra = {"ssl": ssl, "server_hostname": server_hostname or host, "ssl_handshake_timeout": timeout}
         async with asyncio.timeout(timeout):
-            transport, _ = await aiofastnet.create_connection(self.loop, lambda: protocol, host, port, **extra)
+            sock = await self.dial(host, port, share, timeout)
+            if ssl is None:
+                made = self.loop.create_future()
+                transport = SelectorSocketTransport(self.loop, sock, protocol, made)
+                try:
+                    await made
+                except BaseException:
+                    transport.close()
+                    raise
+                return transport
+            try:
+                transport, _ = await aiofastnet.create_connection(
+                    self.loop,
+                    lambda: protocol,
+                    sock=sock,
+                    ssl=ssl,
+                    server_hostname=host,
+                    ssl_handshake_timeout=timeout,
+                )
+            except BaseException:
+                sock.close()
+                raise
         return transport
+
+    async def dial(self, host: str, port: int, share: Share, timeout: float) -> socket.socket:
+        """A socket that is connected to `host:port`, by whichever of its addresses answers first.
+
+        `share` says what for: names that hang hold up others of their own share at most. It is the caller who gives up
+        after `timeout` (seconds). Raises OSError.
+        """
+        places = literal(host, port)
+        if places:
+            return (await connect(self.loop, places, timeout))[0]
+        places = await self.names.find(share, host, port, timeout)
+        sock, place = await connect(self.loop, places, timeout)
+        if place != places[0]:
+            self.names.worked(share, host, place)
+        return sock
 
     async def connect_unix(self, path: str, protocol: Any, *, timeout: float) -> Any:
         """Dials a Unix socket within `timeout` seconds. Returns the transport. Raises OSError and TimeoutError."""
@@ -276,7 +311,7 @@ class ErrorWatch:
                 callback()
 
 
-OWN_DESCRIPTORS = 32  # loop, logs, listening sockets, resolver threads
+OWN_DESCRIPTORS = 32  # loop, logs, listening sockets, look-ups
 
 
 class Acceptor:

@@ -70,6 +70,10 @@ def _mesh_frames(stats: Stats, hub: dict[str, Any]) -> Value:
     return {(direction, kind): count for direction, kinds in frames.items() for kind, count in kinds.items()}
 
 
+def _name_lookups(stats: Stats, hub: dict[str, Any]) -> Value:
+    return {(share, outcome): count for share, counts in hub["names"].items() for outcome, count in counts.items()}
+
+
 def _links(hub: dict[str, Any]) -> list[dict[str, Any]]:
     cluster = hub.get("cluster")
     return cluster["mesh"] if cluster else []
@@ -139,6 +143,14 @@ METRICS = (
         "Reloads of the configuration; a refused one leaves the old in force.",
         lambda s, h: s.config_reloads,
         "result",
+    ),
+    _counter(
+        "name_lookups",
+        "Look-ups of names, by what for (peer, redis, keys) and how they ended; hung: not within 2 s; kept: a dial "
+        "that used an older answer.",
+        _name_lookups,
+        "share",
+        "outcome",
     ),
     # Clients.
     _counter("accepted", "Client connections accepted.", lambda s, h: s.accepted, "listener"),

@@ -4,7 +4,9 @@ show."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,9 +89,39 @@ def test_unix_socket(tmp_path, places, running):
 
 
 @pytest.fixture
+def named(monkeypatch):
+    """Has a name mean these addresses, in this order."""
+    look_up = socket.getaddrinfo
+
+    def name(host, *addresses):
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
+        monkeypatch.setattr(
+            socket,
+            "getaddrinfo",
+            lambda asked, *rest, **more: found if asked == host else look_up(asked, *rest, **more),
+        )
+
+    return name
+
+
+def test_a_name_whose_first_address_is_silent(tmp_path, places, running, named):
+    server = Server(tmp_path, places, "named", "")
+    running.append(server)
+    dead = places.host("dead")
+    with contextlib.ExitStack() as full:
+        full.enter_context(socket.create_server((dead, server.place[1]), backlog=0))
+        for _ in range(4):  # a queue that is full answers no further client
+            sock = full.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex((dead, server.place[1]))
+        named("redis.test", dead, server.place[0])
+        serves(f"redis://redis.test:{server.place[1]}/0")
+
+
+@pytest.fixture
 def tls(tmp_path, places, running):
     authority = trustme.CA()
-    cert = authority.issue_cert(places.host("tls"))
+    cert = authority.issue_cert(places.host("tls"), "redis.test")
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     cert.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
     cert.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
@@ -108,6 +140,29 @@ def tls(tmp_path, places, running):
 
 def test_tls(tmp_path, tls):
     serves(f"rediss://{tls.place[0]}:{tls.place[1]}/0", redis_ca_file=tmp_path / "ca.pem", redis_timeout_sec=1)
+
+
+def test_tls_by_name(tmp_path, tls, named):
+    named("redis.test", tls.place[0])
+    serves(f"rediss://redis.test:{tls.place[1]}/0", redis_ca_file=tmp_path / "ca.pem", redis_timeout_sec=1)
+
+
+def test_tls_by_a_name_that_the_certificate_has_not(tmp_path, tls, named):
+    named("other.test", tls.place[0])
+
+    async def main(net):
+        hub = Hub(
+            net,
+            f"rediss://other.test:{tls.place[1]}/0",
+            "hub-a",
+            redis_ca_file=tmp_path / "ca.pem",
+            redis_timeout_sec=1,
+        )
+        await hub.registry.start()
+        assert not hub.healthy and hub.stats.registry_errors["unreachable"]
+        await hub.registry.aclose()
+
+    run(main)
 
 
 def test_tls_with_a_stranger(tmp_path, tls):

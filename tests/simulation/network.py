@@ -323,8 +323,8 @@ class SimNet(Net):
         protocol: Any,
         *,
         timeout: float,
+        share: str = "target",
         ssl: Any = None,
-        server_hostname: str | None = None,
     ) -> Any:
         assert ssl is None, "TLS is not simulated"
         async with asyncio.timeout(timeout):

@@ -198,6 +198,7 @@ class FakeHub:
             "memory": {"budget_bytes": 1 << 30, "held_bytes": 4096, "segments_in_use": 1, "segments_free": 3},
             "links": self.links | {"epoch_mismatch": stats.epochs_refused},
             "mesh_frames": self.mesh_frames,
+            "names": {"redis": {"answered": 7, "failed": 0, "hung": 1, "kept": 2}},
             "cluster": None if self.cluster is None else dict(self.cluster),
         }
 

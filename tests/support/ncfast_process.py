@@ -216,7 +216,7 @@ class Hub:
 
 
 class Agent:
-    """One agent process and its configuration file."""
+    """One agent process and its configuration file; ``prefix`` as for `Hub`."""
 
     def __init__(
         self,
@@ -229,12 +229,13 @@ class Agent:
         overrides: Mapping[str, Any],
         name: str = "agent",
         env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
         wait: bool = True,
     ) -> None:
         self.agent_id = agent_id
         self.token_file = directory / f"{name}.token"
         self.token_file.write_text(token)
-        self._directory, self._name, self._env = directory, name, env
+        self._directory, self._name, self._env, self._prefix = directory, name, env, prefix
         self.config: dict[str, Any] = merged(
             {
                 "hubs": list(hubs),
@@ -254,7 +255,7 @@ class Agent:
     def start(self, *, wait: bool = True) -> None:
         """Run the process, again after it has ended; its log goes on in the same file."""
         self.config_path.write_text(yaml.safe_dump(self.config, sort_keys=False))
-        argv = ncfast("agent", "--config", self.config_path)
+        argv = [*self._prefix, *ncfast("agent", "--config", self.config_path)]
         self.program = Program(self._name, argv, self._directory, env=self._env)
         self.log = EventLog(self.program.err_path, self.program.exit_code)
         before = len(self.log.events("tunnel_up"))

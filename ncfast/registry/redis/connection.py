@@ -1,4 +1,4 @@
-"""Redis behind the seam: redis-py's asyncio connections, with hiredis as parser.
+"""Redis behind the seam: redis-py's asyncio connections, on sockets of the seam, with hiredis as parser.
 
 Of redis-py only the connection is used: no client and no pool, whose retries, slots and waiting we do not want. Every
 wait is bounded by whoever calls, and what was interrupted is thrown away.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -129,6 +130,42 @@ class _Tls:
 
     def get(self) -> ssl.SSLContext:
         return self._context
+
+
+class _Dialled(AbstractConnection):
+    """On a socket that the seam has connected, before one of redis-py's connections in the order of bases."""
+
+    host: str
+    port: int
+
+    def __init__(self, net: Net, timeout: float, **options: Any) -> None:
+        super().__init__(**options)
+        self._net = net
+        self._timeout = timeout
+        self._socket: socket.socket | None = None
+
+    async def _connect(self) -> None:
+        async with asyncio.timeout(self._timeout):
+            self._socket = await self._net.dial(self.host, self.port, "redis", self._timeout)
+            try:
+                await super()._connect()  # type: ignore[safe-super,no-untyped-call]  # the other base's
+            except BaseException:
+                self._socket.close()
+                raise
+
+    def _connection_arguments(self) -> dict[str, Any]:
+        """What `open_connection` is given."""
+        arguments = {**super()._connection_arguments(), "sock": self._socket}  # type: ignore[misc]  # the other base's
+        del arguments["host"], arguments["port"]
+        return arguments | ({"server_hostname": self.host} if "ssl" in arguments else {})
+
+
+class _Plain(_Dialled, Connection):
+    pass
+
+
+class _Secure(_Dialled, SSLConnection):
+    pass
 
 
 class RedisBackend(Backend):
@@ -339,8 +376,8 @@ class RedisBackend(Backend):
         if location.unix:
             return UnixDomainSocketConnection(path=place[0], **options)
         if self._tls is None:
-            return Connection(host=place[0], port=place[1], **options)
-        connection = SSLConnection(host=place[0], port=place[1], **options)
+            return _Plain(self._net, self._timeout, host=place[0], port=place[1], **options)
+        connection = _Secure(self._net, self._timeout, host=place[0], port=place[1], **options)
         connection.ssl_context = self._tls  # type: ignore[assignment]
         return connection
 

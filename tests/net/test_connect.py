@@ -1,0 +1,174 @@
+"""Several addresses of one name: the first that answers is taken, and nothing of the others is left open."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+import uvloop
+from support.until import SCENARIO_SEC
+
+from ncfast.net import connect as module
+from ncfast.net.connect import Place, connect
+
+HERE = "127.0.0.1"
+NO_FAMILY = 4096  # an address family that no kernel has
+NEVER = 1e6  # seconds
+SHORT = 0.01  # seconds, of which nobody makes sure
+
+
+def run(main):
+    """`main(loop)` on the product's loop, and no descriptor left open by it."""
+
+    async def limited():
+        async with asyncio.timeout(SCENARIO_SEC):
+            loop = asyncio.get_running_loop()
+            before = os.listdir("/proc/self/fd")
+            await main(loop)
+            assert os.listdir("/proc/self/fd") == before
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(limited())
+
+
+def place(sock: socket.socket) -> Place:
+    return sock.family, sock.getsockname()
+
+
+@pytest.fixture
+def live() -> Iterator[Place]:
+    with socket.create_server((HERE, 0)) as sock:
+        yield place(sock)
+
+
+@pytest.fixture
+def refusing() -> Iterator[Place]:
+    with socket.socket() as sock:
+        sock.bind((HERE, 0))
+        yield place(sock)
+
+
+@pytest.fixture
+def silent() -> Iterator[Place]:
+    """Answers no SYN: its queue is full."""
+    with contextlib.ExitStack() as full:
+        sock = full.enter_context(socket.create_server((HERE, 0), backlog=0))
+        for _ in range(4):
+            client = full.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(sock.getsockname())
+        yield place(sock)
+
+
+def connected_to(loop, *places: Place):
+    async def main() -> Place:
+        sock, won = await connect(loop, places, NEVER)
+        with sock:
+            assert sock.getpeername() == won[1] and not sock.getblocking()
+        return won
+
+    return main()
+
+
+def test_the_second_serves_when_the_first_is_silent(live, silent):
+    async def main(loop):
+        assert await connected_to(loop, silent, live) == live
+
+    run(main)
+
+
+def test_the_next_is_tried_at_once_when_one_fails(monkeypatch, live, refusing):
+    monkeypatch.setattr(module, "ATTEMPT_DELAY", NEVER)
+
+    async def main(loop):
+        assert await connected_to(loop, refusing, (NO_FAMILY, ()), refusing, live) == live
+
+    run(main)
+
+
+def test_the_first_is_preferred_while_it_answers(monkeypatch, live, refusing):
+    monkeypatch.setattr(module, "ATTEMPT_DELAY", NEVER)
+
+    async def main(loop):
+        with socket.create_server((HERE, 0)) as other:
+            assert await connected_to(loop, live, place(other)) == live
+            other.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                other.accept()
+
+    run(main)
+
+
+def test_a_first_that_is_only_slow_may_win_after_all(monkeypatch, live, silent):
+    """It is not given up when the next is tried."""
+    monkeypatch.setattr(module, "ATTEMPT_DELAY", 0.0)
+
+    async def main(loop):
+        assert await connected_to(loop, silent, silent, live, silent) == live
+
+    run(main)
+
+
+def test_a_short_time_has_the_next_tried_in_it(monkeypatch, live, silent):
+    monkeypatch.setattr(module, "ATTEMPT_DELAY", NEVER)
+
+    async def main(loop):
+        sock, won = await connect(loop, [silent, live], SHORT)
+        sock.close()
+        assert won == live
+
+    run(main)
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_all_refuse(refusing, others):
+    async def main(loop):
+        with pytest.raises(ConnectionRefusedError):
+            await connect(loop, [refusing] * (1 + others), NEVER)
+
+    run(main)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_family_that_is_missing_here_says_less_than_a_refusal(refusing, first):
+    async def main(loop):
+        lacking = (NO_FAMILY, ())
+        with pytest.raises(ConnectionRefusedError):
+            await connect(loop, [lacking, refusing] if first else [refusing, lacking], NEVER)
+
+    run(main)
+
+
+def test_given_up_while_several_are_under_way(monkeypatch, silent):
+    monkeypatch.setattr(module, "ATTEMPT_DELAY", 0.0)
+
+    async def main(loop):
+        task = loop.create_task(connect(loop, [silent] * 3, NEVER))
+        for _ in range(8):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main)
+
+
+def test_given_up_in_the_turn_in_which_it_connects(monkeypatch, live, silent):
+    ready = module._Attempts._ready
+
+    async def main(loop):
+        def ready_and_cancelled(attempts, sock):
+            ready(attempts, sock)
+            assert attempts.first.done()
+            task.cancel()
+
+        monkeypatch.setattr(module._Attempts, "_ready", ready_and_cancelled)
+        task = loop.create_task(connect(loop, [live, silent], NEVER))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main)
