@@ -8,6 +8,8 @@ from typing import Any
 
 from core.virtual import Time, Turns
 
+from ncfast.net.names import Names
+
 
 class Gate:
     """Whoever awaits it waits until it is `open`."""
@@ -62,6 +64,7 @@ class VirtualNet:
         self.rng = random.Random(1)
         self.entropy = random.Random(2).randbytes
         self.sockets = 0
+        self.names = Names(None, self.clock)  # type: ignore[arg-type]  # nobody is looked up here
         self.failed: list[Exception] = []  # what tasks have ended with
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> _Task:
