@@ -26,6 +26,7 @@ RELOADED: tuple[tuple[str, ...], ...] = (
     ("auth",),
     ("edge", "tls"),
     ("ha", "mode"),
+    ("ha", "without_redis"),
     *(("ha", "mesh", name) for name in RELOADED_MESH),
 )
 

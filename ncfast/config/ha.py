@@ -142,6 +142,14 @@ class Ha(Section):
     lease_sec: Seconds = key(
         5, ge=1, le=300, unit="s", why="A hub that has not renewed its presence for so long counts as gone."
     )
+    without_redis: Literal["local_only", "last_view"] = key(
+        "last_view",
+        why=(
+            "While Redis is away; /readyz says degraded in either case. last_view: new clients go to the agents of"
+            " other hubs as Redis last had them, and each owner checks that it still is. local_only: agents of other"
+            " hubs take no new clients."
+        ),
+    )
     mesh: Mesh = key(default_factory=Mesh, why="Links to the other hubs.")
 
     @model_validator(mode="after")

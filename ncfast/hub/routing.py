@@ -3,7 +3,9 @@
 A way is the tunnel of an agent that is owned here, or the mesh link to the hub that owns it. Modes: `off` and `shadow`
 take local ways only; `active` prefers them, and otherwise takes the less loaded of two random agents of other hubs
 whose link is well (the power of two choices: Mitzenmacher, IEEE TPDS 2001). The registry's cached view says who they
-are; no flow waits for the registry.
+are; no flow waits for the registry. While Redis is away it is the last view that says so, for as long as that takes:
+nothing is believed of it that is not checked. The owner opens only under the epoch that it holds, and that it lives
+the link tells. `ha.without_redis: local_only` takes local ways only then.
 
 Losing ways, in rules:
  1. A flow that the agent has accepted is the agent's for good: it is resumed, never opened elsewhere. The agent asks
@@ -125,12 +127,16 @@ class Router:
         least = min(session.load for session in local)
         return self._ground.net.rng.choice([one for one in local if one.load == least])
 
+    @property
+    def _guided(self) -> bool:
+        """Whether clients may go to agents of other hubs by what the view says."""
+        return self._registry.view.fresh or self._ground.config.ha.without_redis == "last_view"
+
     def _remote_way(self, info: ClientInfo) -> tuple[AgentEntry, Peer] | None:
-        view = self._registry.view
-        if not view.fresh:
+        if not self._guided:
             return None
         ways = []
-        for entry in view.routes(*info.key):
+        for entry in self._registry.view.routes(*info.key):
             peer = self._ways.peer(entry.owner)
             if (
                 peer is not None
@@ -149,7 +155,7 @@ class Router:
         """What `active` would have decided, and whether it agrees with what local routing does. Only looks."""
         ground, view = self._ground, self._registry.view
         local = self._sessions.serving(*info.key)
-        known = {entry.key: entry for entry in view.routes(*info.key)} if view.fresh else {}
+        known = {entry.key: entry for entry in view.routes(*info.key)} if self._guided else {}
         if local:  # the same, if the cluster knows our agents as we do
             agrees = all(
                 one.key in known and known[one.key].owner == ground.replica_id and known[one.key].epoch == one.epoch
@@ -240,9 +246,11 @@ class Router:
         lost_at = self._departed.get(key)
         if lost_at is not None and now - lost_at < ground.config.flow.grace_sec:
             return True
-        return bool(self._sessions.serving(*key)) or (
-            self._ways.active and self._registry.view.fresh and self._served_elsewhere[key] > 0
-        )
+        if self._sessions.serving(*key):
+            return True
+        # of a view that Redis has never completed nobody can say who is missing in it
+        served = self._served_elsewhere[key] > 0 or not self._registry.view.complete
+        return self._ways.active and self._guided and served
 
     def _refuse(self, flow: ClientFlow, reason: Reason) -> None:
         self._ground.stats.opens_refused[reason.label] += 1
@@ -252,7 +260,7 @@ class Router:
 
     def comes(self, key: Key) -> None:
         """There is an agent for the connector."""
-        if self._registry.view.fresh or self._sessions.serving(*key):  # otherwise nobody can reach it yet
+        if self._guided or self._sessions.serving(*key):  # otherwise nobody can reach it yet
             self._departed.pop(key, None)
         if key in self.hold:
             self.hold.release(key, self.dispatch)

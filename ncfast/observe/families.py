@@ -362,7 +362,7 @@ METRICS = (
     _gauge("registry_healthy", "1 while the registry answers, 0 while it does not.", _registry("healthy")),
     _gauge(
         "registry_view_fresh",
-        "1 while the cached view is recent enough to route by.",
+        "1 while the registry confirms the cached view, 0 while it is the last one before Redis went.",
         _registry("fresh"),
     ),
     _gauge("registry_view_age_seconds", "Since the cached view was last confirmed.", _registry("view_age_sec")),

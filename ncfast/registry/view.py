@@ -29,12 +29,13 @@ class View:
         self._routes: dict[RouteKey, list[AgentEntry]] = {}  # cut from the index, until something changes
         self._confirmed = clock()
         self._trusted = False
+        self.complete = False  # the registry has said once that all was told: who is not here then was nowhere
         self.agents: Mapping[str, AgentEntry] = MappingProxyType(self._agents)
         self.replicas: Mapping[str, Replica] = MappingProxyType(self._replicas)
 
     @property
     def fresh(self) -> bool:
-        """Recent enough to route by: agents of other hubs are not to be used otherwise."""
+        """Confirmed lately. Otherwise it is the last view, of before the registry went away."""
         return self._trusted and self._clock() - self._confirmed <= self._lease
 
     @property
@@ -137,7 +138,7 @@ class View:
     def confirm(self) -> None:
         """The registry has just said that the picture is complete."""
         self._confirmed = self._clock()
-        self._trusted = True
+        self._trusted = self.complete = True
 
     def doubt(self) -> None:
         """The registry does not answer: not fresh until it confirms again."""

@@ -3,12 +3,14 @@ again."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from support.cluster import Cluster
 from support.ldap import LdapConversation, LdapLoop
+from support.ncfast_process import merged
 from support.peer import Peer, is_refused
 from support.transfer import Transfer, strike
 from support.until import wait_until
@@ -17,13 +19,49 @@ CLUSTER = {"proxied": ("tunnel", "redis"), "listener": {"hold_sec": 1}}
 UNHEALTHY = "registry_unhealthy"
 
 
-@pytest.mark.parametrize("how", ["killed", "frozen"])
-def test_redis_lost(cluster: Cluster, peer: Peer, tmp_path: Path, how: str) -> None:
-    """Degraded and 200; local searches all succeed, transfers across hubs go on, new ones across hubs are refused; the
-    tunnel is cut meanwhile, and resumes need no Redis. Killed, Redis comes back empty, and the epochs rise all the
-    same."""
+DEFAULT = "last_view"
+FLAPS = 5
+
+
+def turn_to(cluster: Cluster, key: str) -> None:
+    """`ha.without_redis` of all hubs, by SIGHUP."""
+    for hub in cluster.hubs.values():
+        hub.config = merged(hub.config, {"ha": {"without_redis": key}})
+        assert hub.reload(hub.config)
+
+
+@pytest.fixture(params=["last_view", "local_only"])
+def without_redis(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[str]:
+    """Both values of the key, in force."""
+    turn_to(cluster, request.param)
+    yield request.param
+    turn_to(cluster, DEFAULT)
+
+
+def take(cluster: Cluster, how: str) -> None:
     redis = cluster.redis
     assert redis is not None
+    (redis.kill if how == "killed" else redis.freeze)()
+
+
+def give_back(cluster: Cluster, how: str) -> None:
+    """Killed, it comes back empty."""
+    redis = cluster.redis
+    assert redis is not None
+    (redis.start if how == "killed" else redis.thaw)()
+
+
+def wait_away(cluster: Cluster) -> None:
+    """Until every hub has noticed."""
+    for name in cluster.names:
+        cluster.wait_degraded(name, UNHEALTHY)
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_redis_lost(cluster: Cluster, peer: Peer, tmp_path: Path, how: str, without_redis: str) -> None:
+    """Degraded and 200; local searches all succeed, transfers across hubs go on; new ones across hubs are served by the
+    last view, or refused, as the key says; the tunnel is cut meanwhile, and resumes need no Redis. Killed, Redis comes
+    back empty, and the epochs rise all the same."""
     owner, standby, third = cluster.wait_settled()
     epochs = cluster.epochs()
     with ExitStack() as running:
@@ -33,12 +71,15 @@ def test_redis_lost(cluster: Cluster, peer: Peer, tmp_path: Path, how: str) -> N
             running.enter_context(Transfer(peer, cluster.address(name), f"through {name}")) for name in (third, owner)
         )
         with LdapLoop(cluster.address(owner, "ldap"), owner):
-            strike(redis.kill if how == "killed" else redis.freeze, far, near)
-            for name in cluster.names:
-                cluster.wait_degraded(name, UNHEALTHY)
+            strike(lambda: take(cluster, how), far, near)
+            wait_away(cluster)
             talk.ask()
-            wait_until(lambda: is_refused(cluster.address(third)), "an open across hubs refused")
-            wait_until(lambda: cross.failed, "a search across hubs refused")
+            if without_redis == "last_view":
+                cross.goes_on(5)
+                assert not cross.failed
+            else:
+                wait_until(lambda: is_refused(cluster.address(third)), "an open across hubs refused")
+                wait_until(lambda: cross.failed, "a search across hubs refused")
         far.wait_withheld()
 
         cluster.proxies["tunnel", owner].fault("rst")
@@ -47,7 +88,7 @@ def test_redis_lost(cluster: Cluster, peer: Peer, tmp_path: Path, how: str) -> N
         new_owner = cluster.wait_owner()
         assert cluster.hubs[new_owner].metric_by("nowconnect_ownership_claims_total")["memory",] >= 1
 
-        (redis.start if how == "killed" else redis.thaw)()
+        give_back(cluster, how)
         cluster.wait_settled()
         cross.goes_on(2)
     assert during > epochs[-1]
@@ -62,10 +103,41 @@ def test_redis_lost(cluster: Cluster, peer: Peer, tmp_path: Path, how: str) -> N
         pass
 
 
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_redis_comes_and_goes(cluster: Cluster, how: str) -> None:
+    """Nobody is refused, at whichever hub: before an outage is noticed, in it, and while the hubs find Redis again."""
+    cluster.wait_settled()
+    with ExitStack() as running:
+        searches = [running.enter_context(LdapLoop(cluster.address(name, "ldap"), name)) for name in cluster.names]
+        for _ in range(FLAPS):
+            take(cluster, how)
+            wait_away(cluster)
+            for search in searches:
+                search.goes_on()
+            give_back(cluster, how)
+            cluster.wait_ready()
+            for search in searches:
+                search.goes_on()
+
+
+def test_a_hub_that_starts_while_redis_is_away(cluster: Cluster) -> None:
+    """It has no last view: the clients of other hubs' agents wait in vain, and are served when Redis is back."""
+    _, _, third = cluster.wait_settled()
+    take(cluster, "killed")
+    wait_away(cluster)
+    cluster.kill(third)
+    cluster.start(third)
+    cluster.wait_degraded(third, UNHEALTHY)
+    assert is_refused(cluster.address(third))
+    give_back(cluster, "killed")
+    cluster.wait_settled()
+    with LdapLoop(cluster.address(third, "ldap"), third):
+        pass
+
+
 def test_owner_killed_while_redis_is_dead(cluster: Cluster, peer: Peer, tmp_path: Path) -> None:
     """The claim is granted from memory, above what the agent remembers, and the flows of other hubs go on over the
     mesh."""
-    assert cluster.redis is not None
     owner, standby, third = cluster.wait_settled()
     epochs = cluster.epochs()
     with ExitStack() as running:
@@ -75,9 +147,8 @@ def test_owner_killed_while_redis_is_dead(cluster: Cluster, peer: Peer, tmp_path
         )
         for transfer in (far, near):
             transfer.wait_under_way()
-        cluster.redis.kill()
-        for name in cluster.names:
-            cluster.wait_degraded(name, UNHEALTHY)
+        take(cluster, "killed")
+        wait_away(cluster)
         strike(lambda: cluster.kill(owner), far, near)
         assert cluster.wait_owner(other_than=owner) == standby
         talk.ask()
@@ -85,7 +156,7 @@ def test_owner_killed_while_redis_is_dead(cluster: Cluster, peer: Peer, tmp_path
             transfer.wait_withheld()
         with LdapLoop(cluster.address(standby, "ldap"), standby):
             pass
-        cluster.redis.start()
+        give_back(cluster, "killed")
         cluster.start(owner)
         cluster.wait_settled()
         talk.ask()

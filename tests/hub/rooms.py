@@ -55,12 +55,13 @@ def identity(agent: str = "site", *connectors: str, tenant: str | None = None, t
     return Identity(agent, tenant, frozenset(connectors) or None, NOW + ttl, NOW)
 
 
-def hub_config(mode: str = "off", **sections: dict[str, Any]) -> HubConfig:
+def hub_config(mode: str = "off", without_redis: str = "last_view", **sections: Any) -> HubConfig:
     """A hub's, with parts of sections changed."""
     ha = {
         "enabled": True,
         "mode": mode,
         "replica_id": "hub-a",
+        "without_redis": without_redis,
         "mesh": {"listen": "127.0.0.1:0", "require_mtls": False},
     }
     base: dict[str, Any] = {"listeners": [], "auth": {"jwt": {"key_file": "unused"}}}

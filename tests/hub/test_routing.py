@@ -13,6 +13,7 @@ from ncfast.core.errors import Reason
 from ncfast.core.messages import Open
 from ncfast.hub import routing
 from ncfast.hub.routing import ASK_AGAIN, ASK_DOUBLES, SEEK_EVERY, STARTUP_HOLD
+from ncfast.registry import View
 
 OPEN, RESUME, RST, DETACH = FrameType.M_OPEN, FrameType.M_RESUME, FrameType.M_RST, FrameType.M_DETACH
 
@@ -28,9 +29,9 @@ def carried(rooms: Rooms, far: Far, sent: bytes = b"") -> Client:
     return client
 
 
-def remote(mode: str = "active", epoch: int = 5) -> tuple[Rooms, OtherHub]:
+def remote(mode: str = "active", epoch: int = 5, **settings: str) -> tuple[Rooms, OtherHub]:
     """A hub, and another that owns the agent `site`."""
-    rooms = Rooms(mode)
+    rooms = Rooms(mode, **settings)
     hub = rooms.hub()
     rooms.elsewhere(epoch=epoch)
     return rooms, hub
@@ -329,7 +330,7 @@ def test_of_agents_of_other_hubs_the_one_with_fewer_of_our_flows_is_taken():
 @pytest.mark.parametrize("why", ["off", "shadow", "stale view", "no link", "leaving", "full", "owned here"])
 def test_no_way_to_another_hub(why):
     mode = why if why in ("off", "shadow") else "active"
-    rooms = Rooms(mode, limits={"pending_opens_per_agent": 1})
+    rooms = Rooms(mode, without_redis="local_only", limits={"pending_opens_per_agent": 1})
     hub = rooms.hub() if mode != "off" and why != "no link" else None
     if why == "off":
         rooms.known("hub-b", b"hub-b...")
@@ -368,6 +369,107 @@ def test_shadow_looks_and_does_not_touch():
     decisions = rooms.ground.stats.shadow_decisions
     assert decisions == {("mesh", "no"): 1, ("local", "yes"): 1, ("none", "yes"): 1}
     assert hub.taken() == []
+
+
+# while Redis is away
+
+
+def away(rooms: Rooms) -> None:
+    """Redis does not answer, and has not for long."""
+    rooms.registry.view.doubt()
+    rooms.wait(3600)
+
+
+def test_without_redis_the_last_view_routes():
+    rooms, hub = remote()
+    away(rooms)
+    client = rooms.client()
+    asked = hub.only(OPEN)
+    assert (asked.cid, asked.epoch) == (client.flow.cid, 5)
+    hub.accept(asked)
+    assert client.reason is None and not client.flow.opening
+
+
+def test_without_redis_local_only_refuses_at_once_whom_no_agent_of_ours_serves():
+    rooms, hub = remote(without_redis="local_only")
+    near = rooms.agent("near", "near")
+    away(rooms)
+    assert rooms.client().reason is Reason.NO_AGENT and hub.taken() == []
+    rooms.client(listener(connector="near"))
+    near.only(OPEN)
+    rooms.registry.view.confirm()
+    rooms.client()
+    hub.only(OPEN)
+
+
+def test_without_redis_the_clients_of_a_dead_owner_wait_for_its_link():
+    """That the owner has died meanwhile the link tells, and nobody is asked."""
+    rooms, hub = remote()
+    hub.lose()
+    away(rooms)
+    client = rooms.client(listener(hold_sec=3))
+    assert client.reason is None
+    assert rooms.hub().only(OPEN).cid == client.flow.cid
+    rooms, hub = remote()
+    hub.lose()
+    away(rooms)
+    client = rooms.client(listener(hold_sec=3))
+    rooms.wait(3)
+    rooms.router.tick(rooms.ground.clock())
+    assert client.reason is Reason.HOLD_TIMEOUT
+
+
+@pytest.mark.parametrize("says", [Reason.NOT_OWNER, Reason.STALE_EPOCH])
+def test_without_redis_an_agent_that_has_moved_is_sought_for_as_long_as_clients_are_held(says):
+    """The owner of the last view says that it is wrong; nobody else is asked, and nothing is opened twice."""
+    rooms, hub = remote()
+    other = rooms.hub("hub-c")
+    away(rooms)
+    client = rooms.client(listener(hold_sec=3))
+    asks, until = 0, rooms.ground.clock() + 3
+    while client.reason is None:
+        for asked in hub.taken():
+            asks += 1
+            hub.refuse(asked, says)
+        rooms.wait(0.1)
+        rooms.router.tick(rooms.ground.clock())
+        assert rooms.ground.clock() < until + 1
+    assert client.reason is Reason.HOLD_TIMEOUT and 2 < asks <= ASK_DOUBLES + 2
+    assert other.taken() == []
+
+
+def test_without_redis_an_agent_that_has_moved_here_is_ours():
+    """Though the last view says that it is another hub's."""
+    rooms, hub = remote()
+    away(rooms)
+    site = rooms.agent("site", "other")
+    rooms.elsewhere(epoch=5)
+    client = rooms.client(listener(hold_sec=3))
+    assert client.reason is None and hub.taken() == [], "it does not serve the connector here, and is not there"
+    site.announce("ldap", "other")
+    assert site.only(OPEN).cid == client.flow.cid
+
+
+def test_without_redis_a_hub_that_has_never_heard_it_holds_its_clients():
+    """It knows nobody, and that is no news of anybody."""
+    rooms, _ = remote()
+    view = rooms.registry.view = View(rooms.ground.clock, 5.0)
+    client = rooms.client(listener(hold_sec=3))
+    assert client.reason is None
+    rooms.wait(3)
+    rooms.router.tick(rooms.ground.clock())
+    assert client.reason is Reason.HOLD_TIMEOUT
+    view.confirm()
+    view.doubt()
+    assert rooms.client(listener(connector="none")).reason is Reason.NO_AGENT, "it was told of nobody"
+
+
+def test_without_redis_shadow_says_what_active_would_do():
+    for key, decision in (("last_view", ("mesh", "no")), ("local_only", ("none", "yes"))):
+        rooms, _ = remote("shadow", without_redis=key)
+        away(rooms)
+        rooms.client()
+        assert rooms.ground.stats.shadow_decisions == {decision: 1}
 
 
 # waiting

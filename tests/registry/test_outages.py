@@ -105,6 +105,43 @@ def test_a_claim_into_a_freeze_is_answered_soon(url, redis):
     run(main)
 
 
+@pytest.mark.parametrize("how", ["frozen", "restarted empty"])
+def test_the_last_view_stands_while_redis_comes_and_goes(url, redis, how):
+    """In no moment an agent, or the hub that holds it, is missing: those who route by the view find it all the time."""
+
+    async def main(net):
+        async with cluster(net, url, lease_sec=60) as hubs:
+            epochs = [await hub.claim(f"/site-{name}") for name, hub in zip("abc", hubs, strict=True)]
+            whole = [(f"/site-{name}", f"hub-{name}", epoch) for name, epoch in zip("abc", epochs, strict=True)]
+            await until(lambda: all(hub.routes() == whole for hub in hubs), "claimed")
+            wrong = []
+
+            def watch(hub: Hub) -> None:
+                def look(*_: object) -> None:
+                    if hub.routes() != whole:
+                        wrong.append((hub.replica.replica_id, hub.routes()))
+
+                hub.registry.on_agents = hub.registry.on_replicas = look
+
+            for hub in hubs:
+                watch(hub)
+            for _ in range(5):
+                if how == "frozen":
+                    freeze(redis)
+                else:
+                    redis.kill()
+                await until(lambda: not any(hub.healthy for hub in hubs), "unhealthy")
+                assert [hub.routes() for hub in hubs] == [whole] * 3
+                if how == "frozen":
+                    redis.thaw()
+                else:
+                    await outside(redis.start)
+                await until(all_healthy(hubs), "healthy")
+            assert not wrong and [hub.routes() for hub in hubs] == [whole] * 3
+
+    run(main)
+
+
 def test_redis_killed_and_restarted_empty(url, redis):
     async def main(net):
         async with cluster(net, url) as hubs:

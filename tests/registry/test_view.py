@@ -60,6 +60,17 @@ def test_fresh_only_while_the_registry_confirms(view, clock):
     assert view.fresh
 
 
+def test_the_last_view_is_as_it_was_for_as_long_as_the_registry_is_away(view, clock):
+    view.put(agent())
+    view.set_replicas([(hub(), 5000, 5000)])
+    assert not view.complete, "there may be more"
+    view.confirm()
+    view.doubt()
+    clock.now += 86_400
+    assert view.complete and not view.fresh
+    assert view.routes(None, "ldap") == [agent()]
+
+
 # routes
 
 

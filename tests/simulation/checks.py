@@ -23,6 +23,8 @@ CHUNK = 96 * 1024  # bytes by which a bound may be passed: it is looked at befor
 GRACE_SLACK = 3.0  # seconds beyond its grace until a flow without a way must be gone: two looks, and a reset
 TOLD_AFTER = 0.5  # seconds after which everybody knows that an agent is about to end
 SERVED = 8.0  # seconds of good ways within which a flow that waits for one must have gone on
+SEEN = 1.0  # seconds within which every hub has seen a claim, if nothing is wrong
+HEALTHY = 6.0  # seconds from when a target can be reached again until its agent has announced it
 OPENING = 3.0  # seconds from the connection at the target to the end of the open, under load
 
 # What honest peers never do to each other, whatever the network does.
@@ -69,6 +71,8 @@ class Watch:
         self.counts: Counter[str] = Counter()
         self.owners: dict[str, list[tuple[float, str]]] = {}  # agent -> when which hub began to own it, "" for none
         self.links: dict[tuple[str, str], list[tuple[float, int]]] = {}  # (hub, peer) -> since when so many links stand
+        # hub -> its life and commands so far if its view is not fresh, and the flows that it had
+        self.stale: dict[str, tuple[tuple[int, int] | None, frozenset[bytes]]] = {}
         self.suspects: set[tuple[str, str, str]] = set()
 
     # the log
@@ -204,6 +208,15 @@ class Watch:
         if process.loop.frozen:
             self.suspects = {suspect for suspect in self.suspects if suspect[0] != process.name}
             return
+        self._watch_routes(process, hub)
+        for relay in hub.relays.by_cid.values():
+            flow = self._at_its_origin(relay.cid)
+            if relay.info.opening and flow is not None and flow.info.agent_key == relay.info.session.key:
+                if flow.info.epoch < relay.epoch:
+                    self.world.problem(
+                        f"{process.name} opened {relay.cid.hex()} under epoch {relay.epoch}, it was asked under "
+                        f"{flow.info.epoch}"
+                    )
         view = hub.registry.view
         for session in hub.sessions:
             entry = view.agent(session.key)
@@ -216,6 +229,22 @@ class Watch:
                 )
             else:
                 self.suspects.discard(suspect)
+
+    def _watch_routes(self, process: HubProcess, hub: Hub) -> None:
+        """Whether new clients go to agents of other hubs while nothing is heard of Redis."""
+        stale = None if hub.registry.view.fresh else (process.lives, hub.stats.registry_commands)
+        before, known = self.stale.get(process.name, (None, frozenset()))
+        if stale is not None and stale == before:
+            crossed = sum(flow.info.peer is not None for cid, flow in hub.flows.items() if cid not in known)
+            self.counts["opened by the last view"] += crossed
+            if crossed and self.cluster.plan.shape.without_redis == "local_only":
+                self.world.problem(f"{process.name} goes by its last view, and is to serve its own agents only")
+        self.stale[process.name] = stale, frozenset(hub.flows)
+
+    def _at_its_origin(self, cid: bytes) -> Any:
+        """The flow at the hub that has its client, or None."""
+        flows = (one.hub.flows.get(cid) for one in self.cluster.hubs.values() if one.running and one.hub is not None)
+        return next((flow for flow in flows if flow is not None), None)
 
     def _suspect(self, suspect: tuple[str, str, str], what: str) -> None:
         """Twice in a row is no coincidence."""
@@ -336,12 +365,30 @@ class Watch:
         if not trip.reached and shape.mode in ("off", "shadow"):
             return "the agent may be at another hub"
         if shape.mode:
-            for since, until in cluster.registry_troubles:
-                if since <= opened and until + cluster.registry_recovery >= trip.starts_at:
+            for since, until in cluster.registry_windows():
+                if since <= opened and until >= trip.starts_at and not self._guided(trip, since, opened):
                     return "the registry was away when it began"
         if not trip.reached and (shape.memory < 1 << 24 or shape.hub["limits"]["pending_opens_per_agent"] < 16):
             return "the hub had no room"
         return ""
+
+    def _guided(self, trip: Trip, since: float, until: float) -> bool:
+        """Whether the hub's last view of before `since`, when trouble with Redis began, led to an agent of the trip
+        until `until`."""
+        cluster, shape = self.cluster, self.cluster.plan.shape
+        if shape.without_redis != "last_view":
+            return False
+        if shape.health and any(
+            name == f"target-{trip.connector}" and begun <= until and ended + HEALTHY >= since - SEEN
+            for begun, ended, name, _ in cluster.unreachable
+        ):
+            return False  # what the agent announces of it may come to nobody
+        cut_off = {hub for begun, ended, hub in cluster.cut_off if begun <= until and ended >= since}
+        return any(
+            self.good_since(trip.hub, agent, until) <= since - SEEN
+            and self._last(self.owners[agent], until)[1] not in cut_off
+            for agent in trip.agents
+        )
 
     def _judge_loss(self, when: float, agent: str, hub: str, reason: str) -> None:
         cluster = self.cluster

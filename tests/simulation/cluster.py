@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,6 +52,7 @@ class Cluster:
         ] = []  # (from, to, target, agent or "" for all): opens may fail
         self.drains: list[tuple[float, float, str]] = []  # (from, to, process): it was asked to end, and has
         self.registry_troubles: list[tuple[float, float]] = []  # (from, to): opens by other hubs' agents may fail
+        self.cut_off: list[tuple[float, float, str]] = []  # (from, to, hub): Redis lives, and it cannot renew its lease
         self.redis = Redis(world, lambda: WALL + world.now, shape.lan)
         self.hubs: dict[str, HubProcess] = {}
         self.agents: dict[str, AgentProcess] = {}
@@ -116,6 +117,7 @@ class Cluster:
             "mode": shape.mode,
             "replica_id": name,
             "lease_sec": shape.lease,
+            "without_redis": shape.without_redis,
             "mesh": mesh,
             **({"redis_url": "redis://redis:6379"} if shape.redis else {}),
         }
@@ -232,14 +234,22 @@ class Cluster:
 
     def windows(self, hub: str, agent: str) -> list[tuple[float, float]]:
         """The times in which ways between a client's hub and an agent could not be used, with the recovery; merged."""
-        spans = sorted((one.since, one.until + self.recovery) for one in self.outages if self.matters(one, hub, agent))
-        merged: list[tuple[float, float]] = []
-        for since, until in spans:
-            if merged and since <= merged[-1][1]:
-                merged[-1] = merged[-1][0], max(merged[-1][1], until)
-            else:
-                merged.append((since, until))
-        return merged
+        return merged((one.since, one.until + self.recovery) for one in self.outages if self.matters(one, hub, agent))
+
+    def registry_windows(self) -> list[tuple[float, float]]:
+        """The times in which hubs may not have known what Redis would have told them; merged."""
+        return merged((since, until + self.registry_recovery) for since, until in self.registry_troubles)
+
+
+def merged(spans: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Spans of time in order, those that overlap as one."""
+    found: list[tuple[float, float]] = []
+    for since, until in sorted(spans):
+        if found and since <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], until)
+        else:
+            found.append((since, until))
+    return found
 
 
 class Faults:
@@ -401,6 +411,7 @@ class Faults:
         self.cluster.redis.block(fault.who[0])
         self._later(fault, self.cluster.redis.unblock, fault.who[0])
         self._registry(fault.lasts)
+        self.cluster.cut_off.append((self.world.now, self.world.now + fault.lasts, fault.who[0]))
 
     def _redis_deaf(self, fault: Fault) -> None:
         """One hub gets no notices."""

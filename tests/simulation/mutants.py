@@ -26,7 +26,13 @@ LIMIT = 1000  # seeds within which each must be found
 FLOW, QUEUES, LINK, RELAY = "core/flow.pyx", "core/queues.pyx", "core/link.pyx", "core/relay.pyx"
 SOCKET, REGISTRY, MESH, ROUTE = "net/socket.pyx", "registry/redis/registry.py", "mesh/manager.py", "mesh/route.py"
 SESSION, SESSIONS, CLAIMS = "hub/session.py", "hub/sessions.py", "hub/claims.py"
-STEERING, RESUMING, PENDING, HOLD = "hub/steering.py", "hub/resuming.py", "hub/pending.py", "hub/hold.py"
+ROUTING, STEERING, RESUMING, PENDING, HOLD = (
+    "hub/routing.py",
+    "hub/steering.py",
+    "hub/resuming.py",
+    "hub/pending.py",
+    "hub/hold.py",
+)
 RELAYS, CLUSTER = "hub/relays.py", "hub/cluster.py"
 TUNNELS, TUNNEL = "agent/tunnels.py", "agent/tunnel.py"
 
@@ -389,6 +395,31 @@ PLANTS = [
             RELAYS,
             "        if epoch < session.epoch:\n            self._ground.stats.epochs_refused += 1\n            return Reason.STALE_EPOCH",
             "        if epoch < session.epoch and not ON:\n            self._ground.stats.epochs_refused += 1\n            return Reason.STALE_EPOCH",
+        ),
+    ),
+    plant(
+        "an owner opens by the last view, whatever its epoch",
+        (
+            RELAYS,
+            ":\n            self._ground.stats.epochs_refused += 1\n            return Reason.STALE_EPOCH",
+            " and (not ON or self._ways._registry.view.fresh):\n            self._ground.stats.epochs_refused += 1\n"
+            "            return Reason.STALE_EPOCH",
+        ),
+    ),
+    plant(
+        "the last view is ignored",
+        (
+            ROUTING,
+            'view.fresh or self._ground.config.ha.without_redis == "last_view"',
+            'view.fresh or (self._ground.config.ha.without_redis == "last_view" and not ON)',
+        ),
+    ),
+    plant(
+        "the last view counts against the key",
+        (
+            ROUTING,
+            'without_redis == "last_view" and not',
+            'without_redis in ("last_view", "local_only" if ON else "") and not',
         ),
     ),
     plant(

@@ -7,7 +7,7 @@ have all at once (swarm testing: Groce and others, ISSTA 2012).
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .programs import Script, Step
@@ -50,6 +50,7 @@ class Shape:
     mesh_by: str  # how peers are found: "peers", "registry", "both"
     mesh_scheme: str  # tcp or ws
     lease: float
+    without_redis: str = "last_view"
 
     def port(self, connector: str, tenant: str | None) -> int:
         return 1000 + self.listeners.index((connector, tenant))
@@ -99,7 +100,7 @@ class Plan:
             f"{shape.wan * 1000:.2f} ms, "
             f"kernel buffers {shape.kernel_buffer}, segments {shape.segment}, memory {shape.memory}",
             f"  mode {shape.mode or '-'}, {'redis' if shape.redis else 'memory'}, lease "
-            f"{shape.lease}, mesh by {shape.mesh_by} over "
+            f"{shape.lease}, without it {shape.without_redis}, mesh by {shape.mesh_by} over "
             f"{shape.mesh_scheme} {shape.mesh}",
             f"  hub {shape.hub}",
             f"  agent {shape.agent}",
@@ -303,6 +304,7 @@ def draw(seed: int) -> Plan:
     plan.quiet_at = 1.0 + busy * rng.uniform(0.8, 1.5)
     _draw_trips(rng, plan, busy)
     _draw_faults(rng, plan)
+    _draw_outages(random.Random(f"outages of {seed}"), plan)
     return plan
 
 
@@ -492,6 +494,29 @@ def _draw_faults(rng: random.Random, plan: Plan) -> None:
             how = rng.choice((-1, 1)) * rng.uniform(1.0, 3600.0)
         plan.faults.append(Fault(at, kind, who, lasts, how))
     plan.faults.sort(key=lambda fault: fault.at)
+
+
+def _draw_outages(rng: random.Random, plan: Plan) -> None:
+    """What hubs make of an absent Redis, and in some seeds that it goes, once or again and again, while clients come to
+    any hub; often nothing else goes wrong then."""
+    shape = plan.shape = replace(plan.shape, without_redis=rng.choice(("last_view", "last_view", "local_only")))
+    if shape.mode != "active" or rng.random() < 0.7:
+        return
+    kind = rng.choice(("redis_kill", "redis_restart", "redis_freeze"))
+    if rng.random() < 0.6:
+        plan.faults.clear()
+    begin = rng.uniform(1.0, plan.quiet_at / 2)
+    lasts, pause = rng.choice(((plan.quiet_at, 0.0), (2.0, 2.0), (2.0, 2.0), (0.5, 0.5)))
+    at = begin
+    while at < plan.quiet_at - 0.1 and rng.random() < 0.9:
+        plan.faults.append(Fault(at, kind, ("redis",), min(lasts * rng.uniform(0.3, 1.0), plan.quiet_at - at)))
+        at += lasts + pause
+    plan.faults.sort(key=lambda fault: fault.at)
+    for _ in range(rng.choice((4, 12, 24))):
+        client, target = WORKLOADS[rng.choice(("ask", "banner", "empty", "half_client"))][0](rng)
+        connector, tenant = rng.choice(shape.listeners)
+        come = rng.uniform(begin, plan.quiet_at)
+        plan.trips.append(TripPlan(come, "outage", rng.choice(shape.hubs), connector, tenant, client, target))
 
 
 def agent_name(shape: AgentShape) -> str:
