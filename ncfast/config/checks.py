@@ -20,6 +20,7 @@ from ncfast.config.problems import KeyPath, Problem, dotted
 from ncfast.config.values import Address
 from ncfast.config.yamlfile import Document
 
+KILLED_AFTER = 90  # seconds from SIGTERM to SIGKILL: systemd's own default, and what docs/operations.md sets elsewhere
 NOTICED_WITHIN = 0.5  # seconds after a ping timeout within which it is seen: the hub's tick
 _PASSWORD = re.compile(r"://[^/?#@]*:(?P<password>[^/?#]*)@")
 
@@ -107,6 +108,7 @@ def _hub_warnings(config: HubConfig) -> Iterator[str]:
     if config.edge.tls is None and not config.edge.bind.is_loopback:
         yield (f"edge.bind: {config.edge.bind} without edge.tls; tokens travel in clear unless an ingress ends TLS")
     yield from _holes(config)
+    yield from _endings(config)
     if config.ha.enabled:
         yield from _cluster_warnings(config.ha)
     elif config.ha.mode != "off":
@@ -128,6 +130,23 @@ def _holes(config: HubConfig) -> Iterator[str]:
                 f"{path}: {seconds:g} s, but a silent loss is noticed after {name}, {timeout:g} s; clients who come"
                 f" before that are reset instead of served late; make it {timeout + NOTICED_WITHIN:g} or more"
             )
+
+
+def _endings(config: HubConfig) -> Iterator[str]:
+    """Drains that lose clients: killed before they are over, or begun before balancers know."""
+    drain = config.drain
+    total = drain.delay_sec + drain.timeout_sec
+    if total >= KILLED_AFTER:
+        yield (
+            f"drain.timeout_sec: {total:g} s together with delay_sec; a supervisor that kills after {KILLED_AFTER} s,"
+            " as systemd does unless told otherwise, cuts the flows that are left; set TimeoutStopSec,"
+            " terminationGracePeriodSeconds or `docker stop --time` above it"
+        )
+    if not drain.delay_sec and any(one.proxy_protocol != "off" for one in config.listeners):
+        yield (
+            "drain.delay_sec: 0, and a balancer is in front of a listener; until it has noticed that the hub drains,"
+            " its clients are refused"
+        )
 
 
 def _cluster_warnings(ha: Ha) -> Iterator[str]:

@@ -25,7 +25,7 @@ class Hub(metrics.Hub, Protocol):
 
     readiness: Readiness
 
-    def request_drain(self) -> None: ...
+    def request_drain(self, *, at_once: bool = False) -> bool: ...
 
 
 Listen = Callable[[Callable[[], asyncio.BaseProtocol], Address], Awaitable[Acceptor]]
@@ -87,7 +87,7 @@ class Admin:
     def _drain(self, request: Request) -> Response:
         if "Origin" in request.headers:
             return Response.text(403, "Forbidden: not from a web page")
-        self._hub.request_drain()
+        self._hub.request_drain(at_once=request.path.endswith("?delay=off"))
         return json_response(202, {"state": "draining"})
 
 
