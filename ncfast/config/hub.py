@@ -80,6 +80,15 @@ class Listener(Section):
             " server speaks first."
         ),
     )
+    open_on: Literal["accept", "first_byte"] = key(
+        "accept",
+        why=(
+            "When the service is dialled for a client. accept: at once, which suits every protocol. first_byte: when"
+            " the client has sent something, so that a probe that connects and leaves opens nothing; only where the"
+            " client speaks first (LDAP, HTTP, TLS, PostgreSQL, Redis), not with MySQL, SMTP, SSH or FTP. A client that"
+            " stays silent is reset after first_byte_timeout_sec or, if that is 0, idle_timeout_sec."
+        ),
+    )
     hold_sec: Seconds = key(
         10,
         ge=0,

@@ -172,6 +172,7 @@ class Hub:
         self.readiness.move(State.DRAINING)
         for listener in self.listeners.values():
             listener.close()
+            listener.turn_away(Reason.DRAINING.label)
         _log.info(
             "draining",
             flows=len(self.flows),

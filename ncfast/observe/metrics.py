@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from ncfast import __version__
 from ncfast.observe import log
-from ncfast.observe.readiness import STATUSES
+from ncfast.observe.readiness import STATUSES, State
 from ncfast.observe.stats import Histogram, Stats
 
 __all__ = ["CONTENT_TYPE", "METRICS", "Metric", "Metrics"]
@@ -28,7 +28,7 @@ __all__ = ["CONTENT_TYPE", "METRICS", "Metric", "Metrics"]
 LABEL_CAP = 200  # values of one label; further ones are added up under "other"
 PEER_CAP = 50  # the same for `peer`, which has a series for each state of a link
 OTHER = "other"
-STATES = ("starting", "serving", "draining", "stopped")
+STATES = tuple(State)
 LINK_STATES = ("backoff", "dialling", "handshaking", "up", "draining", "resting", "lost")  # of `ncfast.mesh.states`
 BREAKER_STATES = ("closed", "open", "half_open")
 
@@ -174,6 +174,13 @@ METRICS = (
         "Client connections turned away at accept, by what ran out or forbade them.",
         lambda s, h: s.accept_shed,
         "reason",
+    ),
+    _counter(
+        "probes",
+        "Client connections that ended before their first byte and opened nothing: a balancer's own checks"
+        " (proxy_local), or clients where open_on is first_byte (silent).",
+        lambda s, h: s.probes,
+        "kind",
     ),
     _gauge("listener_flows", "Flows open now through a listener.", _per_listener("active"), "listener"),
     _gauge(
