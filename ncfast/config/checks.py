@@ -164,8 +164,8 @@ def _endings(config: HubConfig) -> Iterator[str]:
         )
     if not drain.delay_sec and any(one.proxy_protocol != "off" for one in config.listeners):
         yield (
-            "drain.delay_sec: 0, and a balancer is in front of a listener; until it has noticed that the hub drains,"
-            " its clients are refused"
+            "drain.delay_sec: 0, and a balancer is in front of a listener; unless it tries that very port, its clients"
+            " are refused until it has noticed that the hub drains"
         )
 
 
