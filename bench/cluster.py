@@ -36,7 +36,7 @@ admin: {{ bind: '127.0.0.1:{admin}' }}
 auth:
   jwt: {{ key_file: '{key}' }}
 logging: {{ format: json }}
-drain: {{ timeout_sec: 1 }}
+drain: {{ delay_sec: 0, timeout_sec: 1 }}
 ha:
   enabled: true
   mode: active

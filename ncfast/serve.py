@@ -93,22 +93,22 @@ def _run(main: Coroutine[Any, Any, int]) -> int:
 
 @dataclass
 class _Signals:
-    """SIGTERM and SIGINT ask for an orderly end, a second one ends at once; SIGHUP reloads."""
+    """SIGTERM and SIGINT ask for an orderly end. SIGINT, or a second of them, asks for it without delay, as whoever
+    sits at the terminal need not wait; a second one that changes nothing ends at once. SIGHUP reloads."""
 
-    stop: Callable[[], None]
+    stop: Callable[[bool], bool]  # without delay?; returns whether that was news
     reload: Callable[[], object]
-    count: int = 0
+    asked: bool = False
 
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop, loop)
+            loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
 
-    def _stop(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.count += 1
-        if self.count > 1:
+    def _stop(self, number: signal.Signals) -> None:
+        again, self.asked = self.asked, True
+        if not self.stop(again or number is signal.SIGINT) and again:
             raise SystemExit(EXIT_FAILURE)
-        self.stop()
 
 
 def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -132,7 +132,7 @@ async def _hub(config: HubConfig, path: str | Path | None, on_ready: Callable[[H
         await _reload_hub(hub, path)
 
     # before `hub_ready` is told: whoever reads it may send a signal at once
-    _Signals(hub.request_drain, lambda: net.spawn(reload(), "reload")).install(loop)
+    _Signals(lambda at_once: hub.request_drain(at_once=at_once), lambda: net.spawn(reload(), "reload")).install(loop)
     await hub.start()
     started.set()
     watchdog = Watchdog(loop, hub.stats)
@@ -170,7 +170,7 @@ async def _agent(config: AgentConfig, path: str | Path | None) -> int:
     net = Net(loop, clock=time.monotonic)
     loop.set_exception_handler(_on_loop_error)
     agent = Agent(config, net)
-    _Signals(agent.stop, lambda: net.spawn(_reload_agent(agent, path), "reload")).install(loop)
+    _Signals(lambda at_once: agent.stop(), lambda: net.spawn(_reload_agent(agent, path), "reload")).install(loop)
     freeze()
     await agent.run()
     return EXIT_OK

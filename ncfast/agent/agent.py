@@ -50,9 +50,11 @@ class Agent:
         await self._drain()
         await self.net.cancel_all()
 
-    def stop(self) -> None:
-        """Asks `run` to end."""
+    def stop(self) -> bool:
+        """Asks `run` to end. False: it was asked before."""
+        news = not self.ground.stopping.is_set()
         self.ground.stopping.set()
+        return news
 
     async def _drain(self) -> None:
         for tunnel in self.tunnels.all():

@@ -1,7 +1,8 @@
-"""Drain a hub: it takes nothing new, tells its agents to move, lets its flows finish, and ends with 0.
+"""Drain a hub: balancers see it leave, then it takes nothing new, tells its agents to move, lets its flows finish, and
+ends with 0.
 
-As SIGTERM does, but over the admin edge. With --wait the command returns when the hub has ended: the step of a
-rolling restart before the next hub.
+As SIGTERM does, but over the admin edge; with --now it does not wait for drain.delay_sec. With --wait the command
+returns when the hub has ended: the step of a rolling restart before the next hub.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ _WAIT_SEC = 60.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     hubs.add_url(parser)
     parser.add_argument(
+        "--now", action="store_true", help="do not wait for balancers to notice (drain.delay_sec), or no longer"
+    )
+    parser.add_argument(
         "--wait",
         nargs="?",
         type=_seconds,
@@ -34,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     try:
         before = adminclient.status(arguments.url)
-        adminclient.ask(arguments.url, "/drain", "POST")
+        adminclient.ask(arguments.url, "/drain?delay=off" if arguments.now else "/drain", "POST")
     except adminclient.Unavailable as error:
         print(f"ncfast: {error}", file=sys.stderr)
         return ExitCode.UNAVAILABLE

@@ -20,8 +20,11 @@ from ncfast.config.problems import KeyPath, Problem, dotted
 from ncfast.config.values import Address
 from ncfast.config.yamlfile import Document
 
+KILLED_AFTER = 90  # seconds from SIGTERM to SIGKILL: systemd's own default, and what docs/operations.md sets elsewhere
 NOTICED_WITHIN = 0.5  # seconds after a ping timeout within which it is seen: the hub's tick
 MYSQL_PORT = 3306  # as registered with IANA
+# Well-known ports (IANA) of protocols whose server speaks first.
+SERVER_FIRST = {21: "FTP", 22: "SSH", 25: "SMTP", 110: "POP3", 143: "IMAP", 587: "SMTP", 3306: "MySQL", 5900: "VNC"}
 _PASSWORD = re.compile(r"://[^/?#@]*:(?P<password>[^/?#]*)@")
 
 
@@ -107,11 +110,30 @@ def _hub_warnings(config: HubConfig) -> Iterator[str]:
         yield (f"admin.bind: {config.admin.bind} is not loopback; /metrics, /status and /drain ask for no password")
     if config.edge.tls is None and not config.edge.bind.is_loopback:
         yield (f"edge.bind: {config.edge.bind} without edge.tls; tokens travel in clear unless an ingress ends TLS")
+    yield from _silent(config)
     yield from _holes(config)
+    yield from _endings(config)
     if config.ha.enabled:
         yield from _cluster_warnings(config.ha)
     elif config.ha.mode != "off":
         yield f"ha.mode: {config.ha.mode} has no effect, as ha.enabled is false"
+
+
+def _silent(config: HubConfig) -> Iterator[str]:
+    """Clients who are waited for in vain."""
+    for index, one in enumerate(config.listeners):
+        if one.open_on == "accept":
+            continue
+        if (protocol := SERVER_FIRST.get(one.bind.port)) is not None:
+            yield (
+                f"listeners[{index}].open_on: first_byte at port {one.bind.port}; in {protocol} the server speaks"
+                " first, and nobody ever would; set open_on: accept"
+            )
+        if not one.first_byte_timeout_sec and not one.idle_timeout_sec:
+            yield (
+                f"listeners[{index}].open_on: first_byte, and neither first_byte_timeout_sec nor idle_timeout_sec ends"
+                " a client that stays silent"
+            )
 
 
 def _holes(config: HubConfig) -> Iterator[str]:
@@ -129,6 +151,23 @@ def _holes(config: HubConfig) -> Iterator[str]:
                 f"{path}: {seconds:g} s, but a silent loss is noticed after {name}, {timeout:g} s; clients who come"
                 f" before that are reset instead of served late; make it {timeout + NOTICED_WITHIN:g} or more"
             )
+
+
+def _endings(config: HubConfig) -> Iterator[str]:
+    """Drains that lose clients: killed before they are over, or begun before balancers know."""
+    drain = config.drain
+    total = drain.delay_sec + drain.timeout_sec
+    if total >= KILLED_AFTER:
+        yield (
+            f"drain.timeout_sec: {total:g} s together with delay_sec; a supervisor that kills after {KILLED_AFTER} s,"
+            " as systemd does unless told otherwise, cuts the flows that are left; set TimeoutStopSec,"
+            " terminationGracePeriodSeconds or `docker stop --time` above it"
+        )
+    if not drain.delay_sec and any(one.proxy_protocol != "off" for one in config.listeners):
+        yield (
+            "drain.delay_sec: 0, and a balancer is in front of a listener; unless it tries that very port, its clients"
+            " are refused until it has noticed that the hub drains"
+        )
 
 
 def _cluster_warnings(ha: Ha) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ncfast.config.hub import Admin, Auth, Edge, HubConfig, Jwt, Listener
+from ncfast.config.hub import Admin, Auth, Edge, HubConfig, HubDrain, Jwt, Listener
 from ncfast.config.values import Address
 
 
@@ -24,4 +24,5 @@ def development_hub(
         edge=Edge(bind=Address.parse(edge)),
         admin=Admin(bind=Address.parse(admin)),
         auth=Auth(jwt=Jwt(algorithms=["HS256"], key_file=key_file)),
+        drain=HubDrain(delay_sec=0),  # no balancer asks
     )

@@ -80,6 +80,15 @@ class Listener(Section):
             " server speaks first."
         ),
     )
+    open_on: Literal["accept", "first_byte"] = key(
+        "accept",
+        why=(
+            "When the service is dialled for a client. accept: at once, which suits every protocol. first_byte: when"
+            " the client has sent something, so that a probe that connects and leaves opens nothing; only where the"
+            " client speaks first (LDAP, HTTP, TLS, PostgreSQL, Redis), not with MySQL, SMTP, SSH or FTP. A client that"
+            " stays silent is reset after first_byte_timeout_sec or, if that is 0, idle_timeout_sec."
+        ),
+    )
     hold_sec: Seconds = key(
         10,
         ge=0,
@@ -284,6 +293,28 @@ class Limits(EndLimits):
     )
 
 
+# Seconds. With a check of /readyz every 2 s, of which the third in a row that fails takes a hub out (HAProxy's own
+# inter and fall), the first 503 is seen 2 s after it is there at the latest, the third 4 s later: 6 s, and 2 s for
+# three answers, for the balancer to act on them and for clients whom it had sent by then.
+DRAIN_DELAY = 8
+
+
+class HubDrain(Drain):
+    """The orderly end: SIGTERM, or POST /drain on the admin edge."""
+
+    delay_sec: Seconds = key(
+        DRAIN_DELAY,
+        ge=0,
+        le=3600,
+        unit="s",
+        why=(
+            "How long /readyz says 503 and everything else goes on, before the listeners close: as long as the"
+            " balancers in front take to notice. Enough for a check every 2 s of which the third that fails counts."
+            " 0 closes at once: right where no balancer asks."
+        ),
+    )
+
+
 class HubConfig(Section):
     """A hub: listeners for clients, an edge for agents, an admin edge for operators."""
 
@@ -294,6 +325,6 @@ class HubConfig(Section):
     limits: Limits = key(default_factory=Limits, why="Bounds on the process.")
     flow: FlowConfig = key(default_factory=FlowConfig, why="Timers and windows of a flow.")
     tunnel: Tunnel = key(default_factory=Tunnel, why="Keepalive and queues of a tunnel.")
-    drain: Drain = key(default_factory=Drain, why="The orderly end.")
+    drain: HubDrain = key(default_factory=HubDrain, why="The orderly end.")
     logging: Logging = key(default_factory=Logging, why="Log lines.")
     ha: Ha = key(default_factory=Ha, why="Several hubs as one cluster.")

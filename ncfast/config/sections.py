@@ -199,7 +199,7 @@ class Tunnel(Section):
 
 
 class Drain(Section):
-    """The orderly end: SIGTERM, or POST /drain on the admin edge."""
+    """The orderly end, on SIGTERM."""
 
     timeout_sec: Seconds = key(
         30,

@@ -22,7 +22,7 @@ edge: {{ bind: '{edge}' }}
 admin: {{ bind: '{admin}' }}
 auth:
   jwt: {{ algorithms: [HS256], key_file: {key_file} }}
-drain: {{ timeout_sec: {drain_sec} }}
+drain: {{ delay_sec: 0, timeout_sec: {drain_sec} }}
 {more}"""
 
 _AGENT_FILE = """\

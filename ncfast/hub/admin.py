@@ -40,7 +40,7 @@ class Hub(metrics.Hub, Protocol):
     @property
     def snapshot(self) -> Snapshot: ...
 
-    def request_drain(self) -> None: ...
+    def request_drain(self, *, at_once: bool = False) -> bool: ...
 
 
 Answer = Response | Coroutine[Any, Any, Response]
@@ -108,7 +108,7 @@ class Admin:
     def _drain(self, request: Request) -> Response:
         if "Origin" in request.headers:
             return Response.text(403, "Forbidden: not from a web page")
-        self._hub.request_drain()
+        self._hub.request_drain(at_once=request.path.endswith("?delay=off"))
         return json_response(202, {"state": "draining"})
 
 

@@ -94,6 +94,7 @@ class Hub:
             ground, sessions, self.tokens, self.cluster, self.edge, self.listeners, self._make_listener
         )
         self.drain_requested = asyncio.Event()
+        self._delay_over = asyncio.Event()
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def _make_listener(self, config: Listener) -> ClientListener:
@@ -137,9 +138,16 @@ class Hub:
     def admin_address(self) -> str:
         return self.admin.address
 
-    def request_drain(self) -> None:
-        """Asks whoever runs the hub to drain it, as SIGTERM does."""
+    def request_drain(self, *, at_once: bool = False) -> bool:
+        """Asks whoever runs the hub to drain it, as SIGTERM does; `at_once` without `drain.delay_sec`, or what is left
+        of it. False: it drains already."""
+        if at_once and not self.readiness.draining:
+            news = not self._delay_over.is_set()
+            self._delay_over.set()
+        else:
+            news = not self.drain_requested.is_set()
         self.drain_requested.set()
+        return news
 
     async def reload(self, config: HubConfig, jwt: Jwt) -> None:
         """As `Reload.apply`."""
@@ -151,13 +159,19 @@ class Hub:
         self.edge.close()
 
     async def drain(self) -> None:
-        """No new clients; agents and other hubs are told to go elsewhere. Open flows may finish, or move, within
-        `drain.timeout_sec`; then they are reset."""
-        async with self._reload.lock:  # what opens listeners is over
-            self.readiness.move(State.DRAINING)
+        """For `drain.delay_sec` only `/readyz` changes. Then no new clients; agents and other hubs are told to go
+        elsewhere. Open flows may finish, or move, within `drain.timeout_sec`; then they are reset."""
         config = self.ground.config
+        async with self._reload.lock:  # what opens listeners is over
+            if config.drain.delay_sec and not self._delay_over.is_set():
+                self.readiness.move(State.LEAVING)
+        if self.readiness.leaving:
+            _log.info("leaving", flows=len(self.flows), delay_sec=config.drain.delay_sec)
+            await self._delay(config.drain.delay_sec)
+        self.readiness.move(State.DRAINING)
         for listener in self.listeners.values():
             listener.close()
+            listener.turn_away(Reason.DRAINING.label)
         _log.info(
             "draining",
             flows=len(self.flows),
@@ -177,6 +191,13 @@ class Hub:
         while (self.flows or self.relays.by_cid or self._delivering()) and self.net.clock() < deadline:
             await asyncio.sleep(0.05)
         await self.stop()
+
+    async def _delay(self, seconds: float) -> None:
+        timer = self.net.call_later(seconds, self._delay_over.set)
+        try:
+            await self._delay_over.wait()
+        finally:
+            timer.cancel()
 
     def _delivering(self) -> bool:
         """Whether sockets of clients are open: what a flow delivered last may still wait for its client."""

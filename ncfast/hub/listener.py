@@ -1,4 +1,8 @@
-"""A listener: clients come in here, one flow each."""
+"""A listener: clients come in here, one flow each.
+
+What a connection is on its way to a flow: first, from a trusted balancer, a `ProxyHeader`; then a `FirstByte`, if it is
+the balancer's own check, or if the listener opens nothing before a client speaks; then the socket end of a flow.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from ncfast.core.timeouts import Timeouts
 from ncfast.hub.client import ClientInfo
 from ncfast.hub.ground import Ground
 from ncfast.net.proxyproto import Parser, ProxyProtocolError
-from ncfast.net.seam import Acceptor, reset, tune
+from ncfast.net.seam import Acceptor, close_by_reset, reset, tune
 from ncfast.net.socket import SocketEnd
 from ncfast.net.throttle import Throttle
 from ncfast.observe import log
@@ -37,18 +41,19 @@ class ClientListener:
     ) -> None:
         """`opens` bounds the clients of each source address over all listeners; `on_client` gets each that is let
         in."""
-        self._ground = ground
+        self.ground = ground
         self.net = ground.net
         self._opens = opens
-        self._on_client = on_client
+        self.on_client = on_client
         self.active = 0
         self.per_source: Counter[str] = Counter()
+        self.waiting: set[FirstByte] = set()
         self._acceptor: Acceptor | None = None
         self.configure(config)
 
     def configure(self, config: ListenerConfig) -> None:
         """Takes new settings for new clients; the address stays."""
-        flow = self._ground.config.flow
+        flow = self.ground.config.flow
         self.config = config
         self.name = config.name
         self.timeouts = Timeouts(
@@ -66,14 +71,19 @@ class ClientListener:
             self.config.bind,
             self._on_socket,
             backlog=self.config.backlog,
-            reserve=self._ground.config.limits.fd_reserve,
+            reserve=self.ground.config.limits.fd_reserve,
             on_shed=self.shed,
         )
 
     def close(self) -> None:
-        """Stops accepting; open flows live on."""
+        """Stops accepting; open flows live on, and those who are silent may still become some."""
         if self._acceptor is not None:
             self._acceptor.close()
+
+    def turn_away(self, reason: str) -> None:
+        """Resets those for whom nothing is open yet."""
+        for one in list(self.waiting):
+            one.refuse(reason)
 
     @property
     def address(self) -> str:
@@ -94,51 +104,50 @@ class ClientListener:
     # accepting
 
     def shed(self, reason: str, sock: socket.socket | None = None) -> None:
-        self._ground.stats.accept_shed[reason] += 1
+        self.ground.stats.accept_shed[reason] += 1
         _log.warning("client_shed", listener=self.name, reason=reason)
         if sock is not None:
             reset(sock)
 
     def _on_socket(self, sock: socket.socket, peer: Any) -> None:
-        host = peer[0]
+        host, port = peer[:2]
         config = self.config
-        if config.proxy_protocol != "off" and _within(host, config.proxy_from):
-            if self.active >= config.max_connections:
-                return self.shed("listener_cap", sock)
-            self.active += 1
-            self.net.opened()
-            self.net.adopt(sock, ProxyHeader(self, host, str(peer[1])))
-            return None
+        proxied = config.proxy_protocol != "off" and _within(host, config.proxy_from)
         if self.active >= config.max_connections:
             return self.shed("listener_cap", sock)
-        if (reason := self.refusal(host)) is not None:
+        if not proxied and (reason := self.refusal(host)) is not None:
             return self.shed(reason, sock)
         self.active += 1
         self.net.opened()
-        self.net.adopt(sock, self.end(sock, host, f"{host}:{peer[1]}"))
-        return None
-
-    def end(self, sock: socket.socket, source: str, client: str) -> SocketEnd:
-        """The socket end of a client that is let in."""
         try:
             tune(sock)
         except OSError:
             pass  # gone already; the first read will tell
-        owner = _Client(self, source, client)
-        return SocketEnd(self._ground.context, owner, self.net.call_later, Reason.CLIENT_RESET, Reason.CLIENT_LOST)
+        self.net.adopt(sock, ProxyHeader(self, host, port) if proxied else self.client(host, port))
+        return None
 
-    def client_ready(self, end: SocketEnd, client: str) -> None:
-        """Its transport is there."""
-        self._on_client(end, ClientInfo(self.config, self.timeouts, client, self._ground.clock()))
+    def client(self, host: str, port: int) -> SocketEnd | FirstByte:
+        """What a client that is let in is at first."""
+        client = _Client(self, host, f"{host}:{port}")
+        return FirstByte(client, "silent") if client.config.open_on == "first_byte" else client.end()
+
+    def check(self, host: str, port: int) -> FirstByte:
+        """A balancer's own: answered even where nobody is let in, for who may come says nothing about our health."""
+        return FirstByte(_Client(self, host, f"{host}:{port}"), "proxy_local")
 
     def refusal(self, source: str) -> str | None:
         """Why a client from `source` may not come in now, or None. Behind a balancer `source` is whom its header
         names."""
-        config, ground = self.config, self._ground
+        config = self.config
         if (config.deny and _within(source, config.deny)) or (config.allow and not _within(source, config.allow)):
             return "acl"
         if config.max_connections_per_source and self.per_source[source] >= config.max_connections_per_source:
             return "source_cap"
+        return None if config.open_on == "first_byte" else self.no_room(source)
+
+    def no_room(self, source: str) -> str | None:
+        """Why there can be no flow for `source` now, or None."""
+        ground = self.ground
         if len(ground.flows) >= ground.config.limits.max_flows:
             return "flow_cap"
         if ground.context.over_budget:
@@ -156,29 +165,102 @@ def _within(host: str, networks: list[Any]) -> bool:
 
 
 class _Client:
-    """Owner of one client's socket."""
+    """Owner of one client's socket. The listener's settings are those with which the client came."""
 
-    __slots__ = ("_client", "_listener", "_source", "_watch")
+    __slots__ = ("_client", "_watch", "config", "listener", "source", "timeouts")
 
     def __init__(self, listener: ClientListener, source: str, client: str) -> None:
-        self._listener = listener
-        self._source = source
+        self.listener = listener
+        self.config = listener.config
+        self.timeouts = listener.timeouts
+        self.source = source
         self._client = client
         self._watch = -1
         listener.per_source[source] += 1
 
-    def socket_ready(self, end: SocketEnd) -> None:
-        self._watch = self._listener.net.watch(end.transport, end.broken)
-        self._listener.client_ready(end, self._client)
+    def end(self) -> SocketEnd:
+        """The socket end of its flow."""
+        context, net = self.listener.ground.context, self.listener.net
+        return SocketEnd(context, self, net.call_later, Reason.CLIENT_RESET, Reason.CLIENT_LOST)
 
-    def socket_gone(self, end: SocketEnd) -> None:
-        listener = self._listener
+    def socket_ready(self, end: SocketEnd) -> None:
+        listener = self.listener
+        self._watch = listener.net.watch(end.transport, end.broken)
+        listener.on_client(end, ClientInfo(self.config, self.timeouts, self._client, listener.ground.clock()))
+
+    def socket_gone(self, end: SocketEnd | None) -> None:
+        listener = self.listener
         listener.active -= 1
         listener.net.unwatch(self._watch)
         listener.net.gone()
-        listener.per_source[self._source] -= 1
-        if not listener.per_source[self._source]:
-            del listener.per_source[self._source]
+        listener.per_source[self.source] -= 1
+        if not listener.per_source[self.source]:
+            del listener.per_source[self.source]
+
+
+def _hand_over(transport: Any, protocol: SocketEnd | FirstByte, data: bytes) -> None:
+    """The connection is `protocol`'s from here on, and so are bytes of it that were read already."""
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)
+    if data:
+        protocol.feed(data)
+
+
+class FirstByte(asyncio.Protocol):
+    """A connection that has said nothing, and for which nothing is open. Its first byte makes it a client like any
+    other; if it ends before, in whatever way, it was a probe. Bounded by the time in which a client has to speak."""
+
+    def __init__(self, client: _Client, kind: str) -> None:
+        """`kind` is what a probe is counted as."""
+        self._client = client
+        self._kind = kind
+        self._timer: asyncio.TimerHandle | None = None
+        self._transport: Any = None
+        self._settled = False
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        client = self._client
+        client.listener.waiting.add(self)
+        if seconds := client.timeouts.first_byte or client.timeouts.idle:
+            self._timer = client.listener.net.call_later(seconds, self.refuse, "first_byte_timeout")
+
+    def feed(self, data: bytes) -> None:
+        client = self._client
+        if (reason := client.listener.no_room(client.source)) is not None:
+            self.refuse(reason)
+            return
+        self._settle()
+        _hand_over(self._transport, client.end(), data)
+
+    data_received = feed
+
+    def eof_received(self) -> bool:
+        return False  # it is closed in order
+
+    def handshake_failed(self, exc: Exception) -> None:
+        """The transport could not be made."""
+        self.connection_lost(exc)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._settled:
+            self._client.listener.ground.stats.probes[self._kind] += 1
+            self._settle()
+        self._client.socket_gone(None)
+
+    def refuse(self, reason: str) -> None:
+        """Resets it."""
+        self._settle()
+        self._client.listener.shed(reason)
+        close_by_reset(self._transport.get_extra_info("socket"))
+        self._transport.abort()
+
+    def _settle(self) -> None:
+        """It is known what becomes of it."""
+        self._settled = True
+        self._client.listener.waiting.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class ProxyHeader(asyncio.Protocol):
@@ -187,7 +269,7 @@ class ProxyHeader(asyncio.Protocol):
     The source decides whether a header is expected, never the content (PROXY protocol specification, section 2).
     """
 
-    def __init__(self, listener: ClientListener, host: str, port: str) -> None:
+    def __init__(self, listener: ClientListener, host: str, port: int) -> None:
         self._listener = listener
         self._peer = (host, port)
         version = listener.config.proxy_protocol
@@ -209,18 +291,15 @@ class ProxyHeader(asyncio.Protocol):
             return
         if result is None:
             return
-        host, port = (result.source if result.source is not None else self._peer)[:2]
+        host, port = result.source if result.source is not None else self._peer
         listener = self._listener
-        if (reason := listener.refusal(str(host))) is not None:
+        if not result.local and (reason := listener.refusal(host)) is not None:
             self._refuse(reason)
             return
         self._timer.cancel()  # type: ignore[union-attr]
         self._handed_over = True
-        end = listener.end(self._transport.get_extra_info("socket"), str(host), f"{host}:{port}")
-        self._transport.set_protocol(end)
-        end.connection_made(self._transport)
-        if result.rest:
-            end.feed(result.rest)
+        protocol = listener.check(host, port) if result.local else listener.client(host, port)
+        _hand_over(self._transport, protocol, result.rest)
 
     def eof_received(self) -> bool:
         self._refuse("proxy_header")

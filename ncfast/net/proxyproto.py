@@ -48,12 +48,14 @@ class Result:
     """A complete header, and the bytes that follow it.
 
     Both endpoints are None where the sender speaks for itself (LOCAL, UNKNOWN) or for a socket with
-    no IP address: then the connection's own addresses hold.
+    no IP address: then the connection's own addresses hold. `local` tells version 2's LOCAL from the others: nobody is
+    relayed, it is the sender's own check (section 2.2). Version 1's UNKNOWN may be either.
     """
 
     source: Endpoint | None
     destination: Endpoint | None
     rest: bytes
+    local: bool = False
 
 
 class Parser:
@@ -136,7 +138,7 @@ def _parse_v2(buffer: bytearray) -> Result | None:
         return None
     header, rest = bytes(buffer[:end]), bytes(buffer[end:])
     if command == _LOCAL:  # section 2.2: the receiver ignores the family and all that follows it
-        return Result(None, None, rest)
+        return Result(None, None, rest, local=True)
     tlvs = V2_FIXED + _V2_ADDRESSES[family]
     _check_tlvs(header, tlvs)
     if family not in (_TCP4, _TCP6):

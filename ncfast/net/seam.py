@@ -460,7 +460,12 @@ def tune_link(sock: socket.socket, *, user_timeout_sec: float, notsent_lowat: in
 def reset(sock: socket.socket) -> None:
     """Closes so that the peer sees a reset, not an end of stream."""
     with sock:
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-        except OSError:
-            pass
+        close_by_reset(sock)
+
+
+def close_by_reset(sock: socket.socket) -> None:
+    """From here on closing the socket, by whomever, is a reset."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    except OSError:
+        pass

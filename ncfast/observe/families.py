@@ -13,12 +13,12 @@ from typing import Any
 
 from ncfast import __version__
 from ncfast.observe import log
-from ncfast.observe.readiness import STATUSES
+from ncfast.observe.readiness import STATUSES, State
 from ncfast.observe.stats import Histogram, Stats
 
 __all__ = ["LINK_STATES", "METRICS", "Metric", "Value"]
 
-STATES = ("starting", "serving", "draining", "stopped")
+STATES = tuple(State)
 LINK_STATES = ("backoff", "dialling", "handshaking", "up", "draining", "resting", "lost")  # of `ncfast.mesh.states`
 BREAKER_STATES = ("closed", "open", "half_open")
 
@@ -159,6 +159,13 @@ METRICS = (
         "Client connections turned away at accept, by what ran out or forbade them.",
         lambda s, h: s.accept_shed,
         "reason",
+    ),
+    _counter(
+        "probes",
+        "Client connections that ended before their first byte and opened nothing: a balancer's own checks"
+        " (proxy_local), or clients where open_on is first_byte (silent).",
+        lambda s, h: s.probes,
+        "kind",
     ),
     _gauge("listener_flows", "Flows open now through a listener.", _per_listener("active"), "listener"),
     _gauge(

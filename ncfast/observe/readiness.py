@@ -12,7 +12,7 @@ from typing import Any
 
 from ncfast.core.errors import LocalError
 
-STATUSES = ("ready", "degraded", "draining", "not_serving")
+STATUSES = ("ready", "degraded", "leaving", "draining", "not_serving")
 
 
 class State(enum.StrEnum):
@@ -20,13 +20,15 @@ class State(enum.StrEnum):
 
     STARTING = "starting"  # the edges and listeners are not all open
     SERVING = "serving"
+    LEAVING = "leaving"  # serves as ever, and says 503, so that balancers send their clients elsewhere
     DRAINING = "draining"  # no new clients; what is there may finish, or move
     STOPPED = "stopped"
 
 
 AFTER: dict[State, frozenset[State]] = {
     State.STARTING: frozenset({State.SERVING, State.STOPPED}),
-    State.SERVING: frozenset({State.DRAINING, State.STOPPED}),
+    State.SERVING: frozenset({State.LEAVING, State.DRAINING, State.STOPPED}),
+    State.LEAVING: frozenset({State.DRAINING, State.STOPPED}),
     State.DRAINING: frozenset({State.DRAINING, State.STOPPED}),  # asked for again: no news
     State.STOPPED: frozenset({State.STOPPED}),
 }
@@ -54,7 +56,11 @@ class Readiness:
     @property
     def serving(self) -> bool:
         """Whether agents are answered: also while the hub drains, for those that come for their flows."""
-        return self.state in (State.SERVING, State.DRAINING)
+        return self.state in (State.SERVING, State.LEAVING, State.DRAINING)
+
+    @property
+    def leaving(self) -> bool:
+        return self.state is State.LEAVING
 
     @property
     def draining(self) -> bool:
@@ -76,8 +82,8 @@ class Readiness:
     def status(self) -> dict[str, Any]:
         """``{"status": ..., "reasons": [...]}`` for the snapshot."""
         reasons = self.reasons()
-        if self.draining:
-            status = "draining"
+        if self.leaving or self.draining:
+            status = str(self.state)
         elif not self.serving:
             status = "not_serving"
         else:
@@ -85,9 +91,9 @@ class Readiness:
         return {"status": status, "reasons": reasons}
 
     def answer(self) -> tuple[int, dict[str, Any]]:
-        """HTTP status and body of ``/readyz``: 503 only when draining or not serving."""
+        """HTTP status and body of ``/readyz``: 503 only when leaving, draining or not serving."""
         body = self.status()
-        code = 503 if body["status"] in ("draining", "not_serving") else 200
+        code = 200 if body["status"] in ("ready", "degraded") else 503
         if not body["reasons"]:
             del body["reasons"]
         return code, body

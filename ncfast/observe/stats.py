@@ -80,6 +80,7 @@ class Stats:
 
     accepted: Counter[str] = field(default_factory=Counter)  # by listener
     accept_shed: Counter[str] = field(default_factory=Counter)  # by reason: fd, acl, caps, memory, rate, ...
+    probes: Counter[str] = field(default_factory=Counter)  # by kind: proxy_local, silent
 
     tunnels_opened: int = 0
     tunnels_closed: Counter[str] = field(default_factory=Counter)  # by reason

@@ -376,6 +376,11 @@ def test_a_hub_that_does_not_end_in_time_exits_1(admin, capsys):
     assert captured.err == "ncfast: hub-a still drains after 0.05 s\n" and admin.posted == ["/drain"]
 
 
+def test_a_drain_that_does_not_wait_for_balancers(admin, capsys):
+    assert code_of("drain", "--url", admin.url, "--now") == 0
+    assert admin.posted == ["/drain?delay=off"]
+
+
 def test_a_hub_that_was_started_again_has_ended(admin, capsys):
     admin.after_drain = (200, json.dumps({**STATUS, "pid": 8}).encode())
     assert code_of("drain", "--url", admin.url, "--wait") == 0
@@ -451,6 +456,7 @@ FREE_PORTS_HUB = """\
 listeners: [{ name: l1, bind: '127.0.0.1:0', connector: ldap }]
 edge: { bind: '127.0.0.1:0' }
 admin: { bind: '127.0.0.1:0' }
+drain: { delay_sec: 0 }
 """
 
 

@@ -641,6 +641,9 @@ def test_hubs_of_the_example_differ_in_name_and_ports_alone():
 
 # Warnings
 
+BALANCED = (
+    "listeners: [{ name: l1, bind: '127.0.0.1:1', connector: c, proxy_protocol: v2, proxy_from: [10.0.0.1/32] }]\n"
+)
 CLUSTER = "ha: { enabled: true, mode: active, replica_id: a, %s }\n"
 
 
@@ -686,6 +689,15 @@ CLUSTER = "ha: { enabled: true, mode: active, replica_id: a, %s }\n"
             LISTENERS + CLUSTER % "redis_url: 'rediss://r', mesh: { listen_unix: /s, ping_timeout_sec: 10 }",
             ["flow.open_timeout_sec", "listeners[0].hold_sec"],
         ),
+        (LISTENERS + "drain: { timeout_sec: 81.9 }\n", []),
+        (LISTENERS + "drain: { timeout_sec: 82 }\n", ["drain.timeout_sec"]),
+        (LISTENERS + "drain: { delay_sec: 0, timeout_sec: 82 }\n", []),
+        (BALANCED, []),
+        (BALANCED.replace(" }]", ", open_on: first_byte }]"), []),
+        (BALANCED.replace(" }]", ", open_on: first_byte, idle_timeout_sec: 0 }]"), ["listeners[0].open_on"]),
+        (BALANCED.replace("0.1:1'", "0.1:3306'"), []),
+        (BALANCED.replace("0.1:1'", "0.1:3306'").replace(" }]", ", open_on: first_byte }]"), ["listeners[0].open_on"]),
+        (BALANCED + "drain: { delay_sec: 0 }\n", ["drain.delay_sec"]),
         (AGENT, []),
         (AGENT.replace("wss", "ws"), ["hubs[0]"]),
         (AGENT.replace("wss://hub.example.net", "'ws://[::1]:8080").replace("tunnel", "tunnel'"), []),

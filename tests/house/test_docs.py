@@ -13,6 +13,7 @@ from docs import generate
 from ncfast.auth.errors import REASONS as TOKEN_REASONS
 from ncfast.cli import program
 from ncfast.config import AgentConfig, HubConfig
+from ncfast.config.checks import KILLED_AFTER
 from ncfast.core.errors import Reason
 from ncfast.observe.readiness import Readiness
 
@@ -202,6 +203,12 @@ def test_command_lines_parse(page, line, monkeypatch):
 
     monkeypatch.setattr(argparse.ArgumentParser, "error", refuse)
     program._parser().parse_args(words or ["hub"])
+
+
+def test_supervisors_of_the_runbook_wait_as_long_as_check_takes_for_granted():
+    text = (ROOT / "docs" / "operations.md").read_text()
+    told = re.findall(r"^(?:TimeoutStopSec=|terminationGracePeriodSeconds: )(\d+)$", text, re.MULTILINE)
+    assert told == [str(KILLED_AFTER)] * 2
 
 
 def test_dotted_keys_of_the_runbook_exist():

@@ -122,7 +122,9 @@ def test_routes():
             assert (await get("/drain", "POST", {"Origin": "http://evil.example"}))[0] == 403
             assert hub.drains == 0
             assert (await get("/drain", "POST"))[0] == 202
-            assert hub.drains == 1
+            assert (hub.drains, hub.hurried) == (1, False)
+            assert (await get("/drain?delay=off", "POST"))[0] == 202
+            assert (hub.drains, hub.hurried) == (2, True)
             assert (await get("/readyz"))[::2] == (503, b'{"status":"draining"}\n')
             assert (await get("/healthz"))[0] == 200
 

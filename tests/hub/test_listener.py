@@ -11,11 +11,13 @@ from hub.rooms import listener as config
 from ncfast.config import Listener
 from ncfast.hub import listener as module
 from ncfast.hub.listener import _within
-from ncfast.net import seam
+from ncfast.net import proxyproto, seam
 from ncfast.net.throttle import Throttle
 
 PROXIED = {"proxy_protocol": "any", "proxy_from": ["127.0.0.0/8"]}
 HEADER = b"PROXY TCP4 192.0.2.50 192.0.2.1 4711 389\r\n"
+LOCAL = proxyproto.build("v2", None, None)  # a balancer's own check
+LATE = {"open_on": "first_byte"}
 
 
 def play(tmp_path, scene, settings=None, **sections):
@@ -263,3 +265,134 @@ def test_those_who_have_not_sent_their_header_count_against_the_cap(tmp_path):
         await d.until(lambda: listener.active == 0, "gone")
 
     play(tmp_path, scene, PROXIED | {"max_connections": 1})
+
+
+# those who say nothing
+
+
+@pytest.mark.parametrize(
+    ("settings", "said", "kind"),
+    [(PROXIED, LOCAL, "proxy_local"), (LATE, b"", "silent"), (PROXIED | LATE, HEADER, "silent")],
+    ids=["a balancer's check", "a probe", "a probe through a balancer"],
+)
+class TestProbe:
+    @pytest.mark.parametrize("ends", ["in order", "by a reset"])
+    def test_nothing_is_opened_for_it_and_it_ends_as_it_likes(self, tmp_path, settings, said, kind, ends):
+        async def scene(hub, listener):
+            reader, writer = await d.dial(listener.address)
+            writer.write(said)
+            await d.until(lambda: listener.waiting, "it is waited for")
+            assert listener.active == 1 and sum(listener.per_source.values()) == 1
+            if ends == "in order":
+                writer.write_eof()
+                assert await reader.read() == b""  # no reset
+                writer.close()
+            else:
+                d.cut(writer)
+            await d.until(lambda: listener.active == 0 and hub.net.sockets == 0, "gone")
+            stats = hub.ground.stats
+            assert (stats.probes, stats.accept_shed, stats.flows_opened) == ({kind: 1}, {}, 0)
+            assert not hub.clients and not listener.waiting and not listener.per_source
+
+        play(tmp_path, scene, settings)
+
+    def test_with_its_first_byte_it_is_a_client(self, tmp_path, settings, said, kind):
+        async def scene(hub, listener):
+            reader, writer = await d.dial(listener.address)
+            writer.write(said)
+            await d.until(lambda: listener.waiting, "it is waited for")
+            writer.write(b"h")
+            await d.until(lambda: hub.received() == 1, "the byte is the flow's")
+            writer.write(b"ello")
+            await d.until(lambda: hub.received() == 5, "and what follows")
+            (info,) = hub.clients
+            named = "192.0.2.50:4711" if said == HEADER else "%s:%d" % writer.get_extra_info("sockname")
+            assert info.client == named and listener.per_source == {named.partition(":")[0]: 1}
+            assert not listener.waiting and hub.ground.stats.probes == {}
+            d.cut(writer)
+            await d.until(lambda: listener.active == 0 and hub.net.sockets == 0, "gone")
+            assert not listener.per_source
+
+        play(tmp_path, scene, settings)
+
+    @pytest.mark.parametrize("times", [{"first_byte_timeout_sec": 0.01}, {"idle_timeout_sec": 0.01}])
+    def test_it_is_not_waited_for_for_ever(self, tmp_path, settings, said, kind, times):
+        async def scene(hub, listener):
+            reader, writer = await d.dial(listener.address)
+            writer.write(said)
+            with pytest.raises(ConnectionError):
+                await reader.read()
+                raise AssertionError("an end of stream instead of a reset")
+            await d.until(lambda: listener.active == 0 and hub.net.sockets == 0, "gone")
+            assert hub.ground.stats.accept_shed == {"first_byte_timeout": 1} and hub.ground.stats.probes == {}
+            writer.close()
+
+        play(tmp_path, scene, settings | times)
+
+    def test_its_first_byte_finds_no_room(self, tmp_path, settings, said, kind):
+        async def scene(hub, listener):
+            hub.ground.context.budget = -1
+            reader, writer = await d.dial(listener.address)
+            writer.write(said)
+            await d.until(lambda: listener.waiting, "it is waited for all the same")
+            writer.write(b"hello")
+            with pytest.raises(ConnectionError):
+                await reader.read()
+                raise AssertionError("an end of stream instead of a reset")
+            await d.until(lambda: listener.active == 0, "gone")
+            assert hub.ground.stats.accept_shed == {"memory": 1} and not hub.clients
+            writer.close()
+
+        play(tmp_path, scene, settings)
+
+    def test_it_is_turned_away_when_the_hub_drains(self, tmp_path, settings, said, kind):
+        async def scene(hub, listener):
+            reader, writer = await d.dial(listener.address)
+            writer.write(said)
+            await d.until(lambda: listener.waiting, "it is waited for")
+            listener.turn_away("draining")
+            with pytest.raises(ConnectionError):
+                await reader.read()
+                raise AssertionError("an end of stream instead of a reset")
+            await d.until(lambda: listener.active == 0, "gone")
+            assert hub.ground.stats.accept_shed == {"draining": 1}
+            writer.close()
+
+        play(tmp_path, scene, settings)
+
+
+def test_a_balancers_check_is_answered_by_a_hub_that_lets_nobody_in(tmp_path):
+    async def scene(hub, listener):
+        hub.ground.context.budget = -1
+        assert await d.exchange(listener.address, LOCAL, eof=True) == b""
+        await d.until(lambda: listener.active == 0, "gone")
+        assert hub.ground.stats.probes == {"proxy_local": 1} and hub.ground.stats.accept_shed == {}
+
+    play(tmp_path, scene, PROXIED | {"deny": ["127.0.0.1/32"]})
+
+
+def test_a_client_that_is_silent_counts_for_its_source(tmp_path):
+    async def scene(hub, listener):
+        _, writer = await d.dial(listener.address)
+        await d.until(lambda: listener.waiting, "it is waited for")
+        assert await reset_seen(listener.address)
+        assert hub.ground.stats.accept_shed == {"source_cap": 1}
+        writer.write(b"hello")
+        await d.until(lambda: hub.received() == 5, "its own place does not stand in its way")
+        writer.close()
+
+    play(tmp_path, scene, LATE | {"max_connections_per_source": 1})
+
+
+def test_a_client_that_was_silent_keeps_the_settings_with_which_it_came(tmp_path):
+    async def scene(hub, listener):
+        _, writer = await d.dial(listener.address)
+        await d.until(lambda: listener.waiting, "it is waited for")
+        listener.configure(Listener.model_validate(listener.config.model_dump() | {"idle_timeout_sec": 5}))
+        writer.write(b"hello")
+        await d.until(lambda: hub.clients, "let in")
+        (info,) = hub.clients
+        assert (info.timeouts.idle, info.listener.idle_timeout_sec) == (3600, 3600)
+        writer.close()
+
+    play(tmp_path, scene, LATE)

@@ -64,6 +64,75 @@ def test_drain_finishes_what_runs_and_takes_nothing_new(topology: MakeTopology, 
     assert made.hub.access_lines(reason="closed"), made.hub.program.tail()
 
 
+LATER = 3600  # seconds of delay that no test waits for
+HURRIED = {
+    "SIGTERM again": lambda hub: hub.program.signal(signal.SIGTERM),
+    "SIGINT": lambda hub: hub.program.signal(signal.SIGINT),
+    "drain --now": lambda hub: hub.get("/drain?delay=off", admin=True, method="POST"),
+}
+
+
+@pytest.mark.parametrize("by", HURRIED)
+def test_a_hub_that_leaves_serves_until_the_delay_is_over(topology: MakeTopology, peer: Peer, by: str) -> None:
+    """Balancers are told, and nobody else: clients, agents and flows are served as ever."""
+    made = topology({"peer": peer.address}, hub={"drain": {"delay_sec": LATER, "timeout_sec": 60}})
+    made.hub.expected_errors = frozenset({"config_refused"})
+
+    async def scenario() -> Both:
+        seed = peer.next_seed()
+        flow = transfer(made, peer, seed)
+        await peer.reached(seed, 10)
+        made.hub.program.signal(signal.SIGTERM)
+        await asyncio.to_thread(wait_until, lambda: made.hub.get("/readyz")[0] == 503, "/readyz saying 503")
+        assert json.loads(made.hub.get("/readyz")[1])["status"] == "leaving"
+        assert made.hub.status()["state"] == "leaving"
+        assert made.hub.get("/drain", admin=True, method="POST")[0] == 202  # a hook that has run, too: no hurry
+        assert not await asyncio.to_thread(made.hub.reload, made.hub.config)
+        await asyncio.to_thread(made.add_agent, "site-2")
+        for _ in range(10):
+            fresh = await run_flow(peer, made.address("peer"), client=[["drain"]], service=[["send", 1000]])
+            byte_exact(fresh.client, 1000)
+        assert json.loads(made.hub.get("/readyz")[1])["status"] == "leaving"
+        assert not made.agents[0].log.events("hub_draining")
+        HURRIED[by](made.hub)
+        await asyncio.to_thread(made.hub.log.wait, "draining")
+        assert is_refused(made.address("peer"))
+        assert json.loads(made.hub.get("/readyz")[1])["status"] == "draining"
+        await asyncio.to_thread(made.agents[0].log.wait, "hub_draining")
+        await asyncio.to_thread(peer.open_gate, f"go {seed}")
+        return await flow
+
+    both = asyncio.run(scenario())
+    assert both.client.error is None, both
+    byte_exact(both.client, 10 + 8 * MIB)
+    assert made.hub.program.wait() == 0, made.hub.program.tail()
+
+
+def test_the_delay_ends_by_itself(topology: MakeTopology, peer: Peer) -> None:
+    made = topology({"peer": peer.address}, hub={"drain": {"delay_sec": 0.2}})
+    made.hub.program.signal(signal.SIGTERM)
+    assert made.hub.program.wait() == 0
+    events = [event["event"] for event in made.hub.log.events()]
+    assert events.index("leaving") < events.index("draining") < events.index("stopped")
+
+
+def test_a_second_signal_ends_a_hub_that_drains_at_once(topology: MakeTopology, peer: Peer) -> None:
+    made = topology({"peer": peer.address}, hub={"drain": {"timeout_sec": LATER}})
+
+    async def scenario() -> None:
+        seed = peer.next_seed()
+        flow = transfer(made, peer, seed)
+        await peer.reached(seed, 10)
+        made.hub.program.signal(signal.SIGTERM)
+        await asyncio.to_thread(made.hub.log.wait, "draining")
+        made.hub.program.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(made.hub.program.wait) == 1
+        await asyncio.to_thread(peer.open_gate, f"go {seed}")
+        assert (await flow).client.error == "ECONNRESET"
+
+    asyncio.run(scenario())
+
+
 def test_drain_has_a_limit(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address}, hub={"drain": {"timeout_sec": 0.5}})
 

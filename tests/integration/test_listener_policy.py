@@ -7,11 +7,13 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from support import services
+from support.haproxy import HAProxy, listen_section
 from support.ncfast_process import ACCESS
-from support.peer import Peer, order_line, run_flow
+from support.peer import Peer, byte_exact, order_line, run_flow
 from support.topology import MakeTopology, Topology
 from support.until import PATIENCE, wait_until
 
@@ -113,6 +115,52 @@ def test_trusted_source_without_a_whole_header_is_closed(topology: MakeTopology,
             sock.sendall(BAD_HEADERS[name])
             assert says_until_closed(sock) == b""
         assert seen == []
+
+
+# --- those who say nothing
+
+
+def test_checks_of_haproxy_reach_no_service(topology: MakeTopology, tmp_path: Path) -> None:
+    """It tries the listener itself, as it does where it does not ask /readyz: with `send-proxy-v2`, LOCAL."""
+    text = listen_section()
+    for there, instead in {
+        "    option httpchk GET /readyz\n": "",
+        " check port 8080 ": " check ",
+        "2s": "20ms",
+    }.items():
+        assert there in text
+        text = text.replace(there, instead)
+    with services.recorder(b"answer") as (target, seen):
+        made = topology({"peer": target}, listener={"proxy_protocol": "v2", "proxy_from": ["127.0.0.0/8"]})
+        haproxy = HAProxy(tmp_path, {"hub-a": made.hub}, "peer", text)
+        try:
+            kind = ("proxy_local",)
+            wait_until(lambda: made.hub.metric_by("nowconnect_probes_total").get(kind, 0) >= 10, "ten checks")
+            assert haproxy.states() == {"hub-a": "UP"}
+            assert made.hub.status()["flows"]["opened"] == 0 and seen == []
+            with socket.create_connection(haproxy.address, timeout=PATIENCE) as sock:
+                sock.sendall(b"payload")
+                sock.shutdown(socket.SHUT_WR)
+                assert says_until_closed(sock) == b"answer"
+        finally:
+            haproxy.stop()
+        assert seen == [b"payload"]
+        assert not made.hub.log.events("client_shed") and made.hub.metric("nowconnect_accept_shed_total") == 0
+
+
+def test_with_open_on_first_byte_a_probe_reaches_no_service(topology: MakeTopology, peer: Peer) -> None:
+    """Those who speak are served whole, whatever comes with the first byte."""
+    made = topology({"peer": peer.address}, listener={"open_on": "first_byte"})
+    for _ in range(10):
+        with client_from(made) as sock:
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.recv(1) == b""
+    wait_until(lambda: made.hub.metric_by("nowconnect_probes_total") == {("silent",): 10}, "ten probes")
+    assert made.hub.status()["flows"]["opened"] == 0
+    script = [["both", [["send", 5 << 20], ["fin"]], [["drain"]]]]
+    both = asyncio.run(run_flow(peer, made.address("peer"), client=script, service=script))
+    byte_exact(both.client, 5 << 20)
+    byte_exact(both.service, 5 << 20)
 
 
 # --- PROXY protocol out

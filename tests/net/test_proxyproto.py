@@ -98,10 +98,11 @@ BAD = [
 @pytest.mark.parametrize(("version", "wire", "source", "destination"), [g[1:] for g in GOOD], ids=[g[0] for g in GOOD])
 def test_reads_header_whole_and_byte_by_byte(version, wire, source, destination, any_version):
     version = "any" if any_version else version
-    assert Parser(version).feed(wire + b"tail") == Result(source, destination, b"tail")
+    local = wire[12:13] == b"\x20"  # version 2, LOCAL
+    assert Parser(version).feed(wire + b"tail") == Result(source, destination, b"tail", local)
     parser = Parser(version)
     assert [parser.feed(wire[i : i + 1]) for i in range(len(wire) - 1)] == [None] * (len(wire) - 1)
-    assert parser.feed(wire[-1:] + b"\r\nPROXY") == Result(source, destination, b"\r\nPROXY")
+    assert parser.feed(wire[-1:] + b"\r\nPROXY") == Result(source, destination, b"\r\nPROXY", local)
 
 
 @pytest.mark.parametrize(("version", "wire"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])

@@ -26,6 +26,7 @@ def test_ready_says_nothing_else():
 
 def test_before_serving_and_while_draining():
     assert Readiness().answer() == (503, {"status": "not_serving"})
+    assert Readiness(state=State.LEAVING).answer() == (503, {"status": "leaving"})
     assert Readiness(state=State.DRAINING).answer() == (503, {"status": "draining"})
     assert Readiness(state=State.STOPPED).answer() == (503, {"status": "not_serving"})
 
@@ -43,7 +44,7 @@ def test_the_state_changes_along_the_table(before, after):
 
 
 def test_a_hub_that_drains_still_answers_agents_that_come_for_their_flows():
-    assert [Readiness(state=state).serving for state in State] == [False, True, True, False]
+    assert [Readiness(state=state).serving for state in State] == [False, True, True, True, False]
 
 
 @pytest.mark.parametrize("reason", TROUBLES)

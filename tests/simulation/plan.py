@@ -355,7 +355,7 @@ def _draw_shape(rng: random.Random) -> Shape:
         "flow": flow,
         "tunnel": tunnel,
         "limits": limits,
-        "drain": {"timeout_sec": rng.choice((0.0, 3.0))},
+        "drain": rng.choice(({"delay_sec": 0.0, "timeout_sec": 0.0}, {"delay_sec": 2.0, "timeout_sec": 3.0})),
         "edge": {"handshakes_per_source_per_sec": 0},
     }
     mesh_ping = rng.choice(((1.0, 3.0), (1.0, 3.0), (0.3, 1.0)))

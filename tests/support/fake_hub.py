@@ -29,6 +29,7 @@ class FakeHub:
         self.stats = Stats()
         self.readiness = Readiness(state=State.SERVING)
         self.drains = 0
+        self.hurried = False
         self.active = 0
         self.listeners = [self._listener(n, connectors) for n in range(listeners)]
         self.rows = [self._agent(n, connectors) for n in range(agents)]
@@ -202,6 +203,8 @@ class FakeHub:
             "cluster": None if self.cluster is None else dict(self.cluster),
         }
 
-    def request_drain(self) -> None:
+    def request_drain(self, *, at_once: bool = False) -> bool:
         self.drains += 1
+        self.hurried = at_once
         self.readiness.move(State.DRAINING)
+        return True

@@ -60,6 +60,15 @@ class Namespaces:
         self.host(name)
         return self._inside(f"{self.tag}-{name}")
 
+    @property
+    def router(self) -> str:
+        """The router's address, as this process reaches it."""
+        return f"{self._net}.{4 * self._hosts['here'] + 1}"
+
+    def at_router(self, *argv: str) -> None:
+        """Runs a command there."""
+        self._run(*self._inside(self._router), *argv)
+
     # faults
 
     def partition(self, one: str, other: str, *, both_ways: bool = True) -> None:
@@ -71,14 +80,14 @@ class Namespaces:
 
     def unplug(self, name: str) -> None:
         """The host's veth pair goes down."""
-        self._at_router("link", "set", self._plug(name), "down")
+        self._ip_at_router("link", "set", self._plug(name), "down")
 
     def heal(self) -> None:
         """Every plug back in, no partition left."""
         while self._blackholes:
             self._blackhole("del", self._blackholes.pop())
         for name in self._hosts:
-            self._at_router("link", "set", self._plug(name), "up")
+            self._ip_at_router("link", "set", self._plug(name), "up")
 
     def close(self) -> None:
         """The namespaces go, and with them every veth pair and route."""
@@ -105,8 +114,8 @@ class Namespaces:
             self._run(self._ip, "link", "set", end, "netns", space)
         inside = [self._ip] if space is None else [self._ip, "-n", space]
         router, own = f"{self._net}.{4 * number + 1}", f"{self._net}.{4 * number + 2}"
-        self._at_router("addr", "add", f"{router}/30", "dev", plug)
-        self._at_router("link", "set", plug, "up")
+        self._ip_at_router("addr", "add", f"{router}/30", "dev", plug)
+        self._ip_at_router("link", "set", plug, "up")
         self._run(*inside, "addr", "add", f"{own}/30", "dev", end)
         self._run(*inside, "link", "set", end, "up")
         if space is not None:
@@ -117,9 +126,9 @@ class Namespaces:
 
     def _blackhole(self, what: str, pair: tuple[str, str]) -> None:
         source, target = map(self.host, pair)
-        self._at_router("rule", what, "from", source, "to", target, "blackhole")
+        self._ip_at_router("rule", what, "from", source, "to", target, "blackhole")
 
-    def _at_router(self, *arguments: str) -> None:
+    def _ip_at_router(self, *arguments: str) -> None:
         self._run(self._ip, "-n", self._router, *arguments)
 
     def _inside(self, space: str) -> list[str]:

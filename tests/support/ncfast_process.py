@@ -26,6 +26,7 @@ FAST_HUB: dict[str, Any] = {
     "edge": {"bind": "127.0.0.1:0"},
     "admin": {"bind": "127.0.0.1:0"},
     "tunnel": {"ping_interval_sec": 0.5, "ping_timeout_sec": 2},
+    "drain": {"delay_sec": 0},
     "logging": {"format": "json", "mask": "none"},
 }
 FAST_AGENT: dict[str, Any] = {
