@@ -26,6 +26,7 @@ RELOADED: tuple[tuple[str, ...], ...] = (
     ("auth",),
     ("edge", "tls"),
     ("ha", "mode"),
+    ("ha", "level"),
     *(("ha", "mesh", name) for name in RELOADED_MESH),
 )
 

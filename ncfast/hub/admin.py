@@ -1,12 +1,13 @@
-"""The admin edge: metrics, status, health and drain, on a port of their own that is never the public one.
+"""The admin edge: metrics, status, health, drain, moves of agents, on a port of their own that is never the public one.
 
 It has no accounts. It listens on the loopback address unless configured otherwise; whoever reaches it may
-read the status and drain the hub, except a web page: a request with an ``Origin`` changes nothing.
+read the status, drain the hub and move its agents, except a web page: a request with an ``Origin`` changes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import urllib.parse
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ import orjson
 from websockets.http11 import Request
 
 from ncfast.config import Address
+from ncfast.hub.level import MoveRefused
 from ncfast.net.request import HttpLimits, HttpServer, Response
 from ncfast.net.seam import Acceptor
 from ncfast.observe import metrics, statuspage
@@ -26,6 +28,7 @@ class Hub(metrics.Hub, Protocol):
     readiness: Readiness
 
     def request_drain(self) -> None: ...
+    def move_agent(self, agent: str, hub: str | None) -> str: ...
 
 
 Listen = Callable[[Callable[[], asyncio.BaseProtocol], Address], Awaitable[Acceptor]]
@@ -46,6 +49,7 @@ class Admin:
             "/healthz": ("GET", healthz),
             "/readyz": ("GET", lambda request: readyz(hub.readiness)),
             "/drain": ("POST", self._drain),
+            "/agents/move": ("POST", self._move),
         }
 
     async def start(self, listen: Listen, address: Address) -> None:
@@ -71,6 +75,8 @@ class Admin:
         if request.method != method and (request.method, method) != ("HEAD", "GET"):
             allow = "GET, HEAD" if method == "GET" else method
             return Response.text(405, "Method Not Allowed", ("Allow", allow))
+        if method == "POST" and "Origin" in request.headers:
+            return Response.text(403, "Forbidden: not from a web page")
         return answer(request)
 
     def _page(self, request: Request) -> Response:
@@ -85,10 +91,19 @@ class Admin:
         return json_response(200, self._hub.snapshot())
 
     def _drain(self, request: Request) -> Response:
-        if "Origin" in request.headers:
-            return Response.text(403, "Forbidden: not from a web page")
         self._hub.request_drain()
         return json_response(202, {"state": "draining"})
+
+    def _move(self, request: Request) -> Response:
+        """``?agent=`` and, if it is to be a certain one, ``&hub=``."""
+        asked = dict(urllib.parse.parse_qsl(request.path.partition("?")[2]))
+        if "agent" not in asked:
+            return Response.text(400, "Bad Request: which agent? ?agent=site-1&hub=hub-b")
+        try:
+            hub = self._hub.move_agent(asked["agent"], asked.get("hub"))
+        except MoveRefused as exc:
+            return Response.text(409, str(exc))
+        return json_response(202, {"agent": asked["agent"], "hub": hub})
 
 
 def json_response(status: int, body: dict[str, Any]) -> Response:

@@ -15,6 +15,7 @@ from ncfast.auth import Identity
 from ncfast.core.errors import Reason
 from ncfast.core.messages import Hello
 from ncfast.hub.ground import Ground
+from ncfast.hub.level import Level
 from ncfast.hub.relays import Relays
 from ncfast.hub.resuming import Resuming
 from ncfast.hub.routing import Router
@@ -41,6 +42,7 @@ class Claims:
         router: Router,
         resuming: Resuming,
         relays: Relays,
+        level: Level,
     ) -> None:
         self._ground = ground
         self._sessions = sessions
@@ -49,6 +51,7 @@ class Claims:
         self._router = router
         self._resuming = resuming
         self._relays = relays
+        self._level = level
 
     async def claim(self, session: AgentSession, hello: Hello) -> None:
         """Asks the registry for an epoch, and makes the session the agent's one and only: rules 1 and 2."""
@@ -126,6 +129,10 @@ class Claims:
         """No new flows for the session."""
         self._orphan(session)
         self._publish(session)
+
+    def stays(self, session: AgentSession, replica_id: str) -> None:
+        """It was asked to move, and cannot."""
+        self._level.stays(session, replica_id)
 
     def _orphan(self, session: AgentSession) -> None:
         """If it was a connector's last, clients are held in the hope that it comes back: rule 4."""

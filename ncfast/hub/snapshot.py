@@ -11,6 +11,7 @@ from typing import Any
 from ncfast import __version__
 from ncfast.hub.edge import Edge
 from ncfast.hub.ground import Ground
+from ncfast.hub.level import Level
 from ncfast.hub.listener import ClientListener
 from ncfast.hub.relays import Relays
 from ncfast.hub.routing import Router
@@ -32,6 +33,7 @@ class Snapshot:
     relays: Relays
     ways: Ways
     registry: DistributedRegistry
+    level: Level
     edge: Edge
     listeners: dict[str, ClientListener]
     admin_address: Callable[[], str]
@@ -133,6 +135,11 @@ class Snapshot:
         return {
             "name": self.ground.config.ha.cluster,
             "mode": self.ground.mode,
+            "level": {
+                "share": self.level.share,
+                "levelling": self.level.begun,
+                "under_way": self.level.under_way,
+            },
             "registry": self.registry.snapshot(),
             "mesh": self.ways.mesh.snapshot() if self.ways.mesh is not None else [],
             "replicas": [

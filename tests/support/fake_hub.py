@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ncfast.hub.level import MoveRefused
 from ncfast.observe.readiness import Readiness, State
 from ncfast.observe.stats import Stats
 
@@ -14,6 +15,7 @@ class FakeHub:
         self.stats = Stats()
         self.readiness = Readiness(state=State.SERVING)
         self.drains = 0
+        self.movable: dict[str, str] = {}  # agents that may be asked to move, and where to if nobody says
         self.active = 0
         self.listeners = [self._listener(n, connectors) for n in range(listeners)]
         self.agents = [self._agent(n, connectors) for n in range(agents)]
@@ -69,6 +71,7 @@ class FakeHub:
         return {
             "name": "ncfast",
             "mode": "active",
+            "level": {"share": agents, "levelling": False, "under_way": 0},
             "registry": {
                 "kind": "redis",
                 "healthy": True,
@@ -152,6 +155,11 @@ class FakeHub:
             "mesh_frames": self.mesh_frames,
             "cluster": self.cluster,
         }
+
+    def move_agent(self, agent: str, hub: str | None) -> str:
+        if agent not in self.movable:
+            raise MoveRefused(f"no agent {agent}")
+        return hub or self.movable[agent]
 
     def request_drain(self) -> None:
         self.drains += 1

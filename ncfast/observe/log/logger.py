@@ -55,7 +55,7 @@ FIELDS = (
         # tunnels
         "epoch session previous_epoch connectors connector tenant link code rtt_ms features draining "
         "attempt delay_sec connected_sec expires_in_sec target healthy lost detached queued_frames "
-        "inflight_bytes owner software added withdrawn refresh replica agents outage_ms "
+        "inflight_bytes owner software added withdrawn refresh replica agents outage_ms share to "
         # the mesh
         "carrier direction newest relayed "
         # flows
