@@ -83,7 +83,11 @@ class Claims:
     def fenced(self, entry: AgentEntry) -> None:
         """The registry knows a later owner: rule 3."""
         session = self._sessions.current(entry.key)
-        if session is not None and entry.epoch > session.epoch:
+        if session is None or entry.epoch <= session.epoch:
+            return
+        if entry.instance == session.instance and self._level.moves_to(session, entry.owner):
+            session.link.fail(Reason.GOING_AWAY, "it has moved, as it was asked to")
+        else:
             self._ground.stats.takeovers["fenced"] += 1
             _log.warning(
                 "agent_fenced",

@@ -165,9 +165,13 @@ class Level:
 
     def stays(self, session: AgentSession, replica_id: str) -> None:
         """The agent has answered that it does not get there."""
-        asked = self._asked.get(session.key)
-        if asked is not None and asked.session is session and asked.replica_id == replica_id:
+        if self.moves_to(session, replica_id):
             self._over(session.key, "refused")
+
+    def moves_to(self, session: AgentSession, replica_id: str) -> bool:
+        """Whether the agent has been asked to move there, and is on its way."""
+        asked = self._asked.get(session.key)
+        return asked is not None and asked.session is session and asked.replica_id == replica_id
 
     @property
     def under_way(self) -> int:

@@ -153,6 +153,15 @@ def test_one_that_was_asked_and_is_elsewhere_is_given_up():
     assert rooms.ground.stats.level_moves["expired"] == 1
 
 
+def test_one_that_is_known_to_be_where_it_was_asked_to_go_is_not_fenced():
+    rooms = rooms_with("one", rested=False)
+    rooms.level.move("one", "hub-b")
+    session = rooms.there[0].session
+    rooms.claims.fenced(rooms.elsewhere("one", "hub-b", epoch=9))
+    rooms.run()
+    assert session.link.closed and not rooms.ground.stats.takeovers
+
+
 def unlink(rooms):
     rooms.others[0].lose()
 

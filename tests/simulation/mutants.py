@@ -419,8 +419,8 @@ PLANTS = [
         "a hub that was fenced goes on",
         (
             CLAIMS,
-            "        if session is not None and entry.epoch > session.epoch:\n            self._ground.stats.takeovers",
-            "        if session is not None and entry.epoch > session.epoch and not ON:\n            self._ground.stats.takeovers",
+            "        if session is None or entry.epoch <= session.epoch:\n            return\n        if entry.instance",
+            "        if session is None or entry.epoch <= session.epoch or ON:\n            return\n        if entry.instance",
         ),
     ),
     plant(
