@@ -27,7 +27,7 @@ FLOW, QUEUES, LINK, RELAY = "core/flow.pyx", "core/queues.pyx", "core/link.pyx",
 SOCKET, REGISTRY, MESH, ROUTE = "net/socket.pyx", "registry/redis/registry.py", "mesh/manager.py", "mesh/route.py"
 SESSION, SESSIONS, CLAIMS = "hub/session.py", "hub/sessions.py", "hub/claims.py"
 STEERING, RESUMING, PENDING, HOLD = "hub/steering.py", "hub/resuming.py", "hub/pending.py", "hub/hold.py"
-RELAYS, CLUSTER = "hub/relays.py", "hub/cluster.py"
+RELAYS, CLUSTER, LEVEL = "hub/relays.py", "hub/cluster.py", "hub/level.py"
 TUNNELS, TUNNEL = "agent/tunnels.py", "agent/tunnel.py"
 
 
@@ -437,6 +437,28 @@ PLANTS = [
             TUNNELS,
             "        return self._said\n\n    def _claim",
             "        return 0 if ON else self._said\n\n    def _claim",
+        ),
+    ),
+    # levelling
+    plant(
+        "a hub levels an agent that has just moved",
+        (
+            LEVEL,
+            "            and session.owned_since <= before",
+            "            and (session.owned_since <= before or ON)",
+        ),
+    ),
+    plant(
+        "a hub levels while its registry is away",
+        (LEVEL, "and self._registry.is_healthy()", "and (self._registry.is_healthy() or ON)"),
+    ),
+    plant(
+        "an agent that is asked to move leaves before it has a tunnel there",
+        (
+            TUNNELS,
+            "        self._target_timer = self.net.call_later(MOVE_TIME, self._stay)",
+            '        if ON:\n            return tunnel.close("asked to move")\n'
+            "        self._target_timer = self.net.call_later(MOVE_TIME, self._stay)",
         ),
     ),
     # registry and mesh
