@@ -79,8 +79,9 @@ class Level:
         if now < self._look_at:
             return
         self._look_at = now + LOOK
-        me, agents = self._ground.replica_id, self._agents()
-        share = shares(agents, self._weights()) if config.enabled and self._possible() else {}
+        me = self._ground.replica_id
+        agents = self._agents() if config.enabled and self._possible() else Counter()
+        share = shares(agents, self._weights())
         self.share = share.get(me)
         begun = me in share and too_many(agents[me], share[me], self.begun) > 0
         if begun != self.begun:
@@ -132,6 +133,8 @@ class Level:
         )
 
     def _send(self, session: AgentSession, replica_id: str, now: float) -> None:
+        if session.key in self._asked:  # and by hand again
+            self._over(session.key, "expired")
         self._asked[session.key] = Asked(session, replica_id, now)
         self._ground.stats.level_moves["asked"] += 1
         _log.info("move_asked", agent_id=session.agent_id, to=replica_id, flows=session.load)

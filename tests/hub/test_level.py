@@ -212,6 +212,13 @@ def test_a_hub_of_no_weight_gives_all():
     assert len(moved(rooms)) == 3 and rooms.level.share == 0
 
 
+def test_a_new_weight_is_told_to_the_others():
+    rooms = rooms_with("one", rested=False)
+    configured(level=rooms.ground.config.ha.level.model_copy(update={"weight": 30}))(rooms)
+    pass_time(rooms, 1)
+    assert rooms.registry.replica.weight == 30
+
+
 # what an operator asks
 
 
@@ -222,7 +229,7 @@ def test_an_operator_moves_one_wherever_and_whenever():
     assert rooms.level.move("/one", None) == "hub-c" and moved(rooms) == {"one": "hub-c"}  # it has the fewest
     arrives(rooms, "one", "hub-c")
     pass_time(rooms, 1)
-    assert rooms.ground.stats.level_moves == {"asked": 2, "done": 1}
+    assert rooms.ground.stats.level_moves == {"asked": 2, "expired": 1, "done": 1}
 
 
 @pytest.mark.parametrize(
