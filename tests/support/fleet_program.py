@@ -28,6 +28,8 @@ async def serve(agents: list[AgentConfig], pace: float) -> None:
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     running: list[tuple[Agent, asyncio.Task[None]]] = []
     for config in agents:
+        if ended.is_set():
+            break
         agent = Agent(config, Net(loop))
         running.append((agent, loop.create_task(agent.run())))
         await asyncio.sleep(1 / pace)
