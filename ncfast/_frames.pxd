@@ -21,6 +21,7 @@ cpdef enum FrameType:
     ANNOUNCE = 15      # agent -> hub: the connectors served from now on
     M_DETACH = 16      # the way beyond is lost: keep the flow, send nothing, wait for M_RESUME
     M_GAP = 17         # frames of the flow were dropped on the way: ask for them by M_RESUME
+    MOVE = 18          # hub -> agent: claim at that hub; agent -> hub: we stay
 
 
 cpdef enum:
@@ -34,7 +35,7 @@ cpdef enum:
 
 
 cdef enum:
-    FRAME_TYPES = M_GAP + 1    # every known type is below it
+    FRAME_TYPES = MOVE + 1     # every known type is below it
     CODEC_OK = 0
     CODEC_UNKNOWN_SKIP = 1
     CODEC_UNKNOWN = -1

@@ -31,6 +31,7 @@ class FrameType(IntEnum):
     ANNOUNCE = 15
     M_DETACH = 16
     M_GAP = 17
+    MOVE = 18
 
 class FrameError(ValueError):
     """Malformed frame: whoever sent it is at fault, and its link ends."""

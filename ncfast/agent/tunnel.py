@@ -14,7 +14,7 @@ from ncfast.agent.services import Services
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
 from ncfast.core.link import Link
-from ncfast.core.messages import SOFTWARE, VERSION, Announce, Hello, HelloAck, Open
+from ncfast.core.messages import SOFTWARE, VERSION, Announce, Hello, HelloAck, Move, Open
 from ncfast.observe import log
 
 _log = log.get("agent")
@@ -46,6 +46,7 @@ class Keeper(Protocol):
     def standing(self, tunnel: AgentTunnel) -> None: ...
     def told_again(self, tunnel: AgentTunnel) -> None: ...
     def leaving(self, tunnel: AgentTunnel) -> None: ...
+    def asked_to_move(self, tunnel: AgentTunnel, replica_id: str) -> None: ...
     def outdated(self, tunnel: AgentTunnel, epoch: int) -> None: ...
     def ended(self, tunnel: AgentTunnel, state: TunnelState, lasted: float, reason: Reason, detail: str) -> None: ...
 
@@ -101,6 +102,7 @@ class AgentTunnel:
                 connectors=self._announced,
                 last_epoch=last_epoch,
                 standby=standby,
+                moves=ground.config.standby,
                 window=ground.context.promise,
                 software=SOFTWARE,
             ).pack(),
@@ -179,6 +181,10 @@ class AgentTunnel:
         """Tells the hub to open nothing new here."""
         if self.answered:
             self.link.send(FrameType.GOAWAY, code=Reason.DRAINING)
+
+    def stay(self, replica_id: str) -> None:
+        """Tells the hub that we do not get to the one that it has asked us to move to."""
+        self.link.send(FrameType.MOVE, Move(replica_id=replica_id).pack())
 
     def show_token(self, token: str, retry: float) -> None:
         """Shows the hub a token that it has not seen, or one that it refused more than `retry` seconds ago."""
@@ -264,6 +270,14 @@ class AgentTunnel:
         if not self.draining:
             self.draining = True
             self._keeper.leaving(self)
+
+    def _on_frame__move(self, body: bytes) -> None:
+        if self.state is not TunnelState.OWNER:
+            self.link.fail(Reason.PROTOCOL_ERROR, "a hub that does not own us would move us")
+            return
+        move: Move | None = Move.read(body, self.link)
+        if move is not None:
+            self._keeper.asked_to_move(self, move.replica_id)
 
     def _on_frame__auth(self, code: int, body: bytes) -> None:
         if code:

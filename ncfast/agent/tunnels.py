@@ -18,6 +18,9 @@ Claims, in rules:
     handshake.
  5. A flow's other end that knows of a higher epoch than the owner's tunnel has (M_DETACH, `stale_epoch`) makes us claim
     above it, over the standby or over a new tunnel: on the old epoch that flow would be lost.
+ 6. A hub that has too many agents may ask us to move to a certain other (MOVE). We claim there when a tunnel to it
+    stands, and never give the owner up before. The standby, if that is at a third hub, stays as it is meanwhile. If we
+    do not get there within `MOVE_TIME`, or keep no standby, we say that we stay.
 """
 
 from __future__ import annotations
@@ -42,6 +45,10 @@ CLAIM_TIMEOUT = (
 )
 CLAIM_MEMORY = 10.0  # seconds in which a hub may still carry out a claim that we have given up
 SETTLE = 3.0  # bound of the pause before a standby is sought, so that the agents of a lost hub do not all dial at once
+MOVE_TIME = 60.0  # seconds for a tunnel to the hub that we are asked to move to: a balancer may take several dials
+# seconds, to one and a half times as long, after which the standby's hub is drawn anew: one that was away when it was
+# sought has its part of the standbys again
+REDRAW = 600.0
 STEADY = 5.0  # a standby that stood so many seconds was well, and the next is sought without a longer pause
 RENEWAL = 5.0  # seconds between two claims that rule 5 makes: a peer's word costs no more than that
 SILENT = frozenset(
@@ -70,6 +77,11 @@ class Tunnels:
         self._next_standby = ground.net.rng.randrange(
             len(ground.config.hubs)
         )  # so that not all agents of a hub have the same other
+        self._leads: dict[str, str] = {}  # URL -> the hub that has answered there last
+        self._target = ""  # the hub that we are to move to: rule 6
+        self._target_timer: asyncio.TimerHandle | None = None
+        self._redrawn = ""  # the URL that a new draw gives the standby
+        self._redraw_timer: asyncio.TimerHandle | None = None
         self._useless: set[str] = set()  # URLs that have led to the owner's hub, or to none that can take over
         reconnect = ground.config.reconnect
         self._owner_pause = Backoff(ground.net.rng, reconnect.min_sec, reconnect.max_sec)
@@ -89,14 +101,16 @@ class Tunnels:
     def start(self) -> None:
         """Begins to dial."""
         self._tasks = [self.net.spawn(self._keep_owner(), "tunnel"), self.net.spawn(self._keep_standby(), "standby")]
+        self._redraw_later()
 
     def close(self, detail: str) -> None:
         """Ends every tunnel, and claims no more."""
         self._closed = True
         for task in self._tasks:
             task.cancel()
-        if self._renewal is not None:
-            self._renewal.cancel()
+        for timer in (self._renewal, self._target_timer, self._redraw_timer):
+            if timer is not None:
+                timer.cancel()
         for tunnel in self.all():
             tunnel.close(detail)
 
@@ -118,14 +132,15 @@ class Tunnels:
         tunnel.claim(timeout)
 
     def _take_over(self) -> None:
-        """Claims over the standby if there is a reason to: no owner, or one that leaves or has too low an epoch."""
+        """Claims over the standby if there is a reason to: no owner, or one that leaves, has too low an epoch, or has
+        asked us to move there."""
         if self.claimant is not None or self._closed:
             return
         if self.owner is None:
             if self.standby is not None and self.net.clock() >= self._conflict_until:
                 self._claim(self.standby, CLAIM_TIMEOUT)
         elif self.standby is not None and not self.standby.draining:
-            if self.owner.draining or self.owner.stale:
+            if self.owner.draining or self.owner.stale or self.standby.replica_id == self._target:
                 self._claim(self.standby, CLAIM_TIMEOUT)
         elif self.owner.stale:
             self.owner.close("another end of a flow knows of a higher epoch")
@@ -142,7 +157,7 @@ class Tunnels:
             and self.owner is not None
             and self.claimant is None
             and self.greeting is None
-            and (self.standby is None or self.standby.draining)
+            and (self.standby is None or self.standby.draining or bool(self._target or self._redrawn))
             and not self._ground.stopping.is_set()
         )
 
@@ -162,18 +177,38 @@ class Tunnels:
                     self._next_hub += 1
 
     async def _keep_standby(self) -> None:
-        """Dials when there is an owner in a cluster, and no standby that may stay."""
+        """Dials when there is an owner in a cluster, and no standby that may stay, or another is wanted."""
         while True:
             await self._while(lambda: not self._lacks_standby())
             if await self._while(self._lacks_standby, self._standby_pause.next()):
-                await self._dial(self._standby_url(), "standby", self._standby_pause)
+                url, self._redrawn = self._standby_url(), ""
+                await self._dial(url, "standby", self._standby_pause)
 
     def _standby_url(self) -> str:
-        """The next that may lead to another hub than the owner's; if none has so far, the next of all, for a balancer
-        may."""
-        urls = [url for url in self.config.hubs if url not in self._useless] or self.config.hubs
+        """The next that may lead to another hub than the owner's, and to the one that we are to move to; if none has so
+        far, the next of all, for a balancer may."""
+        if self._redrawn and not self._target:
+            return self._redrawn
+        urls = self._others()
+        if self._target:
+            leading = [url for url in self.config.hubs if self._leads.get(url) == self._target]
+            urls = leading or [url for url in self.config.hubs if url not in self._leads] or self.config.hubs
         self._next_standby += 1
         return urls[self._next_standby % len(urls)]
+
+    def _others(self) -> list[str]:
+        return [url for url in self.config.hubs if url not in self._useless] or self.config.hubs
+
+    def _redraw_later(self) -> None:
+        self._redraw_timer = self.net.call_later(self.net.rng.uniform(REDRAW, 1.5 * REDRAW), self._redraw)
+
+    def _redraw(self) -> None:
+        """The standby's hub is drawn anew; mostly that is where it is."""
+        self._redraw_later()
+        url = self.net.rng.choice(self._others())
+        if self.standby is not None and self._leads.get(url) != self.standby.replica_id:
+            self._redrawn = url
+            self._changed.set()
 
     async def _while(self, condition: Callable[[], bool], seconds: float | None = None) -> bool:
         """Waits as long as `condition` holds, at most `seconds`. Whether it still does."""
@@ -232,6 +267,8 @@ class Tunnels:
         before, self.owner, self.claimant = self.owner, tunnel, None
         lost_at, self._lost_at = self._lost_at, None
         outage_ms = None if lost_at is None or before is not None else round((self.net.clock() - lost_at) * 1000, 3)
+        self._settled()
+        self._leads[tunnel.url] = tunnel.replica_id
         self.last_epoch = tunnel.epoch
         self._cluster = tunnel.cluster
         self._next_hub = self.config.hubs.index(tunnel.url)
@@ -278,6 +315,7 @@ class Tunnels:
     def standing(self, tunnel: AgentTunnel) -> None:
         """The tunnel's hub has answered, and would take a claim."""
         self.greeting = None
+        self._leads[tunnel.url] = tunnel.replica_id
         if any(
             other is not None and other.replica_id == tunnel.replica_id
             for other in (self.owner, self.claimant, self.standby)
@@ -287,12 +325,16 @@ class Tunnels:
         elif not tunnel.cluster:
             self._useless.add(tunnel.url)
             tunnel.close("this hub is in no cluster")
+        elif self._target and self._target != tunnel.replica_id and self.standby is not None:
+            tunnel.close("not the hub that we are to move to")
         else:
             before, self.standby = self.standby, tunnel
             _log.info("standby_up", hub=tunnel.url, replica=tunnel.replica_id, session=tunnel.session)
-            if before is not None:
-                before.close("another standby has taken its place")
             self._take_over()
+            if before is not None and self.standby is None and not before.draining:
+                self.standby = before  # it is none of the two that we move between
+            elif before is not None:
+                before.close("another standby has taken its place")
         self._changed.set()
 
     def told_again(self, tunnel: AgentTunnel) -> None:
@@ -306,6 +348,36 @@ class Tunnels:
         """The tunnel's hub drains."""
         self._take_over()
         self._changed.set()
+
+    def asked_to_move(self, tunnel: AgentTunnel, replica_id: str) -> None:
+        """The owner's hub has more agents than its share: rule 6."""
+        if tunnel is not self.owner or self.claimant is not None:
+            return  # it is being left already
+        self._settled()
+        _log.info("move_asked", hub=tunnel.url, replica=tunnel.replica_id, to=replica_id)
+        self._target = replica_id
+        possible = self.config.standby and self._cluster and replica_id != tunnel.replica_id
+        if not possible or self._ground.stopping.is_set():
+            self._stay()
+            return
+        self._target_timer = self.net.call_later(MOVE_TIME, self._stay)
+        self._standby_pause.reset()
+        self._take_over()
+        self._changed.set()
+
+    def _stay(self) -> None:
+        """We do not get where we are to move."""
+        if self.owner is not None:
+            self.owner.stay(self._target)
+            _log.info("move_refused", hub=self.owner.url, replica=self.owner.replica_id, to=self._target)
+        self._settled()
+
+    def _settled(self) -> None:
+        """We are to move nowhere."""
+        self._target = ""
+        if self._target_timer is not None:
+            self._target_timer.cancel()
+            self._target_timer = None
 
     def outdated(self, tunnel: AgentTunnel, epoch: int) -> None:
         """The other end of a flow has refused the tunnel's epoch, since it knows of `epoch`: rule 5."""
@@ -336,11 +408,14 @@ class Tunnels:
             self.greeting = None
         elif tunnel is self.claimant:
             self.claimant = None
+            if self._target:
+                self._stay()
             self._conflict(reason, now)
             self._given_up_at = now
             self._leave(tunnel)
         elif tunnel is self.owner:
             self.owner = None
+            self._settled()
             self._lost_at = now
             self._conflict(reason, now)
             if reason in SILENT:

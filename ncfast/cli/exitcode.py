@@ -18,7 +18,9 @@ MEANINGS = {
     ExitCode.OK: "done; for hub and agent: drained after SIGTERM or SIGINT",
     ExitCode.FAILURE: "failed while running; the message says at what",
     ExitCode.USAGE: "wrong arguments",
-    ExitCode.UNAVAILABLE: "no hub answers at the admin edge (status, drain); a program is missing (demo --cluster)",
+    ExitCode.UNAVAILABLE: (
+        "no hub answers at the admin edge (status, drain, agents); a program is missing (demo --cluster)"
+    ),
     ExitCode.CONFIG: "the configuration, a key or a token file cannot be used",
     ExitCode.INTERRUPTED: "ended by Ctrl-C (status --watch, demo)",
 }

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ncfast.cli import agent, check, demo, drain, hub, status, token, version
+from ncfast.cli import agent, agents, check, demo, drain, hub, status, token, version
 from ncfast.cli.exitcode import MEANINGS, ExitCode
 from ncfast.cli.start import open_standard_descriptors
 
@@ -23,6 +23,7 @@ _COMMANDS = {
     "token": token,
     "status": status,
     "drain": drain,
+    "agents": agents,
     "demo": demo,
     "version": version,
 }

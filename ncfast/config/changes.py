@@ -27,6 +27,7 @@ RELOADED: tuple[tuple[str, ...], ...] = (
     ("edge", "tls"),
     ("ha", "mode"),
     ("ha", "without_redis"),
+    ("ha", "level"),
     *(("ha", "mesh", name) for name in RELOADED_MESH),
 )
 

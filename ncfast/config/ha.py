@@ -15,6 +15,7 @@ from ncfast.config.values import (
     FilePath,
     MeshUrl,
     Name,
+    Rate,
     RedisUrl,
     Seconds,
     Switch,
@@ -113,6 +114,32 @@ class Mesh(Section):
         return self
 
 
+class Level(Section):
+    """Agents are asked to move from hubs that have more than their share to those that have less; no byte is lost."""
+
+    enabled: Switch = key(True, why="Ask agents to move, if this hub has more than its share.")
+    weight: Count = key(
+        100,
+        ge=0,
+        le=1000,
+        unit="parts",
+        why=(
+            "This hub's share of all agents, against the other hubs' weights: half the weight, half as many agents."
+            " 0: none, those that are here are asked to move."
+        ),
+    )
+    moves_per_sec: Rate = key(
+        2, gt=0, le=1000, unit="1/s", why="How many agents this hub asks to move, at most: slow is kind to the others."
+    )
+    rest_sec: Seconds = key(
+        60,
+        ge=0.1,
+        le=86400,
+        unit="s",
+        why="An agent that has come here is left alone for so long; one that did not move, for five times as long.",
+    )
+
+
 class Ha(Section):
     """Several hubs as one cluster."""
 
@@ -151,6 +178,7 @@ class Ha(Section):
         ),
     )
     mesh: Mesh = key(default_factory=Mesh, why="Links to the other hubs.")
+    level: Level = key(default_factory=Level, why="Agents spread evenly over the hubs.")
 
     @model_validator(mode="after")
     def _replica_is_named(self) -> Ha:

@@ -11,8 +11,9 @@ from libc.string cimport memcpy, memset
 
 from ncfast.core.flow cimport Flow, FlowContext
 from ncfast._frames cimport (
-    ANNOUNCE, AUTH, CID_SIZE, CODEC_OK, CODEC_UNKNOWN_SKIP, FRAME_TYPES, GOAWAY, HEADER_SIZE, HELLO, HELLO_ACK, M_ACK,
-    M_DATA, M_DETACH, M_FIN, M_GAP, M_OPEN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, M_RST, MAX_CONTROL, PING, PONG,
+    ANNOUNCE, AUTH, CID_SIZE, CODEC_OK, CODEC_UNKNOWN_SKIP, FRAME_TYPES, GOAWAY, HEADER_SIZE, HELLO, HELLO_ACK,
+    M_ACK, M_DATA, M_DETACH, M_FIN, M_GAP, M_OPEN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, M_RST, MAX_CONTROL, MOVE, PING,
+    PONG,
     Header, build_frame, check_header, codec_error, read_header, write_header,
 )
 from ncfast.core.queues cimport Carrier, Queues
@@ -57,11 +58,12 @@ cdef dict _counted(const uint64_t* frames):
 cdef class Link(Queues):
     """`handler` gets the events that are not the hot path's: `_on_frame__hello(payload)`, `__hello_ack(payload)`,
     `__open(cid, epoch, limit, payload)`, `__resume(cid, epoch, payload, ack, limit) -> bool` (False: no such flow),
-    `__goaway(reason)`, `__auth(code, payload)`, `__announce(payload)`, `__stale(cid, epoch)` (the far end of a flow
-    knows of a higher epoch than ours), `link_rtt(link, seconds)`, and `link_ended(link, reason, detail)` once; and it
-    is asked `foreign(cid) -> bool`, whether a flow that we do not have may be another hub's. `peer` names the far end
-    in errors. A link between hubs has no epoch of its own: each of its flows has. What makes noise in such a flow is
-    counted by the hub that let it in, on the agent's tunnel: no agent can end a link between hubs."""
+    `__goaway(reason)`, `__auth(code, payload)`, `__announce(payload)`, `__move(payload)`, `__stale(cid, epoch)` (the
+    far end of a flow knows of a higher epoch than ours), `link_rtt(link, seconds)`, and
+    `link_ended(link, reason, detail)` once; and it is asked `foreign(cid) -> bool`, whether a flow that we do not have
+    may be another hub's. `peer` names the far end in errors. A link between hubs has no epoch of its own: each of its
+    flows has. What makes noise in such a flow is counted by the hub that let it in, on the agent's tunnel: no agent can
+    end a link between hubs."""
 
     def __init__(self, handler, Carrier carrier not None, FlowContext ctx not None, call_soon, call_later, *,
                  Py_ssize_t max_inflight, int queue_depth, str peer=""):
@@ -279,6 +281,9 @@ cdef class Link(Queues):
         elif type == ANNOUNCE:
             self._noise += 10
             self.handler._on_frame__announce(payload)
+        elif type == MOVE:
+            self._noise += 10
+            self.handler._on_frame__move(payload)
         else:                            # the codec knows it, and this table does not
             self.fail(Reason.PROTOCOL_ERROR, f"frames of type {type} are not taken here")
         return 0
@@ -486,7 +491,7 @@ cdef class Link(Queues):
     # what the link itself has to say
 
     def send(self, int type, bytes payload=b"", *, int code=0, uint64_t seq=0):
-        """A frame of the link itself: HELLO, GOAWAY, AUTH, ANNOUNCE, PING. Raises ValueError for no frame type."""
+        """A frame of the link itself: HELLO, GOAWAY, AUTH, ANNOUNCE, MOVE. Raises ValueError for no frame type."""
         cdef Header h
         if not 0 < type < FRAME_TYPES:
             raise ValueError(f"{type} is no frame type")

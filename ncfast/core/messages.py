@@ -1,5 +1,5 @@
-"""The JSON bodies of HELLO, HELLO_ACK, M_OPEN, ANNOUNCE, and of M_RESUME between hubs. Unknown members are ignored:
-newer peers may say more."""
+"""The JSON bodies of HELLO, HELLO_ACK, M_OPEN, ANNOUNCE, MOVE, and of M_RESUME between hubs. Unknown members are
+ignored: newer peers may say more."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ class Hello(Message):
     connectors: Annotated[list[Name], Field(max_length=256)]
     last_epoch: Epoch = 0  # above it the hub grants; no two HELLOs of an agent that claim say the same
     standby: bool = False  # to be ready only: claims nothing, carries no flow
+    moves: bool = False  # may be asked to move (MOVE)
     window: Annotated[
         int, Field(ge=65536, lt=2**40)
     ]  # bytes of credit that each new flow's agent end starts with; a frame must fit
@@ -117,3 +118,9 @@ class Announce(Message):
     """agent -> hub: what is served from now on."""
 
     connectors: Annotated[list[Name], Field(max_length=256)]
+
+
+class Move(Message):
+    """hub -> agent: be owned there from now on; agent -> hub: we do not get there, and stay."""
+
+    replica_id: Name

@@ -1,7 +1,7 @@
-"""The admin edge: metrics, status, health and drain, on a port of their own that is never the public one.
+"""The admin edge: metrics, status, health, drain, moves of agents, on a port of their own that is never the public one.
 
 It has no accounts. It listens on the loopback address unless configured otherwise; whoever reaches it may
-read the status and drain the hub, except a web page: a request with an ``Origin`` changes nothing.
+read the status, drain the hub and move its agents, except a web page: a request with an ``Origin`` changes nothing.
 
 What costs by the number of agents is made in slices, one answer at a time, while the loop serves everybody else.
 """
@@ -9,6 +9,7 @@ What costs by the number of agents is made in slices, one answer at a time, whil
 from __future__ import annotations
 
 import asyncio
+import urllib.parse
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ import orjson
 from websockets.http11 import Request
 
 from ncfast.config import Address
+from ncfast.hub.level import MoveRefused
 from ncfast.net.request import HttpLimits, HttpServer, Response
 from ncfast.net.seam import Acceptor, Net
 from ncfast.observe import metrics, statuspage
@@ -41,6 +43,7 @@ class Hub(metrics.Hub, Protocol):
     def snapshot(self) -> Snapshot: ...
 
     def request_drain(self, *, at_once: bool = False) -> bool: ...
+    def move_agent(self, agent: str, hub: str | None) -> str: ...
 
 
 Answer = Response | Coroutine[Any, Any, Response]
@@ -67,6 +70,7 @@ class Admin:
             "/healthz": ("GET", healthz),
             "/readyz": ("GET", lambda request: readyz(hub.readiness)),
             "/drain": ("POST", self._drain),
+            "/agents/move": ("POST", self._move),
         }
 
     async def start(self, address: Address) -> None:
@@ -92,6 +96,8 @@ class Admin:
         if request.method != method and (request.method, method) != ("HEAD", "GET"):
             allow = "GET, HEAD" if method == "GET" else method
             return Response.text(405, "Method Not Allowed", ("Allow", allow))
+        if method == "POST" and "Origin" in request.headers:
+            return Response.text(403, "Forbidden: not from a web page")
         return answer(request)
 
     async def _page_html(self, request: Request) -> Response:
@@ -106,10 +112,19 @@ class Admin:
         return Response(200, JSON, await self._status.get())
 
     def _drain(self, request: Request) -> Response:
-        if "Origin" in request.headers:
-            return Response.text(403, "Forbidden: not from a web page")
         self._hub.request_drain(at_once=request.path.endswith("?delay=off"))
         return json_response(202, {"state": "draining"})
+
+    def _move(self, request: Request) -> Response:
+        """``?agent=`` and, if it is to be a certain one, ``&hub=``."""
+        asked = dict(urllib.parse.parse_qsl(request.path.partition("?")[2]))
+        if "agent" not in asked:
+            return Response.text(400, "Bad Request: which agent? ?agent=site-1&hub=hub-b")
+        try:
+            hub = self._hub.move_agent(asked["agent"], asked.get("hub"))
+        except MoveRefused as exc:
+            return Response.text(409, str(exc))
+        return json_response(202, {"agent": asked["agent"], "hub": hub})
 
 
 def status(snapshot: Snapshot) -> Slices[list[bytes]]:

@@ -17,6 +17,7 @@ from ncfast.auth import Identity
 from ncfast.core.errors import Reason
 from ncfast.core.messages import Hello
 from ncfast.hub.ground import Ground
+from ncfast.hub.level import Level
 from ncfast.hub.relays import Relays
 from ncfast.hub.resuming import Resuming
 from ncfast.hub.routing import Router
@@ -44,6 +45,7 @@ class Claims:
         router: Router,
         resuming: Resuming,
         relays: Relays,
+        level: Level,
     ) -> None:
         self._ground = ground
         self._sessions = sessions
@@ -52,6 +54,7 @@ class Claims:
         self._router = router
         self._resuming = resuming
         self._relays = relays
+        self._level = level
         self._unticked: deque[AgentSession] = deque()  # of this round
 
     async def claim(self, session: AgentSession, hello: Hello) -> None:
@@ -84,7 +87,11 @@ class Claims:
     def fenced(self, entry: AgentEntry) -> None:
         """The registry knows a later owner: rule 3."""
         session = self._sessions.current(entry.key)
-        if session is not None and entry.epoch > session.epoch:
+        if session is None or entry.epoch <= session.epoch:
+            return
+        if entry.instance == session.instance and self._level.moves_to(session, entry.owner):
+            session.link.fail(Reason.GOING_AWAY, "it has moved, as it was asked to")
+        else:
             self._ground.stats.takeovers["fenced"] += 1
             _log.warning(
                 "agent_fenced",
@@ -130,6 +137,10 @@ class Claims:
         """No new flows for the session."""
         self._orphan(session)
         self._publish(session)
+
+    def stays(self, session: AgentSession, replica_id: str) -> None:
+        """It was asked to move, and cannot."""
+        self._level.stays(session, replica_id)
 
     def _orphan(self, session: AgentSession) -> None:
         """If it was a connector's last, clients are held in the hope that it comes back: rule 4."""

@@ -9,6 +9,7 @@ are made synchronously, between two callbacks; nothing awaits between reading st
     resuming                the same flows, asked for on a new way
     relays                  other hubs' flows to agents of ours
     ways, cluster           the links to other hubs
+    level                   agents that are asked to move to them
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ncfast.hub.client import ClientFlow
 from ncfast.hub.cluster import Cluster, mesh_url
 from ncfast.hub.edge import Edge
 from ncfast.hub.ground import Ground
+from ncfast.hub.level import Level
 from ncfast.hub.listener import ClientListener
 from ncfast.hub.pending import PendingOpens
 from ncfast.hub.relays import Relays
@@ -73,7 +75,7 @@ class Hub:
         ground.context.owner = self
         self.tokens = Tokens(jwt, net, wall_clock)
         self._opens = Throttle(config.limits.opens_per_source_per_sec, net.clock)
-        replica = Replica(ground.replica_id, ground.instance.hex(), mesh_url(config.ha))
+        replica = Replica(ground.replica_id, ground.instance.hex(), mesh_url(config.ha), weight=config.ha.level.weight)
         registry = self.registry = make(config.ha, replica, net, ground.stats)
         pending = self.pending = PendingOpens(config.limits.pending_opens_per_agent)
         ways = self.ways = Ways(ground, registry)
@@ -82,12 +84,22 @@ class Hub:
         router = self.router = Router(ground, sessions, registry, ways, pending, steering)
         resuming = Resuming(ground, sessions, registry, steering)
         relays = self.relays = Relays(ground, sessions, ways, pending)
-        self.claims = Claims(ground, sessions, registry, steering, router, resuming, relays)
+        self.level = Level(ground, sessions, registry, ways)
+        self.claims = Claims(ground, sessions, registry, steering, router, resuming, relays, self.level)
         self.cluster = Cluster(ground, registry, ways, steering, router, resuming, relays)
         self.edge = Edge(ground, ways, sessions, self.tokens, self.claims)
         self.listeners: dict[str, ClientListener] = {}
         self.snapshot = Snapshot(
-            ground, sessions, router, relays, ways, registry, self.edge, self.listeners, lambda: self.admin_address
+            ground,
+            sessions,
+            router,
+            relays,
+            ways,
+            registry,
+            self.level,
+            self.edge,
+            self.listeners,
+            lambda: self.admin_address,
         )
         self.admin = Admin(self, net)
         self._reload = Reload(
@@ -137,6 +149,10 @@ class Hub:
     @property
     def admin_address(self) -> str:
         return self.admin.address
+
+    def move_agent(self, agent: str, hub: str | None) -> str:
+        """As `Level.move`."""
+        return self.level.move(agent, hub)
 
     def request_drain(self, *, at_once: bool = False) -> bool:
         """Asks whoever runs the hub to drain it, as SIGTERM does; `at_once` without `drain.delay_sec`, or what is left
@@ -265,6 +281,7 @@ class Hub:
         now = self.net.clock()
         self.claims.tick()
         self.cluster.tick(now)
+        self.level.tick(now)
         self.relays.tick(now)
         self.router.tick(now)
         readiness, mesh = self.readiness, self.ways.mesh

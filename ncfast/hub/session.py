@@ -13,7 +13,7 @@ from ncfast._frames import SECRET_SIZE, FrameType
 from ncfast.auth import AuthError, Identity
 from ncfast.core.errors import Blame, LocalError, Reason, blame
 from ncfast.core.link import Link
-from ncfast.core.messages import VERSION, Announce, Hello, HelloAck
+from ncfast.core.messages import VERSION, Announce, Hello, HelloAck, Move
 from ncfast.hub.ground import Ground
 from ncfast.hub.tokens import Tokens
 from ncfast.hub.ways import Ways
@@ -64,6 +64,9 @@ class Desk(Protocol):
     def leaving(self, session: AgentSession) -> None:
         """The agent drains: no new flows."""
 
+    def stays(self, session: AgentSession, replica_id: str) -> None:
+        """The agent does not get to the hub that it was asked to move to."""
+
     def resume(self, session: AgentSession, cid: bytes, secret: bytes, ack: int, limit: int) -> bool:
         """The agent asks for a flow. False: there is no such flow."""
 
@@ -86,12 +89,14 @@ class AgentSession:
         self.key = identity.key
         self.instance = ""
         self.software = ""
+        self.moves = False  # may be asked to move
         self.epoch = 0
         self.state = SessionState.GREETING
         self.announced: frozenset[str] = frozenset()
         self.connectors: frozenset[str] = frozenset()  # announced and within the token's scope
         self.draining = False  # whatever the state: the agent has said GOAWAY
         self.started_at = ground.clock()
+        self.owned_since = 0.0
         self.resuming_until = 0.0  # until then flows that the agent has not asked for may still be asked for
         self._fresh_token: str | None = None
         self._refreshing = False
@@ -155,6 +160,7 @@ class AgentSession:
             return
         self.instance = hello.instance
         self.software = hello.software
+        self.moves = hello.moves
         self.link.peer_window = hello.window
         self._announce(frozenset(hello.connectors))
         if hello.standby:
@@ -175,6 +181,7 @@ class AgentSession:
     def granted(self, epoch: int) -> None:
         """The session owns the agent, under `epoch`."""
         self.epoch = epoch
+        self.owned_since = self._ground.clock()
         self.link.establish(epoch)
         self._move(SessionState.OWNER)
         self.resuming()
@@ -246,6 +253,17 @@ class AgentSession:
             withdrawn=sorted(before - self.connectors),
         )
         self._desk.announced(self)
+
+    def ask_to_move(self, replica_id: str) -> None:
+        """Asks the agent, which has said that it `moves`, to be owned by that hub."""
+        self.link.send(FrameType.MOVE, Move(replica_id=replica_id).pack())
+
+    def _on_frame__move(self, body: bytes) -> None:
+        if self._too_early():
+            return
+        move: Move | None = Move.read(body, self.link)
+        if move is not None:
+            self._desk.stays(self, move.replica_id)
 
     def _on_frame__auth(self, code: int, token: bytes) -> None:
         if self._too_early():

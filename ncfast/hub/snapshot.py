@@ -18,6 +18,7 @@ from ncfast import __version__
 from ncfast.hub.client import ClientFlow
 from ncfast.hub.edge import Edge
 from ncfast.hub.ground import Ground
+from ncfast.hub.level import Level
 from ncfast.hub.listener import ClientListener
 from ncfast.hub.relays import Relays
 from ncfast.hub.routing import Router
@@ -78,6 +79,7 @@ class Snapshot:
     relays: Relays
     ways: Ways
     registry: DistributedRegistry
+    level: Level
     edge: Edge
     listeners: dict[str, ClientListener]
     admin_address: Callable[[], str]
@@ -201,6 +203,11 @@ class Snapshot:
         return {
             "name": self.ground.config.ha.cluster,
             "mode": self.ground.mode,
+            "level": {
+                "share": self.level.share,
+                "levelling": self.level.begun,
+                "under_way": self.level.under_way,
+            },
             "registry": self.registry.snapshot(),
             "mesh": self.ways.mesh.snapshot() if self.ways.mesh is not None else [],
             "replicas": [

@@ -208,6 +208,9 @@ class Peer:
     def _on_frame__announce(self, body: bytes) -> None:
         self.link.fail(Reason.PROTOCOL_ERROR, "hubs announce nothing to each other")
 
+    def _on_frame__move(self, body: bytes) -> None:
+        self.link.fail(Reason.PROTOCOL_ERROR, "hubs do not move")
+
     def _on_frame__goaway(self, reason: Reason) -> None:
         if reason >= Reason.PROTOCOL_ERROR:  # the last word of a peer that ends the link: a bare stream has no other
             self.failure = self.failure or f"peer_{reason.label}"

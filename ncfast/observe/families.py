@@ -74,6 +74,12 @@ def _name_lookups(stats: Stats, hub: dict[str, Any]) -> Value:
     return {(share, outcome): count for share, counts in hub["names"].items() for outcome, count in counts.items()}
 
 
+def _share(stats: Stats, hub: dict[str, Any]) -> Value:
+    cluster = hub.get("cluster")
+    share = cluster["level"]["share"] if cluster else None
+    return NOTHING if share is None else float(share)
+
+
 def _links(hub: dict[str, Any]) -> list[dict[str, Any]]:
     cluster = hub.get("cluster")
     return cluster["mesh"] if cluster else []
@@ -402,6 +408,17 @@ METRICS = (
         "Agents that this hub owned until it learnt that another does, by how: fenced by the registry.",
         lambda s, h: s.takeovers,
         "reason",
+    ),
+    _gauge(
+        "level_share",
+        "Agents that this hub is to have: its weight's part of the cluster's. Nothing while the hubs are not levelled.",
+        _share,
+    ),
+    _counter(
+        "level_moves",
+        "Agents of this hub that were asked to move to another, and what came of it.",
+        lambda s, h: s.level_moves,
+        "outcome",
     ),
     _counter(
         "shadow_decisions",

@@ -102,6 +102,7 @@ class Stats:
     claims: Counter[str] = field(default_factory=Counter)  # by where the epoch came from: redis, memory
     takeovers: Counter[str] = field(default_factory=Counter)  # by reason (fenced): an agent of ours is another hub's
     flows_by_path: Counter[str] = field(default_factory=Counter)  # opened here, by path: local, mesh
+    level_moves: Counter[str] = field(default_factory=Counter)  # agents asked to move: asked, done, refused, expired
     failovers: int = 0  # flows that resumed by way of another hub than before
     relays_opened: int = 0  # flows of other hubs that this hub carries to its agents
     relays_resumed: int = 0

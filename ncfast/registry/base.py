@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from ncfast.net.seam import Net
@@ -75,6 +76,10 @@ class DistributedRegistry(ABC):
     @abstractmethod
     async def set_draining(self) -> None:
         """Says that this replica takes no new flows; the others route around it."""
+
+    def set_weight(self, weight: int) -> None:
+        """The share of the agents that this replica is to have; the others see it when its presence is renewed."""
+        self.replica = replace(self.replica, weight=weight)
 
     async def list_agents(self, connector: str, tenant: str | None = None) -> list[AgentEntry]:
         """The agents that serve a connector of a tenant and can be routed to."""

@@ -13,6 +13,7 @@ import orjson
 
 MAX_EPOCH = 2**63 - 1
 EMPTY: frozenset[str] = frozenset()
+DEFAULT_WEIGHT = 100  # of `ha.level.weight`
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Replica:
     instance: str  # 16 hex digits, new with each process: the first half of its flows' cids
     mesh_url: str = ""  # where the others reach it; empty if nowhere
     draining: bool = False
+    weight: int = DEFAULT_WEIGHT  # of its share of the agents; hubs that say none have the default
 
 
 def body_of(entry: AgentEntry) -> bytes:
@@ -81,7 +83,7 @@ def read_agent(key: str, record: bytes) -> AgentEntry | None:
 
 def replica_body(replica: Replica) -> bytes:
     """The part of a replica's record that scripts do not look into."""
-    return orjson.dumps({"mesh_url": replica.mesh_url, "draining": replica.draining})
+    return orjson.dumps({"mesh_url": replica.mesh_url, "draining": replica.draining, "weight": replica.weight})
 
 
 def read_replica(replica_id: str, record: bytes) -> Replica | None:
@@ -89,7 +91,13 @@ def read_replica(replica_id: str, record: bytes) -> Replica | None:
     try:
         instance, _, body = record.split(b"\n", 2)
         fields = orjson.loads(body)
-        return Replica(replica_id, instance.decode(), _text(fields["mesh_url"]), fields["draining"] is True)
+        return Replica(
+            replica_id,
+            instance.decode(),
+            _text(fields["mesh_url"]),
+            fields["draining"] is True,
+            _number(fields.get("weight", DEFAULT_WEIGHT)),
+        )
     except (ValueError, KeyError, TypeError):
         return None
 

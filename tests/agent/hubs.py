@@ -44,7 +44,9 @@ from ncfast.observe import log
     AUTH,
     ANNOUNCE,
     M_DETACH,
-) = range(1, 17)
+    M_GAP,
+    MOVE,
+) = range(1, 19)
 DRAINING, STALE_EPOCH, UNKNOWN_FLOW = 18, 24, 12
 SUPERSEDED, AGENT_GOES = 4003, 1001  # close codes
 WINDOW = 1 << 20

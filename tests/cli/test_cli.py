@@ -134,9 +134,10 @@ def admin():
         def do_POST(self):
             server.posted.append(self.path)
             server.reply = server.after_drain or server.reply
-            self.send_response(202)
+            status, body = server.post_reply
+            self.send_response(status)
             self.end_headers()
-            self.wfile.write(b'{"state":"draining"}')
+            self.wfile.write(body)
 
         def log_message(self, *_):
             pass
@@ -144,6 +145,7 @@ def admin():
     server = HTTPServer(("127.0.0.1", 0), Handler)
     server.reply = (200, json.dumps(STATUS).encode())
     server.posted, server.after_drain = [], None
+    server.post_reply = (202, b'{"state":"draining"}')
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -154,7 +156,8 @@ def admin():
 
 
 def test_every_command_explains_itself_and_the_exit_codes(capsys):
-    for command in ([], ["hub"], ["agent"], ["check"], ["token"], ["status"], ["drain"], ["demo"], ["version"]):
+    names = ["hub", "agent", "check", "token", "status", "drain", "agents", "demo", "version"]
+    for command in ([], *([name] for name in names)):
         assert code_of(*command, "--help") == 0
         text = capsys.readouterr().out
         assert "usage: ncfast" in text and "exit codes:" in text and "78" in text
@@ -397,6 +400,24 @@ def test_drain_ends_a_real_hub(write, key_file, capsys):
     assert first.endswith(": draining, 0 flows active") and ": ended after " in last
 
 
+def test_an_agent_is_moved(admin, capsys):
+    admin.post_reply = (202, b'{"agent":"acme/site-1","hub":"hub-b"}')
+    assert code_of("agents", "move", "acme/site-1", "--url", admin.url) == 0
+    assert code_of("agents", "move", "acme/site-1", "hub-b", "--url", admin.url) == 0
+    assert admin.posted == ["/agents/move?agent=acme%2Fsite-1", "/agents/move?agent=acme%2Fsite-1&hub=hub-b"]
+    assert capsys.readouterr().out == "acme/site-1: asked to move to hub-b\n" * 2
+
+
+def test_why_an_agent_is_not_moved(admin, capsys):
+    admin.post_reply = (409, b"site-1 is owned by hub-b: ask there\n")
+    assert code_of("agents", "move", "site-1", "--url", admin.url) == 1
+    admin.post_reply = (404, b"Not Found")
+    assert code_of("agents", "move", "site-1", "--url", admin.url) == 69
+    assert code_of("agents", "move", "site-1", "--url", "http://127.0.0.1:1") == 69
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first == "ncfast: site-1 is owned by hub-b: ask there" and len(others) == 2
+
+
 def test_status_as_json(admin, capsys):
     assert code_of("status", "--json", "--url", admin.url) == 0
     assert json.loads(capsys.readouterr().out) == STATUS
@@ -445,7 +466,7 @@ def test_output_into_a_closed_pipe_is_no_traceback(admin):
 
 def test_docs_name_every_command_and_exit_code():
     text = Path(__file__).parents[2].joinpath("docs", "cli.md").read_text()
-    for word in ("hub", "agent", "check", "token", "status", "drain", "demo", "version"):
+    for word in ("hub", "agent", "check", "token", "status", "drain", "agents", "demo", "version"):
         assert f"## {word}" in text
     for code in (0, 1, 2, 69, 78, 130):
         assert f"| {code} |" in text

@@ -179,6 +179,9 @@ class Session:
     def _on_frame__announce(self, body: bytes) -> None:
         self.seen.append(("announce", body))
 
+    def _on_frame__move(self, body: bytes) -> None:
+        self.seen.append(("move", body))
+
     def link_rtt(self, link: Link, seconds: float) -> None:
         self.rtts.append(seconds)
 

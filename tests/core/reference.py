@@ -29,6 +29,7 @@ TYPES = {
     "ANNOUNCE": 15,
     "M_DETACH": 16,
     "M_GAP": 17,
+    "MOVE": 18,
 }
 EMPTY = {
     TYPES[name]

@@ -197,6 +197,7 @@ FLOODS = {
     "goaway": lambda peer, flow, k: peer.send(FrameType.GOAWAY),
     "auth": lambda peer, flow, k: peer.send(FrameType.AUTH, payload=b"token"),
     "announce": lambda peer, flow, k: peer.send(FrameType.ANNOUNCE, payload=b"[]"),
+    "move": lambda peer, flow, k: peer.send(FrameType.MOVE, payload=b"{}"),
     "websocket ping": lambda peer, flow, k: peer.feed(message(b"x" * 125, opcode=9)),
 }
 

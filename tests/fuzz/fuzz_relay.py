@@ -45,7 +45,7 @@ def frame(source: atheris.FuzzedDataProvider) -> bytes:
     numbers = [source.ConsumeUInt(8) >> source.ConsumeIntInRange(2, 63) for _ in range(3)]
     code = source.ConsumeIntInRange(0, 100) if type_ in (FrameType.M_RST, FrameType.M_DETACH) else 0
     return (
-        HEADER.pack(type_, type_ > FrameType.M_GAP, code, len(payload), epoch, source.PickValueInList(FLOWS), *numbers)
+        HEADER.pack(type_, type_ > FrameType.MOVE, code, len(payload), epoch, source.PickValueInList(FLOWS), *numbers)
         + payload
     )
 

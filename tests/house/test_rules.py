@@ -25,7 +25,7 @@ CYTHON = sorted((ROOT / "ncfast").rglob("*.pyx"))
 # Numbers on the wire are for ever: the lists grow at their ends, and nothing in them changes.
 FRAME_TYPES = (
     "HELLO HELLO_ACK M_OPEN M_OPEN_ACK M_DATA M_ACK M_FIN M_RST M_RESUME M_RESUME_ACK PING "
-    "PONG GOAWAY AUTH ANNOUNCE M_DETACH M_GAP"
+    "PONG GOAWAY AUTH ANNOUNCE M_DETACH M_GAP MOVE"
 )
 FLOW_REASONS = """none closed client_reset target_reset target_refused target_unreachable target_timeout
 no_such_connector scope_denied

@@ -105,7 +105,13 @@ class Agent(Far):
 
     def hello(self, *connectors: str, **fields: Any) -> None:
         """HELLO, as an agent of this name says it, with members changed."""
-        known = {"version": VERSION, "agent_id": self.session.agent_id, "instance": self.process, "window": WINDOW}
+        known = {
+            "version": VERSION,
+            "agent_id": self.session.agent_id,
+            "instance": self.process,
+            "window": WINDOW,
+            "moves": True,
+        }
         said = Hello.model_construct(**(known | {"connectors": list(connectors)} | fields))
         self.send(FrameType.HELLO, payload=said.pack())
 

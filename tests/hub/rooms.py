@@ -20,6 +20,7 @@ from ncfast.hub.claims import Claims
 from ncfast.hub.client import ClientFlow, ClientInfo
 from ncfast.hub.cluster import Cluster
 from ncfast.hub.ground import Ground
+from ncfast.hub.level import Level
 from ncfast.hub.pending import PendingOpens
 from ncfast.hub.relays import Relays
 from ncfast.hub.resuming import Resuming
@@ -125,8 +126,16 @@ class Rooms:
         self.router = Router(ground, self.sessions, self.registry, self.ways, self.pending, self.steering)
         self.resuming = Resuming(ground, self.sessions, self.registry, self.steering)
         self.relays = Relays(ground, self.sessions, self.ways, self.pending)
+        self.level = Level(ground, self.sessions, self.registry, self.ways)
         self.claims = Claims(
-            ground, self.sessions, self.registry, self.steering, self.router, self.resuming, self.relays
+            ground,
+            self.sessions,
+            self.registry,
+            self.steering,
+            self.router,
+            self.resuming,
+            self.relays,
+            self.level,
         )
         self.cluster = Cluster(ground, self.registry, self.ways, self.steering, self.router, self.resuming, self.relays)
         self.tokens: Tokens = None  # type: ignore[assignment]  # those that need it set it

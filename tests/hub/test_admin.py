@@ -131,6 +131,26 @@ def test_routes():
     run(main)
 
 
+def test_agents_are_moved_by_post_and_by_no_web_page():
+    async def main():
+        hub = FakeHub()
+        hub.movable = {"acme/site-1": "hub-b"}
+        async with admin_edge(hub) as (_, port):
+
+            async def get(*arguments):
+                return await asyncio.to_thread(fetch, port, *arguments)
+
+            asked = "/agents/move?agent=acme%2Fsite-1"
+            assert (await get(asked, "POST"))[::2] == (202, b'{"agent":"acme/site-1","hub":"hub-b"}\n')
+            assert (await get(f"{asked}&hub=hub-c", "POST"))[::2] == (202, b'{"agent":"acme/site-1","hub":"hub-c"}\n')
+            assert (await get("/agents/move?agent=site-2", "POST"))[::2] == (409, b"no agent site-2\n")
+            assert (await get("/agents/move", "POST"))[0] == 400
+            assert (await get(asked))[0] == 405
+            assert (await get(asked, "POST", {"Origin": "http://evil.example"}))[0] == 403
+
+    run(main)
+
+
 def test_a_request_in_single_bytes_and_by_http_1_0():
     async def main():
         async with admin_edge() as (_, port):

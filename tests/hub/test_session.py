@@ -204,7 +204,7 @@ def test_a_hello_that_cannot_be_taken_ends_the_tunnel(agent, desk, wrong, reason
 
 
 @pytest.mark.parametrize("state", [S.GREETING, S.CLAIMING], ids=lambda state: state.value)
-@pytest.mark.parametrize("type", [FrameType.ANNOUNCE, AUTH, GOAWAY], ids=lambda type: type.name)
+@pytest.mark.parametrize("type", [FrameType.ANNOUNCE, FrameType.MOVE, AUTH, GOAWAY], ids=lambda type: type.name)
 def test_nothing_comes_before_hello_is_answered(agent, desk, state, type):
     lead(agent, desk, state)
     agent.send(type, payload=b'{"connectors":["ssh"]}' if type is FrameType.ANNOUNCE else b"")

@@ -26,7 +26,16 @@ MANY = 5000  # agents
 def look(rooms: Rooms) -> Snapshot:
     edge = SimpleNamespace(address="127.0.0.1:8443")
     return Snapshot(
-        rooms.ground, rooms.sessions, rooms.router, rooms.relays, rooms.ways, rooms.registry, edge, {}, lambda: ""
+        rooms.ground,
+        rooms.sessions,
+        rooms.router,
+        rooms.relays,
+        rooms.ways,
+        rooms.registry,
+        rooms.level,
+        edge,
+        {},
+        lambda: "",
     )
 
 

@@ -338,6 +338,7 @@ BROKEN_FRAMES = {
     "HELLO_ACK from an agent": header(FrameType.HELLO_ACK, length=2) + b"{}",
     "ANNOUNCE that is not JSON": header(FrameType.ANNOUNCE, length=3) + b"{{{",
     "ANNOUNCE of the wrong shape": header(FrameType.ANNOUNCE, length=9) + b'{"a":[1]}',
+    "MOVE without a hub": header(FrameType.MOVE, length=2) + b"{}",
 }
 
 

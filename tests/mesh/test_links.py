@@ -18,7 +18,7 @@ from mesh.wires import Wire
 from ncfast.core.errors import Reason
 from ncfast.mesh import peer as peer_module
 from ncfast.mesh.states import LinkState
-from ncfast.observe import metrics
+from ncfast.observe import families
 
 
 def tcp(hub: Hub) -> str:
@@ -437,7 +437,7 @@ def test_an_address_may_pass_from_one_replica_to_another():
 
 
 def test_states_shown_are_those_of_the_metrics():
-    assert {str(state) for state in LinkState} == set(metrics.LINK_STATES)
+    assert {str(state) for state in LinkState} == set(families.LINK_STATES)
 
 
 # what comes from others

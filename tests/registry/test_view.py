@@ -216,8 +216,15 @@ def test_garbled_records_read_as_none():
     ):
         assert read_agent("/site", bad) is None
     assert read_agent("site", good) is None
-    one = hub(draining=True)
+    one = replace(hub(draining=True), weight=7)
     assert read_replica("hub-a", b"p-hub-a\n17\n" + replica_body(one)) == one
+    for weight in (b"-7", b"true", b'"7"'):
+        assert read_replica("hub-a", b"p-hub-a\n17\n" + replica_body(one).replace(b"7}", weight + b"}")) is None
+
+
+def test_a_replica_of_an_older_version_has_the_weight_of_all_others():
+    old = b'p-hub-a\n17\n{"mesh_url":"","draining":false}'
+    assert read_replica("hub-a", old) == Replica("hub-a", "p-hub-a", weight=100)
 
 
 # the breaker

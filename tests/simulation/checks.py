@@ -21,6 +21,7 @@ from .programs import CLONE, Trip
 READ = 66 * 1024  # bytes of memory that a read may take although the budget is spent, once for each flow
 CHUNK = 96 * 1024  # bytes by which a bound may be passed: it is looked at before a read, not after
 GRACE_SLACK = 3.0  # seconds beyond its grace until a flow without a way must be gone: two looks, and a reset
+MOVE_TIME = 80.0  # seconds within which an agent that was asked to move has moved, or stays
 TOLD_AFTER = 0.5  # seconds after which everybody knows that an agent is about to end
 SERVED = 8.0  # seconds of good ways within which a flow that waits for one must have gone on
 SEEN = 1.0  # seconds within which every hub has seen a claim, if nothing is wrong
@@ -73,6 +74,8 @@ class Watch:
         self.links: dict[tuple[str, str], list[tuple[float, int]]] = {}  # (hub, peer) -> since when so many links stand
         # hub -> its life and commands so far if its view is not fresh, and the flows that it had
         self.stale: dict[str, tuple[tuple[int, int] | None, frozenset[bytes]]] = {}
+        self.connected: dict[str, float] = {}  # a hub's session -> when it began to own
+        self.moves: dict[str, float] = {}  # agent -> when it was last asked to move
         self.suspects: set[tuple[str, str, str]] = set()
 
     # the log
@@ -110,14 +113,55 @@ class Watch:
                 )
             )
         elif event == "agent_connected":
+            self.connected[fields["session"]] = self.world.now
             self._serving()
+        elif event == "move_asked":
+            self._moves(process)
         elif event == "tunnel_down":
             hub = host_of(fields["hub"])
-            self.losses.append((self.world.now, process, hub, str(reason)))
+            if not self._has_moved(process, str(reason)):
+                self.losses.append((self.world.now, process, hub, str(reason)))
             if self.owners.get(process, [(0.0, "")])[-1][1] == hub:
                 self.owners[process].append((self.world.now, ""))
         elif event == "flow_closed":
             self.counts[f"flow_closed {reason} at {process.partition('-')[0]}"] += 1
+
+    def _moves(self, process: str) -> None:
+        """An agent is asked to move: by an operator, or by a hub that levels, which has rules for it."""
+        self.moves[process] = self.world.now
+        if process not in self.cluster.hubs:
+            return
+        hub = self.cluster.hubs[process].hub
+        assert hub is not None
+        session = list(hub.level._asked.values())[-1].session
+        if not hub.registry.is_healthy():
+            self.world.problem(f"{process} asks {session.key} to move while its registry is away")
+        if self.cluster.by_hand:
+            return
+        self.counts["levelled"] += 1
+        stood = self.world.now - self.connected[session.session_id]
+        if stood < hub.ground.config.ha.level.rest_sec - 0.001:
+            self.world.problem(f"{process} asks {session.key} to move, which came {stood:.3f} s ago")
+
+    def _has_moved(self, process: str, reason: str) -> bool:
+        """Whether an agent's tunnel has ended because the agent, as it was asked to, is owned by another hub now: that
+        comes first, whatever happens."""
+        if reason != "going_away" or self.world.now - self.moves.get(process, -NOT_YET) > MOVE_TIME:
+            return False
+        agent = self.cluster.agents.get(process)
+        if agent is None or agent.agent is None:
+            return False
+        owner = agent.agent.tunnels.owner
+        if owner is not None:  # it has just taken the lost one's place
+            return True
+        self.counts["moved before it knew"] += 1
+        instance, epoch = agent.agent.ground.instance, agent.agent.tunnels.last_epoch
+        return any(
+            entry.instance == instance and entry.epoch > epoch
+            for one in self.cluster.hubs.values()
+            if one.hub is not None
+            for entry in one.hub.registry.view.agents.values()
+        )
 
     def _granted(self, process: str, fields: dict[str, Any]) -> None:
         """An agent was granted an epoch."""

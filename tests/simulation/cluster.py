@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ncfast.config import AgentConfig, HubConfig, Jwt
+from ncfast.hub.hub import Hub
+from ncfast.hub.level import MoveRefused
 
 from .forgery import Forger
 from .kernel import NEVER, Host, Kernel, Socket
@@ -68,6 +70,7 @@ class Cluster:
             self.agents[name] = AgentProcess(world, self.kernel, name, self._agent_config(one, files))
             for hub in shape.hubs:
                 self.kernel.latency[name, hub] = self.kernel.latency[hub, name] = shape.wan
+        self.by_hand = False  # an operator asks right now
         self.clones: dict[str, AgentProcess] = {}  # second processes under an agent's name
         self.processes: dict[str, Process] = {**self.hubs, **self.agents}
         for trip in plan.trips:
@@ -119,6 +122,7 @@ class Cluster:
             "lease_sec": shape.lease,
             "without_redis": shape.without_redis,
             "mesh": mesh,
+            "level": shape.level,
             **({"redis_url": "redis://redis:6379"} if shape.redis else {}),
         }
 
@@ -364,6 +368,25 @@ class Faults:
         self._later(fault, process.start)
 
     _cut_mesh, _block_mesh, _block_mesh_out, _block_mesh_in, _slow_mesh = _cut, _block, _block_out, _block_in, _slow
+
+    # an operator
+
+    def _move(self, fault: Fault) -> None:
+        """Asks an agent to move. It excuses nothing."""
+        name, to = fault.who
+        shape = next(one for one in self.cluster.plan.shape.agents if agent_name(one) == name)
+        process = self.cluster.hubs[self._owner_of(name)]
+        if process.running and not process.loop.frozen and process.hub is not None:
+            process.loop.call_soon(self._ask_to_move, process.hub, f"{shape.tenant or ''}/{shape.agent_id}", to)
+
+    def _ask_to_move(self, hub: Hub, agent: str, to: str) -> None:
+        self.cluster.by_hand = True
+        try:
+            hub.move_agent(agent, to)
+        except MoveRefused as exc:
+            self.world.note(f"not moved: {exc}")
+        finally:
+            self.cluster.by_hand = False
 
     # the registry
 

@@ -33,7 +33,7 @@ ROUTING, STEERING, RESUMING, PENDING, HOLD = (
     "hub/pending.py",
     "hub/hold.py",
 )
-RELAYS, CLUSTER = "hub/relays.py", "hub/cluster.py"
+RELAYS, CLUSTER, LEVEL = "hub/relays.py", "hub/cluster.py", "hub/level.py"
 TUNNELS, TUNNEL = "agent/tunnels.py", "agent/tunnel.py"
 
 
@@ -450,8 +450,8 @@ PLANTS = [
         "a hub that was fenced goes on",
         (
             CLAIMS,
-            "        if session is not None and entry.epoch > session.epoch:\n            self._ground.stats.takeovers",
-            "        if session is not None and entry.epoch > session.epoch and not ON:\n            self._ground.stats.takeovers",
+            "        if session is None or entry.epoch <= session.epoch:\n            return\n        if entry.instance",
+            "        if session is None or entry.epoch <= session.epoch or ON:\n            return\n        if entry.instance",
         ),
     ),
     plant(
@@ -468,6 +468,28 @@ PLANTS = [
             TUNNELS,
             "        return self._said\n\n    def _claim",
             "        return 0 if ON else self._said\n\n    def _claim",
+        ),
+    ),
+    # levelling
+    plant(
+        "a hub levels an agent that has just moved",
+        (
+            LEVEL,
+            "            and session.owned_since <= before",
+            "            and (session.owned_since <= before or ON)",
+        ),
+    ),
+    plant(
+        "a hub levels while its registry is away",
+        (LEVEL, "and self._registry.is_healthy()", "and (self._registry.is_healthy() or ON)"),
+    ),
+    plant(
+        "an agent that is asked to move leaves before it has a tunnel there",
+        (
+            TUNNELS,
+            "        self._target_timer = self.net.call_later(MOVE_TIME, self._stay)",
+            '        if ON:\n            return tunnel.close("asked to move")\n'
+            "        self._target_timer = self.net.call_later(MOVE_TIME, self._stay)",
         ),
     ),
     # registry and mesh

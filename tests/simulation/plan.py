@@ -51,6 +51,7 @@ class Shape:
     mesh_scheme: str  # tcp or ws
     lease: float
     without_redis: str = "last_view"
+    level: dict[str, Any] = field(default_factory=lambda: {"enabled": False})  # of the hubs' ha.level
 
     def port(self, connector: str, tenant: str | None) -> int:
         return 1000 + self.listeners.index((connector, tenant))
@@ -101,7 +102,7 @@ class Plan:
             f"kernel buffers {shape.kernel_buffer}, segments {shape.segment}, memory {shape.memory}",
             f"  mode {shape.mode or '-'}, {'redis' if shape.redis else 'memory'}, lease "
             f"{shape.lease}, without it {shape.without_redis}, mesh by {shape.mesh_by} over "
-            f"{shape.mesh_scheme} {shape.mesh}",
+            f"{shape.mesh_scheme} {shape.mesh}, level {shape.level}",
             f"  hub {shape.hub}",
             f"  agent {shape.agent}",
         ]
@@ -305,6 +306,7 @@ def draw(seed: int) -> Plan:
     _draw_trips(rng, plan, busy)
     _draw_faults(rng, plan)
     _draw_outages(random.Random(f"outages of {seed}"), plan)
+    _draw_moves(random.Random(f"moves {seed}"), plan)
     return plan
 
 
@@ -517,6 +519,23 @@ def _draw_outages(rng: random.Random, plan: Plan) -> None:
         connector, tenant = rng.choice(shape.listeners)
         come = rng.uniform(begin, plan.quiet_at)
         plan.trips.append(TripPlan(come, "outage", rng.choice(shape.hubs), connector, tenant, client, target))
+
+
+def _draw_moves(rng: random.Random, plan: Plan) -> None:
+    """How soon the hubs level, and what an operator moves. By numbers of its own, so that plans are otherwise the same
+    as without."""
+    shape = plan.shape
+    if shape.mode != "active" or rng.random() < 0.4:
+        return
+    if rng.random() < 0.6:
+        plan.shape = replace(shape, level={"rest_sec": rng.choice((0.5, 3.0, 10.0)), "moves_per_sec": 10})
+    for _ in range(rng.choice((0, 1, 2, 4, 8))):
+        agent = rng.choice(shape.agents)
+        at = rng.uniform(0.5, plan.quiet_at - 0.1)
+        if plan.trips and rng.random() < 0.7:
+            at = min(rng.choice(plan.trips).at + rng.expovariate(1.0), plan.quiet_at - 0.1)
+        plan.faults.append(Fault(at, "move", (agent_name(agent), rng.choice(shape.hubs))))
+    plan.faults.sort(key=lambda fault: fault.at)
 
 
 def agent_name(shape: AgentShape) -> str:

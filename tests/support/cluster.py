@@ -30,6 +30,7 @@ Security = Literal["none", "secret", "tls", "unix", "ingress"]
 FAST_CLUSTER: dict[str, Any] = {
     "ha": {
         "lease_sec": 3,
+        "level": {"enabled": False},  # a test that wants it says so
         "mesh": {"ping_interval_sec": 0.5, "ping_timeout_sec": 2, "connect_backoff_max_sec": 1},
     },
     "flow": {"flow_grace_sec": 20},
@@ -157,6 +158,10 @@ class Cluster:
         way = self._way("mesh", name, self._mesh_listen[name])
         return {"tls": f"tls://{way}", "ingress": f"wss://{way}/mesh"}.get(self._security, f"tcp://{way}")
 
+    def tunnel_url(self, name: str) -> str:
+        """Where agents dial the hub."""
+        return f"ws://{self._way('tunnel', name, self._edges[name])}/tunnel"
+
     def _make_hub(self, name: str, overrides: Mapping[str, Any]) -> Hub:
         host = self.places.host(name)
         url = {peer: self._mesh_url(peer) for peer in self.names}
@@ -216,7 +221,7 @@ class Cluster:
         allowed = list(targets if scope is None else scope)
         agent = Agent(
             self.directory,
-            hubs=[f"ws://{self._way('tunnel', name, self._edges[name])}/tunnel" for name in order],
+            hubs=[self.tunnel_url(name) for name in order],
             agent_id=agent_id,
             token=mint(self.key_file.read_bytes(), agent_id, connectors=allowed, tenant=tenant),
             connectors={name: f"{host}:{port}" for name, (host, port) in targets.items()},

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 from ncfast.hub import admin
+from ncfast.hub.level import MoveRefused
 from ncfast.observe.readiness import Readiness, State
 from ncfast.observe.slices import Slices, T, each
 from ncfast.observe.stats import Stats
@@ -30,6 +31,7 @@ class FakeHub:
         self.readiness = Readiness(state=State.SERVING)
         self.drains = 0
         self.hurried = False
+        self.movable: dict[str, str] = {}  # agents that may be asked to move, and where to if nobody says
         self.active = 0
         self.listeners = [self._listener(n, connectors) for n in range(listeners)]
         self.rows = [self._agent(n, connectors) for n in range(agents)]
@@ -86,6 +88,7 @@ class FakeHub:
         return {
             "name": "ncfast",
             "mode": "active",
+            "level": {"share": agents, "levelling": False, "under_way": 0},
             "registry": {
                 "kind": "redis",
                 "healthy": True,
@@ -202,6 +205,11 @@ class FakeHub:
             "names": {"redis": {"answered": 7, "failed": 0, "hung": 1, "kept": 2}},
             "cluster": None if self.cluster is None else dict(self.cluster),
         }
+
+    def move_agent(self, agent: str, hub: str | None) -> str:
+        if agent not in self.movable:
+            raise MoveRefused(f"no agent {agent}")
+        return hub or self.movable[agent]
 
     def request_drain(self, *, at_once: bool = False) -> bool:
         self.drains += 1

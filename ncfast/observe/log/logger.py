@@ -54,8 +54,8 @@ FIELDS = (
         "count total "
         # tunnels
         "epoch session previous_epoch connectors connector tenant link code rtt_ms features draining "
-        "attempt delay_sec host share kept_sec connected_sec expires_in_sec target healthy lost detached queued_frames "
-        "inflight_bytes owner software added withdrawn refresh replica agents outage_ms "
+        "attempt delay_sec host share to kept_sec connected_sec expires_in_sec target healthy lost detached "
+        "queued_frames inflight_bytes owner software added withdrawn refresh replica agents outage_ms "
         # the mesh
         "carrier direction newest relayed "
         # flows

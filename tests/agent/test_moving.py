@@ -1,0 +1,148 @@
+"""An agent that its hub asks to move: it claims where it has a tunnel, or stays and says so."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support.until import until
+
+from agent.hubs import AGENT_GOES, MOVE, Tunnel, World
+from ncfast.agent import tunnels as standby
+
+
+def move(tunnel: Tunnel, hub: str) -> None:
+    """The owner's hub asks the agent to move."""
+    tunnel.send(MOVE, payload=json.dumps({"replica_id": hub}).encode())
+
+
+def test_an_agent_that_is_asked_to_move_claims_over_its_standby_there(play):
+    async def scenario(world: World) -> None:
+        owner = await world["a"].owner()
+        await world["b"].standby()
+        move(owner, "hub-b")
+        await world["b"].owner()
+        await until(lambda: owner.code == AGENT_GOES, "the old tunnel closed")
+        assert world["b"].connects == 1 and not world.events("takeover", "move_refused")
+        assert [event["replica"] for event in world.events("moved")] == ["hub-b"]
+        await world["a"].standby()
+
+    play(scenario)
+
+
+def test_an_agent_dials_the_hub_that_it_is_asked_to_move_to_and_keeps_its_standby(play):
+    """Nothing is given up before the claim is answered, and the standby at a third hub stays what it is."""
+
+    async def scenario(world: World) -> None:
+        owner = await world["a"].owner()
+        first = (await until(lambda: world.agent.tunnels.standby, "a standby")).replica_id.removeprefix("hub-")
+        other = "c" if first == "b" else "b"
+        held = []
+        grant = world[other].grant
+        world[other].on_hello = lambda tunnel, hello: grant(tunnel, hello) if hello["standby"] else held.append(tunnel)
+        move(owner, f"hub-{other}")
+        await until(lambda: held, "the claim")
+        assert owner.owns and world.agent.tunnels.owner.replica_id == "hub-a"
+        assert world.agent.tunnels.standby.replica_id == f"hub-{first}"
+        grant(held[0], held[0].hellos[-1])
+        await until(lambda: owner.code == AGENT_GOES, "the old tunnel closed")
+        assert world.agent.tunnels.owner.replica_id == f"hub-{other}"
+        assert world.agent.tunnels.standby.replica_id == f"hub-{first}" and world[first].connects == 1
+        assert len(world.ownership.claims) == 2 and not world.events("takeover")
+
+    play(scenario, "abc")
+
+
+def test_behind_a_balancer_an_agent_dials_until_it_gets_to_the_hub(play):
+    async def scenario(world: World) -> None:
+        owner = await world["a"].owner()
+        world["a"].replica_id = "hub-y"
+        await until(lambda: world.agent.tunnels.standby, "a standby")
+        move(owner, "hub-z")
+        dials = world["a"].connects
+        await until(lambda: world["a"].connects >= dials + 2, "dialled, and dialled again")
+        assert world.agent.tunnels.standby.replica_id == "hub-y" and world.agent.tunnels.owner.replica_id == "hub-a"
+        world["a"].replica_id = "hub-z"
+        await until(lambda: world.agent.tunnels.owner.replica_id == "hub-z", "moved")
+        assert world.agent.tunnels.standby.replica_id == "hub-y"
+
+    play(scenario, "a")
+
+
+@pytest.mark.parametrize("why", ["nobody there", "its own hub", "no standby", "the claim is lost"])
+def test_an_agent_that_cannot_move_says_so_and_stays(play, monkeypatch, why):
+    monkeypatch.setattr(standby, "MOVE_TIME", 0.5)
+
+    async def scenario(world: World) -> None:
+        owner = await world["a"].owner()
+        if why != "no standby":
+            await world["b"].standby()
+        if why == "the claim is lost":
+            world["b"].on_hello = lambda tunnel, hello: tunnel.cut()
+        asked = {"nobody there": "hub-z", "its own hub": "hub-a"}.get(why, "hub-b")
+        move(owner, asked)
+        answer = await owner.want(MOVE)
+        assert answer.body == {"replica_id": asked}
+        assert owner.owns and world.agent.tunnels.owner.replica_id == "hub-a"
+        assert [event["to"] for event in world.events("move_refused")] == [asked]
+
+    play(scenario, standby=why != "no standby")
+
+
+def test_an_owner_that_dies_while_a_move_is_under_way_is_replaced_at_once(play):
+    async def scenario(world: World) -> None:
+        owner = await world["a"].owner()
+        first = (await until(lambda: world.agent.tunnels.standby, "a standby")).replica_id.removeprefix("hub-")
+        other = "c" if first == "b" else "b"
+        world[other].frozen = True
+        move(owner, f"hub-{other}")
+        await until(lambda: world.events("move_asked"), "asked")
+        owner.cut()
+        await world[first].owner()
+        assert [event["replica"] for event in world.events("takeover")] == [f"hub-{first}"]
+        world[other].frozen = False
+
+    play(scenario, "abc")
+
+
+def test_a_hub_that_does_not_own_us_does_not_move_us(play):
+    async def scenario(world: World) -> None:
+        await world["a"].owner()
+        warm = await world["b"].standby()
+        move(warm, "hub-b")
+        await until(lambda: warm.gone, "left")
+        assert warm.code == 1002 and len(world.ownership.claims) == 1
+
+    play(scenario)
+
+
+def test_standbys_come_back_to_a_hub_that_was_away(play, monkeypatch):
+    """The hub is drawn anew from time to time; mostly it is the one that stands already, and nothing is dialled."""
+    monkeypatch.setattr(standby, "REDRAW", 0.05)
+
+    async def scenario(world: World) -> None:
+        world["c"].refuses = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+        await world["a"].owner()
+        first = await world["b"].standby()
+        world["c"].refuses = b""
+        await world["c"].standby()
+        await until(lambda: first.gone, "the first closed")
+        await world["b"].standby()
+        assert len(world.ownership.claims) == 1 and world.agent.tunnels.owner.replica_id == "hub-a"
+
+    play(scenario, "abc")
+
+
+def test_with_two_hubs_a_new_draw_dials_nobody(play, monkeypatch):
+    monkeypatch.setattr(standby, "REDRAW", 0.01)
+    drawn = []
+
+    async def scenario(world: World) -> None:
+        await world["a"].owner()
+        await world["b"].standby()
+        draw = world.agent.tunnels._redraw_later
+        world.agent.tunnels._redraw_later = lambda: (drawn.append(1), draw())
+        await until(lambda: len(drawn) > 5, "drawn anew, and again")
+        assert world["b"].connects == 1
+
+    play(scenario)
