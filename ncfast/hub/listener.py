@@ -14,6 +14,7 @@ from ncfast.core.errors import Reason
 from ncfast.core.timeouts import Timeouts
 from ncfast.hub.client import ClientInfo
 from ncfast.hub.ground import Ground
+from ncfast.net.newcomers import source_of
 from ncfast.net.proxyproto import Parser, ProxyProtocolError
 from ncfast.net.seam import Acceptor, reset, tune
 from ncfast.net.socket import SocketEnd
@@ -118,25 +119,25 @@ class ClientListener:
         self.net.adopt(sock, self.end(sock, host, f"{host}:{peer[1]}"))
         return None
 
-    def end(self, sock: socket.socket, source: str, client: str) -> SocketEnd:
+    def end(self, sock: socket.socket, host: str, client: str) -> SocketEnd:
         """The socket end of a client that is let in."""
         try:
             tune(sock)
         except OSError:
             pass  # gone already; the first read will tell
-        owner = _Client(self, source, client)
+        owner = _Client(self, source_of(host), client)
         return SocketEnd(self._ground.context, owner, self.net.call_later, Reason.CLIENT_RESET, Reason.CLIENT_LOST)
 
     def client_ready(self, end: SocketEnd, client: str) -> None:
         """Its transport is there."""
         self._on_client(end, ClientInfo(self.config, self.timeouts, client, self._ground.clock()))
 
-    def refusal(self, source: str) -> str | None:
-        """Why a client from `source` may not come in now, or None. Behind a balancer `source` is whom its header
-        names."""
+    def refusal(self, host: str) -> str | None:
+        """Why a client from `host` may not come in now, or None. Behind a balancer `host` is whom its header names."""
         config, ground = self.config, self._ground
-        if (config.deny and _within(source, config.deny)) or (config.allow and not _within(source, config.allow)):
+        if (config.deny and _within(host, config.deny)) or (config.allow and not _within(host, config.allow)):
             return "acl"
+        source = source_of(host)
         if config.max_connections_per_source and self.per_source[source] >= config.max_connections_per_source:
             return "source_cap"
         if len(ground.flows) >= ground.config.limits.max_flows:

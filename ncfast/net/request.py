@@ -19,6 +19,7 @@ from websockets.http11 import Response as WireResponse
 from websockets.streams import StreamReader
 
 from ncfast.core.errors import NcfastError
+from ncfast.net.newcomers import Newcomers, source_of
 from ncfast.observe import log
 
 _log = log.get("http")
@@ -31,7 +32,7 @@ class HttpLimits:
     timeout_sec: float = 5.0  # from the connect to the whole request; at HttpServer again from the answer to the close
     max_bytes: int = 8192  # request line and headers; what most servers take
     max_headers: int = 64
-    max_connections: int = 64  # at once on one server; further ones are closed unread
+    max_connections: int = 64  # at once on one server; beyond, one makes room
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ class HttpProtocol(asyncio.Protocol):
     """One connection: reads one request within the limits, answers, closes."""
 
     def __init__(
-        self, handler: Handler, limits: HttpLimits, loop: asyncio.AbstractEventLoop, live: set[HttpProtocol]
+        self, handler: Handler, limits: HttpLimits, loop: asyncio.AbstractEventLoop, live: Newcomers[HttpProtocol]
     ) -> None:
         self._handler = handler
         self._limits = limits
@@ -160,11 +161,9 @@ class HttpProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
-        self._live.add(self)
         self._timer = self._loop.call_later(self._limits.timeout_sec, self._request_late)
-        if len(self._live) > self._limits.max_connections:
-            self._refused("too_many_connections")
-            self.abort()
+        peer = transport.get_extra_info("peername")
+        self._live.enter(self, source_of(peer[0]) if peer else "")
 
     def data_received(self, data: bytes) -> None:
         if self._reader is None:  # answered; what still comes is read and dropped until the timer
@@ -182,13 +181,18 @@ class HttpProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
-        self._live.discard(self)
+        self._live.leave(self)
 
     # the answer and the end
 
     def abort(self) -> None:
         """Ends the connection now."""
         self._transport.abort()
+
+    def make_room(self) -> None:
+        """Ends it, since there are too many."""
+        self._refused("too_many_connections")
+        self.abort()
 
     def _handle(self, request: Request) -> Response:
         try:
@@ -219,7 +223,7 @@ class HttpServer:
         self._handler = handler
         self._limits = limits
         self._loop = loop
-        self._live: set[HttpProtocol] = set()
+        self._live: Newcomers[HttpProtocol] = Newcomers(limits.max_connections, HttpProtocol.make_room)
 
     def protocol(self) -> HttpProtocol:
         """The protocol factory for ``create_server``."""
@@ -227,5 +231,5 @@ class HttpServer:
 
     def close(self) -> None:
         """Ends every open connection."""
-        for connection in list(self._live):
+        for connection in self._live:
             connection.abort()
