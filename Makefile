@@ -5,7 +5,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py $(wildcard ncfast/*.p[yx][xd] ncfast/*/*.p[yx][xd])
-PACKAGES := redis-server redis-tools slapd ldap-utils haproxy iperf3 nginx-light iproute2 prometheus
+PACKAGES := redis-server redis-tools slapd ldap-utils haproxy iperf3 nginx-light iproute2 prometheus \
+	mariadb-server-core mariadb-client-core postgresql
 DEBUG := build/debug
 FUZZ_SECONDS ?= 600
 SEEDS ?= 200

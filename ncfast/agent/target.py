@@ -8,8 +8,9 @@ import socket
 from collections.abc import Callable
 
 from ncfast.agent.ground import Ground
+from ncfast.agent.health import WrongAnswer, probe
 from ncfast.agent.info import AgentInfo
-from ncfast.config import Connector
+from ncfast.config import Connector, Health
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
 from ncfast.core.messages import Open
@@ -31,6 +32,7 @@ class Target:
         self._on_health = on_health
         self.healthy = True
         self.dials = 0
+        self.reached = False  # by the last dial, and there was one since the last check
 
     def open(self, flow: Flow[AgentInfo], request: Open) -> None:
         """Dials for a new flow; at `max_dials` at once it is refused, so that a flood of opens stays a few connects."""
@@ -67,6 +69,7 @@ class Target:
                 self.dials -= 1
         if owner.ready:  # it came, and was lost at once: its end tells the flow
             return
+        self.reached = False
         _log.warning("dial_failed", connector=config.name, target=str(config.target), reason=reason.label, **detail)
         flow.reset(reason)
 
@@ -84,30 +87,51 @@ class Target:
         return build(version, (host, port), (local_host, local_port))
 
     async def watch(self) -> None:
-        """Checks the target by connecting to it; `fall` failures withdraw the connector, `rise` successes announce it
-        again."""
+        """Checks the target; `fall` failures withdraw the connector, `rise` successes announce it again."""
         health = self.config.health
         if health is None:
             return
         net, run = self.ground.net, 0
         while True:
-            well = await self._check(health.timeout_sec)
-            run = run + 1 if well != self.healthy else 0
-            if run >= (health.rise if well else health.fall):
-                self.healthy, run = well, 0
-                (_log.info if well else _log.warning)(
-                    "target_up" if well else "target_down", connector=self.config.name, target=str(self.config.target)
-                )
-                self._on_health()
+            well = await self.check(health)
+            if well is not None:
+                run = run + 1 if well != self.healthy else 0
+                if run >= (health.rise if well else health.fall):
+                    run = 0
+                    self._turn(well)
             await asyncio.sleep(health.interval_sec * net.rng.uniform(0.9, 1.1))
 
-    async def _check(self, timeout: float) -> bool:
-        target = self.config.target
+    def _turn(self, well: bool) -> None:
+        self.healthy = well
+        tell, event = (_log.info, "target_up") if well else (_log.warning, "target_down")
+        tell(event, connector=self.config.name, target=str(self.config.target))
+        self._on_health()
+
+    async def check(self, health: Health) -> bool | None:
+        """Whether the target is well; None if that could not be found out. A flow's dial tells all that a connect of
+        our own would, and no more: who asks for an answer is not content with it."""
+        reached, self.reached = self.reached, False
+        if reached and health.is_connect:
+            return True
+        config = self.config
+        header = b"" if config.proxy_protocol == "off" else build(config.proxy_protocol, None, None)
         try:
-            transport = await self.ground.net.connect(target.host, target.port, asyncio.Protocol(), timeout=timeout)
-        except (OSError, TimeoutError):
+            await probe(self.ground.net, config.target, health, header)
+        except WrongAnswer as exc:
+            if self.healthy:  # and not as often as a target that is down is checked
+                _log.warning(
+                    "check_failed",
+                    connector=config.name,
+                    target=str(config.target),
+                    expected=exc.expected,
+                    got=exc.got,
+                )
             return False
-        transport.close()
+        except OSError as exc:
+            if exc.errno not in OUT_OF_DESCRIPTORS:
+                return False
+            _log.warning("check_skipped", connector=config.name, target=str(config.target), detail="out of descriptors")
+            return None
         return True
 
 
@@ -127,6 +151,7 @@ class _TargetSocket:
     def socket_ready(self, end: SocketEnd) -> None:
         self.ready = True
         self._target.dials -= 1  # before the hub hears of it, and sends the next
+        self._target.reached = True
         self._ground.net.opened()
         self._watch = self._ground.net.watch(end.transport, end.broken)
         if self._flow.closed:  # the client was faster

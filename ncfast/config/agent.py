@@ -18,6 +18,8 @@ from ncfast.config.sections import (
 )
 from ncfast.config.values import (
     AgentId,
+    CheckText,
+    CheckUser,
     Count,
     FilePath,
     Name,
@@ -31,12 +33,48 @@ from ncfast.config.values import (
 
 
 class Health(Section):
-    """Health checks of a connector's target: a TCP connect. A failing target withdraws its connector."""
+    """Health checks of a connector's target: a TCP connect, or what `protocol` or `expect` ask for. A failing target
+    withdraws its connector."""
 
     interval_sec: Seconds = key(10, ge=0.05, le=3600, unit="s", why="Between two checks.")
     timeout_sec: Seconds = key(3, gt=0, le=300, unit="s", why="A check that takes longer has failed.")
     fall: Count = key(3, ge=1, le=100, unit="checks", why="Failures in a row that withdraw the connector.")
     rise: Count = key(2, ge=1, le=100, unit="checks", why="Successes in a row that announce it again.")
+    protocol: Literal["tcp", "mysql", "postgres", "ldap", "redis"] = key(
+        "tcp",
+        why=(
+            "Have the shortest exchange of this protocol that the target does not mind. tcp: a connect that says"
+            " nothing, left out while clients' connects succeed, or send and expect. MySQL and MariaDB (mysql) take"
+            " such connects for attacks: after max_connect_errors (100) they block the agent, and so all its clients."
+        ),
+    )
+    user: CheckUser | None = key(
+        None,
+        why=(
+            "Account for protocol mysql, without password and rights (CREATE USER name@host). Without it the login is"
+            " denied, which is as good an answer, but has the server log it and count it in Aborted_connects."
+        ),
+    )
+    send: CheckText | None = key(
+        None, why='Say this first, and wait for `expect`. Double-quoted YAML has escapes: "PING\\r\\n", "\\x00".'
+    )
+    expect: CheckText | None = key(None, why="What the target's answer, or its greeting without `send`, begins with.")
+
+    @property
+    def is_connect(self) -> bool:
+        """Whether a check only connects."""
+        return self.protocol == "tcp" and self.expect is None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Health:
+        if self.protocol != "tcp" and (self.send is not None or self.expect is not None):
+            own = "send" if self.send is not None else "expect"
+            raise fault("a check has a protocol, or texts of its own", f"remove protocol, or {own}", own, "protocol")
+        if self.send is not None and self.expect is None:
+            raise fault("send without expect", "say in expect what the answer begins with", "send")
+        if self.user is not None and self.protocol != "mysql":
+            raise fault("only protocol mysql logs in", "remove user", "user")
+        return self
 
 
 class Connector(Section):

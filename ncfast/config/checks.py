@@ -21,6 +21,7 @@ from ncfast.config.values import Address
 from ncfast.config.yamlfile import Document
 
 NOTICED_WITHIN = 0.5  # seconds after a ping timeout within which it is seen: the hub's tick
+MYSQL_PORT = 3306  # as registered with IANA
 _PASSWORD = re.compile(r"://[^/?#@]*:(?P<password>[^/?#]*)@")
 
 
@@ -173,3 +174,9 @@ def _agent_warnings(config: AgentConfig) -> Iterator[str]:
             yield f"hubs[{index}]: ws:// to another machine; the token travels in clear"
     if config.tls is not None and not any(hub.startswith("wss://") for hub in config.hubs):
         yield "tls: no hub is reached by wss://, so the section has no effect"
+    for index, connector in enumerate(config.connectors):
+        if connector.target.port == MYSQL_PORT and connector.health is not None and connector.health.is_connect:
+            yield (
+                f"connectors[{index}].health: MySQL and MariaDB block who only connects, and all clients with it;"
+                " write protocol: mysql"
+            )

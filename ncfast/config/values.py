@@ -223,6 +223,8 @@ def _jwks_url(value: str) -> str:
     return value
 
 
+CHECK_BYTES = 1024  # of a text that a health check says or expects; a request line and some headers
+
 SENTINEL = ("redis+sentinel://", "rediss+sentinel://")
 
 
@@ -265,6 +267,20 @@ def _path(value: Any) -> Any:
     return value
 
 
+def _check_text(value: str) -> str:
+    if not value or len(value) > CHECK_BYTES or any(ord(char) > 0xFF for char in value):
+        raise fault(
+            f"must be 1 to {CHECK_BYTES} bytes", "write a byte that is no text as \\x00 to \\xff, in double quotes"
+        )
+    return value
+
+
+def _check_user(value: str) -> str:
+    if not value or len(value) > 80 or "\0" in value:
+        raise fault("not a user name", "use 1 to 80 characters")
+    return value
+
+
 def mask_url(value: str) -> str:
     """The URL with its user name and password hidden."""
     return re.sub(r"(?<=://)[^/?#]*@", "***@", value)
@@ -281,6 +297,8 @@ Bytes = Annotated[int, BeforeValidator(_not_bool)]
 Seconds = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
 Rate = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
 Switch = Annotated[bool, BeforeValidator(_true_or_false)]
+CheckText = Annotated[str, AfterValidator(_check_text), _text("Text", "^[\\x00-\\xff]+$")]
+CheckUser = Annotated[str, AfterValidator(_check_user), _text("User name", "^.{1,80}$")]
 Target = Annotated[Address, AfterValidator(_dialled)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 CIDR = Annotated[

@@ -38,6 +38,8 @@ cdef enum:
 cdef double LATE = 2.0
 cdef double MAX_FAR_RTT = 2.0  # seconds that a relay may say lie beyond it: windows are tuned to them
 
+cdef dict NAMES = {int(type): type.name for type in FrameType}
+
 cdef int CLOSED = FlowState.CLOSED
 cdef int OPENING_FIN = FlowState.OPENING_FIN
 cdef int R_UNKNOWN_FLOW = Reason.UNKNOWN_FLOW
@@ -48,6 +50,11 @@ cdef int R_LINK_LOST = Reason.LINK_LOST
 cdef double far_rtt(const Header* h) noexcept:
     """Seconds of round trip beyond the link, as a relay says."""
     return min(h.seq / 1e6, MAX_FAR_RTT)
+
+
+cdef dict _counted(const uint64_t* frames):
+    cdef int type
+    return {NAMES[type]: frames[type] for type in range(1, FRAME_TYPES) if frames[type]}
 
 
 cdef class Link(Queues):
@@ -81,8 +88,7 @@ cdef class Link(Queues):
 
     def counters(self):
         """(frames in, frames out) by frame type name."""
-        return ({t.name: self._frames_in[<int>t] for t in FrameType if self._frames_in[<int>t]},
-                {t.name: self._frames_out[<int>t] for t in FrameType if self._frames_out[<int>t]})
+        return _counted(self._frames_in), _counted(self._frames_out)
 
     # in
 

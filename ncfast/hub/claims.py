@@ -11,6 +11,8 @@ Rules:
 
 from __future__ import annotations
 
+from collections import deque
+
 from ncfast.auth import Identity
 from ncfast.core.errors import Reason
 from ncfast.core.messages import Hello
@@ -26,6 +28,7 @@ from ncfast.registry import AgentEntry, DistributedRegistry
 
 _log = log.get("hub")
 
+TICK_SLICE = 256  # tunnels looked at in one go, about 0.2 ms
 BROKEN = frozenset({Reason.PROTOCOL_ERROR, Reason.MESSAGE_TOO_BIG, Reason.FLOOD, Reason.VERSION})
 
 
@@ -49,6 +52,7 @@ class Claims:
         self._router = router
         self._resuming = resuming
         self._relays = relays
+        self._unticked: deque[AgentSession] = deque()  # of this round
 
     async def claim(self, session: AgentSession, hello: Hello) -> None:
         """Asks the registry for an epoch, and makes the session the agent's one and only: rules 1 and 2."""
@@ -163,10 +167,21 @@ class Claims:
         """Whether flows wait for this agent: it may come in even while the hub drains."""
         return bool(self._steering.flows_of(identity.key))
 
-    def tick(self, now: float) -> None:
+    def tick(self) -> None:
         """Timers of the tunnels, about twice a second."""
-        for session in self._sessions:
+        if not self._unticked:
+            self._unticked.extend(self._sessions)
+            self._tick_slice()
+
+    def _tick_slice(self) -> None:
+        """Thousands of tunnels, a few in each turn of the loop."""
+        now = self._ground.clock()
+        for _ in range(min(TICK_SLICE, len(self._unticked))):
+            session = self._unticked.popleft()
             try:
-                session.tick(now)
+                if not session.link.closed:
+                    session.tick(now)
             except Exception:  # one session's defect must not stop the others' clocks
                 _log.exception("tick_failed")
+        if self._unticked:
+            self._ground.net.call_soon(self._tick_slice)

@@ -17,7 +17,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 from ncfast import __version__
 from ncfast._frames import FrameType
@@ -86,11 +85,11 @@ class Hub:
         self.claims = Claims(ground, sessions, registry, steering, router, resuming, relays)
         self.cluster = Cluster(ground, registry, ways, steering, router, resuming, relays)
         self.edge = Edge(ground, ways, sessions, self.tokens, self.claims)
-        self.admin = Admin(self, net.loop)
         self.listeners: dict[str, ClientListener] = {}
-        self._snapshot = Snapshot(
+        self.snapshot = Snapshot(
             ground, sessions, router, relays, ways, registry, self.edge, self.listeners, lambda: self.admin_address
         )
+        self.admin = Admin(self, net)
         self._reload = Reload(
             ground, sessions, self.tokens, self.cluster, self.edge, self.listeners, self._make_listener
         )
@@ -114,7 +113,7 @@ class Hub:
                 await listener.open()
                 self.listeners[one.name] = listener
             await self.edge.open()
-            await self.admin.start(self.net.serve, config.admin.bind)
+            await self.admin.start(config.admin.bind)
             await self.cluster.follow_mode()
         except OSError:
             self._close_doors()
@@ -243,7 +242,7 @@ class Hub:
     def _tick(self) -> None:
         self._timers["tick"] = self.net.call_later(TICK, self._tick)  # first: a defect below must not stop the clock
         now = self.net.clock()
-        self.claims.tick(now)
+        self.claims.tick()
         self.cluster.tick(now)
         self.relays.tick(now)
         self.router.tick(now)
@@ -272,9 +271,3 @@ class Hub:
             if left
             else self.net.call_later(SWEEP_EVERY, self._sweep_round)
         )
-
-    # what others see
-
-    def snapshot(self) -> dict[str, Any]:
-        """The hub's state, as GET /status gives it."""
-        return self._snapshot.take()

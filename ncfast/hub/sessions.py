@@ -23,7 +23,7 @@ class Sessions:
         self._all: dict[AgentSession, None] = {}  # every tunnel, standbys and those before HELLO too
         self._of: dict[str, dict[AgentSession, None]] = {}  # the same by agent, each oldest first
         self._current: dict[str, AgentSession] = {}  # by agent
-        self._routes: dict[Key, list[AgentSession]] = {}
+        self._routes: dict[Key, dict[AgentSession, None]] = {}
         self._routed: dict[AgentSession, list[Key]] = {}
         self.totals = LinkTotals()  # of tunnels that have ended
 
@@ -87,7 +87,7 @@ class Sessions:
         tenant = session.identity.tenant
         keys: list[Key] = [(tenant, connector) for connector in sorted(session.connectors)]
         for key in keys:
-            self._routes.setdefault(key, []).append(session)
+            self._routes.setdefault(key, {})[session] = None
         self._routed[session] = keys
         return keys
 
@@ -96,7 +96,7 @@ class Sessions:
         orphans = []
         for key in self._routed.pop(session, ()):
             sessions = self._routes[key]
-            sessions.remove(session)
+            del sessions[session]
             if not sessions:
                 del self._routes[key]
                 orphans.append(key)

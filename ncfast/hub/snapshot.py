@@ -1,4 +1,9 @@
-"""The hub's state, as GET /status gives it; addresses and identities masked as the log masks them."""
+"""The hub's state, as GET /status gives it; addresses and identities masked as the log masks them.
+
+What costs by the thousand agents or flows is made in slices (`ncfast.observe.slices`). Everything else is of one
+moment, that of the last slice: so opened = closed + active in every answer. What ends between two slices is in no row,
+but its frames are counted: counters never go back.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,11 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from ncfast import __version__
+from ncfast.hub.client import ClientFlow
 from ncfast.hub.edge import Edge
 from ncfast.hub.ground import Ground
 from ncfast.hub.listener import ClientListener
@@ -18,8 +25,47 @@ from ncfast.hub.session import AgentSession
 from ncfast.hub.sessions import Sessions
 from ncfast.hub.ways import Ways
 from ncfast.observe.log import mask_address, mask_identity
+from ncfast.observe.slices import Slices, each
 from ncfast.observe.totals import LinkTotals
-from ncfast.registry import DistributedRegistry
+from ncfast.registry import AgentEntry, DistributedRegistry
+
+AGENTS = 64  # looked at in one slice, about 0.5 ms
+FLOWS = 1024  # the same
+
+Rows = list[dict[str, Any]]
+
+
+class Sums:
+    """What is added up over agents and flows; `links` are those that have ended, to begin with."""
+
+    def __init__(self, links: LinkTotals) -> None:
+        self.links = links
+        self.tunnels = {"owned": 0, "standby": 0, "draining": 0, "queued_frames": 0, "inflight_bytes": 0}
+        self.connectors: Counter[str] = Counter()
+        self.flows = {"opening": 0, "detached": 0, "local": 0, "mesh": 0}
+
+    def add_sessions(self, sessions: list[AgentSession]) -> None:
+        tunnels = self.tunnels
+        for session in sessions:
+            link = session.link
+            self.links.add(link)  # also of one that has ended since: it is not among those to begin with
+            if not session.known:
+                continue
+            tunnels["draining"] += session.draining
+            tunnels["queued_frames"] += link.queued
+            tunnels["inflight_bytes"] += link.inflight
+            if session.owns:
+                tunnels["owned"] += 1
+                self.connectors.update(session.connectors)
+            else:
+                tunnels["standby"] += 1
+
+    def add_flows(self, flows: list[ClientFlow]) -> None:
+        sums = self.flows
+        for flow in flows:
+            sums["opening"] += flow.opening
+            sums["detached"] += flow.detached_at >= 0
+            sums[flow.info.path] += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,36 +82,56 @@ class Snapshot:
     listeners: dict[str, ClientListener]
     admin_address: Callable[[], str]
 
-    def take(self) -> dict[str, Any]:
-        """Everything at one moment."""
-        ground, router = self.ground, self.router
-        stats, context, flows = ground.stats, ground.context, ground.flows
-        now = ground.clock()
+    def totals(self) -> Slices[dict[str, Any]]:
+        """Everything but the rows of agents."""
+        sums = Sums(self.sessions.totals.plus(()))
+        yield from each(list(self.sessions), AGENTS, sums.add_sessions)
+        yield from each(list(self.ground.flows.values()), FLOWS, sums.add_flows)
+        return self._document(sums)
+
+    def agents(self, take: Callable[[Rows], object], most: int | None = None) -> Slices[None]:
+        """Hands over the rows of agents connected here, some at a time and `most` in all."""
+        now = self.ground.clock()
+        known = (session for session in self.sessions if session.known)
+        chosen = list(self.sessions) if most is None else list(islice(known, most))
+        yield from each(
+            chosen, AGENTS, lambda some: take([self._agent(session, now) for session in some if session.known])
+        )
+
+    def cluster_agents(self, take: Callable[[Rows], object], most: int | None = None) -> Slices[None]:
+        """The same of the agents of all hubs, as the cached view has them; none without a cluster."""
+        if self.ground.config.ha.enabled:
+            chosen = list(islice(self.registry.view.agents.values(), most))
+            yield from each(chosen, AGENTS, lambda some: take([_cluster_agent(entry) for entry in some]))
+
+    def _document(self, sums: Sums) -> dict[str, Any]:
+        ground, router, flows = self.ground, self.router, sums.flows
+        stats, context = ground.stats, ground.context
         mesh = self.ways.mesh
         meshed = mesh.totals() if mesh is not None else LinkTotals()
-        tunnels = self.sessions.totals.plus(session.link for session in self.sessions)
+        links = sums.links
         return {
             "role": "hub",
             "version": __version__,
             "replica_id": ground.replica_id,
             "mode": ground.mode,
             "pid": os.getpid(),
-            "uptime_sec": round(now - ground.started_at, 3),
+            "uptime_sec": round(ground.clock() - ground.started_at, 3),
             "state": ground.readiness.state,
             "ready": ground.readiness.status(),
             "edge": self.edge.address,
             "admin": self.admin_address(),
             "listeners": [self._listener(one) for one in self.listeners.values()],
-            "agents": [self._agent(session, now) for session in self.sessions if session.known],
+            "tunnels": {**sums.tunnels, "connectors": dict(sums.connectors)},
             "flows": {
-                "active": len(flows),
-                "opening": sum(flow.opening for flow in flows.values()),
-                "detached": sum(flow.detached_at >= 0 for flow in flows.values()),
+                "active": len(ground.flows),
+                "opening": flows["opening"],
+                "detached": flows["detached"],
                 "held": sum(router.hold.count.values()),
                 "opened": stats.flows_opened,
                 "closed": dict(stats.flows_closed),
                 "resumed": stats.flows_resumed,
-                "by_path": {"local": 0, "mesh": 0} | Counter(flow.info.path for flow in flows.values()),
+                "by_path": {"local": flows["local"], "mesh": flows["mesh"]},
                 "relayed": len(self.relays.by_cid),
             },
             "bytes": {
@@ -80,13 +146,13 @@ class Snapshot:
                 "segments_free": context.pool.free_count,
             },
             "links": {
-                "frames_in": dict(tunnels.frames_in),
-                "frames_out": dict(tunnels.frames_out),
-                "bytes_in": tunnels.bytes_in,
-                "bytes_out": tunnels.bytes_out,
+                "frames_in": dict(links.frames_in),
+                "frames_out": dict(links.frames_out),
+                "bytes_in": links.bytes_in,
+                "bytes_out": links.bytes_out,
                 "duplicates": context.duplicates,
                 "gaps": context.gaps,
-                "epoch_mismatch": stats.epochs_refused + tunnels.stale_epoch + meshed.stale_epoch,
+                "epoch_mismatch": stats.epochs_refused + links.stale_epoch + meshed.stale_epoch,
             },
             "mesh_frames": {"in": dict(meshed.frames_in), "out": dict(meshed.frames_out)},
             "cluster": self._cluster(),
@@ -145,15 +211,15 @@ class Snapshot:
                 }
                 for one in view.replicas.values()
             ],
-            "agents": [
-                {
-                    "agent_id": mask_identity(one.agent_id),
-                    "tenant": one.tenant,
-                    "owner": one.owner,
-                    "epoch": one.epoch,
-                    "connectors": sorted(one.connectors),
-                    "draining": one.draining,
-                }
-                for one in view.agents.values()
-            ],
         }
+
+
+def _cluster_agent(entry: AgentEntry) -> dict[str, Any]:
+    return {
+        "agent_id": mask_identity(entry.agent_id),
+        "tenant": entry.tenant,
+        "owner": entry.owner,
+        "epoch": entry.epoch,
+        "connectors": sorted(entry.connectors),
+        "draining": entry.draining,
+    }

@@ -8,9 +8,10 @@ answer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 from websockets.datastructures import Headers
 from websockets.exceptions import HeaderLineTooLong, RequestLineTooLong, TooManyHeaders
@@ -20,6 +21,7 @@ from websockets.streams import StreamReader
 
 from ncfast.core.errors import NcfastError
 from ncfast.net.newcomers import Newcomers, source_of
+from ncfast.net.seam import Net
 from ncfast.observe import log
 
 _log = log.get("http")
@@ -41,29 +43,30 @@ class Response:
 
     status: int
     content_type: str
-    body: bytes
+    body: bytes | list[bytes]  # a long one in parts, which nobody copies together
     headers: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def text(cls, status: int, text: str, *headers: tuple[str, str]) -> Response:
         return cls(status, "text/plain; charset=utf-8", text.encode() + b"\n", headers)
 
-    def serialize(self, head_only: bool = False) -> bytes:
+    def serialize(self, head_only: bool = False) -> list[bytes]:
+        body = [self.body] if isinstance(self.body, bytes) else self.body
         headers = Headers(
             [
                 ("Content-Type", self.content_type),
-                ("Content-Length", str(len(self.body))),
+                ("Content-Length", str(sum(map(len, body)))),
                 ("Connection", "close"),
                 ("Cache-Control", "no-store"),
                 ("X-Content-Type-Options", "nosniff"),
                 *self.headers,
             ]
         )
-        body = b"" if head_only else self.body
-        return WireResponse(self.status, HTTPStatus(self.status).phrase, headers, body).serialize()
+        head = WireResponse(self.status, HTTPStatus(self.status).phrase, headers, b"").serialize()
+        return [head] if head_only else [head, *body]
 
 
-Handler = Callable[[Request], Response]
+Handler = Callable[[Request], Response | Coroutine[Any, Any, Response]]  # at once, or in later turns of the loop
 
 LINGER = 2.0  # seconds that an answered connection may take to close its side
 
@@ -82,7 +85,7 @@ def answer(
     Returns the timer that ends the connection after `linger` seconds; cancel it when the connection is lost.
     """
     timer = call_later(linger, transport.abort)
-    transport.write(response.serialize(head_only))
+    transport.writelines(response.serialize(head_only))
     if transport.can_write_eof():
         transport.write_eof()
     else:
@@ -146,22 +149,22 @@ class RequestReader:
 class HttpProtocol(asyncio.Protocol):
     """One connection: reads one request within the limits, answers, closes."""
 
-    def __init__(
-        self, handler: Handler, limits: HttpLimits, loop: asyncio.AbstractEventLoop, live: Newcomers[HttpProtocol]
-    ) -> None:
+    def __init__(self, handler: Handler, limits: HttpLimits, net: Net, live: Newcomers[HttpProtocol]) -> None:
         self._handler = handler
         self._limits = limits
-        self._loop = loop
+        self._net = net
         self._live = live
         self._reader: RequestReader | None = RequestReader(limits)
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle
+        self._making: asyncio.Task[None] | None = None
+        self._ended = False  # the peer has closed its side
 
     # asyncio's callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
-        self._timer = self._loop.call_later(self._limits.timeout_sec, self._request_late)
+        self._timer = self._net.call_later(self._limits.timeout_sec, self._request_late)
         peer = transport.get_extra_info("peername")
         self._live.enter(self, source_of(peer[0]) if peer else "")
 
@@ -177,10 +180,16 @@ class HttpProtocol(asyncio.Protocol):
             self._answer(Response.text(bad.status, bad.status.phrase))
         else:
             if request:
-                self._answer(self._handle(request), head_only=request.method == "HEAD")
+                self._handle(request)
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        return self._making is not None  # the answer is still to be written
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
+        if self._making is not None:
+            self._making.cancel()
         self._live.leave(self)
 
     # the answer and the end
@@ -194,18 +203,38 @@ class HttpProtocol(asyncio.Protocol):
         self._refused("too_many_connections")
         self.abort()
 
-    def _handle(self, request: Request) -> Response:
+    def _handle(self, request: Request) -> None:
+        head_only = request.method == "HEAD"
         try:
-            return self._handler(request)
+            response = self._handler(request)
         except Exception:
-            _log.exception("http_handler_failed")
-            return Response.text(500, "Internal Server Error")
+            response = self._failed()
+        if isinstance(response, Response):
+            self._answer(response, head_only)
+        else:
+            self._reader = None
+            self._timer.cancel()
+            self._making = self._net.spawn(self._make(response, head_only), "http-answer")
+
+    async def _make(self, response: Coroutine[Any, Any, Response], head_only: bool) -> None:
+        try:
+            made = await response
+        except Exception:
+            made = self._failed()
+        self._making = None
+        self._answer(made, head_only)
+        if self._ended:
+            self._transport.close()
+
+    def _failed(self) -> Response:
+        _log.exception("http_handler_failed")
+        return Response.text(500, "Internal Server Error")
 
     def _answer(self, response: Response, head_only: bool = False) -> None:
         self._reader = None
         self._timer.cancel()
         self._timer = answer(
-            self._transport, response, self._loop.call_later, head_only=head_only, linger=self._limits.timeout_sec
+            self._transport, response, self._net.call_later, head_only=head_only, linger=self._limits.timeout_sec
         )
 
     def _request_late(self) -> None:
@@ -219,15 +248,15 @@ class HttpProtocol(asyncio.Protocol):
 class HttpServer:
     """Makes the protocols of one listening socket and knows which of them live."""
 
-    def __init__(self, handler: Handler, limits: HttpLimits, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, handler: Handler, limits: HttpLimits, net: Net) -> None:
         self._handler = handler
         self._limits = limits
-        self._loop = loop
+        self._net = net
         self._live: Newcomers[HttpProtocol] = Newcomers(limits.max_connections, HttpProtocol.make_room)
 
     def protocol(self) -> HttpProtocol:
         """The protocol factory for ``create_server``."""
-        return HttpProtocol(self._handler, self._limits, self._loop, self._live)
+        return HttpProtocol(self._handler, self._limits, self._net, self._live)
 
     def close(self) -> None:
         """Ends every open connection."""

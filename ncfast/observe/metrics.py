@@ -1,449 +1,50 @@
-"""The hub's metrics: one table, read from `Stats` and ``hub.snapshot()`` when Prometheus asks.
+"""What GET /metrics answers: the families of `ncfast.observe.families` in Prometheus' text format.
 
-The table below is the whole truth: the exposition, ``docs/metrics.md`` and the tests are made from it. Labels
-have bounded sets of values (see `LABEL_CAP`); no label ever holds a flow, an agent, a tenant or an address.
-``python -m ncfast.observe.metrics`` prints the page of the documentation.
+Labels have bounded sets of values (see `LABEL_CAP`). All numbers of one answer are read in one turn of the loop; those
+that are sums over agents or flows were added up in the turns before. `python -m ncfast.observe.metrics` prints the page
+of the documentation.
 """
 
 from __future__ import annotations
 
-import platform
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from prometheus_client.registry import Collector
 
-from ncfast import __version__
-from ncfast.observe import log
-from ncfast.observe.readiness import STATUSES
+from ncfast.observe.families import METRICS, Metric, Value
+from ncfast.observe.slices import Slices, each, spread
 from ncfast.observe.stats import Histogram, Stats
 
-__all__ = ["CONTENT_TYPE", "METRICS", "Metric", "Metrics"]
+__all__ = ["CONTENT_TYPE", "Metrics"]
 
 LABEL_CAP = 200  # values of one label; further ones are added up under "other"
 PEER_CAP = 50  # the same for `peer`, which has a series for each state of a link
 OTHER = "other"
-STATES = ("starting", "serving", "draining", "stopped")
-LINK_STATES = ("backoff", "dialling", "handshaking", "up", "draining", "resting", "lost")  # of `ncfast.mesh.states`
-BREAKER_STATES = ("closed", "open", "half_open")
+VALUES = 1024  # labelled values looked at in one slice, about 0.5 ms
+SAMPLES = 128  # written in one slice, about 0.5 ms; a family is not cut
 
-Value = float | Histogram | Mapping[Any, float]  # by the value of the one label, or by a tuple of the labels' values
-NOTHING: Mapping[str, float] = {}  # no sample: what is measured is not there, which is not the same as 0
+
+class Totals(Protocol):
+    """What a scrape needs of a hub's snapshot."""
+
+    def totals(self) -> Slices[dict[str, Any]]: ...
 
 
 class Hub(Protocol):
     """What a scrape needs of a hub."""
 
-    stats: Stats
+    @property
+    def stats(self) -> Stats: ...
 
-    def snapshot(self) -> dict[str, Any]: ...
+    @property
+    def snapshot(self) -> Totals: ...
 
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One family: how it is called, what it says, where it is read from."""
-
-    name: str
-    help: str
-    read: Callable[[Stats, dict[str, Any]], Value]
-    labels: tuple[str, ...] = ()
-    kind: str = "gauge"
-
-
-def _counter(name: str, help: str, read: Callable[[Stats, dict[str, Any]], Value], *labels: str) -> Metric:
-    return Metric(f"nowconnect_{name}_total", help, read, labels, "counter")
-
-
-def _gauge(name: str, help: str, read: Callable[[Stats, dict[str, Any]], Value], *labels: str) -> Metric:
-    return Metric(f"nowconnect_{name}", help, read, labels)
-
-
-def _histogram(name: str, help: str, read: Callable[[Stats, dict[str, Any]], Value]) -> Metric:
-    return Metric(f"nowconnect_{name}_seconds", help, read, (), "histogram")
-
-
-def _per_listener(key: str) -> Callable[[Stats, dict[str, Any]], Value]:
-    return lambda stats, hub: {entry["name"]: float(entry[key]) for entry in hub["listeners"]}
-
-
-def _sum_of_agents(key: str) -> Callable[[Stats, dict[str, Any]], Value]:
-    return lambda stats, hub: float(sum(agent[key] for agent in hub["agents"]))
-
-
-def _agents(standby: bool) -> Callable[[Stats, dict[str, Any]], Value]:
-    return lambda stats, hub: sum(agent.get("standby", False) == standby for agent in hub["agents"])
-
-
-def _agents_by_connector(stats: Stats, hub: dict[str, Any]) -> Value:
-    owned = (agent for agent in hub["agents"] if not agent.get("standby", False))
-    return Counter(name for agent in owned for name in agent["connectors"])
-
-
-def _frames(stats: Stats, hub: dict[str, Any]) -> Value:
-    return {
-        (direction, kind): count
-        for direction in ("in", "out")
-        for kind, count in hub["links"][f"frames_{direction}"].items()
-    }
-
-
-def _mesh_frames(stats: Stats, hub: dict[str, Any]) -> Value:
-    frames = hub.get("mesh_frames") or {}
-    return {(direction, kind): count for direction, kinds in frames.items() for kind, count in kinds.items()}
-
-
-def _links(hub: dict[str, Any]) -> list[dict[str, Any]]:
-    cluster = hub.get("cluster")
-    return cluster["mesh"] if cluster else []
-
-
-def _mesh_links(stats: Stats, hub: dict[str, Any]) -> Value:
-    return {(link["peer"], state): float(link["state"] == state) for link in _links(hub) for state in LINK_STATES}
-
-
-def _per_link(key: str) -> Callable[[Stats, dict[str, Any]], Value]:
-    return lambda stats, hub: {link["peer"]: float(link[key]) for link in _links(hub)}
-
-
-def _registry(key: str) -> Callable[[Stats, dict[str, Any]], Value]:
-    def read(stats: Stats, hub: dict[str, Any]) -> Value:
-        cluster = hub.get("cluster")
-        value = cluster["registry"][key] if cluster else None
-        return NOTHING if value is None else float(value)
-
-    return read
-
-
-def _breaker(stats: Stats, hub: dict[str, Any]) -> Value:
-    cluster = hub.get("cluster")
-    return {state: float(cluster["registry"]["breaker"] == state) for state in BREAKER_STATES} if cluster else {}
-
-
-def _replicas(stats: Stats, hub: dict[str, Any]) -> Value:
-    cluster = hub.get("cluster")
-    others = [replica for replica in cluster["replicas"] if not replica["self"]] if cluster else []
-    linked = sum(replica["linked"] for replica in others)
-    return {"yes": linked, "no": len(others) - linked} if cluster else {}
-
-
-def _unaccounted(stats: Stats, hub: dict[str, Any]) -> Value:
-    return stats.flows_opened - stats.flows_closed.total() - hub["flows"]["active"]
-
-
-def _relays_unaccounted(stats: Stats, hub: dict[str, Any]) -> Value:
-    return stats.relays_opened + stats.relays_resumed - stats.relays_ended - hub["flows"].get("relayed", 0)
-
-
-METRICS = (
-    # What the process is and how it stands.
-    _gauge(
-        "build_info",
-        "Always 1; the labels name the release and the Python it runs on.",
-        lambda s, h: {(__version__, platform.python_version()): 1},
-        "version",
-        "python",
-    ),
-    _gauge("uptime_seconds", "Seconds since the hub started.", lambda s, h: h["uptime_sec"]),
-    _gauge(
-        "state",
-        "1 for the state the hub is in, 0 for the others.",
-        lambda s, h: {state: float(h["state"] == state) for state in STATES},
-        "state",
-    ),
-    _gauge(
-        "readiness",
-        "1 for what /readyz answers now, 0 for the other answers.",
-        lambda s, h: {status: float(h["ready"]["status"] == status) for status in STATUSES},
-        "status",
-    ),
-    _counter(
-        "config_reloads",
-        "Reloads of the configuration; a refused one leaves the old in force.",
-        lambda s, h: s.config_reloads,
-        "result",
-    ),
-    # Clients.
-    _counter("accepted", "Client connections accepted.", lambda s, h: s.accepted, "listener"),
-    _counter(
-        "accept_shed",
-        "Client connections turned away at accept, by what ran out or forbade them.",
-        lambda s, h: s.accept_shed,
-        "reason",
-    ),
-    _gauge("listener_flows", "Flows open now through a listener.", _per_listener("active"), "listener"),
-    _gauge(
-        "listener_held",
-        "Clients waiting while every agent of the connector reconnects.",
-        _per_listener("held"),
-        "listener",
-    ),
-    _gauge(
-        "listener_accepting",
-        "1 while the listener accepts, 0 while it is paused or could not be bound.",
-        _per_listener("accepting"),
-        "listener",
-    ),
-    # Flows. Conservation: opened = closed over all reasons + active.
-    _counter("flows_opened", "Flows started.", lambda s, h: s.flows_opened),
-    _counter(
-        "flows_closed",
-        "Flows ended, each under exactly one reason.",
-        lambda s, h: s.flows_closed,
-        "reason",
-    ),
-    _gauge("flows_active", "Flows started and not ended.", lambda s, h: h["flows"]["active"]),
-    _gauge(
-        "flows_opening",
-        "Of the active: waiting for the agent's answer.",
-        lambda s, h: h["flows"]["opening"],
-    ),
-    _gauge(
-        "flows_detached",
-        "Of the active: without a link, waiting to resume within the grace time.",
-        lambda s, h: h["flows"]["detached"],
-    ),
-    _gauge("clients_held", "Clients held for an agent to come back.", lambda s, h: h["flows"]["held"]),
-    _gauge(
-        "flows_unaccounted",
-        "Started less ended less active: 0 unless flows are lost or counted twice.",
-        _unaccounted,
-    ),
-    _counter(
-        "flows_resumed",
-        "Flows that went on over a new link without losing a byte.",
-        lambda s, h: s.flows_resumed,
-    ),
-    _counter(
-        "flows_retried",
-        "Opens tried again at another agent before the target saw a byte.",
-        lambda s, h: s.flows_retried,
-    ),
-    _counter(
-        "flows_by_path",
-        "Flows opened for clients of this hub, by the agent's place: here, or across the mesh.",
-        lambda s, h: s.flows_by_path,
-        "path",
-    ),
-    _gauge(
-        "flows_active_by_path",
-        "Of the active: those whose agent is here, and those that go across the mesh.",
-        lambda s, h: h["flows"].get("by_path", {}),
-        "path",
-    ),
-    _counter(
-        "flow_failovers",
-        "Flows that resumed by way of another hub than before.",
-        lambda s, h: s.failovers,
-    ),
-    _counter("opens_refused", "Opens that no agent took, by reason.", lambda s, h: s.opens_refused, "reason"),
-    _histogram(
-        "open_latency",
-        "From the client's accept to the agent's answer that the target is connected.",
-        lambda s, h: s.open_latency,
-    ),
-    _histogram("flow_duration", "Life of a flow, from accept to close.", lambda s, h: s.flow_duration),
-    # Bytes of clients.
-    _counter("client_in_bytes", "Bytes read from clients.", lambda s, h: h["bytes"]["client_in"]),
-    _counter("client_out_bytes", "Bytes written to clients.", lambda s, h: h["bytes"]["client_out"]),
-    _counter(
-        "discarded_bytes",
-        "Bytes read from clients that could not be delivered because their flow ended.",
-        lambda s, h: h["bytes"]["discarded"],
-    ),
-    # Tunnels and frames.
-    _gauge("agents", "Agents connected and owned by this hub.", _agents(standby=False)),
-    _gauge(
-        "agents_standby", "Agents that keep a warm standby tunnel here and are owned elsewhere.", _agents(standby=True)
-    ),
-    _gauge("agents_draining", "Agents connected that take no new flows.", _sum_of_agents("draining")),
-    _gauge("connector_agents", "Agents that offer a connector.", _agents_by_connector, "connector"),
-    _gauge(
-        "tunnel_queued_frames",
-        "Frames waiting to be sent, over all tunnels.",
-        _sum_of_agents("queued_frames"),
-    ),
-    _gauge(
-        "tunnel_inflight_bytes",
-        "Bytes sent and not yet acknowledged, over all tunnels.",
-        _sum_of_agents("inflight_bytes"),
-    ),
-    _counter("tunnels_opened", "Tunnels that finished their handshake.", lambda s, h: s.tunnels_opened),
-    _counter("tunnels_closed", "Tunnels ended, by reason.", lambda s, h: s.tunnels_closed, "reason"),
-    _counter(
-        "handshakes_refused",
-        "Handshakes refused at the edge before a token was looked at, by reason.",
-        lambda s, h: s.handshakes_refused,
-        "reason",
-    ),
-    _counter("auth_failed", "Tokens refused, by reason.", lambda s, h: s.auth_failed, "reason"),
-    _histogram("tunnel_rtt", "Round trip of a ping over a tunnel.", lambda s, h: s.tunnel_rtt),
-    _counter("frames", "Frames received and sent over tunnels, by type.", _frames, "direction", "type"),
-    _counter(
-        "link_bytes",
-        "Bytes received and sent over tunnels, frame headers included.",
-        lambda s, h: {"in": h["links"]["bytes_in"], "out": h["links"]["bytes_out"]},
-        "direction",
-    ),
-    _counter(
-        "cid_dedup_dropped",
-        "Frames dropped because all their bytes had arrived before; replays cause them.",
-        lambda s, h: h["links"]["duplicates"],
-    ),
-    _counter(
-        "flow_gaps",
-        "Holes in what came of a flow, after frames were dropped on the way: it was asked for again.",
-        lambda s, h: h["links"]["gaps"],
-    ),
-    _counter(
-        "owner_epoch_mismatch",
-        "Frames rejected because they carry the epoch of an earlier owner.",
-        lambda s, h: h["links"]["epoch_mismatch"],
-    ),
-    _counter(
-        "protocol_errors",
-        "Links ended because the peer broke the protocol, by the rule it broke.",
-        lambda s, h: s.protocol_errors,
-        "reason",
-    ),
-    # The mesh: links to the other hubs.
-    _gauge("mesh_links", "1 for the state of the link to a peer, 0 for the others.", _mesh_links, "peer", "state"),
-    _counter("mesh_frames", "Frames received and sent over mesh links, by type.", _mesh_frames, "dir", "type"),
-    _histogram("mesh_rtt", "Round trip of a ping over a mesh link.", lambda s, h: s.mesh_rtt),
-    _gauge(
-        "mesh_link_queued_frames",
-        "Frames waiting to be sent over a mesh link.",
-        _per_link("queued_frames"),
-        "peer",
-    ),
-    _gauge(
-        "mesh_link_inflight_bytes",
-        "Bytes sent over a mesh link and not yet acknowledged.",
-        _per_link("inflight_bytes"),
-        "peer",
-    ),
-    _gauge(
-        "mesh_link_relay_frames",
-        "Frames of relayed flows that wait for a mesh link.",
-        _per_link("relay_frames"),
-        "peer",
-    ),
-    _gauge(
-        "mesh_link_relay_bytes",
-        "Bytes of relayed flows that wait for a mesh link.",
-        _per_link("relay_bytes"),
-        "peer",
-    ),
-    _gauge("mesh_link_flows", "Flows that a mesh link carries.", _per_link("flows"), "peer"),
-    _counter(
-        "mesh_backpressure_drops",
-        "Frames that a relay dropped at a bound of the link to a peer; their flows recover them by resuming.",
-        lambda s, h: s.mesh_drops,
-        "peer",
-        "reason",
-    ),
-    _counter("mesh_link_reconnects", "Mesh links that came back after a loss.", lambda s, h: s.mesh_reconnects),
-    _counter("mesh_link_errors", "Mesh links lost, and dials of peers that failed.", lambda s, h: s.mesh_errors),
-    _counter(
-        "mesh_handshakes_refused",
-        "Handshakes of would-be peers refused, by reason.",
-        lambda s, h: s.mesh_refused,
-        "reason",
-    ),
-    # Relays: flows of other hubs' clients that this hub carries to its agents.
-    _gauge(
-        "flows_relayed",
-        "Flows of other hubs that this hub carries to its agents now.",
-        lambda s, h: h["flows"].get("relayed", 0),
-    ),
-    _counter("relays_opened", "Flows of other hubs taken to an agent of this hub.", lambda s, h: s.relays_opened),
-    _counter("relays_resumed", "Flows of other hubs that an agent brought here.", lambda s, h: s.relays_resumed),
-    _counter("relays_ended", "Relayed flows that ended or went elsewhere.", lambda s, h: s.relays_ended),
-    _gauge(
-        "relays_unaccounted",
-        "Relays begun less ended less relayed now: 0 unless relays are lost or counted twice.",
-        _relays_unaccounted,
-    ),
-    # Registry and ownership.
-    _gauge("registry_healthy", "1 while the registry answers, 0 while it does not.", _registry("healthy")),
-    _gauge(
-        "registry_view_fresh",
-        "1 while the cached view is recent enough to route by.",
-        _registry("fresh"),
-    ),
-    _gauge("registry_view_age_seconds", "Since the cached view was last confirmed.", _registry("view_age_sec")),
-    _gauge(
-        "registry_breaker",
-        "1 for the state of the registry's circuit breaker, 0 for the others.",
-        _breaker,
-        "state",
-    ),
-    _gauge("registry_agents", "Agents in the cached view, of all hubs.", _registry("agents")),
-    _gauge(
-        "cluster_replicas", "Other hubs that are alive, by whether a mesh link to them stands.", _replicas, "linked"
-    ),
-    _histogram("registry_latency", "Time of one registry command.", lambda s, h: s.registry_latency),
-    _counter("registry_commands", "Registry commands sent.", lambda s, h: s.registry_commands),
-    _counter(
-        "registry_errors",
-        "Registry commands that failed, by reason.",
-        lambda s, h: s.registry_errors,
-        "reason",
-    ),
-    _counter(
-        "ownership_claims",
-        "Agents claimed, by where the epoch came from: redis, or memory while it is away.",
-        lambda s, h: s.claims,
-        "result",
-    ),
-    _counter(
-        "takeovers",
-        "Agents that this hub owned until it learnt that another does, by how: fenced by the registry.",
-        lambda s, h: s.takeovers,
-        "reason",
-    ),
-    _counter(
-        "shadow_decisions",
-        "In shadow mode: what active mode would have done, and whether what was done is the same.",
-        lambda s, h: s.shadow_decisions,
-        "decision",
-        "agrees",
-    ),
-    # Memory of everything that waits.
-    _gauge(
-        "memory_budget_bytes",
-        "Bound of all bytes that wait in the process.",
-        lambda s, h: h["memory"]["budget_bytes"],
-    ),
-    _gauge(
-        "memory_held_bytes",
-        "Bytes that wait now: replay, receive buffers, queues.",
-        lambda s, h: h["memory"]["held_bytes"],
-    ),
-    _gauge(
-        "memory_segments",
-        "Buffers of the segment pool.",
-        lambda s, h: {"in_use": h["memory"]["segments_in_use"], "free": h["memory"]["segments_free"]},
-        "state",
-    ),
-    # The process itself.
-    _histogram(
-        "loop_lag",
-        "How late the event loop ran a timer, sampled ten times a second.",
-        lambda s, h: s.loop_lag,
-    ),
-    _histogram("gc_pause", "Pauses of Python's cycle collector.", lambda s, h: s.gc_pause),
-    _counter("log_suppressed", "Log lines held back by the limit per event.", lambda s, h: log.suppressed()),
-    _counter(
-        "log_dropped",
-        "Log lines lost because the log's reader stood still.",
-        lambda s, h: log.dropped(),
-    ),
-)
 
 OVERFLOW = Metric(
     "nowconnect_label_overflow",
@@ -482,44 +83,76 @@ class Labels:
         return {label: len(self._overflow.get(label, ())) for label in self._known}
 
 
-class Metrics(Collector):
-    """Answers one hub's scrapes. Reads on the event-loop thread, so every number is of the same moment."""
+class Families(Collector):
+    """Some families, as the library's exposition wants them."""
+
+    def __init__(self, families: list[Any]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Any]:
+        return self._families
+
+
+class Metrics:
+    """Answers one hub's scrapes, one after the other."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._labels = Labels()
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
-        ProcessCollector(registry=self._registry)  # process_resident_memory_bytes, process_open_fds, ...
+        self._process = ProcessCollector(registry=None)  # process_resident_memory_bytes, process_open_fds, ...
 
-    def render(self) -> bytes:
-        """The exposition in Prometheus' text format; its content type is `CONTENT_TYPE`."""
-        return generate_latest(self._registry)
+    async def exposition(self) -> bytes:
+        """The whole answer; its content type is `CONTENT_TYPE`."""
+        ours = await spread(self.render())
+        # In a thread: the kernel lists every descriptor, 10,000 take it some 20 ms, and nothing of ours is read.
+        return ours + await asyncio.to_thread(generate_latest, self._process)
 
-    def collect(self) -> Iterator[Any]:
-        snapshot = self._hub.snapshot()
-        self._labels.start(snapshot)
-        for metric in METRICS:
-            yield self._family(metric, metric.read(self._hub.stats, snapshot))
-        yield self._family(OVERFLOW, self._labels.overflow())
+    def render(self) -> Slices[bytes]:
+        """The hub's own families."""
+        totals = yield from self._hub.snapshot.totals()
+        self._labels.start(totals)
+        values = [_still(metric.read(self._hub.stats, totals)) for metric in METRICS]  # in the turn of the totals
+        yield
+        text: list[bytes] = []
+        families: list[Any] = []
+        samples = 0
+        for metric, value in zip(METRICS, values, strict=True):
+            families.append((yield from self._family(metric, value)))
+            samples += len(families[-1].samples)
+            if samples >= SAMPLES:
+                text.append(generate_latest(Families(families)))
+                families, samples = [], 0
+                yield
+        families.append((yield from self._family(OVERFLOW, self._labels.overflow())))
+        text.append(generate_latest(Families(families)))
+        return b"".join(text)
 
-    def _family(self, metric: Metric, value: Value) -> Any:
-        if isinstance(value, Histogram):
-            return HistogramMetricFamily(metric.name, metric.help, value.cumulative(), value.sum)
+    def _family(self, metric: Metric, value: Any) -> Slices[Any]:
+        if metric.kind == "histogram":
+            return HistogramMetricFamily(metric.name, metric.help, *value)
         make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
         family = make(metric.name, metric.help, labels=metric.labels)
-        for labels, number in self._samples(metric, value):
+        if not isinstance(value, Mapping):
+            family.add_metric((), value)
+            return family
+        sums: dict[tuple[str, ...], float] = defaultdict(float)
+
+        def add(items: list[tuple[Any, float]]) -> None:
+            for key, number in items:
+                values = key if isinstance(key, tuple) else (key,)
+                sums[tuple(map(self._labels.bound, metric.labels, values))] += number
+
+        yield from each(list(value.items()), VALUES, add)
+        for labels, number in sums.items():
             family.add_metric(labels, number)
         return family
 
-    def _samples(self, metric: Metric, value: Any) -> Iterable[tuple[tuple[str, ...], float]]:
-        if not isinstance(value, Mapping):
-            return [((), value)]
-        sums: Counter[tuple[str, ...]] = Counter()
-        for key, number in value.items():
-            values = key if isinstance(key, tuple) else (key,)
-            sums[tuple(map(self._labels.bound, metric.labels, values))] += number
-        return sums.items()
+
+def _still(value: Value) -> Any:
+    """What was read, as it is now: counting goes on while the answer is written."""
+    if isinstance(value, Histogram):
+        return value.cumulative(), value.sum
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def document() -> str:
@@ -540,7 +173,8 @@ def document() -> str:
             "agent, a tenant or a client's address; `peer` is a hub's `replica_id`, or its configured URL until it",
             "has said its name. A labelled counter has no series before its first event, and without a cluster",
             "the gauges of registry and mesh have none; histograms count seconds. Opened flows are always the",
-            "closed ones over all reasons plus the active ones: `nowconnect_flows_unaccounted` is 0.",
+            "closed ones over all reasons plus the active ones: `nowconnect_flows_unaccounted` is 0. What is added up",
+            "over agents or flows is some milliseconds older than the rest.",
             "",
             "| name | type | labels | meaning |",
             "| --- | --- | --- | --- |",

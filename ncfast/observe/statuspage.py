@@ -1,4 +1,4 @@
-"""The admin edge's page for people: the snapshot as HTML, without scripts or anything from elsewhere."""
+"""The admin edge's page for people: the hub's snapshot as HTML, without scripts or anything from elsewhere."""
 
 from __future__ import annotations
 
@@ -55,12 +55,13 @@ def hubs(cluster: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def render(hub: dict[str, Any], refresh: bool = True) -> bytes:
-    """The page for one ``hub.snapshot()``; without ``refresh`` it stands still, for those who read slowly."""
+    """The page for a hub's document, whose agents may be the first ones only; without ``refresh`` it stands still, for
+    those who read slowly."""
     ready = hub["ready"]
     status = ready["status"].replace("_", " ")
     reasons = ", ".join(ready["reasons"]).replace("_", " ")
     agents = hub["agents"][:MAX_AGENTS]
-    shown = f"{len(agents)} of {len(hub['agents'])}" if len(hub["agents"]) > len(agents) else str(len(agents))
+    count = hub["tunnels"]["owned"] + hub["tunnels"]["standby"]
     flows, memory = hub["flows"], hub["memory"]
     parts = [
         "<!doctype html><html lang=en><head><meta charset=utf-8>",
@@ -96,7 +97,7 @@ def render(hub: dict[str, Any], refresh: bool = True) -> bytes:
         ),
         *_cluster(hub),
         _table(
-            f"Agents ({shown})",
+            f"Agents ({_shown(agents, count)})",
             ("agent", "connectors", "from", "round trip", "flows", "received", "sent", "connected", "state"),
             [
                 (
@@ -132,7 +133,6 @@ def _cluster(hub: dict[str, Any]) -> list[str]:
     healthy = "healthy" if registry["healthy"] else "<span class=trouble>unhealthy</span>"
     fresh = "" if registry["fresh"] else ", <span class=trouble>its view is stale</span>"
     agents = cluster["agents"][:MAX_AGENTS]
-    count = len(cluster["agents"])
     return [
         f"<p>Cluster {_text(cluster['name'])}, {_text(cluster['mode'])}. Registry in "
         f"{_text(registry['kind'])}: {healthy}{fresh}, "
@@ -156,7 +156,7 @@ def _cluster(hub: dict[str, Any]) -> list[str]:
             [_hub(row) for row in hubs(cluster)],
         ),
         _table(
-            f"Agents of the cluster ({len(agents)}{f' of {count}' if count > len(agents) else ''})",
+            f"Agents of the cluster ({_shown(agents, registry['agents'])})",
             ("agent", "owner", "epoch", "connectors", "state"),
             [
                 (
@@ -170,6 +170,10 @@ def _cluster(hub: dict[str, Any]) -> list[str]:
             ],
         ),
     ]
+
+
+def _shown(rows: list[dict[str, Any]], count: int) -> str:
+    return f"{len(rows)} of {count}" if count > len(rows) else str(len(rows))
 
 
 def _hub(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -336,7 +336,9 @@ class Hub:
 
 
 class Service:
-    """The target: it records what comes, and says what the test has it say."""
+    """The target: it records what comes, and says what the test has it say; `answer` at once, on each connection."""
+
+    answer = b""
 
     def __init__(self) -> None:
         self.received: list[bytearray] = []
@@ -355,6 +357,7 @@ class Service:
         got = bytearray()
         self.received.append(got)
         self.writers.append(writer)
+        writer.write(self.answer)
         try:
             while data := await reader.read(65536):
                 got += data

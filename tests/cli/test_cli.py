@@ -327,11 +327,11 @@ def test_status_of_an_empty_hub(admin, capsys):
 
 def test_status_of_a_cluster(admin, capsys):
     hub = FakeHub(agents=2, peers=2)
-    hub.agents[1] |= {"standby": True, "epoch": 0}
+    hub.rows[1] |= {"standby": True, "epoch": 0}
     hub.cluster["mesh"][1] |= {"peer": "tls://192.0.2.3:9500", "state": "backoff", "rtt_ms": None, "carrier": None}
-    hub.cluster["agents"][1]["agent_id"] = "si\x1b[2Jte"
+    hub.cluster_rows[1]["agent_id"] = "si\x1b[2Jte"
     hub.cluster["registry"] |= {"healthy": False, "breaker": "half_open"}
-    status = hub.snapshot()
+    status = hub.document()
     status["flows"] |= {"by_path": {"local": 4, "mesh": 5}, "relayed": 6}
     admin.reply = (200, json.dumps(status).encode())
     assert code_of("status", "--url", admin.url) == 0
@@ -354,7 +354,7 @@ def test_status_of_a_cluster(admin, capsys):
 def test_status_of_a_hub_in_a_cluster_of_its_own(admin, capsys):
     hub = FakeHub(agents=0, peers=0)
     hub.cluster["registry"] |= {"kind": "memory", "view_age_sec": None}
-    admin.reply = (200, json.dumps(hub.snapshot()).encode())
+    admin.reply = (200, json.dumps(hub.document()).encode())
     assert code_of("status", "--url", admin.url) == 0
     out = capsys.readouterr().out
     assert "registry in memory, healthy, breaker closed" in out and "hub-a (this one)" in out

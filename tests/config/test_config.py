@@ -514,6 +514,33 @@ def test_target_names_one_host_and_port(write, target):
     assert "connectors[0].target: an address to connect to needs a" in problem
 
 
+@pytest.mark.parametrize(
+    ("health", "problem"),
+    [
+        ("protocol: mysql, expect: x", "expect: a check has a protocol, or texts of its own"),
+        ("protocol: redis, send: x, expect: y", "send: a check has a protocol, or texts of its own"),
+        ("send: x", "send: send without expect"),
+        ("user: check", "user: only protocol mysql logs in"),
+        ("protocol: ldap, user: check", "user: only protocol mysql logs in"),
+        ("protocol: mysql, user: ''", "user: not a user name"),
+        ('protocol: mysql, user: "a\\0b"', "user: not a user name"),
+        ("expect: ''", "expect: must be 1 to 1024 bytes"),
+        (f"expect: {'x' * 1025}", "expect: must be 1 to 1024 bytes"),
+        ("expect: \u0141", "expect: must be 1 to 1024 bytes"),
+        ("protocol: smtp", "protocol: "),
+    ],
+)
+def test_health_checks_that_cannot_be(write, health, problem):
+    (said,) = problems_of(write(AGENT.replace("389'", f"389', health: {{ {health} }}")))
+    assert said.startswith(f"5: connectors[0].health.{problem}")
+
+
+def test_the_bytes_of_a_health_check_come_from_escapes(write):
+    text = AGENT.replace("389'", """389', health: { send: "A\\r\\n\\x00\\xff", expect: "\\x30" }""")
+    health = load_agent(write(text), {}).connectors[0].health
+    assert health is not None and (health.send, health.expect) == ("A\r\n\0\xff", "0")
+
+
 def test_proxy_protocol_goes_with_trusted_sources(write):
     text = "listeners: [{ name: a, bind: ':389', connector: c, %s }]"
     assert "proxy_protocol: proxy_protocol is on and no source" in problems_of(write(text % "proxy_protocol: v2"))[0]
@@ -663,6 +690,9 @@ CLUSTER = "ha: { enabled: true, mode: active, replica_id: a, %s }\n"
         (AGENT.replace("wss", "ws"), ["hubs[0]"]),
         (AGENT.replace("wss://hub.example.net", "'ws://[::1]:8080").replace("tunnel", "tunnel'"), []),
         (AGENT.replace("wss", "ws") + "tls: { ca_file: /ca }\n", ["hubs[0]", "tls"]),
+        (AGENT.replace("389'", "3306'"), []),
+        (AGENT.replace("389'", "3306', health: {}"), ["connectors[0].health"]),
+        (AGENT.replace("389'", "3306', health: { protocol: mysql }"), []),
     ],
 )
 def test_warnings(write, text, expected):

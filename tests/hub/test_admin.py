@@ -11,6 +11,7 @@ import json
 import random
 import re
 import socket
+import struct
 import time
 import urllib.error
 import urllib.request
@@ -44,13 +45,14 @@ def run(main):
 
 @asynccontextmanager
 async def admin_edge(hub=None, limits=HttpLimits()):
-    loop = asyncio.get_running_loop()
-    admin = Admin(hub or FakeHub(), loop, limits)
-    await admin.start(Net(loop).serve, Address("127.0.0.1", 0))
+    net = Net(asyncio.get_running_loop())
+    admin = Admin(hub or FakeHub(), net, limits)
+    await admin.start(Address("127.0.0.1", 0))
     try:
         yield admin, int(admin.address.rpartition(":")[2])
     finally:
         admin.close()
+        await net.cancel_all()
 
 
 async def exchange(port, *chunks, eof=False):
@@ -99,7 +101,7 @@ def test_routes():
 
             status, headers, body = await get("/status")
             assert status == 200 and headers["Content-Type"] == "application/json"
-            assert json.loads(body) == hub.snapshot()
+            assert json.loads(body) == hub.document()
 
             assert (await get("/healthz"))[::2] == (200, b'{"status":"ok"}\n')
             assert (await get("/readyz"))[::2] == (200, b'{"status":"ready"}\n')
@@ -265,7 +267,7 @@ def test_connections_are_capped_and_closed_with_the_edge():
 def test_a_failing_handler_answers_500_and_leaves_a_trace():
     async def main():
         hub = FakeHub()
-        hub.snapshot = lambda: 1 / 0
+        hub.totals = lambda: 1 / 0
         async with admin_edge(hub) as (_, port):
             assert status_of(await exchange(port, b"GET /status HTTP/1.1\r\nHost: h\r\n\r\n")) == 500
             assert status_of(await exchange(port, GET)) == 200
@@ -279,6 +281,115 @@ def test_a_failing_handler_answers_500_and_leaves_a_trace():
         log.setup()
     (event,) = map(orjson.loads, stream.getvalue().splitlines())
     assert (event["event"], event["error"]) == ("http_handler_failed", "ZeroDivisionError")
+
+
+class Slow(FakeHub):
+    """Its totals take slices without end until it is `open`."""
+
+    def __init__(self, **sizes):
+        super().__init__(**sizes)
+        self.open = False
+        self.begun = self.under_way = self.most = 0
+
+    def totals(self):
+        self.begun += 1
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            while not self.open:
+                yield
+            return (yield from super().totals())
+        finally:
+            self.under_way -= 1
+
+
+LONG = ("/metrics", "/status", "/", "/?refresh=off")
+
+
+def waiting(admin):
+    """Clients that wait for a long answer."""
+    return sum(one._making is not None for one in admin._http._live)
+
+
+def asking(path, method="GET"):
+    return f"{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("path", LONG)
+def test_others_are_answered_while_a_long_answer_is_made(path):
+    async def main():
+        hub = Slow(agents=5000, peers=2)
+        async with admin_edge(hub) as (_, port):
+            long = asyncio.create_task(exchange(port, asking(path)))
+            await until(lambda: hub.begun)
+            for _ in range(3):
+                assert status_of(await exchange(port, GET)) == 200
+            assert not long.done()
+            hub.open = True
+            head, _, body = (await long).partition(b"\r\n\r\n")
+            assert status_of(head) == 200 and f"Content-Length: {len(body)}\r\n".encode() in head + b"\r\n"
+
+    run(main)
+
+
+def test_one_long_answer_at_a_time_and_those_who_ask_meanwhile_share_the_next():
+    async def main():
+        hub = Slow()
+        async with admin_edge(hub) as (admin, port):
+            first = asyncio.create_task(exchange(port, asking("/metrics")))
+            await until(lambda: hub.begun)
+            others = [asyncio.create_task(exchange(port, asking(path))) for path in LONG for _ in range(8)]
+            await until(lambda: waiting(admin) == 1 + len(others))
+            hub.open = True
+            assert {status_of(answer) for answer in await asyncio.gather(first, *others)} == {200}
+            assert hub.most == 1 and hub.begun <= 1 + 2 * len(LONG)
+
+    run(main)
+
+
+def test_a_long_answer_reaches_a_client_that_has_closed_its_side():
+    async def main():
+        hub = Slow()
+        async with admin_edge(hub) as (admin, port):
+            long = asyncio.create_task(exchange(port, asking("/metrics"), eof=True))
+            await until(lambda: any(one._ended for one in admin._http._live))
+            hub.open = True
+            assert status_of(await long) == 200
+            await until(lambda: not admin._http._live)
+
+    run(main)
+
+
+def test_a_client_that_goes_away_takes_the_answer_from_nobody():
+    async def main():
+        hub = Slow()
+        async with admin_edge(hub) as (admin, port):
+            _, gone = await asyncio.open_connection("127.0.0.1", port)
+            reset = struct.pack("ii", 1, 0)
+            gone.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            gone.write(asking("/status"))
+            await until(lambda: hub.begun)
+            others = [asyncio.create_task(exchange(port, asking("/status"))) for _ in range(2)]
+            await until(lambda: waiting(admin) == 3)
+            gone.transport.abort()
+            await until(lambda: waiting(admin) == 2)
+            hub.open = True
+            assert [status_of(answer) for answer in await asyncio.gather(*others)] == [200, 200]
+
+    run(main)
+
+
+def test_the_edge_closes_while_a_long_answer_is_made():
+    async def main():
+        hub = Slow()
+        async with admin_edge(hub) as (admin, port):
+            long = [asyncio.create_task(exchange(port, asking(path))) for path in LONG]
+            await until(lambda: waiting(admin) == len(LONG))
+        assert await asyncio.gather(*long) == [b""] * len(LONG)
+        assert not hub.under_way
+        await until(lambda: not admin._http._live)
+
+    run(main)
 
 
 class Tags(HTMLParser):
@@ -309,7 +420,7 @@ def hostile(value, text):
 
 
 def test_the_page_shows_the_hub_without_outside_help():
-    page = statuspage.render(FakeHub(listeners=2, agents=3).snapshot()).decode()
+    page = statuspage.render(FakeHub(listeners=2, agents=3).document()).decode()
     tags = Tags(page)
     for shown in ("Hub hub-a: ready", "127.0.0.1:10001", "agent-canary-2"):
         assert shown in tags.text
@@ -320,31 +431,31 @@ def test_the_page_shows_the_hub_without_outside_help():
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     assert f"'sha256-{digest}'" in statuspage.SECURITY_POLICY
     assert "http-equiv=refresh" in page
-    assert "http-equiv=refresh" not in statuspage.render(FakeHub().snapshot(), refresh=False).decode()
+    assert "http-equiv=refresh" not in statuspage.render(FakeHub().document(), refresh=False).decode()
 
 
 def test_the_page_escapes_every_string():
-    plain = Tags(statuspage.render(FakeHub(2, 3, 2, peers=2).snapshot()).decode())
+    plain = Tags(statuspage.render(FakeHub(2, 3, 2, peers=2).document()).decode())
     attacks = ("<script>alert(1)</script>", "'\"><img src=x onerror=y()>", "</style></title><b>", "\ud800")
     for text in attacks:
-        tags = Tags(statuspage.render(hostile(FakeHub(2, 3, 2, peers=2).snapshot(), text)).decode())
+        tags = Tags(statuspage.render(hostile(FakeHub(2, 3, 2, peers=2).document(), text)).decode())
         assert set(tags.tags) <= set(plain.tags)
         assert {name for name, _ in tags.attributes} <= {name for name, _ in plain.attributes}
 
 
 def test_the_page_is_bounded_and_says_so():
-    page = statuspage.render(FakeHub(agents=5000).snapshot()).decode()
+    page = statuspage.render(FakeHub(agents=5000).document()).decode()
     assert "Agents (200 of 5000)" in page and page.count("agent-canary") == 200
-    page = statuspage.render(FakeHub(agents=5000, peers=2).snapshot()).decode()
+    page = statuspage.render(FakeHub(agents=5000, peers=2).document()).decode()
     assert "Agents of the cluster (200 of 5000)" in page and page.count("agent-canary") == 400
 
 
 def test_the_page_shows_the_cluster():
     hub = FakeHub(agents=2, peers=2)
-    hub.agents[1]["standby"] = True
+    hub.rows[1]["standby"] = True
     hub.cluster["mesh"][1] |= {"peer": "tls://192.0.2.3:9500", "state": "backoff", "rtt_ms": None, "carrier": None}
     hub.cluster["registry"] |= {"healthy": False, "fresh": False, "breaker": "half_open"}
-    text = Tags(statuspage.render(hub.snapshot()).decode()).text
+    text = Tags(statuspage.render(hub.document()).decode()).text
     for shown in (
         "Registry in redis: unhealthy, its view is stale, breaker half open",
         "this hub",
@@ -363,13 +474,13 @@ def test_the_page_shows_the_cluster():
         ("peer-1", False, False),
         ("tls://192.0.2.3:9500", False, True),
     ]
-    assert "Cluster" not in statuspage.render(FakeHub().snapshot()).decode()
+    assert "Cluster" not in statuspage.render(FakeHub().document()).decode()
 
 
 def test_the_page_without_agents_and_with_trouble():
     hub = FakeHub(listeners=0, agents=0)
     hub.readiness.fd_pressure = True
-    text = Tags(statuspage.render(hub.snapshot()).decode()).text
+    text = Tags(statuspage.render(hub.document()).decode()).text
     assert "degraded" in text and "fd pressure" in text and "none" in text
 
 

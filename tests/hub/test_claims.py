@@ -11,6 +11,7 @@ from ncfast._frames import FrameType
 from ncfast.core.errors import Reason
 from ncfast.core.messages import HelloAck
 from ncfast.hub import claims
+from ncfast.hub.session import AgentSession
 from ncfast.registry import AgentEntry
 
 HELLO_ACK, OPEN, RST, DETACH = FrameType.HELLO_ACK, FrameType.M_OPEN, FrameType.M_RST, FrameType.M_DETACH
@@ -245,5 +246,23 @@ def test_one_sessions_defect_does_not_stop_the_clocks_of_the_others(monkeypatch)
     broken, sound = rooms.agent("broken"), Agent(rooms, identity("sound"))
     monkeypatch.setattr(broken.session, "tick", lambda now: 1 / 0)
     rooms.wait(rooms.ground.config.edge.handshake_timeout_sec)
-    rooms.claims.tick(rooms.ground.clock())
+    rooms.claims.tick()
     assert sound.link.closed and rooms.ground.stats.tunnels_closed == {"handshake_timeout": 1}
+
+
+def test_thousands_of_tunnels_are_ticked_a_few_in_each_turn(monkeypatch):
+    rooms = Rooms()
+    sessions = [rooms.agent(f"site-{number}").session for number in range(3 * claims.TICK_SLICE)]
+    ticked = []
+    monkeypatch.setattr(AgentSession, "tick", lambda session, now: ticked.append(session))
+    rooms.claims.tick()
+    counts = [0, len(ticked)]
+    sessions[-1].link.fail(Reason.GOING_AWAY, "meanwhile")
+    rooms.claims.tick()  # while a round is not over no other begins
+    while rooms.net.turns.run():
+        counts.append(len(ticked))
+    assert max(b - a for a, b in zip(counts, counts[1:], strict=False)) == claims.TICK_SLICE
+    assert ticked == sessions[:-1]
+    rooms.claims.tick()
+    rooms.run()
+    assert ticked == 2 * sessions[:-1]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.fake_hub import FakeHub
+from support.fake_hub import FakeHub, whole
 
 from ncfast.mesh import LinkState
 from ncfast.observe import metrics
-from ncfast.observe.metrics import LABEL_CAP, LINK_STATES, METRICS, OTHER, PEER_CAP, Metrics
+from ncfast.observe.families import LINK_STATES, METRICS
+from ncfast.observe.metrics import LABEL_CAP, OTHER, PEER_CAP, Metrics
 from ncfast.observe.stats import Histogram, Stats
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -21,7 +23,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 def scrape(exposition: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """Every sample by name and labels; a second one of the same would be an error to Prometheus."""
     samples = {}
-    for family in text_string_to_metric_families(exposition.render().decode()):
+    for family in text_string_to_metric_families(asyncio.run(exposition.exposition()).decode()):
         for sample in family.samples:
             key = (sample.name, tuple(sorted(sample.labels.items())))
             assert key not in samples, key
@@ -93,7 +95,7 @@ def test_numbers_of_a_cluster():
     hub.stats.epochs_refused = 9
     hub.links["duplicates"] = 10
     hub.mesh_frames["in"]["M_DATA"] = 11
-    hub.agents[2]["standby"] = True
+    hub.rows[2]["standby"] = True
     hub.cluster["mesh"][1]["state"] = "backoff"
     hub.cluster["replicas"][2]["linked"] = False
     samples = scrape(Metrics(hub))
@@ -122,12 +124,17 @@ def test_numbers_of_a_cluster():
 @pytest.mark.parametrize("absent", [True, False])
 def test_a_hub_without_a_cluster_has_no_series_of_one(absent):
     hub = FakeHub()
-    whole = hub.snapshot()
+    totals = whole(hub.totals())
     for key in ("cluster", "mesh_frames") if absent else ():
-        del whole[key]
+        del totals[key]
     if absent:
-        del whole["flows"]["by_path"], whole["flows"]["relayed"], whole["agents"][0]["standby"]
-    hub.snapshot = lambda: whole
+        del totals["flows"]["by_path"], totals["flows"]["relayed"]
+
+    def given():
+        yield
+        return totals
+
+    hub.totals = given
     samples = scrape(Metrics(hub))
     names = {name for name, _ in samples}
     gauges = {m.name for m in METRICS if m.kind == "gauge" and ("registry" in m.name or "mesh_link" in m.name)}
@@ -178,7 +185,7 @@ def test_a_lost_relay_shows():
 def test_syntax_and_naming_as_promtool_wants_them():
     hub = FakeHub()
     hub.links["frames_in"]["M_DATA"] = 1
-    text = Metrics(hub).render().decode()
+    text = whole(Metrics(hub).render()).decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}
     for metric in METRICS:
         family = families[metric.name.removesuffix("_total") if metric.kind == "counter" else metric.name]
@@ -215,7 +222,7 @@ def test_series_stay_bounded_whatever_is_counted():
         hub.stats.accept_shed[f"reason-{number}"] = 1
     exposition = Metrics(hub)
     for _ in range(2):
-        text = exposition.render()
+        text = whole(exposition.render())
         samples = scrape(exposition)
         assert len(samples) <= 2000 and len(text) <= 1 << 20
         shed = {labels: v for (name, labels), v in samples.items() if name == "nowconnect_accept_shed_total"}

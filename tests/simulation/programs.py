@@ -370,7 +370,7 @@ class TargetServer:
         return sum(isinstance(one, _Arrival) for one in self.open)
 
     def gone(self, arrival: _Arrival) -> None:
-        """A health check, or an agent that died."""
+        """A health check that has said so, or an agent that died."""
         self.open.pop(arrival, None)
 
     def _finished(self, program: Program) -> None:
@@ -406,6 +406,9 @@ class _Arrival:
             self._leave("reset")
             return
         assert self._head.startswith(PROXY_SIGNATURE)
+        if need == 16:  # LOCAL: a health check, which forwards nobody
+            self._leave("closed")
+            return
         host = ".".join(str(byte) for byte in self._head[16:20])
         self.server.identified(self, (host, struct.unpack("!H", self._head[24:26])[0]))
 

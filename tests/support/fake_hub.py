@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from typing import Any
 
+from ncfast.hub import admin
 from ncfast.observe.readiness import Readiness, State
+from ncfast.observe.slices import Slices, T, each
 from ncfast.observe.stats import Stats
+
+SLICE = 64  # agents
+
+
+def whole(work: Slices[T]) -> T:
+    """What the slices make, all in one go."""
+    try:
+        while True:
+            next(work)
+    except StopIteration as done:
+        return done.value
 
 
 class FakeHub:
@@ -16,7 +31,7 @@ class FakeHub:
         self.drains = 0
         self.active = 0
         self.listeners = [self._listener(n, connectors) for n in range(listeners)]
-        self.agents = [self._agent(n, connectors) for n in range(agents)]
+        self.rows = [self._agent(n, connectors) for n in range(agents)]
         self.mesh_frames = {"in": {}, "out": {}}
         self.bytes = {"client_in": 0, "client_out": 0, "discarded": 0}
         self.links: dict[str, Any] = {
@@ -28,6 +43,7 @@ class FakeHub:
             "gaps": 0,
         }
         self.cluster = None if peers is None else self._cluster(peers, agents)
+        self.cluster_rows = [] if peers is None else self._cluster_rows(peers, agents)
 
     @staticmethod
     def _listener(number: int, connectors: int) -> dict[str, Any]:
@@ -107,20 +123,53 @@ class FakeHub:
                     for name in names
                 ),
             ],
-            "agents": [
-                {
-                    "agent_id": f"agent-canary-{n}",
-                    "tenant": None,
-                    "owner": names[n % peers] if peers else "hub-a",
-                    "epoch": 40 + n,
-                    "connectors": ["c0"],
-                    "draining": False,
-                }
-                for n in range(agents)
-            ],
         }
 
-    def snapshot(self) -> dict[str, Any]:
+    @staticmethod
+    def _cluster_rows(peers: int, agents: int) -> list[dict[str, Any]]:
+        return [
+            {
+                "agent_id": f"agent-canary-{n}",
+                "tenant": None,
+                "owner": f"peer-{n % peers}" if peers else "hub-a",
+                "epoch": 40 + n,
+                "connectors": ["c0"],
+                "draining": False,
+            }
+            for n in range(agents)
+        ]
+
+    @property
+    def snapshot(self) -> FakeHub:
+        return self  # its own: what `ncfast.hub.snapshot` gives
+
+    def agents(self, take: Any, most: int | None = None) -> Slices[None]:
+        yield from each(self.rows[:most], SLICE, take)
+
+    def cluster_agents(self, take: Any, most: int | None = None) -> Slices[None]:
+        if self.cluster is not None:
+            yield from each(self.cluster_rows[:most], SLICE, take)
+
+    def totals(self) -> Slices[dict[str, Any]]:
+        tunnels: dict[str, Any] = dict.fromkeys(("owned", "standby", "draining", "queued_frames", "inflight_bytes"), 0)
+        tunnels["connectors"] = Counter()
+
+        def add(rows: list[dict[str, Any]]) -> None:
+            for row in rows:
+                tunnels["standby" if row["standby"] else "owned"] += 1
+                tunnels["connectors"].update(row["connectors"] if not row["standby"] else ())
+                for key in ("draining", "queued_frames", "inflight_bytes"):
+                    tunnels[key] += row[key]
+
+        yield from each(self.rows, SLICE, add)
+        return self._document() | {"tunnels": tunnels}
+
+    def document(self) -> dict[str, Any]:
+        """As GET /status gives it."""
+        document: dict[str, Any] = json.loads(b"".join(whole(admin.status(self))))
+        return document
+
+    def _document(self) -> dict[str, Any]:
         stats = self.stats
         return {
             "role": "hub",
@@ -134,7 +183,6 @@ class FakeHub:
             "edge": "127.0.0.1:8080",
             "admin": "127.0.0.1:9400",
             "listeners": self.listeners,
-            "agents": self.agents,
             "flows": {
                 "active": self.active,
                 "opening": 0,
@@ -150,7 +198,7 @@ class FakeHub:
             "memory": {"budget_bytes": 1 << 30, "held_bytes": 4096, "segments_in_use": 1, "segments_free": 3},
             "links": self.links | {"epoch_mismatch": stats.epochs_refused},
             "mesh_frames": self.mesh_frames,
-            "cluster": self.cluster,
+            "cluster": None if self.cluster is None else dict(self.cluster),
         }
 
     def request_drain(self) -> None:

@@ -30,12 +30,12 @@ def child_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return env
 
 
-def require(*programs: str) -> list[str]:
-    """Full paths of programs, or a skip that names the missing one."""
+def require(*programs: str, places: Sequence[str] = ()) -> list[str]:
+    """Full paths of programs, looked for in ``places``, too, or a skip that names the missing one."""
     found = []
     for program in programs:
-        places = os.environ["PATH"].split(os.pathsep) + ["/usr/sbin", "/sbin", "/usr/local/sbin"]
-        path = next((p for d in places if os.access(p := os.path.join(d, program), os.X_OK)), None)
+        usual = os.environ["PATH"].split(os.pathsep) + ["/usr/sbin", "/sbin", "/usr/local/sbin"]
+        path = next((p for d in [*places, *usual] if os.access(p := os.path.join(d, program), os.X_OK)), None)
         if path is None:
             pytest.skip(f"the program {program} is not installed")
         found.append(path)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import http.server
+import os
+import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -89,16 +92,76 @@ def slapd(directory: Path) -> Iterator[Address]:
 
 
 @contextmanager
-def redis_server(directory: Path) -> Iterator[Address]:
-    """Redis with persistence and its unix socket off."""
+def redis_server(directory: Path, *more: str) -> Iterator[Address]:
+    """Redis with persistence and its unix socket off, and ``more`` options."""
     (server,) = require("redis-server")
 
     def start(port: int) -> Program:
         options = f"--port {port} --bind 127.0.0.1 --appendonly no --dir . --save".split()
-        return Program("redis", [server, *options, ""], directory)
+        return Program("redis", [server, *options, "", *more], directory)
 
     with on_free_port(start) as address:
         yield address
+
+
+class MariaDb:
+    """MariaDB's server, and questions to it as its administrator."""
+
+    def __init__(self, address: Address, admin: list[str]) -> None:
+        self.address = address
+        self._admin = admin
+
+    def ask(self, question: str) -> list[list[str]]:
+        """Rows of the answer."""
+        done = run([*self._admin, "--skip-column-names", "--batch", "--execute", question])
+        return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+@contextmanager
+def mariadb(directory: Path, *more: str) -> Iterator[MariaDb]:
+    """MariaDB with ``more`` options, and the account ``check``, which has no password and no rights."""
+    server, install, client = require("mariadbd", "mariadb-install-db", "mariadb")
+    data, unix, first = directory / "data", directory / "s", directory / "first.sql"
+    user = ["--user=root"] if os.geteuid() == 0 else []
+    # --rpm: it is not to set owner and mode of the machine's own PAM tool
+    run([install, "--no-defaults", "--rpm", *user, f"--datadir={data}", "--auth-root-authentication-method=normal"])
+    first.write_text("CREATE USER IF NOT EXISTS 'check'@'%';\n")
+
+    def start(port: int) -> Program:
+        options = f"--port={port} --bind-address=127.0.0.1 --datadir={data} --socket={unix} --pid-file={directory}/pid"
+        small = "--performance-schema=ON --innodb-buffer-pool-size=8M --skip-log-bin"
+        argv = [server, "--no-defaults", *user, f"--init-file={first}", *options.split(), *small.split(), *more]
+        return Program("mariadb", argv, directory)
+
+    def ready(address: Address) -> bool:  # a connect would count as an aborted one
+        return b"ready for connections" in (directory / "mariadb.err").read_bytes()
+
+    with on_free_port(start, ready) as address:
+        yield MariaDb(address, [client, "--no-defaults", "--user=root", f"--socket={unix}"])
+
+
+@contextmanager
+def postgres(directory: Path) -> Iterator[tuple[Address, Path]]:
+    """PostgreSQL, and its log. It does not run as root, nor in a directory of root's."""
+    places = [str(place) for place in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+    server, init = require("postgres", "initdb", places=places)
+    prefix: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="ncfast-postgres-") as home:
+        if os.geteuid() == 0:
+            (drop,) = require("setpriv")
+            prefix = [drop, "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+            shutil.chown(home, "nobody", "nogroup")
+        run([*prefix, init, "--pgdata", f"{home}/data", "--username=admin", "--auth=trust", "--no-sync", "--locale=C"])
+
+        def start(port: int) -> Program:
+            options = f"-D {home}/data -k {home} -h 127.0.0.1 -p {port}"
+            return Program("postgres", [*prefix, server, *options.split()], directory)
+
+        def ready(address: Address) -> bool:
+            return b"ready to accept connections" in (directory / "postgres.err").read_bytes()
+
+        with on_free_port(start, ready) as address:
+            yield address, directory / "postgres.err"
 
 
 @contextmanager

@@ -61,8 +61,9 @@ FIELDS = (
         # flows
         "cid path bytes_in bytes_out duration duration_sec open_ms held_ms resumes retries flows reason "
         "flows_opened flows_closed "
-        # faults; detail and problems are our own words for people, not the text of a parser's exception
-        "detail problems error trace task library text lag_ms frame_type security".split()
+        # faults; detail, problems, expected and got are our own words for people, not the text of a parser's exception,
+        # nor what a target said
+        "detail problems expected got error trace task library text lag_ms frame_type security".split()
     )
 )
 
