@@ -61,7 +61,11 @@ class Listener(Section):
         why="Clients of this listener at once; further ones are closed.",
     )
     max_connections_per_source: Count = key(
-        0, ge=0, le=10_000_000, unit="connections", why="Clients at once from one address; 0 sets no cap."
+        0,
+        ge=0,
+        le=10_000_000,
+        unit="connections",
+        why="Clients at once from one source, an IPv4 address or a /64 of IPv6; 0 sets no cap.",
     )
     idle_timeout_sec: Seconds = key(
         3600,
@@ -167,7 +171,8 @@ class Edge(Section):
         le=100_000,
         unit="connections",
         why=(
-            "Connections that are not yet a tunnel; counted before TLS starts, so that half handshakes cannot pile up."
+            "Connections that are not yet a tunnel, counted before TLS starts. Beyond, the oldest of the source with"
+            " most makes room, so that a source with nothing here always gets in."
         ),
     )
     handshakes_per_source_per_sec: Rate = key(
@@ -175,7 +180,10 @@ class Edge(Section):
         ge=0,
         le=100_000,
         unit="1/s",
-        why="New connections a second from one address, in bursts of twice as many; 0 no cap.",
+        why=(
+            "New connections a second from one source, in bursts of twice as many; further ones are closed unheard. A"
+            " source is an IPv4 address, or a /64 of IPv6; behind trusted_proxies, whom they name (429). 0 no cap."
+        ),
     )
 
 
@@ -265,7 +273,10 @@ class Limits(EndLimits):
         ge=1,
         le=1_000_000,
         unit="tunnels",
-        why="Tunnels at once; then handshakes get 503 with Retry-After.",
+        why=(
+            "Tunnels at once; then handshakes get 503 with Retry-After. One agent has three at most, and two when less"
+            " than an eighth is free: the oldest that do not own it end."
+        ),
     )
     pending_opens_per_agent: Count = key(
         256,
@@ -289,7 +300,7 @@ class Limits(EndLimits):
         ge=0,
         le=1_000_000,
         unit="1/s",
-        why="New flows a second from one client address, in bursts of twice as many; 0 no cap.",
+        why="New flows a second from one source (IPv4 address, /64 of IPv6), in bursts of twice as many; 0 no cap.",
     )
 
 

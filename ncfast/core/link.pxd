@@ -31,6 +31,7 @@ cdef class Link(Queues):
     cdef uint64_t _bytes_at_tick
     cdef uint64_t _ping_seq
     # flood control
+    cdef bint _between_hubs
     cdef int _noise
     cdef set _told                   # cids for which M_DETACH or a refusal was sent since the last tick
     cdef int _free_resumes
@@ -43,6 +44,7 @@ cdef class Link(Queues):
     cdef Flow _find(self)
     cdef Lane _find_lane(self)
     cdef int _flow_noise(self, int weight) except -1
+    cdef int _in_vain(self) except -1
     cdef int _asked(self, double at, uint64_t since) except -1
     cdef int _begin_data(self) except -1
     cdef int _stranger(self) except -1

@@ -42,6 +42,7 @@ class Link(Queues):
         *,
         max_inflight: int,
         queue_depth: int,
+        between_hubs: bool = False,
         peer: str = "",
     ) -> None: ...
     def establish(self, epoch: int) -> None:

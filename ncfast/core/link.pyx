@@ -16,7 +16,7 @@ from ncfast._frames cimport (
     PONG,
     Header, build_frame, check_header, codec_error, read_header, write_header,
 )
-from ncfast.core.queues cimport Carrier, Queues
+from ncfast.core.queues cimport FRAME_COST, Carrier, Queues
 from ncfast.core.relay cimport Lane
 
 from ncfast._frames import FrameType
@@ -27,6 +27,9 @@ cdef enum:
     # frames between two ticks that moved nothing, beyond four a flow, before the peer is a flood
     NOISE = 1000
     FREE_RESUMES = 65536       # asked-for flows that we do not have, before they count as noise
+    # answers that wait for one peer: a MiB. After a restart of ours an agent asks for all its flows at once, and reads
+    # meanwhile; one whose tunnel ends for it asks for fewer the next time
+    MAX_ANSWERS = 4096
     # noise of a second M_RESUME from the same byte within a second: each has everything sent again
     ASKED = 50
     TOLD = 16384               # flows remembered until the next tick because they were refused or told to wait
@@ -61,15 +64,16 @@ cdef class Link(Queues):
     `__goaway(reason)`, `__auth(code, payload)`, `__announce(payload)`, `__move(payload)`, `__stale(cid, epoch)` (the
     far end of a flow knows of a higher epoch than ours), `link_rtt(link, seconds)`, and
     `link_ended(link, reason, detail)` once; and it is asked `foreign(cid) -> bool`, whether a flow that we do not have
-    may be another hub's. `peer` names the far end in errors. A link between hubs has no epoch of its own: each of its
+    may be another hub's. `peer` names the far end in errors. A link `between_hubs` has no epoch of its own: each of its
     flows has. What makes noise in such a flow is counted by the hub that let it in, on the agent's tunnel: no agent can
     end a link between hubs."""
 
     def __init__(self, handler, Carrier carrier not None, FlowContext ctx not None, call_soon, call_later, *,
-                 Py_ssize_t max_inflight, int queue_depth, str peer=""):
+                 Py_ssize_t max_inflight, int queue_depth, bint between_hubs=False, str peer=""):
         super().__init__(carrier, ctx, call_soon, call_later, max_inflight=max_inflight, queue_depth=queue_depth)
         self.handler = handler
         self.peer = peer
+        self._between_hubs = between_hubs
         self._told = set()
         self._last_heard = ctx.clock()
         self._ping_sent = self._ticked_at = -1.0
@@ -183,9 +187,17 @@ cdef class Link(Queues):
         self._flow_noise(1)
 
     cdef int _flow_noise(self, int weight) except -1:
-        if self.epoch:
+        if not self._between_hubs:
             self._noise += weight
         return 0
+
+    cdef int _in_vain(self) except -1:
+        """The peer asked for a flow that is not there, or not its own. After a restart of ours it asks for many at
+        once."""
+        if self._free_resumes > 0:
+            self._free_resumes -= 1
+            return 0
+        return self._flow_noise(1)
 
     cdef int _asked(self, double at, uint64_t since) except -1:
         """A flow is asked for again; the last time it was at `at`, and `since` a byte."""
@@ -239,10 +251,7 @@ cdef class Link(Queues):
                 self._told.add(cid)
             return self._answer(M_DETACH, self._h.cid, self._h.epoch, R_LINK_LOST, 0)
         if type == M_RESUME or type == M_OPEN_ACK:
-            if self._free_resumes > 0:   # after a restart of ours a peer asks for many at once
-                self._free_resumes -= 1
-            else:
-                self._noise += 1
+            self._in_vain()
             return self._answer(M_RST, self._h.cid, self._h.epoch, R_UNKNOWN_FLOW, 0)
         if self.ctx.closed.last(cid) is not None:
             self.ctx.duplicates += 1
@@ -375,6 +384,7 @@ cdef class Link(Queues):
         cdef bytes cid
         cdef Flow flow
         cdef Lane lane
+        cdef uint64_t refused
         if self._outdated():
             return 0
         cid = PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)
@@ -388,8 +398,11 @@ cdef class Link(Queues):
             self._asked(lane.asked_at, lane.asked_from)
             lane.asked_at = self.ctx.clock()
             lane.asked_from = self._h.ack
+        refused = self._frames_out[<int>M_RST]
         if not self.handler._on_frame__resume(cid, self._h.epoch, payload, self._h.ack, self._h.limit):
             self._stranger()
+        elif refused != self._frames_out[<int>M_RST]:
+            self._in_vain()
         elif cid in self.flows:
             (<Flow>self.flows[cid]).far_rtt = far_rtt(&self._h)
         return 0
@@ -435,6 +448,8 @@ cdef class Link(Queues):
             self._flow_noise(lane.relay.opened)
         elif type != M_RST:
             self._flow_noise(1)
+        elif out is not None and lane.relay is not None and lane is lane.relay.down and lane.relay.up.asked:
+            (<Link>out)._in_vain()       # the agent asked for what its origin does not have, or not for it
         if type == M_OPEN_ACK or type == M_RESUME_ACK:
             self._h.seq = <uint64_t>(self.rtt * 1e6)
             self._header_at = NULL
@@ -513,7 +528,13 @@ cdef class Link(Queues):
     cdef int _answer(self, int type, const uint8_t* cid, uint64_t epoch, int code, uint64_t seq) except -1:
         """For a flow that is not ours, or cannot be, or has lost its way."""
         cdef Header h
-        if self.closed:
+        if len(self._answers) >= MAX_ANSWERS:
+            self._flush()
+        if len(self._answers) >= MAX_ANSWERS:
+            self._in_vain()
+            if not self._between_hubs:
+                self.fail(Reason.STALLED, "answers pile up: the peer does not read")
+        if self.closed or len(self._answers) >= MAX_ANSWERS:
             return 0
         memset(&h, 0, sizeof(h))
         h.type = type
@@ -522,6 +543,7 @@ cdef class Link(Queues):
         h.seq = seq
         memcpy(h.cid, cid, CID_SIZE)
         self._answers.append(build_frame(&h, NULL))
+        self.ctx.relayed += FRAME_COST
         self._frames_out[type] += 1
         if not self._corked:
             self._corked = True

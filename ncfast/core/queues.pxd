@@ -9,6 +9,7 @@ from ncfast.core.relay cimport Lane
 
 cdef enum:
     MAX_PIECES = 64            # frames a write at most (an iovec and a little copying each)
+    FRAME_COST = 256           # bytes that a queued frame counts beside its own
 
 
 cdef struct Piece:

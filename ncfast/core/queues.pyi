@@ -35,5 +35,9 @@ class Queues(Path):
     @property
     def writable(self) -> bool: ...
     @property
+    def answer_bytes(self) -> int:
+        """Bytes of memory that answers take which wait for the carrier."""
+
+    @property
     def queued(self) -> int:
         """Control frames and flows that wait for the carrier."""

@@ -6,9 +6,10 @@ The queues, in the order in which a flush serves them, and what bounds each:
     through   relayed frames of the read that is being looked at: MAX_PIECES of them, MAX_THROUGH bytes
     pong      the answer to the latest PING: one
     control   frames of the link itself: `queue_depth`; one more ends the link
-    answers   M_RST and M_DETACH for flows that are not on this link, one for a frame of the peer's. To data and ends no
-              more than `queue_depth` wait, and about a flow nobody is told twice between two ticks; who asks for what
-              we do not have makes noise after FREE_RESUMES; a peer that reads none of them is stalled
+    answers   M_RST and M_DETACH for flows that are not on this link, one for a frame of the peer's: MAX_ANSWERS, and
+              they are in the budget; beyond, a peer that does not read is stalled, and another hub, which passes on
+              what its agents ask for, gets none. To data and ends no more than `queue_depth` wait, and about a flow
+              nobody is told twice between two ticks; who asks for what we do not have makes noise after FREE_RESUMES
     owing     relayed directions whose acknowledgements go ahead of their data: each once
     urgent    flows that owe a control frame: each once; what it owes is a bit of `pending` each
     short     flows and relayed directions whose unsent bytes fit in SHORT: each once, here or in the next two.
@@ -53,7 +54,6 @@ cdef enum:
     QUANTUM = 16384            # bytes of a bulk flow's turn, and the size of its reads while others wait
     LONELY = 8                 # turns of one frame in a row after which corking pauses
     PROBE = 16                 # then every so many frames it is tried again
-    FRAME_COST = 256           # bytes that a queued frame counts beside its own
     SPARED = 16384             # bytes of each relayed direction that wait although memory is short
     NO_LIMIT = 1 << 30
 
@@ -110,6 +110,11 @@ cdef class Queues(Path):
         """Control frames and flows that wait for the carrier."""
         return len(self._control) + len(self._answers) + len(self._owing) + len(self._urgent) + len(self._short) \
             + len(self._capped) + len(self._bulk) + self.relay_frames
+
+    @property
+    def answer_bytes(self):
+        """Bytes of memory that answers take which wait for the carrier."""
+        return FRAME_COST * len(self._answers)
 
     # flows and relayed directions
 
@@ -334,6 +339,7 @@ cdef class Queues(Path):
                 self._piece(self._control.popleft(), pieces, bases, &count, &total)
             while self._answers and count < MAX_PIECES and total < MAX_BATCH:
                 self._piece(self._answers.popleft(), pieces, bases, &count, &total)
+                self.ctx.relayed -= FRAME_COST
             while self._owing and count < MAX_PIECES and total < MAX_BATCH:
                 self._piece(self._owed(self._owing.popleft()), pieces, bases, &count, &total)
             while self._urgent and count < MAX_PIECES:
@@ -600,7 +606,7 @@ cdef class Queues(Path):
         for source in self._owing:
             (<Lane>source).owes = False
         self._owing.clear()
-        self.ctx.relayed -= self.relay_bytes
+        self.ctx.relayed -= self.relay_bytes + FRAME_COST * len(self._answers)
         self.relay_frames = self.relay_bytes = 0
         self._through_count = 0
         self._through_total = 0

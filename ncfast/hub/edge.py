@@ -16,17 +16,20 @@ from ncfast.hub.admin import healthz, readyz
 from ncfast.hub.claims import Claims
 from ncfast.hub.ground import Ground
 from ncfast.hub.session import AgentSession
-from ncfast.hub.sessions import Sessions
+from ncfast.hub.sessions import TUNNELS, Sessions
 from ncfast.hub.tokens import Tokens
 from ncfast.hub.ways import Ways
 from ncfast.mesh import Mesh
 from ncfast.net.handshake import accept
 from ncfast.net.links import LinkBounds, carry_websocket
+from ncfast.net.newcomers import Newcomers, source_of
 from ncfast.net.request import BadRequest, HttpLimits, RequestReader, Response, answer
 from ncfast.net.seam import Acceptor
 from ncfast.net.throttle import Throttle
 from ncfast.net.tls import server_context
 from ncfast.observe import log
+
+RESERVE = 1 / 8  # of max_agents; when no more is left, an agent has one tunnel here beside the one that owns it
 
 
 class Edge:
@@ -44,7 +47,7 @@ class Edge:
             config.handshake_timeout_sec, config.max_header_bytes, config.max_headers, config.max_pending_handshakes
         )
         self.throttle = Throttle(config.handshakes_per_source_per_sec, ground.clock)
-        self.pending: dict[Handshake, None] = {}
+        self.pending: Newcomers[Handshake] = Newcomers(self.limits.max_connections, self._make_room)
         self._context = self.load_tls(config.tls)
         self._acceptor: Acceptor | None = None
 
@@ -70,45 +73,70 @@ class Edge:
         """Stops accepting and ends unfinished handshakes."""
         if self._acceptor is not None:
             self._acceptor.close()
-        for handshake in list(self.pending):
+        for handshake in self.pending:
             handshake.abort()
+
+    def trusts(self, host: str) -> bool:
+        """Whether it is an ingress whose X-Forwarded-For is believed."""
+        try:
+            address = ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            return False
+        return any(address in network for network in self.ground.config.edge.trusted_proxies)
 
     def _refused(self, reason: str, remote: str) -> None:
         self.ground.stats.handshakes_refused[reason] += 1
         log.security("handshake_refused", reason=reason, remote=remote)
 
     def _on_socket(self, sock: Any, peer: Any) -> None:
-        remote = f"{peer[0]}:{peer[1]}"
-        if len(self.pending) >= self.limits.max_connections or not self.net.has_room(0):
-            self._refused("too_many_handshakes", remote)
+        host, remote = peer[0], f"{peer[0]}:{peer[1]}"
+        # An ingress is not one source: each of its connections counts for itself, until it says whose it is.
+        trusted = self.trusts(host)
+        source = remote if trusted else source_of(host)
+        if not trusted and not self.throttle.admit(source):
+            self._refused("rate", remote)
             sock.close()
             return
-        handshake = Handshake(self, peer[0], remote)
-        self.pending[handshake] = None
+        handshake = Handshake(self, host, remote, trusted)
         self.net.opened()
-        self.net.adopt(sock, handshake, self._context)
+        handshake.open(sock, self._context)
+        self.pending.enter(handshake, source)
+
+    def _make_room(self, handshake: Handshake) -> None:
+        self._refused("too_many_handshakes", handshake.remote)
+        handshake.abort()
 
 
 class Handshake(asyncio.Protocol):
     """One connection until it is answered, or has become a tunnel."""
 
-    def __init__(self, edge: Edge, host: str, remote: str) -> None:
+    def __init__(self, edge: Edge, host: str, remote: str, trusted: bool) -> None:
+        """`trusted`: it comes from an ingress, whose X-Forwarded-For is believed."""
+        self.remote = remote
         self._edge = edge
         self._ground = edge.ground
         self._net = edge.net
         self._host = host
-        self._remote = remote
+        self._trusted = trusted
         self._reader: RequestReader | None = RequestReader(edge.limits)
         self._transport: Any = None
+        self._task: asyncio.Task[None] | None = None  # of TLS, until the transport is there
         self._waiting = False  # for the token's verdict; bytes before 101 are smuggling
         self._done = False
         self._head_only = False  # the request's method is HEAD: whatever is answered has no body
         self._timer = edge.net.call_later(edge.limits.timeout_sec, self._late)
 
+    def open(self, sock: Any, context: ssl.SSLContext | None) -> None:
+        """Takes the socket."""
+        self._task = self._net.adopt(sock, self, context)
+
     # asyncio
 
     def connection_made(self, transport: Any) -> None:
+        self._task = None
         self._transport = transport
+        if self._done:  # ended while TLS came about
+            transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._waiting:
@@ -135,21 +163,33 @@ class Handshake(asyncio.Protocol):
 
     def handshake_failed(self, exc: Exception) -> None:
         """TLS did not come about."""
-        self._edge._refused("tls", self._remote)
+        self._task = None
+        self._edge._refused("tls", self.remote)
         self._finish()
         self._net.gone()
 
     def abort(self) -> None:
+        """Ends the connection now, whatever it is at; its place is free at once."""
+        self._finish()
         if self._transport is not None:
             self._transport.abort()
+        elif self._task is not None:
+            self._task.cancel()  # of a TLS handshake: the socket goes with it
+            self._task = None
+            self._net.gone()
 
     def _finish(self) -> None:
         self._done = True
         self._timer.cancel()
-        self._edge.pending.pop(self, None)
+        self._edge.pending.leave(self)
 
     def _late(self) -> None:
-        if not self._done:
+        if self._done:
+            return
+        if self._transport is None:  # there is nobody to tell before TLS has come about
+            self._edge._refused("handshake_timeout", self.remote)
+            self.abort()
+        else:
             self._refuse(408, "handshake_timeout", "Request Timeout")
 
     # requests
@@ -158,12 +198,10 @@ class Handshake(asyncio.Protocol):
         self._reader = None
         self._waiting = False
         self._timer.cancel()
-        if self._transport is None:
-            return
         self._timer = answer(self._transport, response, self._net.call_later, head_only=self._head_only)
 
     def _refuse(self, status: int, reason: str, text: str, *headers: tuple[str, str]) -> None:
-        self._edge._refused(reason, self._remote)
+        self._edge._refused(reason, self.remote)
         self._answer(Response.text(status, text, *headers))
 
     def _route(self, request: Request) -> None:
@@ -184,23 +222,22 @@ class Handshake(asyncio.Protocol):
             self._tunnel(request)
 
     def _mesh(self, request: Request, mesh: Mesh) -> None:
-        if not self._edge.throttle.admit(self._host):
-            return self._refuse(429, "rate", "Too many handshakes", ("Retry-After", "1"))
-        response = mesh.serve_http(request, self._transport, host=self._host, remote=self._remote)
+        if self._trusted and not self._names(request):
+            return None
+        response = mesh.serve_http(request, self._transport, host=self._host, remote=self.remote)
         if response is not None:
             return self._answer(response)
         self._finish()  # the connection is the link's from now on
         return None
 
     def _tunnel(self, request: Request) -> None:
+        if self._trusted and not self._names(request):
+            return None
         headers = request.headers
-        self._remote, source = self._client_of(request)
         if headers.get_all("Origin"):
             return self._refuse(403, "origin", "Browsers are not agents")
         if headers.get_all("Content-Length") or headers.get_all("Transfer-Encoding"):
             return self._refuse(400, "body", "A handshake has no body")
-        if not self._edge.throttle.admit(source):
-            return self._refuse(429, "rate", "Too many handshakes", ("Retry-After", "1"))
         if not self._ground.readiness.serving:
             return self._refuse(503, "not_serving", "This hub does not serve", ("Retry-After", "1"))
         if len(self._edge.sessions) >= self._ground.config.limits.max_agents:
@@ -216,29 +253,36 @@ class Handshake(asyncio.Protocol):
         self._net.spawn(self._authenticate(request, token.strip()), "authenticate")
         return None
 
-    def _client_of(self, request: Request) -> tuple[str, str]:
-        """(address for the log, source for limits); X-Forwarded-For counts only from trusted proxies, from the
-        right."""
-        trusted = self._ground.config.edge.trusted_proxies
-        source = self._host
-        if not trusted:
-            return self._remote, source
+    def _names(self, request: Request) -> bool:
+        """Takes whom an ingress names for where the request comes from. False: it is answered, they come too fast."""
+        host = self._client_of(request)
+        source = source_of(host)
+        if host != self._host:
+            self.remote = host
+        self._edge.pending.speaks_for(self, source)
+        if self._edge.throttle.admit(source):
+            return True
+        self._refuse(429, "rate", "Too many handshakes", ("Retry-After", "1"))
+        return False
+
+    def _client_of(self, request: Request) -> str:
+        """The client's address: the last of X-Forwarded-For, from the right, that is no trusted proxy's. Our peer's,
+        where there is none, or what should be one is no address."""
+        host = self._host
         hops = [hop.strip() for value in request.headers.get_all("X-Forwarded-For") for hop in value.split(",")]
-        while True:
+        while hops and self._edge.trusts(host):
             try:
-                address = ipaddress.ip_address(source.partition("%")[0])
+                host = str(ipaddress.ip_address(hops.pop().partition("%")[0]))  # what a zone says, anybody may write
             except ValueError:
-                return self._remote, self._host  # a trusted proxy passed on what is no address
-            if not hops or not any(address in network for network in trusted):
-                return (source if source != self._host else self._remote), source
-            source = hops.pop()
+                return self._host
+        return host
 
     async def _authenticate(self, request: Request, token: str) -> None:
         try:
             identity = await self._edge.tokens.verify(token)
         except AuthError as exc:
             self._ground.stats.auth_failed[exc.reason] += 1
-            log.security("auth_failed", reason=exc.reason, remote=self._remote)
+            log.security("auth_failed", reason=exc.reason, remote=self.remote)
             if self._waiting and not self._done:
                 if exc.reason == "keys_unavailable":
                     self._answer(Response.text(503, "Tokens cannot be checked at the moment", ("Retry-After", "2")))
@@ -259,14 +303,16 @@ class Handshake(asyncio.Protocol):
     def _upgrade(self, request: Request, identity: Identity) -> None:
         accepted, refusal = accept(request)
         if refusal is not None:
-            self._edge._refused("websocket", self._remote)
+            self._edge._refused("websocket", self.remote)
             self._answer(refusal)
             return
         edge, ground, transport = self._edge, self._ground, self._transport
+        crowded = len(edge.sessions) >= (1 - RESERVE) * ground.config.limits.max_agents
+        edge.sessions.make_room(identity.key, 2 if crowded else TUNNELS)
         self._finish()
         self._waiting = False
         transport.write(accepted)
-        session = AgentSession(ground, edge.ways, edge.tokens, edge.claims, identity, self._remote)
+        session = AgentSession(ground, edge.ways, edge.tokens, edge.claims, identity, self.remote)
         bounds = LinkBounds.of_tunnel(ground.config.tunnel)
         session.link, _ = carry_websocket(ground, transport, session, bounds, client=False, peer=identity.agent_id)
         ground.stats.tunnels_opened += 1

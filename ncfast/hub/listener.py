@@ -18,6 +18,7 @@ from ncfast.core.errors import Reason
 from ncfast.core.timeouts import Timeouts
 from ncfast.hub.client import ClientInfo
 from ncfast.hub.ground import Ground
+from ncfast.net.newcomers import source_of
 from ncfast.net.proxyproto import Parser, ProxyProtocolError
 from ncfast.net.seam import Acceptor, close_by_reset, reset, tune
 from ncfast.net.socket import SocketEnd
@@ -128,19 +129,19 @@ class ClientListener:
 
     def client(self, host: str, port: int) -> SocketEnd | FirstByte:
         """What a client that is let in is at first."""
-        client = _Client(self, host, f"{host}:{port}")
+        client = _Client(self, source_of(host), f"{host}:{port}")
         return FirstByte(client, "silent") if client.config.open_on == "first_byte" else client.end()
 
     def check(self, host: str, port: int) -> FirstByte:
         """A balancer's own: answered even where nobody is let in, for who may come says nothing about our health."""
-        return FirstByte(_Client(self, host, f"{host}:{port}"), "proxy_local")
+        return FirstByte(_Client(self, source_of(host), f"{host}:{port}"), "proxy_local")
 
-    def refusal(self, source: str) -> str | None:
-        """Why a client from `source` may not come in now, or None. Behind a balancer `source` is whom its header
-        names."""
+    def refusal(self, host: str) -> str | None:
+        """Why a client from `host` may not come in now, or None. Behind a balancer `host` is whom its header names."""
         config = self.config
-        if (config.deny and _within(source, config.deny)) or (config.allow and not _within(source, config.allow)):
+        if (config.deny and _within(host, config.deny)) or (config.allow and not _within(host, config.allow)):
             return "acl"
+        source = source_of(host)
         if config.max_connections_per_source and self.per_source[source] >= config.max_connections_per_source:
             return "source_cap"
         return None if config.open_on == "first_byte" else self.no_room(source)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ncfast.core.errors import Reason
 from ncfast.hub.client import Key
 from ncfast.hub.session import AgentSession
 from ncfast.observe.totals import LinkTotals
+
+TUNNELS = 3  # of one agent: one that owns, one that stands by, one that is dead and not missed yet
 
 
 class Sessions:
@@ -18,6 +21,7 @@ class Sessions:
 
     def __init__(self) -> None:
         self._all: dict[AgentSession, None] = {}  # every tunnel, standbys and those before HELLO too
+        self._of: dict[str, dict[AgentSession, None]] = {}  # the same by agent, each oldest first
         self._current: dict[str, AgentSession] = {}  # by agent
         self._routes: dict[Key, dict[AgentSession, None]] = {}
         self._routed: dict[AgentSession, list[Key]] = {}
@@ -32,10 +36,24 @@ class Sessions:
     def add(self, session: AgentSession) -> None:
         """A tunnel has come about."""
         self._all[session] = None
+        self._of.setdefault(session.key, {})[session] = None
+
+    def make_room(self, agent: str, most: int = TUNNELS) -> None:
+        """The agent gets another tunnel, and shall not have more than `most` with it: the oldest that do not own it
+        end. One token takes no more places than that, and the newest counts, since whoever dials again may have lost
+        those before."""
+        mine = self._of.get(agent, {})
+        spare = [session for session in mine if not session.owns]
+        for session in spare[: max(0, len(mine) + 1 - most)]:
+            session.link.fail(Reason.SUPERSEDED, "a newer tunnel of the same agent")
 
     def remove(self, session: AgentSession) -> None:
         """It is gone."""
         self._all.pop(session, None)
+        mine = self._of.get(session.key, {})
+        mine.pop(session, None)
+        if not mine:
+            self._of.pop(session.key, None)
         self.totals.add(session.link)
 
     # owners

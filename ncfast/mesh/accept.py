@@ -2,8 +2,7 @@
 0x01 frames.
 
 A connection is an `Entrance` until a link is on it, or it is turned away. Entrances, and links whose handshake is not
-over, share one bound; beyond it the oldest makes room, so that a crowd of silent connections delays nobody: an honest
-handshake takes milliseconds, and would have to be overtaken by all the others meanwhile.
+over, share one bound (`ncfast.net.newcomers`).
 """
 
 from __future__ import annotations
@@ -27,7 +26,9 @@ RAW, HTTP, TLS = 0x01, ord("G"), 0x16
 class Hall(Protocol):
     """Where entrances lead to (`ncfast.mesh.door`)."""
 
-    def put_stream(self, transport: Any, credential: Credential, remote: str, early: bytes) -> None: ...
+    def put_stream(
+        self, transport: Any, credential: Credential, host: str | None, remote: str, early: bytes
+    ) -> None: ...
 
     def serve_http(
         self,
@@ -51,7 +52,7 @@ class Entrance(asyncio.Protocol):
         self._door = door
         self._sock = sock
         self._host = host
-        self._remote = remote
+        self.remote = remote
         self._transport: Any = None
         self._task: asyncio.Task[None] | None = None
         self._stop_peeking: Any = None
@@ -106,7 +107,7 @@ class Entrance(asyncio.Protocol):
             elif data[0] == RAW:
                 credential = self._mesh.policy.of_frames(self._host, self._names)
                 self._leave()
-                self._door.put_stream(self._transport, credential, self._remote, data)
+                self._door.put_stream(self._transport, credential, self._host, self.remote, data)
             elif data[0] == HTTP:
                 self._reader = RequestReader(HttpLimits())
                 self._read(self._reader, data)
@@ -134,7 +135,7 @@ class Entrance(asyncio.Protocol):
         self._uncount()
         self._mesh.refused(
             "certificate" if untrusted else "tls",
-            self._remote,
+            self.remote,
             "no client certificate, or not one of the mesh's authority" if untrusted else "TLS handshake failed",
         )
 
@@ -150,7 +151,7 @@ class Entrance(asyncio.Protocol):
             self._refuse_http("early_bytes", Response.text(400, "Bytes after the request"))
             return
         response = self._door.serve_http(
-            request, self._transport, host=self._host, remote=self._remote, names=self._names, private=True
+            request, self._transport, host=self._host, remote=self.remote, names=self._names, private=True
         )
         if response is None:
             self._leave()
@@ -160,7 +161,7 @@ class Entrance(asyncio.Protocol):
     # endings
 
     def _refuse_http(self, reason: str, response: Response) -> None:
-        self._mesh.refused(reason, self._remote, "")
+        self._mesh.refused(reason, self.remote, "")
         self._answer(response)
 
     def _answer(self, response: Response) -> None:
@@ -169,12 +170,12 @@ class Entrance(asyncio.Protocol):
         self._timer = answer(self._transport, response, self._mesh.net.call_later)
 
     def _turn_away(self, exc: Refused) -> None:
-        self._mesh.refused(exc.reason, self._remote, exc.detail)
+        self._mesh.refused(exc.reason, self.remote, exc.detail)
         self._transport.abort()
 
     def _late(self) -> None:
         if not self._over:
-            self._mesh.refused("timeout", self._remote, "")
+            self._mesh.refused("timeout", self.remote, "")
             self.abort()
 
     def abort(self) -> None:

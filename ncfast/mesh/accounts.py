@@ -116,6 +116,7 @@ class Accounts:
             "inflight_bytes": link.inflight if link is not None else 0,
             "relay_frames": link.relay_frames if link is not None else 0,
             "relay_bytes": link.relay_bytes if link is not None else 0,
+            "answer_bytes": link.answer_bytes if link is not None else 0,
             "flows": link.load if link is not None else 0,
             "since_sec": round(now - (peer.since if peer is not None else way.since), 3),
             "reconnects": record.reconnects,

@@ -11,24 +11,28 @@ from ncfast.core.errors import Reason
 from ncfast.mesh.accept import Entrance
 from ncfast.mesh.peer import Peer
 from ncfast.mesh.states import LinkState, Way
-from ncfast.mesh.trust import Credential, Refused
+from ncfast.mesh.trust import Credential, Refused, is_among
 from ncfast.net.handshake import accept
 from ncfast.net.links import carry_stream, carry_websocket
+from ncfast.net.newcomers import Newcomers, source_of
 from ncfast.net.request import Response
 from ncfast.net.seam import Acceptor
+from ncfast.net.throttle import Throttle
 
 if TYPE_CHECKING:
     from ncfast.mesh.manager import Mesh
 
 MAX_PENDING = 256  # accepted connections that are not yet a link that stands
+CONNECTS_PER_SEC = 50.0  # from one source; a hub dials another once, and again after pauses that grow
 
 
 class Door:
-    """Of one mesh. `pending` holds what has been accepted and does not stand yet, oldest first."""
+    """Of one mesh. `pending` holds what has been accepted and does not stand yet."""
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
-        self.pending: dict[Entrance | Peer, None] = {}
+        self.pending: Newcomers[Entrance | Peer] = Newcomers(MAX_PENDING, self._make_room)
+        self._throttle = Throttle(CONNECTS_PER_SEC, mesh.net.clock)
         self._acceptors: list[Acceptor] = []
 
     async def open(self) -> None:
@@ -49,7 +53,7 @@ class Door:
         """Stops listening, and ends what is not a link yet."""
         for acceptor in self._acceptors:
             acceptor.close()
-        for one in list(self.pending):
+        for one in self.pending:
             if isinstance(one, Entrance):
                 one.abort()
 
@@ -67,36 +71,41 @@ class Door:
         self._enter(sock, None, "unix")
 
     def _enter(self, sock: Any, host: str | None, remote: str) -> None:
-        self._make_room()
-        entrance = Entrance(self._mesh, self, sock, host, remote)
-        self.pending[entrance] = None
-        self._mesh.net.opened()
+        mesh, source = self._mesh, self._source(host, remote)
+        if host is not None and not self._throttle.admit(source):
+            mesh.refused("rate", remote, "")
+            sock.close()
+            return
+        entrance = Entrance(mesh, self, sock, host, remote)
+        mesh.net.opened()
         entrance.open()
+        self.pending.enter(entrance, source)
 
-    def _make_room(self) -> None:
-        """The oldest handshake goes if there are too many."""
-        if len(self.pending) >= MAX_PENDING:
-            oldest = next(iter(self.pending))
-            self._mesh.refused("too_many_handshakes", "", "the oldest makes room")
-            if isinstance(oldest, Entrance):
-                oldest.abort()
-            else:
-                oldest.link.fail(Reason.HANDSHAKE_TIMEOUT, "too many handshakes")
-            self.pending.pop(oldest, None)
+    def _source(self, host: str | None, remote: str) -> str:
+        """Who counts for a connection; each of an ingress's counts for itself."""
+        trusted = host is None or is_among(host, self._mesh.policy.trusted_proxies)
+        return remote if trusted else source_of(host or "")
+
+    def _make_room(self, one: Entrance | Peer) -> None:
+        self._mesh.refused("too_many_handshakes", one.remote, "it makes room")
+        if isinstance(one, Entrance):
+            one.abort()
+        else:
+            one.link.fail(Reason.HANDSHAKE_TIMEOUT, "too many handshakes")
 
     def _on_shed(self, reason: str) -> None:
         self._mesh.refused(reason, "", "no descriptors left")
 
     def left(self, one: Entrance | Peer) -> None:
         """No longer pending."""
-        self.pending.pop(one, None)
+        self.pending.leave(one)
 
     # links
 
-    def put_stream(self, transport: Any, credential: Credential, remote: str, early: bytes) -> None:
+    def put_stream(self, transport: Any, credential: Credential, host: str | None, remote: str, early: bytes) -> None:
         """Puts a link on an accepted connection that begins with frames, the first of them in `early`."""
         mesh = self._mesh
-        peer = self._peer(credential, remote, "stream")
+        peer = self._peer(credential, host, remote, "stream")
         peer.link, carrier = carry_stream(mesh.ground, transport, peer, mesh.bounds, peer=remote)
         mesh.greet(peer)
         carrier.feed(early)
@@ -123,14 +132,13 @@ class Door:
             mesh.refused("websocket", remote, "")
             return answer
         transport.write(accepted)
-        self._make_room()
-        peer = self._peer(credential, remote, "websocket")
+        peer = self._peer(credential, host, remote, "websocket")
         peer.link, _ = carry_websocket(mesh.ground, transport, peer, mesh.bounds, client=False, peer=remote)
         mesh.greet(peer)
         return None
 
-    def _peer(self, credential: Credential, remote: str, carrier: str) -> Peer:
+    def _peer(self, credential: Credential, host: str | None, remote: str, carrier: str) -> Peer:
         way = Way(LinkState.HANDSHAKING, self._mesh.net.clock)
         peer = Peer(self._mesh, way, credential, dialled=False, remote=remote, carrier=carrier)
-        self.pending[peer] = None
+        self.pending.enter(peer, self._source(host, remote))
         return peer

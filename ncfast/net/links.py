@@ -45,6 +45,7 @@ class LinkBounds:
     user_timeout_sec: float  # bytes unacknowledged by the peer's kernel for so long end the connection
     notsent_lowat: int  # bytes
     max_message_bytes: int  # of a WebSocket message received
+    between_hubs: bool = False  # it carries many agents' flows, and none of them may end it
 
     @classmethod
     def of_tunnel(cls, tunnel: Tunnel) -> LinkBounds:
@@ -64,6 +65,7 @@ class LinkBounds:
             mesh.ping_timeout_sec,
             tunnel.notsent_lowat,
             tunnel.max_message_bytes,
+            between_hubs=True,
         )
 
 
@@ -127,6 +129,7 @@ def _carry(process: Process, carrier: Any, handler: _Handler, bounds: LinkBounds
         net.call_later,
         max_inflight=bounds.max_inflight_bytes,
         queue_depth=bounds.queue_depth,
+        between_hubs=bounds.between_hubs,
         peer=peer,
     )
     sock = transport.get_extra_info("socket")

@@ -20,6 +20,7 @@ from websockets.http11 import Response as WireResponse
 from websockets.streams import StreamReader
 
 from ncfast.core.errors import NcfastError
+from ncfast.net.newcomers import Newcomers, source_of
 from ncfast.net.seam import Net
 from ncfast.observe import log
 
@@ -33,7 +34,7 @@ class HttpLimits:
     timeout_sec: float = 5.0  # from the connect to the whole request; at HttpServer again from the answer to the close
     max_bytes: int = 8192  # request line and headers; what most servers take
     max_headers: int = 64
-    max_connections: int = 64  # at once on one server; further ones are closed unread
+    max_connections: int = 64  # at once on one server; beyond, one makes room
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ class RequestReader:
 class HttpProtocol(asyncio.Protocol):
     """One connection: reads one request within the limits, answers, closes."""
 
-    def __init__(self, handler: Handler, limits: HttpLimits, net: Net, live: set[HttpProtocol]) -> None:
+    def __init__(self, handler: Handler, limits: HttpLimits, net: Net, live: Newcomers[HttpProtocol]) -> None:
         self._handler = handler
         self._limits = limits
         self._net = net
@@ -163,11 +164,9 @@ class HttpProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
-        self._live.add(self)
         self._timer = self._net.call_later(self._limits.timeout_sec, self._request_late)
-        if len(self._live) > self._limits.max_connections:
-            self._refused("too_many_connections")
-            self.abort()
+        peer = transport.get_extra_info("peername")
+        self._live.enter(self, source_of(peer[0]) if peer else "")
 
     def data_received(self, data: bytes) -> None:
         if self._reader is None:  # answered; what still comes is read and dropped until the timer
@@ -191,13 +190,18 @@ class HttpProtocol(asyncio.Protocol):
         self._timer.cancel()
         if self._making is not None:
             self._making.cancel()
-        self._live.discard(self)
+        self._live.leave(self)
 
     # the answer and the end
 
     def abort(self) -> None:
         """Ends the connection now."""
         self._transport.abort()
+
+    def make_room(self) -> None:
+        """Ends it, since there are too many."""
+        self._refused("too_many_connections")
+        self.abort()
 
     def _handle(self, request: Request) -> None:
         head_only = request.method == "HEAD"
@@ -248,7 +252,7 @@ class HttpServer:
         self._handler = handler
         self._limits = limits
         self._net = net
-        self._live: set[HttpProtocol] = set()
+        self._live: Newcomers[HttpProtocol] = Newcomers(limits.max_connections, HttpProtocol.make_room)
 
     def protocol(self) -> HttpProtocol:
         """The protocol factory for ``create_server``."""
@@ -256,5 +260,5 @@ class HttpServer:
 
     def close(self) -> None:
         """Ends every open connection."""
-        for connection in list(self._live):
+        for connection in self._live:
             connection.abort()

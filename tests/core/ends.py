@@ -66,7 +66,13 @@ class End:
         self.gone = 0  # sockets that are closed
 
     def link(
-        self, handler: Any, *, raw: bool = False, client: bool | None = None, max_message: int = 1 << 20
+        self,
+        handler: Any,
+        *,
+        raw: bool = False,
+        client: bool | None = None,
+        max_message: int = 1 << 20,
+        between_hubs: bool = False,
     ) -> tuple[Link, Wire]:
         """A link on WebSocket messages, in the role of `client` if that is not the end's own, or on the bare stream."""
         wire = Wire(self.turns, self.kernel)
@@ -92,6 +98,7 @@ class End:
             self.turns.call_later,
             max_inflight=self.max_inflight,
             queue_depth=self.queue_depth,
+            between_hubs=between_hubs,
         )
         carrier.start(link)
         return link, wire

@@ -64,7 +64,7 @@ class ToOwner(Handler):
     """The origin's end of its link to another hub."""
 
     def __init__(self, origin: Origin, owner: Owner, *, raw: bool, client: bool) -> None:
-        super().__init__(origin, origin.link(self, raw=raw, client=client, max_message=MESSAGE))
+        super().__init__(origin, origin.link(self, raw=raw, client=client, max_message=MESSAGE, between_hubs=True))
         self.owner = owner
 
     def _on_frame__resume(self, cid: bytes, epoch: int, payload: bytes, ack: int, limit: int) -> bool:
@@ -155,7 +155,7 @@ class ToOrigin(Handler):
     """An owner's end of its link to a client's hub."""
 
     def __init__(self, owner: Owner, *, raw: bool, client: bool) -> None:
-        super().__init__(owner, owner.link(self, raw=raw, client=client, max_message=MESSAGE))
+        super().__init__(owner, owner.link(self, raw=raw, client=client, max_message=MESSAGE, between_hubs=True))
         owner.links.append(self.link)
 
     def _on_frame__open(self, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
@@ -495,9 +495,9 @@ class Between:
 
     def nothing_waits(self) -> bool:
         links = self.owner.links
-        return (
-            all((link.relay_frames, link.relay_bytes) == (0, 0) for link in links) and self.owner.context.relayed == 0
-        )
+        return all(
+            (link.relay_frames, link.relay_bytes) == (0, 0) for link in links
+        ) and self.owner.context.relayed == sum(link.answer_bytes for link in links if not link.closed)
 
 
 def block(handler: Handler, blocked: bool = True) -> None:

@@ -216,6 +216,43 @@ def test_a_flood_ends_its_link_and_no_other(flood):
     assert not other.link.closed
 
 
+@pytest.mark.parametrize("type_", [DATA, ACK, FIN, RST, OPEN_ACK], ids=str)
+@pytest.mark.parametrize("between_hubs", [False, True])
+def test_a_link_that_owns_nothing_is_no_place_to_flood(type_, between_hubs):
+    """A standby's has no epoch, like one between hubs; but only there others' flows may be what is heard."""
+    handler = Anybody()
+    handler.foreign = lambda cid: False
+    end = End(Time(), client=False)
+    link, wire = end.link(handler, raw=True, between_hubs=between_hubs)
+    for _ in range(1100 if type_ is not OPEN_ACK else 67_000):
+        link.carrier.feed(encode(type_, cid=STRANGER, payload=b"x" * (type_ is DATA)))
+        end.turns.run()
+        wire.take()
+    link.tick(0.5, 5.0, 15.0, 30.0)
+    assert handler.ended is None if between_hubs else handler.ended[0] is Reason.FLOOD
+
+
+def test_who_asks_for_what_it_may_not_have_makes_noise(monkeypatch):
+    """As whoever asks for what is not there; after a restart of the hub, many are asked for at once."""
+    time, _, peer = hub_and_peer()
+    asked = []
+
+    def refuse(cid, epoch, payload, ack, limit):
+        asked.append(cid)
+        peer.link.refuse(cid, Reason.RESUME_DENIED)
+        return True
+
+    peer.session._on_frame__resume = refuse
+    for number in range(67_000):
+        peer.send(RESUME, cid=number.to_bytes(16, "big"), payload=bytes(16))
+        if number == 60_000:
+            tick(peer, time)
+            assert not peer.link.closed
+        peer.taken()
+    tick(peer, time)
+    assert len(asked) == 67_000 and [reason for reason, _ in peer.session.ended] == [Reason.FLOOD]
+
+
 def test_honest_peers_make_no_noise():
     """A thousand flows that resume after a cut, half of them opened while it happened, are no flood."""
     time, hub, peer = hub_and_peer()
@@ -290,6 +327,44 @@ def test_a_peer_that_takes_nothing_is_cut():
         tick(peer, time)
         peer.send(PONG, seq=10**9)
     assert [reason for reason, _ in peer.session.ended] == [Reason.STALLED] and peer.wire.aborted
+
+
+def test_answers_do_not_pile_up():
+    """378 MiB in 15 s, from one tunnel whose peer asked and did not read, and in no budget."""
+    _, hub, peer = hub_and_peer(kernel=0)
+    context = hub.context
+    peer.link.ping()
+    for number in range(4_096):
+        peer.send(RESUME, cid=number.to_bytes(16, "big"), payload=bytes(16))
+    assert not peer.link.closed and peer.link.answer_bytes == context.held == 4_096 * 256
+    peer.send(RESUME, cid=STRANGER, payload=bytes(16))
+    assert [reason for reason, _ in peer.session.ended] == [Reason.STALLED] and context.held == 0
+
+
+def test_a_crowd_that_asks_at_once_and_reads_is_answered():
+    _, hub, peer = hub_and_peer(kernel=1 << 30)
+    wire = b"".join(
+        encode(RESUME, cid=number.to_bytes(16, "big"), epoch=peer.epoch, payload=bytes(16)) for number in range(20_000)
+    )
+    answers = []
+    for at in range(0, len(wire), 700_000):
+        peer.feed(message(wire[at : at + 700_000]))  # more than may wait at once
+        answers += of(RST, peer.taken())
+    assert len(answers) == 20_000 and not peer.link.closed and hub.context.held == 0
+
+
+def test_between_hubs_what_finds_no_room_gets_no_answer():
+    handler = Anybody()
+    handler.foreign = lambda cid: False
+    handler._on_frame__resume = lambda *what: False
+    end = End(Time(), client=False, kernel=0)
+    link, _ = end.link(handler, raw=True, between_hubs=True)
+    link.ping()
+    for number in range(5_000):
+        link.carrier.feed(encode(RESUME, cid=number.to_bytes(16, "big"), payload=bytes(16)))
+    assert handler.ended is None and link.answer_bytes == end.context.held == 4_096 * 256
+    link.fail(Reason.GOING_AWAY)
+    assert end.context.held == 0
 
 
 def test_control_frames_do_not_pile_up():

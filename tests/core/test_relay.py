@@ -593,6 +593,34 @@ def test_no_agent_can_end_a_link_between_hubs():
     assert session.ended == [Reason.FLOOD] and wire.lost is False
 
 
+def test_an_agent_that_asks_for_flows_that_no_hub_has_ends_its_own_tunnel():
+    """Not the link between the hubs that carry the question on, which many agents share."""
+    cluster = Cluster()
+    cluster.talk()
+    owner = cluster.owners[0]
+    session = owner.current
+    for number in range(67_000):
+        unknown = cluster.origin.instance + number.to_bytes(8, "big")
+        noisy = message(encode(RESUME, cid=unknown, epoch=session.link.epoch, payload=bytes(16)))
+        view = session.wire.protocol.get_buffer(-1)
+        view[: len(noisy)] = noisy
+        session.wire.protocol.buffer_updated(len(noisy))
+        for end in cluster.ends:
+            end.turns.run()
+        for cable in cluster.meshes.values():
+            cable.carry(True, 1 << 30), cable.carry(False, 1 << 30)
+        cluster.tunnel.carry(False, 1 << 30)
+        if number == 60_000:
+            session.link.tick(cluster.time.now + 0.5, 5.0, 15.0, 30.0)
+            assert not session.link.closed
+    assert len(owner.relays) == 1
+    for link in (cluster.origin.way.link, owner.up.link):
+        link.tick(cluster.time.now + 1.0, 5.0, 15.0, 30.0)
+        assert not link.closed
+    session.link.tick(cluster.time.now + 1.0, 5.0, 15.0, 30.0)
+    assert session.ended == [Reason.FLOOD]
+
+
 @pytest.mark.parametrize(
     "frame",
     [

@@ -154,7 +154,8 @@ class ThroughRelays(TwoEnds):
     def accounts_are_right(self):
         for end in getattr(self, "ends", ()):
             context, flows = end.context, end.flows.values()
-            assert context.backlog == sum(flow.backlog for flow in flows)
+            left = sum(socket.protocol.left for socket in end.sockets.values())  # their flows are over
+            assert context.backlog == sum(flow.backlog for flow in flows) + left
             assert context.bytes_read == context.bytes_out + context.discarded + sum(
                 flow.unsent_bytes + flow.inflight for flow in flows
             ), "bytes were lost or made"
@@ -175,7 +176,7 @@ class ThroughRelays(TwoEnds):
     @invariant()
     def relays_are_within_their_bounds(self):
         for owner in self.cluster.owners if hasattr(self, "cluster") else ():
-            assert owner.context.relayed == sum(link.relay_bytes for link in owner.links), (
+            assert owner.context.relayed == sum(link.relay_bytes + link.answer_bytes for link in owner.links), (
                 "what waits is not what was counted"
             )
             for link in owner.links:

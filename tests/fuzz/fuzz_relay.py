@@ -86,7 +86,7 @@ def one_input(given: bytes) -> None:
         else:
             arrived += rig.to_origin()
             rig.to_agent()
-        assert rig.owner.context.relayed == sum(link.relay_bytes for link in rig.owner.links)
+        assert rig.owner.context.relayed == sum(link.relay_bytes + link.answer_bytes for link in rig.owner.links)
         assert rig.mesh.link.relay_frames <= rig.owner.queue_depth + 6
     assert all(reason in ENDS for reason in rig.tunnel.ended), rig.tunnel.ended
     for handler in (rig.mesh, rig.tunnel):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import trustme
@@ -33,11 +35,21 @@ async def answer(hub: d.Doors, request: bytes) -> tuple[int, str]:
     return int(head.split(" ", 2)[1]) if head else 0, head
 
 
-async def tunnel(hub: d.Doors, token: str = TOKEN, **request):
+async def tunnel(hub: d.Doors, token: str = TOKEN, local: str = "127.0.0.1", **request):
     """Until the hub has answered; the head, and the connection."""
-    reader, writer = await d.dial(hub.edge.address)
+    reader, writer = await d.dial(hub.edge.address, local_addr=(local, 0))
     writer.write(upgrade_request(token, **request))
     return await reader.readuntil(b"\r\n\r\n"), reader, writer
+
+
+def issued(folder: Path, authority: trustme.CA, name: str) -> ServerTls:
+    """A certificate in files."""
+    of = authority.issue_cert(name)
+    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
+    of.private_key_pem.write_to_path(str(key))
+    for blob in of.cert_chain_pems:
+        blob.write_to_path(str(cert), append=True)
+    return ServerTls.model_validate({"cert_file": str(cert), "key_file": str(key)})
 
 
 # who gets a tunnel
@@ -89,24 +101,58 @@ def test_a_token_that_is_refused_is_counted_by_reason(tmp_path, why):
     play(tmp_path, scene)
 
 
-@pytest.mark.parametrize("why", ["not_serving", "agent_cap", "rate"])
+@pytest.mark.parametrize("why", ["not_serving", "agent_cap"])
 def test_a_hub_that_can_take_no_agent_says_when_to_come_again(tmp_path, why):
     async def scene(hub):
         if why == "not_serving":
             hub.ground.readiness.move(State.STOPPED)
-        elif why == "rate":
-            hub.edge.throttle = Throttle(1, lambda: 0.0)  # of which time stands still
-            while hub.edge.throttle.admit("127.0.0.1"):
-                pass
         else:
             _, _, writer = await tunnel(hub)
         status, head = await answer(hub, upgrade_request(TOKEN))
-        assert status == (429 if why == "rate" else 503) and "Retry-After: " in head
+        assert status == 503 and "Retry-After: " in head
         assert hub.ground.stats.handshakes_refused == {why: 1}
         if why == "agent_cap":
             d.cut(writer)
 
     play(tmp_path, scene, limits={"max_agents": 1})
+
+
+def test_one_token_takes_three_places_and_fewer_when_few_are_left(tmp_path):
+    """1,500 standbys in 28 s, and other agents got 503."""
+
+    async def scene(hub):
+        writers = []
+        for number in range(20):
+            head, _, writer = await tunnel(hub)
+            assert head.startswith(b"HTTP/1.1 101 ")
+            writers.append(writer)
+            await d.until(lambda: len(hub.sessions) == min(3, number + 1), "the oldest has gone")
+        for number in range(4):
+            head, _, writer = await tunnel(hub, genuine("HS256", sub=f"other{number}"))
+            assert head.startswith(b"HTTP/1.1 101 ")
+            writers.append(writer)
+        assert len(hub.sessions) == 7
+        head, _, writer = await tunnel(hub)
+        writers.append(writer)
+        await d.until(lambda: len(hub.sessions) == 6, "it has two")
+        for writer in writers:
+            d.cut(writer)
+
+    play(tmp_path, scene, limits={"max_agents": 8})
+
+
+def test_behind_an_ingress_those_count_whom_it_names(tmp_path):
+    """A whole /64 is one source, whatever zone is written behind an address; another one is another."""
+
+    async def scene(hub):
+        hub.edge.throttle = Throttle(1, lambda: 0.0)  # of which time stands still
+        for number, name in enumerate(("2001:db8::1", "2001:db8::2%x", "2001:db8::3", "::ffff:192.0.2.1", "192.0.2.1")):
+            head, _, writer = await tunnel(hub, headers=(f"X-Forwarded-For: {name}",))
+            assert int(head[9:12]) == (429 if number == 2 else 101) and (b"Retry-After: " in head) == (number == 2)
+            d.cut(writer)
+        assert hub.ground.stats.handshakes_refused == {"rate": 1}
+
+    play(tmp_path, scene, edge={"bind": "127.0.0.1:0", "trusted_proxies": ["127.0.0.0/8"]})
 
 
 @pytest.mark.parametrize("waits", [True, False], ids=["for whom flows wait", "for whom none wait"])
@@ -181,18 +227,86 @@ def test_a_handshake_has_its_time(tmp_path, sent):
     play(tmp_path, scene, edge={"bind": "127.0.0.1:0", "handshake_timeout_sec": 0.05})
 
 
-def test_there_are_no_more_handshakes_at_once_than_may_be(tmp_path):
+def test_tls_that_comes_about_after_the_deadline_keeps_no_place(tmp_path):
+    """512 of these, and nobody got in any more until a restart."""
+    authority = trustme.CA()
+    client, wire, out = ssl.create_default_context(), ssl.MemoryBIO(), ssl.MemoryBIO()
+
     async def scene(hub):
-        connections = [await d.dial(hub.edge.address) for _ in range(2)]
+        hub.edge.use_tls(hub.edge.load_tls(issued(tmp_path, authority, "hub.example")))
+        authority.configure_trust(client)
+        reader, writer = await d.dial(hub.edge.address)
+        tls = client.wrap_bio(wire, out, server_hostname="hub.example")
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        writer.write(out.read())
+        flight = await reader.read(65536)  # the hub is waiting for our Finished now
+        await d.until(lambda: hub.ground.stats.handshakes_refused == {"handshake_timeout": 1}, "it is late")
+        wire.write(flight)
+        try:
+            tls.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        writer.write(out.read())
+        assert not hub.edge.pending and hub.net.sockets == 0
+        try:
+            assert await reader.read() == b""
+        except ConnectionResetError:
+            pass
+        writer.close()
+        assert (await answer(hub, b"")) == (0, "")
+
+    play(tmp_path, scene, edge={"bind": "127.0.0.1:0", "handshake_timeout_sec": 0.2})
+
+
+def test_when_there_are_too_many_handshakes_the_oldest_makes_room(tmp_path):
+    async def scene(hub):
+        first, _ = await d.dial(hub.edge.address)
+        await d.until(lambda: len(hub.edge.pending) == 1, "accepted")
+        _, writer = await d.dial(hub.edge.address)
         await d.until(lambda: len(hub.edge.pending) == 2, "accepted")
-        assert await d.exchange(hub.edge.address, b"") == b""
-        assert hub.ground.stats.handshakes_refused == {"too_many_handshakes": 1}
-        for _, writer in connections:
-            d.cut(writer)
-        await d.until(lambda: not hub.edge.pending, "gone")
         assert (await answer(hub, b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"))[0] == 200
+        assert hub.ground.stats.handshakes_refused == {"too_many_handshakes": 1}
+        with suppress(ConnectionResetError):
+            assert await first.read() == b""
+        d.cut(writer)
+        await d.until(lambda: not hub.edge.pending and not hub.net.sockets, "gone")
 
     play(tmp_path, scene, edge={"bind": "127.0.0.1:0", "max_pending_handshakes": 2})
+
+
+@pytest.mark.parametrize("other", ["127.0.0.2", "an ingress"])
+def test_who_floods_shuts_out_nobody_else(tmp_path, other):
+    """Silent connections from one address; agents and health checks from others get in all the time."""
+    edge = {"bind": "127.0.0.1:0", "max_pending_handshakes": 8, "handshakes_per_source_per_sec": 0}
+
+    async def scene(hub):
+        slow, writer = await d.dial(hub.edge.address, local_addr=("127.0.0.2", 0))
+        await d.until(lambda: len(hub.edge.pending) == 1, "accepted")
+        silent = [await d.dial(hub.edge.address) for _ in range(40)]
+        await d.until(lambda: hub.ground.stats.handshakes_refused["too_many_handshakes"] == 33, "made room")
+        writer.write(upgrade_request(TOKEN))
+        assert (await slow.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        for _, one in [(slow, writer), *silent]:
+            d.cut(one)
+
+    if other == "an ingress":
+        edge["trusted_proxies"] = ["127.0.0.2/32"]
+    play(tmp_path, scene, edge=edge)
+
+
+def test_too_many_connects_from_one_address_are_closed_unheard(tmp_path):
+    async def scene(hub):
+        hub.edge.throttle = Throttle(1, lambda: 0.0)  # of which time stands still
+        for _ in range(2):
+            assert (await answer(hub, b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"))[0] == 200
+        with suppress(ConnectionError):
+            assert await d.exchange(hub.edge.address, b"") == b""
+        assert hub.ground.stats.handshakes_refused == {"rate": 1}
+        _, _, writer = await tunnel(hub, local="127.0.0.2")
+        d.cut(writer)
+
+    play(tmp_path, scene)
 
 
 def test_a_closed_edge_accepts_nobody_and_ends_handshakes_but_no_tunnels(tmp_path):
@@ -218,14 +332,15 @@ def test_a_closed_edge_accepts_nobody_and_ends_handshakes_but_no_tunnels(tmp_pat
         (["127.0.0.0/8"], "192.0.2.66, 192.0.2.1", "192.0.2.1"),
         (["127.0.0.0/8", "192.0.2.0/24"], "198.51.100.7, 192.0.2.1", "198.51.100.7"),
         (["127.0.0.0/8"], "nonsense", "127.0.0.1:"),
+        (["127.0.0.0/8"], "2001:db8::1%<7", "2001:db8::1"),
     ],
-    ids=["nobody is trusted", "the ingress is", "from the right", "two proxies", "no address"],
+    ids=["nobody is trusted", "the ingress is", "from the right", "two proxies", "no address", "with a zone"],
 )
 def test_whom_a_forwarded_header_names(tmp_path, trusted, forwarded, remote):
     async def scene(hub):
         _, _, writer = await tunnel(hub, headers=(f"X-Forwarded-For: {forwarded}",))
         (session,) = hub.sessions
-        assert session.remote.startswith(remote) and (":" in session.remote) == remote.endswith(":")
+        assert session.remote.startswith(remote) if remote.endswith(":") else session.remote == remote
         d.cut(writer)
 
     play(tmp_path, scene, edge={"bind": "127.0.0.1:0", "trusted_proxies": trusted})
@@ -270,14 +385,6 @@ def test_with_a_mesh_its_door_is_here_too(tmp_path):
 def test_tls_with_a_certificate_that_can_be_replaced(tmp_path):
     authority = trustme.CA()
 
-    def issue(name: str) -> ServerTls:
-        issued = authority.issue_cert(name)
-        cert, key = tmp_path / f"{name}.pem", tmp_path / f"{name}.key"
-        issued.private_key_pem.write_to_path(str(key))
-        for blob in issued.cert_chain_pems:
-            blob.write_to_path(str(cert), append=True)
-        return ServerTls.model_validate({"cert_file": str(cert), "key_file": str(key)})
-
     async def scene(hub):
         async def shake(name: str) -> None:
             client = ssl.create_default_context()
@@ -287,14 +394,14 @@ def test_tls_with_a_certificate_that_can_be_replaced(tmp_path):
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
             writer.transport.abort()
 
-        hub.edge.use_tls(hub.edge.load_tls(issue("one.example")))
+        hub.edge.use_tls(hub.edge.load_tls(issued(tmp_path, authority, "one.example")))
         await shake("one.example")
         assert await d.exchange(hub.edge.address, b"GET /healthz HTTP/1.1\r\n\r\n") == b""
         await d.until(lambda: hub.ground.stats.handshakes_refused == {"tls": 1}, "refused")
         with pytest.raises(OSError):
             hub.edge.load_tls(ServerTls.model_construct(cert_file=tmp_path / "no", key_file=tmp_path / "no"))
         await shake("one.example")
-        hub.edge.use_tls(hub.edge.load_tls(issue("two.example")))
+        hub.edge.use_tls(hub.edge.load_tls(issued(tmp_path, authority, "two.example")))
         await shake("two.example")
 
     play(tmp_path, scene)

@@ -203,6 +203,22 @@ def test_the_header_names_the_client_and_what_follows_is_the_flows(tmp_path):
     play(tmp_path, scene, PROXIED)
 
 
+def test_a_source_is_a_whole_64_of_ipv6(tmp_path):
+    async def scene(hub, listener):
+        writers = []
+        for number, host in enumerate(("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1")):
+            _, writer = await d.dial(listener.address)
+            writer.write(f"PROXY TCP6 {host} 2001:db8::9 4711 389\r\n".encode())
+            await d.until(lambda: len(hub.clients) + sum(hub.ground.stats.accept_shed.values()) == number + 1, "judged")
+            writers.append(writer)
+        assert hub.ground.stats.accept_shed == {"source_cap": 1}
+        assert listener.per_source == {"2001:db8::/64": 1, "2001:db8:0:1::/64": 1}
+        for writer in writers:
+            d.cut(writer)
+
+    play(tmp_path, scene, PROXIED | {"max_connections_per_source": 1})
+
+
 def test_a_header_that_names_nobody_leaves_the_balancer_as_the_client(tmp_path):
     async def scene(hub, listener):
         _, writer = await d.dial(listener.address)

@@ -37,6 +37,25 @@ def test_an_agent_has_one_current_session_and_the_latest_put_is_it():
     assert not table.drop(new.session)
 
 
+def test_an_agent_has_so_many_tunnels_and_the_oldest_that_do_not_own_it_go():
+    rooms = Rooms()
+    table = rooms.sessions
+    (other,) = agents(rooms, "other")
+    (owner,) = agents(rooms, "site")
+    standbys = []
+    for _ in range(5):
+        table.make_room("/site")
+        standbys.append(Agent(rooms, identity("site")))
+        standbys[-1].hello("ldap", standby=True)
+        assert len(table) <= 4
+    assert not owner.link.closed and not other.link.closed
+    assert [standby.link.closed for standby in standbys] == [True, True, True, False, False]
+    table.make_room("/site", 2)
+    assert standbys[3].link.closed and standbys[4].link.closed and not owner.link.closed
+    table.make_room("/nobody")
+    assert list(table) == [other.session, owner.session]
+
+
 def test_tenants_are_name_spaces_of_their_own():
     rooms = Rooms()
     (plain,), (acme,) = agents(rooms, "site"), agents(rooms, "site", tenant="acme")

@@ -551,9 +551,12 @@ def test_a_short_secret_is_refused_at_the_start(tmp_path):
 # silence and floods
 
 
-def test_silent_and_slow_connections_end_and_delay_nobody(monkeypatch, tmp_path):
+@pytest.mark.parametrize("reason", ["too_many_handshakes", "rate"])
+def test_silent_and_slow_connections_end_and_delay_nobody(reason, monkeypatch, tmp_path):
     monkeypatch.setattr(accept, "ENTRANCE_TIMEOUT", 3.0)
     monkeypatch.setattr(manager, "HELLO_TIMEOUT", 3.0)
+    if reason != "rate":
+        monkeypatch.setattr(door, "CONNECTS_PER_SEC", 0.0)
 
     async def main():
         authority = Authority(tmp_path)
@@ -564,6 +567,7 @@ def test_silent_and_slow_connections_end_and_delay_nobody(monkeypatch, tmp_path)
             crowd = []
             for number in range(600):
                 sock = socket.socket()
+                sock.bind(("127.0.0.2", 0))
                 sock.setblocking(False)
                 sock.connect_ex(("127.0.0.1", a.port))
                 crowd.append(sock)
@@ -578,7 +582,10 @@ def test_silent_and_slow_connections_end_and_delay_nobody(monkeypatch, tmp_path)
             b.dial(f"tls://127.0.0.1:{a.port}")
             await linked(a, b)
             assert len(a.mesh.door.pending) <= door.MAX_PENDING
-            assert a.refused()["too_many_handshakes"] >= 600 - door.MAX_PENDING - 1
+            if reason == "rate":
+                assert a.refused()["rate"] > 0
+            else:
+                assert a.refused()["too_many_handshakes"] >= 600 - door.MAX_PENDING - 1
             await until(lambda: a.net.sockets == 1, "all of them are gone")
             assert not a.mesh.door.pending and len(a.events) == 1
             for sock in crowd:
