@@ -76,9 +76,9 @@ class Watch:
     def on_log(self, process: str, event: str, fields: dict[str, Any]) -> None:
         self.counts[event] += 1
         reason = fields.get("reason")
-        if event in NEVER_EVENTS and self.cluster.forger.on_log(event):
+        if event in NEVER_EVENTS and self.cluster.forger.on_log(process, event, fields):
             return
-        if event == "flow_closed" and reason == "resume_denied" and self.cluster.forger.counts["forged liar"]:
+        if event == "flow_closed" and reason == "resume_denied" and self.cluster.forger.lied_about(fields["cid"]):
             return
         if event in NEVER_EVENTS or (
             reason in NEVER
@@ -168,7 +168,6 @@ class Watch:
 
     def inspect(self) -> None:
         """Bounds that hold at any time, and sums that always agree."""
-        self.cluster.forger.look()
         for process in self.cluster.processes.values():
             if not process.running:
                 continue

@@ -71,9 +71,7 @@ class Cluster:
         self.processes: dict[str, Process] = {**self.hubs, **self.agents}
         for trip in plan.trips:
             self._add(trip)
-        self.forger = Forger(
-            world, self.hubs, self.agents, lambda: any(one.until >= world.now - 2.0 for one in self.outages)
-        )
+        self.forger = Forger(world, self.hubs, self.agents)
         self._apply = Faults(self)
 
     def _add(self, trip: TripPlan) -> None:
