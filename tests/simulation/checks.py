@@ -15,14 +15,19 @@ from ncfast.hub.hub import Hub
 
 from .cluster import START, Cluster
 from .kernel import NEVER as NOT_YET
+from .plan import agent_name
 from .processes import AgentProcess, HubProcess, Process
 from .programs import CLONE, Trip
 
 READ = 66 * 1024  # bytes of memory that a read may take although the budget is spent, once for each flow
 CHUNK = 96 * 1024  # bytes by which a bound may be passed: it is looked at before a read, not after
 GRACE_SLACK = 3.0  # seconds beyond its grace until a flow without a way must be gone: two looks, and a reset
+SETTLED = 2.0  # seconds after the start in which links and standbys come about
 TOLD_AFTER = 0.5  # seconds after which everybody knows that an agent is about to end
 SERVED = 8.0  # seconds of good ways within which a flow that waits for one must have gone on
+AMPLE = 1 << 24  # bytes of memory that no plan's flows need
+TURNS = 16  # opens in progress that an agent needs, so that nobody waits for a turn for long
+NOTICED = 1.5  # seconds from the timeout of a silent link to the next owner and the news of it
 OPENING = 3.0  # seconds from the connection at the target to the end of the open, under load
 
 # What honest peers never do to each other, whatever the network does.
@@ -114,6 +119,15 @@ class Watch:
                 self.owners[process].append((self.world.now, ""))
         elif event == "flow_closed":
             self.counts[f"flow_closed {reason} at {process.partition('-')[0]}"] += 1
+            if reason == "overloaded" and process in self.cluster.hubs:
+                self._overloaded(process, fields)
+
+    def _overloaded(self, process: str, fields: dict[str, Any]) -> None:
+        """Who comes when an agent has no turn left waits for one; only memory, or time, may run out."""
+        cluster = self.cluster
+        hold = cluster.hubs[process].config.listeners[0].hold_sec
+        if cluster.plan.shape.memory >= AMPLE and fields["duration"] < hold:
+            self.world.problem(f"{process}: {fields['client']} was not held, but reset as overloaded")
 
     def _granted(self, process: str, fields: dict[str, Any]) -> None:
         """An agent was granted an epoch."""
@@ -275,6 +289,8 @@ class Watch:
         )
         if whole:
             self.counts["whole"] += 1
+            self.counts["whole after a minute's pause"] += max(trip.client_script.stall, trip.target_script.stall) >= 60
+            self.counts["whole after a silence"] += self._came_in_a_silence(trip)
             return
         excuse = self.excuse(trip)
         self.counts["excused"] += 1
@@ -317,11 +333,14 @@ class Watch:
                 "a reader paused, behind the other side's end and with all in its kernel, for longer than is waited for"
             )
         patience = min(shape.hub["flow"]["flow_grace_sec"], half_close)
+        for hub_since, hub_until, name in cluster.modes:
+            if hub_since <= opened and hub_until + cluster.recovery >= trip.starts_at:
+                return f"{name} was not active when it began"
         for agent in agents:
             for since, until in cluster.windows(trip.hub, agent):
-                if since > end or until < trip.starts_at:
+                if since > end or until < trip.starts_at or self._covered(trip, agent, since, until):
                     continue
-                if until - since >= patience or shape.mode in ("off", "shadow"):
+                if until - since >= patience or shape.mode in ("off", "shadow") or cluster.apart(since, until):
                     return f"no way between {trip.hub} and {agent} for long"
                 if since <= opened and self.good_since(trip.hub, agent, broken) > broken - SERVED:
                     return f"no way between {trip.hub} and {agent} when it began"
@@ -338,9 +357,41 @@ class Watch:
             for since, until in cluster.registry_troubles:
                 if since <= opened and until + cluster.registry_recovery >= trip.starts_at:
                     return "the registry was away when it began"
-        if not trip.reached and (shape.memory < 1 << 24 or shape.hub["limits"]["pending_opens_per_agent"] < 16):
+        if not trip.reached and (shape.memory < AMPLE or shape.hub["limits"]["pending_opens_per_agent"] < TURNS):
             return "the hub had no room"
         return ""
+
+    def _came_in_a_silence(self, trip: Trip) -> bool:
+        return any(
+            since <= trip.starts_at <= until - self.cluster.recovery and self._covered(trip, trip.agent, since, until)
+            for since, until in self.cluster.windows(trip.hub, trip.agent)
+        )
+
+    def _covered(self, trip: Trip, agent: str, since: float, until: float) -> bool:
+        """Whether all that was wrong then is a hub that stood still, in a cluster that was well until then: the agent
+        has a standby elsewhere, and whoever comes to another hub is held until that has taken over."""
+        cluster, shape = self.cluster, self.cluster.plan.shape
+        hub = cluster.hubs[trip.hub].config
+        silences = [
+            one
+            for one in cluster.outages
+            if cluster.matters(one, trip.hub, agent) and one.since <= until and one.until + cluster.recovery >= since
+        ]
+        noticed = max(hub.tunnel.ping_timeout_sec, hub.ha.mesh.ping_timeout_sec) + NOTICED
+        return (
+            shape.mode == "active"
+            and next(one.standby for one in shape.agents if agent_name(one) == agent)
+            and [(one.silent, one.hosts) for one in silences] == [(True, silences[0].hosts)]
+            and silences[0].hosts <= set(cluster.hubs) - {trip.hub}
+            and since >= START + SETTLED
+            and not cluster.apart(since - SETTLED, until)
+            and not any(
+                one <= until and other + cluster.registry_recovery >= since for one, other in cluster.registry_troubles
+            )
+            and shape.memory >= AMPLE
+            and hub.limits.pending_opens_per_agent >= TURNS
+            and min(hub.listeners[0].hold_sec, hub.flow.open_timeout_sec, hub.flow.grace_sec) >= noticed
+        )
 
     def _judge_loss(self, when: float, agent: str, hub: str, reason: str) -> None:
         cluster = self.cluster
@@ -449,6 +500,7 @@ class Watch:
         left["sources"] = sum(len(listener.per_source) for listener in hub.listeners.values())
         left["held clients"] = len(hub.router.hold.flows()) + sum(hub.router.hold.count.values())
         left["flows by agent"] = len(hub.steering._flows_of)
+        left["routes to sessions that have ended"] = sum(one not in hub.sessions._all for one in hub.sessions._routed)
         left["handshakes"] = len(hub.edge.pending)
 
 

@@ -30,6 +30,7 @@ class Outage:
     hosts: frozenset[str]
     since: float
     until: float
+    silent: bool = False  # a process stood still, and nobody was told
 
 
 class Cluster:
@@ -51,6 +52,7 @@ class Cluster:
             tuple[float, float, str, str]
         ] = []  # (from, to, target, agent or "" for all): opens may fail
         self.drains: list[tuple[float, float, str]] = []  # (from, to, process): it was asked to end, and has
+        self.modes: list[tuple[float, float, str]] = []  # (from, to, hub): it was not active
         self.registry_troubles: list[tuple[float, float]] = []  # (from, to): opens by other hubs' agents may fail
         self.redis = Redis(world, lambda: WALL + world.now, shape.lan)
         self.hubs: dict[str, HubProcess] = {}
@@ -195,6 +197,7 @@ class Cluster:
         ends = [one.until + self.recovery for one in self.outages]
         ends += [until + self.registry_recovery for _, until in self.registry_troubles]
         ends += [until + 6.0 for _, until, _, _ in self.unreachable]
+        ends += [until + self.recovery for _, until, _ in self.modes]
         return max([START + self.plan.quiet_at, *ends])
 
     @property
@@ -217,9 +220,13 @@ class Cluster:
 
     # what excuses
 
-    def outage(self, hosts: tuple[str, ...], lasts: float = 0.0) -> None:
+    def outage(self, hosts: tuple[str, ...], lasts: float = 0.0, *, silent: bool = False) -> None:
         now = self.world.now
-        self.outages.append(Outage(frozenset(hosts), now, now + lasts))
+        self.outages.append(Outage(frozenset(hosts), now, now + lasts, silent))
+
+    def apart(self, since: float, until: float) -> bool:
+        """Whether a hub was not, or not quite, active then."""
+        return any(one <= until and other + self.recovery >= since for one, other, _ in self.modes)
 
     def matters(self, outage: Outage, hub: str, agent: str) -> bool:
         """Whether flows between the two may have to do with it: any hub may be the agent's owner."""
@@ -316,7 +323,7 @@ class Faults:
         if process.running and not process.loop.frozen:
             process.freeze()
             self._later(fault, process.thaw)
-            self.cluster.outage(fault.who, fault.lasts)
+            self.cluster.outage(fault.who, fault.lasts, silent=True)
 
     def _kill(self, fault: Fault) -> None:
         self._lose(fault, Process.kill)
@@ -442,6 +449,14 @@ class Faults:
 
         self._later(fault, end)
         cluster.outage(fault.who, fault.lasts)
+
+    def _mode(self, fault: Fault) -> None:
+        """A hub leaves the cluster's traffic, or the cluster, by a reload, and comes back."""
+        cluster, (name, mode) = self.cluster, fault.who
+        hub = cluster.hubs[name]
+        hub.reload(mode)
+        self._later(fault, hub.reload, cluster.plan.shape.mode)
+        cluster.modes.append((self.world.now, self.world.now + fault.lasts, name))
 
     # forgeries
 

@@ -16,6 +16,7 @@ KIB = 1024
 SLOW = 500_000  # bytes a second, below which a tunnel is always full
 SLOWEST = 40_000  # bytes a second that a tunnel carries at least
 BULK = 400 * KIB  # median of a bulk direction, bytes
+BURSTS = (5, 20, 60)  # clients that come while an owner is silent
 PAUSE = 150.0  # seconds that a reader pauses at the longest; beyond it no trip would be over in time
 
 
@@ -245,6 +246,11 @@ def _idle(rng: random.Random) -> tuple[Script, Script]:
     return Script(tuple(asks), end_after=down), Script(tuple(answers), end="follow")
 
 
+def _slam(rng: random.Random) -> tuple[Script, Script]:
+    """The target accepts and resets at once, as one behind a full proxy does."""
+    return Script((Step(rng.randint(1, 300)),), end="follow"), Script(end="reset")
+
+
 def _empty(rng: random.Random) -> tuple[Script, Script]:
     """Connects and ends without a byte, as port checks do."""
     return Script(end=rng.choice(("fin", "close", "reset")), end_delay=rng.choice((0.0, 0.1))), Script(end="follow")
@@ -284,6 +290,7 @@ WORKLOADS = {
     "target_close": (_target_close, 2),
     "slow_client": (_slow_client, 2),
     "slow_target": (_slow_target, 2),
+    "slam": (_slam, 1),
     "idle": (_idle, 3),
     "empty": (_empty, 1),
     "banner": (_banner, 2),
@@ -302,7 +309,11 @@ def draw(seed: int) -> Plan:
     busy = rng.choice((4.0, 8.0, 16.0, 24.0))  # seconds in which clients come
     plan.quiet_at = 1.0 + busy * rng.uniform(0.8, 1.5)
     _draw_trips(rng, plan, busy)
-    _draw_faults(rng, plan)
+    silence = _draw_silence(rng, plan)
+    if not silence or rng.random() < 0.5:
+        _draw_faults(rng, plan)
+    plan.trips.sort(key=lambda trip: trip.at)
+    plan.faults.sort(key=lambda fault: fault.at)
     return plan
 
 
@@ -401,9 +412,12 @@ def _draw_trips(rng: random.Random, plan: Plan, busy: float) -> None:
     if rng.random() < 0.25:  # a storm of connects
         at = rng.uniform(0.3, busy)
         times = sorted([*times, *(at + 0.01 * rng.random() for _ in range(rng.choice((10, 40))))])
+    arrivals = [(at, rng.choices(kinds, weights)[0]) for at in times]
+    if rng.random() < 0.1:  # a crowd of readers that pause, in processes that have not the memory for all
+        at, kind = rng.uniform(0.3, busy), rng.choice(("slow_client", "slow_target"))
+        arrivals += [(at + rng.random(), kind) for _ in range(rng.choice((4, 8)))]
     bulk = 0
-    for at in times:
-        kind = rng.choices(kinds, weights)[0]
+    for at, kind in sorted(arrivals):
         client, target = WORKLOADS[kind][0](rng)
         if bulk + client.total + target.total > 8 << 20:
             kind, (client, target) = "ask", _ask(rng)
@@ -469,6 +483,7 @@ def _draw_faults(rng: random.Random, plan: Plan) -> None:
         "block_clients": ([("clients", hub) for hub in hubs], 1),
         "cut_client": ([("clients", hub) for hub in hubs], 1),
         "clock": ([(one,) for one in hubs], 1),
+        "mode": ([(one, mode) for one in hubs for mode in ("shadow", "off")] if shape.mode == "active" else [], 2),
         "stale": ([("forger",)], 6),
         "thief": ([("forger",)] if len(agents) > 1 else [], 2),
         "liar": ([("forger",)], 1),
@@ -491,7 +506,26 @@ def _draw_faults(rng: random.Random, plan: Plan) -> None:
         elif kind in ("clock", "redis_clock"):
             how = rng.choice((-1, 1)) * rng.uniform(1.0, 3600.0)
         plan.faults.append(Fault(at, kind, who, lasts, how))
-    plan.faults.sort(key=lambda fault: fault.at)
+
+
+def _draw_silence(rng: random.Random, plan: Plan) -> bool:
+    """Now and then an owner falls silent, and a burst of clients comes before anybody has missed it."""
+    shape = plan.shape
+    if shape.mode != "active" or rng.random() > 0.12:
+        return False
+    agent = rng.choice(shape.agents)
+    at = rng.uniform(min(3.0, plan.quiet_at / 2), plan.quiet_at)
+    lasts = rng.choice((rng.uniform(0.5, 6.0), rng.uniform(6.0, 30.0)))
+    plan.faults.append(Fault(at, "freeze_owner", (agent_name(agent), "owner"), lasts))
+    plan.quiet_at = max(plan.quiet_at, at + lasts)
+    unnoticed = min(lasts, shape.agent["tunnel"]["ping_timeout_sec"])
+    for _ in range(rng.choice(BURSTS)):
+        client, target = _ask(rng)
+        connector, tenant = rng.choice([one for one in shape.listeners if one[1] == agent.tenant])
+        plan.trips.append(
+            TripPlan(at + unnoticed * rng.random(), "ask", rng.choice(shape.hubs), connector, tenant, client, target)
+        )
+    return True
 
 
 def agent_name(shape: AgentShape) -> str:
