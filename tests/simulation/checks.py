@@ -11,11 +11,14 @@ from collections import Counter
 from typing import Any
 
 from ncfast.agent.agent import Agent
+from ncfast.core.states import FlowState
 from ncfast.hub.hub import Hub
+from ncfast.hub.session import AgentSession
+from ncfast.observe.readiness import State
 
 from .cluster import START, Cluster
 from .kernel import NEVER as NOT_YET
-from .plan import agent_name
+from .plan import SLOW, agent_name
 from .processes import AgentProcess, HubProcess, Process
 from .programs import CLONE, Trip
 
@@ -23,6 +26,7 @@ READ = 66 * 1024  # bytes of memory that a read may take although the budget is 
 CHUNK = 96 * 1024  # bytes by which a bound may be passed: it is looked at before a read, not after
 GRACE_SLACK = 3.0  # seconds beyond its grace until a flow without a way must be gone: two looks, and a reset
 SETTLED = 2.0  # seconds after the start in which links and standbys come about
+HEARD = 2.0  # seconds within which a hub hears from another that is well
 TOLD_AFTER = 0.5  # seconds after which everybody knows that an agent is about to end
 SERVED = 8.0  # seconds of good ways within which a flow that waits for one must have gone on
 AMPLE = 1 << 24  # bytes of memory that no plan's flows need
@@ -74,6 +78,7 @@ class Watch:
         self.counts: Counter[str] = Counter()
         self.owners: dict[str, list[tuple[float, str]]] = {}  # agent -> when which hub began to own it, "" for none
         self.links: dict[tuple[str, str], list[tuple[float, int]]] = {}  # (hub, peer) -> since when so many links stand
+        self.unrelayed: dict[tuple[str, str], float] = {}  # (hub, cid): a flow with a way to an owner that has none
         self.suspects: set[tuple[str, str, str]] = set()
 
     # the log
@@ -102,6 +107,8 @@ class Watch:
             self._granted(process, fields)
             self.owners.setdefault(process, []).append((self.world.now, host_of(fields["hub"])))
         elif event in ("mesh_link_up", "mesh_link_down") and fields.get("replica"):
+            if event == "mesh_link_down" and reason == "going_away":
+                self._left_the_mesh(process, str(fields["replica"]))
             history = self.links.setdefault((process, str(fields["replica"])), [])
             links = history[-1][1] if history else 0
             history.append(
@@ -122,11 +129,20 @@ class Watch:
             if reason == "overloaded" and process in self.cluster.hubs:
                 self._overloaded(process, fields)
 
+    def _left_the_mesh(self, process: str, peer: str) -> None:
+        """A hub that is turned off ends a link when no flow is left on it."""
+        hub = self.cluster.hubs[process].hub
+        if hub is None or hub.ground.mode != "off" or hub.readiness.state is not State.SERVING:
+            return
+        for flow in hub.flows.values():
+            if flow.info.owner == peer and flow.detached_at == self.world.now:
+                self.world.problem(f"{process} has left the mesh, and flow {flow.cid.hex()} its way to {peer}")
+
     def _overloaded(self, process: str, fields: dict[str, Any]) -> None:
         """Who comes when an agent has no turn left waits for one; only memory, or time, may run out."""
         cluster = self.cluster
         hold = cluster.hubs[process].config.listeners[0].hold_sec
-        if cluster.plan.shape.memory >= AMPLE and fields["duration"] < hold:
+        if cluster.plan.shape.least_memory >= AMPLE and fields["duration"] < hold:
             self.world.problem(f"{process}: {fields['client']} was not held, but reset as overloaded")
 
     def _granted(self, process: str, fields: dict[str, Any]) -> None:
@@ -189,8 +205,9 @@ class Watch:
             if owner is None:
                 continue
             context, shape = owner.ground.context, self.cluster.plan.shape
-            if context.held > shape.memory + READ * (context.live + 1):
-                self.world.problem(f"{process.name} holds {context.held} bytes, its budget is {shape.memory}")
+            budget = shape.memory if isinstance(owner, Hub) else shape.agent_memory
+            if context.held > budget + READ * (context.live + 1):
+                self.world.problem(f"{process.name} holds {context.held} bytes, its budget is {budget}")
             if context.live != len(owner.flows):
                 self.world.problem(f"{process.name}: {context.live} flows live, {len(owner.flows)} are known")
             for link in links_of(owner):
@@ -205,6 +222,7 @@ class Watch:
             if isinstance(owner, Hub):
                 assert isinstance(process, HubProcess)
                 self._watch_hub(process, owner)
+                self._watch_relays(process, owner)
                 opened, closed = owner.stats.flows_opened, sum(owner.stats.flows_closed.values())
                 if opened != closed + len(owner.flows):
                     self.world.problem(
@@ -219,6 +237,11 @@ class Watch:
             return
         view = hub.registry.view
         for session in hub.sessions:
+            suspect = (process.name, session.session_id, "leaving")
+            if session.owns and not session.draining and self._told(process.name, session):
+                self._suspect(suspect, f"{process.name} does not know that {session.key} is about to end")
+            else:
+                self.suspects.discard(suspect)
             entry = view.agent(session.key)
             suspect = (process.name, session.session_id, "fenced")
             if session.owns and entry is not None and entry.epoch > session.epoch:
@@ -230,6 +253,43 @@ class Watch:
             else:
                 self.suspects.discard(suspect)
 
+    def _watch_relays(self, process: HubProcess, hub: Hub) -> None:
+        """A flow whose way goes by another hub has a relay there, or has heard that it has none."""
+        cluster, now = self.cluster, self.world.now
+        hubs = set(cluster.hubs)
+        slow = any(one.hosts <= hubs and one.until + cluster.recovery >= now for one in cluster.outages)
+        for flow in hub.flows.values():
+            owner = cluster.hubs[flow.info.owner] if flow.attached and flow.info.peer is not None else None
+            key = process.name, flow.cid.hex()
+            if (
+                slow
+                or owner is None
+                or flow.state not in (FlowState.OPEN, FlowState.HALF_LOCAL)
+                or not owner.running
+                or owner.hub is None
+                or flow.cid in owner.hub.relays.by_cid
+            ):
+                self.unrelayed.pop(key, None)
+            elif now - self.unrelayed.setdefault(key, now) > HEARD:
+                self.world.problem(f"{process.name}: flow {key[1]} takes {owner.name} for its way, which has no relay")
+
+    def _told(self, hub: str, session: AgentSession) -> bool:
+        """Whether the agent has said to this hub, over a way that was well, that it is about to end."""
+        cluster, shape = self.cluster, self.cluster.plan.shape
+        tenant = session.identity.tenant
+        agent = next(
+            agent_name(one) for one in shape.agents if (one.agent_id, one.tenant) == (session.agent_id, tenant)
+        )
+        begun = cluster.leaving.get(agent)
+        return (
+            begun is not None
+            and self.world.now - begun > TOLD_AFTER
+            and shape.kernel_buffer / (2 * shape.wan) >= SLOW  # else what was sent before is still on its way
+            and not any(
+                cluster.matters(one, hub, agent) and one.until + cluster.recovery > begun for one in cluster.outages
+            )
+        )
+
     def _suspect(self, suspect: tuple[str, str, str], what: str) -> None:
         """Twice in a row is no coincidence."""
         if suspect in self.suspects:
@@ -239,6 +299,11 @@ class Watch:
     def _watch_flows(self, process: Process, owner: Hub | Agent) -> None:
         grace = owner.ground.config.flow.grace_sec
         for flow in owner.flows.values():
+            if isinstance(owner, Hub) and flow.attached and flow.info.epoch != flow.epoch:
+                self.world.problem(
+                    f"{process.name}: flow {flow.cid.hex()} goes under epoch {flow.epoch}, it is known under "
+                    f"{flow.info.epoch}"
+                )
             if (
                 flow.detached_at >= 0
                 and self.world.now - flow.detached_at > grace + GRACE_SLACK
@@ -357,7 +422,7 @@ class Watch:
             for since, until in cluster.registry_troubles:
                 if since <= opened and until + cluster.registry_recovery >= trip.starts_at:
                     return "the registry was away when it began"
-        if not trip.reached and (shape.memory < AMPLE or shape.hub["limits"]["pending_opens_per_agent"] < TURNS):
+        if not trip.reached and (shape.least_memory < AMPLE or shape.hub["limits"]["pending_opens_per_agent"] < TURNS):
             return "the hub had no room"
         return ""
 
@@ -388,7 +453,7 @@ class Watch:
             and not any(
                 one <= until and other + cluster.registry_recovery >= since for one, other in cluster.registry_troubles
             )
-            and shape.memory >= AMPLE
+            and shape.least_memory >= AMPLE
             and hub.limits.pending_opens_per_agent >= TURNS
             and min(hub.listeners[0].hold_sec, hub.flow.open_timeout_sec, hub.flow.grace_sec) >= noticed
         )

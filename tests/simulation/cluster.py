@@ -52,6 +52,7 @@ class Cluster:
             tuple[float, float, str, str]
         ] = []  # (from, to, target, agent or "" for all): opens may fail
         self.drains: list[tuple[float, float, str]] = []  # (from, to, process): it was asked to end, and has
+        self.leaving: dict[str, float] = {}  # processes that were asked to end and have not yet, and since when
         self.modes: list[tuple[float, float, str]] = []  # (from, to, hub): it was not active
         self.registry_troubles: list[tuple[float, float]] = []  # (from, to): opens by other hubs' agents may fail
         self.redis = Redis(world, lambda: WALL + world.now, shape.lan)
@@ -166,7 +167,9 @@ class Cluster:
                 ],
             }
         )
-        return config.model_copy(update={"limits": config.limits.model_copy(update={"memory_bytes": shape.memory})})
+        return config.model_copy(
+            update={"limits": config.limits.model_copy(update={"memory_bytes": shape.agent_memory})}
+        )
 
     def start(self) -> None:
         for process in self.processes.values():
@@ -346,13 +349,14 @@ class Faults:
         process = self.cluster.processes[fault.who[0]]
         if not process.running or process.on_exit is not None:
             return
-        begun = self.world.now
+        begun = self.cluster.leaving[process.name] = self.world.now
         process.on_exit = lambda: self._exited(fault, process, begun)
         process.end()
 
     def _exited(self, fault: Fault, process: Process, begun: float) -> None:
         """What was drained has exited, or was killed meanwhile; in its own time it comes back."""
         process.on_exit = None
+        del self.cluster.leaving[process.name]
         self._down(process, begun)
         self.cluster.drains.append((begun, self.world.now, process.name))
         self.cluster.outages.append(Outage(frozenset(fault.who), begun, self.world.now + fault.lasts))

@@ -42,7 +42,8 @@ class Shape:
     kernel_buffer: int
     hub: dict[str, Any]  # sections of the hubs' configuration that differ from the defaults
     agent: dict[str, Any]
-    memory: int  # bytes, of each process
+    memory: int  # bytes, of each hub
+    agent_memory: int  # bytes, of each agent: one with more of it gives more credit than a hub has room for
     health: bool
     dial_timeout: float
     mode: str  # of the cluster; "" for hubs that are each alone
@@ -51,6 +52,10 @@ class Shape:
     mesh_by: str  # how peers are found: "peers", "registry", "both"
     mesh_scheme: str  # tcp or ws
     lease: float
+
+    @property
+    def least_memory(self) -> int:
+        return min(self.memory, self.agent_memory)
 
     def port(self, connector: str, tenant: str | None) -> int:
         return 1000 + self.listeners.index((connector, tenant))
@@ -98,7 +103,8 @@ class Plan:
         lines = [
             f"seed {self.seed}: hubs {' '.join(shape.hubs)}; lan {shape.lan * 1000:.2f} ms, wan "
             f"{shape.wan * 1000:.2f} ms, "
-            f"kernel buffers {shape.kernel_buffer}, segments {shape.segment}, memory {shape.memory}",
+            f"kernel buffers {shape.kernel_buffer}, segments {shape.segment}, memory {shape.memory} "
+            f"and {shape.agent_memory}",
             f"  mode {shape.mode or '-'}, {'redis' if shape.redis else 'memory'}, lease "
             f"{shape.lease}, mesh by {shape.mesh_by} over "
             f"{shape.mesh_scheme} {shape.mesh}",
@@ -381,6 +387,7 @@ def _draw_shape(rng: random.Random) -> Shape:
     if kernel_buffer / (2 * wan) < SLOW:  # what overflows there all the time comes through, but when?
         tunnel["send_queue_depth"] = mesh["send_queue_depth"] = 1000
         flow["stall_sec"] = 30.0
+    memory = rng.choice((256 * KIB, 1024 * KIB, 1 << 30, 1 << 30, 1 << 30))
     return Shape(
         mode=mode,
         redis=True,
@@ -397,7 +404,8 @@ def _draw_shape(rng: random.Random) -> Shape:
         kernel_buffer=kernel_buffer,
         hub=hub,
         agent=agent,
-        memory=rng.choice((256 * KIB, 1024 * KIB, 1 << 30, 1 << 30, 1 << 30)),
+        memory=memory,
+        agent_memory=rng.choice((memory, 1 << 30)),
         health=rng.random() < 0.4,
         dial_timeout=rng.choice((5.0, 1.0)),
     )
@@ -509,21 +517,23 @@ def _draw_faults(rng: random.Random, plan: Plan) -> None:
 
 
 def _draw_silence(rng: random.Random, plan: Plan) -> bool:
-    """Now and then an owner falls silent, and a burst of clients comes before anybody has missed it."""
+    """Now and then an owner falls silent, or does not hear its agent, and a burst of clients comes before anybody has
+    missed either."""
     shape = plan.shape
     if shape.mode != "active" or rng.random() > 0.12:
         return False
     agent = rng.choice(shape.agents)
     at = rng.uniform(min(3.0, plan.quiet_at / 2), plan.quiet_at)
     lasts = rng.choice((rng.uniform(0.5, 6.0), rng.uniform(6.0, 30.0)))
-    plan.faults.append(Fault(at, "freeze_owner", (agent_name(agent), "owner"), lasts))
+    plan.faults.append(Fault(at, rng.choice(("freeze_owner", "block_out")), (agent_name(agent), "owner"), lasts))
     plan.quiet_at = max(plan.quiet_at, at + lasts)
     unnoticed = min(lasts, shape.agent["tunnel"]["ping_timeout_sec"])
+    kind = rng.choice(("ask", "ask", "slam"))
     for _ in range(rng.choice(BURSTS)):
-        client, target = _ask(rng)
+        client, target = WORKLOADS[kind][0](rng)
         connector, tenant = rng.choice([one for one in shape.listeners if one[1] == agent.tenant])
         plan.trips.append(
-            TripPlan(at + unnoticed * rng.random(), "ask", rng.choice(shape.hubs), connector, tenant, client, target)
+            TripPlan(at + unnoticed * rng.random(), kind, rng.choice(shape.hubs), connector, tenant, client, target)
         )
     return True
 
