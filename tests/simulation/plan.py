@@ -517,15 +517,18 @@ def _draw_faults(rng: random.Random, plan: Plan) -> None:
 
 
 def _draw_silence(rng: random.Random, plan: Plan) -> bool:
-    """Now and then an owner falls silent, or does not hear its agent, and a burst of clients comes before anybody has
-    missed either."""
+    """Now and then an owner falls silent, does not hear its agent, or loses it for long, and a burst of clients comes
+    meanwhile."""
     shape = plan.shape
     if shape.mode != "active" or rng.random() > 0.12:
         return False
     agent = rng.choice(shape.agents)
     at = rng.uniform(min(3.0, plan.quiet_at / 2), plan.quiet_at)
     lasts = rng.choice((rng.uniform(0.5, 6.0), rng.uniform(6.0, 30.0)))
-    plan.faults.append(Fault(at, rng.choice(("freeze_owner", "block_out")), (agent_name(agent), "owner"), lasts))
+    fault, *owner = rng.choice(
+        (("freeze_owner", "owner"), ("freeze_owner", "owner"), ("block_out", "owner"), ("kill",))
+    )
+    plan.faults.append(Fault(at, fault, (agent_name(agent), *owner), lasts))
     plan.quiet_at = max(plan.quiet_at, at + lasts)
     unnoticed = min(lasts, shape.agent["tunnel"]["ping_timeout_sec"])
     kind = rng.choice(("ask", "ask", "slam"))
