@@ -107,7 +107,7 @@ class Watch:
             self._granted(process, fields)
             self.owners.setdefault(process, []).append((self.world.now, host_of(fields["hub"])))
         elif event in ("mesh_link_up", "mesh_link_down") and fields.get("replica"):
-            if event == "mesh_link_down" and reason == "going_away":
+            if event == "mesh_link_down" and "this hub has left" in str(fields["detail"]):
                 self._left_the_mesh(process, str(fields["replica"]))
             history = self.links.setdefault((process, str(fields["replica"])), [])
             links = history[-1][1] if history else 0
