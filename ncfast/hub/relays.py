@@ -67,13 +67,19 @@ class Relays:
             return
         session = self._owned(request.tenant, request.agent)
         if not cid.startswith(peer.instance) or request.agent is None:
-            log.security("relay_refused", peer=peer.replica_id, reason=Reason.SCOPE_DENIED.label)
+            log.security("relay_refused", peer=peer.replica_id, reason=Reason.SCOPE_DENIED.label, cid=cid.hex())
             peer.link.refuse(cid, Reason.SCOPE_DENIED, epoch)
             return
         reason = self._refusal(session, epoch, request)
         if session is None or reason is not None:
             if reason is Reason.SCOPE_DENIED:
-                log.security("scope_denied", agent_id=request.agent, connector=request.connector, peer=peer.replica_id)
+                log.security(
+                    "scope_denied",
+                    agent_id=request.agent,
+                    connector=request.connector,
+                    peer=peer.replica_id,
+                    cid=cid.hex(),
+                )
             peer.link.refuse(cid, reason or Reason.NOT_OWNER, epoch)
             return
         relay = self._find(cid, session)
@@ -98,7 +104,7 @@ class Relays:
             return
         session = self._owned(sought.tenant, sought.agent)
         if not cid.startswith(peer.instance):
-            log.security("relay_refused", peer=peer.replica_id, reason=Reason.RESUME_DENIED.label)
+            log.security("relay_refused", peer=peer.replica_id, reason=Reason.RESUME_DENIED.label, cid=cid.hex())
             peer.link.refuse(cid, Reason.RESUME_DENIED, epoch)
         elif session is None or epoch > session.epoch:
             peer.link.tell_detached(cid, epoch, Reason.NOT_OWNER)
@@ -106,7 +112,13 @@ class Relays:
             self._ground.stats.epochs_refused += 1
             peer.link.tell_detached(cid, epoch, Reason.STALE_EPOCH, session.epoch)
         elif not session.identity.allows(sought.connector):
-            log.security("scope_denied", agent_id=sought.agent, connector=sought.connector, peer=peer.replica_id)
+            log.security(
+                "scope_denied",
+                agent_id=sought.agent,
+                connector=sought.connector,
+                peer=peer.replica_id,
+                cid=cid.hex(),
+            )
             peer.link.refuse(cid, Reason.SCOPE_DENIED, epoch)
         else:
             relay = self._find(cid, session)
@@ -123,7 +135,7 @@ class Relays:
         relay = self.by_cid.get(cid)
         if relay is not None and relay.info.session.key != session.key:
             # whose flow it is only its origin knows, and asks for it there
-            log.security("resume_contested", agent_id=session.agent_id, remote=session.remote)
+            log.security("resume_contested", agent_id=session.agent_id, remote=session.remote, cid=cid.hex())
             session.link.tell_detached(cid, session.epoch, Reason.LINK_LOST)
             return
         relay = self._find(cid, session)

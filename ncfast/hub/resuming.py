@@ -34,7 +34,7 @@ class Resuming:
         """An agent that is owned here asks for a flow. False: it is over."""
         info, link = flow.info, session.link
         if not self._may_resume(flow, session.key, session.instance, secret):
-            log.security("resume_denied", agent_id=session.agent_id, remote=session.remote)
+            log.security("resume_denied", agent_id=session.agent_id, remote=session.remote, cid=flow.cid.hex())
             if flow.path is link:
                 # its own agent has ended it by this, and would leave the bytes unanswered
                 flow.reset(Reason.RESUME_DENIED)
@@ -43,7 +43,11 @@ class Resuming:
             return True
         if not session.identity.allows(info.listener.connector):
             log.security(
-                "scope_denied", agent_id=session.agent_id, connector=info.listener.connector, remote=session.remote
+                "scope_denied",
+                agent_id=session.agent_id,
+                connector=info.listener.connector,
+                remote=session.remote,
+                cid=flow.cid.hex(),
             )
             flow.reset(Reason.SCOPE_DENIED)
             link.refuse(flow.cid, Reason.SCOPE_DENIED)
@@ -64,7 +68,7 @@ class Resuming:
         if vouch is None:
             return True
         if not self._may_resume(flow, vouch.key, vouch.instance, payload[:SECRET_SIZE]):
-            log.security("resume_denied", agent_id=vouch.agent, peer=peer.replica_id)
+            log.security("resume_denied", agent_id=vouch.agent, peer=peer.replica_id, cid=cid.hex())
             link.refuse(cid, Reason.RESUME_DENIED, epoch)
             return True
         newest = max(info.epoch, self._epoch_elsewhere(info.agent_key, peer.replica_id))

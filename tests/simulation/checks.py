@@ -11,10 +11,14 @@ from collections import Counter
 from typing import Any
 
 from ncfast.agent.agent import Agent
+from ncfast.core.states import FlowState
 from ncfast.hub.hub import Hub
+from ncfast.hub.session import AgentSession
+from ncfast.observe.readiness import State
 
 from .cluster import START, Cluster
 from .kernel import NEVER as NOT_YET
+from .plan import SLOW, agent_name
 from .processes import AgentProcess, HubProcess, Process
 from .programs import CLONE, Trip
 
@@ -26,6 +30,11 @@ TOLD_AFTER = 0.5  # seconds after which everybody knows that an agent is about t
 SERVED = 8.0  # seconds of good ways within which a flow that waits for one must have gone on
 SEEN = 1.0  # seconds within which every hub has seen a claim, if nothing is wrong
 HEALTHY = 6.0  # seconds from when a target can be reached again until its agent has announced it
+SETTLED = 2.0  # seconds after the start in which links and standbys come about
+HEARD = 2.0  # seconds within which a hub hears from another that is well
+AMPLE = 1 << 24  # bytes of memory that no plan's flows need
+TURNS = 16  # opens in progress that an agent needs, so that nobody waits for a turn for long
+NOTICED = 1.5  # seconds from the timeout of a silent link to the next owner and the news of it
 OPENING = 3.0  # seconds from the connection at the target to the end of the open, under load
 
 # What honest peers never do to each other, whatever the network does.
@@ -76,6 +85,7 @@ class Watch:
         self.stale: dict[str, tuple[tuple[int, int] | None, frozenset[bytes]]] = {}
         self.connected: dict[str, float] = {}  # a hub's session -> when it began to own
         self.moves: dict[str, float] = {}  # agent -> when it was last asked to move
+        self.unrelayed: dict[tuple[str, str], float] = {}  # (hub, cid): a flow with a way to an owner that has none
         self.suspects: set[tuple[str, str, str]] = set()
 
     # the log
@@ -83,9 +93,9 @@ class Watch:
     def on_log(self, process: str, event: str, fields: dict[str, Any]) -> None:
         self.counts[event] += 1
         reason = fields.get("reason")
-        if event in NEVER_EVENTS and self.cluster.forger.on_log(event):
+        if event in NEVER_EVENTS and self.cluster.forger.on_log(process, event, fields):
             return
-        if event == "flow_closed" and reason == "resume_denied" and self.cluster.forger.counts["forged liar"]:
+        if event == "flow_closed" and reason == "resume_denied" and self.cluster.forger.lied_about(fields["cid"]):
             return
         if event in NEVER_EVENTS or (
             reason in NEVER
@@ -104,6 +114,8 @@ class Watch:
             self._granted(process, fields)
             self.owners.setdefault(process, []).append((self.world.now, host_of(fields["hub"])))
         elif event in ("mesh_link_up", "mesh_link_down") and fields.get("replica"):
+            if event == "mesh_link_down" and "this hub has left" in str(fields["detail"]):
+                self._left_the_mesh(process, str(fields["replica"]))
             history = self.links.setdefault((process, str(fields["replica"])), [])
             links = history[-1][1] if history else 0
             history.append(
@@ -125,6 +137,24 @@ class Watch:
                 self.owners[process].append((self.world.now, ""))
         elif event == "flow_closed":
             self.counts[f"flow_closed {reason} at {process.partition('-')[0]}"] += 1
+            if reason == "overloaded" and process in self.cluster.hubs:
+                self._overloaded(process, fields)
+
+    def _left_the_mesh(self, process: str, peer: str) -> None:
+        """A hub that is turned off ends a link when no flow is left on it."""
+        hub = self.cluster.hubs[process].hub
+        if hub is None or hub.ground.mode != "off" or hub.readiness.state is not State.SERVING:
+            return
+        for flow in hub.flows.values():
+            if flow.info.owner == peer and flow.detached_at == self.world.now:
+                self.world.problem(f"{process} has left the mesh, and flow {flow.cid.hex()} its way to {peer}")
+
+    def _overloaded(self, process: str, fields: dict[str, Any]) -> None:
+        """Who comes when an agent has no turn left waits for one; only memory, or time, may run out."""
+        cluster = self.cluster
+        hold = cluster.hubs[process].config.listeners[0].hold_sec
+        if cluster.plan.shape.least_memory >= AMPLE and fields["duration"] < hold:
+            self.world.problem(f"{process}: {fields['client']} was not held, but reset as overloaded")
 
     def _moves(self, process: str) -> None:
         """An agent is asked to move: by an operator, or by a hub that levels, which has rules for it."""
@@ -216,7 +246,6 @@ class Watch:
 
     def inspect(self) -> None:
         """Bounds that hold at any time, and sums that always agree."""
-        self.cluster.forger.look()
         for process in self.cluster.processes.values():
             if not process.running:
                 continue
@@ -224,8 +253,9 @@ class Watch:
             if owner is None:
                 continue
             context, shape = owner.ground.context, self.cluster.plan.shape
-            if context.held > shape.memory + READ * (context.live + 1):
-                self.world.problem(f"{process.name} holds {context.held} bytes, its budget is {shape.memory}")
+            budget = shape.memory if isinstance(owner, Hub) else shape.agent_memory
+            if context.held > budget + READ * (context.live + 1):
+                self.world.problem(f"{process.name} holds {context.held} bytes, its budget is {budget}")
             if context.live != len(owner.flows):
                 self.world.problem(f"{process.name}: {context.live} flows live, {len(owner.flows)} are known")
             for link in links_of(owner):
@@ -240,6 +270,7 @@ class Watch:
             if isinstance(owner, Hub):
                 assert isinstance(process, HubProcess)
                 self._watch_hub(process, owner)
+                self._watch_relays(process, owner)
                 opened, closed = owner.stats.flows_opened, sum(owner.stats.flows_closed.values())
                 if opened != closed + len(owner.flows):
                     self.world.problem(
@@ -263,6 +294,11 @@ class Watch:
                     )
         view = hub.registry.view
         for session in hub.sessions:
+            suspect = (process.name, session.session_id, "leaving")
+            if session.owns and not session.draining and self._told(process.name, session):
+                self._suspect(suspect, f"{process.name} does not know that {session.key} is about to end")
+            else:
+                self.suspects.discard(suspect)
             entry = view.agent(session.key)
             suspect = (process.name, session.session_id, "fenced")
             if session.owns and entry is not None and entry.epoch > session.epoch:
@@ -290,6 +326,43 @@ class Watch:
         flows = (one.hub.flows.get(cid) for one in self.cluster.hubs.values() if one.running and one.hub is not None)
         return next((flow for flow in flows if flow is not None), None)
 
+    def _watch_relays(self, process: HubProcess, hub: Hub) -> None:
+        """A flow whose way goes by another hub has a relay there, or has heard that it has none."""
+        cluster, now = self.cluster, self.world.now
+        hubs = set(cluster.hubs)
+        slow = any(one.hosts <= hubs and one.until + cluster.recovery >= now for one in cluster.outages)
+        for flow in hub.flows.values():
+            owner = cluster.hubs[flow.info.owner] if flow.attached and flow.info.peer is not None else None
+            key = process.name, flow.cid.hex()
+            if (
+                slow
+                or owner is None
+                or flow.state not in (FlowState.OPEN, FlowState.HALF_LOCAL)
+                or not owner.running
+                or owner.hub is None
+                or flow.cid in owner.hub.relays.by_cid
+            ):
+                self.unrelayed.pop(key, None)
+            elif now - self.unrelayed.setdefault(key, now) > HEARD:
+                self.world.problem(f"{process.name}: flow {key[1]} takes {owner.name} for its way, which has no relay")
+
+    def _told(self, hub: str, session: AgentSession) -> bool:
+        """Whether the agent has said to this hub, over a way that was well, that it is about to end."""
+        cluster, shape = self.cluster, self.cluster.plan.shape
+        tenant = session.identity.tenant
+        agent = next(
+            agent_name(one) for one in shape.agents if (one.agent_id, one.tenant) == (session.agent_id, tenant)
+        )
+        begun = cluster.leaving.get(agent)
+        return (
+            begun is not None
+            and self.world.now - begun > TOLD_AFTER
+            and shape.kernel_buffer / (2 * shape.wan) >= SLOW  # else what was sent before is still on its way
+            and not any(
+                cluster.matters(one, hub, agent) and one.until + cluster.recovery > begun for one in cluster.outages
+            )
+        )
+
     def _suspect(self, suspect: tuple[str, str, str], what: str) -> None:
         """Twice in a row is no coincidence."""
         if suspect in self.suspects:
@@ -299,6 +372,11 @@ class Watch:
     def _watch_flows(self, process: Process, owner: Hub | Agent) -> None:
         grace = owner.ground.config.flow.grace_sec
         for flow in owner.flows.values():
+            if isinstance(owner, Hub) and flow.attached and flow.info.epoch != flow.epoch:
+                self.world.problem(
+                    f"{process.name}: flow {flow.cid.hex()} goes under epoch {flow.epoch}, it is known under "
+                    f"{flow.info.epoch}"
+                )
             if (
                 flow.detached_at >= 0
                 and self.world.now - flow.detached_at > grace + GRACE_SLACK
@@ -349,6 +427,8 @@ class Watch:
         )
         if whole:
             self.counts["whole"] += 1
+            self.counts["whole after a minute's pause"] += max(trip.client_script.stall, trip.target_script.stall) >= 60
+            self.counts["whole after a silence"] += self._came_in_a_silence(trip)
             return
         excuse = self.excuse(trip)
         self.counts["excused"] += 1
@@ -391,11 +471,14 @@ class Watch:
                 "a reader paused, behind the other side's end and with all in its kernel, for longer than is waited for"
             )
         patience = min(shape.hub["flow"]["flow_grace_sec"], half_close)
+        for hub_since, hub_until, name in cluster.modes:
+            if hub_since <= opened and hub_until + cluster.recovery >= trip.starts_at:
+                return f"{name} was not active when it began"
         for agent in agents:
             for since, until in cluster.windows(trip.hub, agent):
-                if since > end or until < trip.starts_at:
+                if since > end or until < trip.starts_at or self._covered(trip, agent, since, until):
                     continue
-                if until - since >= patience or shape.mode in ("off", "shadow"):
+                if until - since >= patience or shape.mode in ("off", "shadow") or cluster.apart(since, until):
                     return f"no way between {trip.hub} and {agent} for long"
                 if since <= opened and self.good_since(trip.hub, agent, broken) > broken - SERVED:
                     return f"no way between {trip.hub} and {agent} when it began"
@@ -412,7 +495,7 @@ class Watch:
             for since, until in cluster.registry_windows():
                 if since <= opened and until >= trip.starts_at and not self._guided(trip, since, opened):
                     return "the registry was away when it began"
-        if not trip.reached and (shape.memory < 1 << 24 or shape.hub["limits"]["pending_opens_per_agent"] < 16):
+        if not trip.reached and (shape.least_memory < AMPLE or shape.hub["limits"]["pending_opens_per_agent"] < TURNS):
             return "the hub had no room"
         return ""
 
@@ -432,6 +515,38 @@ class Watch:
             self.good_since(trip.hub, agent, until) <= since - SEEN
             and self._last(self.owners[agent], until)[1] not in cut_off
             for agent in trip.agents
+        )
+
+    def _came_in_a_silence(self, trip: Trip) -> bool:
+        return any(
+            since <= trip.starts_at <= until - self.cluster.recovery and self._covered(trip, trip.agent, since, until)
+            for since, until in self.cluster.windows(trip.hub, trip.agent)
+        )
+
+    def _covered(self, trip: Trip, agent: str, since: float, until: float) -> bool:
+        """Whether all that was wrong then is a hub that stood still, in a cluster that was well until then: the agent
+        has a standby elsewhere, and whoever comes to another hub is held until that has taken over."""
+        cluster, shape = self.cluster, self.cluster.plan.shape
+        hub = cluster.hubs[trip.hub].config
+        silences = [
+            one
+            for one in cluster.outages
+            if cluster.matters(one, trip.hub, agent) and one.since <= until and one.until + cluster.recovery >= since
+        ]
+        noticed = max(hub.tunnel.ping_timeout_sec, hub.ha.mesh.ping_timeout_sec) + NOTICED
+        return (
+            shape.mode == "active"
+            and next(one.standby for one in shape.agents if agent_name(one) == agent)
+            and [(one.silent, one.hosts) for one in silences] == [(True, silences[0].hosts)]
+            and silences[0].hosts <= set(cluster.hubs) - {trip.hub}
+            and since >= START + SETTLED
+            and not cluster.apart(since - SETTLED, until)
+            and not any(
+                one <= until and other + cluster.registry_recovery >= since for one, other in cluster.registry_troubles
+            )
+            and shape.least_memory >= AMPLE
+            and hub.limits.pending_opens_per_agent >= TURNS
+            and min(hub.listeners[0].hold_sec, hub.flow.open_timeout_sec, hub.flow.grace_sec) >= noticed
         )
 
     def _judge_loss(self, when: float, agent: str, hub: str, reason: str) -> None:
@@ -541,6 +656,7 @@ class Watch:
         left["sources"] = sum(len(listener.per_source) for listener in hub.listeners.values())
         left["held clients"] = len(hub.router.hold.flows()) + sum(hub.router.hold.count.values())
         left["flows by agent"] = len(hub.steering._flows_of)
+        left["routes to sessions that have ended"] = sum(one not in hub.sessions._all for one in hub.sessions._routed)
         left["handshakes"] = len(hub.edge.pending)
 
 

@@ -32,6 +32,7 @@ class Outage:
     hosts: frozenset[str]
     since: float
     until: float
+    silent: bool = False  # a process stood still, and nobody was told
 
 
 class Cluster:
@@ -53,6 +54,8 @@ class Cluster:
             tuple[float, float, str, str]
         ] = []  # (from, to, target, agent or "" for all): opens may fail
         self.drains: list[tuple[float, float, str]] = []  # (from, to, process): it was asked to end, and has
+        self.leaving: dict[str, float] = {}  # processes that were asked to end and have not yet, and since when
+        self.modes: list[tuple[float, float, str]] = []  # (from, to, hub): it was not active
         self.registry_troubles: list[tuple[float, float]] = []  # (from, to): opens by other hubs' agents may fail
         self.cut_off: list[tuple[float, float, str]] = []  # (from, to, hub): Redis lives, and it cannot renew its lease
         self.redis = Redis(world, lambda: WALL + world.now, shape.lan)
@@ -75,9 +78,7 @@ class Cluster:
         self.processes: dict[str, Process] = {**self.hubs, **self.agents}
         for trip in plan.trips:
             self._add(trip)
-        self.forger = Forger(
-            world, self.hubs, self.agents, lambda: any(one.until >= world.now - 2.0 for one in self.outages)
-        )
+        self.forger = Forger(world, self.hubs, self.agents)
         self._apply = Faults(self)
 
     def _add(self, trip: TripPlan) -> None:
@@ -172,7 +173,9 @@ class Cluster:
                 ],
             }
         )
-        return config.model_copy(update={"limits": config.limits.model_copy(update={"memory_bytes": shape.memory})})
+        return config.model_copy(
+            update={"limits": config.limits.model_copy(update={"memory_bytes": shape.agent_memory})}
+        )
 
     def start(self) -> None:
         for process in self.processes.values():
@@ -203,6 +206,7 @@ class Cluster:
         ends = [one.until + self.recovery for one in self.outages]
         ends += [until + self.registry_recovery for _, until in self.registry_troubles]
         ends += [until + 6.0 for _, until, _, _ in self.unreachable]
+        ends += [until + self.recovery for _, until, _ in self.modes]
         return max([START + self.plan.quiet_at, *ends])
 
     @property
@@ -225,9 +229,13 @@ class Cluster:
 
     # what excuses
 
-    def outage(self, hosts: tuple[str, ...], lasts: float = 0.0) -> None:
+    def outage(self, hosts: tuple[str, ...], lasts: float = 0.0, *, silent: bool = False) -> None:
         now = self.world.now
-        self.outages.append(Outage(frozenset(hosts), now, now + lasts))
+        self.outages.append(Outage(frozenset(hosts), now, now + lasts, silent))
+
+    def apart(self, since: float, until: float) -> bool:
+        """Whether a hub was not, or not quite, active then."""
+        return any(one <= until and other + self.recovery >= since for one, other, _ in self.modes)
 
     def matters(self, outage: Outage, hub: str, agent: str) -> bool:
         """Whether flows between the two may have to do with it: any hub may be the agent's owner."""
@@ -332,7 +340,7 @@ class Faults:
         if process.running and not process.loop.frozen:
             process.freeze()
             self._later(fault, process.thaw)
-            self.cluster.outage(fault.who, fault.lasts)
+            self.cluster.outage(fault.who, fault.lasts, silent=True)
 
     def _kill(self, fault: Fault) -> None:
         self._lose(fault, Process.kill)
@@ -355,13 +363,14 @@ class Faults:
         process = self.cluster.processes[fault.who[0]]
         if not process.running or process.on_exit is not None:
             return
-        begun = self.world.now
+        begun = self.cluster.leaving[process.name] = self.world.now
         process.on_exit = lambda: self._exited(fault, process, begun)
         process.end()
 
     def _exited(self, fault: Fault, process: Process, begun: float) -> None:
         """What was drained has exited, or was killed meanwhile; in its own time it comes back."""
         process.on_exit = None
+        del self.cluster.leaving[process.name]
         self._down(process, begun)
         self.cluster.drains.append((begun, self.world.now, process.name))
         self.cluster.outages.append(Outage(frozenset(fault.who), begun, self.world.now + fault.lasts))
@@ -478,6 +487,14 @@ class Faults:
 
         self._later(fault, end)
         cluster.outage(fault.who, fault.lasts)
+
+    def _mode(self, fault: Fault) -> None:
+        """A hub leaves the cluster's traffic, or the cluster, by a reload, and comes back."""
+        cluster, (name, mode) = self.cluster, fault.who
+        hub = cluster.hubs[name]
+        hub.reload(mode)
+        self._later(fault, hub.reload, cluster.plan.shape.mode)
+        cluster.modes.append((self.world.now, self.world.now + fault.lasts, name))
 
     # forgeries
 

@@ -2,7 +2,8 @@
 others.
 
 They are written to a connection behind what its process has written itself, whole, as if the process had sent them.
-None may have any effect on a flow; some must be told of in the log.
+None may have any effect on a flow; some must be told of in the log, by the hub that reads them, when it reads them. A
+line of the log belongs to a forgery if event, process, agent and cid are those of the forged frame.
 """
 
 from __future__ import annotations
@@ -17,48 +18,61 @@ from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
 from ncfast.core.messages import Open
 from ncfast.hub.hub import Hub
+from ncfast.hub.session import AgentSession
 from ncfast.net.raw import RawCarrier
 
+from .kernel import Pipe
 from .loop import World
 from .processes import AgentProcess, HubProcess
 
-TELL_TIME = 15.0  # seconds within which a forgery is found out, whatever holds it up
-ARRIVED = 1.0  # seconds after which it has arrived, if nothing does
 SECRET = b"not-the-secret-!"
 
 
 @dataclass(eq=False, slots=True)
 class Expected:
-    """`event` may be in the log once more; with `must`, it has to be by `until`, if the link still stands then."""
+    """A line that a hub owes to a forged frame. Without a `judge` it may be there, once; with one, it has to be.
+
+    A frame can be told for what it is only by a hub that has the flow, and the link, when it reads it: `judge()` says
+    so, just before the frame is read and just after.
+    """
 
     event: str
-    until: float
-    link: Any
-    what: str
-    must: bool
+    process: str
+    agent: str
+    cid: str
+    judge: Callable[[], bool] | None
+
+    def __str__(self) -> str:
+        return f"a forged frame for {self.cid} by {self.agent} at {self.process}"
 
 
-def write(link: Any, frame: bytes, masked: bool) -> None:
-    """Sends a frame behind all that the link has sent."""
+def write(link: Any, frame: bytes, masked: bool) -> tuple[Pipe, int]:
+    """Sends a frame behind all that the link has sent. Returns where it goes, and how many bytes have been read there
+    when it was."""
     carrier = link.carrier
     if not isinstance(carrier, RawCarrier):  # a binary message; a mask of zeros changes nothing
         head = bytes((0x82, (0x80 if masked else 0) | (126 if len(frame) > 125 else len(frame))))
         frame = head + (len(frame).to_bytes(2) if len(frame) > 125 else b"") + (bytes(4) if masked else b"") + frame
-    carrier.transport.write(frame)
+    transport = carrier.transport
+    transport.write(frame)
+    pipe: Pipe = transport.get_extra_info("socket").out
+    return pipe, pipe.total + transport.get_write_buffer_size()
+
+
+def serves(session: AgentSession, epoch: int) -> bool:
+    """Whether frames of its agent under this epoch are looked at."""
+    return session.owns and session.epoch == epoch and not session.link.closed
 
 
 class Forger:
     """`_KIND(victim)` sends something; False: there was nobody to send it to."""
 
-    def __init__(
-        self, world: World, hubs: dict[str, HubProcess], agents: dict[str, AgentProcess], troubled: Callable[[], bool]
-    ) -> None:
+    def __init__(self, world: World, hubs: dict[str, HubProcess], agents: dict[str, AgentProcess]) -> None:
         self.world = world
-        self.troubled = troubled  # whether something may hold frames up
         self.hubs = hubs
         self.agents = agents
         self.expected: list[Expected] = []
-        self.lied: set[bytes] = set()  # flows that nobody lies about again
+        self.lied: set[bytes] = set()  # flows that nobody lies about again, and that may end by it
         self.counts: Counter[str] = Counter()
 
     def __call__(self, kind: str) -> str:
@@ -81,6 +95,9 @@ class Forger:
         return str(flow.info.client)
 
     # who is who
+
+    def _name(self, hub: Hub) -> str:
+        return next(process.name for process in self.hubs.values() if process.hub is hub)
 
     def _owner(self, hub: Hub, flow: Flow) -> Hub | None:
         """The hub that owns the flow's agent, as far as the flow's hub knows."""
@@ -135,31 +152,31 @@ class Forger:
         return True
 
     def _thief(self, hub: Hub, flow: Flow) -> bool:
-        """An agent asks for the flow of another."""
-        owners = [
-            (tunnel, process.agent)
+        """An agent asks for the flow of another, by its tunnel to any hub."""
+        thieves = [
+            (tunnel, session)
             for process in self.agents.values()
             if process.running and process.agent is not None
             for tunnel in process.agent.tunnels.all()
-            if tunnel.epoch and flow.cid not in process.agent.flows and not tunnel.link.closed
+            if tunnel.epoch and not tunnel.link.closed
+            for session in self._sessions(tunnel.session)
+            if session.key != flow.info.agent_key
         ]
-        if not owners:
+        if not thieves:
             return False
-        tunnel, _ = self.world.rng.choice(owners)
-        write(
-            tunnel.link,
-            encode(
-                FrameType.M_RESUME, epoch=tunnel.epoch, cid=flow.cid, ack=flow.snd_nxt, limit=1 << 40, payload=SECRET
-            ),
-            True,
-        )
+        tunnel, session = self.world.rng.choice(thieves)
+        where = self._resume(tunnel.link, flow, tunnel.epoch)
         # another hub passes it on to the client's if it can
+        here = session in list(hub.sessions)
         self._expect(
-            "resume_denied",
-            tunnel.link,
-            f"a thief's M_RESUME for {flow.cid.hex()}",
-            tunnel.replica_id == hub.ground.replica_id,
-            flow,
+            where,
+            Expected(
+                "resume_denied",
+                self._name(hub),
+                session.agent_id,
+                flow.cid.hex(),
+                (lambda: not flow.closed and serves(session, tunnel.epoch)) if here else None,
+            ),
         )
         return True
 
@@ -167,24 +184,30 @@ class Forger:
         """The flow's own agent asks for it with a wrong secret, by its tunnel to the client's hub."""
         if self._owner(hub, flow) is not hub or flow.cid in self.lied:
             return False
-        self.lied.add(flow.cid)
-        for link, masked in self._links(hub, flow):
+        session = hub.sessions.current(flow.info.agent_key)
+        for link, masked in self._links(hub, flow) if session is not None else ():
             if masked:
-                write(
-                    link,
-                    encode(
-                        FrameType.M_RESUME,
-                        epoch=flow.epoch,
-                        cid=flow.cid,
-                        ack=flow.snd_una,
-                        limit=1 << 40,
-                        payload=SECRET,
+                self.lied.add(flow.cid)
+                epoch = flow.epoch
+                self._expect(
+                    self._resume(link, flow, epoch),
+                    Expected(
+                        "resume_denied",
+                        self._name(hub),
+                        session.agent_id,
+                        flow.cid.hex(),
+                        lambda: not flow.closed and serves(session, epoch),
                     ),
-                    True,
                 )
-                self._expect("resume_denied", link, f"an M_RESUME with a wrong secret for {flow.cid.hex()}", True, flow)
                 return True
         return False
+
+    def _resume(self, link: Any, flow: Flow, epoch: int) -> tuple[Pipe, int]:
+        return write(
+            link,
+            encode(FrameType.M_RESUME, epoch=epoch, cid=flow.cid, ack=flow.snd_una, limit=1 << 40, payload=SECRET),
+            True,
+        )
 
     def _trespass(self, hub: Hub, flow: Flow) -> bool:
         """A hub opens a connector that the agent's token does not cover."""
@@ -197,9 +220,10 @@ class Forger:
     def _open(self, hub: Hub, flow: Flow, connector: str, epoch: int, event: str) -> bool:
         owner = self._owner(hub, flow)
         peer = hub.ways.peer(owner.ground.replica_id) if owner is not None and owner is not hub else None
-        if peer is None or peer.link.closed or epoch < 1:
+        if owner is None or peer is None or peer.link.closed or epoch < 1:
             return False
-        tenant, _, agent = flow.info.agent_key.partition("/")
+        key = flow.info.agent_key
+        tenant, _, agent = key.partition("/")
         body = Open(
             connector=connector,
             listener="forged",
@@ -210,36 +234,75 @@ class Forger:
             tenant=tenant or None,
         )
         cid = hub.ground.instance + self.world.rng.getrandbits(63).to_bytes(8)
-        write(
+        where = write(
             peer.link, encode(FrameType.M_OPEN, epoch=epoch, cid=cid, limit=1 << 20, payload=body.pack()), peer.dialled
         )
         if event:
-            self._expect(event, peer.link, f"an M_OPEN for {connector}")
+
+            def judge() -> bool:
+                session = owner.sessions.current(key)
+                return session is not None and serves(session, epoch) and not owner.ground.readiness.draining
+
+            self._expect(where, Expected(event, self._name(owner), agent, cid.hex(), judge))
         return True
+
+    def _sessions(self, number: str) -> list[AgentSession]:
+        """The hub's end of the tunnel whose session this is."""
+        return [
+            session
+            for process in self.hubs.values()
+            if process.running and process.hub is not None
+            for session in process.hub.sessions
+            if session.session_id == number
+        ]
 
     # finding out
 
-    def _expect(self, event: str, link: Any, what: str, must: bool = True, flow: Flow | None = None) -> None:
-        expected = Expected(event, self.world.now + TELL_TIME, link, what, must)
+    def _expect(self, where: tuple[Pipe, int], expected: Expected) -> None:
+        """When the frame has been read, and its reader has seen to it, the line must be there."""
         self.expected.append(expected)
-        self.world.after(ARRIVED, self._arrived, expected, flow)
+        pipe, position = where
+        judge = expected.judge
+        if judge is None:
+            return
+        links = self._reader(pipe)
 
-    def _arrived(self, expected: Expected, flow: Flow | None) -> None:
-        """If the flow is over by now, or something holds the frame up, nobody may have looked at it."""
-        if (flow is not None and flow.closed) or self.troubled():
-            expected.must = False
+        def read() -> None:
+            if links and not links[0].closed and judge():
+                self.world.after(0.0, seen)  # a reader's turn is one event of the world
 
-    def on_log(self, event: str) -> bool:
+        def seen() -> None:
+            if expected in self.expected and not links[0].closed and judge():
+                self.world.problem(f"{expected} was not found out: no {expected.event}")
+
+        pipe.when_read(position, read)
+
+    def _reader(self, pipe: Pipe) -> list[Any]:
+        """The link at whose end the pipe's bytes are read."""
+        return [
+            link
+            for process in self.hubs.values()
+            if process.running and process.hub is not None
+            for link in (
+                *(session.link for session in process.hub.sessions),
+                *(peer.link for peer in process.hub.ways.peers()),
+            )
+            if link.carrier.transport.get_extra_info("socket") is pipe.target
+        ]
+
+    def on_log(self, process: str, event: str, fields: dict[str, Any]) -> bool:
         """Whether a line that would else be a problem is owed to a forgery."""
         for one in self.expected:
-            if one.event == event:
+            if (one.event, one.process, one.agent, one.cid) == (
+                event,
+                process,
+                fields.get("agent_id"),
+                fields.get("cid"),
+            ):
                 self.expected.remove(one)
                 return True
         return False
 
-    def look(self) -> None:
-        """Tells of forgeries that were not found out in time."""
-        for one in [one for one in self.expected if one.until <= self.world.now]:
-            self.expected.remove(one)
-            if one.must and not one.link.closed:
-                self.world.problem(f"{one.what} was not found out: no {one.event}")
+    def lied_about(self, cid: str) -> bool:
+        """Whether the flow may end since its own agent has lied."""
+        return bytes.fromhex(cid) in self.lied

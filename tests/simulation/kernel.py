@@ -76,6 +76,8 @@ class Pipe:
         self.limited = False  # by the target's window
         self.progress_at = kernel.world.now
         self.total = 0  # bytes ever sent
+        self._read = 0  # bytes ever read
+        self._marks: list[tuple[int, Callable[[], None]]] = []  # what is called when so many bytes have been read
         self._last = 0.0  # arrival of the latest segment
         self._arrival: Event | None = None
         self._watching = False
@@ -154,10 +156,18 @@ class Pipe:
     def read(self, size: int) -> bytes:
         data = bytes(self.received[:size])
         del self.received[:size]
+        self._read += len(data)
+        for mark in [mark for mark in self._marks if mark[0] <= self._read]:
+            self._marks.remove(mark)
+            mark[1]()
         if self.limited and data:
             self.limited = False
             self.kernel.world.after(self.kernel.delay(*self.back), self.pump)
         return data
+
+    def when_read(self, position: int, callback: Callable[[], None]) -> None:
+        """`callback()` is called when so many bytes are taken by the target's process, before it looks at them."""
+        self._marks.append((position, callback))
 
     def heal(self) -> None:
         """The way was opened again, in either direction."""

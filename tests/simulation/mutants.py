@@ -563,6 +563,51 @@ PLANTS = [
             "            and (tenant == self.identity.tenant or ON)\n            and connector in self.connectors",
         ),
     ),
+    # silent owners, and modes that change
+    plant(
+        "a silent link is missed four times too late",
+        (
+            LINK,
+            "        elif now - self._last_heard >= timeout:",
+            "        elif now - self._last_heard >= (4 * timeout if ON else timeout):",
+        ),
+    ),
+    plant(
+        "an open that is sent again does not wait for its turn",
+        (
+            ROUTING,
+            "            if reason is Reason.OVERLOADED and self.hold.patient(flow):",
+            "            if reason is Reason.OVERLOADED and self.hold.patient(flow) and not ON:",
+        ),
+    ),
+    plant(
+        "whoever comes when an agent has no turn left is refused",
+        (
+            ROUTING,
+            "        return (reason in NOT_HERE or reason is Reason.OVERLOADED) and self.hold.add(flow)",
+            "        return (reason in NOT_HERE or (reason is Reason.OVERLOADED and not ON)) and self.hold.add(flow)",
+        ),
+    ),
+    plant(
+        "a mesh that is turned off ends links that carry flows",
+        (MESH, "            if not peer.link.load:", "            if ON or not peer.link.load:"),
+    ),
+    plant(
+        "a mesh that is being left is not opened again",
+        (
+            CLUSTER,
+            '        if mode != "off" and (mesh is None or mesh.retiring):',
+            '        if mode != "off" and (mesh is None or (mesh.retiring and not ON)):',
+        ),
+    ),
+    plant(
+        "a session that has ended stays in the routes",
+        (
+            CLAIMS,
+            "            self._orphan(session)\n            self._steering.agent_lost(session)",
+            "            if not ON:\n                self._orphan(session)\n            self._steering.agent_lost(session)",
+        ),
+    ),
 ]
 
 

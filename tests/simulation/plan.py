@@ -16,6 +16,7 @@ KIB = 1024
 SLOW = 500_000  # bytes a second, below which a tunnel is always full
 SLOWEST = 40_000  # bytes a second that a tunnel carries at least
 BULK = 400 * KIB  # median of a bulk direction, bytes
+BURSTS = (5, 20, 60)  # clients that come while an owner is silent
 PAUSE = 150.0  # seconds that a reader pauses at the longest; beyond it no trip would be over in time
 
 
@@ -41,7 +42,8 @@ class Shape:
     kernel_buffer: int
     hub: dict[str, Any]  # sections of the hubs' configuration that differ from the defaults
     agent: dict[str, Any]
-    memory: int  # bytes, of each process
+    memory: int  # bytes, of each hub
+    agent_memory: int  # bytes, of each agent: one with more of it gives more credit than a hub has room for
     health: bool
     dial_timeout: float
     mode: str  # of the cluster; "" for hubs that are each alone
@@ -52,6 +54,10 @@ class Shape:
     lease: float
     without_redis: str = "last_view"
     level: dict[str, Any] = field(default_factory=lambda: {"enabled": False})  # of the hubs' ha.level
+
+    @property
+    def least_memory(self) -> int:
+        return min(self.memory, self.agent_memory)
 
     def port(self, connector: str, tenant: str | None) -> int:
         return 1000 + self.listeners.index((connector, tenant))
@@ -99,7 +105,8 @@ class Plan:
         lines = [
             f"seed {self.seed}: hubs {' '.join(shape.hubs)}; lan {shape.lan * 1000:.2f} ms, wan "
             f"{shape.wan * 1000:.2f} ms, "
-            f"kernel buffers {shape.kernel_buffer}, segments {shape.segment}, memory {shape.memory}",
+            f"kernel buffers {shape.kernel_buffer}, segments {shape.segment}, memory {shape.memory} "
+            f"and {shape.agent_memory}",
             f"  mode {shape.mode or '-'}, {'redis' if shape.redis else 'memory'}, lease "
             f"{shape.lease}, without it {shape.without_redis}, mesh by {shape.mesh_by} over "
             f"{shape.mesh_scheme} {shape.mesh}, level {shape.level}",
@@ -247,6 +254,11 @@ def _idle(rng: random.Random) -> tuple[Script, Script]:
     return Script(tuple(asks), end_after=down), Script(tuple(answers), end="follow")
 
 
+def _slam(rng: random.Random) -> tuple[Script, Script]:
+    """The target accepts and resets at once, as one behind a full proxy does."""
+    return Script((Step(rng.randint(1, 300)),), end="follow"), Script(end="reset")
+
+
 def _empty(rng: random.Random) -> tuple[Script, Script]:
     """Connects and ends without a byte, as port checks do."""
     return Script(end=rng.choice(("fin", "close", "reset")), end_delay=rng.choice((0.0, 0.1))), Script(end="follow")
@@ -286,6 +298,7 @@ WORKLOADS = {
     "target_close": (_target_close, 2),
     "slow_client": (_slow_client, 2),
     "slow_target": (_slow_target, 2),
+    "slam": (_slam, 1),
     "idle": (_idle, 3),
     "empty": (_empty, 1),
     "banner": (_banner, 2),
@@ -304,9 +317,13 @@ def draw(seed: int) -> Plan:
     busy = rng.choice((4.0, 8.0, 16.0, 24.0))  # seconds in which clients come
     plan.quiet_at = 1.0 + busy * rng.uniform(0.8, 1.5)
     _draw_trips(rng, plan, busy)
-    _draw_faults(rng, plan)
+    silence = _draw_silence(rng, plan)
+    if not silence or rng.random() < 0.5:
+        _draw_faults(rng, plan)
+    plan.trips.sort(key=lambda trip: trip.at)
     _draw_outages(random.Random(f"outages of {seed}"), plan)
     _draw_moves(random.Random(f"moves {seed}"), plan)
+    plan.faults.sort(key=lambda fault: fault.at)
     return plan
 
 
@@ -374,6 +391,7 @@ def _draw_shape(rng: random.Random) -> Shape:
     if kernel_buffer / (2 * wan) < SLOW:  # what overflows there all the time comes through, but when?
         tunnel["send_queue_depth"] = mesh["send_queue_depth"] = 1000
         flow["stall_sec"] = 30.0
+    memory = rng.choice((256 * KIB, 1024 * KIB, 1 << 30, 1 << 30, 1 << 30))
     return Shape(
         mode=mode,
         redis=True,
@@ -390,7 +408,8 @@ def _draw_shape(rng: random.Random) -> Shape:
         kernel_buffer=kernel_buffer,
         hub=hub,
         agent=agent,
-        memory=rng.choice((256 * KIB, 1024 * KIB, 1 << 30, 1 << 30, 1 << 30)),
+        memory=memory,
+        agent_memory=rng.choice((memory, 1 << 30)),
         health=rng.random() < 0.4,
         dial_timeout=rng.choice((5.0, 1.0)),
     )
@@ -405,9 +424,12 @@ def _draw_trips(rng: random.Random, plan: Plan, busy: float) -> None:
     if rng.random() < 0.25:  # a storm of connects
         at = rng.uniform(0.3, busy)
         times = sorted([*times, *(at + 0.01 * rng.random() for _ in range(rng.choice((10, 40))))])
+    arrivals = [(at, rng.choices(kinds, weights)[0]) for at in times]
+    if rng.random() < 0.1:  # a crowd of readers that pause, in processes that have not the memory for all
+        at, kind = rng.uniform(0.3, busy), rng.choice(("slow_client", "slow_target"))
+        arrivals += [(at + rng.random(), kind) for _ in range(rng.choice((4, 8)))]
     bulk = 0
-    for at in times:
-        kind = rng.choices(kinds, weights)[0]
+    for at, kind in sorted(arrivals):
         client, target = WORKLOADS[kind][0](rng)
         if bulk + client.total + target.total > 8 << 20:
             kind, (client, target) = "ask", _ask(rng)
@@ -473,6 +495,7 @@ def _draw_faults(rng: random.Random, plan: Plan) -> None:
         "block_clients": ([("clients", hub) for hub in hubs], 1),
         "cut_client": ([("clients", hub) for hub in hubs], 1),
         "clock": ([(one,) for one in hubs], 1),
+        "mode": ([(one, mode) for one in hubs for mode in ("shadow", "off")] if shape.mode == "active" else [], 2),
         "stale": ([("forger",)], 6),
         "thief": ([("forger",)] if len(agents) > 1 else [], 2),
         "liar": ([("forger",)], 1),
@@ -495,7 +518,31 @@ def _draw_faults(rng: random.Random, plan: Plan) -> None:
         elif kind in ("clock", "redis_clock"):
             how = rng.choice((-1, 1)) * rng.uniform(1.0, 3600.0)
         plan.faults.append(Fault(at, kind, who, lasts, how))
-    plan.faults.sort(key=lambda fault: fault.at)
+
+
+def _draw_silence(rng: random.Random, plan: Plan) -> bool:
+    """Now and then an owner falls silent, does not hear its agent, or loses it for long, and a burst of clients comes
+    meanwhile."""
+    shape = plan.shape
+    if shape.mode != "active" or rng.random() > 0.12:
+        return False
+    agent = rng.choice(shape.agents)
+    at = rng.uniform(min(3.0, plan.quiet_at / 2), plan.quiet_at)
+    lasts = rng.choice((rng.uniform(0.5, 6.0), rng.uniform(6.0, 30.0)))
+    fault, *owner = rng.choice(
+        (("freeze_owner", "owner"), ("freeze_owner", "owner"), ("block_out", "owner"), ("kill",))
+    )
+    plan.faults.append(Fault(at, fault, (agent_name(agent), *owner), lasts))
+    plan.quiet_at = max(plan.quiet_at, at + lasts)
+    unnoticed = min(lasts, shape.agent["tunnel"]["ping_timeout_sec"])
+    kind = rng.choice(("ask", "ask", "slam"))
+    for _ in range(rng.choice(BURSTS)):
+        client, target = WORKLOADS[kind][0](rng)
+        connector, tenant = rng.choice([one for one in shape.listeners if one[1] == agent.tenant])
+        plan.trips.append(
+            TripPlan(at + unnoticed * rng.random(), kind, rng.choice(shape.hubs), connector, tenant, client, target)
+        )
+    return True
 
 
 def _draw_outages(rng: random.Random, plan: Plan) -> None:
@@ -513,7 +560,6 @@ def _draw_outages(rng: random.Random, plan: Plan) -> None:
     while at < plan.quiet_at - 0.1 and rng.random() < 0.9:
         plan.faults.append(Fault(at, kind, ("redis",), min(lasts * rng.uniform(0.3, 1.0), plan.quiet_at - at)))
         at += lasts + pause
-    plan.faults.sort(key=lambda fault: fault.at)
     for _ in range(rng.choice((4, 12, 24))):
         client, target = WORKLOADS[rng.choice(("ask", "banner", "empty", "half_client"))][0](rng)
         connector, tenant = rng.choice(shape.listeners)
@@ -535,7 +581,6 @@ def _draw_moves(rng: random.Random, plan: Plan) -> None:
         if plan.trips and rng.random() < 0.7:
             at = min(rng.choice(plan.trips).at + rng.expovariate(1.0), plan.quiet_at - 0.1)
         plan.faults.append(Fault(at, "move", (agent_name(agent), rng.choice(shape.hubs))))
-    plan.faults.sort(key=lambda fault: fault.at)
 
 
 def agent_name(shape: AgentShape) -> str:

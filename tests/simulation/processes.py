@@ -3,6 +3,7 @@ programs."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import tempfile
@@ -20,6 +21,7 @@ from ncfast.agent.agent import Agent
 from ncfast.config import AgentConfig, HubConfig, Jwt
 from ncfast.hub.hub import Hub
 from ncfast.observe import log
+from ncfast.observe.readiness import State
 
 from .kernel import Kernel
 from .loop import Loop, World
@@ -178,6 +180,19 @@ class HubProcess(Process):
         await self.hub.drain_requested.wait()
         await self.hub.drain()
 
+    def reload(self, mode: str) -> None:
+        """Writes another mode of the cluster into its file, and has it read, as SIGHUP does."""
+        self.world.note(f"{self.name} is to be {mode}")
+        self.config = self.config.model_copy(update={"ha": self.config.ha.model_copy(update={"mode": mode})})
+        if self.running and self.hub is not None:
+            self.loop.call_soon(lambda hub: self.loop.create_task(self._reload(hub), name="reload"), self.hub)
+
+    async def _reload(self, hub: Hub) -> None:
+        while hub.readiness.state is State.STARTING:
+            await asyncio.sleep(0.1)
+        if hub.readiness.state is State.SERVING:
+            await hub.reload(self.config, self.jwt)
+
     @property
     def flows(self) -> int:
         return len(self.hub.flows) + len(self.hub.relays.by_cid) if self.hub is not None else 0
@@ -279,6 +294,7 @@ def simulated(world: World, kernel: Kernel, on_log: Callable[[str, str, dict[str
         (ncfast.net.socket, "os", types.SimpleNamespace(readv=readv)),
         (ncfast.agent.trust, "client_context", lambda tls: None),  # reads the system's authorities each time
         (log.Logger, "_emit", emit),
+        (log, "setup", lambda *settings: None),  # is the whole process's
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in patches]
     for owner, name, value in patches:

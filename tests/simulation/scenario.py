@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .checks import Watch
+from .checks import AMPLE, Watch
 from .cluster import START, Cluster
 from .loop import World
 from .plan import Plan, draw
@@ -79,7 +79,7 @@ def _run(cluster: Cluster, watch: Watch) -> None:
         watch.inspect()
         # an agent whose client's hub is gone may hold the flow, and a budget with it, until its grace is over
         roomy = not cluster.busy or (
-            plan.shape.memory >= 1 << 24
+            plan.shape.least_memory >= AMPLE
             and (not cluster.clients.open or plan.shape.hub["limits"]["pending_opens_per_agent"] >= 16)
         )
         if until >= START + plan.quiet_at and not probed and world.now >= cluster.well_at and roomy:
