@@ -51,10 +51,11 @@ class Cluster:
         """Takes the mode and what a mesh can change from the configuration. Raises OSError, and nothing has changed
         then."""
         mesh, mode = self._ways.mesh, self._ground.mode
-        if mode != "off" and (mesh is None or mesh.retiring):
+        if mode != "off" and mesh is None:
             await self._open()
-            if mesh is not None:  # its flows resume over the links of the new one
-                await self._end(mesh)
+        elif mode != "off" and mesh is not None and mesh.retiring:
+            await mesh.rejoin(self._ground.config)
+            self.replicas_changed()
         elif mode != "off" and mesh is not None:
             mesh.configure(self._ground.config)
         elif mesh is not None:
@@ -69,15 +70,12 @@ class Cluster:
         self._ways.mesh = mesh
         self.replicas_changed()
 
-    async def _end(self, mesh: Mesh) -> None:
-        self._ground.stats.epochs_refused += mesh.totals().stale_epoch
-        await mesh.stop()
-
     async def close(self) -> None:
         """Ends all links."""
         mesh, self._ways.mesh = self._ways.mesh, None
         if mesh is not None:
-            await self._end(mesh)
+            self._ground.stats.epochs_refused += mesh.totals().stale_epoch
+            await mesh.stop()
 
     def replicas_changed(self) -> None:
         """The registry knows of other hubs than before."""

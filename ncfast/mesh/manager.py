@@ -73,6 +73,9 @@ class Mesh:
         except OSError:
             self.keys.close()
             raise
+        self._begin()
+
+    def _begin(self) -> None:
         self._running = True
         self._list("config", dict.fromkeys(self.config.peers, ""))
         _log.info("mesh_ready", bind=self.address, replica=self.replica_id, count=len(self.config.peers))
@@ -101,6 +104,18 @@ class Mesh:
             peer.link.fail(Reason.GOING_AWAY, "this hub leaves the mesh")
         self.say_leaving()
         self._let_go()
+
+    async def rejoin(self, config: HubConfig) -> None:
+        """Takes part again, after `retire`. Links that stand have been told that we go, which cannot be taken back: each
+        carries its flows until another takes its place, however long that is. Raises OSError, and retires on then."""
+        self.configure(config)
+        door = Door(self)
+        await door.open()
+        self.door = door
+        self.retiring = self.leaving = False
+        for peer in self.peers:
+            peer.parted = True
+        self._begin()
 
     def _let_go(self) -> None:
         for peer in self.peers:
@@ -188,7 +203,7 @@ class Mesh:
     def may_rest(self, route: Route) -> bool:
         """Whether the link that stands makes dialling pointless."""
         standing = self._peers.get(route.replica_id)
-        return standing is not None and (standing.dialled or self._yields(route.replica_id))
+        return standing is not None and not standing.parted and (standing.dialled or self._yields(route.replica_id))
 
     # who comes in
 
@@ -225,6 +240,8 @@ class Mesh:
                 return None
             self.refused("superseded", peer.remote, "another process with the same replica_id has come since")
             return Reason.SUPERSEDED
+        if standing.parted or standing.draining:
+            return None  # one of us had said that it goes, and has come back
         if standing.dialled == peer.dialled:
             stays = not peer.dialled  # the far end has given the old one up; we have two URLs for one replica
         else:

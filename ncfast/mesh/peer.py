@@ -47,7 +47,8 @@ class Peer:
         self.features: frozenset[str] = frozenset()
         self.established = False
         self.announced = False  # the hub was told that we are up
-        self.draining = False
+        self.draining = False  # it has said that it goes
+        self.parted = False  # we have said so to it, and are back
         self.since = mesh.net.clock()
         self.failure = ""  # the word for what went wrong, where the link's reason is too coarse
         self.link: Link = None  # type: ignore[assignment]  # set before any frame can come

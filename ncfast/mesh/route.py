@@ -45,7 +45,7 @@ class Route(Way):
         """After the end of an attempt: whether another link to the replica stands, and what becomes of us then. Should
         ours be the one that stays, it is tried once more since the other came up."""
         standing = self.mesh.peer(self.replica_id) if self.replica_id else None
-        if standing is None or standing.way is self:
+        if standing is None or standing.way is self or standing.parted:
             return False
         if self.mesh.may_rest(self) or standing.since < self._began:
             self.move(LinkEvent.SPARED)

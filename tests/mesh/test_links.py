@@ -16,6 +16,7 @@ from mesh.authority import Authority, uri
 from mesh.hubs import Hub, hubs, linked, run
 from mesh.wires import Wire
 from ncfast.core.errors import Reason
+from ncfast.mesh import Mesh
 from ncfast.mesh import peer as peer_module
 from ncfast.mesh.states import LinkState
 from ncfast.observe import families
@@ -432,6 +433,34 @@ def test_an_address_may_pass_from_one_replica_to_another():
             await until(
                 lambda: route.attempts > attempts and route.state is LinkState.RESTING and route.replica_id == "hub-b"
             )
+
+    run(main)
+
+
+@pytest.mark.parametrize("dials", ["who comes back first", "who comes back last"])
+def test_hubs_that_have_left_and_come_back_keep_what_carries_flows_until_there_is_better(monkeypatch, dials):
+    """One is back, and the other does not let it in yet: their flows have no other link."""
+    monkeypatch.setattr(Mesh, "_let_go", lambda mesh: None)  # flows need the link
+
+    async def main():
+        a, b = (Hub(name, {"listen": f"127.0.0.1:{free_port()}"}) for name in ("hub-a", "hub-b"))
+        async with hubs(a, b):
+            for one, other in ((a, b), (b, a)):
+                if (one is a) == (dials == "who comes back first"):
+                    one.dial(tcp(other))
+            await linked(a, b)
+            links = a.linked(b).link, b.linked(a).link
+            a.mesh.retire()
+            b.mesh.retire()
+            await a.mesh.rejoin(a.config)
+            if dials == "who comes back first":
+                await until(lambda: any(route.errors for route in a.mesh.routes.values()), "it is not let in")
+            await alive(a, b)
+            assert (a.linked(b).link, b.linked(a).link) == links and len(a.events) == len(b.events) == 1
+            await b.mesh.rejoin(b.config)
+            await until(lambda: all(link.closed for link in links), "another has come")
+            await alive(a, b)
+            assert not a.linked(b).draining and not b.linked(a).draining
 
     run(main)
 
