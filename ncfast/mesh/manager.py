@@ -106,8 +106,9 @@ class Mesh:
         self._let_go()
 
     async def rejoin(self, config: HubConfig) -> None:
-        """Takes part again, after `retire`. On links that stand we have said that we go, which cannot be taken back: each
-        carries its flows until another takes its place, however long that is. Raises OSError, and retires on then."""
+        """Takes part again, after `retire`. On links that stand we have said that we go, which cannot be taken back:
+        each carries its flows until another takes its place, however long that is. Raises OSError, and retires on
+        then."""
         self.configure(config)
         door = Door(self)
         await door.open()
