@@ -10,7 +10,7 @@ when:
     makes nobody ask twice.
  4. Nobody who has come here within `rest_sec`, and nobody who would not, or could not, move within five times that.
  5. Nobody who has not said that it moves: agents of older versions, and those without a standby.
- 6. Those with the fewest flows first.
+ 6. Those with the fewest flows first, and none whose tunnel is full: what is on its way would have to go again.
 """
 
 from __future__ import annotations
@@ -122,12 +122,13 @@ class Level:
             self._send(session, name, now)
 
     def _may_move(self, session: AgentSession, before: float, now: float) -> bool:
-        """Rules 4 and 5; `before` is when it must have come at the latest."""
+        """Rules 4 to 6; `before` is when it must have come at the latest."""
         return (
             session.owns
             and session.moves
             and not session.draining
             and session.owned_since <= before
+            and session.link.writable
             and session.key not in self._asked
             and self._resting.get(session.key, now) <= now
         )

@@ -121,6 +121,17 @@ def test_those_with_the_fewest_flows_go_first():
     assert busy not in moved(rooms)
 
 
+def test_one_whose_tunnel_is_full_is_left_where_it_is():
+    rooms = rooms_with(*NAMES, rested=False)
+    full = rooms.there[0]
+    for one in rooms.there:
+        one.session.owned_since -= 100
+    full.wire.protocol.pause_writing()
+    for _ in range(12):
+        pass_time(rooms, 6)
+    assert moved(rooms) and full.session.agent_id not in moved(rooms)
+
+
 def test_one_that_stays_is_left_alone_and_another_is_asked():
     rooms = rooms_with(*NAMES)
     pass_time(rooms, 10)

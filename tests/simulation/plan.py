@@ -573,6 +573,8 @@ def _draw_moves(rng: random.Random, plan: Plan) -> None:
     shape = plan.shape
     if shape.mode != "active" or rng.random() < 0.4:
         return
+    if shape.kernel_buffer / (2 * shape.wan) < SLOW:
+        return  # a full tunnel's bytes all go again, and may take longer than a grace: nobody is moved without need
     if rng.random() < 0.6:
         plan.shape = replace(shape, level={"rest_sec": rng.choice((0.5, 3.0, 10.0)), "moves_per_sec": 10})
     for _ in range(rng.choice((0, 1, 2, 4, 8))):
