@@ -9,9 +9,16 @@ PACKAGES := redis-server redis-tools slapd ldap-utils haproxy iperf3 nginx-light
 	prometheus mariadb-server-core mariadb-client-core postgresql
 DEBUG := build/debug
 FUZZ_SECONDS ?= 600
+UPGRADE ?= --upgrade
 SEEDS ?= 200
 MINUTES ?= 60
 FIRST ?= 1
+# LOCKED=1 takes packages of the locks alone, each by its hash, and no others from anywhere.
+LOCKED ?=
+PIP := $(BIN)/pip install -q
+ALONE := $(if $(LOCKED),--no-index)
+# A lock is for every Python and machine that we name; what it holds moves by `make lock` alone.
+LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 # Rooms whose tests take a minute together, and need no other programs: not those of several processes, nor the benches.
 QUICK := core net config auth observe hub registry/test_memory.py registry/test_view.py \
 	$(patsubst tests/%,%,$(filter-out %/test_bench.py,$(wildcard tests/house/test_*.py)))
@@ -20,7 +27,7 @@ COVERED := $(addprefix tests/,core net config auth observe registry mesh hub age
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-setup test-debug quick coverage lint format simulate simulate-mutants soak bench fuzz build dist clean
+.PHONY: help demo test test-setup test-debug quick coverage lint format simulate simulate-mutants soak bench fuzz build dist lock audit clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -81,9 +88,19 @@ fuzz: build $(VENV)/.fuzz  ## fuzz each target for FUZZ_SECONDS (600)
 
 build: $(VENV)/.built  ## virtual environment and Cython modules
 
-dist: $(VENV)/.installed  ## sdist, and a wheel built from that sdist
-	$(BIN)/pip install -q build
+dist: $(VENV)/.dist  ## sdist, a wheel built from that sdist, and what the image has in it as an SBOM (CycloneDX)
 	$(BIN)/python -m build
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o dist/ncfast.cdx.json locks/run.txt
+
+audit: $(VENV)/.dist  ## whether a package of the locks is known to be vulnerable
+	for lock in locks/*.txt; do $(BIN)/pip-audit --strict --disable-pip --require-hashes -r $$lock || exit 1; done
+
+lock: $(VENV)/.dist  ## the newest packages that pyproject.toml allows, by their hashes, into locks/ (UPGRADE= keeps what fits)
+	$(BIN)/$(LOCK) $(UPGRADE) -o locks/run.txt pyproject.toml
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| $(BIN)/$(LOCK) $(UPGRADE) -o locks/build.txt -
+	$(BIN)/$(LOCK) $(UPGRADE) -c locks/run.txt -c locks/build.txt --extra test --extra dist -o locks/dev.txt pyproject.toml
+	$(BIN)/$(LOCK) $(UPGRADE) -c locks/run.txt --extra fuzz -o locks/fuzz.txt pyproject.toml
 
 clean:  ## remove all that is built here, the virtual environment too
 	rm -rf $(VENV) build dist *.egg-info ncfast/*.c ncfast/*.so ncfast/*/*.c ncfast/*/*.so .pytest_cache .hypothesis \
@@ -96,8 +113,9 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import ensurepip, os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
 		|| .ci/need gcc libc6-dev $$($(PYTHON) -c 'import sys; v = "python%d.%d" % sys.version_info[:2]; print(v + "-venv", v + "-dev")')
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q 'setuptools>=77' 'cython>=3.2'
-	$(BIN)/pip install -q --no-build-isolation -e .
+	$(if $(LOCKED),$(PIP) --require-hashes -r locks/dev.txt)
+	$(PIP) $(ALONE) 'setuptools>=77' 'cython>=3.2,<4'
+	$(PIP) $(ALONE) --no-build-isolation -e .
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(SOURCES)
@@ -105,9 +123,14 @@ $(VENV)/.built: $(VENV)/.installed $(SOURCES)
 	touch $@
 
 $(VENV)/.test: $(VENV)/.installed
-	$(BIN)/pip install -q --no-build-isolation -e '.[test]'
+	$(PIP) $(ALONE) --no-build-isolation -e '.[test]'
 	touch $@
 
 $(VENV)/.fuzz: $(VENV)/.installed
-	$(BIN)/pip install -q --no-build-isolation -e '.[fuzz]'
+	$(if $(LOCKED),$(PIP) --require-hashes -r locks/fuzz.txt)
+	$(PIP) $(ALONE) --no-build-isolation -e '.[fuzz]'
+	touch $@
+
+$(VENV)/.dist: $(VENV)/.installed
+	$(PIP) $(ALONE) --no-build-isolation -e '.[dist]'
 	touch $@
