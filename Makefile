@@ -10,6 +10,7 @@ PACKAGES := redis-server redis-tools slapd ldap-utils haproxy iperf3 nginx-light
 DEBUG := build/debug
 FUZZ_SECONDS ?= 600
 UPGRADE ?= --upgrade
+TARGETS ?= $(patsubst tests/fuzz/fuzz_%.py,%,$(wildcard tests/fuzz/fuzz_*.py))
 SEEDS ?= 200
 MINUTES ?= 60
 FIRST ?= 1
@@ -27,7 +28,8 @@ COVERED := $(addprefix tests/,core net config auth observe registry mesh hub age
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-setup test-debug quick coverage lint format simulate simulate-mutants soak bench fuzz build dist lock audit clean
+.PHONY: help demo test test-setup test-debug quick coverage lint format simulate simulate-mutants soak bench fuzz fuzz-debug debug-build build dist \
+	lock audit clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -61,11 +63,7 @@ test-setup: build $(VENV)/.test
 # sometimes dies.
 SANITIZED = NCFAST_DEBUG=1 PYTHONMALLOC=malloc LD_PRELOAD=$$(gcc -print-file-name=libasan.so) UBSAN_OPTIONS=print_stacktrace=1 \
 	LSAN_OPTIONS=suppressions=tests/core/leaks.supp:print_suppressions=0
-test-debug: $(VENV)/.test  ## tests of the Cython modules under gcc's address, undefined-behaviour and leak sanitizers
-	mkdir -p $(DEBUG)
-	find $(DEBUG) -type f -name '*.p[yx]*' -delete
-	tar -c --exclude='*.so' --exclude='*.c' --exclude=__pycache__ ncfast tests setup.py pyproject.toml README.md | tar -x -C $(DEBUG)
-	cd $(DEBUG) && NCFAST_DEBUG=1 $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace -j 2
+test-debug: $(VENV)/.test debug-build  ## tests of the Cython modules under gcc's address, undefined-behaviour and leak sanitizers
 	cd $(DEBUG) && $(SANITIZED) ASAN_OPTIONS=detect_leaks=0 $(CURDIR)/$(BIN)/python -m pytest -q --capture=sys \
 		tests/core tests/net/test_raw.py tests/net/test_websocket.py
 	cd $(DEBUG) && $(SANITIZED) $(CURDIR)/$(BIN)/python -m pytest -q --capture=sys tests/core/test_flow.py tests/core/test_link.py
@@ -82,6 +80,16 @@ soak: test-setup  ## a cluster under real clients and faults for MINUTES (60), w
 
 bench: test-setup  ## measure beside two chained HAProxy processes (BENCH=--quick for a first look)
 	$(BIN)/python -m bench $(BENCH)
+
+debug-build: $(VENV)/.installed
+	mkdir -p $(DEBUG)
+	find $(DEBUG) -type f -name '*.p[yx]*' -delete
+	tar -c --exclude='*.so' --exclude='*.c' --exclude=__pycache__ ncfast tests setup.py pyproject.toml README.md | tar -x -C $(DEBUG)
+	cd $(DEBUG) && NCFAST_DEBUG=1 $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace -j 2
+
+fuzz-debug: $(VENV)/.fuzz debug-build  ## fuzz each target (TARGETS=websocket for one) under the sanitizers, for FUZZ_SECONDS
+	cd $(DEBUG) && for target in $(TARGETS); do $(SANITIZED) ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=. \
+		$(CURDIR)/$(BIN)/python tests/fuzz/fuzz_$$target.py -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 fuzz: build $(VENV)/.fuzz  ## fuzz each target for FUZZ_SECONDS (600)
 	for target in tests/fuzz/fuzz_*.py; do $(BIN)/python $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
