@@ -97,7 +97,7 @@ fuzz: build $(VENV)/.fuzz  ## fuzz each target for FUZZ_SECONDS (600)
 build: $(VENV)/.built  ## virtual environment and Cython modules
 
 dist: $(VENV)/.dist  ## sdist, a wheel built from that sdist, and what the image has in it as an SBOM (CycloneDX)
-	$(BIN)/python -m build
+	$(BIN)/python -m build --no-isolation
 	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o dist/ncfast.cdx.json locks/run.txt
 
 audit: $(VENV)/.dist  ## whether a package of the locks is known to be vulnerable
