@@ -9,9 +9,17 @@ PACKAGES := redis-server redis-tools slapd ldap-utils haproxy iperf3 nginx-light
 	prometheus mariadb-server-core mariadb-client-core postgresql
 DEBUG := build/debug
 FUZZ_SECONDS ?= 600
+UPGRADE ?= --upgrade
+TARGETS ?= $(patsubst tests/fuzz/fuzz_%.py,%,$(wildcard tests/fuzz/fuzz_*.py))
 SEEDS ?= 200
 MINUTES ?= 60
 FIRST ?= 1
+# LOCKED=1 takes packages of the locks alone, each by its hash, and no others from anywhere.
+LOCKED ?=
+PIP := $(BIN)/pip install -q
+ALONE := $(if $(LOCKED),--no-index)
+# A lock is for every Python and machine that we name; what it holds moves by `make lock` alone.
+LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 # Rooms whose tests take a minute together, and need no other programs: not those of several processes, nor the benches.
 QUICK := core net config auth observe hub registry/test_memory.py registry/test_view.py \
 	$(patsubst tests/%,%,$(filter-out %/test_bench.py,$(wildcard tests/house/test_*.py)))
@@ -20,7 +28,8 @@ COVERED := $(addprefix tests/,core net config auth observe registry mesh hub age
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-setup test-debug quick coverage lint format simulate simulate-mutants soak bench fuzz build dist clean
+.PHONY: help demo test test-setup test-debug quick coverage lint format simulate simulate-mutants soak bench fuzz fuzz-debug debug-build build dist \
+	lock audit clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -54,11 +63,7 @@ test-setup: build $(VENV)/.test
 # sometimes dies.
 SANITIZED = NCFAST_DEBUG=1 PYTHONMALLOC=malloc LD_PRELOAD=$$(gcc -print-file-name=libasan.so) UBSAN_OPTIONS=print_stacktrace=1 \
 	LSAN_OPTIONS=suppressions=tests/core/leaks.supp:print_suppressions=0
-test-debug: $(VENV)/.test  ## tests of the Cython modules under gcc's address, undefined-behaviour and leak sanitizers
-	mkdir -p $(DEBUG)
-	find $(DEBUG) -type f -name '*.p[yx]*' -delete
-	tar -c --exclude='*.so' --exclude='*.c' --exclude=__pycache__ ncfast tests setup.py pyproject.toml README.md | tar -x -C $(DEBUG)
-	cd $(DEBUG) && NCFAST_DEBUG=1 $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace -j 2
+test-debug: $(VENV)/.test debug-build  ## tests of the Cython modules under gcc's address, undefined-behaviour and leak sanitizers
 	cd $(DEBUG) && $(SANITIZED) ASAN_OPTIONS=detect_leaks=0 $(CURDIR)/$(BIN)/python -m pytest -q --capture=sys \
 		tests/core tests/net/test_raw.py tests/net/test_websocket.py
 	cd $(DEBUG) && $(SANITIZED) $(CURDIR)/$(BIN)/python -m pytest -q --capture=sys tests/core/test_flow.py tests/core/test_link.py
@@ -76,14 +81,34 @@ soak: test-setup  ## a cluster under real clients and faults for MINUTES (60), w
 bench: test-setup  ## measure beside two chained HAProxy processes (BENCH=--quick for a first look)
 	$(BIN)/python -m bench $(BENCH)
 
+debug-build: $(VENV)/.installed
+	mkdir -p $(DEBUG)
+	find $(DEBUG) -type f -name '*.p[yx]*' -delete
+	tar -c --exclude='*.so' --exclude='*.c' --exclude=__pycache__ ncfast tests setup.py pyproject.toml README.md | tar -x -C $(DEBUG)
+	cd $(DEBUG) && NCFAST_DEBUG=1 $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace -j 2
+
+fuzz-debug: $(VENV)/.fuzz debug-build  ## fuzz each target (TARGETS=websocket for one) under the sanitizers, for FUZZ_SECONDS
+	cd $(DEBUG) && for target in $(TARGETS); do $(SANITIZED) ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=. \
+		$(CURDIR)/$(BIN)/python tests/fuzz/fuzz_$$target.py -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
 fuzz: build $(VENV)/.fuzz  ## fuzz each target for FUZZ_SECONDS (600)
 	for target in tests/fuzz/fuzz_*.py; do $(BIN)/python $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 build: $(VENV)/.built  ## virtual environment and Cython modules
 
-dist: $(VENV)/.installed  ## sdist, and a wheel built from that sdist
-	$(BIN)/pip install -q build
-	$(BIN)/python -m build
+dist: $(VENV)/.dist  ## sdist, a wheel built from that sdist, and what the image has in it as an SBOM (CycloneDX)
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o dist/ncfast.cdx.json locks/run.txt
+
+audit: $(VENV)/.dist  ## whether a package of the locks is known to be vulnerable
+	for lock in locks/*.txt; do $(BIN)/pip-audit --strict --disable-pip --require-hashes -r $$lock || exit 1; done
+
+lock: $(VENV)/.dist  ## the newest packages that pyproject.toml allows, by their hashes, into locks/ (UPGRADE= keeps what fits)
+	$(BIN)/$(LOCK) $(UPGRADE) -o locks/run.txt pyproject.toml
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+		| $(BIN)/$(LOCK) $(UPGRADE) -o locks/build.txt -
+	$(BIN)/$(LOCK) $(UPGRADE) -c locks/run.txt -c locks/build.txt --extra test --extra dist -o locks/dev.txt pyproject.toml
+	$(BIN)/$(LOCK) $(UPGRADE) -c locks/run.txt --extra fuzz -o locks/fuzz.txt pyproject.toml
 
 clean:  ## remove all that is built here, the virtual environment too
 	rm -rf $(VENV) build dist *.egg-info ncfast/*.c ncfast/*.so ncfast/*/*.c ncfast/*/*.so .pytest_cache .hypothesis \
@@ -96,8 +121,9 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import ensurepip, os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
 		|| .ci/need gcc libc6-dev $$($(PYTHON) -c 'import sys; v = "python%d.%d" % sys.version_info[:2]; print(v + "-venv", v + "-dev")')
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q 'setuptools>=77' 'cython>=3.2'
-	$(BIN)/pip install -q --no-build-isolation -e .
+	$(if $(LOCKED),$(PIP) --require-hashes -r locks/dev.txt)
+	$(PIP) $(ALONE) 'setuptools>=77' 'cython>=3.2,<4'
+	$(PIP) $(ALONE) --no-build-isolation -e .
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(SOURCES)
@@ -105,9 +131,14 @@ $(VENV)/.built: $(VENV)/.installed $(SOURCES)
 	touch $@
 
 $(VENV)/.test: $(VENV)/.installed
-	$(BIN)/pip install -q --no-build-isolation -e '.[test]'
+	$(PIP) $(ALONE) --no-build-isolation -e '.[test]'
 	touch $@
 
 $(VENV)/.fuzz: $(VENV)/.installed
-	$(BIN)/pip install -q --no-build-isolation -e '.[fuzz]'
+	$(if $(LOCKED),$(PIP) --require-hashes -r locks/fuzz.txt)
+	$(PIP) $(ALONE) --no-build-isolation -e '.[fuzz]'
+	touch $@
+
+$(VENV)/.dist: $(VENV)/.installed
+	$(PIP) $(ALONE) --no-build-isolation -e '.[dist]'
 	touch $@

@@ -26,7 +26,13 @@ class Process:
         self.log = log
         with log.open("wb") as out:
             self._popen = subprocess.Popen(
-                self.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, pass_fds=pass_fds, cwd=cwd
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                pass_fds=pass_fds,
+                cwd=cwd,
+                env={**os.environ, "NC_CORE_DUMPS": "1"},  # else smaps_rollup and perf are for root alone
             )
         self.pid = self._popen.pid
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ncfast._frames import HEADER_SIZE, FrameType, decode
 from ncfast.agent import tunnel
-from ncfast.config import HubConfig, reference
+from ncfast.config import HubConfig, hardening, reference
 from ncfast.core import errors
 from ncfast.core.errors import RETRYABLE, Reason
 from ncfast.core.states import TRANSITIONS, FlowEvent, FlowState
@@ -197,6 +197,10 @@ def example() -> str:
     return "\n\n".join(parts)
 
 
+def hardening_of(lines: tuple[hardening.Advice, ...]) -> str:
+    return _table(("key", "warned of"), [(f"`{one.key}`", one.says) for one in lines])
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "reasons": reasons,
     "close-codes": close_codes,
@@ -206,8 +210,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "breaker-states": breaker_states,
     "tunnel-states": tunnel_states,
     "ha-keys": ha_keys,
+    "hardening-hub": lambda: hardening_of(hardening.HUB),
+    "hardening-agent": lambda: hardening_of(hardening.AGENT),
 }
-PAGES = [DOCS / "protocol.md", DOCS / "high-availability.md"]
+PAGES = [DOCS / "protocol.md", DOCS / "high-availability.md", DOCS / "hardening.md"]
 
 
 def fill(text: str) -> str:

@@ -94,6 +94,7 @@ cdef class DedupRing:
     """Last sequence of recently closed flows, fixed capacity, oldest forgotten first."""
     cdef uint64_t* _cids                 # two words an entry
     cdef uint64_t* _seqs
+    cdef uint32_t* _hashes               # computed once an entry
     cdef uint32_t* _index                # hash -> entry + 1, linear probing
     cdef uint32_t _mask
     cdef uint64_t _seed
@@ -102,5 +103,7 @@ cdef class DedupRing:
     cdef readonly uint32_t used
     cdef readonly uint64_t evicted
 
-    cdef uint32_t _probe(self, uint64_t a, uint64_t b) noexcept
+    cdef uint32_t _hash(self, uint64_t a, uint64_t b) noexcept
+    cdef uint32_t _probe(self, uint32_t hashed, uint64_t a, uint64_t b) noexcept
+    cdef uint32_t _slot(self, uint32_t entry) noexcept
     cdef void _forget(self, uint32_t entry) noexcept

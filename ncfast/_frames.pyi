@@ -71,6 +71,9 @@ class SegmentPool:
     @property
     def free_count(self) -> int: ...
 
+def siphash13(k0: int, k1: int, data: bytes) -> int:
+    """SipHash-1-3 of 16 bytes under the key k0, k1, as the dedup ring's index uses it."""
+
 class DedupRing:
     """Which flows ended lately, and how far they had got; the oldest is forgotten first."""
 
@@ -78,10 +81,13 @@ class DedupRing:
     used: int
     evicted: int
 
-    def __init__(self, capacity: int = 16384) -> None: ...
+    def __init__(self, capacity: int = 16384, seed: int = 0) -> None: ...
     def __len__(self) -> int: ...
     def record(self, cid: bytes, seq: int) -> None:
         """Remembers that flow `cid` ended having received up to `seq`."""
+
+    def longest_run(self) -> int:
+        """The most index slots in a row that are taken: what the longest search looks at."""
 
     def last(self, cid: bytes) -> int | None:
         """The sequence recorded for `cid`, or None."""

@@ -25,7 +25,24 @@ cdef extern from *:
     #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
     #error "ncfast's codec is written for little-endian machines"
     #endif
+    #define NC_ROTL(x, n) ((x) << (n) | (x) >> (64 - (n)))
+    #define NC_SIPROUND do { \
+        v0 += v1; v1 = NC_ROTL(v1, 13) ^ v0; v0 = NC_ROTL(v0, 32); v2 += v3; v3 = NC_ROTL(v3, 16) ^ v2; \
+        v0 += v3; v3 = NC_ROTL(v3, 21) ^ v0; v2 += v1; v1 = NC_ROTL(v1, 17) ^ v2; v2 = NC_ROTL(v2, 32); \
+    } while (0)
+    /* SipHash-1-3 (Aumasson, Bernstein 2012) of the 16 bytes that are a and b. */
+    static inline uint64_t nc_siphash13(uint64_t k0, uint64_t k1, uint64_t a, uint64_t b) {
+        uint64_t v0 = k0 ^ 0x736f6d6570736575u, v1 = k1 ^ 0x646f72616e646f6du;
+        uint64_t v2 = k0 ^ 0x6c7967656e657261u, v3 = k1 ^ 0x7465646279746573u;
+        const uint64_t end = (uint64_t)16 << 56;
+        v3 ^= a; NC_SIPROUND; v0 ^= a;
+        v3 ^= b; NC_SIPROUND; v0 ^= b;
+        v3 ^= end; NC_SIPROUND; v0 ^= end;
+        v2 ^= 0xff; NC_SIPROUND; NC_SIPROUND; NC_SIPROUND;
+        return v0 ^ v1 ^ v2 ^ v3;
+    }
     """
+    uint64_t nc_siphash13(uint64_t k0, uint64_t k1, uint64_t a, uint64_t b) noexcept nogil
     uint16_t nc_load16(const uint8_t* p) noexcept nogil
     uint32_t nc_load32(const uint8_t* p) noexcept nogil
     uint64_t nc_load64(const uint8_t* p) noexcept nogil
@@ -259,11 +276,20 @@ cdef class SegmentPool:
                 self.free.append(buf)
 
 
+def siphash13(uint64_t k0, uint64_t k1, bytes data not None):
+    """SipHash-1-3 of 16 bytes under the key k0, k1, as the dedup ring's index uses it."""
+    cdef uint64_t words[2]
+    if PyBytes_GET_SIZE(data) != CID_SIZE:
+        raise ValueError("data must be 16 bytes")
+    memcpy(words, PyBytes_AS_STRING(data), CID_SIZE)
+    return nc_siphash13(k0, k1, words[0], words[1])
+
+
 cdef class DedupRing:
     """Which flows ended lately, and how far they had got: a late replay is dropped and counted, not answered.
 
-    `capacity` entries of 24 bytes and an index of 8 to 16 bytes each; nothing is allocated after construction. `seed`
-    keeps peers, who may choose cids, from choosing ones that collide.
+    `capacity` entries of 28 bytes and an index of 8 to 16 bytes each; nothing is allocated after construction. `seed`,
+    64 unpredictable bits, is the key of the index's hash: peers, who may choose cids, cannot choose ones that collide.
     """
 
     def __cinit__(self, uint32_t capacity=16384, uint64_t seed=0):
@@ -277,27 +303,26 @@ cdef class DedupRing:
         self._seed = seed
         self._cids = <uint64_t*>calloc(2 * capacity, sizeof(uint64_t))
         self._seqs = <uint64_t*>calloc(capacity, sizeof(uint64_t))
+        self._hashes = <uint32_t*>calloc(capacity, sizeof(uint32_t))
         self._index = <uint32_t*>calloc(size, sizeof(uint32_t))
-        if self._cids == NULL or self._seqs == NULL or self._index == NULL:
+        if self._cids == NULL or self._seqs == NULL or self._hashes == NULL or self._index == NULL:
             raise MemoryError()
 
     def __dealloc__(self):
         free(self._cids)
         free(self._seqs)
+        free(self._hashes)
         free(self._index)
 
     def __len__(self):
         return self.used
 
-    cdef uint32_t _probe(self, uint64_t a, uint64_t b) noexcept:
+    cdef uint32_t _hash(self, uint64_t a, uint64_t b) noexcept:
+        return <uint32_t>nc_siphash13(self._seed, self._seed, a, b)
+
+    cdef uint32_t _probe(self, uint32_t hashed, uint64_t a, uint64_t b) noexcept:
         """The index slot of the entry, or the empty slot where it would go."""
-        # The finaliser of MurmurHash3 over both words: cids of one hub differ in a counter alone, and only the low bits
-        # count.
-        cdef uint64_t mixed = a ^ self._seed ^ (b * <uint64_t>0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> 33)) * <uint64_t>0xFF51AFD7ED558CCD
-        mixed = (mixed ^ (mixed >> 33)) * <uint64_t>0xC4CEB9FE1A85EC53
-        mixed ^= mixed >> 33
-        cdef uint32_t slot = <uint32_t>(mixed >> 32) & self._mask
+        cdef uint32_t slot = hashed & self._mask
         cdef uint32_t entry
         while True:
             entry = self._index[slot]
@@ -305,9 +330,12 @@ cdef class DedupRing:
                 return slot
             slot = (slot + 1) & self._mask
 
+    cdef uint32_t _slot(self, uint32_t entry) noexcept:
+        return self._probe(self._hashes[entry], self._cids[2 * entry], self._cids[2 * entry + 1])
+
     cdef void _forget(self, uint32_t entry) noexcept:
         """Takes the oldest entry out of the index and closes the gap in its probe run."""
-        cdef uint32_t hole = self._probe(self._cids[2 * entry], self._cids[2 * entry + 1])
+        cdef uint32_t hole = self._slot(entry)
         cdef uint32_t slot = hole, moved
         self._index[hole] = 0
         while True:
@@ -316,17 +344,18 @@ cdef class DedupRing:
             if moved == 0:
                 return
             self._index[slot] = 0
-            self._index[self._probe(self._cids[2 * (moved - 1)], self._cids[2 * (moved - 1) + 1])] = moved
+            self._index[self._slot(moved - 1)] = moved
 
     def record(self, bytes cid not None, uint64_t seq):
         """Remembers that flow `cid` ended having received up to `seq`; the oldest entry makes room."""
         cdef uint64_t a, b
-        cdef uint32_t slot, entry
+        cdef uint32_t hashed, slot, entry
         if PyBytes_GET_SIZE(cid) != CID_SIZE:
             raise ValueError("cid must be 16 bytes")
         memcpy(&a, PyBytes_AS_STRING(cid), 8)
         memcpy(&b, PyBytes_AS_STRING(cid) + 8, 8)
-        slot = self._probe(a, b)
+        hashed = self._hash(a, b)
+        slot = self._probe(hashed, a, b)
         entry = self._index[slot]
         if entry:
             if seq > self._seqs[entry - 1]:
@@ -336,14 +365,23 @@ cdef class DedupRing:
         if self.used == self.capacity:
             self._forget(entry)
             self.evicted += 1
-            slot = self._probe(a, b)
+            slot = self._probe(hashed, a, b)
         else:
             self.used += 1
         self._cids[2 * entry] = a
         self._cids[2 * entry + 1] = b
         self._seqs[entry] = seq
+        self._hashes[entry] = hashed
         self._index[slot] = entry + 1
         self._next = (entry + 1) % self.capacity
+
+    def longest_run(self):
+        """The most index slots in a row that are taken: what the longest search looks at."""
+        cdef uint32_t at, run = 0, longest = 0
+        for at in range(self._mask + 1):
+            run = run + 1 if self._index[at] else 0
+            longest = max(longest, run)
+        return longest
 
     def last(self, bytes cid not None):
         """The sequence recorded for `cid`, or None."""
@@ -353,5 +391,5 @@ cdef class DedupRing:
             raise ValueError("cid must be 16 bytes")
         memcpy(&a, PyBytes_AS_STRING(cid), 8)
         memcpy(&b, PyBytes_AS_STRING(cid) + 8, 8)
-        entry = self._index[self._probe(a, b)]
+        entry = self._index[self._probe(self._hash(a, b), a, b)]
         return self._seqs[entry - 1] if entry else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from ncfast.cli.start import ignore_hangup
+from ncfast.cli.start import forbid_core_dumps, ignore_hangup
 
 HELP = "run an agent"
 
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     ignore_hangup()
+    forbid_core_dumps()
     needed = {
         "--hub": arguments.hub,
         "--agent-id": arguments.agent_id,

@@ -1,12 +1,18 @@
 """Check a hub's or an agent's file, and the keys, certificates, secrets and tokens that it names as far as they are
-on this machine: print what it was understood to say, or everything wrong with it."""
+on this machine: print what it was understood to say, or everything wrong with it.
+
+With --strict it is also held against the check list of docs/hardening.md, and a warning is exit code 1.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from ncfast.cli.exitcode import ExitCode
 
 HELP = "check a configuration file"
 
@@ -14,12 +20,13 @@ HELP = "check a configuration file"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a hub's or an agent's YAML file")
     parser.add_argument("--all", action="store_true", help="show the defaults of keys that the file leaves out, too")
+    parser.add_argument("--strict", action="store_true", help="what hardens an installation, too; exit 1 on warnings")
 
 
 def run(arguments: argparse.Namespace) -> int:
     from ncfast.cli.contents import unusable
     from ncfast.cli.table import table
-    from ncfast.config import ConfigError, HubConfig, load_any, warnings
+    from ncfast.config import ConfigError, HubConfig, advice, load_any, warnings
     from ncfast.config.problems import Problem
 
     config = load_any(arguments.file)
@@ -32,11 +39,16 @@ def run(arguments: argparse.Namespace) -> int:
     notes = [*warnings(config), *_absent_files(config.model_dump(by_alias=True))]
     if isinstance(config, HubConfig) and config.auth is None:
         notes.append("auth: not in the file; the hub starts only with NC_JWT_KEY_FILE or NC_JWKS_URL set")
+    if arguments.strict:
+        notes += advice(config)
     if notes:
         print()
     for note in notes:
         print(f"warning: {note}")
-    return 0
+    if notes and arguments.strict:
+        print(f"ncfast: {arguments.file}: {len(notes)} warnings, and --strict takes none", file=sys.stderr)
+        return ExitCode.FAILURE
+    return ExitCode.OK
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from ncfast.cli.start import ignore_hangup
+from ncfast.cli.start import forbid_core_dumps, ignore_hangup
 
 HELP = "run a hub (the default)"
 
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     ignore_hangup()
+    forbid_core_dumps()
 
     from ncfast.config import load_hub, resolve_auth
 

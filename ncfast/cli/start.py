@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 import signal
 import sys
+
+PR_SET_DUMPABLE = 4  # prctl(2)
 
 
 def open_standard_descriptors() -> None:
@@ -24,3 +28,22 @@ def ignore_hangup() -> None:
     """Until the handler stands that reloads: `systemctl reload` right after the start must not end what starts. What
     there is to reload is read after this anyway."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def forbid_core_dumps() -> None:
+    """Before anything secret is read: a core holds keys, tokens and what flows carry, and so does the memory that any
+    process of the same user could attach to. `NC_CORE_DUMPS=1` leaves both to the system; it is not a key of the file,
+    as secrets are read together with that.
+
+    The limit alone would not do, as kernels that pipe cores to a program do not ask it. Not to be dumpable makes the
+    process's files in /proc root's, and needs CAP_SYS_PTRACE of debuggers and profilers; a program that it starts is
+    dumpable again. Raises OSError when a sandbox does not let it.
+    """
+    if os.environ.get("NC_CORE_DUMPS") == "1":
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        zero = ctypes.c_ulong(0)
+        if libc.prctl(PR_SET_DUMPABLE, zero, zero, zero, zero):
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE) is refused; NC_CORE_DUMPS=1 does without")

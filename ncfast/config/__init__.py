@@ -6,6 +6,7 @@ from ncfast.config.changes import reloaded, waits_for_restart
 from ncfast.config.checks import warnings
 from ncfast.config.development import development_hub
 from ncfast.config.ha import Ha, Mesh, MeshTls
+from ncfast.config.hardening import advice
 from ncfast.config.hub import (
     Admin,
     Auth,
@@ -49,6 +50,7 @@ __all__ = [
     "Reconnect",
     "ServerTls",
     "Tunnel",
+    "advice",
     "agent_from_flags",
     "development_hub",
     "load_agent",

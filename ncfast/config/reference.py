@@ -66,6 +66,8 @@ old configuration stays in force.
 | `NC_JWKS_URL` | hub | without an `auth` section: as `auth.jwt.jwks_url` |
 | `NC_JWT_ALGORITHM` | hub | with one of these two; unset: HS256 with a key file, RS256 with a URL |
 | `NC_LOG_FORMAT` | both | `json` or `console`, while `logging.format` is `auto` |
+| `NC_CORE_DUMPS` | both | `1`: a crash may leave a core, and debuggers and profilers of the same user may \
+attach. Both would show keys, tokens and what flows carry |
 
 Without an `auth` section and without `NC_JWT_KEY_FILE` and `NC_JWKS_URL` a hub refuses to start; only
 development mode (no file at all) makes a key of its own.

@@ -124,6 +124,9 @@ cdef class WebSocketCarrier(TransportCarrier):
             length = 0
             for i in range(extended):
                 length = (length << 8) | h[2 + i]
+            # one spelling for each length (RFC 6455, section 5.2): what is between us and the peer reads them, too
+            if length < (126 if extended == 2 else 65536):
+                return self._refuse(Reason.PROTOCOL_ERROR, "WebSocket length in more bytes than it takes")
         self._left = length
         if not self._client:
             memcpy(self._mask, h + full - 4, 4)

@@ -26,7 +26,7 @@ from agent.hubs import (
     World,
 )
 
-LINK_LOST, ORIGIN_LOST, TARGET_REFUSED = 10, 23, 4
+LINK_LOST, ORIGIN_LOST, TARGET_REFUSED, NO_SUCH_CONNECTOR = 10, 23, 4, 7
 CHUNK = 16_384
 
 
@@ -408,5 +408,28 @@ def test_a_flow_without_a_way_ends_when_the_owners_hub_says_so(play, by):
         await until(lambda: not world.agent.flows, "ended")
         assert world.events("flow_closed")[0]["reason"] == "origin_lost"
         await until(lambda: world.service.ends == ["reset"], "the target told")
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("connector", ["other", "Echo", "echo.", "e"])
+def test_a_hub_cannot_make_an_agent_dial_what_its_file_does_not_name(play, connector):
+    async def scenario(world: World) -> None:
+        owner, flow = await world["a"].owner(), world.flow()
+        owner.open(flow, connector=connector)
+        assert (await owner.want(M_RST, cid=flow.cid)).code == NO_SUCH_CONNECTOR
+        assert not world.service.writers
+        await opened(world, owner)  # the tunnel stands for what it does name
+        assert len(world.service.writers) == 1
+
+    play(scenario)
+
+
+def test_a_hub_cannot_make_an_agent_dial_an_address(play):
+    async def scenario(world: World) -> None:
+        owner, flow = await world["a"].owner(), world.flow()
+        owner.open(flow, connector=f"127.0.0.1:{world.service.port}")
+        await until(lambda: owner not in world["a"].live, "the tunnel of whoever asks for it is ended")
+        assert not world.service.writers
 
     play(scenario)

@@ -271,6 +271,20 @@ def test_check_shows_an_agent_and_the_file_that_is_missing(write, capsys):
     assert "warning: token_file: there is no file /nowhere/token" in out
 
 
+def test_check_strict_takes_no_warning(tmp_path, write, capsys):
+    token = tmp_path / "token"
+    token.touch(mode=0o600)
+    token.write_text("a.b.c")
+    good = AGENT.replace("/nowhere/token", str(token))
+    assert code_of("check", write(good)) == 0 and "warning" not in capsys.readouterr().out  # its CA is advice
+    path = write(good)
+    assert code_of("check", "--strict", path) == 1
+    out, err = capsys.readouterr()
+    assert "warning: tls.ca_file: not set" in out and err == f"ncfast: {path}: 1 warnings, and --strict takes none\n"
+    assert code_of("check", "--strict", write(AGENT + "standby: false\n")) == 1  # a file that is missing, too
+    assert "warning: token_file" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("kind", ["token", "secret", "certificate", "mesh"])
 def test_check_refuses_what_the_process_would_refuse(tmp_path, write, kind):
     """The same words, as one rule says both."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import random
+import subprocess
+import sys
 from collections import OrderedDict
 
 import pytest
@@ -9,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from ncfast._frames import DedupRing
+from ncfast._frames import DedupRing, siphash13
 
 U64 = st.integers(0, 2**64 - 1)
 # Few different ones, so that they repeat; the same low half often, so that hashes collide.
@@ -97,3 +101,45 @@ def test_cids_are_16_bytes():
     for call in (lambda: ring.record(b"short", 1), lambda: ring.last(bytes(17))):
         with pytest.raises(ValueError):
             call()
+
+
+MASK = 2**64 - 1
+GOLDEN = 0x9E3779B97F4A7C15  # what the second word was multiplied by before it met the first and the seed
+
+
+def test_cids_that_collided_under_every_seed_are_spread():
+    """a ^ b * GOLDEN was all that the hash saw of a cid, so that whoever kept it equal needed no seed."""
+    source = random.Random(20)
+    words = [source.getrandbits(64) for _ in range(1024)]
+    cids = [((b * GOLDEN & MASK) ^ 0x0123456789ABCDEF).to_bytes(8, "little") + b.to_bytes(8, "little") for b in words]
+    for seed in [0, 1, *(source.getrandbits(64) for _ in range(20))]:
+        ring = DedupRing(1024, seed)
+        for cid in cids:
+            ring.record(cid, 1)
+        # half the slots are taken: of 22 fair draws none had more than 40 in a row, and all 1,024 is a collision
+        assert ring.longest_run() < 100
+
+
+def python_key(seed: int) -> tuple[int, int]:
+    """The key of CPython's own SipHash-1-3 under PYTHONHASHSEED (lcg_urandom in Python/bootstrap_hash.c)."""
+    key = bytearray()
+    while seed and len(key) < 16:
+        seed = (seed * 214013 + 2531011) & 0xFFFFFFFF
+        key.append(seed >> 16 & 0xFF)
+    key = key.ljust(16, b"\0")
+    return int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")
+
+
+@pytest.mark.skipif(sys.hash_info.algorithm != "siphash13", reason="this Python's hash is another one")
+@pytest.mark.parametrize("seed", [0, 1, 4294967295])
+def test_the_hash_is_that_of_the_interpreter(seed):
+    cids = [random.Random(index).randbytes(16) for index in range(50)] + [bytes(16), b"\xff" * 16]
+    script = f"print(*(hash(one) % 2**64 for one in {cids!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONHASHSEED": str(seed)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [siphash13(*python_key(seed), cid) for cid in cids] == [int(one) for one in done.stdout.split()]

@@ -23,7 +23,7 @@ USED_BY = {
     "docs/generate.py": ["section_text"],
     "the tests, of the registry as a whole": ["list_agents"],
     "the tests, of the proxy that the demonstration has in common with them": ["connections", "slice", "trickle"],
-    "the tests, of the dedup ring": ["evicted"],
+    "the tests, of the dedup ring": ["evicted", "longest_run", "siphash13"],
 }
 
 ATTRIBUTE = re.compile(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from core.ends import Agent, Hub, stream
 from core.raw import frames, message
@@ -15,6 +18,7 @@ from ncfast._frames import FrameType, encode
 from ncfast.core.errors import Reason, close_code
 
 MAX_MESSAGE = 1 << 20
+HEADS = json.loads((Path(__file__).parents[1] / "vectors" / "websocket.json").read_text())
 
 
 class Handler:
@@ -165,6 +169,27 @@ def test_refused_with_its_code(wire, code):
     assert rig.handler.bodies == [b"before"]
     assert rig.handler.ended == [Reason.MESSAGE_TOO_BIG if code == 1009 else Reason.PROTOCOL_ERROR]
     assert rig.wire.closing
+
+
+@pytest.mark.parametrize("vector", HEADS, ids=[vector["name"] for vector in HEADS])
+def test_a_length_has_one_spelling(rig, vector):
+    """Heads as a hub sends them: a message that is begun there and ended in the next, or the code that it is closed
+    with."""
+    head = bytearray.fromhex(vector["head"])
+    if rig.library.side is Side.CLIENT:
+        head[1] |= 0x80
+        head += bytes(4)
+    if "close" in vector:
+        rig.feed(bytes(head))
+        rig.answers()
+        assert rig.library.close_rcvd.code == vector["close"] and rig.wire.closing
+        return
+    filler = encode(99, flags=1, payload=bytes(16384))
+    wire = filler * (vector["length"] // len(filler) + 1) + encode(FrameType.AUTH, payload=b"behind")
+    rig.feed(bytes(head) + wire[: vector["length"]])
+    rig.library.send_binary(wire[vector["length"] :])
+    rig.carry()
+    assert rig.handler.bodies == [b"behind"] and rig.handler.ended == []
 
 
 def test_an_agent_refuses_masked_frames():

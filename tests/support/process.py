@@ -26,6 +26,8 @@ def child_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     hidden = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
     env = {k: v for k, v in os.environ.items() if k.lower() not in hidden and not k.startswith("NC_")}
     env["PYTHONPATH"] = os.pathsep.join([str(PACKAGE_ROOT), str(TESTS)])
+    if os.geteuid():
+        env["NC_CORE_DUMPS"] = "1"  # else /proc/PID/fd of a hub is root's alone
     env.update(extra or {})
     return env
 
