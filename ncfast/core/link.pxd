@@ -30,8 +30,9 @@ cdef class Link(Queues):
     cdef double _pinged_at
     cdef uint64_t _bytes_at_tick
     cdef uint64_t _ping_seq
-    # flood control
-    cdef bint _between_hubs
+    # flood control, and the share of a turn
+    cdef readonly bint between_hubs
+    cdef readonly uint64_t work      # frames received, by what they cost: those that Python looks at count WEIGHTY
     cdef int _noise
     cdef set _told                   # cids for which M_DETACH or a refusal was sent since the last tick
     cdef int _free_resumes
@@ -43,6 +44,7 @@ cdef class Link(Queues):
     cdef int receive(self, uint8_t* p, Py_ssize_t n) except -1
     cdef Flow _find(self)
     cdef Lane _find_lane(self)
+    cdef bint _flooded(self) except -1
     cdef int _flow_noise(self, int weight) except -1
     cdef int _in_vain(self) except -1
     cdef int _asked(self, double at, uint64_t since) except -1

@@ -31,6 +31,8 @@ class Link(Queues):
     peer: str
     bytes_in: int
     stale_epoch: int
+    work: int
+    between_hubs: bool
 
     def __init__(
         self,

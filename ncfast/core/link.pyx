@@ -34,6 +34,7 @@ cdef enum:
     ASKED = 50
     TOLD = 16384               # flows remembered until the next tick because they were refused or told to wait
     BUSY = 262144              # bytes received between two ticks that make a link busy
+    WEIGHTY = 16               # what a frame whose body Python reads costs: so many times one that moves a byte
 
 # seconds since the last tick, which is due each half second, from which on it was we who stood still
 cdef double LATE = 2.0
@@ -73,7 +74,7 @@ cdef class Link(Queues):
         super().__init__(carrier, ctx, call_soon, call_later, max_inflight=max_inflight, queue_depth=queue_depth)
         self.handler = handler
         self.peer = peer
-        self._between_hubs = between_hubs
+        self.between_hubs = between_hubs
         self._told = set()
         self._last_heard = ctx.clock()
         self._ping_sent = self._ticked_at = -1.0
@@ -123,7 +124,10 @@ cdef class Link(Queues):
                 if verdict < 0:
                     self.fail(Reason.PROTOCOL_ERROR, codec_error(verdict))
                     return 0
+                if self._noise > NOISE and self._flooded():
+                    return 0
                 self._left = self._h.length
+                self.work += 1
                 self._frames_in[self._h.type if verdict == CODEC_OK else 0] += 1
                 if verdict == CODEC_UNKNOWN_SKIP:
                     self._noise += 1
@@ -187,7 +191,7 @@ cdef class Link(Queues):
         self._flow_noise(1)
 
     cdef int _flow_noise(self, int weight) except -1:
-        if not self._between_hubs:
+        if not self.between_hubs:
             self._noise += weight
         return 0
 
@@ -272,6 +276,7 @@ cdef class Link(Queues):
             return self._on_ping()
         if type == PONG:
             return self._on_pong()
+        self.work += WEIGHTY - 1
         payload = PyBytes_FromStringAndSize(<const char*>body, n) if n else b""
         if type == M_OPEN:
             return self._on_open(payload)
@@ -532,7 +537,7 @@ cdef class Link(Queues):
             self._flush()
         if len(self._answers) >= MAX_ANSWERS:
             self._in_vain()
-            if not self._between_hubs:
+            if not self.between_hubs:
                 self.fail(Reason.STALLED, "answers pile up: the peer does not read")
         if self.closed or len(self._answers) >= MAX_ANSWERS:
             return 0
@@ -573,6 +578,14 @@ cdef class Link(Queues):
     def noise(self, int weight):
         """Counts something of the peer's that moved nothing."""
         self._noise += weight
+        self._flooded()
+
+    cdef bint _flooded(self) except -1:
+        """Ends the link if the peer is a flood. Asked while frames come, not at the next tick: half a second of them
+        is much."""
+        if self._noise > NOISE + 4 * self.load:
+            self.fail(Reason.FLOOD, f"{self._noise} frames without effect since the last tick")
+        return self.closed
 
     def tick(self, double now, double interval, double timeout, double stall, double echo=0.0):
         """Keepalive and flood control; call each half second. A ping goes every `interval` seconds, and at each tick
@@ -580,10 +593,10 @@ cdef class Link(Queues):
         `timeout` ends the link, and so does a peer that takes nothing for `stall` (0: for ever), or one that is heard
         but does not answer a ping for `echo` (0: for ever): it does not hear us. A tick that comes LATE judges none of
         these."""
-        cdef int noise = self._noise
         cdef bint busy = self.bytes_in - self._bytes_at_tick > BUSY
         cdef bint late = self._ticked_at >= 0 and now - self._ticked_at >= LATE
         self._ticked_at = now
+        self._flooded()
         self._noise = 0
         self._told.clear()
         self._bytes_at_tick = self.bytes_in
@@ -592,9 +605,7 @@ cdef class Link(Queues):
         if self._heard:
             self._heard = False
             self._last_heard = now
-        if noise > NOISE + 4 * self.load:
-            self.fail(Reason.FLOOD, f"{noise} frames without effect since the last tick")
-        elif late:                       # we stood still: what came meanwhile is yet to be read
+        if late:                         # we stood still: what came meanwhile is yet to be read
             self.ping()
         elif now - self._last_heard >= timeout:
             self.fail(Reason.KEEPALIVE_TIMEOUT, f"nothing heard for {now - self._last_heard:.1f} s")

@@ -13,6 +13,8 @@ hub that does not own the agent says so and passes nothing on: one hop. Moving t
 
 from __future__ import annotations
 
+from collections import deque
+
 from ncfast._frames import SECRET_SIZE, FrameType
 from ncfast.core.errors import Reason
 from ncfast.core.messages import Open, Sought, Vouch
@@ -25,6 +27,7 @@ from ncfast.hub.ways import Ways
 from ncfast.mesh import Peer
 from ncfast.observe import log
 
+TICK_SLICE = 512  # relays without a way up looked at in one go, less than a millisecond
 LAST_SECOND = 1.0  # seconds before the agent's own grace ends in which it is told that the origin is gone
 
 
@@ -57,6 +60,8 @@ class Relays:
         self._ways = ways
         self._pending = pending
         self.by_cid: dict[bytes, Relay[Relayed]] = {}
+        self._away: dict[Relay[Relayed], None] = {}  # those without a mesh link
+        self._unticked: deque[Relay[Relayed]] = deque()  # of them, in this round
 
     # other hubs ask
 
@@ -201,6 +206,7 @@ class Relays:
 
     def _connect(self, relay: Relay[Relayed], peer: Peer) -> None:
         relay.info.away_since = -1.0
+        self._away.pop(relay, None)
         if relay.mesh is not peer.link:
             relay.connect(peer.link)
 
@@ -216,6 +222,7 @@ class Relays:
 
     def ended(self, relay: Relay[Relayed]) -> None:
         self.opened(relay.info)
+        self._away.pop(relay, None)
         if self.by_cid.get(relay.cid) is relay:
             del self.by_cid[relay.cid]
         self._ground.stats.relays_ended += 1
@@ -238,17 +245,27 @@ class Relays:
             if relay.mesh is peer.link:
                 relay.disconnect()
                 relay.info.away_since = now
+                self._away[relay] = None
                 relay.tunnel.tell_detached(relay.cid, relay.epoch, Reason.LINK_LOST)
 
     def tick(self, now: float) -> None:
-        """Ends relays whose origin does not come back."""
+        """Ends relays whose origin does not come back; a lost hub leaves thousands at once, and a few are looked at in
+        each turn of the loop."""
+        if not self._unticked:
+            self._unticked.extend(self._away)
+            self._tick_slice(now)
+
+    def _tick_slice(self, now: float) -> None:
         ways, grace = self._ways, self._ground.config.flow.grace_sec
-        for relay in list(self.by_cid.values()):
-            since = relay.info.away_since
-            if since < 0:
+        for _ in range(min(TICK_SLICE, len(self._unticked))):
+            relay = self._unticked.popleft()
+            if relay not in self._away:
                 continue
-            if ways.former(relay.cid) or (now - since >= grace - LAST_SECOND and not ways.present(relay.cid)):
+            away = now - relay.info.away_since
+            if ways.former(relay.cid) or (away >= grace - LAST_SECOND and not ways.present(relay.cid)):
                 relay.tunnel.refuse(relay.cid, Reason.ORIGIN_LOST, relay.epoch)
                 self._cut(relay)
-            elif now - since >= grace:
+            elif away >= grace:
                 self._cut(relay)
+        if self._unticked:
+            self._ground.net.call_soon(self._tick_slice, now)

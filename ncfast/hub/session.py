@@ -15,6 +15,7 @@ from ncfast.core.errors import Blame, LocalError, Reason, blame
 from ncfast.core.link import Link
 from ncfast.core.messages import VERSION, Announce, Hello, HelloAck, Move
 from ncfast.hub.ground import Ground
+from ncfast.hub.latest import Latest
 from ncfast.hub.tokens import Tokens
 from ncfast.hub.ways import Ways
 from ncfast.observe import log
@@ -98,6 +99,8 @@ class AgentSession:
         self.started_at = ground.clock()
         self.owned_since = 0.0
         self.resuming_until = 0.0  # until then flows that the agent has not asked for may still be asked for
+        self._announcements = Latest(self._hear_announcement)
+        self._tokens_shown = Latest(self._hear_token)
         self._fresh_token: str | None = None
         self._refreshing = False
         self.link: Link = None  # type: ignore[assignment]  # set by the edge before any frame can come
@@ -162,6 +165,7 @@ class AgentSession:
         self.software = hello.software
         self.moves = hello.moves
         self.link.peer_window = hello.window
+        self._announcements.forget()
         self._announce(frozenset(hello.connectors))
         if hello.standby:
             self._move(SessionState.STANDBY)
@@ -239,8 +243,10 @@ class AgentSession:
         return early
 
     def _on_frame__announce(self, body: bytes) -> None:
-        if self._too_early():
-            return
+        if not self._too_early():
+            self._announcements.put(body, self._ground.clock())
+
+    def _hear_announcement(self, body: bytes) -> None:
         announce: Announce | None = Announce.read(body, self.link)
         if announce is None:
             return
@@ -266,8 +272,10 @@ class AgentSession:
             self._desk.stays(self, move.replica_id)
 
     def _on_frame__auth(self, code: int, token: bytes) -> None:
-        if self._too_early():
-            return
+        if not self._too_early():
+            self._tokens_shown.put(token, self._ground.clock())
+
+    def _hear_token(self, token: bytes) -> None:
         self._fresh_token = token.decode("latin-1")
         if not self._refreshing:
             self._refreshing = True
@@ -361,4 +369,6 @@ class AgentSession:
             log.security("token_expired", agent_id=self.agent_id, remote=self.remote)
             self.link.fail(Reason.TOKEN_EXPIRED, "no fresh token came in time")
             return
+        self._announcements.tick(now)
+        self._tokens_shown.tick(now)
         self.link.tick(now, config.tunnel.ping_interval_sec, config.tunnel.ping_timeout_sec, config.flow.stall_sec)

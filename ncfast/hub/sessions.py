@@ -6,10 +6,12 @@ nothing until it claims. Who may enter what is decided in `claims`; routing and 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
 from ncfast.core.errors import Reason
 from ncfast.hub.client import Key
+from ncfast.hub.crowd import Crowd
 from ncfast.hub.session import AgentSession
 from ncfast.observe.totals import LinkTotals
 
@@ -23,7 +25,7 @@ class Sessions:
         self._all: dict[AgentSession, None] = {}  # every tunnel, standbys and those before HELLO too
         self._of: dict[str, dict[AgentSession, None]] = {}  # the same by agent, each oldest first
         self._current: dict[str, AgentSession] = {}  # by agent
-        self._routes: dict[Key, dict[AgentSession, None]] = {}
+        self._routes: dict[Key, Crowd[AgentSession]] = {}
         self._routed: dict[AgentSession, list[Key]] = {}
         self.totals = LinkTotals()  # of tunnels that have ended
 
@@ -82,12 +84,22 @@ class Sessions:
         """Sessions to which a flow may be opened now."""
         return [session for session in self._routes.get((tenant, connector), ()) if session.serves(tenant, connector)]
 
+    def served(self, tenant: str | None, connector: str) -> bool:
+        """Whether there is one."""
+        return any(session.serves(tenant, connector) for session in self._routes.get((tenant, connector), ()))
+
+    def some_serving(self, tenant: str | None, connector: str, most: int, rng: random.Random) -> list[AgentSession]:
+        """Those to which a flow may be opened now of all, or of `most` drawn by lot."""
+        crowd = self._routes.get((tenant, connector))
+        drawn = crowd.draw(most, rng) if crowd is not None else ()
+        return [session for session in drawn if session.serves(tenant, connector)]
+
     def route(self, session: AgentSession) -> list[Key]:
         """Flows for what the session serves now may be opened on it: returns the routes. It has none yet."""
         tenant = session.identity.tenant
         keys: list[Key] = [(tenant, connector) for connector in sorted(session.connectors)]
         for key in keys:
-            self._routes.setdefault(key, {})[session] = None
+            self._routes.setdefault(key, Crowd()).add(session)
         self._routed[session] = keys
         return keys
 
@@ -96,7 +108,7 @@ class Sessions:
         orphans = []
         for key in self._routed.pop(session, ()):
             sessions = self._routes[key]
-            del sessions[session]
+            sessions.remove(session)
             if not sessions:
                 del self._routes[key]
                 orphans.append(key)

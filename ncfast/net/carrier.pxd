@@ -1,6 +1,6 @@
 """What the carriers share: the asyncio side of a link's connection."""
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from ncfast.core.link cimport Link
 from ncfast.core.queues cimport Carrier, Piece
@@ -19,11 +19,18 @@ cdef class TransportCarrier(Carrier):
     cdef readonly object transport
     cdef readonly Link link
     cdef ReceiveBuffer _buffer
+    # its share of the loop's turn
+    cdef uint64_t _work              # of the carrier itself: messages; those of the link are counted there
+    cdef uint64_t _share
+    cdef uint64_t _turn_ends         # the work at which it stops reading until the next turn
+    cdef bint _waits                 # for the next turn
+    cdef Py_ssize_t _grant           # bytes of a read, at most
     cdef object _call_later
     cdef bint _ended
     cdef bint _broken
 
     cdef int _receive(self, uint8_t* p, Py_ssize_t n) except -1
     cdef int _arrived(self, Py_ssize_t n) except -1
+    cdef int _take_turns(self, uint64_t work, Py_ssize_t n) except -1
     cdef int _write(self, list lines, Piece* pieces, list bases, int count) except -1
     cdef int _close(self) except -1

@@ -2,12 +2,16 @@
 
 A connection is read into a buffer of the process, and what it says is spent when the read is over. A carrier ends once,
 by whichever side: afterwards nothing that comes is looked at, and nothing is sent.
+
+A buffer holds four frames or forty thousand messages, and everybody else waits until it is spent. So a carrier has a
+share of each turn of the loop, in frames and messages: once it is used up the connection is not read until the next
+turn, and where frames are small a read is no longer than what a share of them took (docs/decisions/0016-turns.md).
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
 from cpython.memoryview cimport PyMemoryView_FromMemory
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
@@ -15,6 +19,11 @@ from ncfast.core.link cimport Link
 from ncfast.core.queues cimport Carrier, Piece
 
 from ncfast.core.errors import Reason
+
+cdef enum:
+    SHARE = 256                # frames and messages of a tunnel in a turn of the loop: up to half a millisecond
+    SHARES_OF_HUB = 4          # a link between hubs carries the flows of many tunnels
+    LEAST_READ = 1024          # bytes of a read, however small the frames
 
 cdef double ABORT_AFTER = 5.0  # seconds from close to abort: a peer that does not read cannot hold the descriptor
 
@@ -41,10 +50,13 @@ cdef class TransportCarrier(Carrier):
         self.transport = transport
         self._call_later = call_later
         self._buffer = buffer
+        self._grant = buffer.size
 
     def start(self, Link link not None):
         """Puts the link on the carrier; call before the transport is switched over."""
         self.link = link
+        self._share = SHARES_OF_HUB * SHARE if link.between_hubs else SHARE
+        self._turn_ends = self._share
         self.transport.set_write_buffer_limits(high=0)
 
     def feed(self, bytes data not None):
@@ -60,7 +72,7 @@ cdef class TransportCarrier(Carrier):
         """The connection was reset, and bytes that came before that may still be unread: from here on each read needs a
         poll handle of its own (see net.ErrorWatch)."""
         self._broken = True
-        if self.transport.is_reading():
+        if not self._waits and self.transport.is_reading():
             self.transport.pause_reading()
             self.transport.resume_reading()
 
@@ -73,7 +85,7 @@ cdef class TransportCarrier(Carrier):
         self.transport = transport
 
     def get_buffer(self, hint):
-        return self._buffer.view
+        return self._buffer.view if self._grant == self._buffer.size else self._buffer.view[:self._grant]
 
     def buffer_updated(self, Py_ssize_t n):
         self._arrived(n)
@@ -105,13 +117,31 @@ cdef class TransportCarrier(Carrier):
         raise NotImplementedError
 
     cdef int _arrived(self, Py_ssize_t n) except -1:
+        cdef uint64_t before = self._work + self.link.work
         if self._ended:
             return 0
         try:
             self._receive(self._buffer.data, n)
         finally:
             self.link.settle()           # after a defect too: what was passed on points into our buffer
+        return self._take_turns(self._work + self.link.work - before, n)
+
+    cdef int _take_turns(self, uint64_t work, Py_ssize_t n) except -1:
+        """`n` bytes were `work` frames and messages."""
+        if work > self._share:
+            self._grant = max(n * <Py_ssize_t>self._share // <Py_ssize_t>work, <Py_ssize_t>LEAST_READ)
+        elif self._grant < self._buffer.size and 2 * work <= self._share:
+            self._grant = min(2 * self._grant, self._buffer.size)
+        if not self._waits and not self._ended and self._work + self.link.work >= self._turn_ends:
+            self._waits = True
+            self.transport.pause_reading()
+            self._call_later(0, self._next_turn)
         return 0
+
+    def _next_turn(self):
+        self._waits = False
+        self._turn_ends = self._work + self.link.work + self._share
+        self.transport.resume_reading()
 
     cdef int _write(self, list lines, Piece* pieces, list bases, int count) except -1:
         """Sends `lines`, and the pieces behind them, without copying what the kernel takes."""

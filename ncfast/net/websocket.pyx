@@ -40,6 +40,7 @@ cdef enum:
     OP_BINARY = 2
     OP_PING = 9
     OP_PONG = 10
+    WEIGHTY = 16               # frames that a control message costs
     MAX_FRAGMENTS = 16         # an honest agent sends one; ws CVE-2026-48779 is what no bound costs
     KEY_BATCH = 4096           # bytes of entropy drawn at a time for masks
 
@@ -128,6 +129,7 @@ cdef class WebSocketCarrier(TransportCarrier):
             if length < (126 if extended == 2 else 65536):
                 return self._refuse(Reason.PROTOCOL_ERROR, "WebSocket length in more bytes than it takes")
         self._left = length
+        self._work += 1
         if not self._client:
             memcpy(self._mask, h + full - 4, 4)
             self._turn = 0
@@ -149,6 +151,8 @@ cdef class WebSocketCarrier(TransportCarrier):
         self._message += length
         self._in_message = not fin
         if length == 0:
+            if self._in_message or self._message == 0:
+                self.link.noise(1)       # moves nothing; only a last fragment may be empty for a reason
             self._have = 0
             self._need = 2
         return 0
@@ -160,6 +164,7 @@ cdef class WebSocketCarrier(TransportCarrier):
     cdef int _control_frame(self) except -1:
         """A whole ping, pong or close, exactly as received, for the library to answer."""
         frame, self._control = self._control, None
+        self._work += WEIGHTY            # the library reads it
         self.link.noise(1)
         if (self._head[0] & 0x0F) == OP_PING and not self.link.writable:
             return 0                     # whoever does not read gets no pongs piled up

@@ -243,9 +243,16 @@ class Wire(_Transport):
         self.begun = False  # a part of the first has been carried
         self.size = 0
         self.aborted = False
+        self.reading = True  # only noted: whoever carries gives what he likes
 
     def get_extra_info(self, name: str) -> Any:
         return None
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
 
     def get_write_buffer_size(self) -> int:
         return max(0, self.size - self.kernel)

@@ -318,6 +318,23 @@ def test_local_agents_come_first_and_among_them_the_least_loaded():
     assert hub.taken() == []
 
 
+def test_of_very_many_agents_some_are_compared_and_the_others_when_none_of_those_will_do(monkeypatch):
+    monkeypatch.setattr(routing, "DRAWN", 2)
+    rooms = Rooms()
+    agents = [rooms.agent(f"site-{number}") for number in range(8)]
+    for _ in range(40):
+        rooms.client()
+    loads = [len(agent.taken()) for agent in agents]
+    assert sum(loads) == 40 and max(loads) < 15
+    willing = agents[5]
+    for agent in agents:
+        if agent is not willing:
+            agent.session.draining = True  # and still among them
+    for _ in range(10):
+        rooms.client()
+    assert willing.types() == [OPEN] * 10
+
+
 def test_of_agents_of_other_hubs_the_one_with_fewer_of_our_flows_is_taken():
     rooms, hub = remote()
     rooms.elsewhere("two", epoch=1)

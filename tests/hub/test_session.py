@@ -16,6 +16,7 @@ from ncfast.auth import Identity
 from ncfast.config import Jwt
 from ncfast.core.errors import LocalError, Reason
 from ncfast.core.messages import HelloAck
+from ncfast.hub.latest import PAUSE
 from ncfast.hub.session import RESUME_TIME, AgentSession, SessionState
 from ncfast.hub.tokens import Tokens
 from ncfast.observe.readiness import State
@@ -305,15 +306,67 @@ def test_a_token_of_somebody_else_ends_the_tunnel(agent, desk, claims):
     assert desk.told[-1] == "ended as owner: unauthorized"
 
 
-def test_of_two_tokens_that_come_at_once_the_later_counts(agent, desk, rooms):
+def test_of_two_tokens_that_come_while_one_is_judged_the_later_counts(agent, desk, rooms):
     lead(agent, desk, S.OWNER)
     rooms.tokens.gate = Gate()
     agent.announce("ldap", "ssh")
     for connectors in (["ldap"], ["ssh"], ["ldap", "ssh"]):
         refresh(agent, connectors=connectors)
+        rooms.wait(PAUSE)
+        agent.session.tick(rooms.ground.clock())
     rooms.tokens.gate.swing()
     assert [one.code for one in agent.taken()] == [0, 0]  # the first, which was under way, and the last
     assert agent.session.identity.connectors == {"ldap", "ssh"}
+
+
+# what may be said again and again
+
+
+def announcing(agent: Agent, desk: Desk) -> tuple[int, frozenset[str]]:
+    """How often the desk was told, and of what last."""
+    return desk.told.count("announced"), agent.session.connectors
+
+
+def test_of_many_announcements_within_a_second_the_first_and_the_last_count(agent, desk, rooms):
+    lead(agent, desk, S.OWNER)
+    for number in range(50):
+        agent.announce("ssh" if number % 2 else "ldap")
+    assert announcing(agent, desk) == (1, {"ldap"})
+    agent.session.tick(rooms.ground.clock() + PAUSE - 0.1)
+    assert announcing(agent, desk) == (1, {"ldap"})
+    agent.session.tick(rooms.ground.clock() + PAUSE)
+    assert announcing(agent, desk) == (2, {"ssh"})
+    agent.session.tick(rooms.ground.clock() + 5 * PAUSE)
+    assert announcing(agent, desk) == (2, {"ssh"})
+
+
+def test_an_announcement_that_waits_is_read_when_its_time_has_come(agent, desk, rooms):
+    lead(agent, desk, S.OWNER)
+    agent.announce("ldap")
+    agent.send(FrameType.ANNOUNCE, payload=b"nonsense")
+    assert not agent.link.closed
+    agent.session.tick(rooms.ground.clock() + PAUSE)
+    assert desk.told[-1] == "ended as owner: protocol_error"
+
+
+def test_an_announcement_from_before_a_claim_is_out_of_date(agent, desk, rooms):
+    lead(agent, desk, S.STANDBY)
+    agent.announce("ldap")
+    agent.announce("ssh")
+    agent.hello("ldap")
+    assert agent.session.owns
+    agent.session.tick(rooms.ground.clock() + PAUSE)
+    assert announcing(agent, desk) == (1, {"ldap"})
+
+
+def test_a_token_a_second_is_judged(agent, desk, rooms):
+    lead(agent, desk, S.OWNER)
+    for _ in range(20):
+        agent.send(AUTH, payload=b"nonsense")
+    assert rooms.ground.stats.auth_failed == {"malformed": 1}
+    agent.session.tick(rooms.ground.clock() + PAUSE)
+    rooms.run()
+    assert rooms.ground.stats.auth_failed == {"malformed": 2}
 
 
 def test_a_session_whose_link_ends_while_its_token_is_judged_does_not_come_back_into_the_routes(rooms):
