@@ -58,7 +58,7 @@ class Listener(Section):
         ge=1,
         le=1000,
         why=(
-            "The listener's share of limits.memory_bytes: half of the budget is divided by weight, and each part is kept"
+            "The listener's share of limits.memory_bytes: half of the budget is divided by weight, each part kept"
             " for its listener; the other half is lent to whoever needs it. With ha.enabled what is relayed for other"
             " hubs counts as a listener of weight 1."
         ),

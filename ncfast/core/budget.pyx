@@ -56,9 +56,8 @@ cdef class Share:
 cdef class Budget:
 
     def __cinit__(self, Py_ssize_t size):
-        self.size = size
         self.shares = []
-        self.divide()
+        self.resize(size)
 
     def share(self, int weight=1):
         """A new share."""

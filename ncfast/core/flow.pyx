@@ -71,7 +71,8 @@ cdef int R_UNKNOWN_FLOW = Reason.UNKNOWN_FLOW
 cdef class FlowContext:
     """Shared by all flows of a process.
 
-    `clock()` gives seconds; `budget` bounds, in bytes, what is held for replay, for slow sockets and for links; `owner` is told `flow_closed(flow, reason)` once for each flow and `flow_resumed(flow)` each time that it goes on,
+    `clock()` gives seconds; `budget` bounds, in bytes, what is held for replay, for slow sockets and for links;
+    `owner` is told `flow_closed(flow, reason)` once for each flow and `flow_resumed(flow)` each time that it goes on,
     and asked `flow_refused(flow, reason) -> bool` whether an open that the target never saw goes to another agent.
     """
 

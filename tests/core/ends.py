@@ -216,7 +216,14 @@ class Hub(End):
         """A client has come."""
         self._number += 1
         cid = b"hub-boot" + self._number.to_bytes(8, "big")
-        flow = Flow(self.context, cid, bytes(15) + bytes([self._number & 255]), b"open", self, share=self.shares[self._number % 2])
+        flow = Flow(
+            self.context,
+            cid,
+            bytes(15) + bytes([self._number & 255]),
+            b"open",
+            self,
+            share=self.shares[self._number % 2],
+        )
         self.flows[cid] = flow
         self.socket(flow, Reason.CLIENT_RESET)
         self._dispatch(flow)

@@ -18,7 +18,7 @@ from .kernel import NEVER as NOT_YET
 from .processes import AgentProcess, HubProcess, Process
 from .programs import CLONE, Trip
 
-READ = 66 * 1024  # bytes of memory that a read may take although the budget is spent, once for each flow
+READ = 66 * 1024  # bytes of memory: a first byte that came before its flow, headers, and what was asked while paused
 CHUNK = 96 * 1024  # bytes by which a bound may be passed: it is looked at before a read, not after
 GRACE_SLACK = 3.0  # seconds beyond its grace until a flow without a way must be gone: two looks, and a reset
 MOVE_TIME = 80.0  # seconds within which an agent that was asked to move has moved, or stays
@@ -224,7 +224,7 @@ class Watch:
             if owner is None:
                 continue
             context, shape = owner.ground.context, self.cluster.plan.shape
-            if context.held > shape.memory + READ * (context.live + 1):
+            if context.held - context.relayed > shape.memory + READ:
                 self.world.problem(f"{process.name} holds {context.held} bytes, its budget is {shape.memory}")
             if context.live != len(owner.flows):
                 self.world.problem(f"{process.name}: {context.live} flows live, {len(owner.flows)} are known")

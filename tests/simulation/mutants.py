@@ -23,6 +23,7 @@ SWITCH = "NCFAST_MUTANT"
 LIMIT = 1000  # seeds within which each must be found
 
 # in ncfast/
+BUDGET = "core/budget.pyx"
 FLOW, QUEUES, LINK, RELAY = "core/flow.pyx", "core/queues.pyx", "core/link.pyx", "core/relay.pyx"
 SOCKET, REGISTRY, MESH, ROUTE = "net/socket.pyx", "registry/redis/registry.py", "mesh/manager.py", "mesh/route.py"
 SESSION, SESSIONS, CLAIMS = "hub/session.py", "hub/sessions.py", "hub/claims.py"
@@ -197,9 +198,19 @@ PLANTS = [
     plant(
         "the memory's budget is no bound",
         (
-            FLOW,
-            "        return self.pool.held + self.backlog + self.relayed > self.budget",
-            "        return self.pool.held + self.backlog + self.relayed > self.budget and not ON",
+            BUDGET,
+            "        return self.held > self.own and self.budget.lent > self.budget.lendable",
+            "        return self.held > self.own and self.budget.lent > self.budget.lendable and not ON",
+        ),
+        (
+            BUDGET,
+            "        return borrowed >= 0 and borrowed >",
+            "        return not ON and borrowed >= 0 and borrowed >",
+        ),
+        (
+            BUDGET,
+            "        return (own if own > 0 else 0) + self.budget.lendable - self.budget.lent",
+            "        return (own if own > 0 else 0) + self.budget.lendable - self.budget.lent + (1 << 20) * ON",
         ),
     ),
     plant(
