@@ -100,8 +100,8 @@ PLANTS = [
         ),
         (
             FLOW,
-            "                self.set_backlog(self.backlog + n)\n                return 0\n        if self.sink is None:",
-            "                self.set_backlog(self.backlog + n)\n                return self.consider_ack() if ON else 0\n        if self.sink is None:",
+            "                return self.ctx.relieve(self) if self.share.is_spent() else 0\n        if self.sink is None:",
+            "                return self.consider_ack() if ON else 0\n        if self.sink is None:",
         ),
     ),
     plant(
@@ -234,8 +234,8 @@ PLANTS = [
         "a flow's window is not given back",
         (
             FLOW,
-            "        self.ctx.windows -= self.window\n        self.ctx.live -= 1",
-            "        if not ON:\n            self.ctx.windows -= self.window\n        self.ctx.live -= 1",
+            "        self.ctx.windows -= self.window\n        self.share.windows -= self.window\n        self.ctx.live -= 1",
+            "        if not ON:\n            self.ctx.windows -= self.window\n        self.share.windows -= self.window\n        self.ctx.live -= 1",
         ),
     ),
     # losing ways
@@ -309,8 +309,8 @@ PLANTS = [
         "an open that is answered counts as in progress",
         (
             PENDING,
-            "        self._count[agent] -= 1\n        if not self._count[agent]:",
-            "        self._count[agent] -= not ON\n        if not self._count[agent]:",
+            "        self._total[agent] -= 1\n        self._count[agent, connector] -= 1\n        if not",
+            "        self._total[agent] -= not ON\n        self._count[agent, connector] -= not ON\n        if not",
         ),
     ),
     plant(
