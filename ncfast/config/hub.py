@@ -57,6 +57,7 @@ class Listener(Section):
         1,
         ge=1,
         le=1000,
+        unit="parts",
         why=(
             "The listener's share of limits.memory_bytes: half of the budget is divided by weight, each part kept"
             " for its listener; the other half is lent to whoever needs it. With ha.enabled what is relayed for other"
