@@ -86,6 +86,7 @@ cdef class SegmentPool:
 
     cdef uint8_t* reserve(self) except NULL
     cdef Chunk commit(self, Py_ssize_t size)
+    cdef Py_ssize_t cost(self, Chunk chunk) noexcept
     cdef int split(self, Chunk chunk, Py_ssize_t size) except -1
     cdef void release(self, Chunk chunk)
 

@@ -248,6 +248,10 @@ cdef class SegmentPool:
         self.held += PyBytes_GET_SIZE(chunk.buf)
         return chunk
 
+    cdef Py_ssize_t cost(self, Chunk chunk) noexcept:
+        """What the chunk counts in `held`."""
+        return self.segment_size if chunk.pooled else HEADER_SIZE + chunk.size
+
     cdef int split(self, Chunk chunk, Py_ssize_t size) except -1:
         """Cuts `chunk` after `size` bytes; the rest follows it in memory of its own."""
         cdef Chunk rest = Chunk.__new__(Chunk)
@@ -265,9 +269,8 @@ cdef class SegmentPool:
     cdef void release(self, Chunk chunk):
         """The far end has it. The memory is used again unless somebody still looks at it."""
         cdef bytes buf = chunk.buf
-        cdef Py_ssize_t size = self.segment_size if chunk.pooled else HEADER_SIZE + chunk.size
+        self.held -= self.cost(chunk)
         chunk.buf = None
-        self.held -= size
         if chunk.pooled:
             chunk.pooled = False
             self.in_use -= 1

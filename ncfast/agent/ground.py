@@ -29,6 +29,7 @@ class Ground:
             window_max=config.flow.window_max,
             seed=int.from_bytes(net.entropy(8)),
         )
+        self.context.share.weigh(0)  # all flows are a connector's
         self.context.reader_pause = config.flow.reader_pause_sec
         self.flows: dict[bytes, Flow[Any]] = self.context.flows
         self.receive_buffer = ReceiveBuffer()

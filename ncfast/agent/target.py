@@ -16,7 +16,7 @@ from ncfast.core.flow import Flow
 from ncfast.core.messages import Open
 from ncfast.net.connect import OUT_OF_DESCRIPTORS
 from ncfast.net.proxyproto import build
-from ncfast.net.seam import tune
+from ncfast.net.seam import tune_end
 from ncfast.net.socket import SocketEnd
 from ncfast.observe import log
 
@@ -31,6 +31,7 @@ class Target:
         self.ground = ground
         self.config = config
         self._on_health = on_health
+        self.share = ground.context.budget.share()
         self.healthy = True
         self.dials = 0
         self.reached = False  # by the last dial, and there was one since the last check
@@ -161,7 +162,7 @@ class _TargetSocket:
             end.abort()
             return
         sock: socket.socket = end.transport.get_extra_info("socket")
-        tune(sock)
+        tune_end(sock, self._ground.config.flow.notsent_lowat)
         if self._header:
             end.transport.write(self._header)
         end.carry(self._flow)

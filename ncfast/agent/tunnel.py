@@ -234,7 +234,7 @@ class AgentTunnel:
         if target is None:
             self.link.refuse(cid, Reason.NO_SUCH_CONNECTOR)
             return
-        if len(ground.flows) >= ground.config.limits.max_flows or ground.context.over_budget:
+        if len(ground.flows) >= ground.config.limits.max_flows or target.share.pressed:
             self.link.refuse(cid, Reason.OVERLOADED)
             return
         flow = Flow(
@@ -244,6 +244,7 @@ class AgentTunnel:
             None,
             AgentInfo(request.connector, ground.clock()),
             limit,
+            share=target.share,
         )
         ground.flows[cid] = flow
         flow.attach(self.link, resumed=True)

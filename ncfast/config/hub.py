@@ -53,6 +53,17 @@ class Listener(Section):
     proxy_from: list[CIDR] = key([], why="The load balancers trusted to send a PROXY header.")
     allow: list[CIDR] = key([], why="Client networks let in; empty lets in all that deny does not name.")
     deny: list[CIDR] = key([], why="Client networks kept out; wins over allow.")
+    weight: Count = key(
+        1,
+        ge=1,
+        le=1000,
+        unit="parts",
+        why=(
+            "The listener's share of limits.memory_bytes: half of the budget is divided by weight, each part kept"
+            " for its listener; the other half is lent to whoever needs it. With ha.enabled what is relayed for other"
+            " hubs counts as a listener of weight 1."
+        ),
+    )
     max_connections: Count = key(
         10_000,
         ge=1,
@@ -65,7 +76,10 @@ class Listener(Section):
         ge=0,
         le=10_000_000,
         unit="connections",
-        why="Clients at once from one source, an IPv4 address or a /64 of IPv6; 0 sets no cap.",
+        why=(
+            "Clients at once from one source, an IPv4 address or a /64 of IPv6; 0 sets no cap, since behind NAT, or a"
+            " balancer without PROXY protocol, one source is a whole site. Set it where each client is its own."
+        ),
     )
     idle_timeout_sec: Seconds = key(
         3600,
@@ -283,7 +297,11 @@ class Limits(EndLimits):
         ge=1,
         le=100_000,
         unit="flows",
-        why="Opens one agent has not answered yet; further clients wait, as held ones do.",
+        why=(
+            "Opens one agent has not answered yet; further clients wait, as held ones do. One connector has at most"
+            " three times as many as are left, alone three quarters, so that a target that hangs does not hold up the"
+            " agent's others."
+        ),
     )
     fd_reserve: Count = key(
         64,

@@ -79,6 +79,17 @@ class FlowConfig(Section):
             " off."
         ),
     )
+    notsent_lowat: Bytes = key(
+        128 * KIB,
+        ge=4 * KIB,
+        le=16 * MIB,
+        unit="bytes",
+        why=(
+            "TCP_NOTSENT_LOWAT of a client's and a target's socket: unsent bytes the kernel may hold for a reader that"
+            " pauses, beside the budget; without it megabytes for each. What is on its way does not count, so that it"
+            " costs no throughput over a long way."
+        ),
+    )
     reader_pause_sec: Seconds = key(
         0,
         ge=0,
@@ -245,8 +256,9 @@ class EndLimits(Section):
         le=1024 * GIB,
         unit="bytes",
         why=(
-            "The byte budget for everything that waits: replay segments, receive buffers, queues. At the"
-            " bound new flows are refused and reading pauses."
+            "The byte budget for everything that waits: replay segments, receive buffers, queues. Each listener, or"
+            " connector of an agent, has a share. At its bound new flows are refused and reading pauses; when the"
+            " budget is spent all the same, the share that has borrowed most loses the flow that holds most."
         ),
     )
 

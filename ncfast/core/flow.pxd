@@ -4,6 +4,8 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from ncfast._frames cimport Chunk, DedupRing, Header, SegmentPool
 
+from ncfast.core.budget cimport Budget, Share
+
 
 cdef enum Pending:
     """Control frames that a flow owes its peer; a bit says `owed`, so that they coalesce."""
@@ -28,7 +30,8 @@ cdef class FlowContext:
     cdef readonly object clock
     cdef readonly dict flows         # all that live, by cid
     cdef public object owner
-    cdef public Py_ssize_t budget
+    cdef readonly Budget budget
+    cdef readonly Share share        # of what is relayed, and of flows that have no other
     cdef public Py_ssize_t window_initial
     cdef public Py_ssize_t window_max
     cdef public double reader_pause  # seconds that a socket for which bytes wait may take none; 0: for ever
@@ -44,8 +47,9 @@ cdef class FlowContext:
     cdef public uint64_t bytes_out   # acknowledged by peers
     cdef public uint64_t discarded
 
-    cdef bint pressed(self) noexcept
-    cdef Py_ssize_t first_window(self) noexcept
+    cdef Py_ssize_t first_window(self, Share share) noexcept
+    cdef int relay(self, Py_ssize_t size) except -1
+    cdef int relieve(self, Flow asking) except -1
 
 
 cdef class Sink:
@@ -56,6 +60,7 @@ cdef class Sink:
     cdef int finish(self) except -1
     cdef int set_reading(self, bint on) except -1
     cdef int release(self, bint reset) except -1
+    cdef int cut(self) except -1
 
 
 cdef class Path:
@@ -92,6 +97,7 @@ cdef class Flow(Source):
     cdef public bytes sought         # between hubs: what M_RESUME says behind the secret
     cdef public object info
     cdef FlowContext ctx
+    cdef readonly Share share
     cdef readonly Path path
     cdef Path left                   # the path that has told it to wait (M_DETACH), and may still end it
     cdef readonly uint64_t epoch     # of the frames on this path
@@ -161,11 +167,13 @@ cdef class Flow(Source):
     cdef int on_drained(self) except -1
     cdef uint64_t ack_value(self) noexcept
     cdef uint64_t grant(self) except? 0
+    cdef bint may_grow(self) noexcept
     cdef int set_backlog(self, Py_ssize_t backlog) except -1
     cdef int consider_ack(self) except -1
     cdef int gap(self, bint told) except -1
     cdef int ask_again(self) except -1
     cdef int drop_out(self) except -1
+    cdef int evict(self) except -1
     cdef int maybe_done(self) except -1
     cdef bint half_close_waits(self) except -1
     cdef int finish_end(self, int code) except -1

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 from ncfast._frames import DedupRing, SegmentPool
+from ncfast.core.budget import Budget, Share
 from ncfast.core.errors import Reason
 
 class _Timeouts(Protocol):
@@ -51,7 +52,8 @@ class FlowContext:
     clock: Callable[[], float]
     flows: dict[bytes, Flow[Any]]  # all that live
     owner: _Owner
-    budget: int
+    budget: Budget
+    share: Share  # of what is relayed, and of flows that have no other
     window_initial: int
     window_max: int
     reader_pause: float  # seconds that a socket for which bytes wait may take none; 0: for ever
@@ -81,9 +83,6 @@ class FlowContext:
     def held(self) -> int:
         """Bytes of memory held for replay, for slow sockets and for relays."""
 
-    @property
-    def over_budget(self) -> bool: ...
-
 class Sink:
     """The socket above a flow; for Cython only."""
 
@@ -112,6 +111,7 @@ class Flow(Source, Generic[_InfoT]):
     state: int
     sought: bytes | None
     info: _InfoT  # what the process knows of the flow beside its bytes
+    share: Share
     path: Any
     epoch: int  # of the frames on this path
     sink: Sink | None
@@ -130,11 +130,25 @@ class Flow(Source, Generic[_InfoT]):
 
     @overload
     def __init__(
-        self: Flow[_OpenerT], ctx: FlowContext, cid: bytes, secret: bytes, open_body: bytes, info: _OpenerT
+        self: Flow[_OpenerT],
+        ctx: FlowContext,
+        cid: bytes,
+        secret: bytes,
+        open_body: bytes,
+        info: _OpenerT,
+        *,
+        share: Share | None = None,
     ) -> None: ...
     @overload
     def __init__(
-        self, ctx: FlowContext, cid: bytes, secret: bytes, open_body: None, info: _InfoT, limit: int
+        self,
+        ctx: FlowContext,
+        cid: bytes,
+        secret: bytes,
+        open_body: None,
+        info: _InfoT,
+        limit: int,
+        share: Share | None = None,
     ) -> None: ...
     @property
     def closed(self) -> bool: ...

@@ -10,8 +10,9 @@ Credit, in rules:
  2. limit = delivered to the socket's kernel + window; it never goes back.
  3. The window starts at `window_initial`, or less where many flows share the budget, and doubles, up to `window_max`,
     whenever half of it was consumed in less than two round trips (the rule of quic-go's flow controller) and all
-    windows together stay within half of the budget; under memory pressure new credit shrinks to 16 KiB. An agent has to
-    say beforehand (HELLO) what may be sent on any flow to come: no more than the budget allows to a thousand at once.
+    windows together stay within half of the budget, or those of the flow's share within half of what is its own; while
+    the share is pressed new credit shrinks to 16 KiB. An agent has to say beforehand (HELLO) what may be sent on any
+    flow to come: no more than the budget allows to a thousand at once.
  4. An acknowledgement means: this process holds the byte, do not replay it. The agent acknowledges nothing before its
     target is connected, so that a failed open can be retried elsewhere from the first byte.
  5. What a path has carried and is not acknowledged counts against the path's `max_inflight`; a flow that ends or leaves
@@ -28,7 +29,7 @@ from libc.string cimport memcpy
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 from ncfast._frames cimport (
-    CID_SIZE, M_DATA, M_FIN, MAX_DATA, SECRET_SIZE, Chunk, DedupRing, Header, SegmentPool, write_header,
+    CID_SIZE, HEADER_SIZE, M_DATA, M_FIN, MAX_DATA, SECRET_SIZE, Chunk, DedupRing, Header, SegmentPool, write_header,
 )
 
 from ncfast.core.errors import RETRYABLE, Reason, reason_of
@@ -41,6 +42,8 @@ cdef enum:
     MIN_READ = 4096            # a paused socket is read again when at least this much may be read
     SEGMENT = 4096             # rule 6: what a round trip adds, and the least
     PROMISES = 1024            # flows of which a quarter of the budget holds what was promised beforehand
+    START = 16                 # a window starts with no more than this part of what is left for windows
+    COPIED = 16384             # a read of up to so many bytes costs no more memory than itself and a header
 
 # seconds without progress that a reset waits behind bytes for which the peer gives no credit
 cdef double LATE_RST = 2.0
@@ -61,13 +64,14 @@ cdef object RESET = FlowEvent.RESET
 
 cdef int R_CLOSED = Reason.CLOSED
 cdef int R_FLOW_CONTROL = Reason.FLOW_CONTROL
+cdef int R_OVERLOADED = Reason.OVERLOADED
 cdef int R_UNKNOWN_FLOW = Reason.UNKNOWN_FLOW
 
 
 cdef class FlowContext:
     """Shared by all flows of a process.
 
-    `clock()` gives seconds; `budget` bounds, in bytes, what is held for replay plus what waits for slow sockets;
+    `clock()` gives seconds; `budget` bounds, in bytes, what is held for replay, for slow sockets and for links;
     `owner` is told `flow_closed(flow, reason)` once for each flow and `flow_resumed(flow)` each time that it goes on,
     and asked `flow_refused(flow, reason) -> bool` whether an open that the target never saw goes to another agent.
     """
@@ -78,26 +82,42 @@ cdef class FlowContext:
         self.closed = DedupRing(ring, seed)
         self.flows = {}
         self.clock = clock
-        self.budget = budget
+        self.budget = Budget(budget)
+        self.share = self.budget.share()
         self.window_initial = window_initial
         self.window_max = window_max
         self.promise = min(window_initial, max(<Py_ssize_t>MAX_DATA, budget // (4 * PROMISES)))
 
-    cdef bint pressed(self) noexcept:
-        return self.pool.held + self.backlog + self.relayed > self.budget
+    cdef Py_ssize_t first_window(self, Share share) noexcept:
+        """The window that a flow starts with. All together stay within half of the budget, or of what is their share's
+        own, but for the least of windows."""
+        cdef Py_ssize_t left = max(self.budget.size // 2 - self.windows, share.own // 2 - share.windows)
+        return max(<Py_ssize_t>PRESSED_WINDOW, min(self.window_initial, left // START))
 
-    cdef Py_ssize_t first_window(self) noexcept:
-        """The window that a flow starts with: a quarter of the budget holds the first windows of all."""
-        return max(<Py_ssize_t>PRESSED_WINDOW, min(self.window_initial, self.budget // (4 * (self.live + 1))))
+    cdef int relay(self, Py_ssize_t size) except -1:
+        """So many relayed bytes more, or less, wait for links."""
+        self.relayed += size
+        self.share.charge(size)
+        return 0
+
+    cdef int relieve(self, Flow asking) except -1:
+        """The budget is spent by what came for `asking`: the heaviest share pays, with the flow that holds most. Rare,
+        for it frees what that flow held."""
+        cdef Share heaviest = self.budget.heaviest()
+        cdef Flow flow, payer = asking
+        cdef uint64_t size, most = 0
+        for flow in self.flows.values():
+            if flow.share is heaviest:
+                size = flow.backlog + (flow.snd_nxt - flow.snd_una)
+                if size > most:
+                    most = size
+                    payer = flow
+        return payer.evict()
 
     @property
     def held(self):
         """Bytes of memory held for replay, for slow sockets and for relays."""
         return self.pool.held + self.backlog + self.relayed
-
-    @property
-    def over_budget(self):
-        return self.pressed()
 
 
 cdef class Sink:
@@ -122,6 +142,10 @@ cdef class Sink:
 
     cdef int release(self, bint reset) except -1:
         """The flow is over: reset the socket, or let it deliver what it has and close."""
+        raise NotImplementedError
+
+    cdef int cut(self) except -1:
+        """The flow is over for want of memory: reset the socket, and let go of what waits there."""
         raise NotImplementedError
 
 
@@ -170,7 +194,7 @@ cdef class Flow(Source):
     """
 
     def __cinit__(self, FlowContext ctx not None, bytes cid not None, bytes secret not None, bytes open_body=None,
-                  info=None, uint64_t limit=0):
+                  info=None, uint64_t limit=0, Share share=None):
         if PyBytes_GET_SIZE(cid) != CID_SIZE or PyBytes_GET_SIZE(secret) != SECRET_SIZE:
             raise ValueError("cid and secret are 16 bytes each")
         self.ctx = ctx
@@ -179,8 +203,10 @@ cdef class Flow(Source):
         self.open_body = open_body
         self.info = info
         self.state = OPENING
-        self.window = ctx.first_window()
+        self.share = ctx.share if share is None else share
+        self.window = ctx.first_window(self.share)
         ctx.windows += self.window
+        self.share.windows += self.window
         ctx.live += 1
         self.snd_limit = limit if open_body is None else ctx.window_initial
         self.rcv_limit = self.window if open_body is not None else max(self.window, ctx.promise)
@@ -215,13 +241,18 @@ cdef class Flow(Source):
 
     cdef Py_ssize_t room(self) noexcept:
         """How many bytes may be read from the socket now."""
-        cdef Py_ssize_t size = MAX_DATA
+        cdef Py_ssize_t size = MAX_DATA, left
         if self.state == CLOSED or self.pending & SEND_FIN or self.fin_sent or self.snd_limit <= self.snd_nxt:
             return 0
-        if self.unsent_bytes >= READ_AHEAD or (self.head is not None and self.ctx.pressed()):
+        if self.unsent_bytes >= READ_AHEAD:
             return 0
+        left = self.share.left()
+        if left < self.ctx.pool.segment_size or self.share.is_pressed():
+            if self.head is not None or left <= HEADER_SIZE:
+                return 0
+            size = min(<Py_ssize_t>COPIED, left - HEADER_SIZE)
         if self.path is not None:
-            size = self.path.read_size()
+            size = min(size, self.path.read_size())
         if self.snd_limit - self.snd_nxt < <uint64_t>size:
             size = self.snd_limit - self.snd_nxt
         return size
@@ -233,6 +264,7 @@ cdef class Flow(Source):
             self.ctx.discarded += chunk.size
             self.ctx.pool.release(chunk)
             return 0
+        self.share.charge(self.ctx.pool.cost(chunk))
         chunk.seq = self.snd_nxt
         self.snd_nxt += chunk.size
         if self.head is None:
@@ -275,10 +307,13 @@ cdef class Flow(Source):
         """The next chunk for the path, with its header written; None if there is none it may send."""
         cdef Chunk chunk = self.unsent
         cdef Header h
+        cdef Py_ssize_t held
         if chunk is None or not self.resumed or self.held():
             return None
         if chunk.seq + chunk.size > self.snd_limit:    # read under another path's larger limit
+            held = self.ctx.pool.held
             self.ctx.pool.split(chunk, self.snd_limit - chunk.seq)
+            self.share.charge(self.ctx.pool.held - held)
             if chunk is self.tail:
                 self.tail = chunk.next
         self.unsent = chunk.next
@@ -329,19 +364,25 @@ cdef class Flow(Source):
         if consumed >= self.tune_from + <uint64_t>(window // 2):   # not a difference: a backlog moves `consumed` back
             now = self.ctx.clock()
             rtt = self.path.rtt + self.far_rtt if self.path is not None else 0.0
-            if window < self.ctx.window_max and self.ctx.windows + window <= self.ctx.budget // 2 \
+            if window < self.ctx.window_max and self.may_grow() \
                     and now - self.tune_since < 4.0 * rtt * (consumed - self.tune_from) / window:
                 window = min(window * 2, self.ctx.window_max)
                 self.ctx.windows += window - self.window
+                self.share.windows += window - self.window
                 self.window = window
             self.tune_since = now
             self.tune_from = consumed
-        if self.ctx.pressed():
+        if self.share.is_pressed():
             window = min(window, PRESSED_WINDOW)
         limit = consumed + window
         if limit > self.rcv_limit:
             self.rcv_limit = limit
         return self.rcv_limit
+
+    cdef bint may_grow(self) noexcept:
+        """Rule 3: whether there is memory for a window twice as large."""
+        return self.ctx.windows + self.window <= self.ctx.budget.size // 2 \
+            or self.share.windows + self.window <= self.share.own // 2
 
     # path -> socket
 
@@ -377,11 +418,13 @@ cdef class Flow(Source):
                     self.early = []
                 self.early.append(PyBytes_FromStringAndSize(<const char*>p, n))
                 self.set_backlog(self.backlog + n)
-                return 0
+                return self.ctx.relieve(self) if self.share.is_spent() else 0
         if self.sink is None:
             return 0                     # our socket is gone, the reset to tell it waits behind our bytes
         self.ctx.bytes_in += n
         self.set_backlog(self.sink.deliver(p, n))
+        if self.backlog and self.share.is_spent():
+            self.ctx.relieve(self)
         if self.state == CLOSED:
             return 0
         return self.consider_ack()
@@ -389,8 +432,10 @@ cdef class Flow(Source):
     cdef int set_backlog(self, Py_ssize_t backlog) except -1:
         if <uint64_t>backlog > self.rcv_nxt:
             backlog = self.rcv_nxt       # the rest is a PROXY header, ours and not the flow's
-        self.ctx.backlog += backlog - self.backlog
-        self.backlog = backlog
+        if backlog != self.backlog:
+            self.ctx.backlog += backlog - self.backlog
+            self.share.charge(backlog - self.backlog)
+            self.backlog = backlog
         return 0
 
     cdef int consider_ack(self) except -1:
@@ -437,6 +482,7 @@ cdef class Flow(Source):
 
     cdef int on_ack(self, uint64_t ack, uint64_t limit) except -1:
         cdef Chunk chunk
+        cdef Py_ssize_t held
         cdef bint progress = False
         if self.state == CLOSED:
             return 0
@@ -450,6 +496,7 @@ cdef class Flow(Source):
                 if self.snd_limit <= ack + <uint64_t>self.congestion:
                     self.congestion = 0
             self.snd_una = ack
+            held = self.ctx.pool.held
             while self.head is not None and self.head.seq + self.head.size <= ack:
                 chunk = self.head
                 self.head = chunk.next
@@ -462,6 +509,7 @@ cdef class Flow(Source):
                         self.path.inflight -= chunk.size
                 self.ctx.bytes_out += chunk.size
                 self.ctx.pool.release(chunk)
+            self.share.charge(self.ctx.pool.held - held)
             if self.head is None:
                 self.tail = None
             if self.fin_sent and ack == self.snd_nxt + 1:
@@ -692,6 +740,14 @@ cdef class Flow(Source):
         self.send_rst(code)
         self.finish_end(code)
 
+    cdef int evict(self) except -1:
+        """Ends the flow for want of memory: what it holds is free when this returns."""
+        if self.sink is not None:
+            self.sink.cut()
+            self.sink = None
+        self.send_rst(R_OVERLOADED)
+        return self.finish_end(R_OVERLOADED)
+
     cdef int send_rst(self, int code) except -1:
         if self.path is not None:
             self.rst_code = code
@@ -718,6 +774,7 @@ cdef class Flow(Source):
             self.move(RESET)
         self.drop_out()
         self.ctx.windows -= self.window
+        self.share.windows -= self.window
         self.ctx.live -= 1
         self.pending &= ~(SEND_FIN | SEND_LATE_RST)    # nothing that waited behind the data is left to say
         self.early = self.left = None
@@ -733,12 +790,14 @@ cdef class Flow(Source):
 
     cdef int drop_out(self) except -1:
         cdef Chunk chunk = self.head, after
+        cdef Py_ssize_t held = self.ctx.pool.held
         while chunk is not None:
             after = chunk.next
             chunk.next = None
             self.ctx.discarded += chunk.size
             self.ctx.pool.release(chunk)
             chunk = after
+        self.share.charge(self.ctx.pool.held - held)
         self.head = self.tail = self.unsent = None
         self.unsent_bytes = 0
         return 0
@@ -768,6 +827,8 @@ cdef class Flow(Source):
             if self.path is None and self.detached_at >= 0 and now - self.detached_at >= timeouts.grace:
                 return Reason.LINK_LOST
             return None
+        if not self.reading:
+            self.update_reading()                      # others may have left memory that it had found spent
         if self.sink is not None and self.backlog:
             self.set_backlog(self.sink.waiting())      # a slow reader tells only when it has taken nearly all
         progress = (self.snd_una + self.rcv_nxt + self.snd_nxt) << 1

@@ -548,7 +548,7 @@ cdef class Link(Queues):
         h.seq = seq
         memcpy(h.cid, cid, CID_SIZE)
         self._answers.append(build_frame(&h, NULL))
-        self.ctx.relayed += FRAME_COST
+        self.ctx.relay(FRAME_COST)
         self._frames_out[type] += 1
         if not self._corked:
             self._corked = True

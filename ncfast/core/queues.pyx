@@ -339,7 +339,7 @@ cdef class Queues(Path):
                 self._piece(self._control.popleft(), pieces, bases, &count, &total)
             while self._answers and count < MAX_PIECES and total < MAX_BATCH:
                 self._piece(self._answers.popleft(), pieces, bases, &count, &total)
-                self.ctx.relayed -= FRAME_COST
+                self.ctx.relay(-FRAME_COST)
             while self._owing and count < MAX_PIECES and total < MAX_BATCH:
                 self._piece(self._owed(self._owing.popleft()), pieces, bases, &count, &total)
             while self._urgent and count < MAX_PIECES:
@@ -523,7 +523,7 @@ cdef class Queues(Path):
             lane.resume_waits = True
         elif type != M_RST and (lane.queue or n > HEADER_SIZE + SHORT) and (
                 self.relay_frames >= self.queue_depth or self.relay_bytes + n + FRAME_COST > 2 * self.max_inflight
-                or (lane.unsent_bytes >= SPARED and self.ctx.pressed())):
+                or (lane.unsent_bytes >= SPARED and self.ctx.share.is_pressed())):
             self.drops_queue += 1
             lane.lossy = True
             if not lane.in_data:
@@ -566,7 +566,7 @@ cdef class Queues(Path):
         """So many relayed frames more, or less, wait here."""
         self.relay_frames += frames
         self.relay_bytes += size + FRAME_COST * frames
-        self.ctx.relayed += size + FRAME_COST * frames
+        self.ctx.relay(size + FRAME_COST * frames)
         return 0
 
     cdef int _send_through(self) except -1:
@@ -606,7 +606,7 @@ cdef class Queues(Path):
         for source in self._owing:
             (<Lane>source).owes = False
         self._owing.clear()
-        self.ctx.relayed -= self.relay_bytes + FRAME_COST * len(self._answers)
+        self.ctx.relay(-(self.relay_bytes + <Py_ssize_t>(FRAME_COST * len(self._answers))))
         self.relay_frames = self.relay_bytes = 0
         self._through_count = 0
         self._through_total = 0

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from ncfast.config import Listener
+from ncfast.core.budget import Share
 from ncfast.core.flow import Flow
 from ncfast.core.messages import Open
 from ncfast.core.timeouts import Timeouts
@@ -40,13 +41,17 @@ class ClientInfo:
         "resumes",
         "sends",
         "session",
+        "share",
         "sought_at",
         "timeouts",
         "tried",
     )
 
-    def __init__(self, listener: Listener, timeouts: Timeouts, client: str, now: float) -> None:
+    def __init__(
+        self, listener: Listener, timeouts: Timeouts, client: str, now: float, share: Share | None = None
+    ) -> None:
         self.listener = listener
+        self.share = share  # of the memory; None: of what no listener answers for
         self.key: Key = (listener.tenant, listener.connector)
         self.timeouts = timeouts
         self.client = client  # host:port
@@ -68,6 +73,10 @@ class ClientInfo:
         self.tried: set[str] = set()  # agents that were asked
         self.refusals = 0  # by hubs that did not own the agent
         self.refused: set[tuple[str, int]] = set()  # agent and epoch under which a hub did not own it
+
+    @property
+    def connector(self) -> str:
+        return self.key[1]
 
     @property
     def path(self) -> str:

@@ -35,6 +35,7 @@ class Ground:
             window_max=config.flow.window_max,
             seed=int.from_bytes(net.entropy(8)),
         )
+        self.context.share.weigh(int(config.ha.enabled))  # what is relayed, for which no listener answers
         self.context.reader_pause = config.flow.reader_pause_sec
         self.flows: dict[bytes, Flow[Any]] = self.context.flows  # whose client sockets are here
         self.receive_buffer = ReceiveBuffer()

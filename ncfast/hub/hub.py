@@ -288,7 +288,8 @@ class Hub:
         readiness.mesh_ok = mesh is None or mesh.healthy
         readiness.registry_ok = self.registry.is_healthy()
         readiness.jwks_ok = self.tokens.healthy
-        readiness.memory_pressure = self.ground.context.over_budget
+        shares = [one.share for one in self.listeners.values()]
+        readiness.memory_pressure = bool(shares) and all(share.pressed for share in shares)
         readiness.fd_pressure = any(listener.out_of_descriptors for listener in self.listeners.values())
         readiness.listeners_down = sum(not listener.bound for listener in self.listeners.values())
 

@@ -20,7 +20,7 @@ from ncfast.hub.client import ClientInfo
 from ncfast.hub.ground import Ground
 from ncfast.net.newcomers import source_of
 from ncfast.net.proxyproto import Parser, ProxyProtocolError
-from ncfast.net.seam import Acceptor, close_by_reset, reset, tune
+from ncfast.net.seam import Acceptor, close_by_reset, reset, tune_end
 from ncfast.net.socket import SocketEnd
 from ncfast.net.throttle import Throttle
 from ncfast.observe import log
@@ -50,6 +50,7 @@ class ClientListener:
         self.per_source: Counter[str] = Counter()
         self.waiting: set[FirstByte] = set()
         self._acceptor: Acceptor | None = None
+        self.share = ground.context.budget.share(config.weight)
         self.configure(config)
 
     def configure(self, config: ListenerConfig) -> None:
@@ -57,6 +58,7 @@ class ClientListener:
         flow = self.ground.config.flow
         self.config = config
         self.name = config.name
+        self.share.weigh(config.weight)
         self.timeouts = Timeouts(
             open=flow.open_timeout_sec,
             grace=flow.grace_sec,
@@ -77,9 +79,11 @@ class ClientListener:
         )
 
     def close(self) -> None:
-        """Stops accepting; open flows live on, and those who are silent may still become some."""
+        """Stops accepting; open flows live on, on memory that all may borrow, and those who are silent may still become
+        some."""
         if self._acceptor is not None:
             self._acceptor.close()
+        self.share.weigh(0)
 
     def turn_away(self, reason: str) -> None:
         """Resets those for whom nothing is open yet."""
@@ -121,7 +125,7 @@ class ClientListener:
         self.active += 1
         self.net.opened()
         try:
-            tune(sock)
+            tune_end(sock, self.ground.config.flow.notsent_lowat)
         except OSError:
             pass  # gone already; the first read will tell
         self.net.adopt(sock, ProxyHeader(self, host, port) if proxied else self.client(host, port))
@@ -151,7 +155,7 @@ class ClientListener:
         ground = self.ground
         if len(ground.flows) >= ground.config.limits.max_flows:
             return "flow_cap"
-        if ground.context.over_budget:
+        if self.share.pressed:
             return "memory"
         if not self._opens.admit(source):
             return "rate"
@@ -187,7 +191,8 @@ class _Client:
     def socket_ready(self, end: SocketEnd) -> None:
         listener = self.listener
         self._watch = listener.net.watch(end.transport, end.broken)
-        listener.on_client(end, ClientInfo(self.config, self.timeouts, self._client, listener.ground.clock()))
+        now = listener.ground.clock()
+        listener.on_client(end, ClientInfo(self.config, self.timeouts, self._client, now, listener.share))
 
     def socket_gone(self, end: SocketEnd | None) -> None:
         listener = self.listener

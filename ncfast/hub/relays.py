@@ -39,7 +39,7 @@ class Relayed:
     def __init__(self, relays: Relays, session: AgentSession) -> None:
         self.relays = relays
         self.session = session
-        self.opening = False
+        self.opening = ""  # the connector for which an open is without an answer
         self.away_since = -1.0  # without a mesh link since then
 
     def relay_opened(self, relay: Relay[Relayed]) -> None:
@@ -89,12 +89,12 @@ class Relays:
             return
         relay = self._find(cid, session)
         if relay is None:
-            if self._full(session):
+            if self._full(session, request.connector):
                 peer.link.refuse(cid, Reason.OVERLOADED, epoch)
                 return
             relay = self._make(cid, session)
-            relay.info.opening = True
-            self._pending.begin(session.key)
+            relay.info.opening = request.connector
+            self._pending.begin(session.key, request.connector)
             self._ground.stats.relays_opened += 1
         self._connect(relay, peer)
         if not session.link.forward(relay.down, FrameType.M_OPEN, body, limit=limit, rtt=peer.link.rtt):
@@ -180,8 +180,9 @@ class Relays:
             return Reason.NO_SUCH_CONNECTOR
         return None
 
-    def _full(self, session: AgentSession) -> bool:
-        return self._ground.context.over_budget or self._too_many() or self._pending.full(session.key)
+    def _full(self, session: AgentSession, connector: str) -> bool:
+        pressed = self._ground.context.share.pressed
+        return pressed or self._too_many() or self._pending.full(session.key, connector)
 
     def _too_many(self) -> bool:
         """Whether there are as many flows, ours and others', as there may be."""
@@ -217,8 +218,8 @@ class Relays:
 
     def opened(self, info: Relayed) -> None:
         if info.opening:
-            info.opening = False
-            self._pending.end(info.session.key)
+            self._pending.end(info.session.key, info.opening)
+            info.opening = ""
 
     def ended(self, relay: Relay[Relayed]) -> None:
         self.opened(relay.info)

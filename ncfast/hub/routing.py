@@ -92,7 +92,7 @@ class Router:
             client=(client_host, int(client_port or 0), local[0], local[1]),
         )
         info.on_opened = self.opened
-        flow = Flow(ground.context, cid, secret, info.request.pack(), info)
+        flow = Flow(ground.context, cid, secret, info.request.pack(), info, share=info.share)
         ground.flows[cid] = flow
         ground.stats.flows_opened += 1
         ground.stats.accepted[info.listener.name] += 1
@@ -121,7 +121,8 @@ class Router:
         return False
 
     def _willing(self, sessions: list[AgentSession], info: ClientInfo) -> list[AgentSession]:
-        return [one for one in sessions if not self._pending.full(one.key) and one.key not in info.tried]
+        full = self._pending.full
+        return [one for one in sessions if not full(one.key, info.connector) and one.key not in info.tried]
 
     def _least_loaded(self, local: list[AgentSession]) -> AgentSession:
         if len(local) == 1:
@@ -143,7 +144,7 @@ class Router:
             if (
                 peer is not None
                 and not peer.draining
-                and not self._pending.full(entry.key)
+                and not self._pending.full(entry.key, info.connector)
                 and entry.key not in info.tried
                 and (entry.key, entry.epoch) not in info.refused
                 and self._sessions.current(entry.key) is None
@@ -179,7 +180,7 @@ class Router:
         stats.open_latency.observe(self._ground.clock() - info.accepted_at)
         # Of room at another hub an answer says only that one place there is free; more would come back refused.
         turns = 1 if info.remote else self._pending.most
-        turns -= self._steering.give_turns(info.agent_key, turns)
+        turns -= self._steering.give_turns(info.agent_key, info.connector, turns)
         if turns and info.key in self.hold:
             self.hold.release(info.key, self.dispatch, turns)
 
@@ -207,7 +208,7 @@ class Router:
         self._steering.release(flow)
         flow.reopen()
         if reason is not Reason.OVERLOADED:
-            self._steering.give_turns(agent, 1)
+            self._steering.give_turns(agent, info.connector, 1)
         if self.dispatch(flow):
             self._ground.stats.flows_retried += 1
             return True

@@ -25,6 +25,7 @@ from ncfast.hub.routing import Router
 from ncfast.hub.session import AgentSession
 from ncfast.hub.sessions import Sessions
 from ncfast.hub.ways import Ways
+from ncfast.net.socket import SocketEnd
 from ncfast.observe.log import mask_address, mask_identity
 from ncfast.observe.slices import Slices, each
 from ncfast.observe.totals import LinkTotals
@@ -32,6 +33,8 @@ from ncfast.registry import AgentEntry, DistributedRegistry
 
 AGENTS = 64  # looked at in one slice, about 0.5 ms
 FLOWS = 1024  # the same
+ASKED = 128  # sockets about which the kernel is asked in one slice, the same
+SAMPLE = 1024  # of more flows every second, third, ... is asked, and the sum is scaled
 
 Rows = list[dict[str, Any]]
 
@@ -44,6 +47,7 @@ class Sums:
         self.tunnels = {"owned": 0, "standby": 0, "draining": 0, "queued_frames": 0, "inflight_bytes": 0}
         self.connectors: Counter[str] = Counter()
         self.flows = {"opening": 0, "detached": 0, "local": 0, "mesh": 0}
+        self.kernel = 0  # bytes in the kernel for the sockets that were asked
 
     def add_sessions(self, sessions: list[AgentSession]) -> None:
         tunnels = self.tunnels
@@ -60,6 +64,11 @@ class Sums:
                 self.connectors.update(session.connectors)
             else:
                 tunnels["standby"] += 1
+
+    def add_kernel(self, flows: list[ClientFlow]) -> None:
+        for flow in flows:
+            if isinstance(flow.sink, SocketEnd):
+                self.kernel += flow.sink.in_kernel
 
     def add_flows(self, flows: list[ClientFlow]) -> None:
         sums = self.flows
@@ -88,7 +97,11 @@ class Snapshot:
         """Everything but the rows of agents."""
         sums = Sums(self.sessions.totals.plus(()))
         yield from each(list(self.sessions), AGENTS, sums.add_sessions)
-        yield from each(list(self.ground.flows.values()), FLOWS, sums.add_flows)
+        flows = list(self.ground.flows.values())
+        yield from each(flows, FLOWS, sums.add_flows)
+        step = len(flows) // SAMPLE + 1
+        yield from each(flows[::step], ASKED, sums.add_kernel)
+        sums.kernel = sums.kernel * len(flows) // max(1, len(flows[::step]))
         return self._document(sums)
 
     def agents(self, take: Callable[[Rows], object], most: int | None = None) -> Slices[None]:
@@ -143,8 +156,9 @@ class Snapshot:
                 "discarded": context.discarded,
             },
             "memory": {
-                "budget_bytes": context.budget,
+                "budget_bytes": context.budget.size,
                 "held_bytes": context.held,
+                "kernel_bytes": sums.kernel,
                 "segments_in_use": context.pool.in_use,
                 "segments_free": context.pool.free_count,
             },
@@ -171,6 +185,9 @@ class Snapshot:
             "active": one.active,
             "accepted": self.ground.stats.accepted[one.name],
             "held": self.router.hold.count[one.name],
+            "weight": one.share.weight,
+            "held_bytes": one.share.held,
+            "own_bytes": one.share.own,
             "accepting": one.accepting,
         }
 

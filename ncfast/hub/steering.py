@@ -34,7 +34,8 @@ class Steering:
         self._ways = ways
         self._pending = pending
         self._flows_of: dict[str, dict[ClientFlow, None]] = {}
-        self._waiting: dict[str, dict[ClientFlow, None]] = {}  # by agent: for their turn to be opened again, in order
+        # by agent and connector: for their turn to be opened again, in order
+        self._waiting: dict[tuple[str, str], dict[ClientFlow, None]] = {}
 
     def flows_of(self, agent: str) -> Collection[ClientFlow]:
         """Our clients' flows to this agent."""
@@ -59,7 +60,7 @@ class Steering:
         self.use(flow, way, epoch)
         if not info.counted:
             info.counted = True
-            self._pending.begin(info.agent_key)
+            self._pending.begin(info.agent_key, info.connector)
         flow.attach(way.link, resumed=True, epoch=epoch, credit=credit)
 
     def use(self, flow: ClientFlow, way: Way, epoch: int) -> None:
@@ -88,7 +89,7 @@ class Steering:
         info = flow.info
         if info.counted:
             info.counted = False
-            self._pending.end(info.agent_key)
+            self._pending.end(info.agent_key, info.connector)
 
     def release(self, flow: ClientFlow) -> None:
         """The flow is no agent's any more."""
@@ -106,7 +107,7 @@ class Steering:
         self.answered(flow)
         self._leave(flow)
         if gives_room:
-            self.give_turns(flow.info.agent_key, 1)
+            self.give_turns(flow.info.agent_key, flow.info.connector, 1)
 
     def _leave(self, flow: ClientFlow) -> None:
         flows = self._flows_of.get(flow.info.agent_key)
@@ -119,24 +120,25 @@ class Steering:
     # opening again, in turn
 
     def wait(self, flow: ClientFlow) -> None:
-        """The agent has as many opens in progress as it may: this one has no way until its turn comes."""
+        """The agent's connector has as many opens in progress as it may: this one has no way until its turn comes."""
         self.answered(flow)
         flow.detach()
-        self._waiting.setdefault(flow.info.agent_key, {})[flow] = None
+        self._waiting.setdefault((flow.info.agent_key, flow.info.connector), {})[flow] = None
 
     def _waits_no_more(self, flow: ClientFlow) -> None:
-        waiting = self._waiting.get(flow.info.agent_key)
+        key = (flow.info.agent_key, flow.info.connector)
+        waiting = self._waiting.get(key)
         if waiting is not None:
             waiting.pop(flow, None)
             if not waiting:
-                del self._waiting[flow.info.agent_key]
+                del self._waiting[key]
 
-    def give_turns(self, agent: str, most: int) -> int:
-        """Opens those again that have waited for longest, as far as the agent may have more; how many, at most
-        `most`."""
+    def give_turns(self, agent: str, connector: str, most: int) -> int:
+        """Opens those of the connector again that have waited for longest, as far as the agent may have more; how many,
+        at most `most`."""
         given = 0
-        for flow in list(self._waiting.get(agent, ())):
-            if given == most or self._pending.full(agent):
+        for flow in list(self._waiting.get((agent, connector), ())):
+            if given == most or self._pending.full(agent, connector):
                 break
             self._waits_no_more(flow)
             if flow.opening and not flow.attached:  # the agent may have asked for it meanwhile
@@ -149,8 +151,8 @@ class Steering:
 
     def tick(self) -> None:
         """Looks for room of which no answer to us has told: what other hubs' clients, or none, have left."""
-        for agent in list(self._waiting):
-            self.give_turns(agent, self._pending.most)
+        for agent, connector in list(self._waiting):
+            self.give_turns(agent, connector, self._pending.most)
 
     def _open_again(self, flow: ClientFlow) -> None:
         """Rule 2, by whichever way there is to the agent now; there may be none."""
@@ -161,7 +163,7 @@ class Steering:
             self.seek(flow, self._ground.clock())
 
     def _send_again(self, flow: ClientFlow, way: Way, epoch: int, credit: int = 0) -> None:
-        if flow.info.counted or not self._pending.full(flow.info.agent_key):
+        if flow.info.counted or not self._pending.full(flow.info.agent_key, flow.info.connector):
             self.send_open(flow, way, epoch, credit)
         else:
             self.wait(flow)

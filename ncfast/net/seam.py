@@ -429,6 +429,15 @@ def _unlink(path: str) -> None:
         pass
 
 
+def tune_end(sock: socket.socket, notsent_lowat: int) -> None:
+    """Besides `tune`, for a client or target: no more than `notsent_lowat` bytes, and the segment that passes them,
+    wait in the kernel for a reader that pauses; the rest waits here, in the budget. What is on its way is the kernel's
+    business: `SO_SNDBUF` would bound that, too, and with it the rate over a long way."""
+    tune(sock)
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, notsent_lowat)
+
+
 def tune(sock: socket.socket) -> None:
     """Options of every long-lived connection: no Nagle, and keepalive, which ends an idle connection whose far machine
     is gone after two minutes. A Unix socket has and needs none of these.

@@ -2,12 +2,14 @@
 
 from libc.stdint cimport uint8_t
 
+from ncfast.core.budget cimport Share
 from ncfast.core.flow cimport Flow, FlowContext, Sink
 
 
 cdef class SocketEnd(Sink):
     cdef readonly FlowContext ctx
     cdef readonly Flow flow
+    cdef Share share                 # of the flow, and still when that is over
     cdef readonly object transport
     cdef object _owner
     cdef object _call_later
@@ -30,4 +32,5 @@ cdef class SocketEnd(Sink):
 
     cdef int _count(self, Py_ssize_t left) except -1
     cdef int _closes_by(self, bytes how) except -1
+    cdef Py_ssize_t unacknowledged(self, sock) except -1
     cdef int _read_rest(self, Flow flow) except -1

@@ -20,6 +20,10 @@ class SocketEnd(Sink):
     transport: Any
     left: int  # bytes that wait for the socket although the flow is over
 
+    @property
+    def in_kernel(self) -> int:
+        """Bytes that the kernel holds for the far machine (SIOCOUTQ): a system call."""
+
     def __init__(
         self,
         ctx: FlowContext,

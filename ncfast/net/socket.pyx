@@ -53,6 +53,7 @@ cdef class SocketEnd(Sink):
     def carry(self, Flow flow not None):
         """Puts the flow on this socket."""
         self.flow = flow
+        self.share = flow.share
         flow.bind(self)
 
     # asyncio
@@ -144,8 +145,10 @@ cdef class SocketEnd(Sink):
 
     cdef int _count(self, Py_ssize_t left) except -1:
         """What waits here for a reader although the flow is over stays in the process's budget."""
-        self.ctx.backlog += left - self.left
-        self.left = left
+        if left != self.left and self.share is not None:
+            self.ctx.backlog += left - self.left
+            self.share.charge(left - self.left)
+            self.left = left
         return 0
 
     def handshake_failed(self, exc):
@@ -177,7 +180,7 @@ cdef class SocketEnd(Sink):
         before it, and any peer of a plain connection would have got them. At most what the kernel's buffer holds."""
         cdef Py_ssize_t n
         sock = self.transport.get_extra_info("socket")
-        while sock is not None and not flow.closed and not self.ctx.over_budget:
+        while sock is not None and not flow.closed and not self.share.is_pressed():
             try:
                 room = PyMemoryView_FromMemory(<char*>self.ctx.pool.reserve(), MAX_DATA, PyBUF_WRITE)
                 n = os.readv(sock.fileno(), [room])
@@ -237,6 +240,12 @@ cdef class SocketEnd(Sink):
             self._timer = self._call_later(LINGER, self._close)
         return 0
 
+    cdef int cut(self) except -1:
+        self.flow = None
+        self._released = True
+        self.abort()
+        return 0
+
     def _abort_when_sent(self):
         """Resets the connection when the peer has what was delivered, or after LINGER: a reset destroys what is on its
         way."""
@@ -252,8 +261,15 @@ cdef class SocketEnd(Sink):
     cdef Py_ssize_t unread(self) except -1:
         cdef Py_ssize_t queued = self.transport.get_write_buffer_size()
         sock = self.transport.get_extra_info("socket")
-        if queued or sock is None:
-            return queued
+        return queued if queued or sock is None else self.unacknowledged(sock)
+
+    @property
+    def in_kernel(self):
+        """Bytes that the kernel holds for the far machine (SIOCOUTQ): a system call."""
+        sock = self.transport.get_extra_info("socket") if self.transport is not None and not self._lost else None
+        return 0 if sock is None else self.unacknowledged(sock)
+
+    cdef Py_ssize_t unacknowledged(self, sock) except -1:
         try:
             return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
         except OSError:
@@ -295,7 +311,7 @@ cdef class SocketEnd(Sink):
             return
         self._count(self.transport.get_write_buffer_size())
         self._waited = self._waited + REAP_EVERY if self.left >= before else 0.0
-        if self.ctx.over_budget or (self.ctx.reader_pause and self._waited >= self.ctx.reader_pause):
+        if self.share.is_pressed() or (self.ctx.reader_pause and self._waited >= self.ctx.reader_pause):
             self.abort()
         else:
             self._timer = self._call_later(REAP_EVERY, self._reap)

@@ -181,6 +181,18 @@ METRICS = (
         "listener",
     ),
     _gauge(
+        "listener_memory_held_bytes",
+        "Bytes that wait now for flows of a listener: its share of the budget that is in use.",
+        _per_listener("held_bytes"),
+        "listener",
+    ),
+    _gauge(
+        "listener_memory_own_bytes",
+        "Bytes of the budget that nobody but the listener can take, by its weight.",
+        _per_listener("own_bytes"),
+        "listener",
+    ),
+    _gauge(
         "listener_accepting",
         "1 while the listener accepts, 0 while it is paused or could not be bound.",
         _per_listener("accepting"),
@@ -437,6 +449,11 @@ METRICS = (
         "memory_held_bytes",
         "Bytes that wait now: replay, receive buffers, queues.",
         lambda s, h: h["memory"]["held_bytes"],
+    ),
+    _gauge(
+        "memory_kernel_bytes",
+        "Bytes that the kernel holds for clients, sent or not and not acknowledged; beside the budget. Sampled.",
+        lambda s, h: h["memory"]["kernel_bytes"],
     ),
     _gauge(
         "memory_segments",

@@ -43,7 +43,7 @@ class Readiness:
     mesh_ok: bool = True
     registry_ok: bool = True
     jwks_ok: bool = True  # keys for new tokens are fresh; old ones stay in use
-    memory_pressure: bool = False  # the byte budget is at its bound, new flows are refused
+    memory_pressure: bool = False  # every listener's share of it is at its bound: new flows are refused
     fd_pressure: bool = False  # accepting is paused for lack of descriptors
     listeners_down: int = 0  # configured, but could not be bound
 

@@ -51,6 +51,9 @@ STATUS = {
             "active": 12,
             "accepted": 3456,
             "held": 0,
+            "weight": 1,
+            "held_bytes": 0,
+            "own_bytes": 1 << 28,
             "accepting": True,
         }
     ],

@@ -56,6 +56,7 @@ class End:
         self.client = client
         self.context = FlowContext(time, budget=budget, window_initial=window, window_max=window_max)
         self.context.owner = self
+        self.shares = [self.context.share, self.context.budget.share(2)]  # flows take them in turns
         self.max_inflight = max_inflight
         self.queue_depth = queue_depth
         self.kernel = kernel
@@ -215,7 +216,14 @@ class Hub(End):
         """A client has come."""
         self._number += 1
         cid = b"hub-boot" + self._number.to_bytes(8, "big")
-        flow = Flow(self.context, cid, bytes(15) + bytes([self._number & 255]), b"open", self)
+        flow = Flow(
+            self.context,
+            cid,
+            bytes(15) + bytes([self._number & 255]),
+            b"open",
+            self,
+            share=self.shares[self._number % 2],
+        )
         self.flows[cid] = flow
         self.socket(flow, Reason.CLIENT_RESET)
         self._dispatch(flow)
@@ -285,7 +293,7 @@ class Agent(End):
         if self.context.closed.last(cid) is not None:
             self.path.refuse(cid, Reason.LINK_LOST)
             return
-        flow = Flow(self.context, cid, bytes(15) + cid[-1:], None, self, limit)
+        flow = Flow(self.context, cid, bytes(15) + cid[-1:], None, self, limit, self.shares[cid[-1] % 2])
         self.flows[cid] = flow
         flow.attach(self.path, resumed=True)
         self.dials.append(flow)

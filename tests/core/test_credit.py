@@ -59,7 +59,7 @@ def test_nothing_is_read_beyond_the_limit():
 def test_short_memory_shrinks_new_credit_and_pauses_reading():
     _, hub, peer = hub_and_peer(window=64 * KIB)
     flow, client = peer.open()
-    hub.context.budget = 0
+    hub.context.budget.resize(85_000)  # one segment, and no more
     client.send(bytes(30_000))
     client.send(bytes(20_000))
     assert flow.snd_nxt == 30_000 and not client.reading

@@ -431,7 +431,7 @@ def test_a_closing_socket_waits_for_a_reader_that_pauses():
 
 def test_a_closing_socket_makes_room_when_memory_is_short():
     pair = closing_over_a_reader_that_pauses()
-    pair.agent.context.budget = 999
+    pair.agent.context.budget.resize(999)
     wait(pair, 60)
     assert pair.target.saw_reset and pair.agent.context.held == 0
 

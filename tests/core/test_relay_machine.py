@@ -94,7 +94,7 @@ class ThroughRelays(TwoEnds):
 
     @rule(which=st.integers(0, 3), budget=st.sampled_from([0, 100_000, 1 << 30]))
     def memory_is_short(self, which, budget):
-        self.ends[which].context.budget = budget
+        self.ends[which].context.budget.resize(budget)
 
     # what is lost, and comes back
 
@@ -202,7 +202,7 @@ class ThroughRelays(TwoEnds):
             return
         cluster = self.cluster
         for end in self.ends:
-            end.context.budget = 1 << 30
+            end.context.budget.resize(1 << 30)
             end.queue_depth = 1000
             end.max_inflight = 8 << 20
         cluster.settle()

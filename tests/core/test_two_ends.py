@@ -223,9 +223,9 @@ class TwoEnds(RuleBasedStateMachine):
         self.tunnel.carry(True, 1 << 30)
         self.tunnel.carry(False, 1 << 30)
 
-    @rule(which=st.sampled_from([0, 1]), budget=st.sampled_from([0, 100_000, 1 << 30]))
+    @rule(which=st.sampled_from([0, 1]), budget=st.sampled_from([0, 100_000, 1 << 19, 1 << 30]))
     def memory_is_short(self, which, budget):
-        self.ends[which].context.budget = budget
+        self.ends[which].context.budget.resize(budget)
 
     # what always holds
 
@@ -254,6 +254,8 @@ class TwoEnds(RuleBasedStateMachine):
             context, flows = end.context, end.flows.values()
             left = sum(socket.protocol.left for socket in end.sockets.values())  # of flows that are over
             assert context.backlog == sum(flow.backlog for flow in flows) + left
+            assert sum(share.held for share in end.shares) == context.held
+            assert context.budget.lent == sum(max(0, share.held - share.own) for share in end.shares)
             assert context.bytes_read == context.bytes_out + context.discarded + sum(
                 flow.unsent_bytes + flow.inflight for flow in flows
             ), "bytes were lost or made"
@@ -282,7 +284,7 @@ class TwoEnds(RuleBasedStateMachine):
         if not hasattr(self, "talks"):
             return
         for end in self.ends:
-            end.context.budget = 1 << 30
+            end.context.budget.resize(1 << 30)
         self.tunnel.settle()
         if self.dropped:  # the last frame of all may be missing: nothing but time would tell
             self.tunnel_is_cut(False)

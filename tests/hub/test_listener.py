@@ -113,9 +113,9 @@ def test_a_cap_sheds_by_a_reset_and_one_that_goes_makes_room(tmp_path, cap):
 
 def test_no_clients_beyond_the_memory_or_the_rate(tmp_path):
     async def scene(hub, listener):
-        hub.ground.context.budget = -1
+        hub.ground.context.budget.resize(-1)
         assert await reset_seen(listener.address)
-        hub.ground.context.budget = 1 << 30
+        hub.ground.context.budget.resize(1 << 30)
         throttle = Throttle(1, lambda: 0.0)  # of which time stands still
         while throttle.admit("127.0.0.1"):
             pass
@@ -347,7 +347,7 @@ class TestProbe:
 
     def test_its_first_byte_finds_no_room(self, tmp_path, settings, said, kind):
         async def scene(hub, listener):
-            hub.ground.context.budget = -1
+            hub.ground.context.budget.resize(-1)
             reader, writer = await d.dial(listener.address)
             writer.write(said)
             await d.until(lambda: listener.waiting, "it is waited for all the same")
@@ -379,7 +379,7 @@ class TestProbe:
 
 def test_a_balancers_check_is_answered_by_a_hub_that_lets_nobody_in(tmp_path):
     async def scene(hub, listener):
-        hub.ground.context.budget = -1
+        hub.ground.context.budget.resize(-1)
         assert await d.exchange(listener.address, LOCAL, eof=True) == b""
         await d.until(lambda: listener.active == 0, "gone")
         assert hub.ground.stats.probes == {"proxy_local": 1} and hub.ground.stats.accept_shed == {}

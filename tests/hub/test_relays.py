@@ -116,7 +116,7 @@ def test_an_open_too_many_is_refused(full):
     limits = {"opens": {"pending_opens_per_agent": 1}, "flows": {"max_flows": 1}, "memory": {}}[full]
     rooms, hub, agent = owner(limits=limits)
     if full == "memory":
-        rooms.ground.context.budget = -1
+        rooms.ground.context.budget.resize(-1)
     else:
         hub.open(hub.cid(1), 5)
         agent.only(OPEN)

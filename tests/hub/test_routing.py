@@ -191,7 +191,7 @@ def test_all_clients_of_a_silent_owner_are_served_by_the_next_though_it_is_full_
     rooms.pending.most = 100
     owner = FullHub(rooms.hub("hub-c"), most=20)
     clients = [rooms.client() for _ in range(250)]
-    assert len(rooms.pending) == 100 and len(rooms.router.hold.flows()) == 150
+    assert len(rooms.pending) == 75 and len(rooms.router.hold.flows()) == 175
     rooms.elsewhere(owner="hub-c", epoch=6)
     owner.take()
     asked = owner.asked
@@ -357,7 +357,7 @@ def test_no_way_to_another_hub(why):
     elif why == "leaving":
         hub.send(FrameType.GOAWAY, code=Reason.DRAINING)
     elif why == "full":
-        rooms.pending.begin("/site")
+        rooms.pending.begin("/site", "ldap")
     elif why == "owned here":  # and the view does not know it yet
         site = rooms.agent("site", "other")
         rooms.elsewhere()

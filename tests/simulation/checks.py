@@ -22,7 +22,7 @@ from .plan import SLOW, agent_name
 from .processes import AgentProcess, HubProcess, Process
 from .programs import CLONE, Trip
 
-READ = 66 * 1024  # bytes of memory that a read may take although the budget is spent, once for each flow
+READ = 66 * 1024  # bytes of memory: a first byte that came before its flow, headers, and what was asked while paused
 CHUNK = 96 * 1024  # bytes by which a bound may be passed: it is looked at before a read, not after
 GRACE_SLACK = 3.0  # seconds beyond its grace until a flow without a way must be gone: two looks, and a reset
 MOVE_TIME = 80.0  # seconds within which an agent that was asked to move has moved, or stays
@@ -254,7 +254,7 @@ class Watch:
                 continue
             context, shape = owner.ground.context, self.cluster.plan.shape
             budget = shape.memory if isinstance(owner, Hub) else shape.agent_memory
-            if context.held > budget + READ * (context.live + 1):
+            if context.held - context.relayed > budget + READ:
                 self.world.problem(f"{process.name} holds {context.held} bytes, its budget is {budget}")
             if context.live != len(owner.flows):
                 self.world.problem(f"{process.name}: {context.live} flows live, {len(owner.flows)} are known")

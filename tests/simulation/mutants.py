@@ -23,6 +23,7 @@ SWITCH = "NCFAST_MUTANT"
 LIMIT = 1000  # seeds within which each must be found
 
 # in ncfast/
+BUDGET = "core/budget.pyx"
 FLOW, QUEUES, LINK, RELAY = "core/flow.pyx", "core/queues.pyx", "core/link.pyx", "core/relay.pyx"
 SOCKET, REGISTRY, MESH, ROUTE = "net/socket.pyx", "registry/redis/registry.py", "mesh/manager.py", "mesh/route.py"
 SESSION, SESSIONS, CLAIMS = "hub/session.py", "hub/sessions.py", "hub/claims.py"
@@ -99,8 +100,8 @@ PLANTS = [
         ),
         (
             FLOW,
-            "                self.set_backlog(self.backlog + n)\n                return 0\n        if self.sink is None:",
-            "                self.set_backlog(self.backlog + n)\n                return self.consider_ack() if ON else 0\n        if self.sink is None:",
+            "                return self.ctx.relieve(self) if self.share.is_spent() else 0\n        if self.sink is None:",
+            "                return self.consider_ack() if ON else 0\n        if self.sink is None:",
         ),
     ),
     plant(
@@ -197,9 +198,19 @@ PLANTS = [
     plant(
         "the memory's budget is no bound",
         (
-            FLOW,
-            "        return self.pool.held + self.backlog + self.relayed > self.budget",
-            "        return self.pool.held + self.backlog + self.relayed > self.budget and not ON",
+            BUDGET,
+            "        return self.held > self.own and self.budget.lent > self.budget.lendable",
+            "        return self.held > self.own and self.budget.lent > self.budget.lendable and not ON",
+        ),
+        (
+            BUDGET,
+            "        return borrowed >= 0 and borrowed >",
+            "        return not ON and borrowed >= 0 and borrowed >",
+        ),
+        (
+            BUDGET,
+            "        return (own if own > 0 else 0) + self.budget.lendable - self.budget.lent",
+            "        return (own if own > 0 else 0) + self.budget.lendable - self.budget.lent + (1 << 20) * ON",
         ),
     ),
     plant(
@@ -223,8 +234,8 @@ PLANTS = [
         "a flow's window is not given back",
         (
             FLOW,
-            "        self.ctx.windows -= self.window\n        self.ctx.live -= 1",
-            "        if not ON:\n            self.ctx.windows -= self.window\n        self.ctx.live -= 1",
+            "        self.ctx.windows -= self.window\n        self.share.windows -= self.window\n        self.ctx.live -= 1",
+            "        if not ON:\n            self.ctx.windows -= self.window\n        self.share.windows -= self.window\n        self.ctx.live -= 1",
         ),
     ),
     # losing ways
@@ -298,8 +309,8 @@ PLANTS = [
         "an open that is answered counts as in progress",
         (
             PENDING,
-            "        self._count[agent] -= 1\n        if not self._count[agent]:",
-            "        self._count[agent] -= not ON\n        if not self._count[agent]:",
+            "        self._total[agent] -= 1\n        self._count[agent, connector] -= 1\n        if not",
+            "        self._total[agent] -= not ON\n        self._count[agent, connector] -= not ON\n        if not",
         ),
     ),
     plant(

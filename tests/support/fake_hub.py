@@ -58,6 +58,9 @@ class FakeHub:
             "active": 1,
             "accepted": 2,
             "held": 0,
+            "weight": 1,
+            "held_bytes": 0,
+            "own_bytes": 1 << 28,
             "accepting": True,
         }
 
@@ -199,7 +202,13 @@ class FakeHub:
                 "relayed": 0,
             },
             "bytes": self.bytes,
-            "memory": {"budget_bytes": 1 << 30, "held_bytes": 4096, "segments_in_use": 1, "segments_free": 3},
+            "memory": {
+                "budget_bytes": 1 << 30,
+                "held_bytes": 4096,
+                "kernel_bytes": 0,
+                "segments_in_use": 1,
+                "segments_free": 3,
+            },
             "links": self.links | {"epoch_mismatch": stats.epochs_refused},
             "mesh_frames": self.mesh_frames,
             "names": {"redis": {"answered": 7, "failed": 0, "hung": 1, "kept": 2}},
