@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ncfast.auth import Identity, JwksKeys, StaticKeys, Verifier
+from ncfast.auth import ClientCertificate, Identity, JwksKeys, StaticKeys, Verifier
 from ncfast.config import Jwt
 from ncfast.net.seam import Net
 
@@ -31,9 +31,9 @@ class Tokens:
         self._verifier = Verifier(jwt, self._keys, self._wall_clock)
         self.expiry_grace = jwt.expiry_grace_sec  # seconds
 
-    async def verify(self, token: str) -> Identity:
-        """Who the token says the bearer is. Raises AuthError."""
-        return await self._verifier.verify(token)
+    async def verify(self, token: str, certificate: ClientCertificate | None = None) -> Identity:
+        """Who the token says the bearer is, who has shown `certificate`, or none. Raises AuthError."""
+        return await self._verifier.verify(token, certificate)
 
     @property
     def healthy(self) -> bool:
