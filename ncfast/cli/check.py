@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ncfast.cli.exitcode import ExitCode
+
 HELP = "check a configuration file"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a hub's or an agent's YAML file")
+    parser.add_argument("--strict", action="store_true", help="refuse what is only warned of, too")
     parser.add_argument("--all", action="store_true", help="show the defaults of keys that the file leaves out, too")
 
 
@@ -20,6 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ncfast.cli.contents import unusable
     from ncfast.cli.table import table
     from ncfast.config import ConfigError, HubConfig, load_any, warnings
+    from ncfast.config.exposed import exposed
     from ncfast.config.problems import Problem
 
     config = load_any(arguments.file)
@@ -29,14 +33,14 @@ def run(arguments: argparse.Namespace) -> int:
     values = config.model_dump(mode="json", by_alias=True, exclude_unset=not arguments.all)
     print(f"{arguments.file}: the configuration of {kind}, nothing wrong with it\n")
     print("\n".join(table(("KEY", "VALUE"), list(_flat(values)))))
-    notes = [*warnings(config), *_absent_files(config.model_dump(by_alias=True))]
+    notes = [*warnings(config), *exposed(config), *_absent_files(config.model_dump(by_alias=True))]
     if isinstance(config, HubConfig) and config.auth is None:
         notes.append("auth: not in the file; the hub starts only with NC_JWT_KEY_FILE or NC_JWKS_URL set")
     if notes:
         print()
     for note in notes:
-        print(f"warning: {note}")
-    return 0
+        print(f"{'refused' if arguments.strict else 'warning'}: {note}")
+    return ExitCode.CONFIG if notes and arguments.strict else ExitCode.OK
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

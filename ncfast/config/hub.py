@@ -26,6 +26,7 @@ from ncfast.config.values import (
     FilePath,
     JwksUrl,
     Name,
+    ProxyChoice,
     Rate,
     Seconds,
     Switch,
@@ -236,6 +237,12 @@ class Jwt(Section):
     jwks_url: JwksUrl | None = key(
         None, why="Where the issuer publishes its public keys; https only, a fixed host, no redirects."
     )
+    jwks_ca_file: FilePath | None = key(
+        None, why="CA bundle to trust for jwks_url instead of the system's, PEM. Read again when it changes."
+    )
+    jwks_proxy: ProxyChoice = key(
+        "env", why="Proxy towards jwks_url. env: HTTPS_PROXY and NO_PROXY. off: none. Or its URL."
+    )
     issuer: str | None = key(None, min_length=1, why="The token's iss must equal this; without it iss is not checked.")
     require_connectors: Switch = key(
         False,
@@ -285,6 +292,8 @@ class Jwt(Section):
             raise fault("both key_file and jwks_url are given", "keep one of them", "jwks_url", "key_file")
         if not self.key_file and not self.jwks_url:
             raise fault("no key to check tokens with", "give key_file or jwks_url", "", "key_file", "jwks_url")
+        if self.jwks_ca_file and not self.jwks_url:
+            raise fault("jwks_ca_file without jwks_url", "remove it, or add jwks_url", "jwks_ca_file", "jwks_url")
         if self.jwks_url and self.algorithms == ["HS256"]:
             raise fault(
                 "HS256 checks with a shared secret, which a jwks_url never publishes",

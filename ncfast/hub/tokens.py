@@ -12,9 +12,14 @@ from ncfast.net.seam import Net
 def key_source(jwt: Jwt, net: Net) -> StaticKeys | JwksKeys:
     """The keys that the configuration names. Raises AuthSetupError."""
     if jwt.jwks_url is not None:
-        return JwksKeys.from_url(jwt.jwks_url, jwt.algorithms, net)
+        return JwksKeys.from_url(jwt.jwks_url, jwt.algorithms, net, jwt.jwks_ca_file, jwt.jwks_proxy)
     assert jwt.key_file is not None  # one of the two is there
     return StaticKeys.from_file(jwt.key_file, jwt.algorithms)
+
+
+def _source(jwt: Jwt) -> tuple[object, ...]:
+    """Where an issuer's keys come from, and which of them are ours."""
+    return jwt.jwks_url, jwt.jwks_ca_file, jwt.jwks_proxy, jwt.algorithms
 
 
 class Tokens:
@@ -49,10 +54,7 @@ class Tokens:
 
     def prepare(self, jwt: Jwt) -> StaticKeys | JwksKeys | None:
         """The keys that `use` would put in force; None: those of now, asked for anew. Raises AuthSetupError."""
-        same = isinstance(self._keys, JwksKeys) and (jwt.jwks_url, jwt.algorithms) == (
-            self._jwt.jwks_url,
-            self._jwt.algorithms,
-        )
+        same = isinstance(self._keys, JwksKeys) and _source(jwt) == _source(self._jwt)
         return None if same else key_source(jwt, self._net)
 
     async def use(self, jwt: Jwt, keys: StaticKeys | JwksKeys | None) -> None:
