@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,22 @@ def test_a_stolen_token_bound_to_a_certificate_opens_nothing_with_another_one(do
     here.agent("site-b", here.b, token, wait=True)
     with Bystander(here.made, service):
         assert [each["agent_id"] for each in here.made.hub.status()["agents"]] == ["site-b"]
+
+
+def test_a_tunnel_takes_no_token_that_is_bound_to_another_certificate_than_it_was_opened_with(
+    door: Any, service: Peer
+) -> None:
+    here = door()
+    agent = here.agent("site-b", here.b, here.made.token("site-b", certificate=here.b.thumbprint), wait=True)
+    agent.token_file.write_text(here.made.token("site-b", certificate=here.a.thumbprint))
+    agent.program.signal(signal.SIGHUP)
+    here.made.hub.log.wait("auth_failed", reason="certificate_mismatch", refresh=True)
+    agent.log.wait("token_refused")
+    agent.token_file.write_text(here.made.token("site-b", certificate=here.b.thumbprint))
+    agent.program.signal(signal.SIGHUP)
+    here.made.hub.log.wait("token_refreshed")
+    with Bystander(here.made, service):
+        pass
 
 
 def test_a_stolen_bearer_token_opens_nothing_with_a_certificate_that_does_not_name_its_agent(
