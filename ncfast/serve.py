@@ -15,8 +15,9 @@ import uvloop
 
 from ncfast.agent.agent import Agent
 from ncfast.auth import AuthSetupError
-from ncfast.config import AgentConfig, ConfigError, HubConfig, load_agent, load_hub, resolve_auth
+from ncfast.config import AgentConfig, ConfigError, HubConfig, Jwt, load_agent, load_hub, resolve_auth
 from ncfast.config.auth import ENVIRONMENT
+from ncfast.config.exposed import exposed
 from ncfast.config.problems import Problem
 from ncfast.core.errors import NcfastError
 from ncfast.hub.hub import Hub
@@ -84,6 +85,12 @@ def _prepare(config: HubConfig | AgentConfig, reserve: int) -> None:
     check_descriptors(hard, reserve)
 
 
+def _tell_exposed(config: HubConfig | AgentConfig, jwt: Jwt | None = None) -> None:
+    """Files that others can read or write are used all the same: that they are is for the operator to judge."""
+    for text in [*exposed(config), *(exposed(jwt, "auth.jwt") if jwt is not None else ())]:
+        _log.warning("file_exposed", detail=text)
+
+
 def _run(main: Coroutine[Any, Any, int]) -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(main)
@@ -124,7 +131,9 @@ async def _hub(config: HubConfig, path: str | Path | None, on_ready: Callable[[H
     loop = asyncio.get_running_loop()
     net = Net(loop, clock=time.monotonic)
     loop.set_exception_handler(_on_loop_error)
-    hub = Hub(config, resolve_auth(config), net)
+    jwt = resolve_auth(config)
+    _tell_exposed(config, jwt if config.auth is None else None)
+    hub = Hub(config, jwt, net)
     started = asyncio.Event()
 
     async def reload() -> None:
@@ -152,6 +161,7 @@ async def _reload_hub(hub: Hub, path: str | Path | None) -> None:
         return
     try:
         config = load_hub(path)
+        _tell_exposed(config)
         await hub.reload(config, resolve_auth(config))
     except ConfigError as exc:
         hub.stats.config_reloads["refused"] += 1
@@ -169,6 +179,7 @@ async def _agent(config: AgentConfig, path: str | Path | None) -> int:
     loop = asyncio.get_running_loop()
     net = Net(loop, clock=time.monotonic)
     loop.set_exception_handler(_on_loop_error)
+    _tell_exposed(config)
     agent = Agent(config, net)
     _Signals(lambda at_once: agent.stop(), lambda: net.spawn(_reload_agent(agent, path), "reload")).install(loop)
     freeze()

@@ -1,5 +1,6 @@
 """Who may open a tunnel: tokens, the keys that verify them, and the identities they prove."""
 
+from ncfast.auth.certificate import ClientCertificate, thumbprint
 from ncfast.auth.errors import REASONS, AuthError, AuthSetupError
 from ncfast.auth.identity import Identity
 from ncfast.auth.keys import ALGORITHMS
@@ -13,10 +14,12 @@ __all__ = [
     "REASONS",
     "AuthError",
     "AuthSetupError",
+    "ClientCertificate",
     "Identity",
     "JwksKeys",
     "StaticKeys",
     "Verifier",
     "mint",
     "read_secret",
+    "thumbprint",
 ]

@@ -24,6 +24,10 @@ REASONS: dict[str, str] = {
     "subject": "the token's subject is not an acceptable agent id",
     "connectors": "the token's connectors claim is not a list of acceptable names",
     "tenant": "the token's tenant is not an acceptable name",
+    "confirmation": "the token is bound to something else than a certificate's SHA-256 (cnf without x5t#S256)",
+    "certificate_missing": "a client certificate is needed with the token, and none was shown",
+    "certificate_mismatch": "the token is bound to another client certificate",
+    "certificate_name": "the client certificate does not name the token's agent",
 }
 
 

@@ -18,7 +18,8 @@ def is_safe_name(value: object) -> bool:
 class Identity:
     """The verified content of a token. Times are unix seconds.
 
-    `connectors` is what the agent may announce; None means any connector of its tenant.
+    `connectors` is what the agent may announce; None means any connector of its tenant. `certificate` is the SHA-256 of
+    the only client certificate that the token may be shown with; None means that the issuer has bound it to none.
     """
 
     agent_id: str
@@ -27,6 +28,7 @@ class Identity:
     expires_at: float
     issued_at: float
     token_id: str | None = None
+    certificate: bytes | None = None
 
     @property
     def key(self) -> str:

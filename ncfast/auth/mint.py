@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import jwt
 
+from ncfast.auth.certificate import CONFIRMATION, confirmation
 from ncfast.auth.identity import is_safe_name
 from ncfast.auth.keys import SYMMETRIC, secret_key
 from ncfast.auth.verifier import MAX_CONNECTORS, MAX_LIFETIME_SEC
@@ -22,10 +23,12 @@ def mint(
     audience: str = "nowconnect",
     issuer: str = "ncfast-dev",
     now: float | None = None,
+    certificate: bytes | None = None,
 ) -> str:
     """A signed token for `agent_id`, valid for `ttl` seconds from `now` (unix seconds, default the clock).
 
-    `connectors` None lets the agent announce any connector. Raises `ValueError` for what no hub would accept,
+    `connectors` None lets the agent announce any connector; `certificate` is the SHA-256 of the client certificate that
+    the token is bound to, None for a bearer token. Raises `ValueError` for what no hub would accept,
     and `AuthSetupError` for an unfit `key`.
     """
     secret_key(key)
@@ -45,6 +48,8 @@ def mint(
         if len(names) > MAX_CONNECTORS:
             raise ValueError(f"more than {MAX_CONNECTORS} connectors in one token")
         claims["connectors"] = names
+    if certificate is not None:
+        claims[CONFIRMATION] = confirmation(certificate)
     if tenant is not None:
         claims["tenant"] = _checked("tenant", tenant)
     return jwt.encode(claims, key, algorithm=SYMMETRIC)

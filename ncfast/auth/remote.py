@@ -57,11 +57,13 @@ class JwksKeys:
         self._attempt: asyncio.Task[None] | None = None
 
     @classmethod
-    def from_url(cls, url: str, algorithms: Sequence[str], net: Net, ca_file: str | Path | None = None) -> JwksKeys:
-        """Fed by `url` over HTTPS, trusting `ca_file` or the system's authorities. Raises `AuthSetupError` for a URL or
-        a file that is of no use."""
+    def from_url(
+        cls, url: str, algorithms: Sequence[str], net: Net, ca_file: Path | None = None, proxy: str = "off"
+    ) -> JwksKeys:
+        """Fed by `url` over HTTPS, trusting `ca_file` or the system's authorities, through `proxy` ('env', 'off' or
+        its URL). Raises `AuthSetupError` for a URL or a file that is of no use."""
         try:
-            fetch = HttpsFetch(net, url, ca_file)
+            fetch = HttpsFetch(net, url, ca_file, proxy)
         except ValueError as fault:
             raise AuthSetupError(f"auth.jwt.jwks_url: {fault}") from None
         except OSError as error:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import jwt
 
+from ncfast.auth.certificate import ClientCertificate, check_bearer, confirmed
 from ncfast.auth.errors import AuthError, AuthSetupError
 from ncfast.auth.identity import Identity, is_safe_name
 from ncfast.auth.keys import ALGORITHMS, MAX_KID_CHARS, Key, check_algorithms
@@ -42,6 +43,8 @@ class Policy(Protocol):
     issuer: str | None
     leeway_sec: float
     max_lifetime_sec: int
+    require_connectors: bool
+    certificate_name: str | None
 
     @property
     def algorithms(self) -> Sequence[str]: ...
@@ -70,11 +73,14 @@ class Verifier:
         self._issuer = policy.issuer
         self._leeway = policy.leeway_sec
         self._max_lifetime = policy.max_lifetime_sec
+        self._required = ("exp", "iat", "aud", "sub", *(("connectors",) if policy.require_connectors else ()))
+        self._certificate_name = policy.certificate_name
         self._keys = keys
         self._wall_clock = wall_clock
 
-    async def verify(self, token: str) -> Identity:
-        """The identity that `token` proves; raises `AuthError`, and nothing else, if it proves none.
+    async def verify(self, token: str, certificate: ClientCertificate | None = None) -> Identity:
+        """The identity that `token` proves to who has shown `certificate`, or none; raises `AuthError`, and nothing
+        else, if it proves none.
 
         Returns without suspending unless the key is unknown and the source goes to look for it.
         """
@@ -84,7 +90,9 @@ class Verifier:
         for key in await self._keys.find(kid, algorithm):
             payload = _signed_payload(token, key)
             if payload is not None:
-                return self._judge_claims(_parse_object(payload))
+                identity = self._judge_claims(_parse_object(payload))
+                check_bearer(identity, certificate, self._certificate_name)
+                return identity
         raise AuthError("signature")
 
     def _read_header(self, token: str) -> tuple[str, str | None]:
@@ -106,7 +114,7 @@ class Verifier:
         return algorithm, kid
 
     def _judge_claims(self, claims: dict[str, Any]) -> Identity:
-        for name in ("exp", "iat", "aud", "sub"):
+        for name in self._required:
             if name not in claims:
                 raise AuthError("missing_claim")
         self._check_audience(claims["aud"])
@@ -128,6 +136,7 @@ class Verifier:
             expires_at=expires_at,
             issued_at=issued_at,
             token_id=_token_id(claims),
+            certificate=confirmed(claims),
         )
 
     def _check_audience(self, audience: object) -> None:

@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_argument("--ca-file", metavar="FILE", help="trust this CA instead of the system's (PEM)")
     flags.add_argument("--client-cert", metavar="FILE", help="certificate to show to the hub (PEM)")
     flags.add_argument("--client-key", metavar="FILE", help="its private key (PEM)")
+    flags.add_argument(
+        "--allow-plaintext", action="store_true", help="show the token to hubs by ws:// beyond loopback, too"
+    )
     parser.set_defaults(usage_error=parser.error)
 
 
@@ -44,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     if arguments.config:
         given = [flag for flag, value in needed.items() if value]
-        if given or any(certificates.values()):
+        if given or any(certificates.values()) or arguments.allow_plaintext:
             arguments.usage_error("--config takes the place of the other flags, give one or the other")
     elif missing := [flag for flag, value in needed.items() if not value]:
         arguments.usage_error(f"give --config, or also {', '.join(missing)}")
@@ -56,7 +59,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.config:
         config = load_agent(arguments.config)
     else:
-        config = agent_from_flags(arguments.hub, arguments.agent_id, arguments.connector, arguments.token_file)
+        config = agent_from_flags(
+            arguments.hub,
+            arguments.agent_id,
+            arguments.connector,
+            arguments.token_file,
+            allow_plaintext=arguments.allow_plaintext,
+        )
         if any(certificates.values()):
             config = config.model_copy(update={"tls": ClientTls(**certificates)})
 

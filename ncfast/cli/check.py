@@ -27,6 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ncfast.cli.contents import unusable
     from ncfast.cli.table import table
     from ncfast.config import ConfigError, HubConfig, advice, load_any, warnings
+    from ncfast.config.exposed import exposed
     from ncfast.config.problems import Problem
 
     config = load_any(arguments.file)
@@ -36,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     values = config.model_dump(mode="json", by_alias=True, exclude_unset=not arguments.all)
     print(f"{arguments.file}: the configuration of {kind}, nothing wrong with it\n")
     print("\n".join(table(("KEY", "VALUE"), list(_flat(values)))))
-    notes = [*warnings(config), *_absent_files(config.model_dump(by_alias=True))]
+    notes = [*warnings(config), *exposed(config), *_absent_files(config.model_dump(by_alias=True))]
     if isinstance(config, HubConfig) and config.auth is None:
         notes.append("auth: not in the file; the hub starts only with NC_JWT_KEY_FILE or NC_JWKS_URL set")
     if arguments.strict:

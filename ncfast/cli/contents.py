@@ -10,7 +10,8 @@ from ncfast.agent.token import TokenFault, token_of
 from ncfast.auth import AuthSetupError, StaticKeys
 from ncfast.config import AgentConfig, HubConfig
 from ncfast.mesh.certificates import Certificates, read_secret
-from ncfast.net.tls import client_context, server_context
+from ncfast.net.tls import client_context, server_context, unreadable, web_context
+from ncfast.registry.redis.access import read_password
 
 Reader = tuple[list[Path | None], Callable[[], object]]  # the files, and what reads them
 
@@ -31,6 +32,12 @@ def _of_hub(config: HubConfig) -> Iterator[Reader]:
     if config.auth is not None and config.auth.jwt.key_file is not None:
         jwt, key_file = config.auth.jwt, config.auth.jwt.key_file
         yield [key_file], lambda: StaticKeys.from_file(key_file, jwt.algorithms)
+    if config.auth is not None and config.auth.jwt.jwks_ca_file is not None:
+        jwks_ca = config.auth.jwt.jwks_ca_file
+        yield [jwks_ca], lambda: _authority("auth.jwt.jwks_ca_file", jwks_ca)
+    if config.ha.enabled and config.ha.redis_password_file is not None:
+        password = config.ha.redis_password_file
+        yield [password], lambda: read_password(password)
     if edge is not None:
         yield [edge.cert_file, edge.key_file, edge.client_ca_file], lambda: server_context(edge)
     if config.ha.enabled and mesh.secret_file is not None:
@@ -39,6 +46,13 @@ def _of_hub(config: HubConfig) -> Iterator[Reader]:
     if config.ha.enabled and mesh.tls is not None and name is not None:
         tls = mesh.tls
         yield [tls.ca_bundle, tls.cert_file, tls.key_file], lambda: Certificates(tls, config.ha.cluster, name)
+
+
+def _authority(key: str, path: Path) -> None:
+    try:
+        web_context(path)
+    except OSError as exc:
+        raise unreadable(key, exc) from None
 
 
 def _of_agent(config: AgentConfig) -> Iterator[Reader]:

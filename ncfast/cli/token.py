@@ -27,6 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the hub's auth.jwt.audience (default: nowconnect)",
     )
+    parser.add_argument(
+        "--certificate",
+        metavar="FILE",
+        help="bind the token to this client certificate (PEM, cnf x5t#S256): the hub takes it with no other",
+    )
     parser.set_defaults(usage_error=parser.error)
 
 
@@ -34,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ncfast.auth import mint, read_secret
 
     key = read_secret(arguments.key_file)
+    bound = _thumbprint(arguments.certificate) if arguments.certificate is not None else None
     try:
         token = mint(
             key,
@@ -42,8 +48,25 @@ def run(arguments: argparse.Namespace) -> int:
             tenant=arguments.tenant,
             ttl=arguments.ttl,
             audience=arguments.audience,
+            certificate=bound,
         )
     except ValueError as error:
         arguments.usage_error(str(error))
     print(token)
     return 0
+
+
+def _thumbprint(path: str) -> bytes:
+    """Of the first certificate in the file, which is the agent's own where it has a chain. Raises OSError, or
+    AuthSetupError for what is no certificate."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    from ncfast.auth import AuthSetupError
+
+    with open(path, "rb") as file:
+        content = file.read()
+    try:
+        return x509.load_pem_x509_certificates(content)[0].fingerprint(SHA256())
+    except ValueError:
+        raise AuthSetupError(f"{path}: no certificate in PEM") from None

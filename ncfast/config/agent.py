@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import model_validator
 
@@ -17,6 +18,7 @@ from ncfast.config.sections import (
     key,
 )
 from ncfast.config.values import (
+    Address,
     AgentId,
     CheckText,
     CheckUser,
@@ -104,6 +106,12 @@ class ClientTls(CertifiedTls):
     ca_file: FilePath | None = key(None, why="CA bundle to trust instead of the system's, PEM.")
 
 
+def is_plaintext(hub: str) -> bool:
+    """Whether who is on the way to the hub can read the token."""
+    url = urlsplit(hub)
+    return url.scheme == "ws" and not Address(url.hostname or "", 0).is_loopback
+
+
 class Reconnect(Section):
     """Attempts to reach a hub: full jitter between zero and a bound that doubles from min_sec to max_sec."""
 
@@ -125,7 +133,14 @@ class AgentConfig(Section):
 
     hubs: list[TunnelUrl] = key(
         min_length=1,
-        why="Hubs to dial, as wss://host/tunnel, tried in turn; ws:// only on a trusted network.",
+        why="Hubs to dial, as wss://host/tunnel, tried in turn; ws:// beyond loopback only with allow_plaintext.",
+    )
+    allow_plaintext: Switch = key(
+        False,
+        why=(
+            "Show the token to hubs by ws:// beyond loopback, where whoever is on the way can read and use it. For"
+            " tests, and for networks that encrypt by themselves (a VPN, a sidecar)."
+        ),
     )
     agent_id: AgentId = key(why="This agent's identity; must equal the token's sub.")
     token_file: FilePath = key(why="File with the token; read again before it expires.")
@@ -144,3 +159,13 @@ class AgentConfig(Section):
     tunnel: Tunnel = key(default_factory=Tunnel, why="Keepalive and queues of a tunnel.")
     drain: Drain = key(default_factory=Drain, why="The orderly end.")
     logging: Logging = key(default_factory=Logging, why="Log lines.")
+
+    @model_validator(mode="after")
+    def _token_is_hidden(self) -> AgentConfig:
+        if not self.allow_plaintext and any(map(is_plaintext, self.hubs)):
+            raise fault(
+                "the token would travel in clear to a hub reached by ws://",
+                "write wss://, or allow_plaintext: true (--allow-plaintext)",
+                "hubs",
+            )
+        return self

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic_core import PydanticCustomError
 
-from ncfast.config.agent import AgentConfig
+from ncfast.config.agent import AgentConfig, is_plaintext
 from ncfast.config.ha import Ha
 from ncfast.config.hub import Admin, Edge, HubConfig
 from ncfast.config.problems import KeyPath, Problem, dotted
@@ -108,6 +108,11 @@ def _hub_warnings(config: HubConfig) -> Iterator[str]:
         yield "listeners: none, so no client can connect"
     if not config.admin.bind.is_loopback:
         yield (f"admin.bind: {config.admin.bind} is not loopback; /metrics, /status and /drain ask for no password")
+    if config.auth is not None and not config.auth.jwt.require_connectors:
+        yield (
+            "auth.jwt.require_connectors: false; a token without the claim connectors may announce every connector of"
+            " its tenant"
+        )
     if config.edge.tls is None and not config.edge.bind.is_loopback:
         yield (f"edge.bind: {config.edge.bind} without edge.tls; tokens travel in clear unless an ingress ends TLS")
     yield from _silent(config)
@@ -208,8 +213,7 @@ def _cluster_warnings(ha: Ha) -> Iterator[str]:
 
 def _agent_warnings(config: AgentConfig) -> Iterator[str]:
     for index, hub in enumerate(config.hubs):
-        url = urlsplit(hub)
-        if url.scheme == "ws" and not Address(url.hostname or "", 0).is_loopback:
+        if is_plaintext(hub):
             yield f"hubs[{index}]: ws:// to another machine; the token travels in clear"
     if config.tls is not None and not any(hub.startswith("wss://") for hub in config.hubs):
         yield "tls: no hub is reached by wss://, so the section has no effect"

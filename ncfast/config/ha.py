@@ -159,10 +159,19 @@ class Ha(Section):
         None,
         why=(
             "The shared registry: redis://, rediss:// (TLS), unix:// or redis+sentinel://host:port,host:port/service;"
-            " without it the registry is in memory. Password by ${NAME} only."
+            " without it the registry is in memory. Password by redis_password_file, or by ${NAME}."
         ),
     )
+    redis_password_file: FilePath | None = key(
+        None, why="The password for Redis, one line, in place of one in redis_url. Read again for the next connection."
+    )
     redis_ca_file: FilePath | None = key(None, why="CA bundle to trust for rediss:// instead of the system's, PEM.")
+    redis_cert_file: FilePath | None = key(
+        None, why="Certificate chain to show to Redis (rediss://, tls-auth-clients), PEM. Read again when it changes."
+    )
+    redis_key_file: FilePath | None = key(
+        None, why="Private key of redis_cert_file, PEM, without a passphrase. Read again when it changes."
+    )
     redis_timeout_sec: Seconds = key(
         0.3, ge=0.02, le=10, unit="s", why="How long one command may take; it is tried twice."
     )
@@ -179,6 +188,24 @@ class Ha(Section):
     )
     mesh: Mesh = key(default_factory=Mesh, why="Links to the other hubs.")
     level: Level = key(default_factory=Level, why="Agents spread evenly over the hubs.")
+
+    @model_validator(mode="after")
+    def _redis_files_fit(self) -> Ha:
+        cert, key_file, url = self.redis_cert_file, self.redis_key_file, self.redis_url or ""
+        if (cert is None) != (key_file is None):
+            given, lacking = ("redis_cert_file", "redis_key_file")[:: 1 if cert else -1]
+            raise fault(f"{given} without {lacking}", "a certificate and its key belong together", given, lacking)
+        if cert is not None and not url.startswith("rediss"):
+            raise fault("redis_cert_file, and Redis is not reached by TLS", "write rediss://", "redis_cert_file")
+        if self.redis_password_file is not None:
+            user = url.partition("://")[2].partition("/")[0].rpartition("@")[0]
+            if not url:
+                raise fault("redis_password_file without redis_url", "add redis_url", "redis_password_file")
+            if ":" in user and user.partition(":")[2]:
+                raise fault(
+                    "redis_password_file beside a password in redis_url", "keep one of them", "redis_password_file"
+                )
+        return self
 
     @model_validator(mode="after")
     def _replica_is_named(self) -> Ha:

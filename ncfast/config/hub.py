@@ -21,12 +21,15 @@ from ncfast.config.values import (
     CIDR,
     Address,
     Bytes,
+    CertificateName,
     Count,
     FilePath,
     JwksUrl,
     Name,
+    ProxyChoice,
     Rate,
     Seconds,
+    Switch,
     fault,
 )
 
@@ -168,6 +171,13 @@ class Edge(Section):
     trusted_proxies: list[CIDR] = key(
         [], why="Ingresses whose X-Forwarded-For is believed, counted from the right; empty believes none."
     )
+    forwarded_certificates: Switch = key(
+        False,
+        why=(
+            "Behind an ingress that ends the agents' mutual TLS: believe what trusted_proxies say of the client"
+            " certificate, by X-Forwarded-Client-Cert or X-SSL-Client-*, which they must overwrite."
+        ),
+    )
     handshake_timeout_sec: Seconds = key(
         5, gt=0, le=60, unit="s", why="From accept to an established tunnel (TLS, HTTP, token); then closed."
     )
@@ -200,6 +210,17 @@ class Edge(Section):
         ),
     )
 
+    @model_validator(mode="after")
+    def _forwarded_by_somebody(self) -> Edge:
+        if self.forwarded_certificates and not self.trusted_proxies:
+            raise fault(
+                "forwarded_certificates, and nobody is trusted to forward them",
+                "name the ingress in trusted_proxies",
+                "forwarded_certificates",
+                "trusted_proxies",
+            )
+        return self
+
 
 class Admin(Section):
     """The operator's HTTP edge: /metrics, /status, /drain. It asks for no password: keep it on loopback."""
@@ -230,7 +251,29 @@ class Jwt(Section):
     jwks_url: JwksUrl | None = key(
         None, why="Where the issuer publishes its public keys; https only, a fixed host, no redirects."
     )
+    jwks_ca_file: FilePath | None = key(
+        None, why="CA bundle to trust for jwks_url instead of the system's, PEM. Read again when it changes."
+    )
+    jwks_proxy: ProxyChoice = key(
+        "env", why="Proxy towards jwks_url. env: HTTPS_PROXY and NO_PROXY. off: none. Or its URL."
+    )
     issuer: str | None = key(None, min_length=1, why="The token's iss must equal this; without it iss is not checked.")
+    require_connectors: Switch = key(
+        False,
+        why=(
+            "Refuse tokens without the claim connectors, which may announce every connector of their tenant. Turn it"
+            " on; it is off for issuers that do not set the claim yet."
+        ),
+    )
+    certificate_name: CertificateName | None = key(
+        None,
+        why=(
+            "The client certificate must have exactly this name for the token to count, {sub} and {tenant} being the"
+            " token's: DNS:{sub}, or URI:spiffe://example.net/{tenant}/{sub} where tenants have agents of one name."
+            " Needs edge.tls.client_ca_file or edge.forwarded_certificates. A token with cnf (x5t#S256) is held to its"
+            " certificate in any case."
+        ),
+    )
     leeway_sec: Seconds = key(30, ge=0, le=30, unit="s", why="Clock difference forgiven in exp, nbf and iat.")
     max_lifetime_sec: Count = key(
         86_400,
@@ -263,6 +306,8 @@ class Jwt(Section):
             raise fault("both key_file and jwks_url are given", "keep one of them", "jwks_url", "key_file")
         if not self.key_file and not self.jwks_url:
             raise fault("no key to check tokens with", "give key_file or jwks_url", "", "key_file", "jwks_url")
+        if self.jwks_ca_file and not self.jwks_url:
+            raise fault("jwks_ca_file without jwks_url", "remove it, or add jwks_url", "jwks_ca_file", "jwks_url")
         if self.jwks_url and self.algorithms == ["HS256"]:
             raise fault(
                 "HS256 checks with a shared secret, which a jwks_url never publishes",
@@ -357,3 +402,14 @@ class HubConfig(Section):
     drain: HubDrain = key(default_factory=HubDrain, why="The orderly end.")
     logging: Logging = key(default_factory=Logging, why="Log lines.")
     ha: Ha = key(default_factory=Ha, why="Several hubs as one cluster.")
+
+    @model_validator(mode="after")
+    def _names_come_from_certificates(self) -> HubConfig:
+        shown = self.edge.forwarded_certificates or (self.edge.tls is not None and self.edge.tls.client_ca_file)
+        if self.auth is not None and self.auth.jwt.certificate_name and not shown:
+            raise fault(
+                "jwt.certificate_name, and no agent is asked for a certificate",
+                "add edge.tls.client_ca_file, or edge.forwarded_certificates behind an ingress",
+                "auth",
+            )
+        return self

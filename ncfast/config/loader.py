@@ -51,9 +51,15 @@ def load_any(path: str | Path, env: Mapping[str, str] | None = None) -> HubConfi
 
 
 def agent_from_flags(
-    hubs: Sequence[str], agent_id: str, connectors: Sequence[str], token_file: str | Path
+    hubs: Sequence[str],
+    agent_id: str,
+    connectors: Sequence[str],
+    token_file: str | Path,
+    *,
+    allow_plaintext: bool = False,
 ) -> AgentConfig:
-    """An agent from ``--hub``, ``--agent-id``, ``--connector name=host:port`` and ``--token-file``.
+    """An agent from ``--hub``, ``--agent-id``, ``--connector name=host:port``, ``--token-file`` and
+    ``--allow-plaintext``.
 
     Raises :class:`ConfigError`, as for a file.
     """
@@ -62,6 +68,7 @@ def agent_from_flags(
         "hubs": list(hubs),
         "agent_id": agent_id,
         "token_file": str(token_file),
+        "allow_plaintext": allow_plaintext,
         "connectors": [{"name": name, "target": target} for name, _, target in pairs],
     }
     return build(AgentConfig, Document.of("command line", data))

@@ -267,6 +267,19 @@ def _path(value: Any) -> Any:
     return value
 
 
+def _certificate_name(value: str) -> str:
+    """A name of a certificate with {sub} in it, and perhaps {tenant}; see `auth.jwt.certificate_name`."""
+    parts = re.split(r"(\{sub\}|\{tenant\})", value)
+    texts, holes = parts[::2], parts[1::2]
+    if not value.startswith(("DNS:", "URI:")) or any("{" in text or "}" in text for text in texts):
+        raise fault("not a name of a certificate", "write DNS:{sub}, or URI:spiffe://example.net/{tenant}/{sub}")
+    if "{sub}" not in holes or len(set(holes)) != len(holes):
+        raise fault("it must have {sub} once, and {tenant} at most once", "write DNS:{sub}")
+    if len(holes) == 2 and not re.search(r"[^A-Za-z0-9._-]", texts[1]):  # or a.b of c could pass for a of b.c
+        raise fault("nothing parts {sub} from {tenant} that neither can hold", "write a / between them, in a URI")
+    return value
+
+
 def _check_text(value: str) -> str:
     if not value or len(value) > CHECK_BYTES or any(ord(char) > 0xFF for char in value):
         raise fault(
@@ -298,6 +311,7 @@ Seconds = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False
 Rate = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
 Switch = Annotated[bool, BeforeValidator(_true_or_false)]
 CheckText = Annotated[str, AfterValidator(_check_text), _text("Text", "^[\\x00-\\xff]+$")]
+CertificateName = Annotated[str, AfterValidator(_certificate_name), _text("Certificate name", "^(DNS|URI):.*[{]sub[}]")]
 CheckUser = Annotated[str, AfterValidator(_check_user), _text("User name", "^.{1,80}$")]
 Target = Annotated[Address, AfterValidator(_dialled)]
 FilePath = Annotated[Path, BeforeValidator(_path)]

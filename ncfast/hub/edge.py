@@ -10,9 +10,10 @@ from typing import Any
 
 from websockets.http11 import Request
 
-from ncfast.auth import AuthError, Identity
+from ncfast.auth import AuthError, ClientCertificate, Identity
 from ncfast.config import ServerTls
 from ncfast.hub.admin import healthz, readyz
+from ncfast.hub.certificate import of_connection, of_ingress
 from ncfast.hub.claims import Claims
 from ncfast.hub.ground import Ground
 from ncfast.hub.session import AgentSession
@@ -20,6 +21,7 @@ from ncfast.hub.sessions import TUNNELS, Sessions
 from ncfast.hub.tokens import Tokens
 from ncfast.hub.ways import Ways
 from ncfast.mesh import Mesh
+from ncfast.mesh.trust import Refused
 from ncfast.net.handshake import accept
 from ncfast.net.links import LinkBounds, carry_websocket
 from ncfast.net.newcomers import Newcomers, source_of
@@ -249,9 +251,19 @@ class Handshake(asyncio.Protocol):
             return self._refuse(
                 401, "no_token", "One Authorization: Bearer header is needed", ("WWW-Authenticate", "Bearer")
             )
+        try:
+            certificate = self._certificate(request)
+        except Refused as exc:
+            return self._refuse(exc.status, exc.reason, "The client certificate was refused")
         self._waiting = True
-        self._net.spawn(self._authenticate(request, token.strip()), "authenticate")
+        self._net.spawn(self._authenticate(request, token.strip(), certificate), "authenticate")
         return None
+
+    def _certificate(self, request: Request) -> ClientCertificate | None:
+        """What the agent has shown; an ingress's own certificate is never an agent's. Raises Refused."""
+        if self._trusted and self._ground.config.edge.forwarded_certificates:
+            return of_ingress(request.headers)
+        return of_connection(self._transport)
 
     def _names(self, request: Request) -> bool:
         """Takes whom an ingress names for where the request comes from. False: it is answered, they come too fast."""
@@ -277,9 +289,9 @@ class Handshake(asyncio.Protocol):
                 return self._host
         return host
 
-    async def _authenticate(self, request: Request, token: str) -> None:
+    async def _authenticate(self, request: Request, token: str, certificate: ClientCertificate | None) -> None:
         try:
-            identity = await self._edge.tokens.verify(token)
+            identity = await self._edge.tokens.verify(token, certificate)
         except AuthError as exc:
             self._ground.stats.auth_failed[exc.reason] += 1
             log.security("auth_failed", reason=exc.reason, remote=self.remote)
@@ -298,9 +310,9 @@ class Handshake(asyncio.Protocol):
         if self._ground.readiness.draining and not self._edge.claims.awaited(identity):
             self._refuse(503, "draining", "This hub is going away", ("Retry-After", "1"))
         else:
-            self._upgrade(request, identity)
+            self._upgrade(request, identity, certificate)
 
-    def _upgrade(self, request: Request, identity: Identity) -> None:
+    def _upgrade(self, request: Request, identity: Identity, certificate: ClientCertificate | None) -> None:
         accepted, refusal = accept(request)
         if refusal is not None:
             self._edge._refused("websocket", self.remote)
@@ -312,7 +324,7 @@ class Handshake(asyncio.Protocol):
         self._finish()
         self._waiting = False
         transport.write(accepted)
-        session = AgentSession(ground, edge.ways, edge.tokens, edge.claims, identity, self.remote)
+        session = AgentSession(ground, edge.ways, edge.tokens, edge.claims, identity, self.remote, certificate)
         bounds = LinkBounds.of_tunnel(ground.config.tunnel)
         session.link, _ = carry_websocket(ground, transport, session, bounds, client=False, peer=identity.agent_id)
         ground.stats.tunnels_opened += 1

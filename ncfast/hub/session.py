@@ -10,7 +10,7 @@ import enum
 from typing import Protocol
 
 from ncfast._frames import SECRET_SIZE, FrameType
-from ncfast.auth import AuthError, Identity
+from ncfast.auth import AuthError, ClientCertificate, Identity
 from ncfast.core.errors import Blame, LocalError, Reason, blame
 from ncfast.core.link import Link
 from ncfast.core.messages import VERSION, Announce, Hello, HelloAck, Move
@@ -78,13 +78,24 @@ class Desk(Protocol):
 class AgentSession:
     """Handler of a tunnel's frames on the hub. Until it was granted an epoch it serves nothing."""
 
-    def __init__(self, ground: Ground, ways: Ways, tokens: Tokens, desk: Desk, identity: Identity, remote: str) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        ways: Ways,
+        tokens: Tokens,
+        desk: Desk,
+        identity: Identity,
+        remote: str,
+        certificate: ClientCertificate | None = None,
+    ) -> None:
+        """`certificate`: what the tunnel's connection was opened with; each token is judged with it."""
         self._ground = ground
         self._ways = ways
         self._tokens = tokens
         self._desk = desk
         self.identity = identity
         self.remote = remote
+        self.certificate = certificate
         self.session_id = ground.net.entropy(16).hex()
         self.agent_id = identity.agent_id
         self.key = identity.key
@@ -292,7 +303,7 @@ class AgentSession:
 
     async def _refresh(self, token: str) -> None:
         try:
-            identity = await self._tokens.verify(token)
+            identity = await self._tokens.verify(token, self.certificate)
         except AuthError as exc:
             self._ground.stats.auth_failed[exc.reason] += 1
             log.security("auth_failed", reason=exc.reason, agent_id=self.agent_id, remote=self.remote, refresh=True)

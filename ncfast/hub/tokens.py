@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ncfast.auth import Identity, JwksKeys, StaticKeys, Verifier
+from ncfast.auth import ClientCertificate, Identity, JwksKeys, StaticKeys, Verifier
 from ncfast.config import Jwt
 from ncfast.net.seam import Net
 
@@ -12,9 +12,14 @@ from ncfast.net.seam import Net
 def key_source(jwt: Jwt, net: Net) -> StaticKeys | JwksKeys:
     """The keys that the configuration names. Raises AuthSetupError."""
     if jwt.jwks_url is not None:
-        return JwksKeys.from_url(jwt.jwks_url, jwt.algorithms, net)
+        return JwksKeys.from_url(jwt.jwks_url, jwt.algorithms, net, jwt.jwks_ca_file, jwt.jwks_proxy)
     assert jwt.key_file is not None  # one of the two is there
     return StaticKeys.from_file(jwt.key_file, jwt.algorithms)
+
+
+def _source(jwt: Jwt) -> tuple[object, ...]:
+    """Where an issuer's keys come from, and which of them are ours."""
+    return jwt.jwks_url, jwt.jwks_ca_file, jwt.jwks_proxy, jwt.algorithms
 
 
 class Tokens:
@@ -31,9 +36,9 @@ class Tokens:
         self._verifier = Verifier(jwt, self._keys, self._wall_clock)
         self.expiry_grace = jwt.expiry_grace_sec  # seconds
 
-    async def verify(self, token: str) -> Identity:
-        """Who the token says the bearer is. Raises AuthError."""
-        return await self._verifier.verify(token)
+    async def verify(self, token: str, certificate: ClientCertificate | None = None) -> Identity:
+        """Who the token says the bearer is, who has shown `certificate`, or none. Raises AuthError."""
+        return await self._verifier.verify(token, certificate)
 
     @property
     def healthy(self) -> bool:
@@ -49,10 +54,7 @@ class Tokens:
 
     def prepare(self, jwt: Jwt) -> StaticKeys | JwksKeys | None:
         """The keys that `use` would put in force; None: those of now, asked for anew. Raises AuthSetupError."""
-        same = isinstance(self._keys, JwksKeys) and (jwt.jwks_url, jwt.algorithms) == (
-            self._jwt.jwks_url,
-            self._jwt.algorithms,
-        )
+        same = isinstance(self._keys, JwksKeys) and _source(jwt) == _source(self._jwt)
         return None if same else key_source(jwt, self._net)
 
     async def use(self, jwt: Jwt, keys: StaticKeys | JwksKeys | None) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
+import re
 import urllib.parse
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from ncfast.core.errors import NcfastError
 
@@ -27,6 +29,7 @@ VERIFY, CERT, SAN = "X-SSL-Client-Verify", "X-SSL-Client-Cert", "X-SSL-Client-SA
 PROTO = "X-Forwarded-Proto"
 VERIFIED = frozenset({"SUCCESS", "0"})  # nginx's word, HAProxy's number
 MAX_NAMES = 64  # of a certificate; an honest one has a handful
+_SHA256 = re.compile("[0-9a-fA-F]{64}")
 
 
 class Refused(NcfastError):
@@ -145,7 +148,7 @@ def forwarded(headers: Headers) -> frozenset[str]:
     if XFCC in value and (VERIFY in value or CERT in value or SAN in value):
         raise Refused("header_duplicate", f"both {XFCC} and X-SSL-Client-* came", 400)
     if XFCC in value:
-        return _xfcc(value[XFCC])
+        return frozenset(f"{key}:{text}" for key, text in _xfcc(value[XFCC]) if key in ("URI", "DNS"))
     if VERIFY not in value:
         raise Refused("no_client_certificate", "the ingress shows no client certificate")
     if value[VERIFY] not in VERIFIED:
@@ -155,9 +158,26 @@ def forwarded(headers: Headers) -> frozenset[str]:
     return _certificate(value[CERT]) if CERT in value else _san(value[SAN])
 
 
-def _xfcc(text: str) -> frozenset[str]:
-    """URI and DNS of the one element of Envoy's header: key=value;key="value", with backslash escapes inside quotes."""
-    names = set()
+def forwarded_thumbprint(headers: Headers) -> bytes | None:
+    """The SHA-256 of the same certificate: XFCC's Hash=, or that of X-SSL-Client-Cert; None where neither came. Call
+    `forwarded`, too, which judges whether the headers can be believed at all. Raises Refused."""
+    for text in headers.get_all(XFCC):
+        found = [value for key, value in _xfcc(text.strip()) if key == "HASH"]
+        if len(found) != 1:
+            return None
+        if _SHA256.fullmatch(found[0]) is None:
+            raise Refused("forwarded_certificate", f"{XFCC} is malformed", 400)
+        return bytes.fromhex(found[0])
+    for text in headers.get_all(CERT):
+        if text.strip():
+            return _loaded(text.strip()).fingerprint(hashes.SHA256())
+    return None
+
+
+def _xfcc(text: str) -> list[tuple[str, str]]:
+    """The one element of Envoy's header, with its keys in upper case: key=value;key="value", with backslash escapes
+    inside quotes."""
+    pairs = []
     at, end = 0, len(text)
     while at < end:
         key, equals, _ = text[at:].partition("=")
@@ -165,14 +185,13 @@ def _xfcc(text: str) -> frozenset[str]:
             raise Refused("forwarded_certificate", f"{XFCC} is malformed", 400)
         at += len(key) + 1
         value, at = _quoted(text, at + 1) if text[at : at + 1] == '"' else _plain(text, at)
-        if key.strip().upper() in ("URI", "DNS"):
-            names.add(f"{key.strip().upper()}:{value}")
+        pairs.append((key.strip().upper(), value))
         if at < end and text[at] == ",":
             raise Refused("header_duplicate", f"{XFCC} has more than one element", 400)
         if at < end and text[at] != ";":
             raise Refused("forwarded_certificate", f"{XFCC} is malformed", 400)
         at += 1
-    return frozenset(names)
+    return pairs
 
 
 def _plain(text: str, at: int) -> tuple[str, int]:
@@ -195,13 +214,18 @@ def _quoted(text: str, at: int) -> tuple[str, int]:
 
 
 def _certificate(text: str) -> frozenset[str]:
+    return names_in(_loaded(text))
+
+
+def _loaded(text: str) -> x509.Certificate:
+    """The certificate in X-SSL-Client-Cert. Raises Refused."""
     try:
         if text.startswith("-----BEGIN"):
             pem = urllib.parse.unquote(text, errors="strict")
             if pem.count("-----BEGIN") != 1:
                 raise ValueError
-            return names_in(x509.load_pem_x509_certificate(pem.encode("ascii")))
-        return names_in(x509.load_der_x509_certificate(base64.b64decode(text, validate=True)))
+            return x509.load_pem_x509_certificate(pem.encode("ascii"))
+        return x509.load_der_x509_certificate(base64.b64decode(text, validate=True))
     except (ValueError, binascii.Error):
         raise Refused("forwarded_certificate", f"{CERT} cannot be read", 400) from None
 

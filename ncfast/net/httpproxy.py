@@ -1,7 +1,8 @@
-"""The agent's way out through an HTTP(S) proxy: which one to take, and the CONNECT handshake with it.
+"""The way out through an HTTP(S) proxy, to hubs and to an issuer's keys: which one to take, and the CONNECT handshake
+with it.
 
-Sans-I/O. The environment is read with urllib's rules (`http_proxy` for ws, `https_proxy` for wss, `all_proxy`
-for either; an upper-case HTTP_PROXY is ignored under CGI, where a request header can set it), but for `no_proxy`, of
+Sans-I/O. The environment is read with urllib's rules (`http_proxy` for ws, `https_proxy` for wss and https, `all_proxy`
+for each; an upper-case HTTP_PROXY is ignored under CGI, where a request header can set it), but for `no_proxy`, of
 which urllib knows neither networks nor `*.`.
 Credentials stay out of every message and repr.
 """
@@ -21,7 +22,7 @@ from ncfast.core.errors import NcfastError
 REPLY_MAX = 8192  # bytes of the proxy's reply up to its blank line, as for every HTTP head here
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?")
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")
-_TUNNELLED = {"ws": "http", "wss": "https"}
+_TUNNELLED = {"ws": "http", "wss": "https", "https": "https"}
 
 
 class ProxySettingError(NcfastError):
@@ -51,8 +52,8 @@ class Proxy:
     credentials: tuple[str, str] | None = field(default=None, repr=False)
 
 
-def choose(hub_url: str, setting: str) -> Proxy | None:
-    """The proxy for `hub_url` (ws:// or wss://), or None to dial it directly.
+def choose(target: str, setting: str) -> Proxy | None:
+    """The proxy for the URL `target` (ws://, wss:// or https://), or None to dial it directly.
 
     `setting` is 'env' (ask the environment), 'off', or the proxy's URL. Raises `ProxySettingError`.
     """
@@ -60,10 +61,10 @@ def choose(hub_url: str, setting: str) -> Proxy | None:
         return None
     if setting != "env":
         return parse(setting)
-    url = urllib.parse.urlsplit(hub_url)
+    url = urllib.parse.urlsplit(target)
     proxies = urllib.request.getproxies_environment()
     chosen = proxies.get(url.scheme) or proxies.get(_TUNNELLED[url.scheme]) or proxies.get("all")
-    port = url.port or (443 if url.scheme == "wss" else 80)
+    port = url.port or (80 if url.scheme == "ws" else 443)
     if chosen is None or spares(proxies.get("no", ""), url.hostname or "", port):
         return None
     return parse(chosen)

@@ -11,19 +11,12 @@ from ncfast.registry.memory import MemoryRegistry
 
 
 def make_registry(config: Ha, replica: Replica, net: Net, stats: Stats) -> DistributedRegistry:
-    """In memory without `redis_url`, in Redis with it. Opens nothing. Raises OSError for a `redis_ca_file` that cannot
-    be used."""
+    """In memory without `redis_url`, in Redis with it. Opens nothing. Raises OSError for a file of Redis's
+    that cannot be used."""
     if not config.enabled or config.redis_url is None:
         return MemoryRegistry(replica, net, stats)
     from ncfast.registry.redis.connection import RedisBackend  # redis-py takes a while to import
     from ncfast.registry.redis.registry import RedisRegistry
 
-    backend = RedisBackend(
-        config.redis_url,
-        config.redis_ca_file,
-        config.redis_timeout_sec,
-        net,
-        config.cluster,
-        f"ncfast-{replica.replica_id}",
-    )
+    backend = RedisBackend(config.redis_url, config, net, f"ncfast-{replica.replica_id}")
     return RedisRegistry(config, replica, net, stats, backend)

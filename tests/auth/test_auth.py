@@ -30,11 +30,24 @@ from support.tokens import (
     verifier,
 )
 
-from ncfast.auth import REASONS, AuthError, AuthSetupError, Identity, StaticKeys, Verifier, mint, read_secret
+from ncfast.auth import (
+    REASONS,
+    AuthError,
+    AuthSetupError,
+    ClientCertificate,
+    Identity,
+    StaticKeys,
+    Verifier,
+    mint,
+    read_secret,
+    thumbprint,
+)
+from ncfast.auth.certificate import confirmation
 from ncfast.auth.keys import MAX_CANDIDATES
 from ncfast.auth.verifier import check_pyjwt
 
 DAY = 86_400
+DIGEST = thumbprint(b"a certificate")
 MANY = [f"c{number}" for number in range(64)]
 
 
@@ -126,6 +139,17 @@ CLAIMS = [
     ({"jti": "x" * 129}, "claim_type"),
     ({"jti": "a\nb"}, "claim_type"),
     ({"jti": 5}, "claim_type"),
+    # bound to a certificate, which is shown in tests of its own
+    ({"cnf": confirmation(DIGEST)}, "certificate_missing"),
+    ({"cnf": {**confirmation(DIGEST), "jkt": "x"}}, "certificate_missing"),
+    ({"cnf": {"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}}, "confirmation"),
+    ({"cnf": {}}, "confirmation"),
+    ({"cnf": None}, "confirmation"),
+    ({"cnf": [confirmation(DIGEST)]}, "confirmation"),
+    ({"cnf": {"x5t#S256": None}}, "confirmation"),
+    ({"cnf": {"x5t#S256": DIGEST.hex()}}, "confirmation"),
+    ({"cnf": {"x5t#S256": confirmation(DIGEST)["x5t#S256"] + "="}}, "confirmation"),
+    ({"cnf": {"x5t#S256": "A" * 42 + "B"}}, "confirmation"),  # bits left over
     # whatever else it says is not ours to judge
     ({"iss": 5, "scope": "admin", "azp": None}, identity()),
 ]
@@ -134,6 +158,49 @@ CLAIMS = [
 @pytest.mark.parametrize(("changes", "expected"), CLAIMS, ids=lambda value: str(value)[:50])
 def test_claims(changes, expected):
     assert judge(verifier(shared_secret()), genuine("HS256", **changes)) == expected
+
+
+SITE_1 = ClientCertificate(DIGEST, frozenset({"DNS:site-1", "URI:spiffe://x/acme/site-1", "DNS:site-1.example"}))
+BOUND = {"cnf": confirmation(DIGEST)}
+
+
+@pytest.mark.parametrize(
+    ("claims", "name", "shown", "expected"),
+    [
+        (BOUND, None, SITE_1, identity(certificate=DIGEST)),
+        (BOUND, None, ClientCertificate(thumbprint(b"another"), SITE_1.names), "certificate_mismatch"),
+        (BOUND, None, ClientCertificate(None, SITE_1.names), "certificate_missing"),
+        ({}, None, SITE_1, identity()),
+        ({}, "DNS:{sub}", SITE_1, identity()),
+        ({}, "DNS:{sub}", ClientCertificate(None, SITE_1.names), identity()),
+        ({}, "DNS:{sub}", None, "certificate_missing"),
+        ({}, "DNS:{sub}.example", SITE_1, identity()),
+        ({}, "URI:{sub}", SITE_1, "certificate_name"),
+        ({"sub": "site-2"}, "DNS:{sub}", SITE_1, "certificate_name"),
+        ({"sub": "SITE-1"}, "DNS:{sub}", SITE_1, "certificate_name"),
+        ({}, "DNS:{sub}", ClientCertificate(DIGEST, frozenset({"DNS:*"})), "certificate_name"),
+        ({"tenant": "acme"}, "URI:spiffe://x/{tenant}/{sub}", SITE_1, identity(tenant="acme")),
+        ({"tenant": "evil"}, "URI:spiffe://x/{tenant}/{sub}", SITE_1, "certificate_name"),
+        ({}, "URI:spiffe://x/{tenant}/{sub}", ClientCertificate(None, frozenset({"URI:spiffe://x//site-1"})),
+         "certificate_name"),
+        (BOUND, "DNS:{sub}", ClientCertificate(DIGEST, frozenset({"DNS:site-2"})), "certificate_name"),
+    ],
+)  # fmt: skip
+def test_who_may_show_a_token(claims, name, shown, expected):
+    judging = verifier(shared_secret(), certificate_name=name)
+    assert judge(judging, genuine("HS256", **claims), shown) == expected
+
+
+def test_a_minted_token_is_bound_to_a_certificate():
+    text = mint(SECRET, "site-1", None, now=NOW - 60, certificate=DIGEST)
+    assert judge(verifier(shared_secret()), text) == "certificate_missing"
+    assert judge(verifier(shared_secret()), text, SITE_1).certificate == DIGEST
+
+
+def test_a_policy_that_demands_connectors():
+    strict = verifier(shared_secret(), require_connectors=True)
+    assert judge(strict, genuine("HS256")) == "missing_claim"
+    assert judge(strict, genuine("HS256", connectors=[])) == identity(connectors=frozenset())
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ import json
 import random
 import ssl
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trustme
 import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
+from support.connect_proxy import connect_proxy
 from support.tokens import NOW, genuine, jwk, jwks, policy
 from support.until import PATIENCE, until
 
@@ -640,6 +642,68 @@ def test_the_seam_counts_the_connection_while_it_lasts(authority, certificate, c
                 await HttpsFetch(seam, f"https://localhost:{server.port}/", ca_file)()
             await advance(0)
             assert seam.sockets == 0
+
+    run(main())
+
+
+def test_keys_are_fetched_through_a_proxy(certificate, ca_file):
+    async def main():
+        async with Server(certificate) as server:
+            url = f"https://localhost:{server.port}/keys"
+            with connect_proxy("Basic dTpw") as proxy:
+                way = "http://u:p@{}:{}".format(*proxy.address)
+                assert await through(HttpsFetch(net(), url, ca_file, way)) == DOCUMENT
+                assert proxy.requests == [f"CONNECT localhost:{server.port} HTTP/1.1"] and len(server.requests) == 1
+                with pytest.raises(FetchError, match="status 407"):
+                    await through(HttpsFetch(net(), url, ca_file, "http://{}:{}".format(*proxy.address)))
+                with pytest.raises(FetchError, match="SSLCertVerificationError"):
+                    await through(HttpsFetch(net(), url, None, way))  # the proxy does not vouch for the issuer
+            with pytest.raises(FetchError, match="connection failed"):
+                await through(HttpsFetch(net(), url, ca_file, way))
+        assert len(server.requests) == 1
+
+    run(main())
+
+
+async def through(fetch: HttpsFetch) -> bytes:
+    """What it brings, however long the proxy, which is a thread, takes: the clock of these tests stands still."""
+    fetching = asyncio.create_task(fetch())
+    await until(fetching.done, look_sec=0)
+    return await fetching
+
+
+def test_the_environment_names_a_proxy_and_whom_it_is_not_for(certificate, ca_file, monkeypatch):
+    async def main():
+        async with Server(certificate) as server:
+            url = f"https://localhost:{server.port}/keys"
+            with connect_proxy() as proxy:
+                monkeypatch.setenv("https_proxy", "http://{}:{}".format(*proxy.address))
+                monkeypatch.delenv("no_proxy", raising=False)
+                monkeypatch.delenv("NO_PROXY", raising=False)
+                assert await through(HttpsFetch(net(), url, ca_file, "env")) == DOCUMENT
+                assert len(proxy.requests) == 1
+                assert await through(HttpsFetch(net(), url, ca_file, "off")) == DOCUMENT
+                monkeypatch.setenv("no_proxy", "localhost")
+                assert await through(HttpsFetch(net(), url, ca_file, "env")) == DOCUMENT
+                assert len(proxy.requests) == 1
+
+    run(main())
+
+
+def test_another_authority_in_the_ca_file_is_taken(certificate, ca_file, tmp_path):
+    async def main():
+        file = tmp_path / "trusted.pem"
+        trustme.CA().cert_pem.write_to_path(file)
+        async with Server(certificate) as server:
+            fetch = server.fetch(file)
+            with pytest.raises(FetchError, match="SSLCertVerificationError"):
+                await fetch()
+            file.write_bytes(Path(ca_file).read_bytes() + b"\n")
+            assert await fetch() == DOCUMENT
+            file.write_text("no certificate")
+            with pytest.raises(FetchError, match="the CA file cannot be used"):
+                await fetch()
+            assert await fetch() == DOCUMENT
 
     run(main())
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import shlex
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -15,6 +18,7 @@ from pathlib import Path
 
 import jwt
 import pytest
+import trustme
 from support.fake_hub import FakeHub
 from support.until import PATIENCE
 
@@ -286,6 +290,25 @@ def test_check_strict_takes_no_warning(tmp_path, write, capsys):
     assert "warning: tls.ca_file: not set" in out and err == f"ncfast: {path}: 1 warnings, and --strict takes none\n"
     assert code_of("check", "--strict", write(AGENT + "standby: false\n")) == 1  # a file that is missing, too
     assert "warning: token_file" in capsys.readouterr().out
+
+
+def test_a_token_is_bound_to_a_certificate_by_file(key_file, tmp_path, capsys):
+    pem = trustme.CA().issue_cert("site-1").cert_chain_pems[0].bytes()
+    (tmp_path / "site.pem").write_bytes(pem)
+    arguments = ("token", "--key-file", key_file, "--agent-id", "a", "--certificate")
+    assert code_of(*arguments, str(tmp_path / "site.pem")) == 0
+    claims = jwt.decode(capsys.readouterr().out.strip(), options={"verify_signature": False})
+    digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem.decode())).digest()
+    assert claims["cnf"] == {"x5t#S256": base64.urlsafe_b64encode(digest).decode().rstrip("=")}
+    (tmp_path / "none.pem").write_text("no certificate")
+    assert code_of(*arguments, str(tmp_path / "none.pem")) == 78
+    assert "no certificate in PEM" in capsys.readouterr().err
+
+
+def test_an_agent_by_flags_sends_no_token_in_clear_unless_told_so(tmp_path, capsys):
+    agent = ("agent", "--hub", "ws://hub.example/tunnel", "--agent-id", "a", "--connector", "c=127.0.0.1:1")
+    assert code_of(*agent, "--token-file", str(tmp_path / "t")) == 78
+    assert "the token would travel in clear" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["token", "secret", "certificate", "mesh"])

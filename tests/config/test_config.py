@@ -699,9 +699,11 @@ CLUSTER = "ha: { enabled: true, mode: active, replica_id: a, %s }\n"
         (BALANCED.replace("0.1:1'", "0.1:3306'").replace(" }]", ", open_on: first_byte }]"), ["listeners[0].open_on"]),
         (BALANCED + "drain: { delay_sec: 0 }\n", ["drain.delay_sec"]),
         (AGENT, []),
-        (AGENT.replace("wss", "ws"), ["hubs[0]"]),
+        (AGENT.replace("wss", "ws") + "allow_plaintext: true\n", ["hubs[0]"]),
         (AGENT.replace("wss://hub.example.net", "'ws://[::1]:8080").replace("tunnel", "tunnel'"), []),
-        (AGENT.replace("wss", "ws") + "tls: { ca_file: /ca }\n", ["hubs[0]", "tls"]),
+        (AGENT.replace("wss", "ws") + "allow_plaintext: true\ntls: { ca_file: /ca }\n", ["hubs[0]", "tls"]),
+        (BALANCED + "auth: { jwt: { key_file: /k } }\n", ["auth.jwt.require_connectors"]),
+        (BALANCED + "auth: { jwt: { key_file: /k, require_connectors: true } }\n", []),
         (AGENT.replace("389'", "3306'"), []),
         (AGENT.replace("389'", "3306', health: {}"), ["connectors[0].health"]),
         (AGENT.replace("389'", "3306', health: { protocol: mysql }"), []),
@@ -709,6 +711,53 @@ CLUSTER = "ha: { enabled: true, mode: active, replica_id: a, %s }\n"
 )
 def test_warnings(write, text, expected):
     assert [line.split(": ")[0] for line in warnings(load_any(write(text), {}))] == expected
+
+
+NAMED = "auth: { jwt: { key_file: /k, certificate_name: '%s' } }\n"
+ASKED = "edge: { tls: { cert_file: /c, key_file: /k, client_ca_file: /ca } }\n"
+REDIS = "ha: { enabled: true, replica_id: a, redis_url: '%s', %s }\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (AGENT.replace("wss", "ws"), "the token would travel in clear to a hub reached by ws://"),
+        (LISTENERS + NAMED % "DNS:{sub}", "auth: jwt.certificate_name, and no agent is asked for a certificate"),
+        (LISTENERS + ASKED + NAMED % "{sub}", "not a name of a certificate"),
+        (LISTENERS + ASKED + NAMED % "DNS:{sub}{", "not a name of a certificate"),
+        (LISTENERS + ASKED + NAMED % "DNS:site", "it must have {sub} once"),
+        (LISTENERS + ASKED + NAMED % "URI:{sub}/{sub}", "it must have {sub} once"),
+        (LISTENERS + ASKED + NAMED % "DNS:{sub}.{tenant}.example", "nothing parts {sub} from {tenant}"),
+        (LISTENERS + ASKED + NAMED % "DNS:{tenant}-{sub}", "nothing parts {sub} from {tenant}"),
+        (LISTENERS + "edge: { forwarded_certificates: true }\n", "nobody is trusted to forward them"),
+        (LISTENERS + "auth: { jwt: { key_file: /k, jwks_ca_file: /ca } }\n", "jwks_ca_file without jwks_url"),
+        (LISTENERS + REDIS % ("rediss://h", "redis_cert_file: /c"), "redis_cert_file without redis_key_file"),
+        (LISTENERS + REDIS % ("rediss://h", "redis_key_file: /c"), "redis_key_file without redis_cert_file"),
+        (LISTENERS + REDIS % ("redis://h", "redis_cert_file: /c, redis_key_file: /k"), "not reached by TLS"),
+        (LISTENERS + REDIS % ("redis://u:${P}@h", "redis_password_file: /p"), "beside a password in redis_url"),
+        (LISTENERS + "ha: { redis_password_file: /p }\n", "redis_password_file without redis_url"),
+    ],
+)
+def test_who_gets_in_is_said_whole(write, text, says):
+    with pytest.raises(ConfigError) as caught:
+        load_any(write(text), {"P": "secret"})
+    assert any(says in str(problem) for problem in caught.value.problems), caught.value
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        AGENT.replace("wss", "ws") + "allow_plaintext: true\n",
+        LISTENERS + ASKED + NAMED % "DNS:{sub}",
+        LISTENERS + ASKED + NAMED % "URI:spiffe://example.net/{tenant}/agents/{sub}",
+        LISTENERS + NAMED % "DNS:{sub}" + "edge: { trusted_proxies: ['10.0.0.0/8'], forwarded_certificates: true }\n",
+        LISTENERS + REDIS % ("redis://user@h", "redis_password_file: /p"),
+        LISTENERS + REDIS % ("rediss://h", "redis_cert_file: /c, redis_key_file: /k"),
+    ],
+)
+def test_ways_in_that_are_taken(write, text):
+    load_any(write(text), {})
 
 
 def test_changes_that_wait_for_a_restart(write):

@@ -13,6 +13,7 @@ from support.tokens import genuine
 
 from hub import doors as d
 from hub.rooms import identity
+from ncfast.auth.certificate import confirmation
 from ncfast.config import ServerTls
 from ncfast.net.throttle import Throttle
 from ncfast.observe.readiness import State
@@ -167,6 +168,57 @@ def test_while_the_hub_drains_an_agent(tmp_path, waits):
     play(tmp_path, scene)
 
 
+# what an ingress says of the client certificate
+
+NAMED, UNNAMED = f"Hash={'ab' * 32};DNS=site", f"Hash={'ab' * 32};DNS=other"
+BOUND = genuine("HS256", sub="site", cnf=confirmation(bytes.fromhex("ab" * 32)))
+HTTPS = "X-Forwarded-Proto: https"
+
+
+@pytest.mark.parametrize(
+    ("token", "headers", "status"),
+    [
+        (TOKEN, (HTTPS, f"X-Forwarded-Client-Cert: {NAMED}"), 101),
+        (BOUND, (HTTPS, f"X-Forwarded-Client-Cert: {NAMED}"), 101),
+        (BOUND, (HTTPS, f"X-Forwarded-Client-Cert: {NAMED.replace('b;', 'c;')}"), 401),
+        (BOUND, (HTTPS, "X-Forwarded-Client-Cert: DNS=site"), 401),  # it does not say which one
+        (TOKEN, (HTTPS, f"X-Forwarded-Client-Cert: {UNNAMED}"), 401),
+        (TOKEN, (HTTPS, "X-SSL-Client-Verify: NONE"), 401),
+        (TOKEN, (HTTPS,), 401),
+        (TOKEN, (), 403),
+        (TOKEN, (f"X-Forwarded-Client-Cert: {NAMED}",), 403),  # not over TLS
+        (TOKEN, (HTTPS, f"X-Forwarded-Client-Cert: {UNNAMED}", f"X-Forwarded-Client-Cert: {NAMED}"), 400),
+        (TOKEN, (HTTPS, f"X-Forwarded-Client-Cert: {UNNAMED},{NAMED}"), 400),
+        (TOKEN, (HTTPS, "X-Forwarded-Client-Cert: Hash=ab;DNS=site"), 400),
+    ],
+    ids=lambda value: str(value)[:60] if isinstance(value, tuple) else None,
+)
+@pytest.mark.parametrize("believed", [True, False])
+def test_an_ingress_vouches_for_the_certificate_where_it_is_to_be_believed(tmp_path, token, headers, status, believed):
+    async def scene(hub):
+        await hub.tokens.use(hub.jwt.model_copy(update={"certificate_name": "DNS:{sub}"}), None)
+        head, _, writer = await tunnel(hub, token, headers=headers)
+        assert int(head.split()[1]) == (status if believed else 401)
+        writer.close()
+
+    edge = {"bind": "127.0.0.1:0", "trusted_proxies": ["127.0.0.1/32"], "forwarded_certificates": believed}
+    play(tmp_path, scene, edge=edge)
+
+
+@pytest.mark.parametrize("trusted", ["127.0.0.1/32", "127.0.0.2/32"])
+def test_a_stranger_vouches_for_nothing(tmp_path, trusted):
+    async def scene(hub):
+        head, _, writer = await tunnel(hub, BOUND, headers=(HTTPS, f"X-Forwarded-Client-Cert: {NAMED}"))
+        assert int(head.split()[1]) == (101 if trusted == "127.0.0.1/32" else 401)
+        writer.close()
+
+    play(
+        tmp_path,
+        scene,
+        edge={"bind": "127.0.0.1:0", "trusted_proxies": [trusted], "forwarded_certificates": True},
+    )
+
+
 # while the token is judged
 
 
@@ -174,10 +226,10 @@ def slow(hub: d.Doors) -> d.Signal:
     signal = d.Signal()
     verify = hub.tokens.verify
 
-    async def late(token):
+    async def late(*shown):
         signal.asked = True
         await signal.event.wait()
-        return await verify(token)
+        return await verify(*shown)
 
     hub.tokens.verify = late
     return signal

@@ -12,7 +12,8 @@ from hub.far import OTHER_PROCESS, Agent
 from hub.rooms import NOW, Rooms, identity
 from hub.seam import Gate
 from ncfast._frames import FrameType
-from ncfast.auth import Identity
+from ncfast.auth import ClientCertificate, Identity, thumbprint
+from ncfast.auth.certificate import confirmation
 from ncfast.config import Jwt
 from ncfast.core.errors import LocalError, Reason
 from ncfast.core.messages import HelloAck
@@ -64,9 +65,9 @@ class SlowTokens(Tokens):
 
     gate: Gate
 
-    async def verify(self, token: str) -> Identity:
+    async def verify(self, token: str, certificate: ClientCertificate | None = None) -> Identity:
         await self.gate
-        return await super().verify(token)
+        return await super().verify(token, certificate)
 
 
 @pytest.fixture
@@ -304,6 +305,22 @@ def test_a_token_of_somebody_else_ends_the_tunnel(agent, desk, claims):
     lead(agent, desk, S.OWNER)
     refresh(agent, **claims)
     assert desk.told[-1] == "ended as owner: unauthorized"
+
+
+def test_a_refreshed_token_counts_only_with_the_certificate_of_the_tunnel(agent, desk, rooms):
+    lead(agent, desk, S.OWNER)
+    mine, another = thumbprint(b"mine"), thumbprint(b"another")
+    agent.session.certificate = ClientCertificate(mine, frozenset())
+    refresh(agent, cnf=confirmation(another))
+    assert agent.only(AUTH).code == Reason.UNAUTHORIZED and agent.session.identity.certificate is None
+    rooms.wait(PAUSE)
+    refresh(agent, cnf=confirmation(mine))
+    assert agent.only(AUTH).code == 0 and agent.session.identity.certificate == mine
+    agent.session.certificate = None
+    rooms.wait(PAUSE)
+    refresh(agent, cnf=confirmation(mine))
+    assert agent.only(AUTH).code == Reason.UNAUTHORIZED
+    assert rooms.ground.stats.auth_failed == {"certificate_mismatch": 1, "certificate_missing": 1}
 
 
 def test_of_two_tokens_that_come_while_one_is_judged_the_later_counts(agent, desk, rooms):

@@ -63,7 +63,7 @@ class Site:
                 name: {"target": f"{host}:{self.port}", "dial_timeout_sec": DIAL_SEC, "max_dials": 64}
                 for name, host in connectors.items()
             },
-            overrides={},
+            overrides={"allow_plaintext": True},
             prefix=self.places.prefix("site"),
         )
         self.ending.callback(self.agent.stop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 
 from support.bystander import Bystander
@@ -30,6 +31,20 @@ def test_health_and_readiness(topology: MakeTopology, peer: Peer) -> None:
     assert made.hub.get("/healthz")[0] == 200
     code, body = made.hub.get("/readyz")
     assert (code, json.loads(body)) == (200, {"status": "ready"})
+
+
+def test_secrets_that_others_can_read_are_told_at_the_start(topology: MakeTopology, peer: Peer) -> None:
+    made = topology({"peer": peer.address}, agents=0)
+    assert not made.hub.log.events("file_exposed")
+    made.key_file.chmod(0o644)
+    made.hub.program.signal(signal.SIGHUP)
+    told = made.hub.log.wait("file_exposed")
+    assert told["detail"].startswith(f"auth.jwt.key_file: {made.key_file} can be read by others (mode 0644)")
+    agent = made.add_agent("site-1")
+    agent.token_file.chmod(0o640)
+    agent.stop()
+    agent.start()
+    assert "read by its group (mode 0640)" in agent.log.wait("file_exposed")["detail"]
 
 
 def test_probe_that_closes_gets_its_answer(topology: MakeTopology, peer: Peer) -> None:

@@ -8,6 +8,7 @@ import urllib.parse
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from websockets.datastructures import Headers
 
@@ -20,6 +21,7 @@ from ncfast.mesh.trust import (
     Refused,
     claims_certificate,
     forwarded,
+    forwarded_thumbprint,
     is_among,
     is_local,
     names_in,
@@ -136,6 +138,18 @@ def test_envoys_header():
         "URI:ncfast://a/replica/b",
         "DNS:x",
     }
+
+
+def test_the_thumbprint_of_a_forwarded_certificate(tmp_path):
+    path = Authority(tmp_path).issue(uri("hub-b"))
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    der, digest = certificate.public_bytes(Encoding.DER), certificate.fingerprint(SHA256())
+    for pair in [(XFCC, f"Hash={digest.hex()};DNS=x"), (CERT, base64.b64encode(der).decode())]:
+        assert forwarded_thumbprint(headers(HTTPS, pair)) == digest
+    for pair in [(XFCC, "DNS=x"), (XFCC, f"Hash={'0' * 64};Hash={'1' * 64}"), (SAN, "DNS:x"), (CERT, "")]:
+        assert forwarded_thumbprint(headers(HTTPS, pair)) is None
+    with pytest.raises(Refused):
+        forwarded_thumbprint(headers(HTTPS, (XFCC, f"Hash={digest.hex()[1:]}")))
 
 
 def test_nginx_and_haproxy_headers(tmp_path):

@@ -142,6 +142,50 @@ def test_tls(tmp_path, tls):
     serves(f"rediss://{tls.place[0]}:{tls.place[1]}/0", redis_ca_file=tmp_path / "ca.pem", redis_timeout_sec=1)
 
 
+def test_a_password_in_a_file_and_its_successor(tmp_path, places, running):
+    server = Server(tmp_path, places, "pass", f"requirepass {PLAIN}", password=PLAIN)
+    running.append(server)
+    file = tmp_path / "password"
+    file.write_text(PLAIN + "\n")
+
+    async def main(net):
+        url = f"redis://{server.place[0]}:{server.place[1]}/0"
+        async with cluster(net, url, "hub-a", redis_password_file=file) as (hub,):
+            await hub.claim("/site")
+            with server.client() as client:
+
+                def ours() -> set[str]:
+                    return {one["id"] for one in client.client_list() if one["name"] == "ncfast-hub-a"}
+
+                await until(ours, "connected")
+                for content, password in (("two\nlines", PLAIN), ("another-p4ssw0rd", "another-p4ssw0rd")):
+                    file.write_text(content)  # the first is of no use: the former password stays
+                    client.config_set("requirepass", password)
+                    before = ours()
+                    for one in before:
+                        client.client_kill_filter(_id=one)
+                    await until(lambda before=before: ours() - before and hub.healthy, "back by a new connection")
+            assert not hub.stats.registry_errors["unauthorized"]
+
+    run(main)
+
+
+def test_tls_with_a_certificate_of_ours(tmp_path, tls):
+    with tls.client() as client:
+        client.config_set("tls-auth-clients", "yes")
+    url = f"rediss://{tls.place[0]}:{tls.place[1]}/0"
+    files = {"redis_ca_file": tmp_path / "ca.pem", "redis_timeout_sec": 1}
+
+    async def without(net):
+        hub = Hub(net, url, "hub-a", **files)
+        await hub.registry.start()
+        assert not hub.healthy
+        await hub.registry.aclose()
+
+    run(without)
+    serves(url, redis_cert_file=tmp_path / "cert.pem", redis_key_file=tmp_path / "key.pem", **files)
+
+
 def test_tls_by_name(tmp_path, tls, named):
     named("redis.test", tls.place[0])
     serves(f"rediss://redis.test:{tls.place[1]}/0", redis_ca_file=tmp_path / "ca.pem", redis_timeout_sec=1)

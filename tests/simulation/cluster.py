@@ -153,6 +153,7 @@ class Cluster:
             {
                 **shape.agent,
                 "hubs": [f"ws://{hub}:{EDGE_PORT}/tunnel" for hub in one.hubs],
+                "allow_plaintext": True,
                 "agent_id": one.agent_id,
                 "token_file": files.token(one.agent_id, one.tenant, one.connectors),
                 "http_proxy": "off",

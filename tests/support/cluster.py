@@ -225,7 +225,7 @@ class Cluster:
             agent_id=agent_id,
             token=mint(self.key_file.read_bytes(), agent_id, connectors=allowed, tenant=tenant),
             connectors={name: f"{host}:{port}" for name, (host, port) in targets.items()},
-            overrides=self._agent_overrides,
+            overrides={"allow_plaintext": True, **self._agent_overrides},  # namespaces are no loopback
             name=name or f"agent-{agent_id}",
         )
         self.agents.append(agent)

@@ -33,6 +33,7 @@ class Fleet:
         return {
             **FAST_AGENT,
             "hubs": [cluster.tunnel_url(hub) for hub in cluster.names],
+            "allow_plaintext": True,
             "agent_id": name,
             "token_file": str(token),
             "connectors": connectors,

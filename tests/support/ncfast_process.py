@@ -236,6 +236,7 @@ class Agent:
         self.agent_id = agent_id
         self.token_file = directory / f"{name}.token"
         self.token_file.write_text(token)
+        self.token_file.chmod(0o600)
         self._directory, self._name, self._env, self._prefix = directory, name, env, prefix
         self.config: dict[str, Any] = merged(
             {

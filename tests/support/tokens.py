@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import get_default_algorithms
 
-from ncfast.auth import AuthError, Identity, StaticKeys, Verifier
+from ncfast.auth import AuthError, ClientCertificate, Identity, StaticKeys, Verifier
 
 NOW = 1_800_000_000
 SECRET = b"a secret of exactly thirty-two b"
@@ -95,6 +95,7 @@ def genuine(algorithm: str, kid: str | None = None, **changes: Any) -> str:
 def policy(**changes: Any) -> SimpleNamespace:
     """What a verifier reads of `auth.jwt`."""
     whole = {"audience": "nowconnect", "algorithms": ["HS256"], "issuer": None}
+    whole |= {"require_connectors": False, "certificate_name": None}
     return SimpleNamespace(**(whole | {"leeway_sec": 30.0, "max_lifetime_sec": 86_400} | changes))
 
 
@@ -110,9 +111,9 @@ def verifier(keys: Any, **changes: Any) -> Verifier:
     return Verifier(policy(**changes), keys, wall_clock=lambda: NOW)
 
 
-def judge(judging: Verifier, text: str) -> Identity | str:
+def judge(judging: Verifier, text: str, certificate: ClientCertificate | None = None) -> Identity | str:
     """The identity that `text` proves, or the reason why none."""
     try:
-        return asyncio.run(judging.verify(text))
+        return asyncio.run(judging.verify(text, certificate))
     except AuthError as error:
         return error.reason

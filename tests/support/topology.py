@@ -50,6 +50,7 @@ class Topology:
             return
         self.key_file = directory / "jwt.key"
         self.key_file.write_text(secrets.token_hex(32))
+        self.key_file.chmod(0o600)
         base = merged(
             FAST_HUB,
             {

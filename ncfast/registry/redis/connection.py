@@ -7,12 +7,10 @@ wait is bounded by whoever calls, and what was interrupted is thrown away.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -22,8 +20,9 @@ from redis.asyncio.connection import AbstractConnection, Connection, SSLConnecti
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from ncfast.config.ha import Ha
 from ncfast.net.seam import Net
-from ncfast.net.tls import web_context
+from ncfast.registry.redis.access import Access
 from ncfast.registry.redis.backend import Backend, BackendError, Call
 from ncfast.registry.redis.scripts import SHA, KeySpace, Script
 from ncfast.registry.redis.sentinel import Place, Sentinels
@@ -118,18 +117,14 @@ def _place(host: str, port: int) -> Place:
 
 
 class _Tls:
-    """What redis-py asks for its TLS context: ours, made once, with the system's CAs or the configured ones in their
-    place."""
+    """What redis-py asks for its TLS context: ours."""
 
-    def __init__(self, ca_file: Path | None) -> None:
-        try:
-            self._context = web_context(ca_file)
-        except OSError as exc:  # ssl.SSLError, whose text names no file, is one
-            reason = "no certificates in it" if isinstance(exc, ssl.SSLError) else os.strerror(exc.errno or 0)
-            raise OSError(exc.errno, f"cannot use redis_ca_file {ca_file}: {reason}") from None
+    def __init__(self, access: Access) -> None:
+        self._access = access
 
     def get(self) -> ssl.SSLContext:
-        return self._context
+        assert self._access.context is not None  # the URL asks for TLS
+        return self._access.context
 
 
 class _Dialled(AbstractConnection):
@@ -169,17 +164,18 @@ class _Secure(_Dialled, SSLConnection):
 
 
 class RedisBackend(Backend):
-    """`timeout` in seconds bounds a look-up at a Sentinel and a subscription; calls are bounded by the caller.
+    """`redis_timeout_sec` bounds a look-up at a Sentinel and a subscription; calls are bounded by the caller.
 
-    Raises ValueError for a URL, OSError for a CA file, that is of no use.
+    Raises ValueError for a URL, OSError for a file, that is of no use.
     """
 
-    def __init__(self, url: str, ca_file: Path | None, timeout: float, net: Net, cluster: str, name: str = "") -> None:
+    def __init__(self, url: str, config: Ha, net: Net, name: str = "") -> None:
         self._location = Location(url)
-        self._tls = _Tls(ca_file) if self._location.tls else None
-        self._timeout = timeout
+        self._access = Access(config, tls=self._location.tls, password=self._location.password)
+        self._tls = _Tls(self._access) if self._location.tls else None
+        self._timeout = timeout = config.redis_timeout_sec
         self._net = net
-        self._keys = KeySpace(cluster)
+        self._keys = KeySpace(config.cluster)
         self._name = name  # what CLIENT LIST shows
         self._sentinels: Sentinels | None = None
         if self._location.sentinel:
@@ -363,6 +359,7 @@ class RedisBackend(Backend):
 
     def _make(self, place: Place, sentinel: bool, credentials: bool) -> AbstractConnection:
         location = self._location
+        self._access.renew()
         options: dict[str, Any] = {
             "db": 0 if sentinel else location.database,
             "retry": Retry(NoBackoff(), 0),
@@ -372,7 +369,7 @@ class RedisBackend(Backend):
             "socket_connect_timeout": self._timeout,
         }
         if credentials:
-            options.update(username=location.username, password=location.password)
+            options.update(username=location.username, password=self._access.password)
         if location.unix:
             return UnixDomainSocketConnection(path=place[0], **options)
         if self._tls is None:
