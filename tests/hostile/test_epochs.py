@@ -57,7 +57,7 @@ def cluster(request: pytest.FixtureRequest, made: Cluster, peer: Peer) -> Iterat
 
 def hello(cluster: Cluster, name: str, last_epoch: int) -> RawTunnel:
     """A stranger with the agent's token says it at a hub."""
-    token = mint(cluster.key_file.read_bytes(), AGENT)
+    token = mint(cluster.key_file.read_bytes(), AGENT, connectors=["peer"])
     body = {"version": 1, "agent_id": AGENT, "instance": "0" * 32, "connectors": [], "window": 1 << 18}
     tunnel = RawTunnel(cluster.hubs[name].edge).upgrade(token)
     said = json.dumps({**body, "last_epoch": last_epoch}).encode()
