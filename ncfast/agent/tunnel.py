@@ -11,6 +11,7 @@ from ncfast._frames import FrameType
 from ncfast.agent.ground import Ground
 from ncfast.agent.info import AgentInfo
 from ncfast.agent.services import Services
+from ncfast.core.epochs import LARGEST
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
 from ncfast.core.link import Link
@@ -18,8 +19,6 @@ from ncfast.core.messages import SOFTWARE, VERSION, Announce, Hello, HelloAck, M
 from ncfast.observe import log
 
 _log = log.get("agent")
-
-LAST_CLAIM = 2**53 - 1  # the largest epoch that HELLO can say
 
 
 class TunnelState(enum.Enum):
@@ -69,6 +68,7 @@ class AgentTunnel:
         self.replica_id = ""
         self.session = ""
         self.epoch = 0
+        self.heard = False  # the last HELLO was answered
         self.cluster = False  # the hub has others beside it
         self.since = ground.clock()  # of the state
         self.link: Link = None  # type: ignore[assignment]  # set by the dialer before any frame can come
@@ -81,7 +81,7 @@ class AgentTunnel:
     def greet(self, timeout: float) -> None:
         """Says HELLO as a standby; the tunnel ends if it is not answered within `timeout` seconds."""
         self._move(TunnelState.GREETING)
-        self._hello(min(self._keeper.last_epoch, LAST_CLAIM), True, timeout)
+        self._hello(min(self._keeper.last_epoch, LARGEST), True, timeout)
 
     def claim(self, timeout: float) -> None:
         """Says HELLO to own, a standby's second; the tunnel ends if it is not answered within `timeout` seconds."""
@@ -91,6 +91,7 @@ class AgentTunnel:
 
     def _hello(self, last_epoch: int, standby: bool, timeout: float) -> None:
         ground = self._ground
+        self.heard = False
         self._announced = self._services.served()
         self._timer = ground.net.call_later(timeout, self._late)
         self.link.send(
@@ -120,6 +121,7 @@ class AgentTunnel:
 
     def _on_frame__hello_ack(self, body: bytes) -> None:
         claiming = self.state is TunnelState.CLAIMING
+        self.heard = True
         ack: HelloAck | None = HelloAck.read(body, self.link)
         if ack is None:
             return

@@ -21,6 +21,8 @@ Claims, in rules:
  6. A hub that has too many agents may ask us to move to a certain other (MOVE). We claim there when a tunnel to it
     stands, and never give the owner up before. The standby, if that is at a third hub, stays as it is meanwhile. If we
     do not get there within `MOVE_TIME`, or keep no standby, we say that we stay.
+ 7. A hub that calls our claim a protocol error may not believe the `last_epoch`, which was granted when a registry was
+    poisoned, or a clock wrong. Then we forget it, and claim as if we had just started; or we would never get in again.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ from ncfast.agent.dialer import DialError, dial
 from ncfast.agent.ground import Ground
 from ncfast.agent.services import Services
 from ncfast.agent.token import read_token
-from ncfast.agent.tunnel import LAST_CLAIM, AgentTunnel, TunnelState
+from ncfast.agent.tunnel import AgentTunnel, TunnelState
+from ncfast.core.epochs import LARGEST, follows
 from ncfast.core.errors import Reason
 from ncfast.net.backoff import Backoff
 from ncfast.observe import log
@@ -54,7 +57,6 @@ RENEWAL = 5.0  # seconds between two claims that rule 5 makes: a peer's word cos
 SILENT = frozenset(
     {Reason.GOING_AWAY, Reason.KEEPALIVE_TIMEOUT, Reason.STALLED}
 )  # the owner's hub would not answer a dial, or not for long
-LAST_STALE = 2**53 - 2**32  # the largest that we believe of a flow's other end: there is always room above it
 
 
 class Tunnels:
@@ -122,7 +124,7 @@ class Tunnels:
 
     def next_claim(self) -> int:
         """The `last_epoch` of the next HELLO that claims: rule 2."""
-        self._said = min(max(self.last_epoch, self._said + 1), LAST_CLAIM)
+        self._said = min(max(self.last_epoch, self._said + 1), LARGEST)
         return self._said
 
     def _claim(self, tunnel: AgentTunnel, timeout: float) -> None:
@@ -381,9 +383,9 @@ class Tunnels:
 
     def outdated(self, tunnel: AgentTunnel, epoch: int) -> None:
         """The other end of a flow has refused the tunnel's epoch, since it knows of `epoch`: rule 5."""
-        if tunnel is not self.owner or epoch < tunnel.epoch:
+        if tunnel is not self.owner or epoch < tunnel.epoch or not follows(epoch, tunnel.epoch):
             return
-        self._outdone_by = max(self._outdone_by, min(epoch, LAST_STALE))
+        self._outdone_by = max(self._outdone_by, epoch)
         self._said = max(self._said, self._outdone_by)
         if self._renewal is None:
             self._renewal = self.net.call_later(max(0.0, self._renewed_at + RENEWAL - self.net.clock()), self._renew)
@@ -412,6 +414,8 @@ class Tunnels:
                 self._stay()
             self._conflict(reason, now)
             self._given_up_at = now
+            if reason is Reason.PROTOCOL_ERROR and not tunnel.heard:
+                self._forget()
             self._leave(tunnel)
         elif tunnel is self.owner:
             self.owner = None
@@ -425,6 +429,12 @@ class Tunnels:
         self._tell(tunnel, state, reason, detail)
         self._take_over()
         self._changed.set()
+
+    def _forget(self) -> None:
+        """Claims above nothing from now on: rule 7."""
+        if self.last_epoch:
+            _log.warning("epoch_forgotten", epoch=self.last_epoch)
+        self.last_epoch, self._said, self._outdone_by = 0, -1, -1
 
     def _leave(self, tunnel: AgentTunnel) -> None:
         """If we must dial, then not that hub next."""

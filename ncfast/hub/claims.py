@@ -7,6 +7,8 @@ Rules:
  3. A later owner that the registry knows ends a tunnel of ours that says otherwise. Only another process of the agent
     has taken it over; a claim of this one that was given up and carried out late, behind a frozen Redis, has not.
  4. Whoever comes new to a connector releases those who wait for it; whoever was its last leaves them in hope.
+ 5. An agent that says it was granted an epoch that no registry can have granted is not believed, and claims nothing:
+    the next epochs would have no room above that one.
 """
 
 from __future__ import annotations
@@ -58,8 +60,12 @@ class Claims:
         self._unticked: deque[AgentSession] = deque()  # of this round
 
     async def claim(self, session: AgentSession, hello: Hello) -> None:
-        """Asks the registry for an epoch, and makes the session the agent's one and only: rules 1 and 2."""
+        """Asks the registry for an epoch, and makes the session the agent's one and only: rules 1, 2 and 5."""
         sessions, registry = self._sessions, self._registry
+        if hello.last_epoch > registry.claimable():
+            log.security("epoch_disbelieved", agent_id=session.agent_id, remote=session.remote)
+            session.link.fail(Reason.PROTOCOL_ERROR, "last_epoch is above any that was granted")
+            return
         epoch = await registry.claim_ownership(
             session.key,
             self._ground.replica_id,

@@ -23,7 +23,7 @@ class Ground:
         self.config = config
         self.net = net
         self.clock = net.clock  # monotonic seconds
-        self.wall_clock = wall_clock  # unix seconds, for tokens alone
+        self.wall_clock = wall_clock  # unix seconds, for tokens and epochs alone
         self.stats = Stats()
         self.readiness = Readiness(mode=self.mode)  # the hub's state is kept there
         self.replica_id = config.ha.replica_id or "hub"

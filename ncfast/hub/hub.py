@@ -76,7 +76,7 @@ class Hub:
         self.tokens = Tokens(jwt, net, wall_clock)
         self._opens = Throttle(config.limits.opens_per_source_per_sec, net.clock)
         replica = Replica(ground.replica_id, ground.instance.hex(), mesh_url(config.ha), weight=config.ha.level.weight)
-        registry = self.registry = make(config.ha, replica, net, ground.stats)
+        registry = self.registry = make(config.ha, replica, net, ground.stats, wall_clock)
         pending = self.pending = PendingOpens(config.limits.pending_opens_per_agent)
         ways = self.ways = Ways(ground, registry)
         sessions = self.sessions = Sessions()

@@ -1,7 +1,8 @@
 """Flows of our clients that are asked for on a new way: by an agent that is owned here, or by the hub that owns it.
 
 The rules of losing a way are those of `ncfast.hub.routing`; this is rules 1 and 4 at work. Who asks must be the agent's
-very process and show the flow's secret; what comes under an older epoch than the flow has seen is told the newest.
+very process and show the flow's secret; what comes under an older epoch than the flow has seen is told the newest, and
+what comes under one that no registry can have granted is not believed.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ class Resuming:
         vouch: Vouch | None = Vouch.read(payload[SECRET_SIZE:], link)
         if vouch is None:
             return True
-        if not self._may_resume(flow, vouch.key, vouch.instance, payload[:SECRET_SIZE]):
+        possible = epoch <= self._registry.possible()
+        if not possible or not self._may_resume(flow, vouch.key, vouch.instance, payload[:SECRET_SIZE]):
             log.security("resume_denied", agent_id=vouch.agent, peer=peer.replica_id, cid=cid.hex())
             link.refuse(cid, Reason.RESUME_DENIED, epoch)
             return True
@@ -99,6 +101,8 @@ class Resuming:
     def outdated(self, peer: Peer, cid: bytes, newest: int) -> None:
         """The owner has the agent under a later epoch than we said: ask again under that."""
         flow = self._ground.flows.get(cid)
+        if newest > self._registry.possible():
+            return
         if flow is not None and not flow.closed and newest > flow.info.epoch and not flow.attached:
             self._steering.use(flow, peer, newest)
             if not flow.opening:

@@ -27,6 +27,7 @@ from ncfast.hub.sessions import Sessions
 from ncfast.hub.ways import Ways
 from ncfast.net.socket import SocketEnd
 from ncfast.observe.log import mask_address, mask_identity
+from ncfast.observe.metrics import CONNECTORS, OTHER
 from ncfast.observe.slices import Slices, each
 from ncfast.observe.totals import LinkTotals
 from ncfast.registry import AgentEntry, DistributedRegistry
@@ -42,8 +43,9 @@ Rows = list[dict[str, Any]]
 class Sums:
     """What is added up over agents and flows; `links` are those that have ended, to begin with."""
 
-    def __init__(self, links: LinkTotals) -> None:
+    def __init__(self, links: LinkTotals, configured: frozenset[str]) -> None:
         self.links = links
+        self._configured = configured  # connectors that a listener leads to
         self.tunnels = {"owned": 0, "standby": 0, "draining": 0, "queued_frames": 0, "inflight_bytes": 0}
         self.connectors: Counter[str] = Counter()
         self.flows = {"opening": 0, "detached": 0, "local": 0, "mesh": 0}
@@ -61,7 +63,7 @@ class Sums:
             tunnels["inflight_bytes"] += link.inflight
             if session.owns:
                 tunnels["owned"] += 1
-                self.connectors.update(session.connectors)
+                self._offers(session.connectors)
             else:
                 tunnels["standby"] += 1
 
@@ -69,6 +71,14 @@ class Sums:
         for flow in flows:
             if isinstance(flow.sink, SocketEnd):
                 self.kernel += flow.sink.in_kernel
+
+    def _offers(self, connectors: frozenset[str]) -> None:
+        """One agent's, so that it cannot use up the names by which all are counted."""
+        if len(connectors) > CONNECTORS:
+            wanted, rest = connectors & self._configured, sorted(connectors - self._configured)
+            self.connectors[OTHER] += len(rest[CONNECTORS:])
+            connectors = wanted.union(rest[:CONNECTORS])
+        self.connectors.update(connectors)
 
     def add_flows(self, flows: list[ClientFlow]) -> None:
         sums = self.flows
@@ -95,7 +105,8 @@ class Snapshot:
 
     def totals(self) -> Slices[dict[str, Any]]:
         """Everything but the rows of agents."""
-        sums = Sums(self.sessions.totals.plus(()))
+        configured = frozenset(one.config.connector for one in self.listeners.values())
+        sums = Sums(self.sessions.totals.plus(()), configured)
         yield from each(list(self.sessions), AGENTS, sums.add_sessions)
         flows = list(self.ground.flows.values())
         yield from each(flows, FLOWS, sums.add_flows)

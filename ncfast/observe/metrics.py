@@ -8,7 +8,7 @@ of the documentation.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ __all__ = ["CONTENT_TYPE", "Metrics"]
 
 LABEL_CAP = 200  # values of one label; further ones are added up under "other"
 PEER_CAP = 50  # the same for `peer`, which has a series for each state of a link
+CONNECTORS = 50  # of one agent, beside those of this hub's listeners; further ones are added up under "other" as well
 OTHER = "other"
 VALUES = 1024  # labelled values looked at in one slice, about 0.5 ms
 SAMPLES = 128  # written in one slice, about 0.5 ms; a family is not cut
@@ -55,32 +56,66 @@ OVERFLOW = Metric(
 
 
 class Labels:
-    """Keeps the values of each label bounded: the first ones ever seen keep their own series."""
+    """Keeps the values of each label bounded: those that came first have their own series.
+
+    What a counter has counted stays where it was shown first, under its own name or under "other": a sum that moved
+    would go back where it was. A value that only gauges have gives its series back when a whole scrape has not seen it.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[str, dict[str, str]] = {}
+        self._counted: dict[str, dict[str, str]] = {}  # by label: how a counter's value is shown
+        self._current: dict[str, dict[str, str]] = {}  # of values that gauges alone have: those with their own series
+        self._seen: dict[str, set[str]] = {}  # values of gauges in this scrape
+        self._own: Counter[str] = Counter()  # by label: values with their own series
         self._overflow: dict[str, set[str]] = {}
 
     def start(self, hub: dict[str, Any]) -> None:
         """Starts a scrape. Configured names come first: what agents announce cannot crowd them out."""
         self._overflow.clear()
-        for entry in hub["listeners"]:
-            self.bound("listener", entry["name"])
-            self.bound("connector", entry["connector"])
+        self._seen.clear()
+        for label, member in (("listener", "name"), ("connector", "connector")):
+            configured = dict.fromkeys(entry[member] for entry in hub["listeners"])
+            self._make_room(label, configured)
+            for value in configured:
+                self.bound(label, value, lasting=False)
 
-    def bound(self, label: str, value: str) -> str:
-        known = self._known.setdefault(label, {})
-        shown = known.get(value)
+    def _make_room(self, label: str, configured: Mapping[str, object]) -> None:
+        """Takes their series from values that nobody has configured, where there is no other for one that somebody has
+        by now."""
+        current, counted = self._current.setdefault(label, {}), self._counted.setdefault(label, {})
+        new = sum(value not in current and value not in counted for value in configured)
+        least = LABEL_CAP - new
+        for value in [value for value in current if value not in configured][: max(0, self._own[label] - least)]:
+            del current[value]
+            self._own[label] -= 1
+
+    def bound(self, label: str, value: str, *, lasting: bool) -> str:
+        """How a value is shown; `lasting` says that a counter has it."""
+        counted = self._counted.setdefault(label, {})
+        current = self._current.setdefault(label, {})
+        shown = counted.get(value, current.get(value))
         if shown is None:
-            if len(known) >= (PEER_CAP if label == "peer" else LABEL_CAP):
-                self._overflow.setdefault(label, set()).add(value)
-                return OTHER
-            shown = known[value] = value[:64].encode("utf-8", "backslashreplace").decode()
+            if self._own[label] < (PEER_CAP if label == "peer" else LABEL_CAP):
+                self._own[label] += 1
+                shown = current[value] = value[:64].encode("utf-8", "backslashreplace").decode()
+            else:
+                shown = OTHER
+        if shown == OTHER != value:
+            self._overflow.setdefault(label, set()).add(value)
+        if lasting:
+            counted[value] = shown
+            current.pop(value, None)
+        else:
+            self._seen.setdefault(label, set()).add(value)
         return shown
 
-    def overflow(self) -> dict[str, int]:
-        """How many values of each label are under "other" in this scrape."""
-        return {label: len(self._overflow.get(label, ())) for label in self._known}
+    def finish(self) -> dict[str, int]:
+        """Ends a whole scrape. How many values of each label are under "other" in it."""
+        for label, current in self._current.items():
+            for value in current.keys() - self._seen.get(label, set()):
+                del current[value]
+                self._own[label] -= 1
+        return {label: len(self._overflow.get(label, ())) for label in self._counted}
 
 
 class Families(Collector):
@@ -123,7 +158,7 @@ class Metrics:
                 text.append(generate_latest(Families(families)))
                 families, samples = [], 0
                 yield
-        families.append((yield from self._family(OVERFLOW, self._labels.overflow())))
+        families.append((yield from self._family(OVERFLOW, self._labels.finish())))
         text.append(generate_latest(Families(families)))
         return b"".join(text)
 
@@ -136,11 +171,16 @@ class Metrics:
             family.add_metric((), value)
             return family
         sums: dict[tuple[str, ...], float] = defaultdict(float)
+        lasting = metric.kind == "counter"
 
         def add(items: list[tuple[Any, float]]) -> None:
             for key, number in items:
                 values = key if isinstance(key, tuple) else (key,)
-                sums[tuple(map(self._labels.bound, metric.labels, values))] += number
+                shown = [
+                    self._labels.bound(label, one, lasting=lasting)
+                    for label, one in zip(metric.labels, values, strict=True)
+                ]
+                sums[tuple(shown)] += number
 
         yield from each(list(value.items()), VALUES, add)
         for labels, number in sums.items():
@@ -169,10 +209,12 @@ def document() -> str:
             "`python -m ncfast.observe.metrics`; a test keeps the two equal.",
             "",
             f"A label has at most {LABEL_CAP} values of its own (`peer` {PEER_CAP}); later ones are added up under",
-            f"`{OTHER}`, and `{OVERFLOW.name}` says how many they are. No label holds a flow, an",
-            "agent, a tenant or a client's address; `peer` is a hub's `replica_id`, or its configured URL until it",
-            "has said its name. A labelled counter has no series before its first event, and without a cluster",
-            "the gauges of registry and mesh have none; histograms count seconds. Opened flows are always the",
+            f"`{OTHER}`, and `{OVERFLOW.name}` says how many they are. What a counter has counted",
+            "keeps its place; what only gauges show gives it back after a scrape without it. Of one agent's connectors",
+            f"{CONNECTORS} have a value of their own, and those that a listener of this hub leads to. No label holds",
+            "a flow, an agent, a tenant or a client's address; `peer` is a hub's `replica_id`, or its configured URL",
+            "until it has said its name. A labelled counter has no series before its first event, and without a",
+            "cluster the gauges of registry and mesh have none; histograms count seconds. Opened flows are always the",
             "closed ones over all reasons plus the active ones: `nowconnect_flows_unaccounted` is 0. What is added up",
             "over agents or flows is some milliseconds older than the rest.",
             "",

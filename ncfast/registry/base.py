@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from ncfast.core import epochs
 from ncfast.net.seam import Net
 from ncfast.registry.entry import AgentEntry, Replica
 from ncfast.registry.view import View
@@ -18,10 +19,11 @@ class DistributedRegistry(ABC):
     An agent is named by its key, "tenant/agent_id": tenants are name spaces of their own. The newest claim always wins
     and never waits for the old owner. Epochs only grow. No method raises because Redis is away; each may be cancelled
     at any await. `view` is the cached picture, which answers without I/O; what changes in it is told by the `on_`
-    callbacks, from the event loop, a turn after the change.
+    callbacks, from the event loop, a turn after the change. `wall_clock` gives seconds since 1970: what an epoch may be
+    goes with it (`ncfast.core.epochs`).
     """
 
-    def __init__(self, replica: Replica, net: Net, view: View) -> None:
+    def __init__(self, replica: Replica, net: Net, view: View, wall_clock: Callable[[], float]) -> None:
         self.replica = replica
         self.net = net
         self.view = view
@@ -32,10 +34,23 @@ class DistributedRegistry(ABC):
         self.on_fenced: Callable[[AgentEntry], None] = lambda entry: (
             None
         )  # an agent that we hold: a higher epoch is known
+        self._wall_clock = wall_clock
         self._changed_agents: set[str] = set()
         self._changed_replicas = False
         self._fenced: list[AgentEntry] = []
         self._telling = False
+
+    def clock(self) -> float:
+        """Seconds since 1970, by the clock that epochs begin at."""
+        return self._wall_clock()
+
+    def claimable(self) -> int:
+        """The largest `at_least` that a claim may name; an agent that says more is not believed."""
+        return epochs.claimable(self.clock())
+
+    def possible(self) -> int:
+        """The largest epoch that is believed of a hub or of the registry's data."""
+        return epochs.possible(self.clock())
 
     @abstractmethod
     async def start(self) -> None:
@@ -60,7 +75,7 @@ class DistributedRegistry(ABC):
         `at_least` (what the agent remembers), above the stored one, and above everything that this process ever saw for
         the agent.
 
-        `instance` is the agent's process, `window` in bytes. Raises ValueError for an epoch that no registry grants.
+        `instance` is the agent's process, `window` in bytes. Raises ValueError if `at_least` is not `claimable`.
         """
 
     @abstractmethod

@@ -11,7 +11,8 @@ from typing import Any
 
 import orjson
 
-MAX_EPOCH = 2**63 - 1
+from ncfast.core.epochs import LARGEST
+
 EMPTY: frozenset[str] = frozenset()
 DEFAULT_WEIGHT = 100  # of `ha.level.weight`
 
@@ -109,7 +110,7 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any) -> int:
-    if type(value) is not int or not 0 <= value <= MAX_EPOCH:
+    if type(value) is not int or not 0 <= value <= LARGEST:
         raise ValueError("not a number")
     return value
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +16,8 @@ from ncfast.registry.view import View
 class MemoryRegistry(DistributedRegistry):
     """Epochs only grow, also across a restart of the hub: a claim names the last epoch that the agent remembers."""
 
-    def __init__(self, replica: Replica, net: Net, stats: Stats) -> None:
-        super().__init__(replica, net, View(net.clock, float("inf")))
+    def __init__(self, replica: Replica, net: Net, stats: Stats, wall_clock: Callable[[], float]) -> None:
+        super().__init__(replica, net, View(net.clock, float("inf")), wall_clock)
         self._stats = stats
         self._epochs: dict[str, int] = {}
         self.view.confirm()
@@ -39,6 +39,8 @@ class MemoryRegistry(DistributedRegistry):
         connectors: Iterable[str] = (),
         window: int = 0,
     ) -> int:
+        if not 0 <= at_least <= self.claimable():
+            raise ValueError("no registry has granted such an epoch")
         epoch = max(self._epochs.get(agent_id, 0), at_least) + 1
         self._epochs[agent_id] = epoch
         self._stats.claims["memory"] += 1

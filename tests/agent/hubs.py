@@ -48,7 +48,7 @@ from ncfast.observe import log
     MOVE,
 ) = range(1, 19)
 DRAINING, STALE_EPOCH, UNKNOWN_FLOW = 18, 24, 12
-SUPERSEDED, AGENT_GOES = 4003, 1001  # close codes
+SUPERSEDED, AGENT_GOES, PROTOCOL_ERROR = 4003, 1001, 1002  # close codes
 WINDOW = 1 << 20
 
 

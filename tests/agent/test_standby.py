@@ -15,6 +15,7 @@ from agent.hubs import (
     GOAWAY,
     HELLO,
     M_DETACH,
+    PROTOCOL_ERROR,
     STALE_EPOCH,
     SUPERSEDED,
     World,
@@ -384,18 +385,74 @@ def test_two_hubs_without_a_registry_never_grant_the_same_epoch(play, monkeypatc
     play(scenario)
 
 
-def test_epochs_at_the_end_of_numbers_do_not_stop_the_agent(play):
+@pytest.mark.parametrize("epoch", [2**52, 2**53 - 1, 2**62 - 1])
+def test_an_epoch_beyond_reason_is_not_believed_of_a_flows_other_end(play, epoch):
     async def scenario(world: World) -> None:
         owner = await world["a"].owner()
         await world["b"].standby()
-        flow = world.flow()
-        owner.open(flow)
-        await until(lambda: world.agent.flows.get(flow.cid) and not world.agent.flows[flow.cid].opening, "open")
-        owner.send(M_DETACH, flow=None, cid=flow.cid, code=STALE_EPOCH, seq=2**62 - 1)
+        flows = [world.flow(), world.flow()]
+        for flow in flows:
+            owner.open(flow)
+        await until(
+            lambda: all(world.agent.flows.get(flow.cid) and not world.agent.flows[flow.cid].opening for flow in flows),
+            "open",
+        )
+        owner.send(M_DETACH, cid=flows[0].cid, code=STALE_EPOCH, seq=epoch)
+        owner.send(M_DETACH, cid=flows[1].cid, code=STALE_EPOCH, seq=owner.epoch + 7)
         again = await world["b"].owner()
-        assert 2**52 < again.epoch < 2**53 - 2**31
-        again.cut()
-        await until(lambda: len(world.ownership.claims) == 3 and world.agent.tunnels.owner, "and it can claim again")
+        assert [last for _, last in world.ownership.claims] == [0, owner.epoch + 8]
+        assert again.epoch == owner.epoch + 9
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("over", ["the standby", "a new tunnel"])
+def test_an_agent_that_is_not_believed_forgets_and_gets_in_again(play, over):
+    """Its last epoch was granted when a registry was poisoned; the hubs know better now, and end a claim above it."""
+    insane = 2**52
+
+    async def scenario(world: World) -> None:
+        world.ownership.epoch = insane
+        owner = await world["a"].owner()
+        assert owner.epoch == insane + 1
+        if over == "the standby":
+            await world["b"].standby()
+        else:
+            world["b"].down = True
+        world.ownership.epoch = 7
+        refused = []
+
+        def judge(tunnel, hello):
+            if not hello["standby"] and hello["last_epoch"] > 2**51:
+                refused.append(hello["last_epoch"])
+                tunnel.close(PROTOCOL_ERROR)
+            else:
+                tunnel.hub.grant(tunnel, hello)
+
+        world["a"].on_hello = world["b"].on_hello = judge
+        owner.cut()
+        await until(lambda: world.agent.tunnels.owner is not None and world.agent.tunnels.owner.epoch == 8, "it is in")
+        assert refused == [insane + 1]
+        assert [one["epoch"] for one in world.events("epoch_forgotten")] == [insane + 1]
+
+    play(scenario)
+
+
+def test_a_hub_that_answers_and_grants_too_little_makes_nobody_forget(play):
+    async def scenario(world: World) -> None:
+        owner = await world["a"].owner()
+        world["b"].down = True
+        said = []
+
+        def too_little(tunnel, hello):
+            said.append(hello["last_epoch"])
+            tunnel.answer(1)
+
+        world["a"].on_hello = too_little
+        owner.cut()
+        await until(lambda: len(said) >= 3, "three claims")
+        assert said == sorted(said) and said[0] >= owner.epoch
+        assert not world.events("epoch_forgotten")
 
     play(scenario)
 

@@ -118,7 +118,8 @@ class Rooms:
         ground.context.owner = self
         ground.readiness.move(State.SERVING)
         ground.started_at -= 60.0  # nobody is awaited because the hub is new
-        self.registry = SlowRegistry(Replica(ground.replica_id, ground.instance.hex()), self.net, ground.stats)
+        replica = Replica(ground.replica_id, ground.instance.hex())
+        self.registry = SlowRegistry(replica, self.net, ground.stats, ground.wall_clock)
         self.pending = PendingOpens(ground.config.limits.pending_opens_per_agent)
         self.ways = Ways(ground, self.registry)
         self.sessions = Sessions()

@@ -266,3 +266,32 @@ def test_thousands_of_tunnels_are_ticked_a_few_in_each_turn(monkeypatch):
     rooms.claims.tick()
     rooms.run()
     assert ticked == 2 * sessions[:-1]
+
+
+# rule 5: an epoch that no registry can have granted
+
+
+@pytest.mark.parametrize("standby", [False, True])
+@pytest.mark.parametrize("beyond", ["by a day", "by all that HELLO can say"])
+def test_an_agent_that_says_an_epoch_beyond_reason_claims_nothing(reasons, beyond, standby):
+    rooms = Rooms()
+    honest = rooms.agent()
+    epoch = honest.session.epoch
+    last = rooms.registry.claimable() + 86_400_000_000 if beyond == "by a day" else 2**53 - 1
+    liar = Agent(rooms, identity(), process=OTHER_PROCESS)
+    if standby:
+        liar.hello("ldap", standby=True, last_epoch=last)
+        assert liar.only(HELLO_ACK) and liar.session.standing
+    liar.hello("ldap", last_epoch=last)
+    assert reasons == [("site", Reason.PROTOCOL_ERROR)]
+    assert honest.session.owns and owned(rooms) == (rooms.ground.replica_id, epoch)
+    assert rooms.agent().session.epoch == epoch + 1
+
+
+def test_an_agent_that_says_the_largest_epoch_that_is_believed_leaves_room_for_the_next(reasons):
+    rooms = Rooms()
+    liar = Agent(rooms, identity(), process=OTHER_PROCESS).claim(last_epoch=rooms.registry.claimable())
+    rooms.wall.now += 0.001
+    honest = Agent(rooms, identity()).claim(last_epoch=liar.session.epoch)
+    assert honest.session.epoch == liar.session.epoch + 1 <= rooms.registry.claimable()
+    assert reasons == [("site", Reason.SUPERSEDED)]

@@ -122,6 +122,22 @@ def test_an_owner_that_vouches_for_somebody_else_does_not_get_the_flow(wrong):
     assert client.flow.info.peer is hub.peer and client.flow.attached
 
 
+@pytest.mark.parametrize("epoch", [2**52, 2**53, 2**63, 2**64 - 1])
+def test_an_owner_under_an_epoch_beyond_reason_does_not_get_the_flow(epoch):
+    rooms, client, hub = elsewhere()
+    other = rooms.hub("hub-c")
+    other.vouch(client.flow.cid, epoch, client.flow.secret)
+    assert other.only(RST).code == Reason.RESUME_DENIED
+    assert client.flow.info.peer is hub.peer and client.flow.info.epoch == 5
+
+
+@pytest.mark.parametrize("newest", [2**52, 2**53, 2**62 - 1])
+def test_an_owner_that_tells_of_an_epoch_beyond_reason_is_not_asked_under_it(newest):
+    rooms, client, hub = elsewhere()
+    hub.send(DETACH, cid=client.flow.cid, epoch=5, seq=newest, code=Reason.STALE_EPOCH)
+    assert hub.taken() == [] and client.flow.info.epoch == 5
+
+
 def test_an_owner_that_vouches_for_nobody_loses_its_link():
     _, client, hub = elsewhere()
     hub.send(RESUME, cid=client.flow.cid, epoch=5, payload=client.flow.secret + b"{}")

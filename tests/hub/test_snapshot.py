@@ -239,3 +239,15 @@ def test_flows_are_conserved_whatever_happens_between_two_slices(monkeypatch, ma
         opened, closed, active = read(done.value)
     assert turns > 8
     assert opened == closed + active and closed > 0 and active > 0
+
+
+def test_one_agent_cannot_use_up_the_names_by_which_connectors_are_counted():
+    rooms = Rooms()
+    for number in range(4):
+        rooms.agent(f"greedy-{number}", *(f"greedy-{number}-{name}" for name in range(249)), "wanted")
+    rooms.agent("site", "honest")
+    sums = snapshot.Sums(LinkTotals(), frozenset({"wanted"}))
+    sums.add_sessions(list(rooms.sessions))
+    assert sums.connectors["honest"] == 1 and sums.connectors["wanted"] == 4
+    assert sums.connectors[metrics.OTHER] == 4 * (249 - metrics.CONNECTORS)
+    assert len(sums.connectors) == 4 * metrics.CONNECTORS + 3

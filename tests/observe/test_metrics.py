@@ -243,6 +243,65 @@ def test_configured_connectors_keep_their_series_when_agents_announce_many():
     assert value(scrape(exposition), "connector_agents", connector="c999") == 1
 
 
+def offers(hub: FakeHub, *connectors: str) -> None:
+    """One agent does, and no other is there."""
+    hub.rows = [{**hub.rows[0], "connectors": list(connectors)}]
+
+
+def test_connectors_that_are_gone_give_their_series_back():
+    """An agent announces 250 names, again and again; then another has one of its own."""
+    hub = FakeHub()
+    exposition = Metrics(hub)
+    for number in range(4):
+        offers(hub, *(f"round-{number}-{name}" for name in range(250)))
+        scrape(exposition)  # in which those of the round before are missed
+        samples = scrape(exposition)
+        assert value(samples, "connector_agents", connector=f"round-{number}-0") == 1
+        assert value(samples, "connector_agents", connector=OTHER) == 251 - LABEL_CAP  # one is a listener's
+    offers(hub, "honest")
+    scrape(exposition)
+    samples = scrape(exposition)
+    assert value(samples, "connector_agents", connector="honest") == 1
+    assert value(samples, "label_overflow", label="connector") == 0
+
+
+def test_a_scrape_that_nobody_waited_for_gives_nothing_back():
+    hub = FakeHub()
+    offers(hub, *(f"c{number}" for number in range(2 * LABEL_CAP)))
+    exposition = Metrics(hub)
+    before = scrape(exposition)
+    given_up = exposition.render()
+    next(given_up)
+    given_up.close()
+    assert value(before, "connector_agents", connector="c7") == 1
+    assert value(scrape(exposition), "connector_agents", connector="c7") == 1
+
+
+def test_a_listener_that_comes_later_has_its_own_series():
+    hub = FakeHub(listeners=2)
+    offers(hub, *(f"c{number}" for number in range(2 * LABEL_CAP)))
+    exposition = Metrics(hub)
+    scrape(exposition)
+    hub.listeners[1]["connector"] = f"c{2 * LABEL_CAP - 1}"
+    samples = scrape(exposition)
+    assert value(samples, "connector_agents", connector=f"c{2 * LABEL_CAP - 1}") == 1
+    assert value(samples, "connector_agents", connector=OTHER) == LABEL_CAP  # the agent's; c0 is a listener's as well
+
+
+def test_what_a_counter_has_added_up_under_other_stays_there():
+    """Room that gauges give back is not for it: its sum would go back."""
+    hub = FakeHub(listeners=LABEL_CAP)
+    hub.stats.accepted.update({f"l{number}": 1 for number in range(LABEL_CAP)})
+    late = {f"late-{number}": 5 for number in range(10)}
+    hub.stats.accepted.update(late)
+    exposition = Metrics(hub)
+    assert value(scrape(exposition), "accepted_total", listener=OTHER) == 50
+    del hub.listeners[50:]
+    hub.stats.accepted.update(late)
+    for _ in range(3):
+        assert value(scrape(exposition), "accepted_total", listener=OTHER) == 100
+
+
 def test_counters_never_go_back_between_scrapes():
     hub = FakeHub(listeners=300)
     exposition = Metrics(hub)

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ncfast.core.epochs import possible
 from ncfast.registry.redis.backend import Backend, BackendError, Call
 
 if TYPE_CHECKING:
@@ -59,9 +60,11 @@ class Data:
         return self.generation
 
     def _remember(self, key: bytes, epoch: bytes, margin: bytes) -> int:
-        raised = int(epoch) + (int(margin) if int(epoch) < 9_000_000_000_000_000 else 0)
-        self.epochs[key] = max(raised, int(self._clock() * 1000))
+        self.epochs[key] = max(int(epoch) + int(margin), int(self._clock() * 1000))
         return self.epochs[key]
+
+    def _sound(self, epoch: bytes | int | None) -> int | None:
+        return int(epoch) if epoch is not None and int(epoch) <= possible(self._clock() / 1000) else None
 
     def _change(self, key: bytes, record: bytes) -> bytes:
         self.version += 1
@@ -108,7 +111,8 @@ class Data:
         if request in self.claims:
             epoch, version, _ = self.claims[request]
             return [b"%d" % epoch, b"%d" % version, self._generation()]
-        floor = self.epochs.get(key, int(self._clock() * 1000))
+        stored = self._sound(self.epochs.get(key))
+        floor = int(self._clock() * 1000) if stored is None else stored
         if int(at_least) > floor:
             floor = self._remember(key, at_least, margin)
         epoch = self.epochs[key] = floor + 1
@@ -117,11 +121,11 @@ class Data:
         return [b"%d" % epoch, said, self._generation()]
 
     def _assert(self, key: bytes, owner: bytes, process: bytes, epoch: bytes, body: bytes, margin: bytes) -> Any:
-        stored, current = self.epochs.get(key), self.agents.get(key)
+        stored, current = self._sound(self.epochs.get(key)), self.agents.get(key)
         record = b"\n".join((epoch, owner, process, body))
         if current == record:
             return [1, b"0", self._generation()]
-        if current is not None:
+        if current is not None and self._sound(current.partition(b"\n")[0]) is not None:
             its_epoch, *its_owner = current.split(b"\n", 3)[:3]
             if int(its_epoch) > int(epoch) or (its_epoch == epoch and its_owner != [owner, process]):
                 return [0, its_epoch, current]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,8 +17,8 @@ CLAIMS = st.lists(
 )
 
 
-def make(net):
-    return MemoryRegistry(replica("hub-1"), net, Stats())
+def make(net, wall_clock=time.time):
+    return MemoryRegistry(replica("hub-1"), net, Stats(), wall_clock)
 
 
 @given(CLAIMS)

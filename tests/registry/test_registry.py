@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from support.until import until
 
+from ncfast.registry.entry import body_of
 from registry.hubs import Hub, cluster, run
 
 
@@ -211,21 +212,69 @@ def test_nothing_is_asked_for_an_open(url, redis):
     run(main)
 
 
-@pytest.mark.parametrize("at_least", [-1, 2**53 + 1])
+@pytest.mark.parametrize("at_least", [-1, 2**52, 2**53 - 1, 2**53, 2**63])
 def test_an_epoch_out_of_bounds_is_refused(url, at_least):
     async def main(net):
         async with cluster(net, url, "hub-a") as (a,):
             with pytest.raises(ValueError):
                 await a.claim("/site", at_least)
+            assert await a.claim("/site") < a.registry.claimable()
 
     run(main)
 
 
-def test_large_epochs_stay_exact(url):
+def test_what_was_granted_at_the_bound_is_below_it_a_moment_later(url):
+    """On all hubs: the bound goes with the server's clock, and epochs do not."""
+
     async def main(net):
         async with cluster(net, url, "hub-a", "hub-b") as (a, b):
-            assert await a.claim("/site", 2**53 - 1) == 2**53
-            assert await b.claim("/site") == 2**53 + 1
-            assert await a.claim("/site") == 2**53 + 2
+            first = await a.claim("/site", a.registry.claimable())
+            assert first <= a.registry.possible()
+            await until(lambda: first <= min(a.registry.claimable(), b.registry.claimable()), "the clock has gone on")
+            assert await b.claim("/site", first) == first + 1
+            assert await a.claim("/site", 0) == first + 2
+            await until(lambda: b.routes() == a.routes() == [("/site", "hub-a", first + 2)], "both know")
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "epoch", ["poison", "9007199254740991", "9007199254740992", "9" * 40, "3" * 16, "-7", "0x7", ""]
+)
+@pytest.mark.parametrize("held", [False, True])
+def test_an_epoch_that_was_poisoned_in_redis_counts_as_absent(url, redis, epoch, held):
+    async def main(net):
+        async with cluster(net, url, "hub-a", "hub-b") as (a, b):
+            before = await a.claim("/site")
+            if not held:
+                await a.registry.release("/site", before)
+            with redis.client() as client:
+                client.hset("ncfast:{ncfast}:epochs", "/site", epoch)
+            after = await b.claim("/site", before)
+            assert before < after < b.registry.claimable()
+            assert await a.claim("/site", after) == after + 1
+
+    run(main)
+
+
+@pytest.mark.parametrize("epoch", ["9007199254740991", "9" * 40, "3" * 16, "-7", "poison"])
+def test_a_record_that_was_poisoned_in_redis_fences_nobody_and_is_written_again(url, redis, epoch):
+    async def main(net):
+        async with cluster(net, url, "hub-a", "hub-b") as (a, b):
+            held = await a.claim("/site")
+            await until(lambda: b.routes() == [("/site", "hub-a", held)], "known")
+            good = await a.registry.get_owner("/site")
+            poison = f"{epoch}\nhub-b\n{b.replica.instance}\n".encode() + body_of(b.view.agent("/site"))
+            with redis.client() as client:
+                client.hset("ncfast:{ncfast}:agents", "/site", poison)
+                version = client.hincrby("ncfast:{ncfast}:meta", "version", 1)
+                client.zadd("ncfast:{ncfast}:changes", {"/site": version})
+                generation = client.hget("ncfast:{ncfast}:meta", "generation").encode()
+                client.publish("ncfast:{ncfast}:notices", b"agent\n%b\n%d\n/site\n%b" % (generation, version, poison))
+                await until(lambda: client.hget("ncfast:{ncfast}:agents", "/site") != poison.decode(), "written again")
+            await until(lambda: b.routes() == a.routes() == [("/site", "hub-a", held)], "known again")
+            assert await b.registry.get_owner("/site") == good
+            assert not a.fenced and not b.fenced
+            assert await b.claim("/site", held) == held + 1
 
     run(main)

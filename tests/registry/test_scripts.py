@@ -15,6 +15,7 @@ from redis.crc import key_slot
 from support.places import Loopback
 from support.redis_server import RedisServer
 
+from ncfast.core.epochs import LARGEST, claimable, possible
 from ncfast.registry.entry import AgentEntry, body_of
 from ncfast.registry.redis.backend import Call
 from ncfast.registry.redis.scripts import (
@@ -38,6 +39,7 @@ from registry.model import Data
 
 SPACE = KeySpace("test")
 CLOCK = "test:now"  # where the scripts under test find the time
+NOW = 1_700_000_000_000  # ms
 BODY = body_of(AgentEntry("/x", "", 0, "aa", frozenset({"ldap"}), 4096)).decode()
 OF_TIME = re.compile(r"  local time = redis.call\('TIME'\)\n  return .*\n")
 
@@ -114,7 +116,8 @@ def comparable(call: Call, reply: Any) -> Any:
 keys = st.sampled_from(["/a", "/b", "acme/a"])
 owners = st.sampled_from(["hub-1", "hub-2"])
 processes = st.sampled_from(["p1", "p2", "p3"])
-epochs = st.one_of(st.integers(0, 40), st.sampled_from([2**53 - 1, 2**53, 10**12, 1_800_000_000_000_000]))
+epochs = st.one_of(st.integers(0, 40), st.sampled_from([10**12, 1_800_000_000_000_000, claimable(NOW / 1000)]))
+poison = st.sampled_from([possible(NOW / 1000) + 10**12, LARGEST + 1, 2**53 - 1, 2**53])  # above what is possible
 bodies = st.sampled_from([BODY, BODY.replace("ldap", "sql")])
 
 
@@ -126,7 +129,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.client.flushall()
-        self.now = 1_700_000_000_000
+        self.now = NOW
         self.said: list[bytes] = []
         self.model = Data(lambda: self.now, self.said.append)
         self.real = Real(self.client)
@@ -160,6 +163,17 @@ class Machine(RuleBasedStateMachine):
         self.granted[key] = epoch
         self.requests.append(Call(CLAIM, arguments, request))
 
+    @rule(key=keys, owner=owners, process=processes, epoch=poison, where=st.sampled_from(["epochs", "agents"]))
+    def poisoned(self, key, owner, process, epoch, where):
+        if where == "epochs":
+            self.client.hset(SPACE.keys[1], key, epoch)
+            self.model.epochs[key.encode()] = epoch
+            self.granted.pop(key, None)
+        else:
+            record = f"{epoch}\n{owner}\n{process}\n{BODY}"
+            self.client.hset(SPACE.keys[0], key, record)
+            self.model.agents[key.encode()] = record.encode()
+
     @precondition(lambda self: self.requests)
     @rule(data=st.data())
     def retried_claim(self, data):
@@ -173,6 +187,8 @@ class Machine(RuleBasedStateMachine):
     def asserts(self, key, owner, process, body, data):
         known = self.model.epochs.get(key.encode(), 5)
         epoch = max(0, data.draw(st.sampled_from([known, known - 1, known + 3, known - MARGIN])))
+        if epoch > possible(NOW / 1000):
+            self.granted.pop(key, None)
         self.call(ASSERT, key, owner, process, epoch, body, MARGIN)
 
     @rule(

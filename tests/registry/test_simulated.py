@@ -43,7 +43,12 @@ class Hub:
         config = Ha(enabled=True, replica_id=self.name, redis_url="redis://model", lease_sec=3)
         self.backend = ModelBackend(self.cluster.server, self.net, self.cluster.delay)
         self.registry = RedisRegistry(
-            config, Replica(self.name, self.net.entropy(8).hex()), self.net, self.stats, self.backend
+            config,
+            Replica(self.name, self.net.entropy(8).hex()),
+            self.net,
+            self.stats,
+            self.backend,
+            self.cluster.wall,
         )
         self.registry.on_fenced = self.fenced
         self.tunnels: dict[str, int] = {}
@@ -140,6 +145,10 @@ class Cluster:
         self.hubs = [Hub(self, name) for name in NAMES]
         self.agents = {key: Agent(self, key) for key in KEYS}
         self.quiet = False
+
+    def wall(self) -> float:
+        """What the hubs' own clocks say."""
+        return self.world.now + 1_700_000_000
 
     def delay(self) -> float:
         return self.slowness * (0.5 + self.rng.random())

@@ -97,6 +97,10 @@ class Watch:
             return
         if event == "flow_closed" and reason == "resume_denied" and self.cluster.forger.lied_about(fields["cid"]):
             return
+        if event == "epoch_forgotten":
+            self.newest.pop(self._life(process), None)
+        if reason == "protocol_error" and self._deluded(process, str(fields.get("detail", ""))):
+            return
         if event in NEVER_EVENTS or (
             reason in NEVER
             and event
@@ -195,7 +199,7 @@ class Watch:
 
     def _granted(self, process: str, fields: dict[str, Any]) -> None:
         """An agent was granted an epoch."""
-        life = f"{process}.{(self.cluster.processes.get(process) or self.cluster.clones[process]).lives}"
+        life = self._life(process)
         epoch = fields["epoch"]
         if epoch <= self.newest.get(life, 0):
             self.world.problem(f"{life} was granted epoch {epoch} after {self.newest[life]}")
@@ -203,6 +207,15 @@ class Watch:
         other = self.epochs.setdefault((life, epoch), str(fields["session"]))
         if other != fields["session"]:
             self.world.problem(f"{life} has epoch {epoch} twice")
+
+    def _life(self, process: str) -> str:
+        return f"{process}.{(self.cluster.processes.get(process) or self.cluster.clones[process]).lives}"
+
+    def _deluded(self, process: str, detail: str) -> bool:
+        """Whether a tunnel has ended because its agent remembers an epoch that nobody can have granted."""
+        if process in self.cluster.hubs:
+            return bool(self.cluster.deluded) and detail.startswith("last_epoch is above")
+        return process in self.cluster.deluded and (detail.endswith(" 1002") or detail.startswith("granted epoch"))
 
     def _serving(self) -> None:
         """A hub serves an agent under an epoch: no other may do so under the same."""

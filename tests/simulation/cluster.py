@@ -74,6 +74,7 @@ class Cluster:
             for hub in shape.hubs:
                 self.kernel.latency[name, hub] = self.kernel.latency[hub, name] = shape.wan
         self.by_hand = False  # an operator asks right now
+        self.deluded: set[str] = set()  # agents that have remembered an epoch beyond reason
         self.clones: dict[str, AgentProcess] = {}  # second processes under an agent's name
         self.processes: dict[str, Process] = {**self.hubs, **self.agents}
         for trip in plan.trips:
@@ -461,6 +462,22 @@ class Faults:
         """The server's clock steps, for good."""
         self.cluster.redis.clock_offset += fault.how
         self._registry(0.0)
+
+    def _poison(self, fault: Fault) -> None:
+        """An agent's epoch is beyond reason, in Redis or in its own memory."""
+        name, where = fault.who
+        shape = next(one for one in self.cluster.plan.shape.agents if agent_name(one) == name)
+        key, data = f"{shape.tenant or ''}/{shape.agent_id}".encode(), self.cluster.redis.server.data
+        agent = self.cluster.agents[name].agent
+        epoch = 2 ** self.world.rng.choice((52, 53))
+        if where == "epochs":
+            data.epochs[key] = epoch
+        elif where == "agents" and key in data.agents:
+            data._put(key, b"%d\n" % epoch + data.agents[key].partition(b"\n")[2])  # and every hub is told
+        elif where == "memory" and agent is not None and self.cluster.agents[name].running:
+            agent.tunnels.last_epoch = agent.tunnels._said = epoch
+            self.cluster.deluded.add(name)
+            self.cluster.outage((name,))
 
     # processes, and their clocks
 

@@ -508,8 +508,42 @@ PLANTS = [
         "a claim forgets what agent and hub remember",
         (
             REGISTRY,
-            "        at_least = max(at_least, self._seen.get(key, 0))",
-            "        at_least = 0 if ON else max(at_least, self._seen.get(key, 0))",
+            "        at_least = max(at_least, self._seen_of(key))",
+            "        at_least = 0 if ON else max(at_least, self._seen_of(key))",
+        ),
+    ),
+    plant(
+        "any last epoch is believed",
+        (
+            CLAIMS,
+            "        if hello.last_epoch > registry.claimable():",
+            "        if hello.last_epoch > registry.claimable() and not ON:",
+        ),
+        (
+            REGISTRY,
+            "        if not 0 <= at_least <= self.claimable():",
+            "        if not 0 <= at_least <= self.claimable() and not ON:",
+        ),
+        (
+            REGISTRY,
+            "                if not at_least < epoch <= self.possible():",
+            "                if not at_least < epoch <= self.possible() and not ON:",
+        ),
+    ),
+    plant(
+        "any record of Redis is believed, whatever its epoch",
+        (
+            REGISTRY,
+            "        return entry if entry is not None and entry.epoch <= self.possible() else None",
+            "        return entry if entry is not None and (entry.epoch <= self.possible() or ON) else None",
+        ),
+    ),
+    plant(
+        "an agent that is not believed does not forget",
+        (
+            TUNNELS,
+            "            if reason is Reason.PROTOCOL_ERROR and not tunnel.heard:",
+            "            if reason is Reason.PROTOCOL_ERROR and not tunnel.heard and not ON:",
         ),
     ),
     plant(

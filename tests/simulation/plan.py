@@ -323,6 +323,7 @@ def draw(seed: int) -> Plan:
     plan.trips.sort(key=lambda trip: trip.at)
     _draw_outages(random.Random(f"outages of {seed}"), plan)
     _draw_moves(random.Random(f"moves {seed}"), plan)
+    _draw_poison(random.Random(f"poison {seed}"), plan)
     plan.faults.sort(key=lambda fault: fault.at)
     return plan
 
@@ -583,6 +584,19 @@ def _draw_moves(rng: random.Random, plan: Plan) -> None:
         if plan.trips and rng.random() < 0.7:
             at = min(rng.choice(plan.trips).at + rng.expovariate(1.0), plan.quiet_at - 0.1)
         plan.faults.append(Fault(at, "move", (agent_name(agent), rng.choice(shape.hubs))))
+
+
+def _draw_poison(rng: random.Random, plan: Plan) -> None:
+    """Epochs beyond reason: in Redis, or in an agent's memory, as a poisoned registry would have granted them. By
+    numbers of its own, too."""
+    shape = plan.shape
+    if not shape.mode or not shape.redis or rng.random() < 0.75:
+        return  # a hub alone that restarts while its agent forgets begins at 1 again
+    places = ["memory", "epochs", "agents"]
+    for _ in range(rng.choice((1, 2, 4))):
+        at = rng.uniform(0.5, plan.quiet_at - 0.1)
+        plan.faults.append(Fault(at, "poison", (agent_name(rng.choice(shape.agents)), rng.choice(places))))
+    plan.faults.sort(key=lambda fault: fault.at)
 
 
 def agent_name(shape: AgentShape) -> str:

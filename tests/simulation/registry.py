@@ -37,12 +37,15 @@ class Redis:
         self._held: dict[str, list[Callable[[], None]]] = {}  # by hub: commands that are repeated when the way is open
         self.server = Server(lambda: int((wall() + self.clock_offset) * 1000))
 
-    def make(self, config: Ha, replica: Replica, net: Net, stats: Stats) -> DistributedRegistry:
+    def make(
+        self, config: Ha, replica: Replica, net: Net, stats: Stats, wall_clock: Callable[[], float]
+    ) -> DistributedRegistry:
         """What a hub takes for `make_registry`."""
         if not config.enabled or config.redis_url is None:
-            return make_registry(config, replica, net, stats)
+            return make_registry(config, replica, net, stats, wall_clock)
         assert isinstance(net, SimNet)
-        return RedisRegistry(config, replica, net, stats, SimBackend(self, net, replica.replica_id))
+        backend = SimBackend(self, net, replica.replica_id)
+        return RedisRegistry(config, replica, net, stats, backend, wall_clock)
 
     def gone(self, net: SimNet) -> None:
         """A hub's process is no more; what it has sent is on its way still."""

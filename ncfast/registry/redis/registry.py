@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,7 +33,6 @@ from ncfast.registry.view import View
 
 _log = log.get("registry")
 
-LARGEST_EPOCH = 2**53  # what HELLO_ACK can say
 LEAP = 16  # bits below which an epoch granted from memory tells hubs apart
 BEAT_LONGEST = 5.0  # seconds between two beats, whatever the lease
 BEAT_DEAF = 0.5  # seconds between two beats while no notices come
@@ -57,8 +56,16 @@ class Presence:
 class RedisRegistry(DistributedRegistry):
     """Behind `backend` is one Redis; see the package's other modules for the parts."""
 
-    def __init__(self, config: Ha, replica: Replica, net: Net, stats: Stats, backend: Backend) -> None:
-        super().__init__(replica, net, View(net.clock, config.lease_sec))
+    def __init__(
+        self,
+        config: Ha,
+        replica: Replica,
+        net: Net,
+        stats: Stats,
+        backend: Backend,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        super().__init__(replica, net, View(net.clock, config.lease_sec), wall_clock)
         self.presences: dict[str, Presence] = {}
         self._lease = config.lease_sec
         self._timeout = config.redis_timeout_sec
@@ -132,11 +139,11 @@ class RedisRegistry(DistributedRegistry):
         connectors: Iterable[str] = (),
         window: int = 0,
     ) -> int:
-        if not 0 <= at_least <= LARGEST_EPOCH:
-            raise ValueError("no registry grants such an epoch")
+        if not 0 <= at_least <= self.claimable():
+            raise ValueError("no registry has granted such an epoch")
         key = agent_id
         entry = AgentEntry(key, replica_id, 0, instance, frozenset(connectors), window, False, self.replica.instance)
-        at_least = max(at_least, self._seen.get(key, 0))
+        at_least = max(at_least, self._seen_of(key))
         call = Call(
             CLAIM,
             (key, replica_id, self.replica.instance, str(at_least), body_of(entry), str(CLAIM_TTL_MS), str(MARGIN)),
@@ -147,7 +154,10 @@ class RedisRegistry(DistributedRegistry):
         try:
             try:
                 reply = await self._courier.ask(call)
-                epoch, version = int(reply[0]), int(reply[1])
+                epoch = int(reply[0])
+                if not at_least < epoch <= self.possible():
+                    raise ValueError("Redis is not to be believed")
+                version = int(reply[1])
                 self._stats.claims["redis"] += 1
             except (BackendError, ValueError, IndexError, TypeError):
                 epoch = self._leap(key, at_least)
@@ -183,15 +193,26 @@ class RedisRegistry(DistributedRegistry):
 
     def _leap(self, key: str, at_least: int) -> int:
         """An epoch without Redis: above all that is known, and as it would start if Redis did not know the agent."""
-        floor = max(at_least, self._seen.get(key, 0))
+        floor = max(at_least, self._seen_of(key))
         if not floor and self._server_clock is not None:
-            at, when = self._server_clock
-            floor = at * 1000 + int((self.net.clock() - when) * 1e6)
-        epoch = (((floor >> LEAP) + 1) << LEAP) | int(self.replica.instance[-4:] or "0", 16)
-        return epoch if epoch <= LARGEST_EPOCH else floor + 1
+            floor = int(self.clock() * 1_000_000)
+        return (((floor >> LEAP) + 1) << LEAP) | int(self.replica.instance[-4:] or "0", 16)
+
+    def clock(self) -> float:
+        """The server's, as the last beat told it: one for all hubs, whatever their own clocks say."""
+        if self._server_clock is None:
+            return super().clock()
+        at, when = self._server_clock
+        return at / 1000 + self.net.clock() - when
+
+    def _seen_of(self, key: str) -> int:
+        """The highest epoch that this process has seen; 0 if that is not possible by now, for clocks may be put
+        right."""
+        epoch = self._seen.get(key, 0)
+        return epoch if epoch <= self.possible() else 0
 
     def _see(self, key: str, epoch: int) -> None:
-        if epoch > self._seen.get(key, 0):
+        if epoch > self._seen_of(key):
             self._seen[key] = epoch
             self._seen.move_to_end(key)
             if len(self._seen) > EPOCHS_SEEN + len(self.view.agents):
@@ -235,7 +256,7 @@ class RedisRegistry(DistributedRegistry):
         known = self.view.agent(agent_id)
         try:
             record = await self._courier.ask(Call(OWNER, (agent_id,)))
-            entry = read_agent(agent_id, record) if record else None
+            entry = self._read(agent_id, record)
         except BackendError:
             entry = known
         if entry != known:  # notices are hints: what was missed is read now
@@ -308,9 +329,10 @@ class RedisRegistry(DistributedRegistry):
                 self._put(entry)
                 self._ahead[entry.key] = version
         elif entry.key not in self._claiming:
-            newer = read_agent(entry.key, reply[2]) or AgentEntry(entry.key, "", int(reply[1]))
-            self._see(entry.key, newer.epoch)
-            self._fence(held, newer)
+            newer = self._read(entry.key, reply[2]) or AgentEntry(entry.key, "", int(reply[1]))
+            if newer.epoch <= self.possible():
+                self._see(entry.key, newer.epoch)
+                self._fence(held, newer)
 
     def _fence(self, held: AgentEntry, newer: AgentEntry) -> None:
         del self._held[held.key]
@@ -518,13 +540,18 @@ class RedisRegistry(DistributedRegistry):
     def _apply(self, key: str, record: bytes) -> None:
         """The registry's entry of an agent, or that there is none."""
         self._unconfirmed.discard(key)
-        entry = read_agent(key, record) if record else None
+        entry = self._read(key, record)
         if entry is not None:
             self._see(key, entry.epoch)
             self._put(entry)
         elif self.view.drop(key) is not None:
             self._tell_agent(key)
         self._reconcile(key)
+
+    def _read(self, key: str, record: bytes) -> AgentEntry | None:
+        """A record of the registry; None if there is none, or none that it can have granted."""
+        entry = read_agent(key, record) if record else None
+        return entry if entry is not None and entry.epoch <= self.possible() else None
 
     def _put(self, entry: AgentEntry) -> None:
         self._unconfirmed.discard(entry.key)

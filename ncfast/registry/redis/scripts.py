@@ -16,6 +16,8 @@ Epochs are compared and passed as decimal text, for a number of Lua is exact up 
 known here starts at the server's clock in microseconds: above all that was granted before the data was lost, unless
 that clock went back. And the claim brings what agent and hub remember. Where that is above what Redis knows, something
 was lost, and they need not remember the last that was granted: so `MARGIN` is added, and the clock is the least.
+A stored epoch that is none, or none that is possible (`ncfast.core.epochs`), counts as absent, and so does the record
+that names it: whoever has poisoned them, the next claim or assertion mends them.
 
 Each change is published with its version, so that a hub sees by a gap that it has missed one.
 """
@@ -25,12 +27,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha1
 
+from ncfast.core.epochs import BEGINNING, LARGEST, REACH
+
 KEYS = ("agents", "epochs", "changes", "meta", "replicas", "leases", "gone", "idle")
 CLAIM_TTL_MS = 60_000  # far beyond the last retry of a claim
 MARGIN = 1000  # epochs: far more than an agent is granted in a loss, and a millisecond of the clock
 PAGE = 250  # entries in one answer of `BEAT`
 
-PRELUDE = """\
+PRELUDE = f"""\
 local agents, epochs, changes, meta, replicas, leases, gone, idle = unpack(KEYS)
 local channel, token = ARGV[1], ARGV[2]
 
@@ -54,6 +58,13 @@ local function above(one, other)
   return one > other
 end
 
+local function sound(epoch)
+  local decimal = epoch and #epoch <= 16 and (epoch == '0' or string.match(epoch, '^[1-9]%d*$'))
+  if decimal and tonumber(epoch) <= math.min(math.max(micros(), {BEGINNING}) + {2 * REACH}, {LARGEST}) then
+    return epoch
+  end
+end
+
 local function generation()
   redis.call('HSETNX', meta, 'generation', token)
   return redis.call('HGET', meta, 'generation')
@@ -61,9 +72,7 @@ end
 
 local function remember(key, epoch, margin)
   redis.call('HSET', epochs, key, epoch)
-  if above('9000000000000000', epoch) then
-    redis.call('HINCRBY', epochs, key, margin)
-  end
+  redis.call('HINCRBY', epochs, key, margin)
   local least = text(micros())
   if above(least, redis.call('HGET', epochs, key)) then
     redis.call('HSET', epochs, key, least)
@@ -92,7 +101,7 @@ local function drop(key)
 end
 
 local function owner_of(record)
-  return string.match(record, '^(%d+)\\n([^\\n]*)\\n([^\\n]*)\\n')
+  return string.match(record, '^([^\\n]*)\\n([^\\n]*)\\n([^\\n]*)\\n')
 end
 
 local function owns(key, owner, process, epoch)
@@ -138,7 +147,7 @@ if granted then
   local epoch, version = string.match(granted, '^(%d+) (%d+)$')
   return {epoch, version, generation()}
 end
-local floor = redis.call('HGET', epochs, key) or text(micros())
+local floor = sound(redis.call('HGET', epochs, key)) or text(micros())
 if above(at_least, floor) then
   floor = remember(key, at_least, margin)
 end
@@ -158,14 +167,14 @@ ASSERT = Script(
     ("key", "owner", "process", "epoch", "body", "margin"),
     """\
 local key, owner, process, epoch, body, margin = unpack(ARGV, 3)
-local stored = redis.call('HGET', epochs, key)
+local stored = sound(redis.call('HGET', epochs, key))
 local current = redis.call('HGET', agents, key)
 local record = epoch .. '\\n' .. owner .. '\\n' .. process .. '\\n' .. body
 if current == record then
   return {1, '0', generation()}
 end
-if current then
-  local its_epoch, its_owner, its_process = owner_of(current)
+local its_epoch, its_owner, its_process = owner_of(current or '')
+if sound(its_epoch) then
   if above(its_epoch, epoch) or (its_epoch == epoch and (its_owner ~= owner or its_process ~= process)) then
     return {0, its_epoch, current}
   end
