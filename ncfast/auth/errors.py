@@ -24,6 +24,7 @@ REASONS: dict[str, str] = {
     "subject": "the token's subject is not an acceptable agent id",
     "connectors": "the token's connectors claim is not a list of acceptable names",
     "tenant": "the token's tenant is not an acceptable name",
+    "denied": "auth.jwt.deny names the token",
 }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from ncfast.auth.keys import Key
 
 # Agent ids, connector names and tenants: safe in a log line, a Redis key, a file name and a metric label.
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -18,7 +20,8 @@ def is_safe_name(value: object) -> bool:
 class Identity:
     """The verified content of a token. Times are unix seconds.
 
-    `connectors` is what the agent may announce; None means any connector of its tenant.
+    `connectors` is what the agent may announce; None means any connector of its tenant. `signed_by` is the key that the
+    token was believed for: of a tunnel that stands it is this, not the token, that is kept, to ask whether it counts still.
     """
 
     agent_id: str
@@ -27,6 +30,7 @@ class Identity:
     expires_at: float
     issued_at: float
     token_id: str | None = None
+    signed_by: Key | None = field(default=None, compare=False, repr=False)
 
     @property
     def key(self) -> str:

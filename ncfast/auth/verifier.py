@@ -84,7 +84,7 @@ class Verifier:
         for key in await self._keys.find(kid, algorithm):
             payload = _signed_payload(token, key)
             if payload is not None:
-                return self._judge_claims(_parse_object(payload))
+                return self._judge_claims(_parse_object(payload), key)
         raise AuthError("signature")
 
     def _read_header(self, token: str) -> tuple[str, str | None]:
@@ -105,7 +105,7 @@ class Verifier:
             raise AuthError("header")
         return algorithm, kid
 
-    def _judge_claims(self, claims: dict[str, Any]) -> Identity:
+    def _judge_claims(self, claims: dict[str, Any], key: Key) -> Identity:
         for name in ("exp", "iat", "aud", "sub"):
             if name not in claims:
                 raise AuthError("missing_claim")
@@ -128,6 +128,7 @@ class Verifier:
             expires_at=expires_at,
             issued_at=issued_at,
             token_id=_token_id(claims),
+            signed_by=key,
         )
 
     def _check_audience(self, audience: object) -> None:

@@ -20,10 +20,12 @@ from ncfast.config.sections import (
 from ncfast.config.values import (
     CIDR,
     Address,
+    AgentId,
     Bytes,
     Count,
     FilePath,
     JwksUrl,
+    Moment,
     Name,
     Rate,
     Seconds,
@@ -196,6 +198,23 @@ class Admin(Section):
     )
 
 
+class Deny(Section):
+    """Tokens that count no longer: those to which all that the rule says applies. It says one thing at least."""
+
+    sub: AgentId | None = key(None, why="The agent's id; without tenant, in every tenant.")
+    tenant: Name | None = key(None, why="The token's tenant.")
+    jti: str | None = key(None, min_length=1, max_length=128, why="The id of one token.")
+    issued_before: Moment | None = key(
+        None, why="Tokens with an iat before this moment: those that were stolen with it, while newer ones count."
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Deny:
+        if all(value is None for value in (self.sub, self.tenant, self.jti, self.issued_before)):
+            raise fault("an empty rule, which would deny everybody", "give sub, tenant, jti or issued_before")
+        return self
+
+
 class Jwt(Section):
     """How an agent's token is checked. Keys are read again on reload."""
 
@@ -233,6 +252,14 @@ class Jwt(Section):
         why=(
             "From a token's expiry no new flow is opened on its tunnel; after this much longer without a"
             " refreshed token the tunnel is closed."
+        ),
+    )
+
+    deny: list[Deny] = key(
+        [],
+        why=(
+            "Tokens that count no longer. Put in force by a reload at once, on tunnels that stand too. For this hub"
+            " alone: `ncfast kick` locks an agent out of the whole cluster for a time."
         ),
     )
 
