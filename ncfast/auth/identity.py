@@ -21,7 +21,7 @@ class Identity:
     """The verified content of a token. Times are unix seconds.
 
     `connectors` is what the agent may announce; None means any connector of its tenant. `signed_by` is the key that the
-    token was believed for: of a tunnel that stands it is this, not the token, that is kept, to ask whether it counts still.
+    token was believed for: of a tunnel that stands this is kept, and not the token, to ask whether it counts still.
     """
 
     agent_id: str

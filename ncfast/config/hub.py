@@ -190,12 +190,39 @@ class Edge(Section):
 
 
 class Admin(Section):
-    """The operator's HTTP edge: /metrics, /status, /drain. It asks for no password: keep it on loopback."""
+    """The operator's HTTP edge. /metrics and /status ask for no password; what changes things (/drain, /agents/…) does
+    as `unix` and `token_file` say. With neither, it is taken at `bind` if that is a loopback address, and nowhere if
+    not."""
 
     bind: Address = key(
         Address("127.0.0.1", 9400),
-        why="Where Prometheus and `ncfast status` connect. Another address is warned about.",
+        why=(
+            "Where Prometheus and `ncfast status` connect. Beyond loopback the hub warns at its start, and changes need"
+            " unix or token_file."
+        ),
     )
+    unix: FilePath | None = key(
+        None,
+        why=(
+            "A Unix socket, for this user alone (0600), where changes are taken besides reading. With it they are taken"
+            " at bind only by token."
+        ),
+    )
+    token_file: FilePath | None = key(
+        None,
+        why=(
+            "The secret, 16 bytes at least, that changes at bind must show as `Authorization: Bearer`. Read again when"
+            " the file changes."
+        ),
+    )
+    hosts: list[str] = key(
+        [],
+        why=(
+            "Names by which bind is asked, beside localhost, its own and IP addresses; a request for another host is"
+            " refused, since it may come from a web page whose name was rebound to this address."
+        ),
+    )
+    tls: ServerTls | None = key(None, why="Serve TLS at bind. Read at the start.")
 
 
 class Deny(Section):

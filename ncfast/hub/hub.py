@@ -92,7 +92,7 @@ class Hub:
         self.cluster = Cluster(ground, registry, ways, steering, router, resuming, relays)
         self.edge = Edge(ground, ways, sessions, self.tokens, self.claims)
         self.lockout = Lockout(ground, sessions, registry, steering, relays)
-        self._review = Review(ground, sessions, self.tokens, self.lockout)
+        self.tokens.on_change = Review(ground, sessions, self.tokens, self.lockout).begin
         self.listeners: dict[str, ClientListener] = {}
         self.snapshot = Snapshot(
             ground,
@@ -131,7 +131,7 @@ class Hub:
                 await listener.open()
                 self.listeners[one.name] = listener
             await self.edge.open()
-            await self.admin.start(config.admin.bind)
+            await self.admin.start(config.admin)
             await self.cluster.follow_mode()
         except OSError:
             self._close_doors()

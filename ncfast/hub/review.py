@@ -20,7 +20,7 @@ SLICE = 256  # tunnels judged in one turn of the loop, about 0.5 ms
 
 
 class Review:
-    """Goes through all tunnels whenever `tokens` says that there is something new."""
+    """Goes through all tunnels, some in each turn of the loop."""
 
     def __init__(self, ground: Ground, sessions: Sessions, tokens: Tokens, lockout: Lockout) -> None:
         self._ground = ground
@@ -28,9 +28,9 @@ class Review:
         self._tokens = tokens
         self._lockout = lockout
         self._left: deque[AgentSession] = deque()
-        tokens.on_change = self._begin
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """There is something new to judge by."""
         if not self._left:
             self._ground.net.call_soon(self._slice)
         self._left = deque(self._sessions)

@@ -83,6 +83,7 @@ class DistributedRegistry(ABC):
         """The share of the agents that this replica is to have; the others see it when its presence is renewed."""
         self.replica = replace(self.replica, weight=weight)
 
+    @abstractmethod
     def spread(self, lock: Lock) -> None:
         """Tells the other hubs a word of ours about a lock; at once, or as soon as there is a way to them."""
 

@@ -11,6 +11,7 @@ that counts. What must hold against the registry too stands in `auth.jwt.deny`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -18,7 +19,7 @@ import orjson
 
 MOST = 4096  # words kept; an installation has a handful, and whoever writes to the registry may write any number
 LONGEST = 30 * 86_400.0  # seconds: what is to last belongs into auth.jwt.deny
-REASON_CHARS = 200
+REASON = re.compile(r"[A-Za-z0-9 .,:;_/#@()-]{0,200}")  # what status and log may repeat
 AHEAD = 3600.0  # seconds by which another hub's clock is believed to be ahead of ours
 
 
@@ -46,7 +47,8 @@ def read_lock(key: str, record: bytes) -> Lock | None:
         until, reason, number = fields["until"], fields["reason"], int(stamp)
         if type(until) is not int or not isinstance(reason, str):
             return None
-        return Lock(key, until, number, reason[:REASON_CHARS], fields["lifted"] is True) if "/" in key else None
+        reason = reason if REASON.fullmatch(reason) else ""
+        return Lock(key, until, number, reason, fields["lifted"] is True) if "/" in key else None
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -90,7 +92,7 @@ class Locks:
 
     def say(self, key: str, seconds: float, reason: str = "") -> Lock:
         """Locks the agent for so long, from now."""
-        return self._say(Lock(key, int(self._wall_clock() + seconds), 0, reason[:REASON_CHARS]))
+        return self._say(Lock(key, int(self._wall_clock() + seconds), 0, reason))
 
     def lift(self, key: str) -> Lock | None:
         """None: it is not locked."""

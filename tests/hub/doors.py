@@ -61,6 +61,7 @@ class Doors(Rooms):
         self.tokens = Tokens(self.jwt, net, self.wall)
         self.edge = Edge(self.ground, self.ways, self.sessions, self.tokens, self.claims)
         self.review = Review(self.ground, self.sessions, self.tokens, self.lockout)
+        self.tokens.on_change = self.review.begin
         self.opens = Throttle(self.ground.config.limits.opens_per_source_per_sec, net.clock)
         self.clients: list[ClientInfo] = []
         self.listeners: dict[str, ClientListener] = {}

@@ -28,13 +28,14 @@ from support.fake_hub import FakeHub
 from support.until import PATIENCE, until
 
 from ncfast.config import Address
+from ncfast.config.hub import Admin as AdminConfig
 from ncfast.hub.admin import Admin
 from ncfast.net.request import BadRequest, HttpLimits, RequestReader
 from ncfast.net.seam import Net
 from ncfast.observe import log, statuspage, watchdog
 from ncfast.observe.stats import Stats
 
-GET = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
+GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def run(main):
@@ -47,7 +48,7 @@ def run(main):
 async def admin_edge(hub=None, limits=HttpLimits()):
     net = Net(asyncio.get_running_loop())
     admin = Admin(hub or FakeHub(), net, limits)
-    await admin.start(Address("127.0.0.1", 0))
+    await admin.start(AdminConfig(bind=Address("127.0.0.1", 0)))
     try:
         yield admin, int(admin.address.rpartition(":")[2])
     finally:
@@ -161,26 +162,26 @@ def test_a_request_in_single_bytes_and_by_http_1_0():
 
 
 REFUSED = {
-    "body": (b"POST /drain HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello", 400),
-    "chunked": (b"POST /drain HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-    "two lengths": (b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nContent-Length: 9\r\n\r\n", 400),
-    "bare lf": (b"GET / HTTP/1.1\nHost: h\n\n", 400),
-    "bare cr": (b"GET / HTTP/1.1\r\nHost: h\r\nA: b\rc\r\n\r\n", 400),
-    "folding": (b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n c\r\n\r\n", 400),
+    "body": (b"POST /drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello", 400),
+    "chunked": (b"POST /drain HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "two lengths": (b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nContent-Length: 9\r\n\r\n", 400),
+    "bare lf": (b"GET / HTTP/1.1\nHost: localhost\n\n", 400),
+    "bare cr": (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: b\rc\r\n\r\n", 400),
+    "folding": (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: b\r\n c\r\n\r\n", 400),
     "space before colon": (b"GET / HTTP/1.1\r\nHost : h\r\n\r\n", 400),
     "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
     "two hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
     "pipelined": (GET + GET, 400),
-    "nul": (b"GET / HTTP/1.1\r\nHost: h\r\nA: \0\r\n\r\n", 400),
+    "nul": (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: \0\r\n\r\n", 400),
     "http/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
     "http/0.9": (b"GET /\r\n\r\n", 400),
-    "not ascii": (b"GET /\xff HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+    "not ascii": (b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     "tls hello": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n", 400),
-    "long target": (b"GET /" + b"a" * 8300 + b" HTTP/1.1\r\nHost: h\r\n\r\n", 414),
-    "long header": (b"GET / HTTP/1.1\r\nHost: h\r\nA: " + b"a" * 8300 + b"\r\n\r\n", 431),
-    "no end": (b"GET / HTTP/1.1\r\nHost: h\r\n" + b"A: bcdefgh\r\n" * 60 + b"B: " + b"c" * 9000, 431),
-    "many headers": (b"GET / HTTP/1.1\r\nHost: h\r\n" + b"A: b\r\n" * 64 + b"\r\n", 431),
-    "very many headers": (b"GET / HTTP/1.1\r\nHost: h\r\n" + b"A: b\r\n" * 200 + b"\r\n", 431),
+    "long target": (b"GET /" + b"a" * 8300 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
+    "long header": (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"a" * 8300 + b"\r\n\r\n", 431),
+    "no end": (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: bcdefgh\r\n" * 60 + b"B: " + b"c" * 9000, 431),
+    "many headers": (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 64 + b"\r\n", 431),
+    "very many headers": (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 200 + b"\r\n", 431),
 }
 
 
@@ -291,7 +292,7 @@ def test_a_failing_handler_answers_500_and_leaves_a_trace():
         hub = FakeHub()
         hub.totals = lambda: 1 / 0
         async with admin_edge(hub) as (_, port):
-            assert status_of(await exchange(port, b"GET /status HTTP/1.1\r\nHost: h\r\n\r\n")) == 500
+            assert status_of(await exchange(port, b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")) == 500
             assert status_of(await exchange(port, GET)) == 200
 
     stream = io.StringIO()
@@ -334,7 +335,7 @@ def waiting(admin):
 
 
 def asking(path, method="GET"):
-    return f"{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode()
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
 @pytest.mark.parametrize("path", LONG)

@@ -249,7 +249,9 @@ def test_a_reload_ends_standing_tunnels_whose_key_is_gone(tmp_path):
         await hub.apply(hub_config(edge={"bind": "127.0.0.1:0"}))  # the same key, read again
         await until(lambda: not hub.review._left, "all are judged")
         assert not session.link.closed
-        await hub.apply(hub_config(edge={"bind": "127.0.0.1:0"}), d.key(tmp_path, b"another secret of 32 bytes or more"))
+        await hub.apply(
+            hub_config(edge={"bind": "127.0.0.1:0"}), d.key(tmp_path, b"another secret of 32 bytes or more")
+        )
         await until(lambda: session.link.closed, "ended")
         assert hub.ground.stats.auth_failed == {"unknown_key": 1}
         writer.close()

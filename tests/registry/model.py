@@ -212,7 +212,6 @@ class Data:
             del self.epochs[key]
         return [len(old), len(forgotten)]
 
-
     def _lock(self, key: bytes, stamp: bytes, body: bytes) -> Any:
         current = self.locks.get(key)
         its_stamp = current.split(b"\n", 1)[0] if current is not None else b""

@@ -198,6 +198,7 @@ class FakeHub:
                 "by_path": {"local": self.active, "mesh": 0},
                 "relayed": 0,
             },
+            "locks": [],
             "bytes": self.bytes,
             "memory": {"budget_bytes": 1 << 30, "held_bytes": 4096, "segments_in_use": 1, "segments_free": 3},
             "links": self.links | {"epoch_mismatch": stats.epochs_refused},
