@@ -68,7 +68,7 @@ class Reason(enum.IntEnum):
     GOING_AWAY = 71  # orderly shutdown or drain
     HANDSHAKE_TIMEOUT = 72  # no HELLO in time
     FLOOD = 73  # more control frames than any honest peer sends
-    UNAUTHORIZED = 74  # identity in HELLO is not the token's
+    UNAUTHORIZED = 74  # identity in HELLO is not the token's, or the token counts no longer
     VERSION = 75  # no common protocol version
     DUPLICATE = 76  # two hubs had dialled each other: the other link stays
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import ssl
 import stat
@@ -138,17 +139,22 @@ def test_beyond_loopback_nobody_changes_anything(bind):
     run(main)
 
 
-def test_a_bind_beyond_loopback_is_warned_of_at_the_start(capsys):
+def test_a_bind_beyond_loopback_is_warned_of_at_the_start():
+    lines = io.StringIO()
+
     async def main():
-        log.setup("info", "json", "none")
         async with edge(bind="0.0.0.0:0"):
             pass
         async with edge():
             pass
 
-    run(main)
-    log.flush()
-    assert capsys.readouterr().err.count("admin_exposed") == 1
+    log.setup("info", "json", "none", stream=lines)
+    try:
+        run(main)
+        assert log.flush(PATIENCE)
+    finally:
+        log.setup("info", "json", "none")
+    assert lines.getvalue().count("admin_exposed") == 1
 
 
 CREDENTIALS = [
