@@ -43,7 +43,7 @@ def test_an_agent_locked_at_one_hub_is_ended_at_all(make_cluster, peer: Peer, cl
         client
     ]
     with (
-        pytest.raises(AssertionError, match="transfer cut"),
+        pytest.raises(AssertionError, match="ECONNRESET"),
         Transfer(peer, cluster.address(came), "cut", 8 * MIB) as transfer,
     ):
         transfer.wait_under_way()
@@ -51,8 +51,6 @@ def test_an_agent_locked_at_one_hub_is_ended_at_all(make_cluster, peer: Peer, cl
         wait_until(lambda: ended(cluster, came) == 1, "the client's flow has ended, with its reason")
         wait_until(lambda: locks(cluster) == [1, 1, 1], "all hubs know")
         wait_until(lambda: not tunnels(cluster), "no tunnel stands")
-        transfer.surge()
-        transfer.wait_withheld()
     wait_until(lambda: not peer.counts()["active"], "the service's socket is closed, too")
     assert "(stolen)" in ask(cluster, owner, "agents")
     assert "let in again" in ask(cluster, came, "unlock", AGENT)
