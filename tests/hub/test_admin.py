@@ -30,10 +30,12 @@ from support.until import PATIENCE, until
 from ncfast.config import Address
 from ncfast.config.hub import Admin as AdminConfig
 from ncfast.hub.admin import Admin
+from ncfast.hub.lockout import LockRefused
 from ncfast.net.request import BadRequest, HttpLimits, RequestReader
 from ncfast.net.seam import Net
 from ncfast.observe import log, statuspage, watchdog
 from ncfast.observe.stats import Stats
+from ncfast.registry import Lock
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -550,3 +552,60 @@ def test_freeze_takes_what_exists_out_of_the_collector():
     finally:
         gc.unfreeze()
         gc.set_threshold(*thresholds)
+
+
+class OneLock:
+    """What the admin edge asks to lock agents out; `said` is what came."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple] = []
+
+    def kick(self, *asked) -> Lock:
+        self.said.append(asked)
+        if asked[0] == "nobody":
+            raise LockRefused("not so")
+        return Lock(f"{asked[1] or ''}/{asked[0]}", 1_800_000_000, 1, asked[3], lifted=not asked[2])
+
+    def unlock(self, *asked) -> Lock:
+        return self.kick(*asked, 0, "")
+
+    def knows(self, key: str) -> bool:
+        return key == "/a"
+
+
+@pytest.mark.parametrize(
+    ("question", "status", "said"),
+    [
+        ("kick?agent=a", 202, ("a", None, 3600, "")),
+        ("kick?agent=a&tenant=t&for=90&reason=lost+it", 202, ("a", "t", 90, "lost it")),
+        ("kick?agent=a&for=0", 202, ("a", None, 0, "")),
+        ("unlock?agent=a&tenant=t", 202, ("a", "t", 0, "")),
+        ("kick?agent=nobody", 409, ("nobody", None, 3600, "")),
+        ("kick", 400, None),
+        ("unlock", 400, None),
+        ("kick?agent=a&for=soon", 400, None),
+        ("kick?agent=a&for=-1", 400, None),
+        ("kick?agent=a&for=nan", 400, None),
+        ("kick?agent=a&reason=%1b%5b2J", 400, None),
+        ("kick?agent=a&reason=" + "x" * 201, 400, None),
+    ],
+)
+def test_agents_are_locked_out_by_post(question, status, said):
+    async def main():
+        hub = FakeHub()
+        hub.lockout = OneLock()
+        async with admin_edge(hub) as (_, port):
+            got, _, body = await asyncio.to_thread(fetch, port, f"/agents/{question}", "POST")
+            assert got == status and hub.lockout.said == ([said] if said else [])
+            if status == 202:
+                agent, tenant, seconds, _ = said
+                name = f"{tenant}/{agent}" if tenant else agent
+                assert json.loads(body) == {
+                    "agent": name,
+                    "until": 1_800_000_000,
+                    "locked": bool(seconds),
+                    "known": name == "a",
+                }
+            assert (await asyncio.to_thread(fetch, port, f"/agents/{question}"))[0] == 405
+
+    run(main)
