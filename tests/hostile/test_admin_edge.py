@@ -148,6 +148,7 @@ def test_a_bind_beyond_loopback_is_warned_of_at_the_start():
         async with edge():
             pass
 
+    assert log.flush(PATIENCE)  # what earlier tests have said
     log.setup("info", "json", "none", stream=lines)
     try:
         run(main)

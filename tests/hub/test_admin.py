@@ -298,6 +298,7 @@ def test_a_failing_handler_answers_500_and_leaves_a_trace():
             assert status_of(await exchange(port, GET)) == 200
 
     stream = io.StringIO()
+    assert log.flush(PATIENCE)  # what earlier tests have said
     log.setup(stream=stream, format="json")
     try:
         run(main)
