@@ -1,6 +1,7 @@
 """Who may open a tunnel: tokens, the keys that verify them, and the identities they prove."""
 
 from ncfast.auth.certificate import ClientCertificate, thumbprint
+from ncfast.auth.deny import bars, denied
 from ncfast.auth.errors import REASONS, AuthError, AuthSetupError
 from ncfast.auth.identity import Identity
 from ncfast.auth.keys import ALGORITHMS
@@ -19,6 +20,8 @@ __all__ = [
     "JwksKeys",
     "StaticKeys",
     "Verifier",
+    "bars",
+    "denied",
     "mint",
     "read_secret",
     "thumbprint",

@@ -28,6 +28,7 @@ REASONS: dict[str, str] = {
     "certificate_missing": "a client certificate is needed with the token, and none was shown",
     "certificate_mismatch": "the token is bound to another client certificate",
     "certificate_name": "the client certificate does not name the token's agent",
+    "denied": "auth.jwt.deny names the token",
 }
 
 

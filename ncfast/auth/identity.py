@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from ncfast.auth.keys import Key
 
 # Agent ids, connector names and tenants: safe in a log line, a Redis key, a file name and a metric label.
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -20,6 +22,8 @@ class Identity:
 
     `connectors` is what the agent may announce; None means any connector of its tenant. `certificate` is the SHA-256 of
     the only client certificate that the token may be shown with; None means that the issuer has bound it to none.
+    `signed_by` is the key that the token was believed for: of a tunnel that stands this is kept, and not the token, to
+    ask whether it counts still.
     """
 
     agent_id: str
@@ -29,6 +33,7 @@ class Identity:
     issued_at: float
     token_id: str | None = None
     certificate: bytes | None = None
+    signed_by: Key | None = field(default=None, compare=False, repr=False)
 
     @property
     def key(self) -> str:

@@ -64,6 +64,10 @@ class KeySet:
     def __len__(self) -> int:
         return sum(map(len, self._by_algorithm.values()))
 
+    def holds(self, key: Key) -> bool:
+        """Whether the same key is among them, whatever key id it has now."""
+        return any(one.material == key.material for one in self._by_algorithm.get(key.algorithm, ()))
+
     def find(self, kid: str | None, algorithm: str) -> Sequence[Key]:
         """The keys a token may be signed with, at most `MAX_CANDIDATES`.
 

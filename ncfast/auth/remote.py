@@ -47,6 +47,7 @@ class JwksKeys:
         self._rng = rng
         self._first_retries = Backoff(rng, FIRST_RETRY_SEC, COOLDOWN_SEC, floor=0.5)
         self._keys = KeySet([])
+        self.on_change: Callable[[], None] = lambda: None  # a fetch has replaced the keys
         self._absent: OrderedDict[tuple[str | None, str], float] = OrderedDict()
         self._fetched_at: float | None = None
         self._failures = 0
@@ -97,6 +98,11 @@ class JwksKeys:
     def healthy(self) -> bool:
         """Whether the latest fetch succeeded."""
         return self._fetched_at is not None and self._failures == 0
+
+    def holds(self, key: Key) -> bool:
+        """Whether a token that this key had signed would still be believed; so it is while there are no keys to tell
+        by, for the issuer's absence takes nothing away from tunnels that stand."""
+        return not self._usable() or self._keys.holds(key)
 
     async def find(self, kid: str | None, algorithm: str) -> Sequence[Key]:
         """The keys that may have signed a token; raises `AuthError` if there is none, even after a fetch."""
@@ -154,6 +160,7 @@ class JwksKeys:
         else:
             self._keys, self._fetched_at, self._failures = keys, self._loop.time(), 0
             _log.info("jwks_refreshed", keys=len(keys), refused=jwks.faults)
+            self.on_change()
         finally:
             self._attempt = None
             self._due_at = self._loop.time() + self._pause()

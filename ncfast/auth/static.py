@@ -52,6 +52,10 @@ class StaticKeys:
         """Read the file again and swap the keys at once; on `AuthSetupError` the old keys stay."""
         self._keys = _load(self._path, self._algorithms)
 
+    def holds(self, key: Key) -> bool:
+        """Whether a token that this key had signed would still be believed."""
+        return self._keys.holds(key)
+
     async def find(self, kid: str | None, algorithm: str) -> Sequence[Key]:
         """The keys that may have signed a token; raises `AuthError` if there is none."""
         found = self._keys.find(kid, algorithm)

@@ -90,7 +90,7 @@ class Verifier:
         for key in await self._keys.find(kid, algorithm):
             payload = _signed_payload(token, key)
             if payload is not None:
-                identity = self._judge_claims(_parse_object(payload))
+                identity = self._judge_claims(_parse_object(payload), key)
                 check_bearer(identity, certificate, self._certificate_name)
                 return identity
         raise AuthError("signature")
@@ -113,7 +113,7 @@ class Verifier:
             raise AuthError("header")
         return algorithm, kid
 
-    def _judge_claims(self, claims: dict[str, Any]) -> Identity:
+    def _judge_claims(self, claims: dict[str, Any], key: Key) -> Identity:
         for name in self._required:
             if name not in claims:
                 raise AuthError("missing_claim")
@@ -137,6 +137,7 @@ class Verifier:
             issued_at=issued_at,
             token_id=_token_id(claims),
             certificate=confirmed(claims),
+            signed_by=key,
         )
 
     def _check_audience(self, audience: object) -> None:

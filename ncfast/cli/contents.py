@@ -9,6 +9,7 @@ from pathlib import Path
 from ncfast.agent.token import TokenFault, token_of
 from ncfast.auth import AuthSetupError, StaticKeys
 from ncfast.config import AgentConfig, HubConfig
+from ncfast.hub.guard import read_admin_token
 from ncfast.mesh.certificates import Certificates, read_secret
 from ncfast.net.tls import client_context, server_context, unreadable, web_context
 from ncfast.registry.redis.access import read_password
@@ -40,6 +41,12 @@ def _of_hub(config: HubConfig) -> Iterator[Reader]:
         yield [password], lambda: read_password(password)
     if edge is not None:
         yield [edge.cert_file, edge.key_file, edge.client_ca_file], lambda: server_context(edge)
+    if config.admin.tls is not None:
+        admin = config.admin.tls
+        yield [admin.cert_file, admin.key_file, admin.client_ca_file], lambda: server_context(admin, "admin.tls")
+    if config.admin.token_file is not None:
+        admin_token = config.admin.token_file
+        yield [admin_token], lambda: read_admin_token(admin_token)
     if config.ha.enabled and mesh.secret_file is not None:
         secret = mesh.secret_file
         yield [secret], lambda: read_secret(secret)

@@ -37,17 +37,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        before = adminclient.status(arguments.url)
-        adminclient.ask(arguments.url, "/drain?delay=off" if arguments.now else "/drain", "POST")
+        before = adminclient.status(hubs.place(arguments))
+        adminclient.ask(hubs.place(arguments), "/drain?delay=off" if arguments.now else "/drain", "POST")
     except adminclient.Unavailable as error:
         print(f"ncfast: {error}", file=sys.stderr)
         return ExitCode.UNAVAILABLE
+    except adminclient.Refused as error:
+        print(f"ncfast: {error}", file=sys.stderr)
+        return ExitCode.FAILURE
     name, flows = before["replica_id"], before["flows"]["active"]
     print(f"{name}: draining, {flows} flows active", flush=True)
     if arguments.wait is None:
         return ExitCode.OK
     since = time.monotonic()
-    while _runs(arguments.url, before["pid"]):
+    while _runs(hubs.place(arguments), before["pid"]):
         if time.monotonic() - since > arguments.wait:
             print(f"ncfast: {name} still drains after {arguments.wait:g} s", file=sys.stderr)
             return ExitCode.FAILURE
@@ -56,10 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _runs(url: str, pid: int) -> bool:
+def _runs(at: adminclient.Place, pid: int) -> bool:
     """Whether that process still answers; a supervisor may have started the next one already."""
     try:
-        return adminclient.status(url)["pid"] == pid
+        return adminclient.status(at)["pid"] == pid
     except adminclient.Unavailable:
         return False
 

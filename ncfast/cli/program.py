@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ncfast.cli import agent, agents, check, demo, drain, hub, status, token, version
+from ncfast.cli import agent, agents, check, demo, drain, hub, kick, status, token, unlock, version
 from ncfast.cli.exitcode import MEANINGS, ExitCode
 from ncfast.cli.start import open_standard_descriptors
 
@@ -24,6 +24,8 @@ _COMMANDS = {
     "status": status,
     "drain": drain,
     "agents": agents,
+    "kick": kick,
+    "unlock": unlock,
     "demo": demo,
     "version": version,
 }

@@ -34,10 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     while True:
         try:
-            document = adminclient.status(arguments.url)
+            document = adminclient.status(hubs.place(arguments))
             code, text = ExitCode.OK, json.dumps(document) if arguments.json else render(document)
         except adminclient.Unavailable as error:
             code, text = ExitCode.UNAVAILABLE, ""
+            print(f"ncfast: {error}", file=sys.stderr)
+        except adminclient.Refused as error:
+            code, text = ExitCode.FAILURE, ""
             print(f"ncfast: {error}", file=sys.stderr)
         if text:
             clear = _CLEAR if arguments.watch and sys.stdout.isatty() and not arguments.json else ""

@@ -107,7 +107,9 @@ def _hub_warnings(config: HubConfig) -> Iterator[str]:
     if not config.listeners:
         yield "listeners: none, so no client can connect"
     if not config.admin.bind.is_loopback:
-        yield (f"admin.bind: {config.admin.bind} is not loopback; /metrics, /status and /drain ask for no password")
+        yield (f"admin.bind: {config.admin.bind} is not loopback; /metrics and /status ask for no password")
+        if config.admin.token_file is not None and config.admin.tls is None:
+            yield "admin.token_file: shown without admin.tls, on another address than loopback; it travels in clear"
     if config.auth is not None and not config.auth.jwt.require_connectors:
         yield (
             "auth.jwt.require_connectors: false; a token without the claim connectors may announce every connector of"

@@ -20,11 +20,13 @@ from ncfast.config.sections import (
 from ncfast.config.values import (
     CIDR,
     Address,
+    AgentId,
     Bytes,
     CertificateName,
     Count,
     FilePath,
     JwksUrl,
+    Moment,
     Name,
     ProxyChoice,
     Rate,
@@ -223,12 +225,56 @@ class Edge(Section):
 
 
 class Admin(Section):
-    """The operator's HTTP edge: /metrics, /status, /drain. It asks for no password: keep it on loopback."""
+    """The operator's HTTP edge. /metrics and /status ask for no password; what changes things (/drain, /agents/…) does
+    as `unix` and `token_file` say. With neither, it is taken at `bind` if that is a loopback address, and nowhere if
+    not."""
 
     bind: Address = key(
         Address("127.0.0.1", 9400),
-        why="Where Prometheus and `ncfast status` connect. Another address is warned about.",
+        why=(
+            "Where Prometheus and `ncfast status` connect. Beyond loopback the hub warns at its start, and changes need"
+            " unix or token_file."
+        ),
     )
+    unix: FilePath | None = key(
+        None,
+        why=(
+            "A Unix socket, for this user alone (0600), where changes are taken besides reading. With it they are taken"
+            " at bind only by token."
+        ),
+    )
+    token_file: FilePath | None = key(
+        None,
+        why=(
+            "The secret, 16 bytes at least, that changes at bind must show as `Authorization: Bearer`. Read again when"
+            " the file changes."
+        ),
+    )
+    hosts: list[str] = key(
+        [],
+        why=(
+            "Names by which bind is asked, beside localhost, its own and IP addresses; a request for another host is"
+            " refused, since it may come from a web page whose name was rebound to this address."
+        ),
+    )
+    tls: ServerTls | None = key(None, why="Serve TLS at bind. Read at the start.")
+
+
+class Deny(Section):
+    """Tokens that count no longer: those to which all that the rule says applies. It says one thing at least."""
+
+    sub: AgentId | None = key(None, why="The agent's id; without tenant, in every tenant.")
+    tenant: Name | None = key(None, why="The token's tenant.")
+    jti: str | None = key(None, min_length=1, max_length=128, why="The id of one token.")
+    issued_before: Moment | None = key(
+        None, why="Tokens with an iat before this moment: those that were stolen with it, while newer ones count."
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Deny:
+        if all(value is None for value in (self.sub, self.tenant, self.jti, self.issued_before)):
+            raise fault("an empty rule, which would deny everybody", "give sub, tenant, jti or issued_before")
+        return self
 
 
 class Jwt(Section):
@@ -290,6 +336,14 @@ class Jwt(Section):
         why=(
             "From a token's expiry no new flow is opened on its tunnel; after this much longer without a"
             " refreshed token the tunnel is closed."
+        ),
+    )
+
+    deny: list[Deny] = key(
+        [],
+        why=(
+            "Tokens that count no longer. Put in force by a reload at once, on tunnels that stand too. For this hub"
+            " alone: `ncfast kick` locks an agent out of the whole cluster for a time."
         ),
     )
 

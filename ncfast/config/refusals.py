@@ -63,7 +63,8 @@ def _number(schema: dict[str, Any]) -> tuple[str, str]:
 def meant(model: type[BaseModel], path: KeyPath) -> KeyPath | None:
     """The path of the known key that the unknown key at ``path`` probably stands for."""
     here = schema_at(model, path[:-1]).get("properties", {})
-    near = difflib.get_close_matches(str(path[-1]), here, n=1, cutoff=0.5)
+    longer = [name for name in here if name.startswith(f"{path[-1]}_")]  # key: key_file
+    near = longer or difflib.get_close_matches(str(path[-1]), here, n=1, cutoff=0.5)
     return (*path[:-1], near[0]) if near else None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any
@@ -151,6 +152,19 @@ def _network(value: Any) -> IPv4Network | IPv6Network:
     if slash and ipaddress.ip_address(address) != network.network_address:
         raise fault("the network has host bits set", f"did you mean '{network}'?")
     return network
+
+
+def _moment(value: Any) -> Any:
+    """Unix seconds, or text as ISO 8601 has it, which must say its zone."""
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            raise fault("not a moment", "write '2026-11-26T12:00:00Z', with a zone, or unix seconds")
+        return moment.timestamp()
+    return _not_bool(value)
 
 
 def _not_bool(value: Any) -> Any:
@@ -309,6 +323,12 @@ Count = Annotated[int, BeforeValidator(_not_bool)]
 Bytes = Annotated[int, BeforeValidator(_not_bool)]
 Seconds = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
 Rate = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
+Moment = Annotated[
+    float,
+    BeforeValidator(_moment),
+    Field(allow_inf_nan=False, ge=0, le=2**53),
+    WithJsonSchema({"type": ["string", "number"], "title": "Moment", "examples": ["2026-11-26T12:00:00Z"]}),
+]
 Switch = Annotated[bool, BeforeValidator(_true_or_false)]
 CheckText = Annotated[str, AfterValidator(_check_text), _text("Text", "^[\\x00-\\xff]+$")]
 CertificateName = Annotated[str, AfterValidator(_certificate_name), _text("Certificate name", "^(DNS|URI):.*[{]sub[}]")]

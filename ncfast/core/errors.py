@@ -56,6 +56,7 @@ class Reason(enum.IntEnum):
     CLIENT_LOST = 26  # the client's machine no longer answers: its connection timed out
     TARGET_LOST = 27  # the target's machine no longer answers: its connection timed out
     READER_PAUSED = 28  # bytes waited for a client or target that took none for reader_pause_sec
+    AGENT_LOCKED = 29  # the agent is locked out; its tunnels end with it too
     # links
     PROTOCOL_ERROR = 64  # malformed frame
     MESSAGE_TOO_BIG = 65  # WebSocket message or frame over its bound
@@ -67,7 +68,7 @@ class Reason(enum.IntEnum):
     GOING_AWAY = 71  # orderly shutdown or drain
     HANDSHAKE_TIMEOUT = 72  # no HELLO in time
     FLOOD = 73  # more control frames than any honest peer sends
-    UNAUTHORIZED = 74  # identity in HELLO is not the token's
+    UNAUTHORIZED = 74  # identity in HELLO is not the token's, or the token counts no longer
     VERSION = 75  # no common protocol version
     DUPLICATE = 76  # two hubs had dialled each other: the other link stays
 
@@ -96,6 +97,7 @@ _LINKS: dict[Reason, _Row] = {
     Reason.UNAUTHORIZED: _Row(Blame.REMOTE, 1008),
     Reason.VERSION: _Row(Blame.REMOTE, 4007),
     Reason.DUPLICATE: _Row(Blame.NOBODY, 4008),
+    Reason.AGENT_LOCKED: _Row(Blame.NOBODY, 4009),
     Reason.INTERNAL: _Row(Blame.LOCAL, 1011),
 }
 
@@ -110,6 +112,7 @@ RETRYABLE = frozenset(
         Reason.DRAINING,
         Reason.NOT_OWNER,
         Reason.STALE_EPOCH,
+        Reason.AGENT_LOCKED,
     }
 )
 

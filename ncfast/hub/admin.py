@@ -1,7 +1,5 @@
-"""The admin edge: metrics, status, health, drain, moves of agents, on a port of their own that is never the public one.
-
-It has no accounts. It listens on the loopback address unless configured otherwise; whoever reaches it may
-read the status, drain the hub and move its agents, except a web page: a request with an ``Origin`` changes nothing.
+"""The admin edge: metrics, status, health on a port of their own that is never the public one; and what changes things,
+which is taken there or at a Unix socket, as `ncfast.hub.guard` has it.
 
 What costs by the number of agents is made in slices, one answer at a time, while the loop serves everybody else.
 """
@@ -16,13 +14,20 @@ from typing import Any, Protocol
 import orjson
 from websockets.http11 import Request
 
-from ncfast.config import Address
+from ncfast.config.hub import Admin as AdminConfig
+from ncfast.hub.guard import Guard, from_page
 from ncfast.hub.level import MoveRefused
+from ncfast.hub.lockout import LockRefused
 from ncfast.net.request import HttpLimits, HttpServer, Response
 from ncfast.net.seam import Acceptor, Net
-from ncfast.observe import metrics, statuspage
+from ncfast.net.tls import server_context
+from ncfast.observe import log, metrics, statuspage
 from ncfast.observe.readiness import Readiness
 from ncfast.observe.slices import Shared, Slices, spread
+from ncfast.registry import Lock
+from ncfast.registry.locks import REASON
+
+_log = log.get("hub")
 
 Rows = list[dict[str, Any]]
 
@@ -32,6 +37,14 @@ class Snapshot(metrics.Totals, Protocol):
 
     def agents(self, take: Callable[[Rows], object], most: int | None = None) -> Slices[None]: ...
     def cluster_agents(self, take: Callable[[Rows], object], most: int | None = None) -> Slices[None]: ...
+
+
+class Lockout(Protocol):
+    """What the admin edge needs to lock agents out; see `ncfast.hub.lockout`."""
+
+    def kick(self, agent: str, tenant: str | None, seconds: float, reason: str = "") -> Lock: ...
+    def unlock(self, agent: str, tenant: str | None) -> Lock: ...
+    def knows(self, key: str) -> bool: ...
 
 
 class Hub(metrics.Hub, Protocol):
@@ -45,9 +58,13 @@ class Hub(metrics.Hub, Protocol):
     def request_drain(self, *, at_once: bool = False) -> bool: ...
     def move_agent(self, agent: str, hub: str | None) -> str: ...
 
+    @property
+    def lockout(self) -> Lockout: ...
+
 
 Answer = Response | Coroutine[Any, Any, Response]
 JSON = "application/json"
+HOUR = "3600"  # seconds of a lock, if nobody says
 
 
 class Admin:
@@ -63,6 +80,8 @@ class Admin:
         self._still_page = Shared(lambda: spread(page(hub.snapshot, refresh=False)), turn, net.spawn)
         self._http = HttpServer(self.handle, limits, net)
         self._server: Acceptor | None = None
+        self._unix: Acceptor | None = None
+        self._guard: Guard | None = None
         self._routes: dict[str, tuple[str, Callable[[Request], Answer]]] = {
             "/": ("GET", self._page_html),
             "/metrics": ("GET", self._metrics_text),
@@ -71,11 +90,31 @@ class Admin:
             "/readyz": ("GET", lambda request: readyz(hub.readiness)),
             "/drain": ("POST", self._drain),
             "/agents/move": ("POST", self._move),
+            "/agents/kick": ("POST", self._kick),
+            "/agents/unlock": ("POST", self._unlock),
         }
 
-    async def start(self, address: Address) -> None:
-        """Opens the edge. Raises OSError when it cannot be bound."""
-        self._server = await self._net.serve(self._http.protocol, address)
+    async def start(self, config: AdminConfig) -> None:
+        """Opens the edge. Raises OSError when it cannot be bound, or a file is of no use; nothing stays open then."""
+        guard = self._guard = Guard(config)
+        context = server_context(config.tls, "admin.tls") if config.tls is not None else None
+        self._server = await self._net.listen(config.bind, lambda sock, peer: self._http.accept(sock, peer, context))
+        if config.unix is not None:
+            try:
+                self._unix = await self._net.listen_unix(
+                    str(config.unix), lambda sock, peer: self._http.accept(sock, None, None, self.handle_local)
+                )
+            except OSError:
+                self.close()
+                raise
+        if not config.bind.is_loopback:
+            _log.warning(
+                "admin_exposed",
+                admin=self.address,
+                changes=guard.changes,
+                tls=context is not None,
+                detail="whoever reaches it reads metrics and status; keep it on loopback or a management network",
+            )
 
     @property
     def address(self) -> str:
@@ -84,20 +123,32 @@ class Admin:
 
     def close(self) -> None:
         """Stops listening and ends open connections."""
-        if self._server is not None:
-            self._server.close()
+        for acceptor in (self._server, self._unix):
+            if acceptor is not None:
+                acceptor.close()
         self._http.close()
 
     def handle(self, request: Request) -> Answer:
+        """A request at the TCP port."""
+        return self._handle(request, self._guard)
+
+    def handle_local(self, request: Request) -> Answer:
+        """One at the Unix socket."""
+        return self._handle(request, None)
+
+    def _handle(self, request: Request, guard: Guard | None) -> Answer:
         path = request.path.partition("?")[0]
+        change = self._routes[path][0] == "POST" if path in self._routes else False
+        if guard is not None and (refusal := guard.refusal(request, change=change)) is not None:
+            return refusal
         if path not in self._routes:
             return Response.text(404, "Not Found: " + " ".join(self._routes))
         method, answer = self._routes[path]
         if request.method != method and (request.method, method) != ("HEAD", "GET"):
             allow = "GET, HEAD" if method == "GET" else method
             return Response.text(405, "Method Not Allowed", ("Allow", allow))
-        if method == "POST" and "Origin" in request.headers:
-            return Response.text(403, "Forbidden: not from a web page")
+        if change and (refusal := from_page(request)) is not None:
+            return refusal
         return answer(request)
 
     async def _page_html(self, request: Request) -> Response:
@@ -117,7 +168,7 @@ class Admin:
 
     def _move(self, request: Request) -> Response:
         """``?agent=`` and, if it is to be a certain one, ``&hub=``."""
-        asked = dict(urllib.parse.parse_qsl(request.path.partition("?")[2]))
+        asked = _asked(request)
         if "agent" not in asked:
             return Response.text(400, "Bad Request: which agent? ?agent=site-1&hub=hub-b")
         try:
@@ -125,6 +176,41 @@ class Admin:
         except MoveRefused as exc:
             return Response.text(409, str(exc))
         return json_response(202, {"agent": asked["agent"], "hub": hub})
+
+    def _kick(self, request: Request) -> Response:
+        """``?agent=``, and if it is to be so ``&tenant=``, ``&for=`` (seconds; 0 lifts the lock) and ``&reason=``."""
+        asked = _asked(request)
+        try:
+            seconds = float(asked.get("for", HOUR))
+        except ValueError:
+            seconds = -1.0
+        if "agent" not in asked or not 0 <= seconds < 1e9:
+            return Response.text(400, "Bad Request: which agent, for how many seconds? ?agent=site-1&for=3600")
+        reason = asked.get("reason", "")
+        if REASON.fullmatch(reason) is None:
+            return Response.text(400, "Bad Request: a reason is 200 letters, digits, blanks and .,:;_/#@()- at most")
+        return self._locked(lambda: self._hub.lockout.kick(asked["agent"], asked.get("tenant"), seconds, reason))
+
+    def _unlock(self, request: Request) -> Response:
+        """``?agent=``, and ``&tenant=``."""
+        asked = _asked(request)
+        if "agent" not in asked:
+            return Response.text(400, "Bad Request: which agent? ?agent=site-1")
+        return self._locked(lambda: self._hub.lockout.unlock(asked["agent"], asked.get("tenant")))
+
+    def _locked(self, change: Callable[[], Lock]) -> Response:
+        try:
+            lock = change()
+        except LockRefused as exc:
+            return Response.text(409, str(exc))
+        known = self._hub.lockout.knows(lock.key)
+        return json_response(
+            202, {"agent": lock.key.removeprefix("/"), "until": lock.until, "locked": not lock.lifted, "known": known}
+        )
+
+
+def _asked(request: Request) -> dict[str, str]:
+    return dict(urllib.parse.parse_qsl(request.path.partition("?")[2]))
 
 
 def status(snapshot: Snapshot) -> Slices[list[bytes]]:

@@ -75,7 +75,7 @@ class Claims:
             window=hello.window,
         )
         old = sessions.current(session.key)
-        if session.link.closed:  # the agent has gone elsewhere meanwhile
+        if session.link.closed:  # the agent has gone elsewhere meanwhile, or was locked out
             if old is not None and old.epoch < epoch:
                 old.link.fail(Reason.GOING_AWAY, "another claim has overtaken it, and come to nothing")
             await registry.release(session.key, epoch)
@@ -174,7 +174,11 @@ class Claims:
         self._relays.tunnel_lost(session)
         if self._sessions.drop(session):
             self._ground.net.spawn(self._registry.release(session.key, session.epoch), "release")
-        if owned:
+        if owned and reason is Reason.AGENT_LOCKED:
+            for key in self._sessions.unroute(session):
+                self._router.barred(key, session.key)
+            self._steering.agent_lost(session)
+        elif owned:
             self._orphan(session)
             self._steering.agent_lost(session)
 

@@ -307,7 +307,10 @@ class Handshake(asyncio.Protocol):
             return
         if not self._waiting or self._done:
             return
-        if self._ground.readiness.draining and not self._edge.claims.awaited(identity):
+        if identity.key in self._ground.locks:
+            log.security("agent_locked_refused", agent_id=identity.agent_id, remote=self.remote)
+            self._refuse(403, "agent_locked", "This agent is locked out")
+        elif self._ground.readiness.draining and not self._edge.claims.awaited(identity):
             self._refuse(503, "draining", "This hub is going away", ("Retry-After", "1"))
         else:
             self._upgrade(request, identity, certificate)

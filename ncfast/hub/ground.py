@@ -11,6 +11,7 @@ from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.seam import Net
 from ncfast.observe.readiness import Readiness
 from ncfast.observe.stats import Stats
+from ncfast.registry import Locks
 
 
 class Ground:
@@ -23,7 +24,8 @@ class Ground:
         self.config = config
         self.net = net
         self.clock = net.clock  # monotonic seconds
-        self.wall_clock = wall_clock  # unix seconds, for tokens and epochs alone
+        self.wall_clock = wall_clock  # unix seconds, for tokens, epochs and locks alone
+        self.locks = Locks(wall_clock)
         self.stats = Stats()
         self.readiness = Readiness(mode=self.mode)  # the hub's state is kept there
         self.replica_id = config.ha.replica_id or "hub"

@@ -10,6 +10,7 @@ are made synchronously, between two callbacks; nothing awaits between reading st
     relays                  other hubs' flows to agents of ours
     ways, cluster           the links to other hubs
     level                   agents that are asked to move to them
+    lockout, review         agents that are locked out, and tunnels whose token counts no longer
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ from ncfast.hub.edge import Edge
 from ncfast.hub.ground import Ground
 from ncfast.hub.level import Level
 from ncfast.hub.listener import ClientListener
+from ncfast.hub.lockout import Lockout
 from ncfast.hub.pending import PendingOpens
 from ncfast.hub.relays import Relays
 from ncfast.hub.reload import Reload
 from ncfast.hub.resuming import Resuming
+from ncfast.hub.review import Review
 from ncfast.hub.routing import Router
 from ncfast.hub.sessions import Sessions
 from ncfast.hub.snapshot import Snapshot
@@ -88,6 +91,8 @@ class Hub:
         self.claims = Claims(ground, sessions, registry, steering, router, resuming, relays, self.level)
         self.cluster = Cluster(ground, registry, ways, steering, router, resuming, relays)
         self.edge = Edge(ground, ways, sessions, self.tokens, self.claims)
+        self.lockout = Lockout(ground, sessions, registry, steering, relays)
+        self.tokens.on_change = Review(ground, sessions, self.tokens, self.lockout).begin
         self.listeners: dict[str, ClientListener] = {}
         self.snapshot = Snapshot(
             ground,
@@ -126,7 +131,7 @@ class Hub:
                 await listener.open()
                 self.listeners[one.name] = listener
             await self.edge.open()
-            await self.admin.start(config.admin.bind)
+            await self.admin.start(config.admin)
             await self.cluster.follow_mode()
         except OSError:
             self._close_doors()
@@ -282,6 +287,7 @@ class Hub:
         self.claims.tick()
         self.cluster.tick(now)
         self.level.tick(now)
+        self.lockout.tick()
         self.relays.tick(now)
         self.router.tick(now)
         readiness, mesh = self.readiness, self.ways.mesh

@@ -111,6 +111,8 @@ class Relays:
         if not cid.startswith(peer.instance):
             log.security("relay_refused", peer=peer.replica_id, reason=Reason.RESUME_DENIED.label, cid=cid.hex())
             peer.link.refuse(cid, Reason.RESUME_DENIED, epoch)
+        elif f"{sought.tenant or ''}/{sought.agent}" in self._ground.locks:
+            peer.link.refuse(cid, Reason.AGENT_LOCKED, epoch)
         elif session is None or epoch > session.epoch:
             peer.link.tell_detached(cid, epoch, Reason.NOT_OWNER)
         elif epoch < session.epoch:
@@ -169,6 +171,8 @@ class Relays:
     def _refusal(self, session: AgentSession | None, epoch: int, request: Open) -> Reason | None:
         """Why an open cannot be relayed, or None."""
         ground = self._ground
+        if f"{request.tenant or ''}/{request.agent}" in ground.locks:
+            return Reason.AGENT_LOCKED
         if session is None or epoch > session.epoch or ground.readiness.draining or ground.mode == "off":
             return Reason.NOT_OWNER  # while we drain, or leave the mesh: not for long
         if epoch < session.epoch:
@@ -236,6 +240,15 @@ class Relays:
             relay = lane.relay
             if relay.mesh is not None:
                 relay.mesh.tell_detached(relay.cid, relay.epoch, Reason.LINK_LOST)
+            self._cut(relay)
+
+    def locked(self, session: AgentSession) -> None:
+        """The agent is locked out: its relayed flows end, at both sides."""
+        for lane in list(session.link.lanes.values()):
+            relay = lane.relay
+            if relay.mesh is not None:
+                relay.mesh.refuse(relay.cid, Reason.AGENT_LOCKED, relay.epoch)
+            session.link.refuse(relay.cid, Reason.AGENT_LOCKED, relay.epoch)
             self._cut(relay)
 
     def peer_lost(self, peer: Peer) -> None:

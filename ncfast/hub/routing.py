@@ -70,6 +70,7 @@ class Router:
         self._steering = steering
         self.hold = Hold(ground.clock)
         self._departed: dict[Key, float] = {}  # when the last agent of a connector was lost
+        self._barred: dict[Key, str] = {}  # connectors whose last agent, which it was, has been locked out
         self._elsewhere: dict[str, list[Key]] = {}  # what agents of other hubs served when we last looked
         self._served_elsewhere: Counter[Key] = Counter()  # how many of them serve a connector, live or not
         self._flow_number = 0
@@ -147,6 +148,7 @@ class Router:
                 and not self._pending.full(entry.key, info.connector)
                 and entry.key not in info.tried
                 and (entry.key, entry.epoch) not in info.refused
+                and entry.key not in self._ground.locks
                 and self._sessions.current(entry.key) is None
             ):
                 ways.append((entry, peer))
@@ -240,7 +242,8 @@ class Router:
         hopeful = self._hopeful(flow.info.key)
         if hopeful and self.hold.add(flow):
             return
-        self._refuse(flow, Reason.OVERLOADED if hopeful else Reason.NO_AGENT)
+        locked = self._barred.get(flow.info.key, "") in self._ground.locks
+        self._refuse(flow, Reason.OVERLOADED if hopeful else Reason.AGENT_LOCKED if locked else Reason.NO_AGENT)
 
     def _hopeful(self, key: Key) -> bool:
         ground, now = self._ground, self._ground.clock()
@@ -265,6 +268,7 @@ class Router:
         """There is an agent for the connector."""
         if self._guided or self._sessions.served(*key):  # otherwise nobody can reach it yet
             self._departed.pop(key, None)
+        self._barred.pop(key, None)
         if key in self.hold:
             self.hold.release(key, self.dispatch)
 
@@ -273,6 +277,13 @@ class Router:
         self._departed[key] = self._ground.clock()
         while len(self._departed) > ROUTE_MEMORY:
             del self._departed[next(iter(self._departed))]
+
+    def barred(self, key: Key, agent: str) -> None:
+        """The connector's last agent is locked out: nobody is held for it."""
+        self._departed.pop(key, None)
+        self._barred[key] = agent
+        while len(self._barred) > ROUTE_MEMORY:
+            del self._barred[next(iter(self._barred))]
 
     def changed(self, keys: frozenset[str]) -> None:
         """The registry's view of these agents has changed."""
@@ -291,7 +302,10 @@ class Router:
             for gone in before:
                 if self._served_elsewhere[gone] <= 0:
                     del self._served_elsewhere[gone]
-                    self.goes(gone)
+                    if key in self._ground.locks:
+                        self.barred(gone, key)
+                    else:
+                        self.goes(gone)
             for here in after:
                 self.comes(here)
 

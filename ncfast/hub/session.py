@@ -147,6 +147,7 @@ class AgentSession:
         return (
             self.owns
             and not self.draining
+            and self.key not in self._ground.locks
             and tenant == self.identity.tenant
             and connector in self.connectors
             and self.identity.allows(connector)

@@ -40,6 +40,10 @@ class Sessions:
         self._all[session] = None
         self._of.setdefault(session.key, {})[session] = None
 
+    def of(self, agent: str) -> list[AgentSession]:
+        """All tunnels of the agent, standbys and those before HELLO too."""
+        return list(self._of.get(agent, ()))
+
     def make_room(self, agent: str, most: int = TUNNELS) -> None:
         """The agent gets another tunnel, and shall not have more than `most` with it: the oldest that do not own it
         end. One token takes no more places than that, and the newest counts, since whoever dials again may have lost

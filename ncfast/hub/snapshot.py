@@ -30,7 +30,7 @@ from ncfast.observe.log import mask_address, mask_identity
 from ncfast.observe.metrics import CONNECTORS, OTHER
 from ncfast.observe.slices import Slices, each
 from ncfast.observe.totals import LinkTotals
-from ncfast.registry import AgentEntry, DistributedRegistry
+from ncfast.registry import AgentEntry, DistributedRegistry, Lock
 
 AGENTS = 64  # looked at in one slice, about 0.5 ms
 FLOWS = 1024  # the same
@@ -184,6 +184,7 @@ class Snapshot:
             },
             "mesh_frames": {"in": dict(meshed.frames_in), "out": dict(meshed.frames_out)},
             "names": {share: dict(counts) for share, counts in ground.net.names.counts.items()},
+            "locks": [self._lock(lock) for lock in ground.locks.in_force()],
             "cluster": self._cluster(),
         }
 
@@ -221,6 +222,15 @@ class Snapshot:
             "inflight_bytes": link.inflight,
             "draining": session.draining,
             "token_expires_sec": round(session.identity.expires_at - self.ground.wall_clock(), 1),
+        }
+
+    def _lock(self, lock: Lock) -> dict[str, Any]:
+        tenant, _, agent_id = lock.key.partition("/")
+        return {
+            "agent_id": mask_identity(agent_id),
+            "tenant": tenant or None,
+            "reason": lock.reason,
+            "left_sec": round(lock.until - self.ground.wall_clock(), 1),
         }
 
     def _cluster(self) -> dict[str, Any] | None:

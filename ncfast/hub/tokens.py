@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ncfast.auth import ClientCertificate, Identity, JwksKeys, StaticKeys, Verifier
+from ncfast.auth import AuthError, ClientCertificate, Identity, JwksKeys, StaticKeys, Verifier, bars, denied
 from ncfast.config import Jwt
 from ncfast.net.seam import Net
 
@@ -28,6 +28,7 @@ class Tokens:
     def __init__(self, jwt: Jwt, net: Net, wall_clock: Callable[[], float]) -> None:
         self._net = net
         self._wall_clock = wall_clock
+        self.on_change: Callable[[], None] = lambda: None  # other keys or rules are in force: `fault` may say more
         self._keys = key_source(jwt, net)
         self._take(jwt)
 
@@ -35,10 +36,28 @@ class Tokens:
         self._jwt = jwt
         self._verifier = Verifier(jwt, self._keys, self._wall_clock)
         self.expiry_grace = jwt.expiry_grace_sec  # seconds
+        if isinstance(self._keys, JwksKeys):
+            self._keys.on_change = lambda: self.on_change()
 
     async def verify(self, token: str, certificate: ClientCertificate | None = None) -> Identity:
         """Who the token says the bearer is, who has shown `certificate`, or none. Raises AuthError."""
-        return await self._verifier.verify(token, certificate)
+        identity = await self._verifier.verify(token, certificate)
+        if denied(self._jwt.deny, identity) is not None:
+            raise AuthError("denied")
+        return identity
+
+    def fault(self, identity: Identity) -> str | None:
+        """Why a token that was believed is so no longer, as `AuthError.reason` has it; None while it counts. Expiry is
+        not looked at."""
+        if denied(self._jwt.deny, identity) is not None:
+            return "denied"
+        if identity.signed_by is not None and not self._keys.holds(identity.signed_by):
+            return "unknown_key"
+        return None
+
+    def barred(self, identity: Identity) -> bool:
+        """Whether the rules deny the agent, and not only the token that it has shown."""
+        return any(bars(rule) for rule in self._jwt.deny if denied((rule,), identity) is not None)
 
     @property
     def healthy(self) -> bool:
@@ -58,7 +77,7 @@ class Tokens:
         return None if same else key_source(jwt, self._net)
 
     async def use(self, jwt: Jwt, keys: StaticKeys | JwksKeys | None) -> None:
-        """Tokens are judged by these from now on; tunnels that stand stay."""
+        """Tokens are judged by these from now on; of tunnels that stand `fault` says which do not."""
         old = self._keys
         if keys is None:
             old.reload()
@@ -68,3 +87,4 @@ class Tokens:
         self._take(jwt)
         if keys is not None:
             await old.aclose()
+        self.on_change()

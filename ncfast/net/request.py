@@ -8,6 +8,8 @@ answer.
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -155,18 +157,32 @@ class HttpProtocol(asyncio.Protocol):
         self._net = net
         self._live = live
         self._reader: RequestReader | None = RequestReader(limits)
-        self._transport: asyncio.Transport
+        self._transport: asyncio.Transport | None = None
+        self._task: asyncio.Task[None] | None = None  # of TLS, until the transport is there
         self._timer: asyncio.TimerHandle
         self._making: asyncio.Task[None] | None = None
         self._ended = False  # the peer has closed its side
+        self._done = False  # we have ended it
+
+    def open(self, sock: socket.socket, source: str, context: ssl.SSLContext | None) -> None:
+        """Takes the socket; the time for the request runs from now on, TLS included."""
+        self._timer = self._net.call_later(self._limits.timeout_sec, self._request_late)
+        self._task = self._net.adopt(sock, self, context)
+        self._live.enter(self, source)
 
     # asyncio's callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._task = None
         self._transport = transport  # type: ignore[assignment]
-        self._timer = self._net.call_later(self._limits.timeout_sec, self._request_late)
-        peer = transport.get_extra_info("peername")
-        self._live.enter(self, source_of(peer[0]) if peer else "")
+        if self._done:  # ended while TLS came about
+            self.abort()
+
+    def handshake_failed(self, exc: Exception) -> None:
+        """TLS did not come about."""
+        self._task = None
+        self._refused("tls")
+        self._leave()
 
     def data_received(self, data: bytes) -> None:
         if self._reader is None:  # answered; what still comes is read and dropped until the timer
@@ -187,16 +203,25 @@ class HttpProtocol(asyncio.Protocol):
         return self._making is not None  # the answer is still to be written
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._timer.cancel()
         if self._making is not None:
             self._making.cancel()
-        self._live.leave(self)
+        self._leave()
 
     # the answer and the end
 
     def abort(self) -> None:
-        """Ends the connection now."""
-        self._transport.abort()
+        """Ends the connection now, whatever it is at; its place is free at once."""
+        self._leave()
+        if self._transport is not None:
+            self._transport.abort()
+        elif self._task is not None:
+            self._task.cancel()  # of a TLS handshake: the socket goes with it
+            self._task = None
+
+    def _leave(self) -> None:
+        self._done = True
+        self._timer.cancel()
+        self._live.leave(self)
 
     def make_room(self) -> None:
         """Ends it, since there are too many."""
@@ -223,7 +248,7 @@ class HttpProtocol(asyncio.Protocol):
             made = self._failed()
         self._making = None
         self._answer(made, head_only)
-        if self._ended:
+        if self._ended and self._transport is not None:
             self._transport.close()
 
     def _failed(self) -> Response:
@@ -231,6 +256,7 @@ class HttpProtocol(asyncio.Protocol):
         return Response.text(500, "Internal Server Error")
 
     def _answer(self, response: Response, head_only: bool = False) -> None:
+        assert self._transport is not None  # a request has come by it
         self._reader = None
         self._timer.cancel()
         self._timer = answer(
@@ -239,14 +265,20 @@ class HttpProtocol(asyncio.Protocol):
 
     def _request_late(self) -> None:
         self._refused("request_timeout")
+        if self._transport is None:  # there is nobody to tell before TLS has come about
+            self.abort()
+            return
         self._answer(Response.text(408, "Request Timeout"))
 
     def _refused(self, reason: str) -> None:
-        _log.warning("http_refused", reason=reason, remote=self._transport.get_extra_info("peername"))
+        _log.warning("http_refused", reason=reason, remote=self._remote())
+
+    def _remote(self) -> object:
+        return self._transport.get_extra_info("peername") if self._transport is not None else None
 
 
 class HttpServer:
-    """Makes the protocols of one listening socket and knows which of them live."""
+    """Answers the connections of listening sockets and knows which of them live."""
 
     def __init__(self, handler: Handler, limits: HttpLimits, net: Net) -> None:
         self._handler = handler
@@ -254,9 +286,12 @@ class HttpServer:
         self._net = net
         self._live: Newcomers[HttpProtocol] = Newcomers(limits.max_connections, HttpProtocol.make_room)
 
-    def protocol(self) -> HttpProtocol:
-        """The protocol factory for ``create_server``."""
-        return HttpProtocol(self._handler, self._limits, self._net, self._live)
+    def accept(
+        self, sock: socket.socket, peer: Any, context: ssl.SSLContext | None = None, handler: Handler | None = None
+    ) -> None:
+        """Takes an accepted socket; `handler` if another than the server's answers at where it came in."""
+        protocol = HttpProtocol(handler or self._handler, self._limits, self._net, self._live)
+        protocol.open(sock, source_of(peer[0]) if peer else "", context)
 
     def close(self) -> None:
         """Ends every open connection."""

@@ -167,11 +167,6 @@ class Net:
             raise OSError(exc.errno, f"cannot listen on {path}: {os.strerror(exc.errno or 0)}") from None
         return Acceptor(self, [sock], on_socket, reserve, on_shed)
 
-    async def serve(self, factory: Callable[[], asyncio.BaseProtocol], address: Address) -> Acceptor:
-        """Listens for connections that each get a protocol of `factory`: for edges off the hot path. Raises OSError
-        when the address cannot be bound."""
-        return await self.listen(address, lambda sock, peer: self.adopt(sock, factory()))
-
     def peek(self, sock: socket.socket, on_byte: Callable[[bytes], None]) -> Callable[[], object]:
         """Calls `on_byte` once, with the first byte that comes on an accepted socket, which stays unread, or with
         nothing if none will. Returns what gives up waiting."""

@@ -36,8 +36,8 @@ def unreadable(section: str, exc: OSError) -> OSError:
     )
 
 
-def server_context(tls: ServerTls) -> ssl.SSLContext:
-    """TLS of the edge, with client certificates demanded if a CA for them is configured.
+def server_context(tls: ServerTls, section: str = "edge.tls") -> ssl.SSLContext:
+    """TLS of an edge, with client certificates demanded if a CA for them is configured.
 
     Raises OSError (ssl.SSLError is one) whose text names the section and the remedy.
     """
@@ -48,7 +48,7 @@ def server_context(tls: ServerTls) -> ssl.SSLContext:
             context.load_verify_locations(tls.client_ca_file)
             context.verify_mode = ssl.CERT_REQUIRED
     except OSError as exc:
-        raise unreadable("edge.tls", exc) from None
+        raise unreadable(section, exc) from None
     return context
 
 

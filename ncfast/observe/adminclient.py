@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ncfast.core.errors import NcfastError
 
 _TIMEOUT_SEC = 5
 _MAX_TEXT = 1000  # bytes of a refusal
 _MAX_BYTES = 64 * 1024 * 1024  # ten thousand agents take some 4 MiB
+_REFUSALS = frozenset({400, 401, 403, 409, 421})  # whose text is the hub's own
 
 
 class Unavailable(NcfastError):
@@ -20,33 +27,83 @@ class Refused(NcfastError):
     """The hub does not do what it was asked; the text is its own."""
 
 
-def status(base: str) -> dict[str, Any]:
-    """The document of ``/status``. Raises `Unavailable`."""
-    document = ask(base, "/status")
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An admin edge: ``http://``, ``https://`` or ``unix:/path``, and what is shown and trusted there."""
+
+    url: str
+    token_file: Path | None = None
+    tls: ssl.SSLContext | None = None  # for https://; the system's authorities unless it says others
+
+
+class _UnixConnection(HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=_TIMEOUT_SEC)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_TIMEOUT_SEC)
+        self.sock.connect(self._path)
+
+
+def status(at: str | Place) -> dict[str, Any]:
+    """The document of ``/status``. Raises `Unavailable` or `Refused`."""
+    document = ask(at, "/status")
     if document.get("role") != "hub":
-        raise Unavailable(f"{base}/status does not answer with a hub's status; is this the admin edge?")
+        raise Unavailable(f"{_url(at)}/status does not answer with a hub's status; is this the admin edge?")
     return document
 
 
-def ask(base: str, path: str, method: str = "GET") -> dict[str, Any]:
-    """A JSON answer of the admin edge. Raises `Unavailable`, or `Refused`."""
-    import http.client
-    import urllib.error
-    import urllib.request
-
-    url = base + path
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # an admin edge is never behind a proxy
+def ask(at: str | Place, path: str, method: str = "GET") -> dict[str, Any]:
+    """A JSON answer of the admin edge; proxies of the environment are not asked. Raises `Unavailable`, or `Refused`."""
+    place = at if isinstance(at, Place) else Place(at)
+    url = place.url + path
     try:
-        with opener.open(urllib.request.Request(url, method=method), timeout=_TIMEOUT_SEC) as answer:
+        connection, target = _connection(place, path)
+        try:
+            connection.request(method, target, headers=_credentials(place))
+            answer = connection.getresponse()
+            if answer.status in _REFUSALS:
+                raise Refused(_printable(answer.read(_MAX_TEXT).decode(errors="replace")))
+            if not 200 <= answer.status < 300:
+                raise Unavailable(f"no answer from {url}: {_printable(answer.reason)}")
             document = json.loads(answer.read(_MAX_BYTES))
-    except urllib.error.HTTPError as error:
-        if error.code != 409:
-            raise Unavailable(f"no answer from {url}: {error.reason}") from None
-        raise Refused(error.read(_MAX_TEXT).decode(errors="replace").strip()) from None
-    except (OSError, http.client.HTTPException) as error:
-        raise Unavailable(f"no answer from {url}: {getattr(error, 'reason', error)}") from None
+        finally:
+            connection.close()
+    except (OSError, HTTPException) as error:
+        raise Unavailable(f"no answer from {url}: {error}") from None
     except ValueError:
         raise Unavailable(f"{url} does not answer as a hub does; is this the admin edge?") from None
     if not isinstance(document, dict):
         raise Unavailable(f"{url} does not answer as a hub does; is this the admin edge?")
     return document
+
+
+def _connection(place: Place, path: str) -> tuple[HTTPConnection, str]:
+    """Not yet connected, and the request's target there."""
+    if place.url.startswith("unix:"):
+        return _UnixConnection(place.url.removeprefix("unix:").removeprefix("//")), path
+    url = urlsplit(place.url)
+    host = url.hostname or ""
+    if url.scheme == "https":
+        return HTTPSConnection(host, url.port, timeout=_TIMEOUT_SEC, context=place.tls), url.path + path
+    return HTTPConnection(host, url.port, timeout=_TIMEOUT_SEC), url.path + path
+
+
+def _credentials(place: Place) -> dict[str, str]:
+    if place.token_file is None:
+        return {}
+    try:
+        return {"Authorization": f"Bearer {place.token_file.read_text().strip()}"}
+    except OSError as exc:
+        raise Refused(f"--token-file {place.token_file}: {exc.strerror}") from None
+
+
+def _url(at: str | Place) -> str:
+    return at.url if isinstance(at, Place) else at
+
+
+def _printable(text: str) -> str:
+    """One line; control characters from a far end cannot reach the terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text.strip())

@@ -57,6 +57,10 @@ def _tunnels(key: str) -> Callable[[Stats, dict[str, Any]], Value]:
     return lambda stats, hub: hub["tunnels"][key]
 
 
+def _locks(stats: Stats, hub: dict[str, Any]) -> Value:
+    return len(hub["locks"])
+
+
 def _frames(stats: Stats, hub: dict[str, Any]) -> Value:
     return {
         (direction, kind): count
@@ -276,6 +280,7 @@ METRICS = (
         "agents_standby", "Agents that keep a warm standby tunnel here and are owned elsewhere.", _tunnels("standby")
     ),
     _gauge("agents_draining", "Agents connected that take no new flows.", _tunnels("draining")),
+    _gauge("agents_locked", "Agents that are locked out of the cluster, as this hub knows.", _locks),
     _gauge("connector_agents", "Agents that offer a connector.", _tunnels("connectors"), "connector"),
     _gauge(
         "tunnel_queued_frames",

@@ -6,8 +6,19 @@ It imports nothing of the data plane. What it learns reaches the hub through `Di
 from ncfast.registry.base import DistributedRegistry
 from ncfast.registry.entry import AgentEntry, Replica
 from ncfast.registry.factory import make_registry
+from ncfast.registry.locks import Lock, Locks
 from ncfast.registry.memory import MemoryRegistry
 from ncfast.registry.redis.registry import RedisRegistry
 from ncfast.registry.view import View
 
-__all__ = ["AgentEntry", "DistributedRegistry", "MemoryRegistry", "RedisRegistry", "Replica", "View", "make_registry"]
+__all__ = [
+    "AgentEntry",
+    "DistributedRegistry",
+    "Lock",
+    "Locks",
+    "MemoryRegistry",
+    "RedisRegistry",
+    "Replica",
+    "View",
+    "make_registry",
+]

@@ -10,6 +10,7 @@ from typing import Any
 from ncfast.core import epochs
 from ncfast.net.seam import Net
 from ncfast.registry.entry import AgentEntry, Replica
+from ncfast.registry.locks import Lock, Locks
 from ncfast.registry.view import View
 
 
@@ -35,6 +36,7 @@ class DistributedRegistry(ABC):
             None
         )  # an agent that we hold: a higher epoch is known
         self._wall_clock = wall_clock
+        self.locks: Locks | None = None  # the hub's: what others say goes there, and from there to them
         self._changed_agents: set[str] = set()
         self._changed_replicas = False
         self._fenced: list[AgentEntry] = []
@@ -95,6 +97,10 @@ class DistributedRegistry(ABC):
     def set_weight(self, weight: int) -> None:
         """The share of the agents that this replica is to have; the others see it when its presence is renewed."""
         self.replica = replace(self.replica, weight=weight)
+
+    @abstractmethod
+    def spread(self, lock: Lock) -> None:
+        """Tells the other hubs a word of ours about a lock; at once, or as soon as there is a way to them."""
 
     async def list_agents(self, connector: str, tenant: str | None = None) -> list[AgentEntry]:
         """The agents that serve a connector of a tenant and can be routed to."""

@@ -10,6 +10,7 @@ from ncfast.net.seam import Net
 from ncfast.observe.stats import Stats
 from ncfast.registry.base import DistributedRegistry
 from ncfast.registry.entry import AgentEntry, Replica
+from ncfast.registry.locks import Lock
 from ncfast.registry.view import View
 
 
@@ -73,6 +74,9 @@ class MemoryRegistry(DistributedRegistry):
     async def set_draining(self) -> None:
         self.replica = replace(self.replica, draining=True)
         self._show()
+
+    def spread(self, lock: Lock) -> None:
+        """There is no other hub to tell."""
 
     async def get_owner(self, agent_id: str) -> tuple[str, int] | None:
         entry = self.view.agent(agent_id)

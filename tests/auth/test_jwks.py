@@ -742,3 +742,28 @@ def test_an_hour_without_the_issuer_refuses_nobody(certificate, ca_file, answer,
             await keys.aclose()
 
     run(main())
+
+
+def test_a_key_that_a_fetch_no_longer_brings_is_told_and_an_absent_issuer_takes_none_away():
+    async def main():
+        issuer = Issuer(ROTATED)
+        async with keys_from(issuer) as keys:
+            await advance(0)
+            told = []
+            keys.on_change = lambda: told.append(now())
+            (k1,) = await keys.find("k1", "RS256")
+            assert keys.holds(k1)
+            issuer.document = FetchError("away")
+            await advance(REFRESH_SEC[1])
+            assert told == [] and keys.holds(k1)
+            issuer.document = jwks(jwk("RS256", kid="another name of the same key"))
+            await advance(2 * COOLDOWN_SEC)
+            assert len(told) == 1 and keys.holds(k1)
+            issuer.document = jwks(jwk("ES256", kid="k1"))
+            await advance(REFRESH_SEC[1])
+            assert len(told) == 2 and not keys.holds(k1)
+            issuer.document = FetchError("away")
+            await advance(STALE_SEC + REFRESH_SEC[1])
+            assert keys.holds(k1)  # of which nobody can tell any more
+
+    run(main())

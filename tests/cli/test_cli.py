@@ -163,7 +163,7 @@ def admin():
 
 
 def test_every_command_explains_itself_and_the_exit_codes(capsys):
-    names = ["hub", "agent", "check", "token", "status", "drain", "agents", "demo", "version"]
+    names = ["hub", "agent", "check", "token", "status", "drain", "agents", "kick", "unlock", "demo", "version"]
     for command in ([], *([name] for name in names)):
         assert code_of(*command, "--help") == 0
         text = capsys.readouterr().out
@@ -623,3 +623,67 @@ def test_development_mode_prints_a_command_that_works(tmp_path):
         with running(*command[1:]) as agent:
             event(agent, "tunnel_up")
     assert list(tmp_path.iterdir()) == []
+
+
+# agents, kick, unlock
+
+
+def test_agents_are_listed_with_their_locks(admin, capsys):
+    lock = {"agent_id": "site-9", "tenant": "acme", "reason": "stolen", "left_sec": 3599.0}
+    rows = [{**STATUS["agents"][0], "agent_id": "site-1", "epoch": 7, "standby": False}]
+    admin.reply = (200, json.dumps({**STATUS, "agents": rows, "locks": [lock]}).encode())
+    for words in (["agents"], ["agents", "list"]):
+        assert code_of(*words, "--url", admin.url) == 0
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        assert ["site-9", "acme", "-", "-", "-"] == lines[2][:5] and lines[2][-1] == "(stolen)"
+        assert lines[1][0] == "site-1" and lines[1][2:4] == ["hub-a", "7"] and lines[1][-1] == "-"
+    assert code_of("agents", "--url", admin.url, "list") == 0  # said before the action
+    admin.reply = (200, json.dumps({**STATUS, "agents": [], "locks": []}).encode())
+    capsys.readouterr()
+    assert code_of("agents", "--url", admin.url) == 0 and capsys.readouterr().out == "no agents\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ([], "for=3600&reason="),
+        (["--for", "0"], "for=0&reason="),
+        (["--for", "90"], "for=90&reason="),
+        (["--for", "15m", "--reason", "lost it"], "for=900&reason=lost+it"),
+        (["--for", "7d", "--tenant", "acme"], "tenant=acme&for=604800&reason="),
+    ],
+)
+def test_kick_asks_for_a_lock(admin, capsys, words, asked):
+    admin.post_reply = (202, b'{"agent":"site-1","until":1800000000,"locked":true,"known":true}')
+    assert code_of("kick", "site-1", *words, "--url", admin.url) == 0
+    assert admin.posted == [f"/agents/kick?agent=site-1&{asked}"]
+    assert capsys.readouterr().out == "site-1: locked out until 2027-01-15 08:00:00 UTC\n"
+
+
+def test_kick_says_when_nobody_has_that_name_and_unlock_when_it_is_over(admin, capsys):
+    admin.post_reply = (202, b'{"agent":"site-1","until":1800000000,"locked":true,"known":false}')
+    assert code_of("kick", "site-1", "--url", admin.url) == 0
+    assert "no hub of the cluster has an agent of that name" in capsys.readouterr().out
+    admin.post_reply = (202, b'{"agent":"site-1","until":1800000000,"locked":false,"known":true}')
+    assert code_of("unlock", "site-1", "--url", admin.url) == 0
+    assert capsys.readouterr().out == "site-1: let in again\n"
+    assert admin.posted[1] == "/agents/unlock?agent=site-1"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 409, 421])
+@pytest.mark.parametrize("words", [["kick", "a"], ["unlock", "a"], ["agents", "move", "a"], ["drain"]])
+def test_what_the_hub_refuses_exits_1_with_its_words(admin, capsys, words, status):
+    admin.post_reply = (status, b"not \x1b[2Jso\n")
+    assert code_of(*words, "--url", admin.url) == 1
+    assert capsys.readouterr().err == "ncfast: not ?[2Jso\n"
+
+
+@pytest.mark.parametrize("time", ["", "h", "1w", "-1", "1.5h", "1h30m"])
+def test_a_time_that_is_none_is_refused(capsys, time):
+    assert code_of("kick", "site-1", f"--for={time}") == 2
+    assert "90s, 15m, 1h, 7d" in capsys.readouterr().err
+
+
+def test_a_token_file_that_is_not_there_is_said(admin, capsys, tmp_path):
+    assert code_of("unlock", "a", "--url", admin.url, "--token-file", str(tmp_path / "none")) == 1
+    assert "--token-file" in capsys.readouterr().err and admin.posted == []

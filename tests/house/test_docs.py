@@ -145,7 +145,7 @@ def test_events_of_the_runbook_are_those_of_the_source():
 def test_reasons_of_the_runbook_are_those_of_the_table():
     flows, tunnels = (first_cells(section("docs/operations.md", f"Reasons of {what}")) for what in ("flows", "tunnels"))
     assert flows == {reason.label for reason in Reason if 0 < reason < generate.LINKS}
-    assert tunnels == {reason.label for reason in Reason if reason >= generate.LINKS} | {"internal"}
+    assert tunnels == {reason.label for reason in Reason if reason >= generate.LINKS} | {"internal", "agent_locked"}
 
 
 def test_readiness_reasons_and_token_reasons_are_explained():

@@ -21,6 +21,7 @@ from ncfast.hub.client import ClientInfo
 from ncfast.hub.edge import Edge
 from ncfast.hub.listener import ClientListener
 from ncfast.hub.reload import Reload
+from ncfast.hub.review import Review
 from ncfast.hub.tokens import Tokens
 from ncfast.net.seam import Net
 from ncfast.net.socket import SocketEnd
@@ -59,6 +60,8 @@ class Doors(Rooms):
         self.jwt = key(folder)
         self.tokens = Tokens(self.jwt, net, self.wall)
         self.edge = Edge(self.ground, self.ways, self.sessions, self.tokens, self.claims)
+        self.review = Review(self.ground, self.sessions, self.tokens, self.lockout)
+        self.tokens.on_change = self.review.begin
         self.opens = Throttle(self.ground.config.limits.opens_per_source_per_sec, net.clock)
         self.clients: list[ClientInfo] = []
         self.listeners: dict[str, ClientListener] = {}

@@ -21,6 +21,7 @@ from ncfast.hub.client import ClientFlow, ClientInfo
 from ncfast.hub.cluster import Cluster
 from ncfast.hub.ground import Ground
 from ncfast.hub.level import Level
+from ncfast.hub.lockout import Lockout
 from ncfast.hub.pending import PendingOpens
 from ncfast.hub.relays import Relays
 from ncfast.hub.resuming import Resuming
@@ -139,6 +140,7 @@ class Rooms:
             self.level,
         )
         self.cluster = Cluster(ground, self.registry, self.ways, self.steering, self.router, self.resuming, self.relays)
+        self.lockout = Lockout(ground, self.sessions, self.registry, self.steering, self.relays)
         self.tokens: Tokens = None  # type: ignore[assignment]  # those that need it set it
         self.registry.on_agents = self.router.changed
         self.registry.on_fenced = self.claims.fenced

@@ -28,13 +28,16 @@ from support.fake_hub import FakeHub
 from support.until import PATIENCE, until
 
 from ncfast.config import Address
+from ncfast.config.hub import Admin as AdminConfig
 from ncfast.hub.admin import Admin
+from ncfast.hub.lockout import LockRefused
 from ncfast.net.request import BadRequest, HttpLimits, RequestReader
 from ncfast.net.seam import Net
 from ncfast.observe import log, statuspage, watchdog
 from ncfast.observe.stats import Stats
+from ncfast.registry import Lock
 
-GET = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
+GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def run(main):
@@ -47,7 +50,7 @@ def run(main):
 async def admin_edge(hub=None, limits=HttpLimits()):
     net = Net(asyncio.get_running_loop())
     admin = Admin(hub or FakeHub(), net, limits)
-    await admin.start(Address("127.0.0.1", 0))
+    await admin.start(AdminConfig(bind=Address("127.0.0.1", 0)))
     try:
         yield admin, int(admin.address.rpartition(":")[2])
     finally:
@@ -161,26 +164,26 @@ def test_a_request_in_single_bytes_and_by_http_1_0():
 
 
 REFUSED = {
-    "body": (b"POST /drain HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello", 400),
-    "chunked": (b"POST /drain HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-    "two lengths": (b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nContent-Length: 9\r\n\r\n", 400),
-    "bare lf": (b"GET / HTTP/1.1\nHost: h\n\n", 400),
-    "bare cr": (b"GET / HTTP/1.1\r\nHost: h\r\nA: b\rc\r\n\r\n", 400),
-    "folding": (b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n c\r\n\r\n", 400),
+    "body": (b"POST /drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello", 400),
+    "chunked": (b"POST /drain HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "two lengths": (b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nContent-Length: 9\r\n\r\n", 400),
+    "bare lf": (b"GET / HTTP/1.1\nHost: localhost\n\n", 400),
+    "bare cr": (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: b\rc\r\n\r\n", 400),
+    "folding": (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: b\r\n c\r\n\r\n", 400),
     "space before colon": (b"GET / HTTP/1.1\r\nHost : h\r\n\r\n", 400),
     "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
     "two hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
     "pipelined": (GET + GET, 400),
-    "nul": (b"GET / HTTP/1.1\r\nHost: h\r\nA: \0\r\n\r\n", 400),
+    "nul": (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: \0\r\n\r\n", 400),
     "http/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
     "http/0.9": (b"GET /\r\n\r\n", 400),
-    "not ascii": (b"GET /\xff HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+    "not ascii": (b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     "tls hello": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n", 400),
-    "long target": (b"GET /" + b"a" * 8300 + b" HTTP/1.1\r\nHost: h\r\n\r\n", 414),
-    "long header": (b"GET / HTTP/1.1\r\nHost: h\r\nA: " + b"a" * 8300 + b"\r\n\r\n", 431),
-    "no end": (b"GET / HTTP/1.1\r\nHost: h\r\n" + b"A: bcdefgh\r\n" * 60 + b"B: " + b"c" * 9000, 431),
-    "many headers": (b"GET / HTTP/1.1\r\nHost: h\r\n" + b"A: b\r\n" * 64 + b"\r\n", 431),
-    "very many headers": (b"GET / HTTP/1.1\r\nHost: h\r\n" + b"A: b\r\n" * 200 + b"\r\n", 431),
+    "long target": (b"GET /" + b"a" * 8300 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
+    "long header": (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"a" * 8300 + b"\r\n\r\n", 431),
+    "no end": (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: bcdefgh\r\n" * 60 + b"B: " + b"c" * 9000, 431),
+    "many headers": (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 64 + b"\r\n", 431),
+    "very many headers": (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 200 + b"\r\n", 431),
 }
 
 
@@ -291,10 +294,11 @@ def test_a_failing_handler_answers_500_and_leaves_a_trace():
         hub = FakeHub()
         hub.totals = lambda: 1 / 0
         async with admin_edge(hub) as (_, port):
-            assert status_of(await exchange(port, b"GET /status HTTP/1.1\r\nHost: h\r\n\r\n")) == 500
+            assert status_of(await exchange(port, b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")) == 500
             assert status_of(await exchange(port, GET)) == 200
 
     stream = io.StringIO()
+    assert log.flush(PATIENCE)  # what earlier tests have said
     log.setup(stream=stream, format="json")
     try:
         run(main)
@@ -334,7 +338,7 @@ def waiting(admin):
 
 
 def asking(path, method="GET"):
-    return f"{method} {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode()
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
 @pytest.mark.parametrize("path", LONG)
@@ -549,3 +553,60 @@ def test_freeze_takes_what_exists_out_of_the_collector():
     finally:
         gc.unfreeze()
         gc.set_threshold(*thresholds)
+
+
+class OneLock:
+    """What the admin edge asks to lock agents out; `said` is what came."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple] = []
+
+    def kick(self, *asked) -> Lock:
+        self.said.append(asked)
+        if asked[0] == "nobody":
+            raise LockRefused("not so")
+        return Lock(f"{asked[1] or ''}/{asked[0]}", 1_800_000_000, 1, asked[3], lifted=not asked[2])
+
+    def unlock(self, *asked) -> Lock:
+        return self.kick(*asked, 0, "")
+
+    def knows(self, key: str) -> bool:
+        return key == "/a"
+
+
+@pytest.mark.parametrize(
+    ("question", "status", "said"),
+    [
+        ("kick?agent=a", 202, ("a", None, 3600, "")),
+        ("kick?agent=a&tenant=t&for=90&reason=lost+it", 202, ("a", "t", 90, "lost it")),
+        ("kick?agent=a&for=0", 202, ("a", None, 0, "")),
+        ("unlock?agent=a&tenant=t", 202, ("a", "t", 0, "")),
+        ("kick?agent=nobody", 409, ("nobody", None, 3600, "")),
+        ("kick", 400, None),
+        ("unlock", 400, None),
+        ("kick?agent=a&for=soon", 400, None),
+        ("kick?agent=a&for=-1", 400, None),
+        ("kick?agent=a&for=nan", 400, None),
+        ("kick?agent=a&reason=%1b%5b2J", 400, None),
+        ("kick?agent=a&reason=" + "x" * 201, 400, None),
+    ],
+)
+def test_agents_are_locked_out_by_post(question, status, said):
+    async def main():
+        hub = FakeHub()
+        hub.lockout = OneLock()
+        async with admin_edge(hub) as (_, port):
+            got, _, body = await asyncio.to_thread(fetch, port, f"/agents/{question}", "POST")
+            assert got == status and hub.lockout.said == ([said] if said else [])
+            if status == 202:
+                agent, tenant, seconds, _ = said
+                name = f"{tenant}/{agent}" if tenant else agent
+                assert json.loads(body) == {
+                    "agent": name,
+                    "until": 1_800_000_000,
+                    "locked": bool(seconds),
+                    "known": name == "a",
+                }
+            assert (await asyncio.to_thread(fetch, port, f"/agents/{question}"))[0] == 405
+
+    run(main)

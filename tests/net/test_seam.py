@@ -268,7 +268,7 @@ def test_a_family_that_the_kernel_lacks_is_skipped_while_another_is_left(monkeyp
     async def main(net):
         taken = asyncio.Queue()
         acceptor = await net.listen(EVERYWHERE, lambda sock, peer: taken.put_nowait(sock))
-        edge = await net.serve(End, EVERYWHERE)
+        edge = await net.listen(EVERYWHERE, lambda sock, peer: net.adopt(sock, End()))
         for one in (acceptor, edge):
             assert one.address.startswith("0.0.0.0:")
             dial(one.address.replace("0.0.0.0", "127.0.0.1")).close()

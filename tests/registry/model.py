@@ -42,6 +42,7 @@ class Data:
         self.leases: dict[bytes, int] = {}
         self.gone: dict[bytes, int] = {}
         self.idle: dict[bytes, int] = {}
+        self.locks: dict[bytes, bytes] = {}
         self.claims: dict[str, tuple[int, int, int]] = {}  # by request: epoch, version, when it is forgotten
 
     def run(self, call: Call, token: bytes) -> Any:
@@ -214,6 +215,24 @@ class Data:
             del self.idle[key]
             del self.epochs[key]
         return [len(old), len(forgotten)]
+
+    def _lock(self, key: bytes, stamp: bytes, body: bytes) -> Any:
+        current = self.locks.get(key)
+        its_stamp = current.split(b"\n", 1)[0] if current is not None else b""
+        if its_stamp.isdigit() and int(stamp) <= int(its_stamp):
+            return 0
+        self.locks[key] = stamp + b"\n" + body
+        self.publish(b"locks\n" + self._generation())
+        return 1
+
+    def _locks(self) -> Any:
+        return [part for word in self.locks.items() for part in word]
+
+    def _forget_lock(self, key: bytes, record: bytes) -> Any:
+        if self.locks.get(key) != record:
+            return 0
+        del self.locks[key]
+        return 1
 
 
 class Server:

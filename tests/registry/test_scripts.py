@@ -22,8 +22,11 @@ from ncfast.registry.redis.scripts import (
     ASSERT,
     BEAT,
     CLAIM,
+    FORGET_LOCK,
     KEYS,
     LEAVE,
+    LOCK,
+    LOCKS,
     MARGIN,
     OWNER,
     PRUNE_AGENT,
@@ -102,6 +105,7 @@ def image_of(data: Data) -> dict[str, Any]:
         "leases": data.leases,
         "gone": data.gone,
         "idle": data.idle,
+        "locks": data.locks,
     }
 
 
@@ -110,6 +114,8 @@ def comparable(call: Call, reply: Any) -> Any:
     if call.script is BEAT:
         hubs = sorted(zip(reply[6][::3], reply[6][1::3], reply[6][2::3], strict=True))
         return [*reply[:6], hubs, reply[7]]
+    if call.script is LOCKS:
+        return sorted(zip(reply[::2], reply[1::2], strict=True))
     return reply
 
 
@@ -241,6 +247,16 @@ class Machine(RuleBasedStateMachine):
     )
     def tidies(self, tell, remember, page):
         self.call(TIDY, tell, remember, page)
+
+    @rule(key=keys, stamp=st.sampled_from([1, 9, 10, 11, 2**53, 2**63]), body=st.sampled_from(["{}", "{1}"]))
+    def locks(self, key, stamp, body):
+        self.call(LOCK, key, stamp, body)
+
+    @rule(key=keys, right=st.booleans())
+    def lock_forgotten(self, key, right):
+        self.call(LOCKS)
+        word = self.model.locks.get(key.encode(), b"9\n{}").decode()
+        self.call(FORGET_LOCK, key, word if right else word + " ")
 
     @rule(by=st.sampled_from([1, 999, 1001, 6000, 61_000]))
     def time_passes(self, by):

@@ -201,6 +201,7 @@ class FakeHub:
                 "by_path": {"local": self.active, "mesh": 0},
                 "relayed": 0,
             },
+            "locks": [],
             "bytes": self.bytes,
             "memory": {
                 "budget_bytes": 1 << 30,

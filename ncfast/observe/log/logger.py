@@ -50,12 +50,12 @@ FIELDS = (
         "version python pid state mode role replica_id transport signal timeout_sec uptime_sec "
         "file line key keys changed refused ok status ready reasons "
         # edges and listeners
-        "edge admin listeners listener bind method http_status size limit used backlog held active "
+        "edge admin changes tls listeners listener bind method http_status size limit used backlog held active "
         "count total "
         # tunnels
         "epoch session previous_epoch connectors connector tenant link code rtt_ms features draining "
         "attempt delay_sec host share to kept_sec connected_sec expires_in_sec target healthy lost detached "
-        "queued_frames inflight_bytes owner software added withdrawn refresh replica agents outage_ms "
+        "queued_frames inflight_bytes owner software added withdrawn refresh standing until replica agents outage_ms "
         # the mesh
         "carrier direction newest relayed "
         # flows

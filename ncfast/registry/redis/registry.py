@@ -25,8 +25,10 @@ from ncfast.observe import log
 from ncfast.observe.stats import Stats
 from ncfast.registry.base import DistributedRegistry
 from ncfast.registry.entry import AgentEntry, Replica, body_of, read_agent, read_replica, replica_body
+from ncfast.registry.locks import Lock
 from ncfast.registry.redis.backend import Backend, BackendError, Call
 from ncfast.registry.redis.courier import Courier, ignore
+from ncfast.registry.redis.locks import LockExchange
 from ncfast.registry.redis.scripts import ASSERT, BEAT, CLAIM, CLAIM_TTL_MS, LEAVE, MARGIN, OWNER, PAGE, RELEASE
 from ncfast.registry.redis.sweeper import RegistrySweeper
 from ncfast.registry.view import View
@@ -73,6 +75,7 @@ class RedisRegistry(DistributedRegistry):
         self._backend = backend
         self._courier = Courier(backend, net, stats, config.redis_timeout_sec, self)
         self._sweeper = RegistrySweeper(self, net, config.lease_sec)
+        self._exchange = LockExchange(self._send)
         self._held: dict[str, AgentEntry] = {}
         self._claiming: Counter[str] = Counter()  # by key: claims on their way
         self._seen: OrderedDict[str, int] = OrderedDict()  # highest epoch by key, the oldest first
@@ -252,6 +255,9 @@ class RedisRegistry(DistributedRegistry):
         except (BackendError, ValueError, TypeError, IndexError):  # the next beat says it
             pass
 
+    def spread(self, lock: Lock) -> None:
+        self._exchange.write(lock)  # if it is lost, the next beat's look finds that it is missing
+
     async def get_owner(self, agent_id: str) -> tuple[str, int] | None:
         known = self.view.agent(agent_id)
         try:
@@ -406,6 +412,7 @@ class RedisRegistry(DistributedRegistry):
         self._finish_pull()
         self._drop_unconfirmed()
         self.view.confirm()
+        self._exchange.look(self.locks)
         self._started.set()
 
     def _place(self, state: int) -> None:
@@ -515,6 +522,8 @@ class RedisRegistry(DistributedRegistry):
             self._agent_notice(*rest.split(b"\n", 3))
         elif kind == b"replicas":
             self._beat_soon(HINT_DELAY * self.net.rng.random())
+        elif kind == b"locks":
+            self._exchange.look(self.locks)
 
     def _agent_notice(self, generation: bytes = b"", said: bytes = b"", name: bytes = b"", record: bytes = b"") -> None:
         if generation != self._generation or not said.isdigit():

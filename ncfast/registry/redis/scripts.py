@@ -10,6 +10,7 @@ Keys all carry the hash tag `{cluster}`: in Redis Cluster they lie in one slot, 
     leases     zset    replica_id at ms         when a hub counts as gone, by the server's clock
     gone       zset    key at ms                agents without an entry that `changes` still tells of
     idle       zset    key at ms                agents without an entry whose epoch is still remembered
+    locks      hash    key -> record            the last word about an agent that is locked out, or was
     claim:ID   string  epoch, version           what a claim was granted, so that its retry is granted the same
 
 Epochs are compared and passed as decimal text, for a number of Lua is exact up to 2**53 only. An agent that is not
@@ -29,13 +30,13 @@ from hashlib import sha1
 
 from ncfast.core.epochs import BEGINNING, LARGEST, REACH
 
-KEYS = ("agents", "epochs", "changes", "meta", "replicas", "leases", "gone", "idle")
+KEYS = ("agents", "epochs", "changes", "meta", "replicas", "leases", "gone", "idle", "locks")
 CLAIM_TTL_MS = 60_000  # far beyond the last retry of a claim
 MARGIN = 1000  # epochs: far more than an agent is granted in a loss, and a millisecond of the clock
 PAGE = 250  # entries in one answer of `BEAT`
 
 PRELUDE = f"""\
-local agents, epochs, changes, meta, replicas, leases, gone, idle = unpack(KEYS)
+local agents, epochs, changes, meta, replicas, leases, gone, idle, locks = unpack(KEYS)
 local channel, token = ARGV[1], ARGV[2]
 
 local function micros()
@@ -142,7 +143,7 @@ CLAIM = Script(
     ("key", "owner", "process", "at_least", "body", "ttl", "margin"),
     """\
 local key, owner, process, at_least, body, ttl, margin = unpack(ARGV, 3)
-local granted = redis.call('GET', KEYS[9])
+local granted = redis.call('GET', KEYS[10])
 if granted then
   local epoch, version = string.match(granted, '^(%d+) (%d+)$')
   return {epoch, version, generation()}
@@ -155,7 +156,7 @@ redis.call('HSET', epochs, key, floor)
 redis.call('HINCRBY', epochs, key, 1)
 local epoch = redis.call('HGET', epochs, key)
 local version = put(key, epoch .. '\\n' .. owner .. '\\n' .. process .. '\\n' .. body)
-redis.call('SET', KEYS[9], epoch .. ' ' .. version, 'PX', ttl)
+redis.call('SET', KEYS[10], epoch .. ' ' .. version, 'PX', ttl)
 return {epoch, version, generation()}
 """,
 )
@@ -354,7 +355,46 @@ return {#old, #forgotten}
 """,
 )
 
-SCRIPTS = (CLAIM, ASSERT, RELEASE, PRUNE_AGENT, OWNER, BEAT, LEAVE, PRUNE_REPLICA, TIDY)
+# -> 1 if this is the last word about the agent now, 0 if a later one stands.
+LOCK = Script(
+    "lock",
+    ("key", "stamp", "body"),
+    """\
+local key, stamp, body = unpack(ARGV, 3)
+local current = redis.call('HGET', locks, key)
+local its_stamp = current and string.match(current, '^(%d+)\\n')
+if its_stamp and not above(stamp, its_stamp) then
+  return 0
+end
+redis.call('HSET', locks, key, stamp .. '\\n' .. body)
+redis.call('PUBLISH', channel, 'locks\\n' .. generation())
+return 1
+""",
+)
+
+# -> {key, record, ...} of all words about locks.
+LOCKS = Script(
+    "locks",
+    (),
+    """\
+return redis.call('HGETALL', locks)
+""",
+)
+
+# -> 1 if this very word went, which is over.
+FORGET_LOCK = Script(
+    "forget_lock",
+    ("key", "record"),
+    """\
+local key, record = unpack(ARGV, 3)
+if redis.call('HGET', locks, key) ~= record then
+  return 0
+end
+return redis.call('HDEL', locks, key)
+""",
+)
+
+SCRIPTS = (CLAIM, ASSERT, RELEASE, PRUNE_AGENT, OWNER, BEAT, LEAVE, PRUNE_REPLICA, TIDY, LOCK, LOCKS, FORGET_LOCK)
 SHA = {script.name: sha1(script.text.encode()).hexdigest() for script in SCRIPTS}  # what EVALSHA calls a script
 
 

@@ -1,0 +1,122 @@
+"""Who may do what at the admin edge, by where a request came in and what it shows.
+
+At the Unix socket whoever may connect may do all. At the TCP port everybody who reaches it may read; changes need the
+token if there is one, are not taken if there is a Unix socket for them, and are otherwise a matter of the address: at
+loopback they are taken, beyond it not.
+
+A browser reaches even a loopback port. What a page sends has an `Origin`, and changes nothing. A page whose own name
+was rebound to our address (DNS rebinding) is of our origin, and could read: but it asks by its name, and so the `Host`
+must be one of ours. An IP address always is: nobody can rebind one.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+from pathlib import Path
+
+from websockets.http11 import Request
+
+from ncfast.config.hub import Admin as AdminConfig
+from ncfast.net.request import Response
+from ncfast.net.watched import Watched
+from ncfast.observe import log
+
+# RFC 9110, section 7.2
+_HOST = re.compile(r"(\[(?P<literal>[0-9a-f:.]+)\]|(?P<name>[^:\[\]@/]*))(:[0-9]{0,5})?")
+MIN_TOKEN_BYTES = 16  # 128 bits, if it is random
+MAX_TOKEN_BYTES = 4096
+
+
+def read_admin_token(path: Path) -> bytes:
+    """The secret of `admin.token_file`, less surrounding blanks. Raises OSError, which names the remedy."""
+    try:
+        with open(path, "rb") as file:
+            token = file.read(MAX_TOKEN_BYTES + 1).strip()
+    except OSError as exc:
+        raise OSError(exc.errno, f"admin.token_file: {path} cannot be read: {exc.strerror}") from None
+    if not MIN_TOKEN_BYTES <= len(token) <= MAX_TOKEN_BYTES:
+        raise OSError(
+            f"admin.token_file: {path} holds {len(token)} bytes, at least {MIN_TOKEN_BYTES} are needed:"
+            " make one with `openssl rand -hex 32`"
+        )
+    return token
+
+
+class Guard:
+    """Of the TCP port; the Unix socket needs none but `from_page`. Raises OSError for a token file of no use."""
+
+    def __init__(self, config: AdminConfig) -> None:
+        self._config = config
+        self._file = config.token_file
+        self._watched = Watched([self._file] if self._file is not None else [])
+        self._token = read_admin_token(self._file) if self._file is not None else b""
+
+    @property
+    def changes(self) -> str:
+        """By what changes are taken here: token, address or nothing."""
+        if self._file is not None:
+            return "token"
+        return "address" if self._config.unix is None and self._config.bind.is_loopback else "nothing"
+
+    def refusal(self, request: Request, *, change: bool) -> Response | None:
+        """Why a request is not answered, or None."""
+        if not self._ours(request):
+            return Response.text(421, "Misdirected Request: this host is none of admin.hosts")
+        if not change:
+            return None
+        if (refusal := from_page(request)) is not None:
+            return refusal
+        by = self.changes
+        if by == "token" and not self._shows_token(request):
+            log.security("admin_refused", reason="token")
+            return Response.text(401, "The admin token is needed: --token-file", ("WWW-Authenticate", "Bearer"))
+        if by == "nothing":
+            where = (
+                "admin.unix"
+                if self._config.unix is not None
+                else "admin.unix or admin.token_file, of which none is set"
+            )
+            return Response.text(403, f"Forbidden: here one reads; changes need {where}")
+        return None
+
+    def _ours(self, request: Request) -> bool:
+        hosts = request.headers.get_all("Host")
+        if not hosts:
+            return True  # HTTP/1.0, which no browser speaks
+        name = _host(hosts[0])
+        names = {"localhost", self._config.bind.host.lower(), *map(str.lower, self._config.hosts)}
+        return name != "" and (name in names or _is_ip(name))
+
+    def _shows_token(self, request: Request) -> bool:
+        if self._file is not None and self._watched.changed():
+            try:
+                self._token = read_admin_token(self._file)
+            except OSError:  # the old one stays until there is another
+                log.security("admin_token_unreadable")
+        credentials = request.headers.get_all("Authorization")
+        scheme, _, token = credentials[0].partition(" ") if len(credentials) == 1 else ("", "", "")
+        return scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), self._token)
+
+
+def from_page(request: Request) -> Response | None:
+    """The refusal of a change that a web page asks for."""
+    if "Origin" in request.headers:
+        return Response.text(403, "Forbidden: not from a web page")
+    return None
+
+
+def _host(value: str) -> str:
+    """The host of a Host header, in lower case, without port, brackets and the dot of a complete name; "" if it is no
+    such header."""
+    match = _HOST.fullmatch(value.strip().lower())
+    return (match["literal"] or match["name"]).removesuffix(".") if match is not None else ""
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
