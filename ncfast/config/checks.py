@@ -203,8 +203,8 @@ def _cluster_warnings(ha: Ha) -> Iterator[str]:
         )
     if any(url.startswith("wss://") for url in [*mesh.peers, mesh.advertise or ""]) and mesh.secret_file is None:
         yield (
-            "ha.mesh.secret_file: not set; an ingress shows its own certificate to the hub that dials wss://, so"
-            " without a secret no replica behind it is believed"
+            "ha.mesh.secret_file: not set; the replica behind an ingress (wss://) proves nothing to the hub that dials,"
+            " so each such URL must stand in its peers, and the ingress is believed"
         )
 
 

@@ -38,7 +38,7 @@ class DialFailed(NcfastError):
 
 async def dial(mesh: Mesh, way: Way, url: str, admit: Admit | None = None) -> Peer:
     """A peer whose link is there, and which has not said anything yet. `admit` is asked for each address that the URL's
-    host leads to. Raises DialFailed."""
+    host leads to; a URL of the file has none. Raises DialFailed."""
     connecting = Connecting(mesh, way, url, admit)
     try:
         async with asyncio.timeout(DIAL_TIMEOUT):
@@ -82,7 +82,7 @@ class Connecting(asyncio.Protocol):
         parts = urllib.parse.urlsplit(self._url)
         host = parts.hostname or ""
         if parts.scheme in ("tcp", "ws"):
-            self._mesh.policy.of_answer(parts.scheme, None, False)  # before a byte is sent
+            self._mesh.policy.of_answer(parts.scheme, None, False, False)  # before a byte is sent
         if parts.scheme == "unix":
             self._transport = await net.connect_unix(parts.path, self, timeout=DIAL_TIMEOUT)
         else:
@@ -125,7 +125,7 @@ class Connecting(asyncio.Protocol):
             if scheme == "wss" and not (is_replicas(names) and certificates is not None and certificates.issued(der)):
                 names = None
         machine = scheme == "unix" and same_user(self._transport.get_extra_info("socket"))
-        return self._mesh.policy.of_answer(scheme, names, machine)
+        return self._mesh.policy.of_answer(scheme, names, machine, self._admit is None)
 
     def _put(self, credential: Credential, early: bytes, websocket: bool = False) -> Peer:
         mesh = self._mesh

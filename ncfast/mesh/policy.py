@@ -20,11 +20,14 @@ class Policy:
     secret: bool  # there is one, so that everybody will have to prove it
     trusted_proxies: Sequence[IPv4Network | IPv6Network]
 
-    def of_answer(self, scheme: str, names: frozenset[str] | None, machine: bool) -> Credential:
-        """What is known of whoever answers a URL. An ingress (wss://) has shown that it is the URL's host, and nothing
-        of the replica behind it. Raises Refused."""
+    def of_answer(self, scheme: str, names: frozenset[str] | None, machine: bool, listed: bool) -> Credential:
+        """What is known of whoever answers a URL; `listed` says that the file has it, and not the registry alone. An
+        ingress (wss://) has shown that it is the URL's host, and nothing of the replica behind it. Without a secret it
+        is believed if the operator has named it, as those of `trusted_proxies` are. Raises Refused."""
         if names is not None:
             return Credential("certificate", names)
+        if scheme == "wss" and listed and not self.secret:
+            return Credential("ingress")
         return self._bare(machine, scheme == "wss", f"require_mtls, and {scheme}:// shows no certificate")
 
     def of_frames(self, names: frozenset[str] | None, machine: bool) -> Credential:

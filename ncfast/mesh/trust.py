@@ -46,6 +46,7 @@ class Credential:
 
     certificate  it has shown one of the mesh's authority
     forwarded    an ingress that we trust says the same of it
+    ingress      it is behind one that the file names, and which its host's certificate has proved
     machine      it is a process of our user, or root's, on this machine: the kernel says so
     secret       nothing yet: it has to prove the secret
     """
@@ -56,7 +57,7 @@ class Credential:
     @property
     def stands(self) -> bool:
         """Whether it proves something by itself. Without, the secret has to be proved, whoever dialled."""
-        return self.names is not None or self.kind == "machine"
+        return self.names is not None or self.kind in ("ingress", "machine")
 
     def admits(self, cluster: str, replica_id: str) -> bool:
         """Whether the far end may be this replica."""

@@ -191,18 +191,19 @@ def test_whoever_answers_is_the_replica_that_the_registry_names(tmp_path, securi
 
 
 def test_what_answers_without_a_proof_is_nobody():
-    """Neither an ingress with anybody's certificate, nor a process of this machine."""
+    """Neither an ingress with anybody's certificate, unless the file names it, nor a process of this machine."""
     mtls, shared, bare = Policy(True, False, ()), Policy(False, True, ()), Policy(False, False, ())
     for policy in (mtls, bare):
         for scheme in ("wss", "tcp", "ws", "unix"):
             with pytest.raises(Refused):
-                policy.of_answer(scheme, None, False)
+                policy.of_answer(scheme, None, False, False)
     with pytest.raises(Refused) as refused:
-        Policy(True, True, ()).of_answer("tcp", None, False)
+        Policy(True, True, ()).of_answer("tcp", None, False, True)
     assert refused.value.reason == "plain"
-    assert Policy(True, True, ()).of_answer("wss", None, False).kind == "secret"
-    assert not shared.of_answer("tcp", None, False).stands
-    assert mtls.of_answer("unix", None, True).stands
+    assert Policy(True, True, ()).of_answer("wss", None, False, True).kind == "secret"
+    assert not shared.of_answer("tcp", None, False, True).stands
+    assert mtls.of_answer("wss", None, False, True).kind == "ingress"
+    assert mtls.of_answer("unix", None, True, False).stands
 
 
 def test_a_certificate_of_the_system_s_authorities_makes_no_replica(tmp_path):
@@ -216,7 +217,7 @@ def test_a_certificate_of_the_system_s_authorities_makes_no_replica(tmp_path):
         server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0, ssl=context)
         url = f"wss://localhost:{server.sockets[0].getsockname()[1]}/mesh"
         async with hubs(a):
-            a.dial(url)  # reads the files anew
+            a.mesh.discovered([entry("hub-b", url)])
             (await a.mesh.keys.web_context()).load_verify_locations(cadata=system.pem.decode())
             await until(lambda: a.mesh.routes[url].last_error == "unproven")
         server.close()
