@@ -145,7 +145,8 @@ class Writer:
         body = json.dumps({"mesh_url": url, "draining": False, "weight": 100})
         self._redis.hset(self._prefix + "replicas", name, f"{instance}\n1\n{body}")
         self._redis.zadd(self._prefix + "leases", {name: time.time() * 1000 + 3_600_000})
-        self._redis.publish(self._prefix + "notices", "hubs\n")
+        generation = self._redis.hget(self._prefix + "meta", "generation")
+        self._redis.publish(self._prefix + "notices", f"replicas\n{generation}")
 
     def agent(self, owner: str) -> None:
         """As if the agent had gone over to this hub, under an epoch that is far above."""
