@@ -45,6 +45,7 @@ ha:
   mesh:
     listen: '127.0.0.1:{mesh}'
     require_mtls: false
+    secret_file: '{key}'
 """
 
 AGENT = """

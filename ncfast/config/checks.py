@@ -192,13 +192,10 @@ def _cluster_warnings(ha: Ha) -> Iterator[str]:
         )
     if not mesh.used and mesh.advertise is None:
         yield "ha.mesh: nothing to listen at, to advertise or to dial; this hub reaches only those that advertise"
-    if mesh.listen is not None and not mesh.listen.is_loopback and not mesh.require_mtls:
+    if mesh.listen is not None and not mesh.require_mtls:
         if mesh.secret_file is None:
-            yield (
-                f"ha.mesh.listen: {mesh.listen} without require_mtls and without secret_file; peers on other machines"
-                " are turned away"
-            )
-        else:
+            yield "ha.mesh.require_mtls: false, and there is no secret_file; only peers with certificates are let in"
+        elif not mesh.listen.is_loopback:
             yield f"ha.mesh.listen: {mesh.listen} without require_mtls; what flows carry crosses the network as it is"
     if mesh.listen is not None and mesh.listen.is_wildcard and mesh.advertise is None:
         yield (
@@ -210,6 +207,11 @@ def _cluster_warnings(ha: Ha) -> Iterator[str]:
         yield (
             "ha.mesh.trusted_proxies: empty; peers that come through an ingress which ends their mutual TLS are turned"
             " away"
+        )
+    if any(url.startswith("wss://") for url in [*mesh.peers, mesh.advertise or ""]) and mesh.secret_file is None:
+        yield (
+            "ha.mesh.secret_file: not set; the replica behind an ingress (wss://) proves nothing to the hub that dials,"
+            " so each such URL must stand in its peers, and the ingress is believed"
         )
 
 

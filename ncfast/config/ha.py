@@ -13,6 +13,7 @@ from ncfast.config.values import (
     Bytes,
     Count,
     FilePath,
+    MeshPlace,
     MeshUrl,
     Name,
     Rate,
@@ -66,6 +67,20 @@ class Mesh(Section):
     trusted_proxies: list[CIDR] = key(
         [], why="Ingresses that end the peers' mutual TLS: their client certificate headers count on /mesh."
     )
+    aliases: list[MeshUrl] = key(
+        [],
+        why=(
+            "Other URLs than advertise under which the replicas reach this one through a balancer, a proxy or NAT: with"
+            " a secret, a peer that has dialled what is not known to lead here is turned away."
+        ),
+    )
+    allow: list[MeshPlace] = key(
+        [],
+        why=(
+            "Where URLs may lead that only the registry knows: networks, host names, domains as '.example.net'. Empty:"
+            " anywhere but to link-local addresses, and to loopback only if the mesh listens there."
+        ),
+    )
     send_queue_depth: Count = key(
         1000,
         ge=16,
@@ -104,6 +119,14 @@ class Mesh(Section):
             raise fault("require_mtls, but a peer is reached by ws://", "write wss://", "peers", "require_mtls")
         if self.require_mtls and any(peer.startswith("tcp://") for peer in self.peers):
             raise fault("require_mtls, but a peer is reached by tcp://", "write tls://", "peers", "require_mtls")
+        bare = self.listen is not None or any(peer.startswith(("tcp://", "ws://")) for peer in self.peers)
+        if not self.require_mtls and bare and self.tls is None and self.secret_file is None:
+            raise fault(
+                "nothing would prove who a peer is, on loopback either",
+                "add secret_file (openssl rand -hex 32), or tls and require_mtls: true",
+                "require_mtls",
+                "secret_file",
+            )
         if self.ping_timeout_sec <= self.ping_interval_sec:
             raise fault(
                 "must be longer than ping_interval_sec",

@@ -232,6 +232,14 @@ def _mesh_url(value: str) -> str:
     return value
 
 
+def _mesh_place(value: str) -> str:
+    if "/" in value or _is_ip(value):
+        return str(_network(value))
+    if not _is_host_name(value.removeprefix(".")):
+        raise fault("neither a network nor a host name", "write '10.0.0.0/8', 'hub-b.example.net' or '.example.net'")
+    return value.lower()
+
+
 def _jwks_url(value: str) -> str:
     _no_user(split_url(value, "https"))
     return value
@@ -343,6 +351,7 @@ CIDR = Annotated[
 ]
 TunnelUrl = Annotated[str, AfterValidator(_tunnel_url), _text("URL", "^wss?://.*/tunnel$")]
 MeshUrl = Annotated[str, AfterValidator(_mesh_url), _text("URL", "^(wss?://.*/mesh|(tls|tcp)://.*|unix:///.*)$")]
+MeshPlace = Annotated[str, AfterValidator(_mesh_place), _text("network or host name", "^[^/:]+(:.*)?(/[0-9]+)?$")]
 JwksUrl = Annotated[str, AfterValidator(_jwks_url), _text("URL", "^https://")]
 RedisUrl = Annotated[
     str, AfterValidator(_redis_url), PlainSerializer(mask_url), _text("URL", "^(rediss?([+]sentinel)?|unix)://")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from websockets.http11 import Request
 
 from ncfast.mesh.trust import Credential, Refused, names_in_der
+from ncfast.net.peercred import same_user
 from ncfast.net.request import BadRequest, HttpLimits, RequestReader, Response, answer
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Hall(Protocol):
         host: str | None,
         remote: str,
         names: frozenset[str] | None,
-        private: bool,
+        machine: bool,
     ) -> Response | None: ...
 
     def left(self, one: Entrance) -> None: ...
@@ -57,6 +58,7 @@ class Entrance(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._stop_peeking: Any = None
         self._names: frozenset[str] | None = None  # of a certificate that TLS has verified
+        self._machine = same_user(sock)
         self._reader: RequestReader | None = None
         self._answered = False
         self._over = False
@@ -105,7 +107,7 @@ class Entrance(asyncio.Protocol):
             if self._reader is not None:
                 self._read(self._reader, data)
             elif data[0] == RAW:
-                credential = self._mesh.policy.of_frames(self._host, self._names)
+                credential = self._mesh.policy.of_frames(self._names, self._machine)
                 self._leave()
                 self._door.put_stream(self._transport, credential, self._host, self.remote, data)
             elif data[0] == HTTP:
@@ -151,7 +153,7 @@ class Entrance(asyncio.Protocol):
             self._refuse_http("early_bytes", Response.text(400, "Bytes after the request"))
             return
         response = self._door.serve_http(
-            request, self._transport, host=self._host, remote=self.remote, names=self._names, private=True
+            request, self._transport, host=self._host, remote=self.remote, names=self._names, machine=self._machine
         )
         if response is None:
             self._leave()

@@ -9,6 +9,7 @@ import ssl
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 
 from ncfast.config.ha import MeshTls
 from ncfast.mesh.trust import Refused, names_in, names_replica, replica_uri
@@ -26,7 +27,9 @@ class Certificates:
     files that cannot be used: what starts, runs."""
 
     def __init__(self, tls: MeshTls, cluster: str, replica_id: str) -> None:
-        bundle = "".join(read_bundle(tls.ca_bundle))
+        blocks = read_bundle(tls.ca_bundle)
+        bundle = "".join(blocks)
+        self._authorities = [x509.load_pem_x509_certificate(block.encode()) for block in blocks]
         self._check_own(tls.cert_file, cluster, replica_id)
         try:
             self.server = self._context(ssl.PROTOCOL_TLS_SERVER, tls, bundle)
@@ -34,6 +37,21 @@ class Certificates:
             self.web = WebTls(tls, bundle)
         except OSError as exc:
             raise unreadable(SECTION, exc) from None
+
+    def issued(self, der: bytes) -> bool:
+        """Whether an authority of the bundle has issued this certificate, itself: one between them has to be in the
+        bundle, too. When it ends, and whether it is for servers, TLS has seen to."""
+        try:
+            certificate = x509.load_der_x509_certificate(der)
+        except ValueError:
+            return False
+        for authority in self._authorities:
+            try:
+                certificate.verify_directly_issued_by(authority)
+            except (ValueError, TypeError, InvalidSignature):
+                continue
+            return True
+        return False
 
     @staticmethod
     def _context(protocol: int, tls: MeshTls, bundle: str) -> ssl.SSLContext:

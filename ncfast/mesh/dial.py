@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import ssl
 import urllib.parse
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ncfast import __version__
 from ncfast.core.errors import NcfastError
+from ncfast.mesh.binding import dialled
 from ncfast.mesh.peer import Peer
 from ncfast.mesh.states import Way
-from ncfast.mesh.trust import Credential, Refused, is_local, is_replicas, names_in_der
+from ncfast.mesh.trust import Credential, Refused, is_replicas, names_in_der
 from ncfast.net.carrier import TransportCarrier
 from ncfast.net.handshake import ClientUpgrade, UpgradeRefused
 from ncfast.net.links import carry_stream, carry_websocket
+from ncfast.net.peercred import same_user
 
 if TYPE_CHECKING:
     from ncfast.mesh.manager import Mesh
+
+Admit = Callable[[str], bool]
 
 DIAL_TIMEOUT = 5.0  # seconds for name look-up, TCP, TLS and HTTP together
 
@@ -31,9 +36,10 @@ class DialFailed(NcfastError):
         self.detail = detail
 
 
-async def dial(mesh: Mesh, way: Way, url: str) -> Peer:
-    """A peer whose link is there, and which has not said anything yet. Raises DialFailed."""
-    connecting = Connecting(mesh, way, url)
+async def dial(mesh: Mesh, way: Way, url: str, admit: Admit | None = None) -> Peer:
+    """A peer whose link is there, and which has not said anything yet. `admit` is asked for each address that the URL's
+    host leads to; a URL of the file has none. Raises DialFailed."""
+    connecting = Connecting(mesh, way, url, admit)
     try:
         async with asyncio.timeout(DIAL_TIMEOUT):
             return await connecting.run()
@@ -59,10 +65,11 @@ async def dial(mesh: Mesh, way: Way, url: str) -> Peer:
 class Connecting(asyncio.Protocol):
     """The connection until a link is on it."""
 
-    def __init__(self, mesh: Mesh, way: Way, url: str) -> None:
+    def __init__(self, mesh: Mesh, way: Way, url: str, admit: Admit | None) -> None:
         self._mesh = mesh
         self._way = way
         self._url = url
+        self._admit = admit
         self._transport: Any = None
         self._upgrade: ClientUpgrade | None = None
         self._answered: asyncio.Future[bytes] | None = None
@@ -74,6 +81,8 @@ class Connecting(asyncio.Protocol):
         net = self._mesh.net
         parts = urllib.parse.urlsplit(self._url)
         host = parts.hostname or ""
+        if parts.scheme in ("tcp", "ws"):
+            self._mesh.policy.of_answer(parts.scheme, None, False, False)  # before a byte is sent
         if parts.scheme == "unix":
             self._transport = await net.connect_unix(parts.path, self, timeout=DIAL_TIMEOUT)
         else:
@@ -86,10 +95,11 @@ class Connecting(asyncio.Protocol):
                 timeout=DIAL_TIMEOUT,
                 share="peer",
                 ssl=context,
+                admit=self._admit,
             )
         where = self._transport.get_extra_info("peername")
         self.remote = f"{where[0]}:{where[1]}" if isinstance(where, tuple) else "unix"
-        credential = self._credential(parts.scheme, where[0] if isinstance(where, tuple) else None)
+        credential = self._credential(parts.scheme)
         if parts.scheme not in ("ws", "wss"):
             return self._put(credential, b"")
         self._answered = net.loop.create_future()
@@ -104,18 +114,18 @@ class Connecting(asyncio.Protocol):
             return self._mesh.keys.certificates.client
         return await self._mesh.keys.web_context() if scheme == "wss" else None
 
-    def _credential(self, scheme: str, host: str | None) -> Credential:
-        """What the far end has shown by now."""
+    def _credential(self, scheme: str) -> Credential:
+        """What the far end has shown by now. A replica's certificate counts on wss:// if the mesh's authority has
+        issued it: TLS there trusts the system's authorities as well."""
+        names = None
         if scheme in ("tls", "wss"):
-            names = names_in_der(self._transport.get_extra_info("ssl_object").getpeercert(True))
-            if scheme == "wss" and not is_replicas(names):
-                return Credential("ingress")  # the host of the URL; which replica is behind it, it chooses
-            return Credential("certificate", names)
-        if is_local(host):
-            return Credential("local")
-        if self._mesh.keys.secret is None:
-            raise Refused("not_loopback", "a peer on another machine needs tls://, wss:// or ha.mesh.secret_file")
-        return Credential("secret")
+            der = self._transport.get_extra_info("ssl_object").getpeercert(True)
+            names = names_in_der(der)
+            certificates = self._mesh.keys.certificates
+            if scheme == "wss" and not (is_replicas(names) and certificates is not None and certificates.issued(der)):
+                names = None
+        machine = scheme == "unix" and same_user(self._transport.get_extra_info("socket"))
+        return self._mesh.policy.of_answer(scheme, names, machine, self._admit is None)
 
     def _put(self, credential: Credential, early: bytes, websocket: bool = False) -> Peer:
         mesh = self._mesh
@@ -125,6 +135,7 @@ class Connecting(asyncio.Protocol):
             mesh,
             self._way,
             credential,
+            dialled(self._transport, self._url),
             dialled=True,
             remote=self.remote,
             carrier="websocket" if websocket else "stream",

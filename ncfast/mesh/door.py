@@ -9,6 +9,7 @@ from websockets.http11 import Request
 
 from ncfast.core.errors import Reason
 from ncfast.mesh.accept import Entrance
+from ncfast.mesh.binding import accepted
 from ncfast.mesh.peer import Peer
 from ncfast.mesh.states import LinkState, Way
 from ncfast.mesh.trust import Credential, Refused, is_among
@@ -105,7 +106,7 @@ class Door:
     def put_stream(self, transport: Any, credential: Credential, host: str | None, remote: str, early: bytes) -> None:
         """Puts a link on an accepted connection that begins with frames, the first of them in `early`."""
         mesh = self._mesh
-        peer = self._peer(credential, host, remote, "stream")
+        peer = self._peer(credential, transport, host, remote, "stream")
         peer.link, carrier = carry_stream(mesh.ground, transport, peer, mesh.bounds, peer=remote)
         mesh.greet(peer)
         carrier.feed(early)
@@ -118,12 +119,12 @@ class Door:
         host: str | None,
         remote: str,
         names: frozenset[str] | None,
-        private: bool,
+        machine: bool,
     ) -> Response | None:
-        """As Mesh.serve_http; `names` and `private` as Policy has them."""
+        """As Mesh.serve_http; `names` and `machine` as Policy has them."""
         mesh = self._mesh
         try:
-            credential = mesh.policy.of_http(request, host, names, private)
+            credential = mesh.policy.of_http(request, host, names, machine)
         except Refused as exc:
             mesh.refused(exc.reason, remote, exc.detail)
             return Response.text(exc.status, exc.detail)
@@ -132,13 +133,14 @@ class Door:
             mesh.refused("websocket", remote, "")
             return answer
         transport.write(accepted)
-        peer = self._peer(credential, host, remote, "websocket")
+        peer = self._peer(credential, transport, host, remote, "websocket")
         peer.link, _ = carry_websocket(mesh.ground, transport, peer, mesh.bounds, client=False, peer=remote)
         mesh.greet(peer)
         return None
 
-    def _peer(self, credential: Credential, host: str | None, remote: str, carrier: str) -> Peer:
+    def _peer(self, credential: Credential, transport: Any, host: str | None, remote: str, carrier: str) -> Peer:
         way = Way(LinkState.HANDSHAKING, self._mesh.net.clock)
-        peer = Peer(self._mesh, way, credential, dialled=False, remote=remote, carrier=carrier)
+        binding = accepted(transport)
+        peer = Peer(self._mesh, way, credential, binding, dialled=False, remote=remote, carrier=carrier)
         self.pending.enter(peer, self._source(host, remote))
         return peer

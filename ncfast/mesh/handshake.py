@@ -7,7 +7,8 @@
 
 The dialler holds the link for established when it has sent AUTH, the listener when it has received it. So neither end
 serves a link that the other has turned down, and nobody proves anything to a recording: each proof covers the other
-end's nonce. Unknown members are ignored, as in all bodies: a newer hub may say more.
+end's nonce. HELLO also says what was dialled, and both proofs cover it (`ncfast.mesh.binding`). Unknown members are
+ignored, as in all bodies: a newer hub may say more.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ NONCE_SIZE = 32  # bytes
 
 Instance = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Dialled = Annotated[str, Field(pattern=r"^[\x21-\x7e]{0,512}$")]  # no zero byte: the proof's text has them between
 Feature = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
 
 
@@ -37,6 +39,9 @@ class Hello(Message):
     nonce: Hex32  # drawn for this link
     features: Annotated[list[Feature], Field(max_length=64)] = []
     software: Annotated[str, Field(max_length=64)] = ""
+    url: Dialled = ""  # what the dialler has dialled; this and the next two are empty in HELLO_ACK
+    place: Dialled = ""  # the address that it has found there
+    channel: Annotated[str, Field(pattern=r"^([0-9a-f]{2}){0,64}$")] = ""  # of its TLS; empty without
 
 
 class HelloAck(Hello):
@@ -52,11 +57,12 @@ class Auth(Message):
 
 
 def proof(secret: bytes, role: str, hello: Hello, ack: Hello) -> str:
-    """HMAC-SHA256 over both ends' names, instances and nonces, and over whose proof it is: "dialler" or "listener".
-    What one end proves is of no use for the other role, another pair, another link."""
+    """HMAC-SHA256 over both ends' names, instances and nonces, over what was dialled and through which channel, and
+    over whose proof it is: "dialler" or "listener". What one end proves is of no use for the other role, another pair,
+    another link, another connection."""
     text = "\0".join(
         (
-            "ncfast mesh 1",
+            "ncfast mesh 2",
             role,
             hello.cluster,
             hello.replica_id,
@@ -65,6 +71,9 @@ def proof(secret: bytes, role: str, hello: Hello, ack: Hello) -> str:
             ack.instance,
             hello.nonce,
             ack.nonce,
+            hello.url,
+            hello.place,
+            hello.channel,
         )
     )
     return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()

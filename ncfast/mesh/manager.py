@@ -22,6 +22,7 @@ from ncfast.mesh.accounts import Accounts
 from ncfast.mesh.door import Door
 from ncfast.mesh.host import MeshGround, PeerHost, Replica
 from ncfast.mesh.keyring import Keyring
+from ncfast.mesh.learnt import MAX_DIALS, Learnt
 from ncfast.mesh.peer import Peer
 from ncfast.mesh.policy import Policy
 from ncfast.mesh.route import HEAD_START, Route
@@ -60,6 +61,7 @@ class Mesh:
         self._former: OrderedDict[bytes, None] = OrderedDict()
         self._discovered: set[str] = set()
         self._running = False
+        self.dials = asyncio.Semaphore(MAX_DIALS)  # to URLs that only the registry knows
         self.retiring = False  # no new links; those that carry flows stand until these have ended
 
     # life
@@ -155,12 +157,18 @@ class Mesh:
     def _take(self, config: HubConfig) -> None:
         self.config = config.ha.mesh
         self.stall = config.flow.stall_sec
+        self.learnt = Learnt(self.config)
         self.bounds = LinkBounds.of_mesh(config.ha.mesh, config.tunnel)
 
     @property
     def policy(self) -> Policy:
         """Which ways in are open."""
         return Policy(self.config.require_mtls, self.keys.secret is not None, self.config.trusted_proxies)
+
+    @property
+    def urls(self) -> list[str]:
+        """Under which the others may have dialled us."""
+        return [*([self.config.advertise] if self.config.advertise else ()), *self.config.aliases]
 
     # who is dialled
 
@@ -170,7 +178,7 @@ class Mesh:
         self._discovered = set(others)
         if not self._running:
             return
-        self._list("registry", {one.mesh_url: one.replica_id for one in others.values() if one.mesh_url})
+        self._list("registry", self.learnt.choose(others.values(), self.routes))
         for one in others.values():
             route = self.routes.get(one.mesh_url)
             if route is not None and route.instance != one.instance:
@@ -217,7 +225,7 @@ class Mesh:
         """Answers a request for /mesh that came to the public edge from the address `host` (`remote`: with the port,
         for the log). None: it was answered with 101, and the transport is a link's from now on; whoever calls lets go
         of it. Otherwise the caller sends the answer and closes."""
-        return self.door.serve_http(request, transport, host=host, remote=remote, names=None, private=False)
+        return self.door.serve_http(request, transport, host=host, remote=remote, names=None, machine=False)
 
     # handshakes
 

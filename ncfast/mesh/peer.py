@@ -13,6 +13,7 @@ from ncfast._frames import FrameType
 from ncfast.core.errors import Reason, RemoteError
 from ncfast.core.link import Link
 from ncfast.core.messages import SOFTWARE, VERSION
+from ncfast.mesh.binding import Binding, fits
 from ncfast.mesh.handshake import NONCE_SIZE, Auth, Hello, HelloAck, proof, proves
 from ncfast.mesh.states import LinkEvent, LinkState, Way
 from ncfast.mesh.trust import Credential
@@ -33,11 +34,20 @@ class Peer:
     """Handler of a link to another hub. Until `established` nothing but the handshake is taken."""
 
     def __init__(
-        self, mesh: Mesh, way: Way, credential: Credential, *, dialled: bool, remote: str, carrier: str
+        self,
+        mesh: Mesh,
+        way: Way,
+        credential: Credential,
+        binding: Binding,
+        *,
+        dialled: bool,
+        remote: str,
+        carrier: str,
     ) -> None:
         self.mesh = mesh
         self.way = way
         self.credential = credential
+        self.binding = binding
         self.dialled = dialled
         self.remote = remote  # address, for the log
         self.carrier = carrier  # stream or websocket
@@ -58,10 +68,11 @@ class Peer:
     def start(self) -> None:
         """The link is there; the dialler speaks first."""
         if self.dialled:
-            self._hello = self._say(Hello)
+            seen = self.binding
+            self._hello = self._say(Hello, url=seen.url, place=seen.place, channel=seen.channel)
             self.link.send(FrameType.HELLO, self._hello.pack())
 
-    def _say(self, kind: type[Greeting]) -> Greeting:
+    def _say(self, kind: type[Greeting], **dialled: str) -> Greeting:
         mesh = self.mesh
         return kind(
             version=VERSION,
@@ -71,6 +82,7 @@ class Peer:
             nonce=mesh.net.entropy(NONCE_SIZE).hex(),
             features=FEATURES,
             software=SOFTWARE,
+            **dialled,
         )
 
     def refuse(self, word: str, reason: Reason, detail: str) -> None:
@@ -86,7 +98,7 @@ class Peer:
             self.refuse("malformed", Reason.PROTOCOL_ERROR, "a HELLO where none may come")
             return
         hello = self._read(Hello, body)
-        if hello is None or not self._knows(hello):
+        if hello is None or not self._knows(hello) or not self._meant(hello):
             return
         self._hello = hello
         ack = self._say(HelloAck)
@@ -143,6 +155,10 @@ class Peer:
             self.refuse(
                 "identity", Reason.UNAUTHORIZED, "the certificate does not name the replica that HELLO claims to be"
             )
+        elif self.way.expects not in ("", hello.replica_id):
+            self.refuse(
+                "identity", Reason.UNAUTHORIZED, "the URL is another replica's than HELLO_ACK says, by the registry"
+            )
         elif hello.replica_id == mesh.replica_id and hello.instance != mesh.instance.hex():
             _log.error(
                 "replica_id_in_use",
@@ -159,9 +175,24 @@ class Peer:
             return True
         return False
 
+    def _meant(self, hello: Hello) -> bool:
+        """Whether the dialler wanted us, and is at the other end of this very connection; only a secret proves what
+        HELLO says of that."""
+        mesh = self.mesh
+        ended_here = self.credential.kind != "forwarded"
+        if mesh.keys.secret is None or fits(hello, self.binding, ended_here=ended_here, urls=mesh.urls):
+            return True
+        self.refuse(
+            "misdirected",
+            Reason.UNAUTHORIZED,
+            f"the peer has dialled {hello.url or 'it does not say what'}, and that is not known to lead here: if it"
+            " does, add it to ha.mesh.aliases; else somebody is in between",
+        )
+        return False
+
     def _proved(self, role: str, hello: Hello, ack: Hello, shown: str | None) -> bool:
         secret = self.mesh.keys.secret
-        if secret is None or proves(secret, role, hello, ack, shown):
+        if self.credential.stands if secret is None else proves(secret, role, hello, ack, shown):
             return True
         self.refuse("secret", Reason.UNAUTHORIZED, "does not prove that it knows ha.mesh.secret_file")
         return False

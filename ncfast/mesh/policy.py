@@ -1,4 +1,4 @@
-"""Which ways in are open, and what each of them proves. Pure logic."""
+"""Which ways are open, and what each of them proves, at the end that dials as at the one that listens. Pure logic."""
 
 from __future__ import annotations
 
@@ -8,33 +8,36 @@ from ipaddress import IPv4Network, IPv6Network
 
 from websockets.http11 import Request
 
-from ncfast.mesh.trust import Credential, Refused, claims_certificate, forwarded, is_among, is_local
-
-PASSED_ON = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP")
+from ncfast.mesh.trust import Credential, Refused, claims_certificate, forwarded, is_among
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`host` is the peer's address, None on a Unix socket; `names` are those of a client certificate that our own TLS
-    for the mesh has verified, None without one."""
+    """`host` is the peer's address, None on a Unix socket; `names` are those of a certificate of the mesh's authority
+    that TLS has verified, None without one; `machine` says that the peer is of our user on this machine, or root's."""
 
     require_mtls: bool
     secret: bool  # there is one, so that everybody will have to prove it
     trusted_proxies: Sequence[IPv4Network | IPv6Network]
 
-    def of_frames(self, host: str | None, names: frozenset[str] | None) -> Credential:
+    def of_answer(self, scheme: str, names: frozenset[str] | None, machine: bool, listed: bool) -> Credential:
+        """What is known of whoever answers a URL; `listed` says that the file has it, and not the registry alone. An
+        ingress (wss://) has shown that it is the URL's host, and nothing of the replica behind it. Without a secret it
+        is believed if the operator has named it, as those of `trusted_proxies` are. Raises Refused."""
+        if names is not None:
+            return Credential("certificate", names)
+        if scheme == "wss" and listed and not self.secret:
+            return Credential("ingress")
+        return self._bare(machine, scheme == "wss", f"require_mtls, and {scheme}:// shows no certificate")
+
+    def of_frames(self, names: frozenset[str] | None, machine: bool) -> Credential:
         """What is known of a peer that begins with frames. Raises Refused."""
         if names is not None:
             return Credential("certificate", names)
-        if host is None:
-            return Credential("local")  # the socket file's permissions are the guard
-        if self.require_mtls:
-            raise Refused("plain", "require_mtls, and the peer does not speak TLS")
-        return self._bare(is_local(host))
+        return self._bare(machine, False, "require_mtls, and the peer does not speak TLS")
 
-    def of_http(self, request: Request, host: str | None, names: frozenset[str] | None, private: bool) -> Credential:
-        """The same for one that asks for /mesh. `private` says that it came to an address where only peers connect; on
-        the public edge a local address proves nothing, since an ingress may stand there. Raises Refused."""
+    def of_http(self, request: Request, host: str | None, names: frozenset[str] | None, machine: bool) -> Credential:
+        """The same for one that asks for /mesh. Raises Refused."""
         headers = request.headers
         if request.path != "/mesh":
             raise Refused("path", "Not Found", 404)
@@ -50,16 +53,16 @@ class Policy:
             raise Refused("proxy_untrusted", "client certificate headers count only from ha.mesh.trusted_proxies")
         if names is not None:
             return Credential("certificate", names)
-        if private and host is None:
-            return Credential("local")
-        if self.require_mtls:
-            raise Refused("plain", "require_mtls, and no client certificate was shown")
-        return self._bare(private and is_local(host) and not any(headers.get_all(name) for name in PASSED_ON))
+        return self._bare(machine, False, "require_mtls, and no client certificate was shown")
 
-    def _bare(self, local: bool) -> Credential:
-        """Without any certificate, and none is required."""
-        if local:
-            return Credential("local")
+    def _bare(self, machine: bool, by_ingress: bool, plain: str) -> Credential:
+        """Without a certificate. That a peer is on this machine proves nothing: anybody's process may be."""
+        if machine:
+            return Credential("machine")
+        if self.require_mtls and not by_ingress:
+            raise Refused("plain", plain)
         if self.secret:
             return Credential("secret")
-        raise Refused("not_loopback", "without mutual TLS or ha.mesh.secret_file only peers of this machine are let in")
+        raise Refused(
+            "unproven", "neither certificate nor ha.mesh.secret_file: nothing would prove which replica it is"
+        )

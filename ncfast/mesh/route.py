@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import urllib.parse
 from typing import TYPE_CHECKING
 
 from ncfast.core.errors import Reason
@@ -40,6 +41,12 @@ class Route(Way):
         self._peer: Peer | None = None  # on the link that it has made
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def expects(self) -> str:
+        """Who must answer: where the registry alone says that there is a hub, the one that it names. A URL of the file
+        leads to whichever replica proves to be one."""
+        return "" if "config" in self.listed else self.replica_id
 
     def _covered(self) -> bool:
         """After the end of an attempt: whether another link to the replica stands, and what becomes of us then. Should
@@ -110,7 +117,7 @@ class Route(Way):
 
     async def _dial(self) -> None:
         try:
-            peer = await dial(self.mesh, self, self.url)
+            peer = await self._reach()
         except DialFailed as exc:
             self._task = None
             self._failed(exc.reason, exc.detail)
@@ -124,6 +131,13 @@ class Route(Way):
             self._peer = peer
             self.mesh.greet(peer)
             peer.start()
+
+    async def _reach(self) -> Peer:
+        if "config" in self.listed:
+            return await dial(self.mesh, self, self.url)
+        learnt, host = self.mesh.learnt, urllib.parse.urlsplit(self.url).hostname or ""
+        async with self.mesh.dials:
+            return await dial(self.mesh, self, self.url, lambda address: learnt.admits(host, address))
 
     def _failed(self, reason: str, detail: str) -> None:
         if self.state is LinkState.LOST:

@@ -67,6 +67,11 @@ class Way:
         self._clock = clock
         self.since = clock()
 
+    @property
+    def expects(self) -> str:
+        """The one replica that may be at the far end; "": any that proves to be one."""
+        return ""
+
     def move(self, event: LinkEvent) -> None:
         """The only place where a way's state changes."""
         self.state = advance(self.state, event)

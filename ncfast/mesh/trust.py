@@ -45,11 +45,22 @@ class Refused(NcfastError):
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What is known of the far end before it says who it is. `names` are those of its certificate; None: nothing but
-    the way it came, or the secret that it will have to prove."""
+    """What is known of the far end before it says who it is. `names` are those of its certificate.
 
-    kind: str  # certificate, forwarded, ingress, local, secret
+    certificate  it has shown one of the mesh's authority
+    forwarded    an ingress that we trust says the same of it
+    ingress      it is behind one that the file names, and which its host's certificate has proved
+    machine      it is a process of our user, or root's, on this machine: the kernel says so
+    secret       nothing yet: it has to prove the secret
+    """
+
+    kind: str
     names: frozenset[str] | None = None
+
+    @property
+    def stands(self) -> bool:
+        """Whether it proves something by itself. Without, the secret has to be proved, whoever dialled."""
+        return self.names is not None or self.kind in ("ingress", "machine")
 
     def admits(self, cluster: str, replica_id: str) -> bool:
         """Whether the far end may be this replica."""
@@ -97,16 +108,6 @@ def names_in_der(der: bytes | None) -> frozenset[str]:
 
 
 # addresses
-
-
-def is_local(host: str | None) -> bool:
-    """Whether a peer's address is this machine's loopback, or a Unix socket's (None or "")."""
-    if not host:
-        return True
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
 
 
 def is_among(host: str | None, networks: Iterable[IPv4Network | IPv6Network]) -> bool:

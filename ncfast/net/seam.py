@@ -23,7 +23,7 @@ import aiofastnet
 from aiofastnet.selector_transport import SelectorSocketTransport  # type: ignore[import-not-found]  # no stubs
 
 from ncfast.config import Address
-from ncfast.net.connect import OUT_OF_DESCRIPTORS, connect
+from ncfast.net.connect import OUT_OF_DESCRIPTORS, Place, connect
 from ncfast.net.names import Names, Share, literal
 from ncfast.observe import log
 
@@ -224,13 +224,14 @@ class Net:
         timeout: float,
         share: Share = "target",
         ssl: ssl_module.SSLContext | None = None,
+        admit: Callable[[str], bool] | None = None,
     ) -> Any:
         """Dials `host:port` within `timeout` seconds, look-up and TLS included. Returns the transport.
 
-        Raises OSError (also for a failed look-up) and TimeoutError. `share`: as for `dial`.
+        Raises OSError (also for a failed look-up) and TimeoutError. `share` and `admit`: as for `dial`.
         """
         async with asyncio.timeout(timeout):
-            sock = await self.dial(host, port, share, timeout)
+            sock = await self.dial(host, port, share, timeout, admit)
             if ssl is None:
                 made = self.loop.create_future()
                 transport = SelectorSocketTransport(self.loop, sock, protocol, made)
@@ -254,16 +255,18 @@ class Net:
                 raise
         return transport
 
-    async def dial(self, host: str, port: int, share: Share, timeout: float) -> socket.socket:
+    async def dial(
+        self, host: str, port: int, share: Share, timeout: float, admit: Callable[[str], bool] | None = None
+    ) -> socket.socket:
         """A socket that is connected to `host:port`, by whichever of its addresses answers first.
 
-        `share` says what for: names that hang hold up others of their own share at most. It is the caller who gives up
-        after `timeout` (seconds). Raises OSError.
+        `share` says what for: names that hang hold up others of their own share at most. An address that `admit` does
+        not take is not tried. It is the caller who gives up after `timeout` (seconds). Raises OSError.
         """
         places = literal(host, port)
         if places:
-            return (await connect(self.loop, places, timeout))[0]
-        places = await self.names.find(share, host, port, timeout)
+            return (await connect(self.loop, _admitted(places, admit), timeout))[0]
+        places = _admitted(await self.names.find(share, host, port, timeout), admit)
         sock, place = await connect(self.loop, places, timeout)
         if place != places[0]:
             self.names.worked(share, host, place)
@@ -304,6 +307,16 @@ class ErrorWatch:
             callback = self._callbacks.get(fd)
             if callback is not None:
                 callback()
+
+
+def _admitted(places: list[Place], admit: Callable[[str], bool] | None) -> list[Place]:
+    """Those that may be tried. Raises OSError if there is none."""
+    if admit is None:
+        return places
+    admitted = [place for place in places if admit(place[1][0])]
+    if not admitted:
+        raise OSError(errno.EACCES, "the address is not allowed")
+    return admitted
 
 
 OWN_DESCRIPTORS = 32  # loop, logs, listening sockets, look-ups

@@ -662,14 +662,16 @@ CLUSTER = "ha: { enabled: true, mode: active, replica_id: a, %s }\n"
         (LISTENERS + CLUSTER % "redis_url: 'unix:///redis.sock', mesh: { listen_unix: /mesh.sock }", []),
         (
             LISTENERS
-            + CLUSTER % "redis_url: 'redis://127.0.0.1', mesh: { listen: '127.0.0.1:9', require_mtls: false }",
+            + CLUSTER
+            % "redis_url: 'redis://127.0.0.1', mesh: { listen: '127.0.0.1:9', require_mtls: false, secret_file: /s }",
             [],
         ),
         (LISTENERS + CLUSTER % "redis_url: 'rediss://r', mesh: { peers: ['unix:///b.sock'] }", []),
         (LISTENERS + CLUSTER % "mesh: { peers: ['unix:///b.sock'] }", ["ha.redis_url"]),
         (LISTENERS + CLUSTER % "redis_url: 'redis://r'", ["ha.redis_url", "ha.mesh"]),
         (
-            LISTENERS + CLUSTER % "redis_url: 'rediss://r', mesh: { listen: ':9', require_mtls: false }",
+            LISTENERS
+            + CLUSTER % "redis_url: 'rediss://r', mesh: { listen: ':9', require_mtls: false, secret_file: /s }",
             ["ha.mesh.listen", "ha.mesh.advertise"],
         ),
         (
@@ -680,7 +682,12 @@ CLUSTER = "ha: { enabled: true, mode: active, replica_id: a, %s }\n"
         (
             LISTENERS + CLUSTER % "redis_url: 'rediss://r', mesh: "
             "{ peers: ['wss://b/mesh'], tls: { ca_bundle: /c, cert_file: /d, key_file: /e } }",
-            ["ha.mesh.trusted_proxies"],
+            ["ha.mesh.trusted_proxies", "ha.mesh.secret_file"],
+        ),
+        (
+            LISTENERS + CLUSTER % "redis_url: 'rediss://r', mesh: "
+            "{ listen: '10.0.0.1:9', require_mtls: false, tls: { ca_bundle: /c, cert_file: /d, key_file: /e } }",
+            ["ha.mesh.require_mtls"],
         ),
         (LISTENERS.replace("listeners:", "flow: { open_timeout_sec: 5 }\nlisteners:"), ["flow.open_timeout_sec"]),
         (LISTENERS + "tunnel: { ping_timeout_sec: 9.5 }\n", []),

@@ -144,7 +144,7 @@ class OtherHub(Far):
             version=VERSION, cluster=mesh.cluster, replica_id=name, instance=self.instance.hex(), nonce="0" * 64
         )
         rooms.net.opened()
-        mesh.door.put_stream(self.wire, Credential("local"), "192.0.2.9", "192.0.2.9:6000", b"")
+        mesh.door.put_stream(self.wire, Credential("machine"), "192.0.2.9", "192.0.2.9:6000", b"")
         self.send(FrameType.HELLO, payload=hello.pack())
         self.only(FrameType.HELLO_ACK)
         self.send(FrameType.AUTH, payload=mesh_handshake.Auth().pack())

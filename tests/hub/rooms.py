@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from core.virtual import Socket, Time
+from mesh.hubs import SECRET
 
 from hub.far import PROCESS, WINDOW, Agent, OtherHub
 from hub.seam import Gate, VirtualNet
@@ -64,7 +65,7 @@ def hub_config(mode: str = "off", without_redis: str = "last_view", **sections: 
         "mode": mode,
         "replica_id": "hub-a",
         "without_redis": without_redis,
-        "mesh": {"listen": "127.0.0.1:0", "require_mtls": False},
+        "mesh": {"listen": "127.0.0.1:0", "require_mtls": False, "secret_file": SECRET},
     }
     base: dict[str, Any] = {"listeners": [], "auth": {"jwt": {"key_file": "unused"}}}
     return HubConfig.model_validate(base | ({"ha": ha} if mode != "off" else {}) | sections)

@@ -183,12 +183,12 @@ def test_hubs_that_the_registry_knows_are_dialled_and_we_are_not(tmp_path):
     ("mesh", "url"),
     [
         (
-            {"advertise": "tls://hub-a.example:9500", "listen": ":9500", "require_mtls": False},
+            {"advertise": "tls://hub-a.example:9500", "listen": ":9500", "require_mtls": False, "secret_file": "/s"},
             "tls://hub-a.example:9500",
         ),
-        ({"listen": "192.0.2.1:9500", "require_mtls": False}, "tcp://192.0.2.1:9500"),
-        ({"listen": ":9500", "require_mtls": False}, ""),
-        ({"listen": "127.0.0.1:0", "require_mtls": False}, ""),
+        ({"listen": "192.0.2.1:9500", "require_mtls": False, "secret_file": "/s"}, "tcp://192.0.2.1:9500"),
+        ({"listen": ":9500", "require_mtls": False, "secret_file": "/s"}, ""),
+        ({"listen": "127.0.0.1:0", "require_mtls": False, "secret_file": "/s"}, ""),
     ],
     ids=["as advertised", "as bound", "anywhere", "port of the kernel's choice"],
 )

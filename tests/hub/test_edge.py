@@ -425,7 +425,9 @@ def test_with_a_mesh_its_door_is_here_too(tmp_path):
     async def scene(hub):
         await hub.cluster.follow_mode()
         status, _ = await answer(hub, upgrade_request(None, path="/mesh"))
-        assert status == 403 and sum(hub.ground.stats.mesh_refused.values()) == 1
+        assert status == 101  # it will have to prove the secret
+        browser = upgrade_request(None, path="/mesh", headers=("Origin: https://evil.example",))
+        assert (await answer(hub, browser))[0] == 403 and hub.ground.stats.mesh_refused["origin"] == 1
         assert (await answer(hub, upgrade_request(None, path="/mesh?x")))[0] == 404
 
     play(tmp_path, scene, "shadow")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from mesh.hubs import SECRET
 
 from hub.far import Agent, OtherHub
 from hub.rooms import Rooms, identity
@@ -23,7 +24,7 @@ def rooms_with(*agents: str, hubs: tuple[str, ...] = ("hub-b",), rested: bool = 
         "enabled": True,
         "mode": "active",
         "replica_id": "hub-a",
-        "mesh": {"listen": "127.0.0.1:0", "require_mtls": False},
+        "mesh": {"listen": "127.0.0.1:0", "require_mtls": False, "secret_file": SECRET},
         "level": LEVEL | settings,
     }
     rooms = Rooms("active", ha=ha)

@@ -21,6 +21,7 @@ from ncfast.observe.stats import Stats
 
 FAST = {"ping_interval_sec": 0.1, "ping_timeout_sec": PATIENCE, "connect_backoff_max_sec": 0.2}
 TICK = 0.05
+SECRET = str(Path(__file__).parents[1] / "support" / "mesh.secret")
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]], timeout: float = SCENARIO_SEC) -> None:
@@ -57,6 +58,7 @@ class Hub:
         self.net = net or Net(asyncio.get_running_loop(), rng=random.Random())
         self.replica_id = name
         self.instance = instance or self.net.entropy(8)
+        proof = {} if "tls" in (mesh or {}) else {"secret_file": SECRET}
         self.config = HubConfig.model_validate(
             {
                 "listeners": [],
@@ -66,7 +68,7 @@ class Hub:
                     "mode": "active",
                     "replica_id": name,
                     "cluster": cluster,
-                    "mesh": FAST | {"listen": "127.0.0.1:0", "require_mtls": False} | (mesh or {}),
+                    "mesh": FAST | {"listen": "127.0.0.1:0", "require_mtls": False} | proof | (mesh or {}),
                 },
             }
         )
@@ -126,6 +128,12 @@ class Hub:
     def dial(self, *urls: str) -> None:
         """Replaces the list of peers, as a reload does."""
         mesh = self.mesh.config.model_copy(update={"peers": list(urls)})
+        self.config = self.config.model_copy(update={"ha": self.config.ha.model_copy(update={"mesh": mesh})})
+        self.mesh.configure(self.config)
+
+    def reached_by(self, *urls: str) -> None:
+        """Something stands in between at these URLs; call before others are dialled."""
+        mesh = self.mesh.config.model_copy(update={"aliases": list(urls)})
         self.config = self.config.model_copy(update={"ha": self.config.ha.model_copy(update={"mesh": mesh})})
         self.mesh.configure(self.config)
 

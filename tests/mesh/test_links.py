@@ -306,6 +306,7 @@ def test_lost_links_come_back():
     async def main():
         a, b = Hub("hub-a"), Hub("hub-b")
         async with Wire(lambda: b.port) as wire, hubs(a, b):
+            b.reached_by(wire.url)
             a.dial(wire.url)
             b.dial(tcp(a))
             await linked(a, b)
@@ -328,6 +329,7 @@ def test_silence_is_noticed_in_either_direction(silence):
     async def main():
         a, b = (Hub(name, {"ping_timeout_sec": 0.5}) for name in ("hub-a", "hub-b"))
         async with Wire(lambda: b.port) as wire, hubs(a, b):
+            b.reached_by(wire.url)
             a.dial(wire.url)
             await linked(a, b)
             first = a.linked(b), b.linked(a)
@@ -420,10 +422,11 @@ def test_an_address_may_pass_from_one_replica_to_another():
 
         async with hubs(a, b, c):
             a.mesh.discovered([known("hub-b", tcp(c))])  # the registry is late: hub-c is there by now
-            await linked(a, c)
-            assert a.mesh.routes[tcp(c)].replica_id == "hub-c"
+            await until(lambda: a.mesh.routes[tcp(c)].last_error == "identity")
+            assert not a.mesh.peers
             other = f"ws://127.0.0.1:{b.port}/mesh"
             a.mesh.discovered([known("hub-b", tcp(b)), known("hub-c", tcp(c))])
+            await linked(a, c)
             await linked(a, b)
             a.dial(other)
             route = a.mesh.routes[other]
@@ -476,6 +479,7 @@ def test_unknown_frames_are_skipped_and_garbage_hurts_only_its_own_link():
     async def main():
         a, b, c = Hub("hub-a"), Hub("hub-b"), Hub("hub-c")
         async with Wire(lambda: b.port) as wire, hubs(a, b, c):
+            b.reached_by(wire.url)
             a.dial(wire.url)
             c.dial(tcp(b))
             await linked(a, b)
@@ -523,7 +527,9 @@ def test_another_version_or_cluster_is_refused(monkeypatch):
             monkeypatch.setattr(
                 peer_module.Peer,
                 "_say",
-                lambda self, kind: say(self, kind).model_copy(update={"version": 2} if self.dialled else {}),
+                lambda self, kind, **more: say(self, kind, **more).model_copy(
+                    update={"version": 2} if self.dialled else {}
+                ),
             )
             c.dial(tcp(a))
             await until(lambda: a.refused().get("version"))

@@ -325,6 +325,7 @@ class SimNet(Net):
         timeout: float,
         share: str = "target",
         ssl: Any = None,
+        admit: Any = None,
     ) -> Any:
         assert ssl is None, "TLS is not simulated"
         async with asyncio.timeout(timeout):

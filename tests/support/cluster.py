@@ -24,7 +24,7 @@ from support.until import wait_until
 
 NAMES = ("hub-a", "hub-b", "hub-c")
 AGENT = "site-1"
-Security = Literal["none", "secret", "tls", "unix", "ingress"]
+Security = Literal["secret", "tls", "unix", "ingress"]
 
 # Timers short enough that a test sees them fire; every other key keeps its default.
 FAST_CLUSTER: dict[str, Any] = {
@@ -53,8 +53,8 @@ class Cluster:
 
     ``proxied`` names what a fault proxy for each hub stands in front of: ``mesh`` (what peers dial; of two hubs
     the smaller name's dial is the one that stays), ``tunnel`` (what agents dial), ``redis`` (what the hub dials).
-    ``security`` is how the mesh is: plain TCP of one machine, the same with a shared secret, mutual TLS, Unix sockets,
-    or WebSockets through an nginx that ends the mutual TLS.
+    ``security`` is how the mesh is: plain TCP with a shared secret, mutual TLS, Unix sockets, or WebSockets through an
+    nginx that ends the mutual TLS, with a secret.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Cluster:
         *,
         names: Iterable[str] = NAMES,
         proxied: Iterable[str] = (),
-        security: Security = "none",
+        security: Security = "secret",
         places: Places | None = None,
         hub: Mapping[str, Any] | None = None,
         agent: Mapping[str, Any] | None = None,
@@ -108,9 +108,9 @@ class Cluster:
             self._stand_before("mesh", name, self._mesh_listen[name])
             self._stand_before("tunnel", name, self._edges[name])
             self._stand_before("redis", name, self.redis.address)
-        if self._security == "secret":
+        if self._security in ("secret", "ingress"):
             self._secret("mesh.secret")
-        elif self._security in ("tls", "ingress"):
+        if self._security in ("tls", "ingress"):
             self.authority = trustme.CA()
             self.trust(self.authority)
             for name in self.names:
@@ -179,7 +179,7 @@ class Cluster:
         if mesh["require_mtls"]:
             pem = str(self.directory / f"{name}.pem")
             mesh["tls"] = {"ca_bundle": str(self.directory / "mesh-ca.pem"), "cert_file": pem, "key_file": pem}
-        elif self._security == "secret":
+        if self._security in ("secret", "ingress"):
             mesh["secret_file"] = str(self.directory / "mesh.secret")
         base = {
             "edge": {"bind": "%s:%d" % self._edges[name]},
