@@ -474,6 +474,7 @@ class Faults:
             data.epochs[key] = epoch
         elif where == "agents" and key in data.agents:
             data._put(key, b"%d\n" % epoch + data.agents[key].partition(b"\n")[2])  # and every hub is told
+            self.cluster.outage((name,))  # the record counts as gone; what `epochs` has beside it may fence the owner
         elif where == "memory" and agent is not None and self.cluster.agents[name].running:
             agent.tunnels.last_epoch = agent.tunnels._said = epoch
             self.cluster.deluded.add(name)
