@@ -87,6 +87,7 @@ class Watch:
         self.moves: dict[str, float] = {}  # agent -> when it was last asked to move
         self.unrelayed: dict[tuple[str, str], float] = {}  # (hub, cid): a flow with a way to an owner that has none
         self.suspects: set[tuple[str, str, str]] = set()
+        self.evicted: set[str] = set()  # clients whose flows have ended as overloaded
 
     # the log
 
@@ -157,6 +158,7 @@ class Watch:
         """Who comes when an agent has no turn left waits for one; only memory, or time, may run out."""
         cluster = self.cluster
         hold = cluster.hubs[process].config.listeners[0].hold_sec
+        self.evicted.add(fields["client"])
         if cluster.plan.shape.least_memory >= AMPLE and fields["duration"] < hold:
             self.world.problem(f"{process}: {fields['client']} was not held, but reset as overloaded")
 
@@ -471,6 +473,8 @@ class Watch:
             return ""
         if trip.excuses:
             return next(iter(trip.excuses))
+        if shape.least_memory < AMPLE and ":".join(map(str, trip.address[:2])) in self.evicted:
+            return "memory was short, and the heaviest pays"
         end = max(trip.client.done_at, trip.target.done_at)
         agents = (trip.agent,) if trip.agent else trip.agents
         for since, until, name in cluster.fatal:
