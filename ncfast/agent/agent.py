@@ -21,6 +21,7 @@ from ncfast.observe import log
 _log = log.get("agent")
 
 TICK = 0.5  # seconds between looks at timers
+STOOD_STILL = 2.0  # seconds by which such a look is late when it was we who stood still; links have the same
 FILES_CHECK = 2.0  # seconds between looks at token and certificates
 TOKEN_RETRY = 30.0  # seconds before a token that the hub refused is shown again: its keys may have been out of reach
 
@@ -98,20 +99,22 @@ class Agent:
     async def _keep_time(self) -> None:
         checked = self.net.clock()
         while True:
+            due = self.net.clock() + TICK
             await asyncio.sleep(TICK)
             try:
-                await self._look_after_all()
+                await self._look_after_all(self.net.clock() - due >= STOOD_STILL)
                 if self.net.clock() - checked >= FILES_CHECK:
                     checked = self.net.clock()
                     await self.refresh()
             except Exception:  # the timers of all flows hang on this loop
                 _log.exception("timers_failed")
 
-    async def _look_after_all(self) -> None:
+    async def _look_after_all(self, late: bool) -> None:
+        """`late`: we have stood still, and what came meanwhile is yet to be read; flows are judged by the next look."""
         now, tunnel = self.net.clock(), self.ground.config.tunnel
         for one in self.tunnels.all():
             one.link.tick(now, tunnel.ping_interval_sec, tunnel.ping_timeout_sec, self.ground.config.flow.stall_sec)
-        left = deque(self.flows.values())
+        left = deque(() if late else self.flows.values())
         while left:
             for _ in range(min(256, len(left))):
                 self._check(left.popleft(), now)

@@ -56,6 +56,7 @@ TICK = 0.5  # seconds between looks at the timers of tunnels and mesh links
 SWEEP_SLICE = 256  # flows looked at in one go, about 0.1 ms
 SWEEP_PAUSE = 0.02  # seconds between two slices
 SWEEP_EVERY = 0.5  # seconds between two rounds
+STOOD_STILL = 2.0  # seconds by which a timer is late when it was we who stood still; links have the same
 
 
 class Hub:
@@ -141,6 +142,7 @@ class Hub:
         self.tokens.start()
         self.readiness.move(State.SERVING)
         self._tick()
+        self._sweep_due = self.net.clock()
         self._sweep_round()
         _log.info(
             "hub_ready",
@@ -306,13 +308,15 @@ class Hub:
         """Looks after every flow's timers, a slice at a time, so that thousands of idle flows do not delay a busy
         one."""
         now = self.net.clock()
+        if now - self._sweep_due >= STOOD_STILL:
+            left.clear()  # what came meanwhile is yet to be read; the next round judges
         for _ in range(min(SWEEP_SLICE, len(left))):
             try:
                 self.router.look_after(left.popleft(), now)
             except Exception:
                 _log.exception("sweep_failed")
+        pause = SWEEP_PAUSE if left else SWEEP_EVERY
+        self._sweep_due = now + pause
         self._timers["sweep"] = (
-            self.net.call_later(SWEEP_PAUSE, self._sweep, left)
-            if left
-            else self.net.call_later(SWEEP_EVERY, self._sweep_round)
+            self.net.call_later(pause, self._sweep, left) if left else self.net.call_later(pause, self._sweep_round)
         )

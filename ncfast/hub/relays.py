@@ -180,6 +180,8 @@ class Relays:
             return Reason.STALE_EPOCH
         if not session.identity.allows(request.connector):
             return Reason.SCOPE_DENIED
+        if session.draining:
+            return Reason.NOT_OWNER  # it is about to end: who comes is held for its next process
         if not session.serves(request.tenant, request.connector):
             return Reason.NO_SUCH_CONNECTOR
         return None

@@ -171,7 +171,9 @@ def one_input(given: bytes) -> None:
     for size in (1 << 30, cut):
         handler = outcome(wire, client, size)
         assert len(handler.ended) <= 1
-        if sound:
+        if handler.ended == [Reason.FLOOD]:  # many AUTHs, or messages without anything in them
+            assert handler.bodies == expected[: len(handler.bodies)]
+        elif sound:
             assert handler.bodies == expected, (handler.bodies, expected)
             assert [CODES.get(reason, 0) for reason in handler.ended] == ([] if code is None else [code]), handler.ended
         else:
