@@ -555,10 +555,10 @@ PLANTS = [
         ),
         (
             CLAIMS,
-            "        if owned:\n            self._orphan(session)",
+            "        if owned and reason is Reason.AGENT_LOCKED:",
             "        if ON and self._sessions.current(session.key) is not None and owned:\n"
             '            self._ground.net.spawn(self._registry.release(session.key, session.epoch), "release")\n'
-            "        if owned:\n            self._orphan(session)",
+            "        if owned and reason is Reason.AGENT_LOCKED:",
         ),
     ),
     plant(
@@ -641,8 +641,8 @@ PLANTS = [
         "a mesh that is being left is not opened again",
         (
             CLUSTER,
-            '        if mode != "off" and (mesh is None or mesh.retiring):',
-            '        if mode != "off" and (mesh is None or (mesh.retiring and not ON)):',
+            '        elif mode != "off" and mesh is not None and mesh.retiring:',
+            '        elif mode != "off" and mesh is not None and mesh.retiring and not ON:',
         ),
     ),
     plant(
@@ -656,6 +656,22 @@ PLANTS = [
 ]
 
 
+def planted() -> dict[str, str]:
+    """The files with plants, each with all of its own in it. Raises SystemExit for a plant that the code has left
+    behind."""
+    texts: dict[str, str] = {}
+    stray = []
+    for number, one in enumerate(PLANTS, 1):
+        for file, old, new in one.edits:
+            text = texts.get(file) or (ROOT / "ncfast" / file).read_text()
+            if text.count(old) != 1:
+                stray.append(f"{number} ({one.name}): its text is {text.count(old)} times in {file}, not once:\n{old}")
+            texts[file] = text.replace(old, re.sub(r"\bON\b", f"(MUTANT == {number})", new))
+    if stray:
+        raise SystemExit("\n\n".join(stray))
+    return texts
+
+
 def copy(into: Path) -> None:
     """The tree with all plants in it, built."""
     shutil.copytree(ROOT / "ncfast", into / "ncfast", ignore=shutil.ignore_patterns("*.so", "*.c", "__pycache__"))
@@ -666,16 +682,7 @@ def copy(into: Path) -> None:
         ROOT / "tests" / "registry", into / "tests" / "registry", ignore=shutil.ignore_patterns("__pycache__")
     )
     shutil.copy(ROOT / "setup.py", into)
-    texts: dict[str, str] = {}
-    stray = []
-    for number, one in enumerate(PLANTS, 1):
-        for file, old, new in one.edits:
-            text = texts.get(file) or (into / "ncfast" / file).read_text()
-            if text.count(old) != 1:
-                stray.append(f"{number} ({one.name}): its text is {text.count(old)} times in {file}, not once:\n{old}")
-            texts[file] = text.replace(old, re.sub(r"\bON\b", f"(MUTANT == {number})", new))
-    if stray:
-        raise SystemExit("\n\n".join(stray))
+    texts = planted()
     for file, text in texts.items():
         (into / "ncfast" / file).write_text(_with_switch(file, text))
     subprocess.run(

@@ -32,3 +32,9 @@ def test_a_seed_is_the_same_in_every_process():
     assert [run.returncode for run in runs] == [0, 0]
     one, other = (run.stdout.splitlines()[:12] for run in runs)
     assert one == other and len(set(one)) == 12
+
+
+def test_every_planted_bug_is_where_the_code_is_now():
+    code = "from tests.simulation.mutants import planted; planted()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
