@@ -303,6 +303,8 @@ class TwoEnds(RuleBasedStateMachine):
         while self.agent.dials:
             self.answer(self.agent.dials.pop(0))
             self.tunnel.settle()
+        for end in self.ends:  # who found no memory is told by the next look that there is some
+            end.check(self.time.now)
         self.rest()
         for talk in self.talks:
             for half in (talk.up, talk.down):
