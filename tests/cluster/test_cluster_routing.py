@@ -115,7 +115,7 @@ def test_opens_over_the_mesh_are_checked_at_the_owner(make_cluster, peer: Peer) 
         frame = raw.wait(FrameType.M_OPEN_ACK, FrameType.M_RST, cid=cid)
         return Reason(frame.code) if frame.type is FrameType.M_RST else None
 
-    with RawPeer(cluster.mesh_address(owner)) as raw:
+    with RawPeer(cluster.mesh_address(owner), cluster.mesh_secret) as raw:
         assert answer(raw, "ldap", AGENT, epoch) is Reason.SCOPE_DENIED
         assert answer(raw, "peer", AGENT, epoch, tenant="red") is Reason.NOT_OWNER
         assert answer(raw, "peer", "site-9", epoch) is Reason.NOT_OWNER
@@ -126,7 +126,7 @@ def test_opens_over_the_mesh_are_checked_at_the_owner(make_cluster, peer: Peer) 
         assert answer(raw, "peer", AGENT, epoch) is None
     assert cluster.hubs[owner].metric("nowconnect_owner_epoch_mismatch_total") >= 1
     assert cluster.hubs[owner].log.events("scope_denied")
-    with RawPeer(cluster.mesh_address(third)) as raw:
+    with RawPeer(cluster.mesh_address(third), cluster.mesh_secret) as raw:
         assert answer(raw, "peer", AGENT, epoch) is Reason.NOT_OWNER
     wait_until(lambda: not peer.counts()["active"], "the flow of the peer that left ended at the target")
 
@@ -137,14 +137,14 @@ def test_resumes_over_the_mesh_want_the_flows_secret(make_cluster, peer: Peer) -
     owner, _, third = cluster.wait_settled()
     epoch = cluster.sessions()[owner]["epoch"]
     with Bystander(cluster.door(third), peer) as beside:
-        with RawPeer(cluster.mesh_address(third)) as raw:
-            cid = bytes.fromhex(raw.ack["instance"]) + (1).to_bytes(8, "big")
+        with RawPeer(cluster.mesh_address(third), cluster.mesh_secret) as raw:
+            cid = bytes.fromhex(raw.ack.instance) + (1).to_bytes(8, "big")
             vouch = {"agent": AGENT, "instance": "0" * 32, "window": 65536}
             payload = bytes(16) + json.dumps(vouch).encode()
             raw.send(FrameType.M_RESUME, cid=cid, epoch=epoch + 1, payload=payload)
             assert Reason(raw.wait(FrameType.M_RST, cid=cid).code) is Reason.RESUME_DENIED
         beside.goes_on()
-        with RawPeer(cluster.mesh_address(owner)) as raw:
+        with RawPeer(cluster.mesh_address(owner), cluster.mesh_secret) as raw:
             sought = {"agent": AGENT, "connector": "peer"}
             payload = bytes(16) + json.dumps(sought).encode()
             raw.send(FrameType.M_RESUME, cid=cid, epoch=epoch, payload=payload)

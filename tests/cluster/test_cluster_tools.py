@@ -118,7 +118,7 @@ def test_redis_dies_and_freezes_and_comes_back_empty(tmp_path: Path) -> None:
             client.set("k", "v")
         assert server.commands()["set"] == 1
         server.freeze()
-        with server.client() as client, pytest.raises(redis.TimeoutError):
+        with server.client(0.5) as client, pytest.raises(redis.TimeoutError):
             client.ping()
         server.thaw()
         with server.client() as client:

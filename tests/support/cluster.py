@@ -13,6 +13,7 @@ from typing import Any, Literal
 import trustme
 
 from ncfast.auth import mint
+from ncfast.mesh.certificates import read_secret
 from support.fault_proxy import FaultProxy
 from support.ncfast_process import ACCESS, FAST_HUB, Agent, Hub, merged
 from support.nginx import Nginx
@@ -134,6 +135,11 @@ class Cluster:
         fresh = path.with_suffix(".new")
         fresh.write_bytes(issued.private_key_and_cert_chain_pem.bytes())
         fresh.rename(path)
+
+    @property
+    def mesh_secret(self) -> bytes:
+        """As the hubs read it from the file."""
+        return read_secret(self.directory / "mesh.secret")
 
     def _secret(self, name: str) -> Path:
         path = self.directory / name

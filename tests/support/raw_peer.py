@@ -8,6 +8,9 @@ import socket
 from typing import Any, NamedTuple, Self
 
 from ncfast._frames import FrameType, decode, encode
+from ncfast.core.messages import VERSION
+from ncfast.mesh import handshake
+from ncfast.mesh.binding import place
 from support.peer import Address
 from support.until import PATIENCE
 
@@ -25,26 +28,35 @@ class Frame(NamedTuple):
 
 
 class RawPeer:
-    """Dials a hub's ``ha.mesh.listen`` and says HELLO as ``replica_id``; a context manager."""
+    """Dials a hub's ``ha.mesh.listen`` and proves that it knows the mesh's secret, as ``replica_id``; a context
+    manager."""
 
     def __init__(
-        self, address: Address, replica_id: str = "hub-0", cluster: str = "ncfast", *, instance: bytes | None = None
+        self,
+        address: Address,
+        secret: bytes,
+        replica_id: str = "hub-0",
+        cluster: str = "ncfast",
+        *,
+        instance: bytes | None = None,
     ) -> None:
         self.instance = instance or os.urandom(8)
         self._buffer = b""
         self._number = 0
         self.sock = socket.create_connection(address, timeout=PATIENCE)
-        hello = {
-            "version": 1,
-            "cluster": cluster,
-            "replica_id": replica_id,
-            "instance": self.instance.hex(),
-            "nonce": os.urandom(32).hex(),
-            "software": "test",
-        }
-        self.send(FrameType.HELLO, payload=json.dumps(hello).encode())
-        self.ack = json.loads(self.wait(FrameType.HELLO_ACK).payload)
-        self.send(FrameType.AUTH, payload=b"{}")
+        hello = handshake.Hello(
+            version=VERSION,
+            cluster=cluster,
+            replica_id=replica_id,
+            instance=self.instance.hex(),
+            nonce=os.urandom(32).hex(),
+            software="test",
+            place=place(self.sock.getpeername()),
+        )
+        self.send(FrameType.HELLO, payload=hello.pack())
+        ack = self.ack = handshake.HelloAck.model_validate_json(self.wait(FrameType.HELLO_ACK).payload)
+        auth = handshake.Auth(proof=handshake.proof(secret, "dialler", hello, ack))
+        self.send(FrameType.AUTH, payload=auth.pack())
 
     def cid(self) -> bytes:
         """A new flow's, as this hub would name it."""

@@ -33,11 +33,11 @@ class RedisServer:
         self.program = Program(self._name, argv, self._directory)
         wait_until(self.answers, lambda: f"{self._name} at {host}:{port}\n{self.program.tail()}")
 
-    def client(self) -> redis.Redis:
-        """A client of the test's own."""
+    def client(self, patience: float = PATIENCE) -> redis.Redis:
+        """A client of the test's own, that waits for an answer for `patience` seconds."""
         host, port = self.address
         once = Retry(NoBackoff(), 0)
-        return redis.Redis(host=host, port=port, socket_timeout=PATIENCE, decode_responses=True, retry=once)
+        return redis.Redis(host=host, port=port, socket_timeout=patience, decode_responses=True, retry=once)
 
     def answers(self) -> bool:
         try:
