@@ -32,6 +32,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     logger._state.limiter = EventLimiter(time.monotonic)
 
 
+@pytest.fixture(scope="session", autouse=os.environ.get("NCFAST_DEBUG") != "1")
+def this_process_stays_as_it_is() -> Iterator[None]:
+    """Commands that a test runs in this very process do not forbid it, for good, to let a child leave a core."""
+    with pytest.MonkeyPatch.context() as patch:
+        for command in ("hub", "agent"):
+            patch.setattr(f"ncfast.cli.{command}.forbid_core_dumps", lambda: None)
+        yield
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Keep each phase's report on its item, and put the logs of its processes under a failure."""
