@@ -238,7 +238,10 @@ def test_reload_rotates_the_key_without_losing_a_flow(topology: MakeTopology, pe
     old = made.token("site-2")
     with Bystander(made, peer):
         made.key_file.write_text(secrets.token_hex(32))
+        # tunnels whose key is gone end; their flows wait for the agent to come back with a token that counts
+        made.agent.token_file.write_text(made.token(made.agent.agent_id))
         assert made.hub.reload(made.hub.config)
+        made.agent.log.wait("tunnel_up", count=2)
         mark = made.hub.log.mark()
         latecomer = made.add_agent("site-2", token=old, wait=False)
         made.hub.log.wait("auth_failed", after=mark)
