@@ -58,6 +58,5 @@ ORIGIN_DRAINED = Announcement(
     "README.md", "a hub's own clients may finish for `drain.timeout_sec`", _its_draining_origin
 )
 AGENT_RESTARTED = Announcement("README.md", "its flows end: the sockets to the services were its own", _its_agent)
-REDIS_AWAY = Announcement("README.md", "to agents of other hubs they are refused until it is back", _refused)
 MODE_SHADOW = Announcement("docs/high-availability.md", "| `shadow` | this hub's agents |", _refused)
-ALL = (ORIGIN_KILLED, ORIGIN_DRAINED, AGENT_RESTARTED, REDIS_AWAY, MODE_SHADOW)
+ALL = (ORIGIN_KILLED, ORIGIN_DRAINED, AGENT_RESTARTED, MODE_SHADOW)

@@ -216,7 +216,7 @@ class Faults:
         """SIGKILL; it comes back empty."""
         redis = self._cluster.redis
         assert redis is not None
-        with self._ledger.fault("redis restarted", "redis", announced.REDIS_AWAY):
+        with self._ledger.fault("redis restarted", "redis"):
             await asyncio.to_thread(redis.kill)
             await asyncio.sleep(self._drawn(OUTAGE_SEC))
             await _whole(redis.start)
@@ -225,7 +225,7 @@ class Faults:
     async def _play_redis_frozen(self) -> None:
         redis = self._cluster.redis
         assert redis is not None
-        with self._ledger.fault("redis frozen", "redis", announced.REDIS_AWAY):
+        with self._ledger.fault("redis frozen", "redis"):
             redis.freeze()
             await asyncio.sleep(self._drawn(OUTAGE_SEC))
             redis.thaw()

@@ -125,10 +125,9 @@ def test_a_loss_without_a_fault_is_a_failure(ledger: Ledger, error: Exception) -
         (announced.ORIGIN_DRAINED, "hub-a", None, 100, False),
         (announced.AGENT_RESTARTED, "site-3", "agent_restarted", 100, True),
         (announced.AGENT_RESTARTED, "site-3", "internal", 100, False),
-        (announced.REDIS_AWAY, "redis", "no_agent", 0, True),
-        (announced.REDIS_AWAY, "redis", "no_agent", 100, False),
-        (announced.REDIS_AWAY, "redis", "link_lost", 0, False),
         (announced.MODE_SHADOW, "all hubs", "no_agent", 0, True),
+        (announced.MODE_SHADOW, "all hubs", "no_agent", 100, False),
+        (announced.MODE_SHADOW, "all hubs", "link_lost", 0, False),
         (None, "hub-a", None, 0, False),
     ],
 )
