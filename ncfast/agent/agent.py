@@ -15,13 +15,13 @@ from ncfast.agent.tunnels import Tunnels
 from ncfast.config import AgentConfig
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
+from ncfast.core.timeouts import STOOD_STILL
 from ncfast.net.seam import Net
 from ncfast.observe import log
 
 _log = log.get("agent")
 
 TICK = 0.5  # seconds between looks at timers
-STOOD_STILL = 2.0  # seconds by which such a look is late when it was we who stood still; links have the same
 FILES_CHECK = 2.0  # seconds between looks at token and certificates
 TOKEN_RETRY = 30.0  # seconds before a token that the hub refused is shown again: its keys may have been out of reach
 

@@ -86,8 +86,7 @@ class FlowConfig(Section):
         unit="bytes",
         why=(
             "TCP_NOTSENT_LOWAT of a client's and a target's socket: unsent bytes the kernel may hold for a reader that"
-            " pauses, beside the budget; without it megabytes for each. What is on its way does not count, so that it"
-            " costs no throughput over a long way."
+            " pauses, beside the budget; without it megabytes for each. What is on its way does not count."
         ),
     )
     reader_pause_sec: Seconds = key(

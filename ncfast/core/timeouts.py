@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+STOOD_STILL = 2.0  # seconds by which a look at timers is late when it was we who stood still; links have the same
+
 
 @dataclass(slots=True, frozen=True)
 class Timeouts:

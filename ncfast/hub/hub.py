@@ -24,6 +24,7 @@ from ncfast import __version__
 from ncfast._frames import FrameType
 from ncfast.config import HubConfig, Jwt, Listener
 from ncfast.core.errors import Reason
+from ncfast.core.timeouts import STOOD_STILL
 from ncfast.hub.admin import Admin
 from ncfast.hub.claims import Claims
 from ncfast.hub.client import ClientFlow
@@ -56,7 +57,6 @@ TICK = 0.5  # seconds between looks at the timers of tunnels and mesh links
 SWEEP_SLICE = 256  # flows looked at in one go, about 0.1 ms
 SWEEP_PAUSE = 0.02  # seconds between two slices
 SWEEP_EVERY = 0.5  # seconds between two rounds
-STOOD_STILL = 2.0  # seconds by which a timer is late when it was we who stood still; links have the same
 
 
 class Hub:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from ncfast.core.timeouts import STOOD_STILL
 from ncfast.hub import hub as module
 from ncfast.hub.hub import Hub
 
@@ -28,7 +29,7 @@ def sweeping(now: float, due: float) -> tuple[SimpleNamespace, list[str], list[t
     return hub, looked, then
 
 
-@pytest.mark.parametrize("late", [0.0, module.STOOD_STILL - 0.01])
+@pytest.mark.parametrize("late", [0.0, STOOD_STILL - 0.01])
 def test_a_round_looks_after_a_slice_at_a_time(late):
     hub, looked, then = sweeping(100.0, 100.0 - late)
     left = deque(f"flow {number}" for number in range(module.SWEEP_SLICE + 1))
@@ -41,6 +42,6 @@ def test_a_round_looks_after_a_slice_at_a_time(late):
 
 def test_a_hub_that_has_stood_still_judges_nobody_before_it_has_read_what_came():
     """It reset clients whose answers lay in its sockets, or whose links it did not know to be dead, `open_timeout`."""
-    hub, looked, then = sweeping(100.0, 100.0 - module.STOOD_STILL)
+    hub, looked, then = sweeping(100.0, 100.0 - STOOD_STILL)
     hub._sweep(deque(["flow"]))
     assert looked == [] and then == [(module.SWEEP_EVERY, "_sweep_round")]
