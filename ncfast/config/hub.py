@@ -207,8 +207,9 @@ class Edge(Section):
         le=100_000,
         unit="1/s",
         why=(
-            "New connections a second from one source, in bursts of twice as many; further ones are closed unheard. A"
-            " source is an IPv4 address, or a /64 of IPv6; behind trusted_proxies, whom they name (429). 0 no cap."
+            "Requests a second of one source, /healthz and /readyz apart, in bursts of twice as many; further ones get"
+            " 429. With edge.tls, connections, and further ones are closed before their handshake. A source is an IPv4"
+            " address, or a /64 of IPv6; behind trusted_proxies, whom they name. 0 no cap."
         ),
     )
 

@@ -95,11 +95,14 @@ class Edge:
         # An ingress is not one source: each of its connections counts for itself, until it says whose it is.
         trusted = self.trusts(host)
         source = remote if trusted else source_of(host)
-        if not trusted and not self.throttle.admit(source):
+        # A TLS handshake is what a flood of connects would cost; without one the request is heard first, since health
+        # checks often come from the very address from which a NAT lets all agents come.
+        rated = self._context is not None and not trusted
+        if rated and not self.throttle.admit(source):
             self._refused("rate", remote)
             sock.close()
             return
-        handshake = Handshake(self, host, remote, trusted)
+        handshake = Handshake(self, host, remote, trusted, rated)
         self.net.opened()
         handshake.open(sock, self._context)
         self.pending.enter(handshake, source)
@@ -112,14 +115,16 @@ class Edge:
 class Handshake(asyncio.Protocol):
     """One connection until it is answered, or has become a tunnel."""
 
-    def __init__(self, edge: Edge, host: str, remote: str, trusted: bool) -> None:
-        """`trusted`: it comes from an ingress, whose X-Forwarded-For is believed."""
+    def __init__(self, edge: Edge, host: str, remote: str, trusted: bool, rated: bool) -> None:
+        """`trusted`: it comes from an ingress, whose X-Forwarded-For is believed; `rated`: its source has been asked
+        for its rate already."""
         self.remote = remote
         self._edge = edge
         self._ground = edge.ground
         self._net = edge.net
         self._host = host
         self._trusted = trusted
+        self._rated = rated
         self._reader: RequestReader | None = RequestReader(edge.limits)
         self._transport: Any = None
         self._task: asyncio.Task[None] | None = None  # of TLS, until the transport is there
@@ -214,6 +219,8 @@ class Handshake(asyncio.Protocol):
             self._answer(healthz(request))
         elif path == "/readyz" and request.method in ("GET", "HEAD"):
             self._answer(readyz(self._ground.readiness))
+        elif not self._admitted(request):
+            self._refuse(429, "rate", "Too many requests", ("Retry-After", "1"))
         elif path == "/mesh" and mesh is not None and not mesh.retiring and not question:
             self._mesh(request, mesh)
         elif path != "/tunnel":
@@ -224,8 +231,6 @@ class Handshake(asyncio.Protocol):
             self._tunnel(request)
 
     def _mesh(self, request: Request, mesh: Mesh) -> None:
-        if self._trusted and not self._names(request):
-            return None
         response = mesh.serve_http(request, self._transport, host=self._host, remote=self.remote)
         if response is not None:
             return self._answer(response)
@@ -233,8 +238,6 @@ class Handshake(asyncio.Protocol):
         return None
 
     def _tunnel(self, request: Request) -> None:
-        if self._trusted and not self._names(request):
-            return None
         headers = request.headers
         if headers.get_all("Origin"):
             return self._refuse(403, "origin", "Browsers are not agents")
@@ -265,17 +268,18 @@ class Handshake(asyncio.Protocol):
             return of_ingress(request.headers)
         return of_connection(self._transport)
 
-    def _names(self, request: Request) -> bool:
-        """Takes whom an ingress names for where the request comes from. False: it is answered, they come too fast."""
-        host = self._client_of(request)
-        source = source_of(host)
-        if host != self._host:
-            self.remote = host
-        self._edge.pending.speaks_for(self, source)
-        if self._edge.throttle.admit(source):
+    def _admitted(self, request: Request) -> bool:
+        """Whether the request's source may come so fast: our peer, or whom an ingress names."""
+        if self._rated:
             return True
-        self._refuse(429, "rate", "Too many handshakes", ("Retry-After", "1"))
-        return False
+        source = source_of(self._host)
+        if self._trusted:
+            host = self._client_of(request)
+            source = source_of(host)
+            if host != self._host:
+                self.remote = host
+            self._edge.pending.speaks_for(self, source)
+        return self._edge.throttle.admit(source)
 
     def _client_of(self, request: Request) -> str:
         """The client's address: the last of X-Forwarded-For, from the right, that is no trusted proxy's. Our peer's,

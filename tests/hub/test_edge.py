@@ -347,16 +347,31 @@ def test_who_floods_shuts_out_nobody_else(tmp_path, other):
     play(tmp_path, scene, edge=edge)
 
 
-def test_too_many_connects_from_one_address_are_closed_unheard(tmp_path):
+def test_too_many_requests_of_one_address_get_429_and_health_checks_from_there_an_answer(tmp_path):
+    """A NAT, or kube-proxy's own, has all agents and the balancer's checks come from one address."""
+
     async def scene(hub):
         hub.edge.throttle = Throttle(1, lambda: 0.0)  # of which time stands still
-        for _ in range(2):
-            assert (await answer(hub, b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"))[0] == 200
+        asked = (upgrade_request(None), b"GET /? HTTP/1.1\r\nHost: h\r\n\r\n") * 2
+        assert [(await answer(hub, request))[0] for request in asked] == [401, 404, 429, 429]
+        for path in ("/healthz", "/readyz") * 10:
+            assert (await answer(hub, f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode()))[0] == 200
+        _, _, writer = await tunnel(hub, local="127.0.0.2")
+        d.cut(writer)
+
+    play(tmp_path, scene)
+
+
+def test_with_tls_too_many_connects_from_one_address_are_closed_before_the_handshake(tmp_path):
+    async def scene(hub):
+        hub.edge.throttle = Throttle(1, lambda: 0.0)
+        hub.edge.use_tls(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        silent = [await d.dial(hub.edge.address) for _ in range(2)]
         with suppress(ConnectionError):
             assert await d.exchange(hub.edge.address, b"") == b""
         assert hub.ground.stats.handshakes_refused == {"rate": 1}
-        _, _, writer = await tunnel(hub, local="127.0.0.2")
-        d.cut(writer)
+        for _, writer in silent:
+            d.cut(writer)
 
     play(tmp_path, scene)
 
