@@ -100,7 +100,7 @@ class Watch:
             return
         if event == "epoch_forgotten":
             self.newest.pop(self._life(process), None)
-        if reason == "protocol_error" and self._deluded(process, str(fields.get("detail", ""))):
+        if reason == "protocol_error" and self._deluded(process, fields):
             return
         if event in NEVER_EVENTS or (
             reason in NEVER
@@ -213,11 +213,14 @@ class Watch:
     def _life(self, process: str) -> str:
         return f"{process}.{(self.cluster.processes.get(process) or self.cluster.clones[process]).lives}"
 
-    def _deluded(self, process: str, detail: str) -> bool:
-        """Whether a tunnel has ended because its agent remembers an epoch that nobody can have granted."""
+    def _deluded(self, process: str, fields: dict[str, Any]) -> bool:
+        """Whether a tunnel has ended because its agent remembers an epoch that nobody can have granted: the hub does
+        not believe it, or has granted one, asked before, that is below it."""
+        detail, agents = str(fields.get("detail", "")), self.cluster.deluded
         if process in self.cluster.hubs:
-            return bool(self.cluster.deluded) and detail.startswith("last_epoch is above")
-        return process in self.cluster.deluded and (detail.endswith(" 1002") or detail.startswith("granted epoch"))
+            its = any(name.endswith(f"-{fields.get('agent_id')}") for name in agents)
+            return its and detail.startswith(("last_epoch is above", "closed by peer with 1002"))
+        return process in agents and (detail.endswith(" 1002") or detail.startswith("granted epoch"))
 
     def _serving(self) -> None:
         """A hub serves an agent under an epoch: no other may do so under the same."""
@@ -363,20 +366,27 @@ class Watch:
 
     def _told(self, hub: str, session: AgentSession) -> bool:
         """Whether the agent has said to this hub, over a way that was well, that it is about to end."""
-        cluster, shape = self.cluster, self.cluster.plan.shape
-        tenant = session.identity.tenant
+        cluster, tenant = self.cluster, session.identity.tenant
         agent = next(
-            agent_name(one) for one in shape.agents if (one.agent_id, one.tenant) == (session.agent_id, tenant)
+            agent_name(one)
+            for one in cluster.plan.shape.agents
+            if (one.agent_id, one.tenant) == (session.agent_id, tenant)
         )
         begun = cluster.leaving.get(agent)
         return (
             begun is not None
             and self.world.now - begun > TOLD_AFTER
-            and shape.kernel_buffer / (2 * shape.wan) >= SLOW  # else what was sent before is still on its way
+            and not self._slow
             and not any(
                 cluster.matters(one, hub, agent) and one.until + cluster.recovery > begun for one in cluster.outages
             )
         )
+
+    @property
+    def _slow(self) -> bool:
+        """Whether what was said over a tunnel may be on its way for long, behind what was sent before."""
+        shape = self.cluster.plan.shape
+        return shape.kernel_buffer / (2 * shape.wan) < SLOW
 
     def _suspect(self, suspect: tuple[str, str, str], what: str) -> None:
         """Twice in a row is no coincidence."""
@@ -456,6 +466,7 @@ class Watch:
         for begun, ended, name in cluster.drains:
             if (
                 name == trip.agent
+                and not self._slow
                 and begun + TOLD_AFTER < trip.starts_at
                 and trip.reached_at <= ended
                 and not any(
