@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ncfast.agent.dialer import DialError
 from ncfast.agent.ground import Ground
+from ncfast.config.files import Unreadable, read_bounded
 from ncfast.core.errors import NcfastError
 
-MAX_FILE_BYTES = 64 * 1024  # a hub takes a request of 8 KiB in all; also stops at a mistaken /dev/zero
+MAX_FILE_BYTES = 64 * 1024  # a hub takes a request of 8 KiB in all
 _FOREIGN = re.compile(rb"[^A-Za-z0-9._~+/=-]")  # to a bearer token (RFC 6750, section 2.1)
 
 
@@ -37,12 +38,9 @@ def token_of(path: Path) -> str:
         return TokenFault(f"token_file {path}: {what}")
 
     try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as exc:
-        raise fault(f"cannot be read: {exc.strerror}") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise fault(f"larger than {MAX_FILE_BYTES} bytes, so it is no token")
+        content = read_bounded(path, MAX_FILE_BYTES)
+    except Unreadable as exc:
+        raise fault(str(exc)) from None
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise fault("is UTF-16; write it as ASCII")
     token = content.removeprefix(codecs.BOM_UTF8).strip()

@@ -8,8 +8,9 @@ from pathlib import Path
 from ncfast.auth.errors import AuthError, AuthSetupError
 from ncfast.auth.jwks import parse_jwks
 from ncfast.auth.keys import SYMMETRIC, Key, KeySet, check_algorithms, pem_keys, secret_key
+from ncfast.config.files import Unreadable, read_bounded
 
-MAX_FILE_BYTES = 256 * 1024  # as for a JWK Set by URL; also stops at a mistaken /dev/zero
+MAX_FILE_BYTES = 256 * 1024  # as for a JWK Set by URL
 
 
 def read_secret(path: str | Path) -> bytes:
@@ -88,13 +89,9 @@ def _load(path: Path, algorithms: Collection[str]) -> KeySet:
 
 def _read(path: str | Path) -> bytes:
     try:
-        with open(path, "rb") as file:
-            document = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise AuthSetupError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(document) > MAX_FILE_BYTES:
-        raise AuthSetupError(f"{path}: larger than {MAX_FILE_BYTES} bytes, so it is no key file")
-    return document
+        return read_bounded(path, MAX_FILE_BYTES)
+    except Unreadable as fault:
+        raise AuthSetupError(f"{path}: {fault}") from None
 
 
 def _without_newline(secret: bytes) -> bytes:

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from ncfast.config.files import Unreadable, read_bounded
 from ncfast.config.problems import KeyPath, Problem, dotted, shown
 from ncfast.core.errors import NcfastError
 
@@ -85,12 +86,9 @@ def read(file: str, env: Mapping[str, str]) -> Document:
     """
     document = Document(file)
     try:
-        with open(file, "rb") as stream:
-            content = stream.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        return _unreadable(document, f"cannot be read: {error.strerror}", "check the path and its permissions")
-    if len(content) > MAX_FILE_BYTES:
-        return _unreadable(document, f"larger than {MAX_FILE_BYTES} bytes", "is this the right file?")
+        content = read_bounded(file, MAX_FILE_BYTES)
+    except Unreadable as fault:
+        return _unreadable(document, str(fault), "is this the right file, and may ncfast read it?")
     try:
         node = yaml.compose(content, Loader=yaml.SafeLoader)
         document.data = None if node is None else _Reader(document, env).value(node, ())

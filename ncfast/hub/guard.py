@@ -18,6 +18,7 @@ from pathlib import Path
 
 from websockets.http11 import Request
 
+from ncfast.config.files import Unreadable, read_bounded
 from ncfast.config.hub import Admin as AdminConfig
 from ncfast.net.request import Response
 from ncfast.net.watched import Watched
@@ -32,11 +33,10 @@ MAX_TOKEN_BYTES = 4096
 def read_admin_token(path: Path) -> bytes:
     """The secret of `admin.token_file`, less surrounding blanks. Raises OSError, which names the remedy."""
     try:
-        with open(path, "rb") as file:
-            token = file.read(MAX_TOKEN_BYTES + 1).strip()
-    except OSError as exc:
-        raise OSError(exc.errno, f"admin.token_file: {path} cannot be read: {exc.strerror}") from None
-    if not MIN_TOKEN_BYTES <= len(token) <= MAX_TOKEN_BYTES:
+        token = read_bounded(path, MAX_TOKEN_BYTES).strip()
+    except Unreadable as exc:
+        raise OSError(f"admin.token_file: {path}: {exc}") from None
+    if len(token) < MIN_TOKEN_BYTES:
         raise OSError(
             f"admin.token_file: {path} holds {len(token)} bytes, at least {MIN_TOKEN_BYTES} are needed:"
             " make one with `openssl rand -hex 32`"

@@ -11,6 +11,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
+from ncfast.config.files import Unreadable, read_bounded
 from ncfast.config.ha import MeshTls
 from ncfast.mesh.trust import Refused, names_in, names_replica, replica_uri
 from ncfast.net.tls import bare_context, unreadable
@@ -160,12 +161,9 @@ def _checked(encoded: str, fault: object) -> str:
 def read_text(path: Path, section: str) -> str:
     """A file's content; OSError, naming the section, if it cannot be."""
     try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as exc:
-        raise OSError(f"{section}: {path}: cannot be read: {exc.strerror}") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise OSError(f"{section}: {path}: larger than {MAX_FILE_BYTES} bytes")
+        content = read_bounded(path, MAX_FILE_BYTES)
+    except Unreadable as exc:
+        raise OSError(f"{section}: {path}: {exc}") from None
     try:
         return content.decode()
     except UnicodeDecodeError:

@@ -394,7 +394,7 @@ FILES = {
     "empty": ("HS256", b"", "0 bytes"),
     "public key as a secret": ("HS256", PEM_KEY, "is no secret"),
     "JWK as a secret": ("HS256", jwks(jwk("RS256")), "is no secret"),
-    "too large": ("HS256", b"x" * (256 * 1024 + 1), "no key file"),
+    "too large": ("HS256", b"x" * (256 * 1024 + 1), "larger than 262144 bytes"),
     "private key": ("RS256", private_pem(private_key("RS256")), "private key"),
     "old private key": ("RS256", block("RSA PRIVATE KEY"), "private"),
     "private key second": ("EdDSA", pem("EdDSA") + private_pem(private_key("EdDSA")), "block 2 .*private"),

@@ -202,7 +202,7 @@ def test_aliases_share_a_value(write):
 
 def test_unreadable_files(tmp_path):
     (problem,) = problems_of(tmp_path / "absent.yaml")
-    assert problem == " cannot be read: No such file or directory; check the path and its permissions"
+    assert problem == " cannot be read: No such file or directory; is this the right file, and may ncfast read it?"
     assert "cannot be read: Is a directory" in problems_of(tmp_path)[0]
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x01\x80")
     assert "not text in UTF-8" in problems_of(tmp_path / "binary")[0]
