@@ -223,7 +223,9 @@ class Watch:
         return process in agents and (detail.endswith(" 1002") or detail.startswith("granted epoch"))
 
     def _serving(self) -> None:
-        """A hub serves an agent under an epoch: no other may do so under the same."""
+        """A hub serves an agent under an epoch: no other may do so under the same. One that is alone has no registry
+        beside the agent's memory: what that has not heard of before the hub was killed is granted again."""
+        alone = not self.cluster.plan.shape.mode
         for process in self.cluster.hubs.values():
             hub = process.hub
             if hub is None:
@@ -231,7 +233,7 @@ class Watch:
             for session in hub.sessions:
                 if session.owns and not session.link.closed:
                     holder = f"{process.name}.{process.lives} {session.session_id}"
-                    key = f"{session.key} {session.instance}", session.epoch
+                    key = f"{session.key} {session.instance} {process.lives if alone else ''}", session.epoch
                     if self.holders.setdefault(key, holder) != holder:
                         self.world.problem(
                             f"{session.key} is served under epoch {session.epoch} by {holder} and by "
