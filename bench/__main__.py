@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench import crossing, failover, idle_memory, iperf, lookups, pingpong, redis, report
+from bench import churn, crossing, failover, idle_memory, iperf, lookups, pingpong, redis, report
 from bench.metric import Sample, compare
-from bench.rig import REFERENCE, ROUTES
+from bench.rig import REFERENCE, ROUTES, add_before
 from bench.scale import FULL, QUICK, SMOKE
 
-BENCHES = {"pingpong": pingpong, "redis": redis, "iperf": iperf, "idle": idle_memory}
+BENCHES = {"churn": churn, "pingpong": pingpong, "redis": redis, "iperf": iperf, "idle": idle_memory}
 CLUSTER = {"failover": failover, "crossing": crossing, "lookups": lookups}
 LOCAL = "local"  # what the cluster's benchmarks compare with
 SCALES = {"full": FULL, "quick": QUICK, "smoke": SMOKE}
@@ -25,6 +25,8 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
+    if options.before:
+        options.routes = add_before(options.before, options.routes)
     scale = SCALES[options.scale]
     if options.rounds:
         scale = replace(scale, rounds=options.rounds, idle_rounds=options.rounds, kills=options.rounds)
@@ -73,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         default=["direct", "haproxy", "ncfast"],
         metavar="NAMES",
         help=f"comma-separated: {','.join(ROUTES)} (default: direct,haproxy,ncfast)",
+    )
+    parser.add_argument(
+        "--before", type=Path, metavar="DIR", help="a built tree of an earlier state, as one more route beside ncfast"
     )
     parser.add_argument("--rounds", type=int, help="rounds of each benchmark instead of the scale's own")
     parser.add_argument(

@@ -100,8 +100,8 @@ def _one_haproxy(base: Path, onward: Address) -> Iterator[tuple[Process, Address
 
 
 @contextmanager
-def ncfast(name: str, service: Address, folder: Path, tls: bool = False) -> Iterator[Route]:
-    """A hub and an agent, as an operator runs them; the tunnel in TLS or not."""
+def ncfast(name: str, service: Address, folder: Path, tls: bool = False, tree: Path = ROOT) -> Iterator[Route]:
+    """A hub and an agent of the built ``tree``, as an operator runs them; the tunnel in TLS or not."""
 
     def file(suffix: str, text: str = "") -> Path:
         path = folder / f"{name}-{suffix}"
@@ -114,7 +114,7 @@ def ncfast(name: str, service: Address, folder: Path, tls: bool = False) -> Iter
 
         def run(*arguments: str, log: str) -> Process:
             return stack.enter_context(
-                running([sys.executable, "-m", "ncfast", *arguments], folder / f"{name}-{log}.log", cwd=ROOT)
+                running([sys.executable, "-m", "ncfast", *arguments], folder / f"{name}-{log}.log", cwd=tree)
             )
 
         key = file("key", secrets.token_hex(32))
@@ -175,6 +175,17 @@ ROUTES: dict[str, Maker] = {
     "ncfast-tls": partial(ncfast, tls=True),
 }
 REFERENCE = "haproxy"
+
+
+def add_before(tree: Path, names: Sequence[str]) -> list[str]:
+    """Makes routes of the earlier state in ``tree``; ``names``, with each in front of what it is compared with."""
+    built = tree.resolve()
+    if not list(built.glob("ncfast/_frames.*.so")):
+        raise SystemExit(f"{tree} is no built tree: there, run make build, or setup.py build_ext --inplace")
+    ROUTES["before"] = partial(ncfast, tree=built)
+    ROUTES["before-tls"] = partial(ncfast, tree=built, tls=True)
+    compared = {"ncfast": "before", "ncfast-tls": "before-tls"}
+    return [each for name in names for each in ([compared[name], name] if name in compared else [name])]
 
 
 @contextmanager

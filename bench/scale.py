@@ -17,6 +17,7 @@ class Scale:
     iperf_omit_sec: int  # left out at the start: TCP and the product's windows still grow
     idle_flows: int
     idle_rounds: int  # memory has little noise, and each round needs fresh processes
+    load_sec: float  # of each load that counts what it can do in a time
     kills: int  # of a cluster's owner
     lookup_sec: float  # in which flows open, and then again none
 
@@ -30,6 +31,7 @@ FULL = Scale(
     iperf_omit_sec=1,
     idle_flows=5000,
     idle_rounds=3,
+    load_sec=0.7,
     kills=20,
     lookup_sec=5,
 )
@@ -42,6 +44,7 @@ QUICK = Scale(
     iperf_omit_sec=1,
     idle_flows=1000,
     idle_rounds=1,
+    load_sec=0.5,
     kills=5,
     lookup_sec=5,
 )
@@ -54,6 +57,7 @@ SMOKE = Scale(
     iperf_omit_sec=0,
     idle_flows=50,
     idle_rounds=1,
+    load_sec=0.1,
     kills=1,
     lookup_sec=0.2,
 )

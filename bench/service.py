@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.compiled import program
 from bench.ports import free_port
 from bench.process import Process, running
-from bench.rig import ROOT, Address
+from bench.rig import Address
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Service:
 
 @contextmanager
 def echo(folder: Path) -> Iterator[Service]:
-    with running([sys.executable, "-m", "bench.echo"], folder / "echo.log", cwd=ROOT) as process:
+    """``bench/service.c``: an echo, and for streams a sink and a flood."""
+    with running([program("service")], folder / "service.log") as process:
         port = process.wait_for(lambda line: int(line.split()[1]) if line.startswith("port ") else None)
         yield Service(("127.0.0.1", port), process)
 

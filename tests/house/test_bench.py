@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = {"pingpong": [], "redis": ["redis-server", "redis-benchmark"], "iperf": ["iperf3"], "idle": []}
+PROGRAMS = {"churn": [], "pingpong": [], "redis": ["redis-server", "redis-benchmark"], "iperf": ["iperf3"], "idle": []}
 
 
 def run(*argv: str) -> str:
@@ -55,6 +55,13 @@ def test_bench_of_a_cluster(name: str, tmp_path: Path) -> None:
 def test_bench_compares_plain_and_tls(tmp_path: Path) -> None:
     routes = "ncfast,ncfast-tls"
     run("bench", "--smoke", "--only", "pingpong", "--routes", routes, "--output", str(tmp_path))
+
+
+def test_bench_compares_with_an_earlier_tree(tmp_path: Path) -> None:
+    output = run(
+        "bench", "--smoke", "--only", "churn", "--routes", "ncfast", "--before", str(ROOT), "--output", str(tmp_path)
+    )
+    assert "before" in output
 
 
 def test_profile_names_symbols_of_both_processes(tmp_path: Path) -> None:
