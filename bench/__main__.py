@@ -13,7 +13,7 @@ from typing import Any
 
 from bench import churn, crossing, failover, idle_memory, iperf, lookups, pingpong, redis, report
 from bench.metric import Sample, compare
-from bench.rig import REFERENCE, ROUTES, add_before
+from bench.routes import REFERENCE, ROUTES, add_before, at_hand, missing
 from bench.scale import FULL, QUICK, SMOKE
 
 BENCHES = {"churn": churn, "pingpong": pingpong, "redis": redis, "iperf": iperf, "idle": idle_memory}
@@ -25,6 +25,8 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
+    if absent := missing(options.routes):
+        raise SystemExit(f"not on the PATH: {', '.join(absent)}")
     if options.before:
         options.routes = add_before(options.before, options.routes)
     scale = SCALES[options.scale]
@@ -72,9 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--routes",
         type=_names(ROUTES),
-        default=["direct", "haproxy", "ncfast"],
+        default=at_hand(),
         metavar="NAMES",
-        help=f"comma-separated: {','.join(ROUTES)} (default: direct,haproxy,ncfast)",
+        help=f"comma-separated: {','.join(ROUTES)} (default: those without TLS whose programs are on the PATH)",
     )
     parser.add_argument(
         "--before", type=Path, metavar="DIR", help="a built tree of an earlier state, as one more route beside ncfast"

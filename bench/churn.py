@@ -11,7 +11,7 @@ from pathlib import Path
 from bench import service
 from bench.load import load
 from bench.metric import Metric, Sample
-from bench.rig import routes
+from bench.routes import routes
 from bench.scale import Scale
 
 MANY = 50

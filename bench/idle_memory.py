@@ -17,7 +17,8 @@ from pathlib import Path
 from bench import service
 from bench.metric import Metric, Sample
 from bench.process import resident_bytes
-from bench.rig import Route, routes
+from bench.rig import Route
+from bench.routes import routes
 from bench.scale import Scale
 
 WARM_UP = 32

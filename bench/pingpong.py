@@ -21,7 +21,8 @@ from time import perf_counter_ns
 from bench import service
 from bench.metric import Metric, Sample
 from bench.process import cpu_sec, on_one_cpu
-from bench.rig import Route, routes
+from bench.rig import Route
+from bench.routes import routes
 from bench.scale import Scale
 
 MESSAGE = b"x" * 128

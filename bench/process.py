@@ -58,7 +58,7 @@ class Process:
             if exited is not None or time.monotonic() > deadline:
                 why = "is not ready in time" if exited is None else f"exited with {exited}"
                 raise RuntimeError(f"{' '.join(self.argv)} {why}:\n{self.log.read_text()[-2000:]}")
-            time.sleep(0.01)
+            time.sleep(0.002)
 
     def wait_for_event(self, event: str) -> dict:
         """The first JSON log line whose ``event`` is this one."""

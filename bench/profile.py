@@ -15,7 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench import iperf, pingpong, redis, service
-from bench.rig import ROUTES, Route, routes
+from bench.rig import Route
+from bench.routes import ROUTES, routes
 from bench.scale import FULL
 
 SERVICES = {"pingpong": service.echo, "redis": service.redis, "upload": service.iperf, "download": service.iperf}
