@@ -11,12 +11,38 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench import churn, crossing, failover, idle_memory, iperf, lookups, pingpong, redis, report
+from bench import (
+    agents,
+    churn,
+    crossing,
+    failover,
+    idle,
+    lookups,
+    mixed,
+    openloop,
+    pingpong,
+    redis,
+    report,
+    start,
+    stream,
+    tls,
+)
 from bench.metric import Sample, compare
 from bench.routes import REFERENCE, ROUTES, add_before, at_hand, missing
 from bench.scale import FULL, QUICK, SMOKE
 
-BENCHES = {"churn": churn, "pingpong": pingpong, "redis": redis, "iperf": iperf, "idle": idle_memory}
+BENCHES = {
+    "churn": churn,
+    "pingpong": pingpong,
+    "openloop": openloop,
+    "redis": redis,
+    "stream": stream,
+    "mixed": mixed,
+    "tls": tls,
+    "start": start,
+    "idle": idle,
+    "agents": agents,
+}
 CLUSTER = {"failover": failover, "crossing": crossing, "lookups": lookups}
 LOCAL = "local"  # what the cluster's benchmarks compare with
 SCALES = {"full": FULL, "quick": QUICK, "smoke": SMOKE}
@@ -48,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for sample in known[name].run(names, scale, Path(folder)):
                 samples[name].append(sample)
                 _progress(name, sample)
-        results[name] = list(compare(known[name].METRICS, samples[name], reference))
+        results[name] = list(compare(known[name].METRICS, samples[name], getattr(known[name], "REFERENCE", reference)))
     print(report.table(results, reference))
     print(f"\nsamples: {report.save(options.output, results, samples, names)}")
     return 0

@@ -16,10 +16,10 @@ from bench.rig import Route
 from bench.scale import Scale
 
 METRICS = (
-    Metric("rtt median", "us", "lower", ratio_floor=1.5),
+    Metric("rtt p50", "us", "lower", ratio_floor=1.5),
     Metric("rtt p99", "us", "lower"),
-    Metric("cpu per round trip", "us", "lower"),
-    Metric("rtt median, 1cpu", "us", "lower"),
+    Metric("cpu per message", "us", "lower"),
+    Metric("rtt p50, 1cpu", "us", "lower"),
     Metric("rtt p99, 1cpu", "us", "lower"),
 )
 

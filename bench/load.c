@@ -1,9 +1,10 @@
 /* A load generator that is no bottleneck: one epoll loop, times by the monotonic clock, every sample kept.
  *
- *   load churn    -p PORT -c FLOWS -n COUNT -s BYTES -t SEC   connect, one request, its echo, close; FLOWS at a time
+ *   load churn    -p PORT -c FLOWS -n COUNT -s BYTES -t SEC   connect, one request, its echo, close; FLOWS at a time,
+ *                                           [-r RATE]         or when each is due, but never more than FLOWS at a time
  *   load pingpong -p PORT -c FLOWS -n COUNT -s BYTES -t SEC   each flow sends when its last message has come back
  *   load openloop -p PORT -c FLOWS -r RATE  -s BYTES -t SEC   RATE messages a second, over the flows in turn
- *   load upload   -p PORT -c FLOWS -t SEC                     as much as goes, to a sink
+ *   load upload   -p PORT -c FLOWS -t SEC                     as much as goes, to a sink; ends when it has it all
  *   load download -p PORT -c FLOWS -t SEC                     as much as comes, of a flood
  *
  * It ends after COUNT samples or SEC seconds, whichever is first, and prints one JSON object: `count`, `failed`, `sec`,
@@ -20,6 +21,7 @@
 #include <getopt.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -144,13 +146,21 @@ static int over(int64_t time)
     return time >= started + seconds_ns;
 }
 
-static void churn_next(struct flow *flow, int64_t time)
+static int64_t due_next(void)
 {
+    return started + (int64_t)((double)asked * SECOND / rate);
+}
+
+/* 0: the next connection is due later, or never. */
+static int churn_next(struct flow *flow, int64_t time)
+{
+    int64_t due = rate ? due_next() : time;
     flow->fd = -1;
-    if (asked < count && !over(time)) {
-        asked++;
-        open_flow(flow, time);
-    }
+    if (asked >= count || over(due) || due > time)
+        return 0;
+    asked++;
+    open_flow(flow, due);
+    return 1;
 }
 
 /* 1 once the echo is complete, 0 before, -1 if the connection broke. */
@@ -176,12 +186,19 @@ static int churn_step(struct flow *flow, uint32_t events)
 
 static void churn(void)
 {
-    int64_t time = now();
-    for (int index = 0; index < concurrency; index++)
-        churn_next(&flows[index], time);
-    while (taken + failed < (size_t)asked) {
+    struct flow *idle[concurrency]; /* a stack */
+    int spare = 0;
+    while (spare < concurrency)
+        idle[spare] = &flows[spare], spare++;
+    for (;;) {
+        int64_t time = now();
+        while (spare && churn_next(idle[spare - 1], time))
+            spare--;
+        int ended = asked >= count || over(rate ? due_next() : time);
+        if (ended && spare == concurrency)
+            return;
         struct epoll_event events[EVENTS];
-        int got = wait_events(events, 0);
+        int got = wait_events(events, rate && spare && !ended ? due_next() : 0);
         for (int index = 0; index < got; index++) {
             struct flow *flow = events[index].data.ptr;
             int done = churn_step(flow, events[index].events);
@@ -193,7 +210,7 @@ static void churn(void)
             else
                 failed++;
             close(flow->fd);
-            churn_next(flow, time);
+            idle[spare++] = flow;
         }
     }
 }
@@ -239,9 +256,9 @@ static void pingpong(void)
     counted_from = started + WARM * seconds_ns;
     for (int index = 0; index < concurrency; index++)
         pingpong_next(&flows[index], now());
-    while (taken < (size_t)count && !over(now()) && failed < concurrency) {
+    while (taken < (size_t)count && (!taken || !over(now())) && failed < concurrency) { /* one sample at least */
         struct epoll_event events[EVENTS];
-        int got = wait_events(events, started + seconds_ns);
+        int got = wait_events(events, taken ? started + seconds_ns : 0);
         for (int index = 0; index < got; index++) {
             struct flow *flow = events[index].data.ptr;
             if (flow->fd < 0)
@@ -319,9 +336,8 @@ static void openloop(void)
     counted_from = started + WARM * seconds_ns;
     int64_t total = rate * (seconds_ns / 1e9), patience = started + 2 * seconds_ns + SECOND;
     while (asked < total || (under_way() && now() < patience)) {
-        int64_t due = started + (int64_t)((double)asked * SECOND / rate);
         struct epoll_event events[EVENTS];
-        int got = wait_events(events, asked < total ? due : patience);
+        int got = wait_events(events, asked < total ? due_next() : patience);
         for (int index = 0; index < got; index++) {
             struct flow *flow = events[index].data.ptr;
             if (flow->fd < 0)
@@ -332,7 +348,7 @@ static void openloop(void)
                 openloop_read(flow);
         }
         for (int64_t time = now(); asked < total; asked++) {
-            due = started + (int64_t)((double)asked * SECOND / rate);
+            int64_t due = due_next();
             if (due > time)
                 break;
             openloop_due(&flows[asked % concurrency], due);
@@ -348,9 +364,9 @@ static void bulk(int up)
     started = now();
     for (int index = 0; index < concurrency; index++)
         open_flow(&flows[index], started);
-    while (!over(now()) && failed < concurrency) {
+    while ((!bytes || !over(now())) && failed < concurrency) {
         struct epoll_event events[EVENTS];
-        int got = wait_events(events, started + seconds_ns);
+        int got = wait_events(events, bytes ? started + seconds_ns : 0);
         for (int index = 0; index < got; index++) {
             struct flow *flow = events[index].data.ptr;
             ssize_t length = 0;
@@ -367,6 +383,11 @@ static void bulk(int up)
             if (!length || (length < 0 && errno != EAGAIN))
                 broke(flow);
         }
+    }
+    for (int index = 0; up && index < concurrency; index++) {
+        struct pollfd end = {.fd = flows[index].fd, .events = POLLIN};
+        if (end.fd >= 0 && (shutdown(end.fd, SHUT_WR) || poll(&end, 1, 30000) != 1))
+            failed++;
     }
 }
 

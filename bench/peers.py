@@ -22,7 +22,7 @@ from bench.ports import free_port
 from bench.process import Process, running
 from bench.rig import Address, Certificate, Route, certificate
 
-READY_SEC = 15.0
+READY_SEC = 60.0
 LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
 
 RATHOLE_SERVER = """

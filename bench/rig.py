@@ -44,7 +44,7 @@ backend out
 HUB = """
 listeners:
   - {{ name: bench, bind: '127.0.0.1:0', connector: bench }}
-edge: {{ bind: '127.0.0.1:0'{edge_tls} }}
+edge: {{ bind: '127.0.0.1:0', handshakes_per_source_per_sec: 0{edge_tls} }}
 admin: {{ bind: '127.0.0.1:0' }}
 auth:
   jwt: {{ key_file: '{key}' }}
@@ -53,7 +53,7 @@ drain: {{ delay_sec: 0, timeout_sec: 1 }}
 """
 
 AGENT = """
-hubs: ['{scheme}://{edge}/tunnel']
+hubs: ['{url}']
 agent_id: bench
 token_file: '{token}'
 connectors:
@@ -65,6 +65,14 @@ drain: {{ timeout_sec: 1 }}
 
 
 @dataclass(frozen=True)
+class HubAt:
+    """Where further agents of a route's hub get in, and the key that their tokens are signed with."""
+
+    url: str
+    key: str
+
+
+@dataclass(frozen=True)
 class Route:
     """A way to the service: connect to ``address``. ``pids`` are its processes, the client's side first; ``started``
     is when the first of them was, by time.monotonic()."""
@@ -73,6 +81,7 @@ class Route:
     address: Address
     pids: dict[str, int] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
+    hub: HubAt | None = None
 
 
 @contextmanager
@@ -160,11 +169,11 @@ def ncfast(name: str, service: Address, folder: Path, tls: bool = False, tree: P
         started = time.monotonic()
         hub = run("hub", "--config", str(hub_file), log="hub")
         ready = hub.wait_for_event("hub_ready")
+        url = f"{'wss' if tls else 'ws'}://{ready['edge']}/tunnel"
         agent_file = file(
             "agent.yaml",
             AGENT.format(
-                scheme="wss" if tls else "ws",
-                edge=ready["edge"],
+                url=url,
                 token=token,
                 host=host,
                 port=port,
@@ -174,7 +183,7 @@ def ncfast(name: str, service: Address, folder: Path, tls: bool = False, tree: P
         agent = run("agent", "--config", str(agent_file), log="agent")
         agent.wait_for_event("tunnel_up")
         host, _, port = ready["listeners"]["bench"].rpartition(":")
-        yield Route(name, (host, int(port)), {"near": hub.pid, "far": agent.pid}, started)
+        yield Route(name, (host, int(port)), {"near": hub.pid, "far": agent.pid}, started, HubAt(url, key.read_text()))
 
 
 @dataclass(frozen=True)

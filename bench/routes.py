@@ -51,6 +51,7 @@ def add_before(tree: Path, names: Sequence[str]) -> list[str]:
 
 @contextmanager
 def routes(names: Sequence[str], service: Address, folder: Path) -> Iterator[list[Route]]:
-    """All routes of ``names`` to one service, standing at the same time."""
+    """All routes of ``names`` to one service, standing at the same time; their files are in ``folder``."""
+    folder.mkdir(exist_ok=True)
     with ExitStack() as stack:
         yield [stack.enter_context(ROUTES[name](name, service, folder)) for name in names]

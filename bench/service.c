@@ -17,7 +17,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { BUFFER = 256 * 1024, EVENTS = 256, BACKLOG = 4096 };
+enum { BUFFER = 64 * 1024, EVENTS = 256, BACKLOG = 4096 };
 enum kind { UNKNOWN, ECHO, SINK, FLOOD };
 
 struct client {
@@ -72,10 +72,7 @@ static void accept_all(int listener)
 /* Whether the connection goes on. */
 static int flood(int fd)
 {
-    for (int turn = 0; turn < 4; turn++)
-        if (send(fd, buffer, BUFFER, MSG_NOSIGNAL) < 0)
-            return errno == EAGAIN;
-    return 1;
+    return send(fd, buffer, BUFFER, MSG_NOSIGNAL) >= 0 || errno == EAGAIN;
 }
 
 static int flush(int fd)

@@ -49,18 +49,3 @@ def redis(folder: Path) -> Iterator[Service]:
     ) as process:
         process.wait_for_text("Ready to accept connections")
         yield Service(("127.0.0.1", port), process)
-
-
-def wait_until_iperf_is_free(server: Service) -> None:
-    """A server answers one test at a time, and a proxy between may tell the client of its end first."""
-    server.process.wait_until(lambda log: log.rfind("Server listening on") > log.rfind("Accepted connection") or None)
-
-
-@contextmanager
-def iperf(folder: Path) -> Iterator[Service]:
-    port = free_port()
-    with running(
-        ["iperf3", "--server", "--bind", "127.0.0.1", "--port", str(port), "--forceflush"], folder / "iperf.log"
-    ) as process:
-        process.wait_for_text("Server listening on")
-        yield Service(("127.0.0.1", port), process)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = {"churn": [], "pingpong": [], "redis": ["redis-server", "redis-benchmark"], "iperf": ["iperf3"], "idle": []}
+REDIS = ["redis-server", "redis-benchmark"]
+PROGRAMS = dict.fromkeys(["churn", "pingpong", "openloop", "stream", "mixed", "start", "idle"], []) | {"redis": REDIS}
 
 
 def run(*argv: str) -> str:
@@ -39,7 +40,8 @@ def test_bench_compares_hub_and_agent_with_haproxy(name: str, tmp_path: Path) ->
     (kept,) = tmp_path.glob("*.json")
     figures = json.loads(kept.read_text())["results"][name]
     compared = [figure for figure in figures if figure["route"] == "ncfast"]
-    assert compared and all(figure["ratio"] > 0 for figure in compared), output
+    assert compared and all(figure["median"] >= 0 for figure in compared), output
+    assert any(figure["ratio"] is not None and figure["ratio"] > 0 for figure in compared), output
     assert any(figure["passed"] is not None for figure in compared), "no floor was judged"
 
 
