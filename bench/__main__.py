@@ -46,7 +46,6 @@ BENCHES = {
 CLUSTER = {"failover": failover, "crossing": crossing, "lookups": lookups}
 LOCAL = "local"  # what the cluster's benchmarks compare with
 SCALES = {"full": FULL, "quick": QUICK, "smoke": SMOKE}
-RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--smoke", dest="scale", action="store_const", const="smoke", help="the least work that runs every line"
     )
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON")
+    parser.add_argument("--output", type=Path, default=report.RESULTS, help="folder for the JSON")
     return parser
 
 

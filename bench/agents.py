@@ -62,11 +62,11 @@ def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
 
 
 @contextmanager
-def fleet(hub: HubAt, count: int, folder: Path) -> Iterator[None]:
-    """So many more agents, once the last has been started. None offers what the route's own does."""
+def fleet(hub: HubAt, count: int, folder: Path, first: int = 0) -> Iterator[None]:
+    """So many more agents, numbered from ``first``, once the last has been started. They offer what nobody asks for."""
     folder.mkdir(mode=0o700)
     agents = []
-    for number in range(count):
+    for number in range(first, first + count):
         name = f"idle-{number}"
         token = folder / name
         token.write_text(mint(hub.key.encode(), name, connectors=["idle"]))

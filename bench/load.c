@@ -34,7 +34,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { EVENTS = 256, CHUNK = 256 * 1024, PENDING = 1 << 14, SOURCES = 64 };
+enum { EVENTS = 256, CHUNK = 256 * 1024, PENDING = 1 << 12, SOURCES = 64 };
 static const int64_t SECOND = 1000000000;
 static const double WARM = 0.1;
 

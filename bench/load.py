@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -31,6 +31,11 @@ class Load:
     generator: float  # CPU seconds of the load generator for each second of the run
     route_cpu_sec: float  # of the route's processes meanwhile
     has_cpu: bool  # the route has processes
+    carried: bool = True  # nothing failed
+
+    def refused(self) -> Load:
+        """The same, as of a route that does not carry so much."""
+        return replace(self, p50=math.inf, p99=math.inf, p999=math.inf, carried=False)
 
     @property
     def rate(self) -> float:
@@ -59,11 +64,12 @@ def load(work: str, way: Route, sec: float = 60.0, **options: int) -> Load:
         raise RuntimeError(f"{' '.join(argv)} over {way.name} exited with {done.returncode}")
     got = orjson.loads(done.stdout)
     p50, p99, p999 = (got[name] / 1e3 for name in ("p50", "p99", "p999"))
-    if got["failed"]:
-        complaint = f"{work} over {way.name}: {got['failed']} of {got['asked']} failed"
-        if way.name in JUDGED:
-            raise RuntimeError(complaint)
-        print(complaint, file=sys.stderr)
-        p50 = p99 = p999 = math.inf
     generator = got["cpu_sec"] / got["sec"]
-    return Load(got["asked"], got["count"], got["bytes"], got["sec"], p50, p99, p999, generator, cpu, bool(way.pids))
+    result = Load(got["asked"], got["count"], got["bytes"], got["sec"], p50, p99, p999, generator, cpu, bool(way.pids))
+    if not got["failed"]:
+        return result
+    complaint = f"{work} over {way.name}: {got['failed']} of {got['asked']} failed"
+    if way.name in JUDGED:
+        raise RuntimeError(complaint)
+    print(complaint, file=sys.stderr)
+    return result.refused()

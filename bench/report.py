@@ -14,6 +14,7 @@ import orjson
 
 from bench.metric import Comparison, Sample
 
+RESULTS = Path(__file__).resolve().parent / "results"
 HEAD = ("benchmark", "figure", "unit", "route", "median", "worst", "ratio", "of one round", "floor", "")
 NUMERIC = {4, 5, 6, 7, 8}
 

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,8 +138,16 @@ def _one_haproxy(base: Path, onward: Address, bind_tls: str, server_tls: str) ->
 
 
 @contextmanager
-def ncfast(name: str, service: Address, folder: Path, tls: bool = False, tree: Path = ROOT) -> Iterator[Route]:
-    """A hub and an agent of the built ``tree``, as an operator runs them; the tunnel in TLS or not."""
+def ncfast(
+    name: str,
+    service: Address,
+    folder: Path,
+    tls: bool = False,
+    tree: Path = ROOT,
+    under: Mapping[str, Sequence[str]] | None = None,
+) -> Iterator[Route]:
+    """A hub and an agent of the built ``tree``, as an operator runs them; the tunnel in TLS or not. ``under`` has words
+    to put before the command line of ``hub`` and ``agent``."""
 
     def file(suffix: str, text: str = "") -> Path:
         path = folder / f"{name}-{suffix}"
@@ -148,11 +156,16 @@ def ncfast(name: str, service: Address, folder: Path, tls: bool = False, tree: P
         return path
 
     host, port = service
+    before = under or {}
     with ExitStack() as stack:
 
         def run(*arguments: str, log: str) -> Process:
             return stack.enter_context(
-                running([sys.executable, "-m", "ncfast", *arguments], folder / f"{name}-{log}.log", cwd=tree)
+                running(
+                    [*before.get(log, ()), sys.executable, "-m", "ncfast", *arguments],
+                    folder / f"{name}-{log}.log",
+                    cwd=tree,
+                )
             )
 
         key = file("key", secrets.token_hex(32))
