@@ -20,6 +20,7 @@ from bench import (
     lookups,
     mixed,
     openloop,
+    page,
     pingpong,
     redis,
     report,
@@ -75,7 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _progress(name, sample)
         results[name] = list(compare(known[name].METRICS, samples[name], getattr(known[name], "REFERENCE", reference)))
     print(report.table(results, reference))
-    print(f"\nsamples: {report.save(options.output, results, samples, names)}")
+    about = report.machine()
+    print(f"\nsamples: {report.save(options.output, results, samples, names, about)}")
+    if options.page:
+        page.write(options.page, "cluster" if options.cluster else "bench", results, about, scale.rounds)
     return 0
 
 
@@ -118,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--smoke", dest="scale", action="store_const", const="smoke", help="the least work that runs every line"
     )
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the table into this page as well")
     parser.add_argument("--output", type=Path, default=report.RESULTS, help="folder for the JSON")
     return parser
 

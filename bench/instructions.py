@@ -28,10 +28,10 @@ from bench.rig import ROOT, Address, ncfast
 
 BUDGET = Path(__file__).with_name("instructions.json")
 ROOM = 0.15  # above the budget: another build of the interpreter, another compiler, and a second run's difference
-WARM_UP = 20
-CONNECTIONS = 100
-MESSAGES = 300
-IDLE_SEC = 3.0
+WARM_UP = 10
+CONNECTIONS = 50
+MESSAGES = 100
+IDLE_SEC = 2.0
 PATIENCE_SEC = 300.0
 MESSAGE = b"x" * 128
 PROGRAMS = ("valgrind", "vgdb")

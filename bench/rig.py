@@ -64,6 +64,14 @@ drain: {{ timeout_sec: 1 }}
 """
 
 
+# Under a tool that makes a process fifty times slower no clock of the product's must run out.
+PATIENT = """
+flow: { open_timeout_sec: 300, stall_sec: 0 }
+tunnel: { ping_interval_sec: 60, ping_timeout_sec: 900 }
+"""
+PATIENT_AGENT = "reconnect: { connect_timeout_sec: 300 }\n"
+
+
 @dataclass(frozen=True)
 class HubAt:
     """Where further agents of a route's hub get in, and the key that their tokens are signed with."""
@@ -147,7 +155,7 @@ def ncfast(
     under: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Route]:
     """A hub and an agent of the built ``tree``, as an operator runs them; the tunnel in TLS or not. ``under`` has words
-    to put before the command line of ``hub`` and ``agent``."""
+    to put before the command line of ``hub`` and ``agent``, of a tool that may slow them down."""
 
     def file(suffix: str, text: str = "") -> Path:
         path = folder / f"{name}-{suffix}"
@@ -157,6 +165,7 @@ def ncfast(
 
     host, port = service
     before = under or {}
+    patience = PATIENT if under else ""
     with ExitStack() as stack:
 
         def run(*arguments: str, log: str) -> Process:
@@ -178,7 +187,7 @@ def ncfast(
             files = certificate(folder / name)
             edge_tls = f", tls: {{ cert_file: '{files.pem}', key_file: '{files.pem}' }}"
             agent_tls = f"tls: {{ ca_file: '{files.ca}' }}"
-        hub_file = file("hub.yaml", HUB.format(key=key, edge_tls=edge_tls))
+        hub_file = file("hub.yaml", HUB.format(key=key, edge_tls=edge_tls) + patience)
         started = time.monotonic()
         hub = run("hub", "--config", str(hub_file), log="hub")
         ready = hub.wait_for_event("hub_ready")
@@ -191,7 +200,8 @@ def ncfast(
                 host=host,
                 port=port,
                 agent_tls=agent_tls,
-            ),
+            )
+            + (patience + PATIENT_AGENT if under else ""),
         )
         agent = run("agent", "--config", str(agent_file), log="agent")
         agent.wait_for_event("tunnel_up")
