@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py $(wildcard ncfast/*.p[yx][xd] ncfast/*/*.p[yx][xd])
 PACKAGES := redis-server redis-tools slapd ldap-utils haproxy iperf3 nginx-light nftables iproute2 dnsmasq-base \
-	prometheus mariadb-server-core mariadb-client-core postgresql
+	prometheus valgrind mariadb-server-core mariadb-client-core postgresql
 DEBUG := build/debug
 FUZZ_SECONDS ?= 600
 UPGRADE ?= --upgrade
@@ -28,7 +28,7 @@ COVERED := $(addprefix tests/,core net config auth observe registry mesh hub age
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-setup test-debug quick coverage lint format simulate simulate-mutants soak bench fuzz fuzz-debug debug-build build dist \
+.PHONY: help demo test test-setup test-debug quick coverage lint format simulate simulate-mutants soak bench benchmarks fuzz fuzz-debug debug-build build dist \
 	lock audit clean
 
 help:  ## list the targets
@@ -80,6 +80,11 @@ soak: test-setup  ## a cluster under real clients and faults for MINUTES (60), w
 
 bench: test-setup  ## measure beside two chained HAProxy processes (BENCH=--quick for a first look)
 	$(BIN)/python -m bench $(BENCH)
+
+benchmarks: test-setup  ## the run that docs/benchmarks.md shows: tables and plots; on a quiet machine (BEFORE=DIR for an earlier tree beside)
+	$(BIN)/python -m bench $(if $(BEFORE),--before $(BEFORE)) --page docs/benchmarks.md
+	$(BIN)/python -m bench --cluster --page docs/benchmarks.md
+	$(BIN)/python -m bench.plots $(if $(BEFORE),--before $(BEFORE))
 
 debug-build: $(VENV)/.installed
 	mkdir -p $(DEBUG)

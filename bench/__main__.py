@@ -11,20 +11,50 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench import crossing, failover, idle_memory, iperf, lookups, pingpong, redis, report
+from bench import (
+    agents,
+    churn,
+    crossing,
+    failover,
+    idle,
+    lookups,
+    mixed,
+    openloop,
+    page,
+    pingpong,
+    redis,
+    report,
+    start,
+    stream,
+    tls,
+)
 from bench.metric import Sample, compare
-from bench.rig import REFERENCE, ROUTES
+from bench.routes import REFERENCE, ROUTES, add_before, at_hand, missing
 from bench.scale import FULL, QUICK, SMOKE
 
-BENCHES = {"pingpong": pingpong, "redis": redis, "iperf": iperf, "idle": idle_memory}
+BENCHES = {
+    "churn": churn,
+    "pingpong": pingpong,
+    "openloop": openloop,
+    "redis": redis,
+    "stream": stream,
+    "mixed": mixed,
+    "tls": tls,
+    "start": start,
+    "idle": idle,
+    "agents": agents,
+}
 CLUSTER = {"failover": failover, "crossing": crossing, "lookups": lookups}
 LOCAL = "local"  # what the cluster's benchmarks compare with
 SCALES = {"full": FULL, "quick": QUICK, "smoke": SMOKE}
-RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
+    if absent := missing(options.routes):
+        raise SystemExit(f"not on the PATH: {', '.join(absent)}")
+    if options.before:
+        options.routes = add_before(options.before, options.routes)
     scale = SCALES[options.scale]
     if options.rounds:
         scale = replace(scale, rounds=options.rounds, idle_rounds=options.rounds, kills=options.rounds)
@@ -44,9 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             for sample in known[name].run(names, scale, Path(folder)):
                 samples[name].append(sample)
                 _progress(name, sample)
-        results[name] = list(compare(known[name].METRICS, samples[name], reference))
+        results[name] = list(compare(known[name].METRICS, samples[name], getattr(known[name], "REFERENCE", reference)))
     print(report.table(results, reference))
-    print(f"\nsamples: {report.save(options.output, results, samples, names)}")
+    about = report.machine()
+    print(f"\nsamples: {report.save(options.output, results, samples, names, about)}")
+    if options.page:
+        page.write(options.page, "cluster" if options.cluster else "bench", results, about, scale.rounds)
     return 0
 
 
@@ -70,9 +103,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--routes",
         type=_names(ROUTES),
-        default=["direct", "haproxy", "ncfast"],
+        default=at_hand(),
         metavar="NAMES",
-        help=f"comma-separated: {','.join(ROUTES)} (default: direct,haproxy,ncfast)",
+        help=f"comma-separated: {','.join(ROUTES)} (default: those without TLS whose programs are on the PATH)",
+    )
+    parser.add_argument(
+        "--before", type=Path, metavar="DIR", help="a built tree of an earlier state, as one more route beside ncfast"
     )
     parser.add_argument("--rounds", type=int, help="rounds of each benchmark instead of the scale's own")
     parser.add_argument(
@@ -86,7 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--smoke", dest="scale", action="store_const", const="smoke", help="the least work that runs every line"
     )
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the JSON")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the table into this page as well")
+    parser.add_argument("--output", type=Path, default=report.RESULTS, help="folder for the JSON")
     return parser
 
 

@@ -33,7 +33,7 @@ class Comparison:
     metric: Metric
     route: str
     value: float  # median over rounds
-    ratio: float | None  # ratio of the medians; None for the reference itself or without one
+    ratio: float | None  # ratio of the medians; None for the reference itself, without one, or to nothing
     low: float | None  # smallest and largest ratio of any single round: the noise
     high: float | None
     worst: float  # value of any single round
@@ -69,7 +69,7 @@ def compare(metrics: Iterable[Metric], samples: Iterable[Sample], reference: str
                 continue
             value = statistics.median(values.values())
             worst = (max if metric.better == "lower" else min)(values.values())
-            if route == reference or not base:
+            if route == reference or not base or not all(base.values()):
                 yield Comparison(metric, route, value, None, None, None, worst)
                 continue
             each = [values[turn] / base[turn] for turn in values]

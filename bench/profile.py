@@ -11,14 +11,16 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
-from bench import iperf, pingpong, redis, service
-from bench.rig import ROUTES, Route, routes
-from bench.scale import FULL
+from bench import openloop, redis, service
+from bench.load import load as carry
+from bench.rig import Route
+from bench.routes import ROUTES, routes
 
-SERVICES = {"pingpong": service.echo, "redis": service.redis, "upload": service.iperf, "download": service.iperf}
+ECHOED = ["churn", "pingpong", "openloop", "upload", "download"]
+SERVICES = dict.fromkeys(ECHOED, service.echo) | {"redis": service.redis}
+LOADS = {"churn": {"flows": 50}, "openloop": {"flows": openloop.FLOWS, "rate": openloop.SPARSE}}
 SAMPLES_PER_SEC = 1999  # not a divisor of any timer's period
 
 
@@ -36,7 +38,7 @@ def main() -> int:
         target = stack.enter_context(SERVICES[options.load](folder))
         (way,) = stack.enter_context(routes([options.route], target.address, folder))
         kept = options.keep or folder
-        record(options.load, way, target, kept, options.seconds)
+        record(options.load, way, kept, options.seconds)
         for role in way.pids:
             print(f"\n== {options.route}, {role} side, {options.load}: by object, by symbol ==")
             data = samples_of(kept, role)
@@ -48,7 +50,7 @@ def samples_of(folder: Path, role: str) -> Path:
     return folder / f"{role}.perf.data"
 
 
-def record(load: str, way: Route, target: service.Service, folder: Path, seconds: int) -> None:
+def record(load: str, way: Route, folder: Path, seconds: int) -> None:
     """Samples each process of the route for ``seconds`` while the load runs."""
     recorders = [
         subprocess.Popen(
@@ -79,19 +81,10 @@ def record(load: str, way: Route, target: service.Service, folder: Path, seconds
 
     try:
         while recording():
-            if load == "pingpong":
-                with pingpong.connect(way) as client:
-                    while recording():
-                        pingpong.ping(client, 1000)
-            elif load == "redis":
-                redis.load(way, 10_000)
+            if load == "redis":
+                redis.load(way, 10_000, "-c 50")
             else:
-                iperf.load(
-                    way,
-                    target,
-                    replace(FULL, iperf_sec=seconds, iperf_omit_sec=0),
-                    *(["--reverse"] if load == "download" else []),
-                )
+                carry(load, way, 0.5, **LOADS.get(load, {}))
     finally:
         for recorder in recorders:
             recorder.terminate()

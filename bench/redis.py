@@ -1,4 +1,5 @@
-"""Requests a second of ``redis-benchmark`` with 50 connections, SET and GET one after the other."""
+"""Requests a second of ``redis-benchmark``, SET and GET one after the other: 50 connections, the same with 16 requests
+at a time on each, and 500 connections."""
 
 from __future__ import annotations
 
@@ -10,46 +11,54 @@ from pathlib import Path
 from bench import service
 from bench.metric import Metric, Sample
 from bench.process import cpu_sec
-from bench.rig import Route, routes
+from bench.rig import Route
+from bench.routes import routes
 from bench.scale import Scale
 
 METRICS = (
-    Metric("requests", "1/s", "higher", ratio_floor=1.0),
-    Metric("SET", "1/s", "higher"),
-    Metric("GET", "1/s", "higher"),
-    Metric("cpu per request", "us", "lower"),
+    Metric("-c 50", "1/s", "higher", ratio_floor=1.3),
+    Metric("-c 50, cpu per request", "us", "lower", ratio_floor=0.75),
+    Metric("-c 50 -P 16", "1/s", "higher", ratio_floor=1.1),
+    Metric("-c 50 -P 16, cpu per request", "us", "lower"),
+    Metric("-c 500", "1/s", "higher", ratio_floor=1.4),
+    Metric("-c 500, cpu per request", "us", "lower"),
 )
+LOADS = {"-c 50": 1, "-c 50 -P 16": 4, "-c 500": 1}
+"""Options, and how many times the scale's number of requests."""
 
 
 def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
     with service.redis(folder) as redis, routes(names, redis.address, folder) as ways:
         for way in ways:
-            load(way, scale.redis_requests // 5)  # warm-up
+            load(way, scale.redis_requests // 5, "-c 50")  # warm-up
         for turn in range(scale.rounds):
             for way in ways:
-                before = sum(map(cpu_sec, way.pids.values()))
-                rates = load(way, scale.redis_requests)
-                cpu = sum(map(cpu_sec, way.pids.values())) - before
-                yield (
-                    turn,
-                    way.name,
-                    {
-                        # As many of each: all requests over the whole time is the harmonic mean.
-                        "requests": 2 / (1 / rates["SET"] + 1 / rates["GET"]),
-                        **rates,
-                        **({"cpu per request": cpu / (2 * scale.redis_requests) * 1e6} if way.pids else {}),
-                    },
-                )
+                values: dict[str, float] = {}
+                for options, times in LOADS.items():
+                    values |= figures(way, scale.redis_requests * times, options)
+                yield turn, way.name, values
 
 
-def load(way: Route, requests: int) -> dict[str, float]:
-    """Requests a second by command."""
+def figures(way: Route, requests: int, options: str) -> dict[str, float]:
+    before = sum(map(cpu_sec, way.pids.values()))
+    rate = load(way, requests, options)
+    cpu = sum(map(cpu_sec, way.pids.values())) - before
+    return {options: rate, **({f"{options}, cpu per request": cpu / (2 * requests) * 1e6} if way.pids else {})}
+
+
+def load(way: Route, requests: int, options: str) -> float:
+    """Requests a second, of ``requests`` of each command: all requests over all time, the harmonic mean."""
     host, port = way.address
     done = subprocess.run(
-        ["redis-benchmark", "-h", host, "-p", str(port), "-c", "50", "-n", str(requests), "-t", "set,get", "--csv"],
+        [
+            *("redis-benchmark", "-h", host, "-p", str(port)),
+            *("-n", str(requests), "-t", "set,get", "--csv"),
+            *options.split(),
+        ],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
         timeout=120,
     )
-    return {row["test"]: float(row["rps"]) for row in csv.DictReader(done.stdout.splitlines())}
+    rates = [float(row["rps"]) for row in csv.DictReader(done.stdout.splitlines())]
+    return len(rates) / sum(1 / rate for rate in rates)

@@ -9,11 +9,14 @@ import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from bench.metric import Comparison, Sample
+from bench.peers import PEERS
 
+RESULTS = Path(__file__).resolve().parent / "results"
 HEAD = ("benchmark", "figure", "unit", "route", "median", "worst", "ratio", "of one round", "floor", "")
 NUMERIC = {4, 5, 6, 7, 8}
 
@@ -63,25 +66,38 @@ def _floor(entry: Comparison) -> str:
     return f"{sign} {entry.metric.ratio_floor:g}"
 
 
+def machine() -> dict[str, Any]:
+    """What is needed to judge a run."""
+    model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "kernel": platform.release(),
+        "cpus": os.cpu_count(),
+        "cpu": model[0].partition(":")[2].strip() if model else platform.machine(),
+        "load": os.getloadavg(),
+        "python": platform.python_version(),
+        "programs": {
+            "haproxy": _version(["haproxy", "-v"]),
+            "redis": _version(["redis-server", "--version"]),
+            **{name: _version(made.version, name) for name, made in PEERS.items() if made.here},
+        },
+    }
+
+
 def save(
-    folder: Path, results: dict[str, list[Comparison]], samples: dict[str, list[Sample]], routes: Sequence[str]
+    folder: Path,
+    results: dict[str, list[Comparison]],
+    samples: dict[str, list[Sample]],
+    routes: Sequence[str],
+    about: dict[str, Any],
 ) -> Path:
-    """Writes medians and every sample, with what is needed to judge them, to a new file in ``folder``."""
+    """Writes medians and every sample, and ``about`` the machine, to a new file in ``folder``."""
     folder.mkdir(exist_ok=True)
-    now = datetime.now(UTC)
-    path = folder / f"{now:%Y%m%dT%H%M%S}.json"
+    path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}.json"
     path.write_bytes(
         orjson.dumps(
             {
-                "when": now.isoformat(timespec="seconds"),
-                "machine": {
-                    "kernel": platform.release(),
-                    "cpus": os.cpu_count(),
-                    "load": os.getloadavg(),
-                    "python": platform.python_version(),
-                    "haproxy": _first_line(["haproxy", "-v"]),
-                    "redis": _first_line(["redis-server", "--version"]),
-                },
+                "machine": about,
                 "routes": list(routes),
                 "results": {bench: [_plain(entry) for entry in entries] for bench, entries in results.items()},
                 "samples": samples,
@@ -106,8 +122,9 @@ def _plain(entry: Comparison) -> dict:
     }
 
 
-def _first_line(argv: Sequence[str]) -> str | None:
-    """None where the program is not installed; a run that needs it has failed before."""
+def _version(argv: Sequence[str], name: str = "") -> str | None:
+    """The first line that the program says; None where it is not installed, a run that needs it has failed before."""
     if shutil.which(argv[0]) is None:
         return None
-    return subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[0]
+    said = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout.strip()
+    return f"{name} {said.splitlines()[0]}".strip() if said else name

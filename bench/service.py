@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.compiled import program
 from bench.ports import free_port
 from bench.process import Process, running
-from bench.rig import ROOT, Address
+from bench.rig import Address
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Service:
 
 @contextmanager
 def echo(folder: Path) -> Iterator[Service]:
-    with running([sys.executable, "-m", "bench.echo"], folder / "echo.log", cwd=ROOT) as process:
+    """``bench/service.c``: an echo, and for streams a sink and a flood."""
+    with running([program("service")], folder / "service.log") as process:
         port = process.wait_for(lambda line: int(line.split()[1]) if line.startswith("port ") else None)
         yield Service(("127.0.0.1", port), process)
 
@@ -47,19 +48,4 @@ def redis(folder: Path) -> Iterator[Service]:
         folder / "redis.log",
     ) as process:
         process.wait_for_text("Ready to accept connections")
-        yield Service(("127.0.0.1", port), process)
-
-
-def wait_until_iperf_is_free(server: Service) -> None:
-    """A server answers one test at a time, and a proxy between may tell the client of its end first."""
-    server.process.wait_until(lambda log: log.rfind("Server listening on") > log.rfind("Accepted connection") or None)
-
-
-@contextmanager
-def iperf(folder: Path) -> Iterator[Service]:
-    port = free_port()
-    with running(
-        ["iperf3", "--server", "--bind", "127.0.0.1", "--port", str(port), "--forceflush"], folder / "iperf.log"
-    ) as process:
-        process.wait_for_text("Server listening on")
         yield Service(("127.0.0.1", port), process)

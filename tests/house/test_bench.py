@@ -7,11 +7,25 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
+from bench import instructions
+from bench.peers import PEERS
+from bench.routes import TLS
+
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = {"pingpong": [], "redis": ["redis-server", "redis-benchmark"], "iperf": ["iperf3"], "idle": []}
+REDIS = ["redis-server", "redis-benchmark"]
+PROGRAMS = dict.fromkeys(["churn", "pingpong", "openloop", "stream", "mixed", "start", "idle"], []) | {"redis": REDIS}
+
+# Ratios of CPU time to HAProxy that no noise reaches: three times what they were before connections were made cheap.
+CEILINGS = {
+    ("churn", "50 at a time, cpu each"): 12.0,
+    ("pingpong", "cpu per message"): 6.0,
+    ("redis", "-c 50, cpu per request"): 4.0,
+    ("stream", "upload, cpu per GB"): 6.0,
+}
 
 
 def run(*argv: str) -> str:
@@ -32,29 +46,77 @@ def need(*programs: str) -> None:
             pytest.skip(f"{program} is not installed")
 
 
+def kept(folder: Path, name: str) -> list[dict]:
+    """The figures that the one run has written."""
+    (path,) = folder.glob("*.json")
+    return json.loads(path.read_text())["results"][name]
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_bench_compares_hub_and_agent_with_haproxy(name: str, tmp_path: Path) -> None:
-    need("haproxy", *PROGRAMS[name])
-    output = run("bench", "--smoke", "--only", name, "--output", str(tmp_path))
-    (kept,) = tmp_path.glob("*.json")
-    figures = json.loads(kept.read_text())["results"][name]
-    compared = [figure for figure in figures if figure["route"] == "ncfast"]
-    assert compared and all(figure["ratio"] > 0 for figure in compared), output
-    assert any(figure["passed"] is not None for figure in compared), "no floor was judged"
+    need("cc", "haproxy", *PROGRAMS[name])
+    output = run("bench", "--smoke", "--only", name, "--routes", "direct,haproxy,ncfast", "--output", str(tmp_path))
+    figures = {figure["figure"]: figure for figure in kept(tmp_path, name) if figure["route"] == "ncfast"}
+    assert any(figure["ratio"] for figure in figures.values()), output
+    assert any(figure["passed"] is not None for figure in figures.values()), "no floor was judged"
+    for (bench, figure), most in CEILINGS.items():
+        assert bench != name or figures[figure]["ratio"] < most, output
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peer_carries_the_bench_plain_and_encrypted(name: str, tmp_path: Path) -> None:
+    need("cc", "haproxy", *PEERS[name].programs)
+    run("bench", "--smoke", "--only", "churn,tls", "--routes", f"haproxy,{name}", "--output", str(tmp_path))
+    assert {figure["route"] for figure in kept(tmp_path, "tls")} == {"haproxy-tls", name + TLS * PEERS[name].tls}
+
+
+def test_bench_has_idle_agents_beside(tmp_path: Path) -> None:
+    need("cc")
+    run("bench", "--smoke", "--only", "agents", "--routes", "ncfast", "--output", str(tmp_path))
+    assert {figure["route"] for figure in kept(tmp_path, "agents")} == {"ncfast"}
 
 
 @pytest.mark.parametrize("name", ["failover", "crossing", "lookups"])
 def test_bench_of_a_cluster(name: str, tmp_path: Path) -> None:
-    need("redis-server")
+    need("cc", "redis-server")
     output = run("bench", "--cluster", "--smoke", "--only", name, "--output", str(tmp_path))
-    (kept,) = tmp_path.glob("*.json")
-    figures = json.loads(kept.read_text())["results"][name]
+    figures = kept(tmp_path, name)
     assert any(figure["route"] == "mesh" and figure["passed"] is not None for figure in figures), output
 
 
-def test_bench_compares_plain_and_tls(tmp_path: Path) -> None:
-    routes = "ncfast,ncfast-tls"
-    run("bench", "--smoke", "--only", "pingpong", "--routes", routes, "--output", str(tmp_path))
+def test_a_run_with_an_earlier_tree_and_with_tls_is_written_into_a_page(tmp_path: Path) -> None:
+    need("cc", "haproxy", *REDIS)
+    page = tmp_path / "page.md"
+    page.write_text("above\n<!-- generated: bench -->\nold\n<!-- end -->\nbelow\n")
+    options = ["--before", str(ROOT), "--routes", "haproxy,ncfast", "--output", str(tmp_path), "--page", str(page)]
+    run("bench", "--smoke", "--only", "churn,tls", *options)
+    text = page.read_text()
+    assert text.startswith("above\n") and text.endswith("<!-- end -->\nbelow\n") and "old" not in text
+    assert text.count("| unit | haproxy | before | ncfast |") == 2, text
+
+
+def test_plots_are_drawn(tmp_path: Path) -> None:
+    need("cc", "haproxy", "redis-server")
+    run("bench.plots", "--smoke", "--output", str(tmp_path))
+    drawn = {path.stem: ElementTree.parse(path) for path in tmp_path.glob("*.svg")}
+    assert drawn.keys() == {path.stem for path in (ROOT / "docs" / "plots").glob("*.svg")}
+    assert all("ncfast" in "".join(plot.getroot().itertext()) for plot in drawn.values())
+
+
+def test_connections_and_messages_stay_within_their_budget_of_instructions(tmp_path: Path) -> None:
+    need("cc", *instructions.PROGRAMS)
+    budget = instructions.budget()
+    if budget is None:
+        pytest.skip(f"no budget for Python {instructions.interpreter()}: python -m bench.instructions --keep")
+    assert not instructions.over(instructions.measure(tmp_path), budget)
+
+
+def test_what_exceeds_a_budget_is_named() -> None:
+    most = {"hub open": 1000, "agent open": 1000}
+    assert instructions.over({"hub open": 1100, "agent open": 900}, most) == []
+    assert instructions.over({"hub open": 1200, "agent open": 900}, most) == [
+        "hub open: 1,200 instructions, +20% over its budget of 1,000"
+    ]
 
 
 def test_profile_names_symbols_of_both_processes(tmp_path: Path) -> None:

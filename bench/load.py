@@ -1,0 +1,75 @@
+"""What ``bench/load.c`` measures: connections, round trips and streams over one route."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+
+import orjson
+
+from bench.compiled import program
+from bench.metric import JUDGED
+from bench.process import cpu_sec
+from bench.rig import Route
+
+HANG_SEC = 60.0  # beyond the time that a load was given
+
+
+@dataclass(frozen=True)
+class Load:
+    """One run; ``p50`` and so on in microseconds, from every sample. Warm-up is `asked`, but not counted."""
+
+    asked: int
+    count: int
+    bytes: int
+    sec: float
+    p50: float
+    p99: float
+    p999: float
+    generator: float  # CPU seconds of the load generator for each second of the run
+    route_cpu_sec: float  # of the route's processes meanwhile
+    has_cpu: bool  # the route has processes
+    carried: bool = True  # nothing failed
+
+    def refused(self) -> Load:
+        """The same, as of a route that does not carry so much."""
+        return replace(self, p50=math.inf, p99=math.inf, p999=math.inf, carried=False)
+
+    @property
+    def rate(self) -> float:
+        """Samples a second of a load without warm-up."""
+        return self.count / self.sec
+
+    def cpu_each(self, name: str) -> dict[str, float]:
+        """Microseconds of CPU for each that was asked, as the figure ``name``."""
+        return {name: self.route_cpu_sec / self.asked * 1e6} if self.has_cpu else {}
+
+
+def command(work: str, way: Route, sec: float, **options: int) -> list[str]:
+    letters = {"flows": "-c", "count": "-n", "size": "-s", "rate": "-r"}
+    words = [word for name, value in options.items() for word in (letters[name], str(value))]
+    return [program("load"), work, "-p", str(way.address[1]), "-t", str(sec), *words]
+
+
+def load(work: str, way: Route, sec: float = 60.0, **options: int) -> Load:
+    """Raises RuntimeError when a route that is judged fails a connection or loses a message. Of the others, who may not
+    carry as much, the times are then infinite."""
+    argv = command(work, way, sec, **options)
+    before = sum(map(cpu_sec, way.pids.values()))
+    done = subprocess.run(argv, stdout=subprocess.PIPE, timeout=sec + HANG_SEC)
+    cpu = sum(map(cpu_sec, way.pids.values())) - before
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(argv)} over {way.name} exited with {done.returncode}")
+    got = orjson.loads(done.stdout)
+    p50, p99, p999 = (got[name] / 1e3 for name in ("p50", "p99", "p999"))
+    generator = got["cpu_sec"] / got["sec"]
+    result = Load(got["asked"], got["count"], got["bytes"], got["sec"], p50, p99, p999, generator, cpu, bool(way.pids))
+    if not got["failed"]:
+        return result
+    complaint = f"{work} over {way.name}: {got['failed']} of {got['asked']} failed"
+    if way.name in JUDGED:
+        raise RuntimeError(complaint)
+    print(complaint, file=sys.stderr)
+    return result.refused()
