@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -47,7 +46,7 @@ class ClientListener:
         self._opens = opens
         self.on_client = on_client
         self.active = 0
-        self.per_source: Counter[str] = Counter()
+        self.per_source: dict[str, int] = {}
         self.waiting: set[FirstByte] = set()
         self._acceptor: Acceptor | None = None
         self.share = ground.context.budget.share(config.weight)
@@ -133,12 +132,12 @@ class ClientListener:
 
     def client(self, host: str, port: int) -> SocketEnd | FirstByte:
         """What a client that is let in is at first."""
-        client = _Client(self, source_of(host), f"{host}:{port}")
+        client = _Client(self, host, port)
         return FirstByte(client, "silent") if client.config.open_on == "first_byte" else client.end()
 
     def check(self, host: str, port: int) -> FirstByte:
         """A balancer's own: answered even where nobody is let in, for who may come says nothing about our health."""
-        return FirstByte(_Client(self, source_of(host), f"{host}:{port}"), "proxy_local")
+        return FirstByte(_Client(self, host, port), "proxy_local")
 
     def refusal(self, host: str) -> str | None:
         """Why a client from `host` may not come in now, or None. Behind a balancer `host` is whom its header names."""
@@ -146,7 +145,8 @@ class ClientListener:
         if (config.deny and _within(host, config.deny)) or (config.allow and not _within(host, config.allow)):
             return "acl"
         source = source_of(host)
-        if config.max_connections_per_source and self.per_source[source] >= config.max_connections_per_source:
+        most = config.max_connections_per_source
+        if most and self.per_source.get(source, 0) >= most:
             return "source_cap"
         return None if config.open_on == "first_byte" else self.no_room(source)
 
@@ -172,16 +172,17 @@ def _within(host: str, networks: list[Any]) -> bool:
 class _Client:
     """Owner of one client's socket. The listener's settings are those with which the client came."""
 
-    __slots__ = ("_client", "_watch", "config", "listener", "source", "timeouts")
+    __slots__ = ("_host", "_port", "_watch", "config", "listener", "source", "timeouts")
 
-    def __init__(self, listener: ClientListener, source: str, client: str) -> None:
+    def __init__(self, listener: ClientListener, host: str, port: int) -> None:
         self.listener = listener
         self.config = listener.config
         self.timeouts = listener.timeouts
-        self.source = source
-        self._client = client
+        self._host = host
+        self._port = port
         self._watch = -1
-        listener.per_source[source] += 1
+        source = self.source = source_of(host)
+        listener.per_source[source] = listener.per_source.get(source, 0) + 1
 
     def end(self) -> SocketEnd:
         """The socket end of its flow."""
@@ -192,15 +193,16 @@ class _Client:
         listener = self.listener
         self._watch = listener.net.watch(end.transport, end.broken)
         now = listener.ground.clock()
-        listener.on_client(end, ClientInfo(self.config, self.timeouts, self._client, now, listener.share))
+        listener.on_client(end, ClientInfo(self.config, self.timeouts, self._host, self._port, now, listener.share))
 
     def socket_gone(self, end: SocketEnd | None) -> None:
         listener = self.listener
         listener.active -= 1
         listener.net.unwatch(self._watch)
         listener.net.gone()
-        listener.per_source[self.source] -= 1
-        if not listener.per_source[self.source]:
+        if left := listener.per_source[self.source] - 1:
+            listener.per_source[self.source] = left
+        else:
             del listener.per_source[self.source]
 
 
