@@ -29,6 +29,7 @@ KNOWN = 1024  # sets of names of which the packed form is kept: one for each lis
 _HEAD = struct.Struct(f">c{SECRET_SIZE}sHH")
 _NAMES = ("connector", "listener", "origin", "agent", "tenant")
 _LONGEST = len(_NAMES) * (1 + 128)  # bytes of five names
+_LENGTHS = [bytes((length,)) for length in range(256)]
 
 Ends = tuple[str, int, str, int]  # the client's address and port, then the hub's own end of that connection
 
@@ -44,15 +45,16 @@ class Opening(NamedTuple):
     agent: str = ""  # hub -> hub: whose flow it is to be
     tenant: str = ""
 
+    @property
+    def key(self) -> str:
+        """Of the agent, as `Sought` has it."""
+        return f"{self.tenant}/{self.agent}"
+
     def pack(self) -> bytes:
         """The body on the wire."""
-        host, port, local, local_port = self.client
-        return b"%b%b%b%b" % (
-            _HEAD.pack(PACKED, self.secret, port, local_port),
-            _text(host),
-            _text(local),
-            _names(self.connector, self.listener, self.origin, self.agent, self.tenant),
-        )
+        connector, listener, secret, origin, (host, port, local, local_port), agent, tenant = self
+        head = _HEAD.pack(PACKED, secret, port, local_port)
+        return head + _text(host) + _text(local) + _names(connector, listener, origin, agent, tenant)
 
     def json(self) -> bytes:
         """The body for who does not read the packed form."""
@@ -87,7 +89,7 @@ class Opening(NamedTuple):
 
 def _text(text: str) -> bytes:
     said = text.encode()
-    return b"%c%b" % (len(said), said)
+    return _LENGTHS[len(said)] + said
 
 
 @lru_cache(KNOWN)

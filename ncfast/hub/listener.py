@@ -7,7 +7,6 @@ the balancer's own check, or if the listener opens nothing before a client speak
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ from ncfast.core.errors import Reason
 from ncfast.core.timeouts import Timeouts
 from ncfast.hub.client import ClientInfo
 from ncfast.hub.ground import Ground
+from ncfast.hub.networks import Networks
 from ncfast.net.newcomers import source_of
 from ncfast.net.proxyproto import Parser, ProxyProtocolError
 from ncfast.net.seam import Acceptor, close_by_reset, reset, tune_end
@@ -57,6 +57,9 @@ class ClientListener:
         flow = self.ground.config.flow
         self.config = config
         self.name = config.name
+        self._allow = Networks(config.allow)
+        self._deny = Networks(config.deny)
+        self._balancers = Networks(config.proxy_from)
         self.share.weigh(config.weight)
         self.timeouts = Timeouts(
             open=flow.open_timeout_sec,
@@ -116,7 +119,7 @@ class ClientListener:
     def _on_socket(self, sock: socket.socket, peer: Any) -> None:
         host, port = peer[:2]
         config = self.config
-        proxied = config.proxy_protocol != "off" and _within(host, config.proxy_from)
+        proxied = config.proxy_protocol != "off" and host in self._balancers
         if self.active >= config.max_connections:
             return self.shed("listener_cap", sock)
         if not proxied and (reason := self.refusal(host)) is not None:
@@ -142,7 +145,7 @@ class ClientListener:
     def refusal(self, host: str) -> str | None:
         """Why a client from `host` may not come in now, or None. Behind a balancer `host` is whom its header names."""
         config = self.config
-        if (config.deny and _within(host, config.deny)) or (config.allow and not _within(host, config.allow)):
+        if (config.deny and host in self._deny) or (config.allow and host not in self._allow):
             return "acl"
         source = source_of(host)
         most = config.max_connections_per_source
@@ -160,13 +163,6 @@ class ClientListener:
         if not self._opens.admit(source):
             return "rate"
         return None
-
-
-def _within(host: str, networks: list[Any]) -> bool:
-    """Whether the address is in one of the networks; an IPv4 address in IPv6 clothes counts as IPv4."""
-    address = ipaddress.ip_address(host.partition("%")[0])
-    address = getattr(address, "ipv4_mapped", None) or address
-    return any(address in network for network in networks)
 
 
 class _Client:

@@ -71,12 +71,13 @@ class Relays:
         request = Opening.read(body, peer.link)
         if request is None:
             return
-        session = self._owned(request.tenant, request.agent)
+        key = request.key
+        session = self._sessions.current(key)
         if not cid.startswith(peer.instance) or not request.agent:
             log.security("relay_refused", peer=peer.replica_id, reason=Reason.SCOPE_DENIED.label, cid=cid.hex())
             peer.link.refuse(cid, Reason.SCOPE_DENIED, epoch)
             return
-        reason = self._refusal(session, epoch, request)
+        reason = self._refusal(session, key, epoch, request)
         if session is None or reason is not None:
             if reason is Reason.SCOPE_DENIED:
                 log.security(
@@ -110,11 +111,12 @@ class Relays:
         sought: Sought | None = Sought.read(payload[SECRET_SIZE:], peer.link)
         if sought is None:
             return
-        session = self._owned(sought.tenant, sought.agent)
+        key = sought.key
+        session = self._sessions.current(key)
         if not cid.startswith(peer.instance):
             log.security("relay_refused", peer=peer.replica_id, reason=Reason.RESUME_DENIED.label, cid=cid.hex())
             peer.link.refuse(cid, Reason.RESUME_DENIED, epoch)
-        elif f"{sought.tenant or ''}/{sought.agent}" in self._ground.locks:
+        elif key in self._ground.locks:
             peer.link.refuse(cid, Reason.AGENT_LOCKED, epoch)
         elif session is None or epoch > session.epoch:
             peer.link.tell_detached(cid, epoch, Reason.NOT_OWNER)
@@ -168,13 +170,10 @@ class Relays:
             relay.up, FrameType.M_RESUME, secret + vouch.pack(), ack=ack, limit=limit, rtt=session.link.rtt
         )
 
-    def _owned(self, tenant: str | None, agent: str | None) -> AgentSession | None:
-        return self._sessions.current(f"{tenant or ''}/{agent}")
-
-    def _refusal(self, session: AgentSession | None, epoch: int, request: Opening) -> Reason | None:
+    def _refusal(self, session: AgentSession | None, key: str, epoch: int, request: Opening) -> Reason | None:
         """Why an open cannot be relayed, or None."""
         ground = self._ground
-        if f"{request.tenant or ''}/{request.agent}" in ground.locks:
+        if key in ground.locks:
             return Reason.AGENT_LOCKED
         if session is None or epoch > session.epoch or ground.readiness.draining or ground.mode == "off":
             return Reason.NOT_OWNER  # while we drain, or leave the mesh: not for long

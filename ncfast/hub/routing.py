@@ -21,6 +21,7 @@ Losing ways, in rules:
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
@@ -103,10 +104,8 @@ class Router:
         """Sends the open on the best way to an agent that serves it and has not refused it yet. False: there is
         none."""
         info = flow.info
-        some = self._sessions.some_serving(*info.key, DRAWN, self._ground.net.rng)
-        local = self._willing(some, info) or self._willing(self._sessions.serving(*info.key), info)
-        if local:
-            session = self._least_loaded(local)
+        session = self._least_loaded(info)
+        if session is not None:
             self._steering.open(flow, session.key, session.instance, session, session.epoch)
             return True
         if self._ways.active and (way := self._remote_way(info)) is not None:
@@ -115,15 +114,25 @@ class Router:
             return True
         return False
 
-    def _willing(self, sessions: list[AgentSession], info: ClientInfo) -> list[AgentSession]:
-        full = self._pending.full
-        return [one for one in sessions if not full(one.key, info.connector) and one.key not in info.tried]
-
-    def _least_loaded(self, local: list[AgentSession]) -> AgentSession:
-        if len(local) == 1:
-            return local[0]
+    def _least_loaded(self, info: ClientInfo) -> AgentSession | None:
+        """The agent that is owned here and takes the flow, if there is one."""
+        routed, rng = self._sessions.routed(info.key), self._ground.net.rng
+        local = self._willing(routed.draw(DRAWN, rng), info)
+        if not local and len(routed) > DRAWN:
+            local = self._willing(routed, info)
+        if len(local) <= 1:
+            return local[0] if local else None
         least = min(session.load for session in local)
-        return self._ground.net.rng.choice([one for one in local if one.load == least])
+        return rng.choice([one for one in local if one.load == least])
+
+    def _willing(self, sessions: Iterable[AgentSession], info: ClientInfo) -> list[AgentSession]:
+        tenant, connector = info.key
+        full, tried = self._pending.full, info.tried
+        return [
+            one
+            for one in sessions
+            if one.serves(tenant, connector) and not full(one.key, connector) and one.key not in tried
+        ]
 
     @property
     def _guided(self) -> bool:
