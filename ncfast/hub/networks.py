@@ -30,4 +30,7 @@ class Networks:
         else:
             address = socket.inet_pton(socket.AF_INET, host)
         number = int.from_bytes(address)
-        return any(number >> behind in prefixes for behind, prefixes in self._prefixes[len(address)].items())
+        for behind, prefixes in self._prefixes[len(address)].items():
+            if number >> behind in prefixes:
+                return True
+        return False

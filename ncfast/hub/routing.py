@@ -86,7 +86,8 @@ class Router:
         self._flow_number += 1
         cid = ground.instance + self._flow_number.to_bytes(8, "big")
         if local := end.transport.get_extra_info("sockname"):
-            info.ends = (*info.ends[:2], *local[:2])
+            host, port, _, _ = info.ends
+            info.ends = (host, port, local[0], local[1])
         info.on_opened = self._opened
         flow = Flow(ground.context, cid, self._secrets.draw(), UNDIRECTED, info, share=info.share)
         ground.flows[cid] = flow

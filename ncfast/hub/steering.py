@@ -7,6 +7,7 @@ The rules of losing a way are those of `ncfast.hub.routing`; this is rules 1 and
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 
 from ncfast.core.errors import Reason
 from ncfast.core.messages import Sought
@@ -21,7 +22,13 @@ from ncfast.mesh import Peer
 from ncfast.registry import AgentEntry, DistributedRegistry
 
 UNDIRECTED = b""  # what M_OPEN says of a flow that is on no way yet
+KNOWN = 1024  # agents and connectors for which what M_RESUME says is kept
 Way = AgentSession | Peer  # the tunnel of an agent that is owned here, or the link to the hub that owns it
+
+
+@lru_cache(KNOWN)
+def _sought(agent: str, tenant: str, connector: str) -> bytes:
+    return Sought(agent=agent, tenant=tenant or None, connector=connector).pack()
 
 
 class Steering:
@@ -84,13 +91,10 @@ class Steering:
             flow.direct(self._said(flow, way))
         else:
             tenant, _, agent = info.agent_key.partition("/")
-            sought = Sought(agent=agent, tenant=tenant or None, connector=info.connector)
-            flow.direct(self._said(flow, way, agent, tenant), sought.pack())
+            flow.direct(self._said(flow, way, agent, tenant), _sought(agent, tenant, info.connector))
 
     def _said(self, flow: ClientFlow, way: Way, agent: str = "", tenant: str = "") -> bytes:
         """What M_OPEN says on this way, in the form that is read there."""
-        if not flow.opening:
-            return UNDIRECTED
         info = flow.info
         listener = info.listener
         opening = Opening(
