@@ -179,6 +179,7 @@ def example() -> str:
         "HELLO:",
         "HELLO_ACK:",
         "M_OPEN:",
+        "M_OPEN packed:",
         "M_DATA: the first",
         "M_OPEN_ACK: what came early",
         "M_FIN: this direction",

@@ -13,7 +13,7 @@ from ncfast.agent.info import AgentInfo
 from ncfast.config import Connector, Health
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
-from ncfast.core.messages import Open
+from ncfast.core.opening import Opening
 from ncfast.net.connect import OUT_OF_DESCRIPTORS
 from ncfast.net.proxyproto import build
 from ncfast.net.seam import tune_end
@@ -36,7 +36,7 @@ class Target:
         self.dials = 0
         self.reached = False  # by the last dial, and there was one since the last check
 
-    def open(self, flow: Flow[AgentInfo], request: Open) -> None:
+    def open(self, flow: Flow[AgentInfo], request: Opening) -> None:
         """Dials for a new flow; at `max_dials` at once it is refused, so that a flood of opens stays a few connects."""
         if self.dials >= self.config.max_dials:
             flow.reset(Reason.OVERLOADED)
@@ -44,7 +44,7 @@ class Target:
         self.dials += 1
         self.ground.net.spawn(self._dial(flow, request), "dial")
 
-    async def _dial(self, flow: Flow[AgentInfo], request: Open) -> None:
+    async def _dial(self, flow: Flow[AgentInfo], request: Opening) -> None:
         config, detail = self.config, {}
         owner = _TargetSocket(self, flow, self._proxy_header(request))
         try:
@@ -77,7 +77,7 @@ class Target:
         _log.warning("dial_failed", connector=config.name, target=str(config.target), reason=reason.label, **detail)
         flow.reset(reason)
 
-    def _proxy_header(self, request: Open) -> bytes:
+    def _proxy_header(self, request: Opening) -> bytes:
         version = self.config.proxy_protocol
         if version == "off":
             return b""

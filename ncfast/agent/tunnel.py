@@ -15,7 +15,8 @@ from ncfast.core.epochs import LARGEST
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
 from ncfast.core.link import Link
-from ncfast.core.messages import SOFTWARE, VERSION, Announce, Hello, HelloAck, Move, Open
+from ncfast.core.messages import SOFTWARE, VERSION, Announce, Hello, HelloAck, Move
+from ncfast.core.opening import Opening
 from ncfast.observe import log
 
 _log = log.get("agent")
@@ -104,6 +105,7 @@ class AgentTunnel:
                 last_epoch=last_epoch,
                 standby=standby,
                 moves=ground.config.standby,
+                packed_open=True,
                 window=ground.context.promise,
                 software=SOFTWARE,
             ).pack(),
@@ -229,7 +231,7 @@ class AgentTunnel:
         if ground.context.closed.last(cid) is not None:
             self.link.refuse(cid, Reason.LINK_LOST)  # we had it, it ended while the tunnel was cut
             return
-        request: Open | None = Open.read(body, self.link)
+        request = Opening.read(body, self.link)
         if request is None:
             return
         target = self._services.target(request.connector)
@@ -242,7 +244,7 @@ class AgentTunnel:
         flow = Flow(
             ground.context,
             cid,
-            bytes.fromhex(request.secret),
+            request.secret,
             None,
             AgentInfo(request.connector, ground.clock()),
             limit,

@@ -72,10 +72,10 @@ class Reason(enum.IntEnum):
     VERSION = 75  # no common protocol version
     DUPLICATE = 76  # two hubs had dialled each other: the other link stays
 
-    @property
-    def label(self) -> str:
-        """The name in logs and metrics."""
-        return self.name.lower()
+    label: str
+
+    def __init__(self, code: int) -> None:
+        self.label = self._name_.lower()  # the name in logs and metrics
 
 
 class _Row(NamedTuple):
@@ -135,12 +135,12 @@ def reason_of_close(code: int) -> Reason:
     return _BY_CLOSE_CODE.get(code, Reason.CONNECTION_LOST)
 
 
+_BY_CODE = {int(reason): reason for reason in Reason}  # a call of the class costs ten look-ups
+
+
 def reason_of(code: int) -> Reason:
     """The reason for a wire code; unknown codes of newer peers read as INTERNAL."""
-    try:
-        return Reason(code)
-    except ValueError:
-        return Reason.INTERNAL
+    return _BY_CODE.get(code, Reason.INTERNAL)
 
 
 class NcfastError(Exception):

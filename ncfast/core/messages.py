@@ -3,6 +3,7 @@ ignored: newer peers may say more."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,10 +14,14 @@ from ncfast.core.errors import Reason, RemoteError
 VERSION = 1  # of the protocol
 SOFTWARE = f"ncfast/{__version__}"  # said for the other side's log
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+is_name = re.compile(_NAME).fullmatch
+HOST_SIZE = 64  # characters of an address, at most
+
+Name = Annotated[str, Field(pattern=f"^{_NAME}$")]
 Hex16 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]  # 16 bytes in hexadecimal
 Port = Annotated[int, Field(ge=0, le=65535)]
-Host = Annotated[str, Field(max_length=64)]  # an IP address
+Host = Annotated[str, Field(max_length=HOST_SIZE)]  # an IP address
 Epoch = Annotated[int, Field(ge=0, lt=2**53)]  # what every JSON reader holds exactly
 
 
@@ -62,6 +67,7 @@ class Hello(Message):
     last_epoch: Epoch = 0  # above it the hub grants; no two HELLOs of an agent that claim say the same
     standby: bool = False  # to be ready only: claims nothing, carries no flow
     moves: bool = False  # may be asked to move (MOVE)
+    packed_open: bool = False  # reads the packed body of M_OPEN, too
     window: Annotated[
         int, Field(ge=65536, lt=2**40)
     ]  # bytes of credit that each new flow's agent end starts with; a frame must fit
@@ -79,7 +85,7 @@ class HelloAck(Message):
 
 
 class Open(Message):
-    """Body of M_OPEN, hub -> agent, and from hub to hub with the agent's name."""
+    """Body of M_OPEN for who does not read the packed one (`ncfast.core.opening`)."""
 
     connector: Name
     listener: Name

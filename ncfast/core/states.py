@@ -47,10 +47,14 @@ TRANSITIONS: dict[tuple[FlowState, FlowEvent], FlowState] = {
     **{(state, E.RESET): S.CLOSED for state in S if state is not S.CLOSED},
 }
 
+_AFTER = {
+    (int(state), event): after for (state, event), after in TRANSITIONS.items()
+}  # a look-up, no call of the class
+
 
 def advance(state: int, event: FlowEvent) -> int:
     """The state after `event`. Raises LocalError for an edge that the table lacks."""
-    try:
-        return TRANSITIONS[S(state), event]
-    except KeyError:
-        raise LocalError(f"a flow in {S(state).name} cannot take {event.name}") from None
+    after = _AFTER.get((state, event))
+    if after is None:
+        raise LocalError(f"a flow in {S(state).name} cannot take {event.name}")
+    return after

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ncfast.config import Listener
 from ncfast.core.budget import Share
 from ncfast.core.flow import Flow
-from ncfast.core.messages import Open
+from ncfast.core.opening import Ends
 from ncfast.core.timeouts import Timeouts
 from ncfast.hub.session import AgentSession
 from ncfast.mesh import Peer
 
 Key = tuple[str | None, str]  # tenant, connector
+EMPTY: frozenset[Any] = frozenset()
 ClientFlow: TypeAlias = "Flow[ClientInfo]"
 
 
@@ -24,8 +25,8 @@ class ClientInfo:
     __slots__ = (
         "accepted_at",
         "agent_key",
-        "client",
         "counted",
+        "ends",
         "epoch",
         "hold_until",
         "instance",
@@ -37,7 +38,6 @@ class ClientInfo:
         "refusals",
         "refused",
         "remote",
-        "request",
         "resumes",
         "sends",
         "session",
@@ -48,15 +48,14 @@ class ClientInfo:
     )
 
     def __init__(
-        self, listener: Listener, timeouts: Timeouts, client: str, now: float, share: Share | None = None
+        self, listener: Listener, timeouts: Timeouts, host: str, port: int, now: float, share: Share | None = None
     ) -> None:
         self.listener = listener
         self.share = share  # of the memory; None: of what no listener answers for
         self.key: Key = (listener.tenant, listener.connector)
         self.timeouts = timeouts
-        self.client = client  # host:port
+        self.ends: Ends = (host, port, "", 0)
         self.accepted_at = now
-        self.request: Open  # what M_OPEN says
         self.on_opened: Callable[[ClientFlow], None]
         self.agent_key = ""
         self.instance = ""  # of the agent's process
@@ -70,9 +69,15 @@ class ClientInfo:
         self.hold_until = 0.0  # the end of its time in the queue, if it ever came there
         self.resumes = 0
         self.sought_at = float("-inf")  # when we last asked an owner for it
-        self.tried: set[str] = set()  # agents that were asked
+        self.tried: frozenset[str] = EMPTY  # agents that have refused it
         self.refusals = 0  # by hubs that did not own the agent
-        self.refused: set[tuple[str, int]] = set()  # agent and epoch under which a hub did not own it
+        self.refused: frozenset[tuple[str, int]] = EMPTY  # agent and epoch under which a hub did not own it
+
+    @property
+    def client(self) -> str:
+        """Who it is: host:port."""
+        host, port, _, _ = self.ends
+        return f"{host}:{port}"
 
     @property
     def connector(self) -> str:

@@ -7,9 +7,7 @@ the balancer's own check, or if the listener opens nothing before a client speak
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +16,7 @@ from ncfast.core.errors import Reason
 from ncfast.core.timeouts import Timeouts
 from ncfast.hub.client import ClientInfo
 from ncfast.hub.ground import Ground
+from ncfast.hub.networks import Networks
 from ncfast.net.newcomers import source_of
 from ncfast.net.proxyproto import Parser, ProxyProtocolError
 from ncfast.net.seam import Acceptor, close_by_reset, reset, tune_end
@@ -47,7 +46,7 @@ class ClientListener:
         self._opens = opens
         self.on_client = on_client
         self.active = 0
-        self.per_source: Counter[str] = Counter()
+        self.per_source: dict[str, int] = {}
         self.waiting: set[FirstByte] = set()
         self._acceptor: Acceptor | None = None
         self.share = ground.context.budget.share(config.weight)
@@ -58,6 +57,9 @@ class ClientListener:
         flow = self.ground.config.flow
         self.config = config
         self.name = config.name
+        self._allow = Networks(config.allow)
+        self._deny = Networks(config.deny)
+        self._balancers = Networks(config.proxy_from)
         self.share.weigh(config.weight)
         self.timeouts = Timeouts(
             open=flow.open_timeout_sec,
@@ -117,7 +119,7 @@ class ClientListener:
     def _on_socket(self, sock: socket.socket, peer: Any) -> None:
         host, port = peer[:2]
         config = self.config
-        proxied = config.proxy_protocol != "off" and _within(host, config.proxy_from)
+        proxied = config.proxy_protocol != "off" and host in self._balancers
         if self.active >= config.max_connections:
             return self.shed("listener_cap", sock)
         if not proxied and (reason := self.refusal(host)) is not None:
@@ -133,20 +135,21 @@ class ClientListener:
 
     def client(self, host: str, port: int) -> SocketEnd | FirstByte:
         """What a client that is let in is at first."""
-        client = _Client(self, source_of(host), f"{host}:{port}")
+        client = _Client(self, host, port)
         return FirstByte(client, "silent") if client.config.open_on == "first_byte" else client.end()
 
     def check(self, host: str, port: int) -> FirstByte:
         """A balancer's own: answered even where nobody is let in, for who may come says nothing about our health."""
-        return FirstByte(_Client(self, source_of(host), f"{host}:{port}"), "proxy_local")
+        return FirstByte(_Client(self, host, port), "proxy_local")
 
     def refusal(self, host: str) -> str | None:
         """Why a client from `host` may not come in now, or None. Behind a balancer `host` is whom its header names."""
         config = self.config
-        if (config.deny and _within(host, config.deny)) or (config.allow and not _within(host, config.allow)):
+        if (config.deny and host in self._deny) or (config.allow and host not in self._allow):
             return "acl"
         source = source_of(host)
-        if config.max_connections_per_source and self.per_source[source] >= config.max_connections_per_source:
+        most = config.max_connections_per_source
+        if most and self.per_source.get(source, 0) >= most:
             return "source_cap"
         return None if config.open_on == "first_byte" else self.no_room(source)
 
@@ -162,26 +165,20 @@ class ClientListener:
         return None
 
 
-def _within(host: str, networks: list[Any]) -> bool:
-    """Whether the address is in one of the networks; an IPv4 address in IPv6 clothes counts as IPv4."""
-    address = ipaddress.ip_address(host.partition("%")[0])
-    address = getattr(address, "ipv4_mapped", None) or address
-    return any(address in network for network in networks)
-
-
 class _Client:
     """Owner of one client's socket. The listener's settings are those with which the client came."""
 
-    __slots__ = ("_client", "_watch", "config", "listener", "source", "timeouts")
+    __slots__ = ("_host", "_port", "_watch", "config", "listener", "source", "timeouts")
 
-    def __init__(self, listener: ClientListener, source: str, client: str) -> None:
+    def __init__(self, listener: ClientListener, host: str, port: int) -> None:
         self.listener = listener
         self.config = listener.config
         self.timeouts = listener.timeouts
-        self.source = source
-        self._client = client
+        self._host = host
+        self._port = port
         self._watch = -1
-        listener.per_source[source] += 1
+        source = self.source = source_of(host)
+        listener.per_source[source] = listener.per_source.get(source, 0) + 1
 
     def end(self) -> SocketEnd:
         """The socket end of its flow."""
@@ -192,15 +189,16 @@ class _Client:
         listener = self.listener
         self._watch = listener.net.watch(end.transport, end.broken)
         now = listener.ground.clock()
-        listener.on_client(end, ClientInfo(self.config, self.timeouts, self._client, now, listener.share))
+        listener.on_client(end, ClientInfo(self.config, self.timeouts, self._host, self._port, now, listener.share))
 
     def socket_gone(self, end: SocketEnd | None) -> None:
         listener = self.listener
         listener.active -= 1
         listener.net.unwatch(self._watch)
         listener.net.gone()
-        listener.per_source[self.source] -= 1
-        if not listener.per_source[self.source]:
+        if left := listener.per_source[self.source] - 1:
+            listener.per_source[self.source] = left
+        else:
             del listener.per_source[self.source]
 
 

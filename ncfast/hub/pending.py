@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 LENDING = 3  # a connector has at most three times as many as places are left: alone, three quarters of all
 
 
@@ -16,28 +14,32 @@ class PendingOpens:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._total: Counter[str] = Counter()
-        self._count: Counter[tuple[str, str]] = Counter()
+        self._total: dict[str, int] = {}
+        self._count: dict[tuple[str, str], int] = {}
 
     def full(self, agent: str, connector: str) -> bool:
         """Whether the agent, or this connector of it, has as many as it may."""
-        left = self.most - self._total[agent]
-        return left <= 0 or self._count[agent, connector] >= LENDING * left
+        left = self.most - self._total.get(agent, 0)
+        return left <= 0 or self._count.get((agent, connector), 0) >= LENDING * left
 
     def begin(self, agent: str, connector: str) -> None:
         """An open leaves for the agent."""
-        self._total[agent] += 1
-        self._count[agent, connector] += 1
+        one = (agent, connector)
+        self._total[agent] = self._total.get(agent, 0) + 1
+        self._count[one] = self._count.get(one, 0) + 1
 
     def end(self, agent: str, connector: str) -> None:
         """It is answered, or given up."""
-        self._total[agent] -= 1
-        self._count[agent, connector] -= 1
-        if not self._total[agent]:
+        one = (agent, connector)
+        if left := self._total[agent] - 1:
+            self._total[agent] = left
+        else:
             del self._total[agent]
-        if not self._count[agent, connector]:
-            del self._count[agent, connector]
+        if left := self._count[one] - 1:
+            self._count[one] = left
+        else:
+            del self._count[one]
 
     def __len__(self) -> int:
         """Of all agents."""
-        return self._total.total()
+        return sum(self._total.values())

@@ -17,7 +17,8 @@ from collections import deque
 
 from ncfast._frames import SECRET_SIZE, FrameType
 from ncfast.core.errors import Reason
-from ncfast.core.messages import Open, Sought, Vouch
+from ncfast.core.messages import Sought, Vouch
+from ncfast.core.opening import PACKED, Opening
 from ncfast.core.relay import Relay
 from ncfast.hub.ground import Ground
 from ncfast.hub.pending import PendingOpens
@@ -67,15 +68,16 @@ class Relays:
 
     def open(self, peer: Peer, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
         """M_OPEN from the hub of a client: to the agent, if we own it under that very epoch and it may serve."""
-        request: Open | None = Open.read(body, peer.link)
+        request = Opening.read(body, peer.link)
         if request is None:
             return
-        session = self._owned(request.tenant, request.agent)
-        if not cid.startswith(peer.instance) or request.agent is None:
+        key = request.key
+        session = self._sessions.current(key)
+        if not cid.startswith(peer.instance) or not request.agent:
             log.security("relay_refused", peer=peer.replica_id, reason=Reason.SCOPE_DENIED.label, cid=cid.hex())
             peer.link.refuse(cid, Reason.SCOPE_DENIED, epoch)
             return
-        reason = self._refusal(session, epoch, request)
+        reason = self._refusal(session, key, epoch, request)
         if session is None or reason is not None:
             if reason is Reason.SCOPE_DENIED:
                 log.security(
@@ -97,6 +99,8 @@ class Relays:
             self._pending.begin(session.key, request.connector)
             self._ground.stats.relays_opened += 1
         self._connect(relay, peer)
+        if not session.packed_open and body.startswith(PACKED):
+            body = request.json()
         if not session.link.forward(relay.down, FrameType.M_OPEN, body, limit=limit, rtt=peer.link.rtt):
             peer.link.refuse(cid, Reason.OVERLOADED, epoch)
             relay.forget()
@@ -107,11 +111,12 @@ class Relays:
         sought: Sought | None = Sought.read(payload[SECRET_SIZE:], peer.link)
         if sought is None:
             return
-        session = self._owned(sought.tenant, sought.agent)
+        key = sought.key
+        session = self._sessions.current(key)
         if not cid.startswith(peer.instance):
             log.security("relay_refused", peer=peer.replica_id, reason=Reason.RESUME_DENIED.label, cid=cid.hex())
             peer.link.refuse(cid, Reason.RESUME_DENIED, epoch)
-        elif f"{sought.tenant or ''}/{sought.agent}" in self._ground.locks:
+        elif key in self._ground.locks:
             peer.link.refuse(cid, Reason.AGENT_LOCKED, epoch)
         elif session is None or epoch > session.epoch:
             peer.link.tell_detached(cid, epoch, Reason.NOT_OWNER)
@@ -165,13 +170,10 @@ class Relays:
             relay.up, FrameType.M_RESUME, secret + vouch.pack(), ack=ack, limit=limit, rtt=session.link.rtt
         )
 
-    def _owned(self, tenant: str | None, agent: str | None) -> AgentSession | None:
-        return self._sessions.current(f"{tenant or ''}/{agent}")
-
-    def _refusal(self, session: AgentSession | None, epoch: int, request: Open) -> Reason | None:
+    def _refusal(self, session: AgentSession | None, key: str, epoch: int, request: Opening) -> Reason | None:
         """Why an open cannot be relayed, or None."""
         ground = self._ground
-        if f"{request.tenant or ''}/{request.agent}" in ground.locks:
+        if key in ground.locks:
             return Reason.AGENT_LOCKED
         if session is None or epoch > session.epoch or ground.readiness.draining or ground.mode == "off":
             return Reason.NOT_OWNER  # while we drain, or leave the mesh: not for long
@@ -182,7 +184,7 @@ class Relays:
             return Reason.SCOPE_DENIED
         if session.draining:
             return Reason.NOT_OWNER  # it is about to end: who comes is held for its next process
-        if not session.serves(request.tenant, request.connector):
+        if not session.serves(request.tenant or None, request.connector):
             return Reason.NO_SUCH_CONNECTOR
         return None
 

@@ -21,17 +21,18 @@ Losing ways, in rules:
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
-from ncfast.core.messages import Open
-from ncfast.hub.client import ClientFlow, ClientInfo, Key
+from ncfast.hub.client import EMPTY, ClientFlow, ClientInfo, Key
 from ncfast.hub.ground import Ground
 from ncfast.hub.hold import Hold
 from ncfast.hub.pending import PendingOpens
+from ncfast.hub.secrets import Secrets
 from ncfast.hub.session import AgentSession
 from ncfast.hub.sessions import Sessions
-from ncfast.hub.steering import Steering
+from ncfast.hub.steering import UNDIRECTED, Steering
 from ncfast.hub.ways import Ways
 from ncfast.mesh import Peer
 from ncfast.net.socket import SocketEnd
@@ -74,6 +75,8 @@ class Router:
         self._elsewhere: dict[str, list[Key]] = {}  # what agents of other hubs served when we last looked
         self._served_elsewhere: Counter[Key] = Counter()  # how many of them serve a connector, live or not
         self._flow_number = 0
+        self._secrets = Secrets(ground.net.entropy)
+        self._opened = self.opened  # one for all flows
 
     # clients
 
@@ -82,18 +85,11 @@ class Router:
         ground = self._ground
         self._flow_number += 1
         cid = ground.instance + self._flow_number.to_bytes(8, "big")
-        secret = ground.net.entropy(16)
-        client_host, _, client_port = info.client.rpartition(":")
-        local = end.transport.get_extra_info("sockname") or ("", 0)
-        info.request = Open(
-            connector=info.listener.connector,
-            listener=info.listener.name,
-            secret=secret.hex(),
-            origin=ground.replica_id,
-            client=(client_host, int(client_port or 0), local[0], local[1]),
-        )
-        info.on_opened = self.opened
-        flow = Flow(ground.context, cid, secret, info.request.pack(), info, share=info.share)
+        if local := end.transport.get_extra_info("sockname"):
+            host, port, _, _ = info.ends
+            info.ends = (host, port, local[0], local[1])
+        info.on_opened = self._opened
+        flow = Flow(ground.context, cid, self._secrets.draw(), UNDIRECTED, info, share=info.share)
         ground.flows[cid] = flow
         ground.stats.flows_opened += 1
         ground.stats.accepted[info.listener.name] += 1
@@ -109,10 +105,8 @@ class Router:
         """Sends the open on the best way to an agent that serves it and has not refused it yet. False: there is
         none."""
         info = flow.info
-        some = self._sessions.some_serving(*info.key, DRAWN, self._ground.net.rng)
-        local = self._willing(some, info) or self._willing(self._sessions.serving(*info.key), info)
-        if local:
-            session = self._least_loaded(local)
+        session = self._least_loaded(info)
+        if session is not None:
             self._steering.open(flow, session.key, session.instance, session, session.epoch)
             return True
         if self._ways.active and (way := self._remote_way(info)) is not None:
@@ -121,15 +115,25 @@ class Router:
             return True
         return False
 
-    def _willing(self, sessions: list[AgentSession], info: ClientInfo) -> list[AgentSession]:
-        full = self._pending.full
-        return [one for one in sessions if not full(one.key, info.connector) and one.key not in info.tried]
-
-    def _least_loaded(self, local: list[AgentSession]) -> AgentSession:
-        if len(local) == 1:
-            return local[0]
+    def _least_loaded(self, info: ClientInfo) -> AgentSession | None:
+        """The agent that is owned here and takes the flow, if there is one."""
+        routed, rng = self._sessions.routed(info.key), self._ground.net.rng
+        local = self._willing(routed.draw(DRAWN, rng), info)
+        if not local and len(routed) > DRAWN:
+            local = self._willing(routed, info)
+        if len(local) <= 1:
+            return local[0] if local else None
         least = min(session.load for session in local)
-        return self._ground.net.rng.choice([one for one in local if one.load == least])
+        return rng.choice([one for one in local if one.load == least])
+
+    def _willing(self, sessions: Iterable[AgentSession], info: ClientInfo) -> list[AgentSession]:
+        tenant, connector = info.key
+        full, tried = self._pending.full, info.tried
+        return [
+            one
+            for one in sessions
+            if one.serves(tenant, connector) and not full(one.key, connector) and one.key not in tried
+        ]
 
     @property
     def _guided(self) -> bool:
@@ -200,12 +204,13 @@ class Router:
                 return True
             return False
         if reason in NOT_HERE:
-            info.tried.discard(info.agent_key)  # wherever it is now it may be asked
-            refused = (info.agent_key, info.epoch)
-            info.refused.add(refused)
+            refused = (info.agent_key, info.epoch)  # wherever the agent is now it may be asked
+            info.refused |= {refused}
             if not info.refusals:
                 self._ground.net.spawn(self._registry.get_owner(info.agent_key), "refresh")
             self._ask_again_later(flow, refused)
+        else:
+            info.tried |= {info.agent_key}
         agent = info.agent_key
         self._steering.release(flow)
         flow.reopen()
@@ -215,7 +220,7 @@ class Router:
             self._ground.stats.flows_retried += 1
             return True
         if reason is Reason.OVERLOADED:  # another hub's agent has as many opens in progress as it may
-            info.tried.clear()
+            info.tried = EMPTY
         return (reason in NOT_HERE or reason is Reason.OVERLOADED) and self.hold.add(flow)
 
     def _ask_again_later(self, flow: ClientFlow, refused: tuple[str, int] | None) -> None:
@@ -227,7 +232,7 @@ class Router:
         """What was `refused` may be tried again; a flow that is still without a way tries it now."""
         info = flow.info
         if refused is not None:
-            info.refused.discard(refused)
+            info.refused -= {refused}
         if flow.closed:
             return
         if info.agent_key:

@@ -102,6 +102,7 @@ class AgentSession:
         self.instance = ""
         self.software = ""
         self.moves = False  # may be asked to move
+        self.packed_open = False  # reads that form of M_OPEN
         self.epoch = 0
         self.state = SessionState.GREETING
         self.announced: frozenset[str] = frozenset()
@@ -176,6 +177,7 @@ class AgentSession:
         self.instance = hello.instance
         self.software = hello.software
         self.moves = hello.moves
+        self.packed_open = hello.packed_open
         self.link.peer_window = hello.window
         self._announcements.forget()
         self._announce(frozenset(hello.connectors))

@@ -6,7 +6,6 @@ nothing until it claims. Who may enter what is decided in `claims`; routing and 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 
 from ncfast.core.errors import Reason
@@ -15,6 +14,7 @@ from ncfast.hub.crowd import Crowd
 from ncfast.hub.session import AgentSession
 from ncfast.observe.totals import LinkTotals
 
+_NOBODY: Crowd[AgentSession] = Crowd()
 TUNNELS = 3  # of one agent: one that owns, one that stands by, one that is dead and not missed yet
 
 
@@ -92,11 +92,9 @@ class Sessions:
         """Whether there is one."""
         return any(session.serves(tenant, connector) for session in self._routes.get((tenant, connector), ()))
 
-    def some_serving(self, tenant: str | None, connector: str, most: int, rng: random.Random) -> list[AgentSession]:
-        """Those to which a flow may be opened now of all, or of `most` drawn by lot."""
-        crowd = self._routes.get((tenant, connector))
-        drawn = crowd.draw(most, rng) if crowd is not None else ()
-        return [session for session in drawn if session.serves(tenant, connector)]
+    def routed(self, key: Key) -> Crowd[AgentSession]:
+        """Those that announce it, whether they serve it now or not."""
+        return self._routes.get(key, _NOBODY)
 
     def route(self, session: AgentSession) -> list[Key]:
         """Flows for what the session serves now may be opened on it: returns the routes. It has none yet."""

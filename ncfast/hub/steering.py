@@ -7,9 +7,11 @@ The rules of losing a way are those of `ncfast.hub.routing`; this is rules 1 and
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 
 from ncfast.core.errors import Reason
 from ncfast.core.messages import Sought
+from ncfast.core.opening import Opening
 from ncfast.hub.client import ClientFlow
 from ncfast.hub.ground import Ground
 from ncfast.hub.pending import PendingOpens
@@ -19,7 +21,14 @@ from ncfast.hub.ways import Ways
 from ncfast.mesh import Peer
 from ncfast.registry import AgentEntry, DistributedRegistry
 
+UNDIRECTED = b""  # what M_OPEN says of a flow that is on no way yet
+KNOWN = 1024  # agents and connectors for which what M_RESUME says is kept
 Way = AgentSession | Peer  # the tunnel of an agent that is owned here, or the link to the hub that owns it
+
+
+@lru_cache(KNOWN)
+def _sought(agent: str, tenant: str, connector: str) -> bytes:
+    return Sought(agent=agent, tenant=tenant or None, connector=connector).pack()
 
 
 class Steering:
@@ -48,15 +57,18 @@ class Steering:
         info = flow.info
         info.agent_key = agent
         info.instance = instance
-        info.tried.add(agent)
-        self._flows_of.setdefault(agent, {})[flow] = None
+        flows = self._flows_of.get(agent)
+        if flows is None:
+            flows = self._flows_of[agent] = {}
+        flows[flow] = None
         self.send_open(flow, way, epoch, credit)
 
     def send_open(self, flow: ClientFlow, way: Way, epoch: int, credit: int = 0) -> None:
         """M_OPEN by a tunnel, or by the link to the owner; `credit` is what the agent gives then."""
         info = flow.info
         info.sends += 1
-        self._waits_no_more(flow)
+        if self._waiting:
+            self._waits_no_more(flow)
         self.use(flow, way, epoch)
         if not info.counted:
             info.counted = True
@@ -72,17 +84,23 @@ class Steering:
             self._ground.stats.failovers += 1
         info.owner = owner
         info.remote = peer is not None
-        info.epoch = max(info.epoch, epoch)
+        if epoch > info.epoch:
+            info.epoch = epoch
         info.session, info.peer = session, peer
         if peer is None:
-            if flow.sought is not None:
-                flow.direct(info.request.pack())
+            flow.direct(self._said(flow, way))
         else:
             tenant, _, agent = info.agent_key.partition("/")
-            flow.direct(
-                info.request.model_copy(update={"agent": agent, "tenant": tenant or None}).pack(),
-                Sought(agent=agent, tenant=tenant or None, connector=info.request.connector).pack(),
-            )
+            flow.direct(self._said(flow, way, agent, tenant), _sought(agent, tenant, info.connector))
+
+    def _said(self, flow: ClientFlow, way: Way, agent: str = "", tenant: str = "") -> bytes:
+        """What M_OPEN says on this way, in the form that is read there."""
+        info = flow.info
+        listener = info.listener
+        opening = Opening(
+            listener.connector, listener.name, flow.secret, self._ground.replica_id, info.ends, agent, tenant
+        )
+        return opening.pack() if way.packed_open else opening.json()
 
     def answered(self, flow: ClientFlow) -> None:
         """The open is no longer in progress."""
@@ -115,7 +133,8 @@ class Steering:
             flows.pop(flow, None)
             if not flows:
                 del self._flows_of[flow.info.agent_key]
-        self._waits_no_more(flow)
+        if self._waiting:
+            self._waits_no_more(flow)
 
     # opening again, in turn
 
@@ -137,6 +156,8 @@ class Steering:
         """Opens those of the connector again that have waited for longest, as far as the agent may have more; how many,
         at most `most`."""
         given = 0
+        if not self._waiting:
+            return given
         for flow in list(self._waiting.get((agent, connector), ())):
             if given == most or self._pending.full(agent, connector):
                 break

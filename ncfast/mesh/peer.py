@@ -27,7 +27,8 @@ _log = log.get("mesh")
 Greeting = TypeVar("Greeting", Hello, HelloAck)
 Kind = TypeVar("Kind", Hello, HelloAck, Auth)
 
-FEATURES: list[str] = []  # what this hub can beyond version 1
+PACKED_OPEN = "packed_open"
+FEATURES = [PACKED_OPEN]  # what this hub can beyond version 1
 
 
 class Peer:
@@ -55,6 +56,7 @@ class Peer:
         self.instance = b""
         self.software = ""
         self.features: frozenset[str] = frozenset()
+        self.packed_open = False  # reads that form of M_OPEN
         self.established = False
         self.announced = False  # the hub was told that we are up
         self.draining = False  # it has said that it goes
@@ -172,6 +174,7 @@ class Peer:
             self.instance = bytes.fromhex(hello.instance)
             self.software = hello.software
             self.features = frozenset(hello.features)
+            self.packed_open = PACKED_OPEN in self.features
             return True
         return False
 

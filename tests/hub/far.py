@@ -10,7 +10,8 @@ from core.virtual import Wire
 from ncfast._frames import FrameType, encode
 from ncfast.auth import Identity
 from ncfast.core.errors import Reason
-from ncfast.core.messages import VERSION, Announce, Hello, Open, Sought, Vouch
+from ncfast.core.messages import VERSION, Announce, Hello, Sought, Vouch
+from ncfast.core.opening import Opening
 from ncfast.hub.session import AgentSession, Desk
 from ncfast.mesh import Peer
 from ncfast.mesh import handshake as mesh_handshake
@@ -134,14 +135,21 @@ class Agent(Far):
 class OtherHub(Far):
     """At the far end of a mesh link, whose handshake is done."""
 
-    def __init__(self, rooms: Rooms, name: str = "hub-b", *, instance: bytes | None = None) -> None:
+    def __init__(
+        self, rooms: Rooms, name: str = "hub-b", *, instance: bytes | None = None, features: list[str] | None = None
+    ) -> None:
         super().__init__(rooms)
         self.name = name
         self.instance = instance or name.encode().ljust(8, b".")
         rooms.known(name, self.instance)
         mesh = rooms.ways.mesh
         hello = mesh_handshake.Hello(
-            version=VERSION, cluster=mesh.cluster, replica_id=name, instance=self.instance.hex(), nonce="0" * 64
+            version=VERSION,
+            cluster=mesh.cluster,
+            replica_id=name,
+            instance=self.instance.hex(),
+            nonce="0" * 64,
+            features=features or [],
         )
         rooms.net.opened()
         mesh.door.put_stream(self.wire, Credential("machine"), "192.0.2.9", "192.0.2.9:6000", b"")
@@ -158,13 +166,22 @@ class OtherHub(Far):
         """Of a flow whose client is there."""
         return self.instance + number.to_bytes(8, "big")
 
-    def open(self, cid: bytes, epoch: int, agent: str | None = "site", connector: str = "ldap", **fields: Any) -> None:
-        """M_OPEN to an agent that we may own."""
+    def open(
+        self,
+        cid: bytes,
+        epoch: int,
+        agent: str = "site",
+        connector: str = "ldap",
+        *,
+        packed: bool = False,
+        tenant: str = "",
+    ) -> bytes:
+        """M_OPEN to an agent that we may own; its body."""
         client = ("192.0.2.1", 4000, "192.0.2.2", 389)
-        body = Open(
-            connector=connector, listener="in", secret="5" * 32, origin=self.name, client=client, agent=agent, **fields
-        )
-        self.send(FrameType.M_OPEN, cid=cid, epoch=epoch, limit=WINDOW, payload=body.pack())
+        opening = Opening(connector, "in", b"U" * 16, self.name, client, agent, tenant)
+        body = opening.pack() if packed else opening.json()
+        self.send(FrameType.M_OPEN, cid=cid, epoch=epoch, limit=WINDOW, payload=body)
+        return body
 
     def seek(self, cid: bytes, epoch: int, agent: str = "site", connector: str = "ldap") -> None:
         """M_RESUME for a client of that hub's."""

@@ -27,7 +27,7 @@ class Queue:
         self.late: list[str] = []
 
     def flow(self, client: str, **settings) -> SimpleNamespace:
-        info = ClientInfo(listener(**settings), TIMEOUTS, client, self.time())
+        info = ClientInfo(listener(**settings), TIMEOUTS, client, 0, self.time())
         return SimpleNamespace(info=info, closed=False)
 
     def wait(self, client: str, **settings) -> bool:
@@ -36,7 +36,7 @@ class Queue:
     def dispatch(self, flow: SimpleNamespace) -> bool:
         if self.room:
             self.room -= 1
-            self.taken.append(flow.info.client)
+            self.taken.append(flow.info.ends[0])
             return True
         return False
 
@@ -48,12 +48,12 @@ class Queue:
     def tick(self, seconds: float) -> list[str]:
         self.time.now += seconds
         self.late = []
-        self.hold.tick(self.time(), self.dispatch, lambda flow: self.late.append(flow.info.client))
+        self.hold.tick(self.time(), self.dispatch, lambda flow: self.late.append(flow.info.ends[0]))
         return self.late
 
     @property
     def waiting(self) -> list[str]:
-        return [flow.info.client for flow in self.hold.flows()]
+        return [flow.info.ends[0] for flow in self.hold.flows()]
 
 
 def test_the_oldest_goes_first_and_nobody_is_overtaken_by_a_release_that_finds_no_more_room():
@@ -119,6 +119,6 @@ def test_a_client_that_has_gone_is_neither_sent_on_nor_told_of(by, first):
     flows = [queue.flow(client, hold_sec=3) for client in (("gone", "here") if first else ("here", "gone"))]
     for flow in flows:
         queue.hold.add(flow)
-        flow.closed = flow.info.client == "gone"
+        flow.closed = flow.info.ends[0] == "gone"
     assert (queue.release(5) if by == "release" else queue.tick(3)) == ["here"]
     assert queue.hold.count["in"] == 0 and LDAP not in queue.hold

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 import pytest
 
 from hub import doors as d
 from hub.rooms import listener as config
 from ncfast.config import Listener
 from ncfast.hub import listener as module
-from ncfast.hub.listener import _within
 from ncfast.net import proxyproto, seam
 from ncfast.net.throttle import Throttle
 
@@ -82,14 +79,6 @@ def test_access_lists(tmp_path, settings, reason):
             writer.close()
 
     play(tmp_path, scene, settings)
-
-
-def test_an_ipv4_address_in_ipv6_clothes_counts_as_ipv4():
-    networks = [ipaddress.ip_network("192.0.2.0/24"), ipaddress.ip_network("fe80::/64")]
-    assert (
-        _within("192.0.2.7", networks) and _within("::ffff:192.0.2.7", networks) and _within("fe80::1%eth0", networks)
-    )
-    assert not _within("::ffff:192.0.3.7", networks)
 
 
 @pytest.mark.parametrize("cap", ["listener_cap", "source_cap", "flow_cap"])

@@ -9,6 +9,7 @@ from hub.rooms import NOW, Rooms, identity
 from ncfast._frames import FrameType
 from ncfast.core.errors import Reason
 from ncfast.core.messages import Vouch
+from ncfast.core.opening import PACKED, Opening
 from ncfast.hub.relays import LAST_SECOND
 from ncfast.observe.readiness import State
 
@@ -47,6 +48,25 @@ def test_an_open_goes_to_the_agent_and_its_answer_back():
     assert len(rooms.pending) == 0 and rooms.ground.stats.relays_opened == 1
 
 
+@pytest.mark.parametrize("reads", [False, True], ids=["reads JSON", "reads packed"])
+@pytest.mark.parametrize("packed", [False, True], ids=["JSON comes", "packed comes"])
+def test_an_open_is_passed_on_as_it_is_to_who_reads_it(packed, reads):
+    rooms = Rooms("active")
+    hub = rooms.hub()
+    agent = Agent(rooms, identity("site")).claim(last_epoch=4, packed_open=reads)
+    said = hub.open(hub.cid(), 5, packed=packed)
+    passed = agent.only(OPEN).payload
+    assert Opening.unpack(passed) == Opening.unpack(said)
+    assert passed == said or (packed and not reads and not passed.startswith(PACKED))
+
+
+@pytest.mark.parametrize("body", [b"\x01", b"{}"])
+def test_a_malformed_open_ends_the_link(body):
+    rooms, hub, agent = owner()
+    hub.send(OPEN, cid=hub.cid(), epoch=5, limit=1 << 16, payload=body)
+    assert hub.link.closed and agent.taken() == []
+
+
 @pytest.mark.parametrize(
     ("epoch", "reason"), [(4, Reason.STALE_EPOCH), (6, Reason.NOT_OWNER)], ids=["that is over", "that we do not have"]
 )
@@ -66,7 +86,7 @@ def test_an_open_of_another_hubs_cid_is_refused():
 
 def test_an_open_for_no_agent_in_particular_is_refused():
     _, hub, agent = owner()
-    hub.open(hub.cid(), 5, agent=None)
+    hub.open(hub.cid(), 5, agent="")
     assert hub.only(RST).code == Reason.SCOPE_DENIED and agent.taken() == []
 
 

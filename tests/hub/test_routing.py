@@ -10,7 +10,7 @@ from hub.far import OTHER_PROCESS, Far, OtherHub
 from hub.rooms import Client, Rooms, listener
 from ncfast._frames import FrameType
 from ncfast.core.errors import Reason
-from ncfast.core.messages import Open
+from ncfast.core.opening import Opening
 from ncfast.hub import routing
 from ncfast.hub.routing import ASK_AGAIN, ASK_DOUBLES, SEEK_EVERY, STARTUP_HOLD
 from ncfast.registry import View
@@ -340,7 +340,7 @@ def test_of_agents_of_other_hubs_the_one_with_fewer_of_our_flows_is_taken():
     rooms.elsewhere("two", epoch=1)
     for _ in range(6):
         rooms.client()
-    opened = [Open.unpack(one.payload).agent for one in hub.taken()]
+    opened = [Opening.unpack(one.payload).agent for one in hub.taken()]
     assert sorted(opened) == ["site"] * 3 + ["two"] * 3
 
 

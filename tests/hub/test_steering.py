@@ -9,7 +9,8 @@ from hub.far import OTHER_PROCESS, PROCESS, Agent
 from hub.rooms import Rooms, identity, listener
 from ncfast._frames import FrameType
 from ncfast.core.errors import Reason
-from ncfast.core.messages import Open, Sought
+from ncfast.core.messages import Sought
+from ncfast.core.opening import PACKED, Opening
 
 OPEN, RESUME, DETACH = FrameType.M_OPEN, FrameType.M_RESUME, FrameType.M_DETACH
 
@@ -21,9 +22,33 @@ def test_an_open_names_the_agent_to_the_hub_that_owns_it_and_to_nobody_else():
     near = rooms.agent("near", "near")
     rooms.client(listener(connector="near"))
     rooms.client()
-    here, there = Open.unpack(near.only(OPEN).payload), Open.unpack(hub.only(OPEN).payload)
-    assert (here.agent, there.agent) == (None, "site")
+    here, there = Opening.unpack(near.only(OPEN).payload), Opening.unpack(hub.only(OPEN).payload)
+    assert (here.agent, there.agent) == ("", "site")
     assert here.origin == there.origin == "hub-a" and here.client == ("192.0.2.1", 4000, "", 0)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_open_is_packed_for_who_reads_that(packed):
+    rooms = Rooms("active")
+    hub = rooms.hub(features=["packed_open"] if packed else [])
+    rooms.elsewhere()
+    near = Agent(rooms, identity("near")).claim("near", packed_open=packed)
+    rooms.client(listener(connector="near"))
+    rooms.client()
+    bodies = [near.only(OPEN).payload, hub.only(OPEN).payload]
+    assert [body.startswith(PACKED) for body in bodies] == [packed, packed]
+    assert [Opening.unpack(body).agent for body in bodies] == ["", "site"]
+
+
+def test_an_open_that_is_sent_again_has_the_form_of_its_new_way():
+    rooms = Rooms("active")
+    hub = rooms.hub(features=["packed_open"])
+    rooms.elsewhere(epoch=5)
+    rooms.client()
+    before = hub.only(OPEN).payload
+    after = Agent(rooms, identity("site")).claim(last_epoch=5).only(OPEN).payload
+    assert before.startswith(PACKED) and not after.startswith(PACKED)
+    assert Opening.unpack(before) == Opening.unpack(after)._replace(agent="site")
 
 
 def test_a_flow_that_was_another_hubs_names_no_agent_when_it_is_opened_here():
@@ -34,7 +59,7 @@ def test_a_flow_that_was_another_hubs_names_no_agent_when_it_is_opened_here():
     hub.only(OPEN)
     agent = Agent(rooms, identity("site")).claim(last_epoch=5)
     opened = agent.only(OPEN)
-    assert opened.cid == client.flow.cid and Open.unpack(opened.payload).agent is None
+    assert opened.cid == client.flow.cid and Opening.unpack(opened.payload).agent == ""
     assert (client.flow.info.path, client.flow.info.owner, client.flow.info.epoch) == ("local", "hub-a", 6)
     assert rooms.ground.stats.failovers == 1
 

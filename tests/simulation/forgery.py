@@ -16,7 +16,7 @@ from typing import Any
 from ncfast._frames import FrameType, encode
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
-from ncfast.core.messages import Open
+from ncfast.core.opening import Opening
 from ncfast.hub.hub import Hub
 from ncfast.hub.session import AgentSession
 from ncfast.net.raw import RawCarrier
@@ -215,7 +215,7 @@ class Forger:
 
     def _belated(self, hub: Hub, flow: Flow) -> bool:
         """A hub opens a flow under an epoch that is over."""
-        return self._open(hub, flow, flow.info.request.connector, flow.epoch - 1, "")
+        return self._open(hub, flow, flow.info.connector, flow.epoch - 1, "")
 
     def _open(self, hub: Hub, flow: Flow, connector: str, epoch: int, event: str) -> bool:
         owner = self._owner(hub, flow)
@@ -224,14 +224,14 @@ class Forger:
             return False
         key = flow.info.agent_key
         tenant, _, agent = key.partition("/")
-        body = Open(
+        body = Opening(
             connector=connector,
             listener="forged",
-            secret=SECRET.hex(),
+            secret=SECRET,
             origin=hub.ground.replica_id,
             client=("10.9.9.9", 9, "10.9.9.9", 9),
             agent=agent,
-            tenant=tenant or None,
+            tenant=tenant,
         )
         cid = hub.ground.instance + self.world.rng.getrandbits(63).to_bytes(8)
         where = write(
