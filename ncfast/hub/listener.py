@@ -20,7 +20,7 @@ from ncfast.hub.client import ClientInfo
 from ncfast.hub.ground import Ground
 from ncfast.net.newcomers import source_of
 from ncfast.net.proxyproto import Parser, ProxyProtocolError
-from ncfast.net.seam import Acceptor, close_by_reset, reset, tune_end
+from ncfast.net.seam import Acceptor, reset, tune_end
 from ncfast.net.socket import SocketEnd
 from ncfast.net.throttle import Throttle
 from ncfast.observe import log
@@ -76,6 +76,7 @@ class ClientListener:
             backlog=self.config.backlog,
             reserve=self.ground.config.limits.fd_reserve,
             on_shed=self.shed,
+            tune=lambda sock: tune_end(sock, self.ground.config.flow.notsent_lowat),
         )
 
     def close(self) -> None:
@@ -124,11 +125,7 @@ class ClientListener:
             return self.shed(reason, sock)
         self.active += 1
         self.net.opened()
-        try:
-            tune_end(sock, self.ground.config.flow.notsent_lowat)
-        except OSError:
-            pass  # gone already; the first read will tell
-        self.net.adopt(sock, ProxyHeader(self, host, port) if proxied else self.client(host, port))
+        self.net.adopt_end(sock, ProxyHeader(self, host, port) if proxied else self.client(host, port))
         return None
 
     def client(self, host: str, port: int) -> SocketEnd | FirstByte:
@@ -172,7 +169,7 @@ def _within(host: str, networks: list[Any]) -> bool:
 class _Client:
     """Owner of one client's socket. The listener's settings are those with which the client came."""
 
-    __slots__ = ("_client", "_watch", "config", "listener", "source", "timeouts")
+    __slots__ = ("_client", "config", "listener", "source", "timeouts")
 
     def __init__(self, listener: ClientListener, source: str, client: str) -> None:
         self.listener = listener
@@ -180,7 +177,6 @@ class _Client:
         self.timeouts = listener.timeouts
         self.source = source
         self._client = client
-        self._watch = -1
         listener.per_source[source] += 1
 
     def end(self) -> SocketEnd:
@@ -190,14 +186,12 @@ class _Client:
 
     def socket_ready(self, end: SocketEnd) -> None:
         listener = self.listener
-        self._watch = listener.net.watch(end.transport, end.broken)
         now = listener.ground.clock()
         listener.on_client(end, ClientInfo(self.config, self.timeouts, self._client, now, listener.share))
 
     def socket_gone(self, end: SocketEnd | None) -> None:
         listener = self.listener
         listener.active -= 1
-        listener.net.unwatch(self._watch)
         listener.net.gone()
         listener.per_source[self.source] -= 1
         if not listener.per_source[self.source]:
@@ -258,7 +252,6 @@ class FirstByte(asyncio.Protocol):
         """Resets it."""
         self._settle()
         self._client.listener.shed(reason)
-        close_by_reset(self._transport.get_extra_info("socket"))
         self._transport.abort()
 
     def _settle(self) -> None:
@@ -324,4 +317,4 @@ class ProxyHeader(asyncio.Protocol):
 
     def _refuse(self, reason: str) -> None:
         self._listener.shed(reason)
-        self._transport.abort()
+        self._transport.close()
