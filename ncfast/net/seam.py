@@ -25,6 +25,7 @@ from aiofastnet.selector_transport import SelectorSocketTransport  # type: ignor
 from ncfast.config import Address
 from ncfast.net.connect import OUT_OF_DESCRIPTORS, Place, connect
 from ncfast.net.names import Names, Share, literal
+from ncfast.net.syscalls import accept
 from ncfast.net.transport import Poller, SocketTransport
 from ncfast.observe import log
 
@@ -34,6 +35,7 @@ ACCEPT_BATCH = 64  # accepts a turn of the loop, so that a flood of connects doe
 ACCEPT_PAUSE = 0.2  # seconds without accepting when descriptors run out; the kernel's queue holds the clients
 OF_EVERY_IPV6 = frozenset({"::", "::1"})  # addresses that a machine has if it has IPv6 at all
 HANDSHAKE_TIMEOUT = 5.0  # seconds for a TLS handshake
+_UNBLOCKED = socket.SOCK_STREAM | socket.SOCK_NONBLOCK  # what a descriptor is already
 TCP_NOTSENT_LOWAT = 25  # linux/tcp.h; the socket module has no name for it
 
 
@@ -395,15 +397,17 @@ class Acceptor:
             if not self._net.has_room(self._reserve):
                 return self._pause()
             try:
-                connection, peer = sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                found = accept(sock.fileno())
+            except (InterruptedError, ConnectionAbortedError):
                 return None
             except OSError as exc:
                 if exc.errno in OUT_OF_DESCRIPTORS:
                     return self._pause()
                 raise
-            connection.setblocking(False)
-            self._on_socket(connection, peer)
+            if found is None:
+                return None
+            descriptor, peer = found
+            self._on_socket(socket.socket(sock.family, _UNBLOCKED, sock.proto, descriptor), peer)
             if self.closed:
                 return None
         return None

@@ -26,6 +26,7 @@ from posix.unistd cimport close as c_close
 
 from ncfast.net.socket cimport SocketEnd
 from ncfast.net.stream cimport Stream
+from ncfast.net.syscalls cimport name_of
 
 cdef extern from "<sys/epoll.h>" nogil:
     enum:
@@ -222,16 +223,15 @@ cdef class SocketTransport(Stream):
 
     def get_extra_info(self, name, default=None):
         """`socket` is for options and addresses; it is closed with the connection."""
-        if self._fd < 0 or name not in ("socket", "sockname", "peername"):
-            return default
-        if self._sock is None:
-            self._sock = sockets.socket(fileno=self._fd)
-        if name == "socket":
-            return self._sock
-        try:
-            return self._sock.getsockname() if name == "sockname" else self._sock.getpeername()
-        except OSError:                  # it is no longer connected
-            return default
+        found = None
+        if self._fd >= 0:
+            if name == "socket":
+                if self._sock is None:
+                    self._sock = sockets.socket(fileno=self._fd)
+                found = self._sock
+            elif name == "sockname" or name == "peername":
+                found = name_of(self._fd, name == "peername")
+        return default if found is None else found
 
     def set_protocol(self, protocol):
         self._protocol = protocol
