@@ -31,7 +31,10 @@ class Memory(Stream):
     """A transport that gives every write to ``sink`` at once."""
 
     def __init__(self, sink: Callable[[bytes], object]) -> None:
-        self.write = sink
+        self._sink = sink
+
+    def write(self, data) -> None:
+        self._sink(data)
 
     def writelines(self, pieces) -> None:
         for piece in pieces:

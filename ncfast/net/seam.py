@@ -471,9 +471,9 @@ def _unlink(path: str) -> None:
 
 def tune_end(sock: socket.socket, notsent_lowat: int) -> None:
     """Besides `tune`, for a client or target, or for the socket that listens for clients: closing is a reset, until it
-    is known that it may be in order, be it that the process ends. No more than `notsent_lowat` bytes, and the segment that passes them,
-    wait in the kernel for a reader that pauses; the rest waits here, in the budget. What is on its way is the kernel's
-    business: `SO_SNDBUF` would bound that, too, and with it the rate over a long way."""
+    is known that it may be in order, be it that the process ends. No more than `notsent_lowat` bytes, and the segment
+    that passes them, wait in the kernel for a reader that pauses; the rest waits here, in the budget. What is on its
+    way is the kernel's business: `SO_SNDBUF` would bound that, too, and with it the rate over a long way."""
     tune(sock)
     close_by_reset(sock)
     if sock.family != socket.AF_UNIX:

@@ -428,10 +428,10 @@ def test_a_socket_with_much_to_read_takes_turns():
 
     async def scenario(world):
         pairs = [world.pair() for _ in range(2)]
-        for far, near in pairs:
+        for _, near in pairs:
             near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         data = noise(3 * READ_TURN)
-        for far, near in pairs:
+        for far, _ in pairs:
             await world.send(far, data)
         sent = [near for _, near in pairs]
         await until(lambda: all(arrived(near, len(data)) for near in sent), "all is there")
