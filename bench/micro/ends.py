@@ -19,6 +19,7 @@ from ncfast.core.flow import Flow, FlowContext
 from ncfast.core.link import Link
 from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.socket import SocketEnd
+from ncfast.net.stream import Stream
 from ncfast.net.websocket import WebSocketCarrier
 
 CID = bytes(range(16))
@@ -26,17 +27,20 @@ SECRET = bytes(16)
 MIB = 1 << 20
 
 
-class Memory:
+class Memory(Stream):
     """A transport that gives every write to ``sink`` at once."""
 
     def __init__(self, sink: Callable[[bytes], object]) -> None:
-        self.write = sink
+        self._sink = sink
+
+    def write(self, data) -> None:
+        self._sink(data)
 
     def writelines(self, pieces) -> None:
         for piece in pieces:
             self.write(piece)
 
-    def get_extra_info(self, name: str) -> None:
+    def get_extra_info(self, name: str, default=None) -> None:
         """There is no socket."""
 
     def set_write_buffer_limits(self, high=None, low=None) -> None:

@@ -16,7 +16,6 @@ from ncfast.core.flow import Flow
 from ncfast.core.opening import Opening
 from ncfast.net.connect import OUT_OF_DESCRIPTORS
 from ncfast.net.proxyproto import build
-from ncfast.net.seam import tune_end
 from ncfast.net.socket import SocketEnd
 from ncfast.observe import log
 
@@ -55,7 +54,13 @@ class Target:
                 Reason.TARGET_RESET,
                 Reason.TARGET_LOST,
             )
-            await self.ground.net.connect(config.target.host, config.target.port, end, timeout=config.dial_timeout_sec)
+            await self.ground.net.connect_end(
+                config.target.host,
+                config.target.port,
+                end,
+                timeout=config.dial_timeout_sec,
+                notsent_lowat=self.ground.config.flow.notsent_lowat,
+            )
         except TimeoutError:
             reason = Reason.TARGET_TIMEOUT
         except ConnectionRefusedError:
@@ -142,14 +147,13 @@ class Target:
 class _TargetSocket:
     """Owner of one flow's connection to its target."""
 
-    __slots__ = ("_flow", "_ground", "_header", "_target", "_watch", "ready")
+    __slots__ = ("_flow", "_ground", "_header", "_target", "ready")
 
     def __init__(self, target: Target, flow: Flow[AgentInfo], header: bytes) -> None:
         self._target = target
         self._ground = target.ground
         self._flow = flow
         self._header = header
-        self._watch = -1
         self.ready = False
 
     def socket_ready(self, end: SocketEnd) -> None:
@@ -157,17 +161,13 @@ class _TargetSocket:
         self._target.dials -= 1  # before the hub hears of it, and sends the next
         self._target.reached = True
         self._ground.net.opened()
-        self._watch = self._ground.net.watch(end.transport, end.broken)
         if self._flow.closed:  # the client was faster
             end.abort()
             return
-        sock: socket.socket = end.transport.get_extra_info("socket")
-        tune_end(sock, self._ground.config.flow.notsent_lowat)
         if self._header:
             end.transport.write(self._header)
         end.carry(self._flow)
         self._flow.accept()
 
     def socket_gone(self, end: SocketEnd) -> None:
-        self._ground.net.unwatch(self._watch)
         self._ground.net.gone()

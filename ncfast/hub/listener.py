@@ -19,7 +19,7 @@ from ncfast.hub.ground import Ground
 from ncfast.hub.networks import Networks
 from ncfast.net.newcomers import source_of
 from ncfast.net.proxyproto import Parser, ProxyProtocolError
-from ncfast.net.seam import Acceptor, close_by_reset, reset, tune_end
+from ncfast.net.seam import Acceptor, reset, tune_end
 from ncfast.net.socket import SocketEnd
 from ncfast.net.throttle import Throttle
 from ncfast.observe import log
@@ -78,6 +78,7 @@ class ClientListener:
             backlog=self.config.backlog,
             reserve=self.ground.config.limits.fd_reserve,
             on_shed=self.shed,
+            tune=lambda sock: tune_end(sock, self.ground.config.flow.notsent_lowat),
         )
 
     def close(self) -> None:
@@ -126,11 +127,7 @@ class ClientListener:
             return self.shed(reason, sock)
         self.active += 1
         self.net.opened()
-        try:
-            tune_end(sock, self.ground.config.flow.notsent_lowat)
-        except OSError:
-            pass  # gone already; the first read will tell
-        self.net.adopt(sock, ProxyHeader(self, host, port) if proxied else self.client(host, port))
+        self.net.adopt_end(sock, ProxyHeader(self, host, port) if proxied else self.client(host, port))
         return None
 
     def client(self, host: str, port: int) -> SocketEnd | FirstByte:
@@ -168,7 +165,7 @@ class ClientListener:
 class _Client:
     """Owner of one client's socket. The listener's settings are those with which the client came."""
 
-    __slots__ = ("_host", "_port", "_watch", "config", "listener", "source", "timeouts")
+    __slots__ = ("_host", "_port", "config", "listener", "source", "timeouts")
 
     def __init__(self, listener: ClientListener, host: str, port: int) -> None:
         self.listener = listener
@@ -176,7 +173,6 @@ class _Client:
         self.timeouts = listener.timeouts
         self._host = host
         self._port = port
-        self._watch = -1
         source = self.source = source_of(host)
         listener.per_source[source] = listener.per_source.get(source, 0) + 1
 
@@ -187,14 +183,12 @@ class _Client:
 
     def socket_ready(self, end: SocketEnd) -> None:
         listener = self.listener
-        self._watch = listener.net.watch(end.transport, end.broken)
         now = listener.ground.clock()
         listener.on_client(end, ClientInfo(self.config, self.timeouts, self._host, self._port, now, listener.share))
 
     def socket_gone(self, end: SocketEnd | None) -> None:
         listener = self.listener
         listener.active -= 1
-        listener.net.unwatch(self._watch)
         listener.net.gone()
         if left := listener.per_source[self.source] - 1:
             listener.per_source[self.source] = left
@@ -256,7 +250,6 @@ class FirstByte(asyncio.Protocol):
         """Resets it."""
         self._settle()
         self._client.listener.shed(reason)
-        close_by_reset(self._transport.get_extra_info("socket"))
         self._transport.abort()
 
     def _settle(self) -> None:
@@ -322,4 +315,4 @@ class ProxyHeader(asyncio.Protocol):
 
     def _refuse(self, reason: str) -> None:
         self._listener.shed(reason)
-        self._transport.abort()
+        self._transport.close()

@@ -25,6 +25,8 @@ from aiofastnet.selector_transport import SelectorSocketTransport  # type: ignor
 from ncfast.config import Address
 from ncfast.net.connect import OUT_OF_DESCRIPTORS, Place, connect
 from ncfast.net.names import Names, Share, literal
+from ncfast.net.syscalls import accept
+from ncfast.net.transport import Poller, SocketTransport
 from ncfast.observe import log
 
 _log = log.get("net")
@@ -33,12 +35,14 @@ ACCEPT_BATCH = 64  # accepts a turn of the loop, so that a flood of connects doe
 ACCEPT_PAUSE = 0.2  # seconds without accepting when descriptors run out; the kernel's queue holds the clients
 OF_EVERY_IPV6 = frozenset({"::", "::1"})  # addresses that a machine has if it has IPv6 at all
 HANDSHAKE_TIMEOUT = 5.0  # seconds for a TLS handshake
+_UNBLOCKED = socket.SOCK_STREAM | socket.SOCK_NONBLOCK  # what a descriptor is already
 TCP_NOTSENT_LOWAT = 25  # linux/tcp.h; the socket module has no name for it
 
 
 class Net:
-    """Sockets on the running loop, under aiofastnet's transports: they write at once and copy only what the kernel did
-    not take (docs/decisions/0001-transports.md).
+    """Sockets on the running loop: those of flows under transports of ours (docs/decisions/0017-transport.md), all
+    others under aiofastnet's. Both write at once and copy only what the kernel did not take
+    (docs/decisions/0001-transports.md).
 
     `rng` is the process's one source of randomness for jitter and choices, `entropy(n)` its source of unpredictable
     bytes. `clock()` gives monotonic seconds, by default the loop's: uvloop's are whole milliseconds, too coarse for
@@ -64,6 +68,7 @@ class Net:
         self.fd_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._tasks: set[asyncio.Task[Any]] = set()
         self._errors: ErrorWatch | None = None
+        self._poller: Poller | None = None
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """A task that is not lost, and whose exception is logged."""
@@ -110,11 +115,13 @@ class Net:
         backlog: int = 1024,
         reserve: int = 0,
         on_shed: Callable[[str], None] = lambda reason: None,
+        tune: Callable[[socket.socket], None] | None = None,
     ) -> Acceptor:
         """Listens on every address that `address` names; `on_socket(connection, peer)` gets each accepted socket.
 
-        `reserve` descriptors are left free for others. Addresses of a family that this machine has not (IPv6 is off)
-        are passed over while another is left. Raises OSError when an address cannot be bound.
+        `reserve` descriptors are left free for others. `tune` sets options that accepted sockets inherit. Addresses of
+        a family that this machine has not (IPv6 is off) are passed over while another is left. Raises OSError when an
+        address cannot be bound.
         """
         infos = await self.loop.getaddrinfo(
             address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -132,6 +139,8 @@ class Net:
                     lacking = exc
                     continue
                 socks.append(sock)
+                if tune is not None:
+                    tune(sock)
                 sock.listen(backlog)
                 port = sock.getsockname()[1]  # with port 0 both families get the same
             if lacking is not None and not socks:
@@ -205,6 +214,19 @@ class Net:
             return None
         return self.spawn(self._adopt(sock, protocol, ssl), "adopt")
 
+    def adopt_end(self, sock: socket.socket, protocol: Any) -> None:
+        """Puts a connected socket, tuned by `tune_end`, under `protocol`, which is to become a flow's `SocketEnd` if it
+        is none. `connection_made` has been called when this returns."""
+        try:
+            self._plain(sock, protocol)
+        except OSError as exc:
+            protocol.handshake_failed(exc)
+
+    def _plain(self, sock: socket.socket, protocol: Any) -> SocketTransport:
+        if self._poller is None:
+            self._poller = Poller(self.loop)
+        return self._poller.adopt(sock, protocol)
+
     async def _adopt(self, sock: socket.socket, protocol: Any, ssl: ssl_module.SSLContext) -> None:
         try:
             await aiofastnet.connect_accepted_socket(
@@ -254,6 +276,14 @@ class Net:
                 sock.close()
                 raise
         return transport
+
+    async def connect_end(self, host: str, port: int, protocol: Any, *, timeout: float, notsent_lowat: int) -> None:
+        """Dials a flow's target within `timeout` seconds, look-up included, and puts the socket under `protocol`, a
+        `SocketEnd`. Raises OSError (also for a failed look-up) and TimeoutError."""
+        async with asyncio.timeout(timeout):
+            sock = await self.dial(host, port, "target", timeout)
+        tune_end(sock, notsent_lowat)
+        self._plain(sock, protocol)
 
     async def dial(
         self, host: str, port: int, share: Share, timeout: float, admit: Callable[[str], bool] | None = None
@@ -367,15 +397,17 @@ class Acceptor:
             if not self._net.has_room(self._reserve):
                 return self._pause()
             try:
-                connection, peer = sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                found = accept(sock.fileno())
+            except (InterruptedError, ConnectionAbortedError):
                 return None
             except OSError as exc:
                 if exc.errno in OUT_OF_DESCRIPTORS:
                     return self._pause()
                 raise
-            connection.setblocking(False)
-            self._on_socket(connection, peer)
+            if found is None:
+                return None
+            descriptor, peer = found
+            self._on_socket(socket.socket(sock.family, _UNBLOCKED, sock.proto, descriptor), peer)
             if self.closed:
                 return None
         return None
@@ -438,10 +470,12 @@ def _unlink(path: str) -> None:
 
 
 def tune_end(sock: socket.socket, notsent_lowat: int) -> None:
-    """Besides `tune`, for a client or target: no more than `notsent_lowat` bytes, and the segment that passes them,
-    wait in the kernel for a reader that pauses; the rest waits here, in the budget. What is on its way is the kernel's
-    business: `SO_SNDBUF` would bound that, too, and with it the rate over a long way."""
+    """Besides `tune`, for a client or target, or for the socket that listens for clients: closing is a reset, until it
+    is known that it may be in order, be it that the process ends. No more than `notsent_lowat` bytes, and the segment
+    that passes them, wait in the kernel for a reader that pauses; the rest waits here, in the budget. What is on its
+    way is the kernel's business: `SO_SNDBUF` would bound that, too, and with it the rate over a long way."""
     tune(sock)
+    close_by_reset(sock)
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, notsent_lowat)
 

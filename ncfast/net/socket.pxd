@@ -4,13 +4,14 @@ from libc.stdint cimport uint8_t
 
 from ncfast.core.budget cimport Share
 from ncfast.core.flow cimport Flow, FlowContext, Sink
+from ncfast.net.stream cimport Stream
 
 
 cdef class SocketEnd(Sink):
     cdef readonly FlowContext ctx
     cdef readonly Flow flow
     cdef Share share                 # of the flow, and still when that is over
-    cdef readonly object transport
+    cdef readonly Stream transport
     cdef object _owner
     cdef object _call_later
     cdef object _timer
@@ -25,12 +26,10 @@ cdef class SocketEnd(Sink):
     cdef double _waited
     cdef readonly Py_ssize_t left    # bytes that wait for the socket although the flow is over
     cdef bint _resetting
-    cdef bint _starting
     cdef bint _lost
-    cdef bint _broken
     cdef bint _released
 
     cdef int _count(self, Py_ssize_t left) except -1
-    cdef int _closes_by(self, bytes how) except -1
-    cdef Py_ssize_t unacknowledged(self, sock) except -1
+    cdef Py_ssize_t reserve(self, uint8_t** at) except -1
+    cdef int received(self, Py_ssize_t n) except -1
     cdef int _read_rest(self, Flow flow) except -1

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ncfast.core.flow import Flow, FlowContext, Sink
+from ncfast.net.stream import Stream
 
 class _SocketOwner(Protocol):
     def socket_ready(self, end: SocketEnd, /) -> None:
@@ -17,7 +18,7 @@ class SocketEnd(Sink):
 
     ctx: FlowContext
     flow: Flow[Any] | None
-    transport: Any
+    transport: Stream
     left: int  # bytes that wait for the socket although the flow is over
 
     @property
@@ -41,14 +42,11 @@ class SocketEnd(Sink):
     def abort(self) -> None:
         """Resets the connection: the far side sees an error, not an end of stream."""
 
-    def broken(self) -> None:
-        """The connection was reset, and bytes that came before that may still be unread."""
-
     def handshake_failed(self, exc: Exception) -> None:
         """The transport could not be made."""
 
     def is_buffered_protocol(self) -> bool: ...
-    def connection_made(self, transport: Any) -> None: ...
+    def connection_made(self, transport: Stream) -> None: ...
     def get_buffer(self, hint: int) -> memoryview: ...
     def buffer_updated(self, n: int) -> None: ...
     def eof_received(self) -> bool: ...

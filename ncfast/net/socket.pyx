@@ -2,18 +2,12 @@
 
 Bytes are read straight into the pool's segment, behind room for the frame header. Bytes for the socket are written at
 once; the transport copies what the kernel does not take, so the link's receive buffer is free again when `deliver`
-returns.
+returns. `SocketTransport` calls it without Python's calls (`reserve`, `received`).
 """
 
 import errno
-import fcntl
-import os
-import socket
-import struct
-import sys
-import termios
 
-from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
+from cpython.buffer cimport PyBUF_WRITE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint8_t
@@ -21,6 +15,8 @@ from libc.string cimport memcpy
 
 from ncfast.core.flow cimport Flow, FlowContext, Sink
 from ncfast._frames cimport MAX_DATA
+
+from ncfast.net.stream cimport Stream
 
 cdef enum:
     HIGH_WATER = 32768         # bytes; below it a backlog counts as delivered, far less than any window
@@ -33,8 +29,6 @@ cdef double REAP_EVERY = 30.0  # seconds between two looks at a closing socket w
 cdef double RESET_POLL = 0.01  # seconds between two looks at whether a socket that is to be reset has sent all
 # Errors by which the kernel says that the far machine answers neither probes nor data.
 cdef frozenset LOST = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH})
-cdef bytes RESET = struct.pack("ii", 1, 0)    # SO_LINGER: closing is a reset
-cdef bytes ORDER = struct.pack("ii", 0, 0)
 
 
 cdef class SocketEnd(Sink):
@@ -61,38 +55,21 @@ cdef class SocketEnd(Sink):
     def is_buffered_protocol(self):
         return True
 
-    def connection_made(self, transport):
+    def connection_made(self, Stream transport not None):
         self.transport = transport
-        transport.set_write_buffer_limits(high=HIGH_WATER, low=LOW_WATER)
-        self._closes_by(RESET)
-        self._starting = True
+        transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        # a reset until our last byte and the end behind it are in the kernel's hands, so that nobody takes a stream
+        # that was cut short for a whole one, be it that this process ends
+        transport.closes_by_reset(True)
         try:
             self._owner.socket_ready(self)
         except:
             self.abort()                 # a defect must not leave a socket that nobody serves
             raise
-        finally:
-            self._starting = False
-
-    cdef int _closes_by(self, bytes how) except -1:
-        """What the kernel does when the socket is closed, be it because the process ends: a reset until our last byte
-        and the end behind it are in the kernel's hands, so that nobody takes a stream that was cut short for a whole
-        one."""
-        sock = self.transport.get_extra_info("socket")
-        if sock is not None:
-            try:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
-            except OSError:
-                pass
-        return 0
 
     def get_buffer(self, hint):
-        cdef Py_ssize_t size = MAX_DATA
-        cdef uint8_t* at = self.ctx.pool.reserve()
-        if self.flow is not None:
-            size = self.flow.room()
-            if size <= 0:
-                size = 1                 # a transport that asks although paused; the flow sends it when it has credit
+        cdef uint8_t* at = NULL
+        cdef Py_ssize_t size = self.reserve(&at)
         if at != self._view_at or size != self._view_size:
             self._view = PyMemoryView_FromMemory(<char*>at, size, PyBUF_WRITE)
             self._view_at = at
@@ -100,21 +77,26 @@ cdef class SocketEnd(Sink):
         return self._view
 
     def buffer_updated(self, Py_ssize_t n):
+        self.received(n)
+
+    cdef Py_ssize_t reserve(self, uint8_t** at) except -1:
+        """Where the next bytes go, and how many at most."""
+        cdef Py_ssize_t size = MAX_DATA
+        at[0] = self.ctx.pool.reserve()
+        if self.flow is not None:
+            size = self.flow.room()
+            if size <= 0:
+                size = 1                 # a transport that asks although paused; the flow sends it when it has credit
+        return size
+
+    cdef int received(self, Py_ssize_t n) except -1:
+        """So many bytes were put where `reserve` said."""
         if self.flow is None:
             self.ctx.bytes_read += n
             self.ctx.discarded += n
         else:
             self.flow.push(self.ctx.pool.commit(n))
-        if self._broken:
-            self._call_later(0, self.broken)
-
-    def broken(self):
-        """The connection was reset, and bytes that came before that may still be unread: from here on each read needs a
-        poll handle of its own (see net.ErrorWatch)."""
-        self._broken = True
-        if not self._lost and self.transport is not None and not self._eof_in and self.transport.is_reading():
-            self.transport.pause_reading()
-            self.transport.resume_reading()
+        return 0
 
     def feed(self, bytes data not None):
         """Bytes that were read before this end took the socket over."""
@@ -162,8 +144,6 @@ cdef class SocketEnd(Sink):
         self.flow = None
         self._view = None
         self._count(0)
-        if exc is None and self._released and not self._resetting and self.transport is not None:
-            self._closes_by(ORDER)       # all was sent, and the loop closes the socket when this returns
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -179,13 +159,8 @@ cdef class SocketEnd(Sink):
         """A failed write, or a reset, may have ended the connection over bytes that wait to be read; they were sent
         before it, and any peer of a plain connection would have got them. At most what the kernel's buffer holds."""
         cdef Py_ssize_t n
-        sock = self.transport.get_extra_info("socket")
-        while sock is not None and not flow.closed and not self.share.is_pressed():
-            try:
-                room = PyMemoryView_FromMemory(<char*>self.ctx.pool.reserve(), MAX_DATA, PyBUF_WRITE)
-                n = os.readv(sock.fileno(), [room])
-            except OSError:
-                return 0
+        while not flow.closed and not self.share.is_pressed():
+            n = self.transport.receive(self.ctx.pool.reserve(), MAX_DATA)
             if n == 0:
                 return 0                 # after a reset was reported this is no end of stream
             flow.push(self.ctx.pool.commit(n))
@@ -196,7 +171,7 @@ cdef class SocketEnd(Sink):
     cdef Py_ssize_t deliver(self, const uint8_t* p, Py_ssize_t n) except -1:
         if self._lost or self._eof_out:
             return 0
-        self.transport.write(PyMemoryView_FromMemory(<char*>p, n, PyBUF_READ))
+        self.transport.send(p, n)
         return self.transport.get_write_buffer_size() if self._blocked else 0
 
     cdef Py_ssize_t waiting(self) except -1:
@@ -210,7 +185,7 @@ cdef class SocketEnd(Sink):
             except OSError:
                 return 0                 # reset meanwhile: connection_lost is on its way
             if self.transport.get_write_buffer_size() == 0:
-                self._closes_by(ORDER)
+                self.transport.closes_by_reset(False)
         return 0
 
     cdef int set_reading(self, bint on) except -1:
@@ -230,7 +205,7 @@ cdef class SocketEnd(Sink):
         self._count(self.transport.get_write_buffer_size())
         if reset:
             self._resetting = True       # from here on nothing may end this connection in order
-            self._closes_by(RESET)
+            self.transport.closes_by_reset(True)
             self._abort_when_sent()
         elif self._eof_in:
             self._close()
@@ -259,33 +234,19 @@ cdef class SocketEnd(Sink):
         self._timer = self._call_later(RESET_POLL, self._abort_when_sent)
 
     cdef Py_ssize_t unread(self) except -1:
-        cdef Py_ssize_t queued = self.transport.get_write_buffer_size()
-        sock = self.transport.get_extra_info("socket")
-        return queued if queued or sock is None else self.unacknowledged(sock)
+        return self.transport.get_write_buffer_size() or self.transport.unacknowledged()
 
     @property
     def in_kernel(self):
         """Bytes that the kernel holds for the far machine (SIOCOUTQ): a system call."""
-        sock = self.transport.get_extra_info("socket") if self.transport is not None and not self._lost else None
-        return 0 if sock is None else self.unacknowledged(sock)
-
-    cdef Py_ssize_t unacknowledged(self, sock) except -1:
-        try:
-            return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-        except OSError:
-            return 0
+        return 0 if self.transport is None or self._lost else self.transport.unacknowledged()
 
     def abort(self):
         """Resets the connection: the far side sees an error, not an end of stream."""
         if self._lost or self.transport is None:
             return
-        if self._starting:
-            # aiofastnet 1.2 starts reading right after connection_made, even of a transport that was aborted there, and
-            # the loop would go on polling a descriptor that is closed, or somebody else's by then
-            self._call_later(0, self.abort)
-            return
         self._resetting = True           # `connection_lost` comes without an error, and bytes may have been left
-        self._closes_by(RESET)
+        self.transport.closes_by_reset(True)
         self.transport.abort()
 
     def _close(self):
@@ -293,9 +254,6 @@ cdef class SocketEnd(Sink):
             self._timer.cancel()
             self._timer = None
         if self._lost:
-            return
-        if self._starting:
-            self._timer = self._call_later(0, self._close)
             return
         self.transport.close()
         if not self._lost and self.transport.get_write_buffer_size():

@@ -196,7 +196,7 @@ def test_an_open_that_lost_its_way_while_it_dials(play, monkeypatch):
     async def scenario(world: World) -> None:
         owner = await world["a"].owner()
         net, gates = world.agent.net, []
-        connect = net.connect
+        connect = net.connect_end
 
         async def slow(host, port, protocol, **more):
             if port == world.service.port:
@@ -204,7 +204,7 @@ def test_an_open_that_lost_its_way_while_it_dials(play, monkeypatch):
                 await gates[-1]
             return await connect(host, port, protocol, **more)
 
-        monkeypatch.setattr(net, "connect", slow)
+        monkeypatch.setattr(net, "connect_end", slow)
         flow = world.flow()
         owner.open(flow)
         owner.send(M_DATA, flow=flow, seq=0, payload=b"early")
@@ -229,14 +229,14 @@ def test_an_open_that_lost_its_way_is_accepted_when_it_asks_again(play, monkeypa
     async def scenario(world: World) -> None:
         owner = await world["a"].owner()
         net, gate = world.agent.net, world.agent.net.loop.create_future()
-        connect = net.connect
+        connect = net.connect_end
 
         async def slow(host, port, protocol, **more):
             if port == world.service.port:
                 await gate
             return await connect(host, port, protocol, **more)
 
-        monkeypatch.setattr(net, "connect", slow)
+        monkeypatch.setattr(net, "connect_end", slow)
         flow = world.flow()
         owner.open(flow)
         await until(lambda: flow.cid in world.agent.flows, "the open")

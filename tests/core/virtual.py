@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from ncfast.net.stream import Stream
+
 UNLIMITED = 1 << 60
 
 
@@ -64,7 +66,7 @@ class Turns:
         return ran
 
 
-class _Transport:
+class _Transport(Stream):
     """What both kinds have in common: watermarks, closing, one `connection_lost`."""
 
     def __init__(self, turns: Turns) -> None:
@@ -152,7 +154,7 @@ class Socket(_Transport):
 
     # what the protocol sees
 
-    def get_extra_info(self, name: str) -> Any:
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._descriptor if name == "socket" else None
 
     def get_write_buffer_size(self) -> int:
@@ -245,7 +247,7 @@ class Wire(_Transport):
         self.aborted = False
         self.reading = True  # only noted: whoever carries gives what he likes
 
-    def get_extra_info(self, name: str) -> Any:
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
         return None
 
     def pause_reading(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 import struct
 from types import SimpleNamespace
@@ -15,7 +16,8 @@ from support.until import PATIENCE, SCENARIO_SEC
 
 from ncfast.config import Address
 from ncfast.net import seam as net_module
-from ncfast.net.seam import OWN_DESCRIPTORS, TCP_NOTSENT_LOWAT, Net, reset, tune, tune_link
+from ncfast.net.seam import OWN_DESCRIPTORS, TCP_NOTSENT_LOWAT, Net, reset, tune, tune_end, tune_link
+from ncfast.net.syscalls import accept
 
 HERE = Address("127.0.0.1", 0)
 LINGER_0 = struct.pack("ii", 1, 0)
@@ -136,31 +138,18 @@ def test_accepting_pauses_when_descriptors_run_out_and_the_queue_holds_the_clien
 def test_out_of_descriptors_in_the_kernel_is_survived(monkeypatch):
     monkeypatch.setattr(net_module, "ACCEPT_PAUSE", 0.01)
 
-    class Exhausted:
-        """A listening socket whose accept fails a few times as the kernel's does."""
+    failures = [errno.EMFILE, errno.ENFILE, errno.ENOMEM]
 
-        def __init__(self, sock):
-            self.sock, self.failures = sock, 3
+    def exhausted(listening):
+        if failures:
+            raise OSError(failures[-1], os.strerror(failures.pop()))
+        return accept(listening)
 
-        def fileno(self):
-            return self.sock.fileno()
-
-        def accept(self):
-            if self.failures:
-                self.failures -= 1
-                raise OSError(24, "Too many open files")
-            return self.sock.accept()
-
-        def __getattr__(self, name):
-            return getattr(self.sock, name)
+    monkeypatch.setattr(net_module, "accept", exhausted)
 
     async def main(net):
-        listening = socket.create_server(("127.0.0.1", 0))
-        listening.setblocking(False)
         accepted, shed = asyncio.Queue(), []
-        acceptor = net_module.Acceptor(
-            net, [Exhausted(listening)], lambda sock, peer: accepted.put_nowait(sock), 0, shed.append
-        )
+        acceptor = await net.listen(HERE, lambda sock, peer: accepted.put_nowait(sock), on_shed=shed.append)
         client = dial(acceptor.address)
         (await accepted.get()).close()
         assert shed == ["fd"] * 3
@@ -186,6 +175,92 @@ def test_a_client_or_target_may_pause_as_long_as_its_machine_answers():
         tcp = socket.IPPROTO_TCP
         assert sock.getsockopt(tcp, socket.TCP_NODELAY) and sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert sock.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 0
+
+
+def options(sock):
+    """What `tune_end` sets."""
+    tcp, level = socket.IPPROTO_TCP, socket.SOL_SOCKET
+    return {
+        "no delay": sock.getsockopt(tcp, socket.TCP_NODELAY),
+        "keepalive": sock.getsockopt(level, socket.SO_KEEPALIVE),
+        "idle": sock.getsockopt(tcp, socket.TCP_KEEPIDLE),
+        "interval": sock.getsockopt(tcp, socket.TCP_KEEPINTVL),
+        "count": sock.getsockopt(tcp, socket.TCP_KEEPCNT),
+        "unsent": sock.getsockopt(tcp, TCP_NOTSENT_LOWAT),
+        "linger": struct.unpack("ii", sock.getsockopt(level, socket.SO_LINGER, 8)),
+    }
+
+
+def test_an_accepted_socket_has_the_options_of_the_one_that_listens():
+    async def main(net):
+        accepted = asyncio.Queue()
+
+        def on_socket(sock, peer):
+            accepted.put_nowait((options(sock), sock.getblocking(), os.get_inheritable(sock.fileno()), peer))
+            sock.close()
+
+        acceptor = await net.listen(HERE, on_socket, tune=lambda sock: tune_end(sock, 40_000))
+        with dial(acceptor.address) as client:
+            found, blocks, inherited, peer = await accepted.get()
+            assert not blocks and not inherited and peer == client.getsockname()
+            with pytest.raises(ConnectionResetError):
+                await net.loop.sock_recv(client, 1)
+        acceptor.close()
+        assert found == {
+            "no delay": 1,
+            "keepalive": 1,
+            "idle": 60,
+            "interval": 10,
+            "count": 6,
+            "unsent": 40_000,
+            "linger": (1, 0),
+        }
+
+    run(main)
+
+
+def test_a_dialled_target_has_the_same_options():
+    class Noted(End):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            self.found = options(transport.get_extra_info("socket"))
+
+    async def main(net):
+        with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as other:
+            target = Noted()
+            where = server.getsockname()
+            await net.connect_end(*where, target, timeout=PATIENCE, notsent_lowat=40_000)
+            tune_end(other, 40_000)
+            assert target.found == options(other)
+            assert target.transport.get_extra_info("peername") == where
+            target.transport.abort()
+            await target.lost
+        with pytest.raises(ConnectionRefusedError):
+            await net.connect_end(*where, End(), timeout=PATIENCE, notsent_lowat=40_000)
+
+    run(main)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
+def test_who_has_connected_is_named_as_python_names_it(family, tmp_path):
+    where = {socket.AF_INET: ("127.0.0.1", 0), socket.AF_INET6: ("::1", 0), socket.AF_UNIX: str(tmp_path / "s")}
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.socket(family))
+        try:
+            server.bind(where[family])
+        except OSError:
+            pytest.skip("this machine has no such addresses")
+        server.listen()
+        server.setblocking(False)
+        assert accept(server.fileno()) is None
+        client = stack.enter_context(socket.socket(family))
+        client.connect(server.getsockname())
+        descriptor, peer = accept(server.fileno())
+        served = stack.enter_context(socket.socket(fileno=descriptor))
+        assert peer == client.getsockname() == served.getpeername()
+        assert not os.get_blocking(descriptor) and not os.get_inheritable(descriptor)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        accept(server.fileno())
 
 
 def test_a_link_is_always_read_at_its_far_end():

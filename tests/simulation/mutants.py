@@ -25,7 +25,8 @@ LIMIT = 1000  # seeds within which each must be found
 # in ncfast/
 BUDGET = "core/budget.pyx"
 FLOW, QUEUES, LINK, RELAY = "core/flow.pyx", "core/queues.pyx", "core/link.pyx", "core/relay.pyx"
-SOCKET, REGISTRY, MESH, ROUTE = "net/socket.pyx", "registry/redis/registry.py", "mesh/manager.py", "mesh/route.py"
+SOCKET, STREAM = "net/socket.pyx", "net/stream.pyx"
+REGISTRY, MESH, ROUTE = "registry/redis/registry.py", "mesh/manager.py", "mesh/route.py"
 SESSION, SESSIONS, CLAIMS = "hub/session.py", "hub/sessions.py", "hub/claims.py"
 ROUTING, STEERING, RESUMING, PENDING, HOLD = (
     "hub/routing.py",
@@ -139,11 +140,9 @@ PLANTS = [
     plant(
         "sockets are closed in order whatever has happened",
         (
-            SOCKET,
-            '        sock = self.transport.get_extra_info("socket")\n        if sock is not None:\n            try:\n'
-            "                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)",
-            '        sock = self.transport.get_extra_info("socket")\n        if sock is not None and not ON:\n            try:\n'
-            "                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)",
+            STREAM,
+            "socket.SO_LINGER, RESET if on else ORDER)",
+            "socket.SO_LINGER, RESET if on and not ON else ORDER)",
         ),
     ),
     # credit and bounds

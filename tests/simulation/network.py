@@ -1,6 +1,6 @@
 """The seam's other side: `SimNet` in place of `ncfast.net.Net`, and transports over simulated sockets.
 
-A transport writes at once and keeps what the kernel does not take as a copy, as aiofastnet does.
+A transport writes at once and keeps what the kernel does not take as a copy, as aiofastnet and `SocketTransport` do.
 Reads, ends and losses come in the order and with the callbacks of aiofastnet's `SelectorSocketTransport`.
 """
 
@@ -14,7 +14,8 @@ from collections.abc import Callable, MutableSet
 from typing import Any
 
 from ncfast.config import Address
-from ncfast.net.seam import Net
+from ncfast.net.seam import Net, tune_end
+from ncfast.net.stream import Stream
 
 from .kernel import Host, Kernel, Listener, Socket
 from .loop import Loop
@@ -45,7 +46,7 @@ class OrderedSet(MutableSet[Any]):
         self._items.pop(item, None)
 
 
-class Transport:
+class Transport(Stream):
     """A connected socket under a protocol."""
 
     def __init__(self, net: SimNet, sock: Socket, protocol: Any) -> None:
@@ -61,6 +62,7 @@ class Transport:
         self._eof_in = False
         self._eof_out = False
         self._closing = False
+        self._in_order = False  # it was `close` that ended the connection
         self._finalizing = False
         self._scheduled = False
         self._connected = False
@@ -233,10 +235,12 @@ class Transport:
         if not self._closing:
             self._closing = True
             self._reading = False
+            self._in_order = True
             if not self._backlog:
                 self._finalize_later(None)
 
     def abort(self) -> None:
+        self._in_order = False
         self._force_close(None)
 
     def _failed(self, where: str, exc: Exception) -> None:
@@ -246,6 +250,7 @@ class Transport:
     def _force_close(self, exc: Exception | None) -> None:
         if self._finalizing:
             return
+        self._in_order = False
         self._closing = True
         self._reading = False
         self._backlog.clear()
@@ -262,6 +267,8 @@ class Transport:
                 self._connected = False
                 self._protocol.connection_lost(exc)
         finally:
+            if self._in_order:
+                self._sock.linger_reset = False
             self._sock.close()
             self._net.transports.pop(self, None)
 
@@ -307,12 +314,15 @@ class SimNet(Net):
         backlog: int = 1024,  # type: ignore[override]
         reserve: int = 0,
         on_shed: Callable[[str], None] = lambda reason: None,
+        tune: Callable[[Any], None] = lambda sock: None,
     ) -> SimAcceptor:
-        return SimAcceptor(self, address, address.port, on_socket, reserve, on_shed)
+        return SimAcceptor(self, address, address.port, on_socket, reserve, on_shed, tune)
 
     def adopt(self, sock: Any, protocol: Any, ssl: Any = None) -> None:
         assert ssl is None, "TLS is not simulated"
         Transport(self, sock, protocol)
+
+    adopt_end = adopt
 
     # dialling
 
@@ -331,7 +341,13 @@ class SimNet(Net):
         async with asyncio.timeout(timeout):
             return await self._connect(host, port, protocol)
 
-    async def _connect(self, name: str, port: Any, protocol: Any) -> Transport:
+    async def connect_end(self, host: str, port: int, protocol: Any, *, timeout: float, notsent_lowat: int) -> None:
+        async with asyncio.timeout(timeout):
+            await self._connect(host, port, protocol, lambda sock: tune_end(sock, notsent_lowat))
+
+    async def _connect(
+        self, name: str, port: Any, protocol: Any, tune: Callable[[Any], None] = lambda sock: None
+    ) -> Transport:
         answered: asyncio.Future[None] = self.loop.create_future()
         results: list[Socket | OSError] = []
 
@@ -350,6 +366,7 @@ class SimNet(Net):
         result = results[0]
         if isinstance(result, OSError):
             raise result
+        tune(result)
         transport = Transport(self, result, protocol)
         made = self.loop.create_future()
         self.call_soon(lambda: made.done() or made.set_result(None))
@@ -374,12 +391,14 @@ class SimAcceptor:
         on_socket: Callable[[Any, Any], None],
         reserve: int,
         on_shed: Callable[[str], None],
+        tune: Callable[[Any], None],
     ) -> None:
         self._net = net
         self._address = address
         self._on_socket = on_socket
         self._reserve = reserve
         self._on_shed = on_shed
+        self._tune = tune
         self._waiting: list[Socket] = []
         self.closed = False
         try:
@@ -393,7 +412,9 @@ class SimAcceptor:
         return str(self._address)
 
     def _accepted(self, connection: Socket) -> None:
-        """The kernel's queue has another one; the process takes it in its next turn."""
+        """The kernel's queue has another one, with the options of the socket that listens; the process takes it in its
+        next turn."""
+        self._tune(connection)
         self._waiting.append(connection)
         self._net.call_soon(self._take)
 

@@ -16,7 +16,7 @@ from typing import Any
 import jwt as pyjwt
 
 import ncfast.agent.trust
-import ncfast.net.socket
+import ncfast.net.stream
 from ncfast.agent.agent import Agent
 from ncfast.config import AgentConfig, HubConfig, Jwt
 from ncfast.hub.hub import Hub
@@ -290,8 +290,8 @@ def simulated(world: World, kernel: Kernel, on_log: Callable[[str, str, dict[str
             on_log(where, event, fields)
 
     patches: list[tuple[Any, str, Any]] = [
-        (ncfast.net.socket, "fcntl", types.SimpleNamespace(ioctl=ioctl)),
-        (ncfast.net.socket, "os", types.SimpleNamespace(readv=readv)),
+        (ncfast.net.stream, "fcntl", types.SimpleNamespace(ioctl=ioctl)),
+        (ncfast.net.stream, "os", types.SimpleNamespace(readv=readv)),
         (ncfast.agent.trust, "client_context", lambda tls: None),  # reads the system's authorities each time
         (log.Logger, "_emit", emit),
         (log, "setup", lambda *settings: None),  # is the whole process's

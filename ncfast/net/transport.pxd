@@ -1,0 +1,85 @@
+"""The transport of a flow's plain socket, and the epoll set that all of them are in."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from ncfast.net.socket cimport SocketEnd
+from ncfast.net.stream cimport Stream
+
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        uint64_t u64
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+
+
+cdef enum:
+    BATCH = 256                      # events a turn of the loop; what is left is told in the next
+
+
+cdef struct Block:
+    # Bytes that wait for the kernel; they lie behind this.
+    Block* next
+    Py_ssize_t at                    # the first that is not sent
+    Py_ssize_t end                   # behind the last
+    Py_ssize_t room                  # bytes of memory
+
+
+cdef class Poller:
+    cdef object _loop
+    cdef int _epoll
+    cdef uint32_t _generation        # of the last socket taken in
+    cdef list _transports            # by descriptor
+    cdef list _ready                 # those that are to be read again in the next turn
+    cdef list _over                  # those whose end is to be told
+    cdef bint _busy                  # events are being told
+    cdef bint _scheduled             # the next turn is asked for
+    cdef object _turn
+    cdef epoll_event _events[BATCH]
+
+    cdef int take(self, SocketTransport transport) except -1
+    cdef int forget(self, SocketTransport transport) except -1
+    cdef int read_later(self, SocketTransport transport) except -1
+    cdef int end_later(self, SocketTransport transport) except -1
+    cdef int schedule(self) except -1
+    cdef int end_them(self) except -1
+
+
+cdef class SocketTransport(Stream):
+    cdef Poller _poller
+    cdef object _protocol
+    cdef SocketEnd _end              # the protocol, if it is one
+    cdef object _sock                # for those who ask for it
+    cdef object _error               # that ended the connection
+    cdef Block* _first               # of the backlog
+    cdef Block* _last
+    cdef Py_ssize_t _backlog         # bytes
+    cdef Py_ssize_t _high
+    cdef Py_ssize_t _low
+    cdef int _fd
+    cdef uint32_t _generation        # which of the sockets that had this descriptor it is
+    cdef bint _reading               # the protocol takes bytes
+    cdef bint _readable              # the kernel may have some
+    cdef bint _to_the_end            # or more than it gives in one read: the end, an error, urgent data
+    cdef bint _queued                # is to be read in the next turn
+    cdef bint _eof_in
+    cdef bint _eof_out
+    cdef bint _blocked               # the protocol was told to pause writing
+    cdef bint _resets                # closing is a reset
+    cdef bint _closing
+    cdef bint _in_order              # it was `close` that ended the connection
+    cdef bint _over                  # its end is to be told, or was
+
+    cdef int start(self) except -1
+    cdef int told(self, uint32_t events) except -1
+    cdef int serve(self) except -1
+    cdef int read(self) except -1
+    cdef int ended(self) except -1
+    cdef int keep(self, const char* p, Py_ssize_t n) except -1
+    cdef int flush(self) except -1
+    cdef int shut(self) except? -1
+    cdef void drop(self) noexcept
+    cdef int fail(self, exc) except -1
+    cdef int failed(self, str where, exc) except -1
+    cdef int end(self) except -1

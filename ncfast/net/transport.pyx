@@ -1,0 +1,552 @@
+"""The transport of a flow's plain socket, and the epoll set that all of them are in.
+
+Theory of operation. Each socket is registered once, for everything and edge-triggered, and never again: pausing,
+resuming and a backlog are flags here. An edge says that something has changed since the kernel was last asked; what it
+has said is remembered (`_readable`) until a read shows that there is no more. A read that is shorter than asked for
+shows it, unless the kernel has also told of an end, an error or urgent data, at which reads stop short. A socket that
+could be read on, because it has had its share of a turn or because its protocol has just resumed, is served again in
+the next turn of the loop. Edges for writing need no memory: one comes after each write that the kernel did not take
+whole.
+
+The set's own descriptor is one reader on the loop. Descriptors are closed behind the events of a batch, never among
+them, and an event names the generation of its socket beside its descriptor: it never meets another connection.
+"""
+
+import errno
+import os
+import socket as sockets
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.errno cimport EAGAIN, EINTR, errno as c_errno
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+from posix.unistd cimport close as c_close
+
+from ncfast.net.socket cimport SocketEnd
+from ncfast.net.stream cimport Stream
+from ncfast.net.syscalls cimport name_of
+
+cdef extern from "<sys/epoll.h>" nogil:
+    enum:
+        EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, EPOLLERR, EPOLLHUP
+        EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
+    const uint32_t EPOLLET
+    int epoll_create1(int flags)
+    int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
+    int epoll_wait(int epfd, epoll_event* events, int maxevents, int timeout)
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+
+cdef extern from "<sys/socket.h>" nogil:
+    enum:
+        SOL_SOCKET, SO_LINGER, SHUT_WR, MSG_NOSIGNAL, MSG_DONTWAIT
+    struct linger:
+        int l_onoff
+        int l_linger
+    struct msghdr:
+        iovec* msg_iov
+        size_t msg_iovlen
+    ssize_t recv(int fd, void* at, size_t size, int flags)
+    ssize_t send(int fd, const void* at, size_t size, int flags)
+    ssize_t sendmsg(int fd, const msghdr* message, int flags)
+    int setsockopt(int fd, int level, int option, const void* value, unsigned int size)
+    int shutdown(int fd, int how)
+
+cdef extern from "<sys/ioctl.h>" nogil:
+    enum:
+        TIOCOUTQ
+    int ioctl(int fd, unsigned long request, ...)
+
+cdef enum:
+    READ_TURN = 262144           # bytes read from a socket before the next has its turn
+    SCRATCH = 65536              # bytes a read for a protocol that brings no memory
+    BLOCK = 4096                 # bytes of memory: what a backlog takes at least
+    VECTORS = 16                 # blocks a write
+    MASK = 0xFFFFFFFF
+
+cdef uint32_t EVERYTHING = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET
+cdef uint32_t SHORT_READS = EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR
+cdef uint8_t scratch[SCRATCH]    # one read is in the air at a time
+
+
+cdef object failure(int code):
+    return OSError(code, os.strerror(code))
+
+
+cdef inline char* data(Block* block) noexcept:
+    return <char*>(block + 1)
+
+
+cdef class Poller:
+    """The epoll set of a loop's plain sockets."""
+
+    def __cinit__(self, loop):
+        self._loop = loop
+        self._transports = []
+        self._ready = []
+        self._over = []
+        self._turn = self._on_turn
+        self._epoll = epoll_create1(EPOLL_CLOEXEC)
+        if self._epoll < 0:
+            raise failure(c_errno)
+        loop.add_reader(self._epoll, self._on_events)
+
+    def __dealloc__(self):
+        if self._epoll >= 0:
+            c_close(self._epoll)
+
+    def adopt(self, sock, protocol):
+        """Takes the socket over and puts it under `protocol`, whose `connection_made` has been called when this
+        returns. The socket is tuned for a flow's end (`tune_end`). Raises OSError; the socket is closed then."""
+        cdef SocketTransport transport = SocketTransport.__new__(SocketTransport)
+        transport._fd = sock.detach()
+        transport._poller = self
+        transport.set_protocol(protocol)
+        self.take(transport)
+        transport.start()
+        return transport
+
+    cdef int take(self, SocketTransport transport) except -1:
+        cdef epoll_event event
+        cdef int fd = transport._fd
+        self._generation += 1
+        transport._generation = self._generation
+        event.events = EVERYTHING
+        event.data.u64 = <uint64_t>self._generation << 32 | <uint32_t>fd
+        if epoll_ctl(self._epoll, EPOLL_CTL_ADD, fd, &event) < 0:
+            raise failure(c_errno)
+        if fd >= len(self._transports):
+            self._transports.extend([None] * (fd + 1 - len(self._transports)))
+        self._transports[fd] = transport
+        return 0
+
+    cdef int forget(self, SocketTransport transport) except -1:
+        self._transports[transport._fd] = None
+        return 0
+
+    cdef int read_later(self, SocketTransport transport) except -1:
+        if not transport._queued:
+            transport._queued = True
+            self._ready.append(transport)
+            self.schedule()
+        return 0
+
+    cdef int end_later(self, SocketTransport transport) except -1:
+        self._over.append(transport)
+        return self.schedule()
+
+    cdef int schedule(self) except -1:
+        if not self._busy and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+        return 0
+
+    def _on_events(self):
+        """The kernel has news of some sockets."""
+        cdef SocketTransport transport
+        cdef uint64_t which
+        cdef int i, n
+        n = epoll_wait(self._epoll, self._events, BATCH, 0)
+        self._busy = True
+        try:
+            for i in range(n):
+                which = self._events[i].data.u64
+                transport = self._transports[which & MASK]
+                if transport is not None and transport._generation == which >> 32:
+                    transport.told(self._events[i].events)
+        finally:
+            self._busy = False
+            self.end_them()
+
+    def _on_turn(self):
+        """Sockets that were left to this turn."""
+        cdef SocketTransport transport
+        cdef list ready = self._ready
+        self._scheduled = False
+        self._ready = []
+        self._busy = True
+        try:
+            for transport in ready:
+                transport._queued = False
+                transport.serve()
+        finally:
+            self._busy = False
+            self.end_them()
+
+    cdef int end_them(self) except -1:
+        """Ends of connections are told, and descriptors closed."""
+        cdef SocketTransport transport
+        cdef list over = self._over
+        if over:
+            self._over = []
+            for transport in over:
+                transport.end()
+        if self._over or self._ready:
+            self.schedule()
+        return 0
+
+
+cdef class SocketTransport(Stream):
+    """A connected TCP socket under an asyncio protocol: a `SocketEnd`, or one with `data_received`.
+
+    The socket is closed by a reset until it is known that it may be in order. Calls are those of asyncio's transports,
+    `connection_lost` comes in a later turn, with the error that ended the connection.
+    """
+
+    def __cinit__(self):
+        self._fd = -1
+        self._high = 65536
+        self._low = 16384
+        self._reading = True
+        self._resets = True
+
+    def __dealloc__(self):
+        self.drop()
+        if self._fd >= 0:
+            c_close(self._fd)
+
+    cdef int start(self) except -1:
+        try:
+            self._protocol.connection_made(self)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as exc:
+            self.failed("connection_made", exc)
+        return 0
+
+    # information
+
+    def get_extra_info(self, name, default=None):
+        """`socket` is for options and addresses; it is closed with the connection."""
+        found = None
+        if self._fd >= 0:
+            if name == "socket":
+                if self._sock is None:
+                    self._sock = sockets.socket(fileno=self._fd)
+                found = self._sock
+            elif name == "sockname" or name == "peername":
+                found = name_of(self._fd, name == "peername")
+        return default if found is None else found
+
+    def set_protocol(self, protocol):
+        self._protocol = protocol
+        self._end = protocol if isinstance(protocol, SocketEnd) else None
+
+    def get_protocol(self):
+        return self._protocol
+
+    def is_closing(self):
+        return self._closing
+
+    def is_reading(self):
+        return self._reading and not self._closing
+
+    def can_write_eof(self):
+        return True
+
+    # what the kernel tells
+
+    cdef int told(self, uint32_t events) except -1:
+        if events & (EPOLLIN | SHORT_READS) and not self._eof_in:
+            self._readable = True
+            if events & SHORT_READS:
+                self._to_the_end = True
+        if self._readable and not self._queued:
+            self.serve()
+        if self._first is not NULL and events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
+            try:
+                self.flush()
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as exc:
+                self.failed("resume_writing", exc)
+        return 0
+
+    cdef int serve(self) except -1:
+        """Reads."""
+        try:
+            self.read()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as exc:
+            self.failed("reading", exc)
+        return 0
+
+    # reading
+
+    cdef int read(self) except -1:
+        cdef SocketEnd end
+        cdef uint8_t* at
+        cdef Py_ssize_t size, n, done = 0
+        while self._readable and self._reading and not self._closing:
+            if done >= READ_TURN:
+                self._poller.read_later(self)
+                return 0
+            end = self._end
+            if end is not None:
+                size = end.reserve(&at)
+            else:
+                at, size = scratch, SCRATCH
+            n = recv(self._fd, at, size, MSG_DONTWAIT)
+            if n < 0:
+                if c_errno == EAGAIN:
+                    self._readable = self._to_the_end = False
+                elif c_errno != EINTR:
+                    self._readable = False
+                    self.fail(failure(c_errno))
+            elif n == 0:
+                self.ended()
+            else:
+                done += n
+                if n < size and not self._to_the_end:
+                    self._readable = False
+                if end is not None:
+                    end.received(n)
+                else:
+                    self._protocol.data_received(PyBytes_FromStringAndSize(<char*>at, n))
+        return 0
+
+    cdef int ended(self) except -1:
+        """The far side has ended its direction."""
+        self._eof_in = True
+        self._readable = False
+        if not self._protocol.eof_received():
+            self.close()
+        return 0
+
+    cpdef pause_reading(self):
+        self._reading = False
+
+    cpdef resume_reading(self):
+        if not self._reading and not self._closing:
+            self._reading = True
+            if self._readable:
+                self._poller.read_later(self)
+
+    cdef Py_ssize_t receive(self, uint8_t* at, Py_ssize_t size) except -1:
+        return 0 if self._fd < 0 else max(0, recv(self._fd, at, size, MSG_DONTWAIT))
+
+    # writing
+
+    cpdef set_write_buffer_limits(self, Py_ssize_t high, Py_ssize_t low):
+        self._high = high
+        self._low = low
+
+    cpdef Py_ssize_t get_write_buffer_size(self) except -1:
+        return self._backlog
+
+    cpdef write(self, data):
+        cdef Py_buffer view
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            self.send(<const uint8_t*>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef int send(self, const uint8_t* p, Py_ssize_t n) except -1:
+        cdef Py_ssize_t sent = 0
+        if self._closing or n <= 0:
+            return 0
+        if self._eof_out:
+            raise RuntimeError("write after write_eof")
+        if self._first is NULL:
+            sent = send(self._fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT)
+            if sent == n:
+                return 0
+            if sent < 0:
+                if c_errno != EAGAIN and c_errno != EINTR:
+                    return self.fail(failure(c_errno))
+                sent = 0
+        self.keep(<const char*>p + sent, n - sent)
+        if self._backlog > self._high and not self._blocked:
+            self._blocked = True
+            self._protocol.pause_writing()
+        return 0
+
+    cdef int keep(self, const char* p, Py_ssize_t n) except -1:
+        """The kernel does not take these bytes yet."""
+        cdef Block* block = self._last
+        cdef Py_ssize_t some, room
+        if block is not NULL:
+            some = min(n, block.room - block.end)
+            self._backlog += some
+            memcpy(data(block) + block.end, p, some)
+            block.end += some
+            p += some
+            n -= some
+        if n:
+            room = max(n, <Py_ssize_t>(BLOCK - sizeof(Block)))
+            block = <Block*>malloc(sizeof(Block) + room)
+            if block is NULL:
+                return self.fail(MemoryError())
+            self._backlog += n
+            block.next = NULL
+            block.at = 0
+            block.end = n
+            block.room = room
+            memcpy(data(block), p, n)
+            if self._last is NULL:
+                self._first = block
+            else:
+                self._last.next = block
+            self._last = block
+        return 0
+
+    cdef int flush(self) except -1:
+        """The kernel has room for the backlog."""
+        cdef iovec vectors[VECTORS]
+        cdef msghdr message
+        cdef Block* block
+        cdef Py_ssize_t asked, sent
+        memset(&message, 0, sizeof(message))
+        message.msg_iov = vectors
+        while self._first is not NULL:
+            asked, message.msg_iovlen, block = 0, 0, self._first
+            while block is not NULL and message.msg_iovlen < VECTORS:
+                vectors[message.msg_iovlen].iov_base = data(block) + block.at
+                vectors[message.msg_iovlen].iov_len = block.end - block.at
+                asked += block.end - block.at
+                message.msg_iovlen += 1
+                block = block.next
+            sent = sendmsg(self._fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)
+            if sent < 0:
+                if c_errno == EAGAIN:
+                    break
+                if c_errno == EINTR:
+                    continue
+                return self.fail(failure(c_errno))
+            self._backlog -= sent
+            asked -= sent
+            while sent:
+                block = self._first
+                if sent < block.end - block.at:
+                    block.at += sent
+                    break
+                sent -= block.end - block.at
+                self._first = block.next
+                free(block)
+            if self._first is NULL:
+                self._last = NULL
+            if asked:
+                break                    # an edge will tell when there is room again
+        if self._blocked and self._backlog <= self._low:
+            self._blocked = False
+            self._protocol.resume_writing()
+        if self._first is NULL and not self._over:
+            if self._closing:
+                self._over = True
+                self._poller.end_later(self)
+            elif self._eof_out:
+                self.shut()              # an error of it is told as one of the connection
+        return 0
+
+    cpdef write_eof(self):
+        if self._closing or self._eof_out:
+            return
+        self._eof_out = True
+        if self._first is NULL and self.shut() < 0:
+            raise failure(c_errno)
+
+    cdef int shut(self) except? -1:
+        return shutdown(self._fd, SHUT_WR)
+
+    # ending
+
+    cdef int closes_by_reset(self, bint on) except -1:
+        cdef linger how
+        if on != self._resets and self._fd >= 0:
+            self._resets = on
+            how.l_onoff = on
+            how.l_linger = 0
+            setsockopt(self._fd, SOL_SOCKET, SO_LINGER, &how, sizeof(how))
+        return 0
+
+    cdef Py_ssize_t unacknowledged(self) except -1:
+        cdef int count = 0
+        if self._fd < 0 or ioctl(self._fd, TIOCOUTQ, &count) < 0:
+            return 0
+        return count
+
+    cpdef close(self):
+        if not self._closing:
+            self._closing = self._in_order = True
+            if self._first is NULL:
+                self._over = True
+                self._poller.end_later(self)
+
+    cpdef abort(self):
+        self._in_order = False
+        self.fail(None)
+
+    cdef int failed(self, str where, exc) except -1:
+        """A defect of the protocol's."""
+        self._poller._loop.call_exception_handler(
+            {"message": f"{where} failed", "exception": exc, "transport": self, "protocol": self._protocol}
+        )
+        self._in_order = False
+        return self.fail(exc)
+
+    cdef int fail(self, exc) except -1:
+        """The connection is over, and what waits for it."""
+        if not self._over:
+            self._over = self._closing = True
+            if exc is not None:
+                self._in_order = False
+            self._error = exc
+            self.drop()
+            self._poller.end_later(self)
+        return 0
+
+    cdef void drop(self) noexcept:
+        """Gives the backlog's memory back."""
+        cdef Block* block
+        while self._first is not NULL:
+            block = self._first
+            self._first = block.next
+            free(block)
+        self._last = NULL
+        self._backlog = 0
+
+    cdef int end(self) except -1:
+        protocol, self._protocol, self._end = self._protocol, None, None
+        try:
+            protocol.connection_lost(self._error)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as exc:
+            self._poller._loop.call_exception_handler(
+                {"message": "connection_lost failed", "exception": exc, "transport": self, "protocol": protocol}
+            )
+        finally:
+            if self._in_order:
+                self.closes_by_reset(False)
+            self._poller.forget(self)
+            if self._sock is not None:
+                self._sock.detach()
+                self._sock = None
+            c_close(self._fd)
+            self._fd = -1
+        return 0
+
+    def detach(self):
+        """Gives the socket up, and the bytes that it has not taken: the connection is whoever has them now. Nothing
+        more is told of it here."""
+        cdef Block* block = self._first
+        cdef list unsent = []
+        if self._over:
+            raise RuntimeError("the connection is over")
+        while block is not NULL:
+            unsent.append(PyBytes_FromStringAndSize(data(block) + block.at, block.end - block.at))
+            block = block.next
+        sock = self.get_extra_info("socket")
+        epoll_ctl(self._poller._epoll, EPOLL_CTL_DEL, self._fd, NULL)
+        self._poller.forget(self)
+        self._closing = self._over = True
+        self._fd, self._sock, self._protocol, self._end = -1, None, None, None
+        self.drop()
+        return sock, b"".join(unsent)
