@@ -10,7 +10,6 @@ import asyncio
 import errno
 import os
 import socket
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,7 +34,7 @@ class Attempts:
     after `timeout` (seconds); a short one has places tried faster.
     """
 
-    __slots__ = ("_delay", "_done", "_failures", "_left", "_loop", "_open", "_timer")
+    __slots__ = ("_done", "_failures", "_loop", "_open", "_places", "_timeout", "_timer", "_tried")
 
     def __init__(
         self,
@@ -45,8 +44,9 @@ class Attempts:
         done: Callable[[Outcome], None],
     ) -> None:
         self._loop = loop
-        self._left = deque(places)
-        self._delay = min(ATTEMPT_DELAY, timeout / TRIES)
+        self._places = places
+        self._tried = 0
+        self._timeout = timeout
         self._done = done
         self._timer: asyncio.TimerHandle | None = None
         self._failures: list[OSError] = []
@@ -55,8 +55,9 @@ class Attempts:
     def start(self) -> None:
         """Tries the next place."""
         self._stop_timer()
-        while self._left:
-            place = self._left.popleft()
+        while self._tried < len(self._places):
+            place = self._places[self._tried]
+            self._tried += 1
             try:
                 sock = socket.socket(place[0], socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             except OSError as exc:
@@ -71,8 +72,8 @@ class Attempts:
             if code in UNDER_WAY:
                 self._open[sock] = place
                 self._loop.add_writer(sock, self._ready, sock)
-                if self._left:
-                    self._timer = self._loop.call_later(self._delay, self.start)
+                if self._tried < len(self._places):
+                    self._timer = self._loop.call_later(min(ATTEMPT_DELAY, self._timeout / TRIES), self.start)
                 return
             self._fail(sock, code)
         if not self._open:
