@@ -114,6 +114,7 @@ class Agent:
         now, tunnel = self.net.clock(), self.ground.config.tunnel
         for one in self.tunnels.all():
             one.link.tick(now, tunnel.ping_interval_sec, tunnel.ping_timeout_sec, self.ground.config.flow.stall_sec)
+        self.services.look_after(now)
         left = deque(() if late else self.flows.values())
         while left:
             for _ in range(min(256, len(left))):
@@ -141,6 +142,8 @@ class Agent:
         """The one place where a flow leaves the agent."""
         if self.flows.pop(flow.cid, None) is None:
             return
+        if flow.info.connecting is not None:
+            flow.info.connecting.give_up()
         log.access(
             cid=flow.cid.hex(),
             connector=flow.info.connector,

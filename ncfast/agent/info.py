@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
+
+class _Connecting(Protocol):
+    def give_up(self) -> None: ...
+
 
 class AgentInfo:
     """What the agent knows of a flow beside its bytes."""
 
-    __slots__ = ("connector", "resumes", "since")
+    __slots__ = ("connecting", "connector", "resumes", "since")
 
     def __init__(self, connector: str, since: float) -> None:
         self.connector = connector
         self.since = since
         self.resumes = 0
+        self.connecting: _Connecting | None = None  # the dial that is under way

@@ -30,5 +30,10 @@ class Services:
             return []
         return sorted(name for name, target in self.targets.items() if target.healthy)
 
+    def look_after(self, now: float) -> None:
+        """What is due at targets' connections."""
+        for target in self.targets.values():
+            target.look_after(now)
+
     def _changed(self) -> None:
         self.on_changed()

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from ncfast.agent.ground import Ground
 from ncfast.agent.health import WrongAnswer, probe
@@ -15,11 +16,15 @@ from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
 from ncfast.core.opening import Opening
 from ncfast.net.connect import OUT_OF_DESCRIPTORS
+from ncfast.net.dial import Dial
 from ncfast.net.proxyproto import build
+from ncfast.net.seam import keep_alive, tune_young
 from ncfast.net.socket import SocketEnd
 from ncfast.observe import log
 
 _log = log.get("target")
+
+YOUNG_SEC = 5.0  # until a connection has keepalive, which would ask first after a minute: most live for less than this
 
 
 class Target:
@@ -34,53 +39,23 @@ class Target:
         self.healthy = True
         self.dials = 0
         self.reached = False  # by the last dial, and there was one since the last check
+        self.young: dict[Connection, Any] = {}  # whose transports have no keepalive yet, the oldest first
 
     def open(self, flow: Flow[AgentInfo], request: Opening) -> None:
         """Dials for a new flow; at `max_dials` at once it is refused, so that a flood of opens stays a few connects."""
         if self.dials >= self.config.max_dials:
             flow.reset(Reason.OVERLOADED)
             return
-        self.dials += 1
-        self.ground.net.spawn(self._dial(flow, request), "dial")
+        Connection(self, flow, self._proxy_header(request)).dial()
 
-    async def _dial(self, flow: Flow[AgentInfo], request: Opening) -> None:
-        config, detail = self.config, {}
-        owner = _TargetSocket(self, flow, self._proxy_header(request))
-        try:
-            end = SocketEnd(
-                self.ground.context,
-                owner,
-                self.ground.net.call_later,
-                Reason.TARGET_RESET,
-                Reason.TARGET_LOST,
-            )
-            await self.ground.net.connect_end(
-                config.target.host,
-                config.target.port,
-                end,
-                timeout=config.dial_timeout_sec,
-                notsent_lowat=self.ground.config.flow.notsent_lowat,
-            )
-        except TimeoutError:
-            reason = Reason.TARGET_TIMEOUT
-        except ConnectionRefusedError:
-            reason = Reason.TARGET_REFUSED
-        except OSError as exc:
-            reason = Reason.TARGET_UNREACHABLE
-            if exc.errno in OUT_OF_DESCRIPTORS:  # no word on the target; another agent may have room
-                reason, detail = Reason.OVERLOADED, {"detail": "out of descriptors"}
-            elif isinstance(exc, socket.gaierror):
-                detail = {"detail": "the name is not found"}
-        else:
-            return
-        finally:
-            if not owner.ready:
-                self.dials -= 1
-        if owner.ready:  # it came, and was lost at once: its end tells the flow
-            return
-        self.reached = False
-        _log.warning("dial_failed", connector=config.name, target=str(config.target), reason=reason.label, **detail)
-        flow.reset(reason)
+    def look_after(self, now: float) -> None:
+        """Gives keepalive to connections that have become old enough for it."""
+        while self.young:
+            connection, transport = next(iter(self.young.items()))
+            if now - connection.since < YOUNG_SEC:
+                return
+            del self.young[connection]
+            keep_alive(transport.get_extra_info("socket"))
 
     def _proxy_header(self, request: Opening) -> bytes:
         version = self.config.proxy_protocol
@@ -144,23 +119,74 @@ class Target:
         return True
 
 
-class _TargetSocket:
-    """Owner of one flow's connection to its target."""
+class Connection:
+    """One flow's connection to its target, from the dial on."""
 
-    __slots__ = ("_flow", "_ground", "_header", "_target", "ready")
+    __slots__ = ("_dial", "_flow", "_ground", "_header", "_target")
 
     def __init__(self, target: Target, flow: Flow[AgentInfo], header: bytes) -> None:
         self._target = target
         self._ground = target.ground
         self._flow = flow
         self._header = header
-        self.ready = False
+        self._dial: Dial | None = None  # while it is under way
+
+    @property
+    def since(self) -> float:
+        """When the flow was opened."""
+        return self._flow.info.since
+
+    def dial(self) -> None:
+        config, info = self._target.config, self._flow.info
+        self._target.dials += 1
+        info.connecting = self
+        dial = self._ground.net.start_dial(
+            config.target.host, config.target.port, self._dialled, timeout=config.dial_timeout_sec
+        )
+        if info.connecting is not None:  # else it has ended already
+            self._dial = dial
+
+    def give_up(self) -> None:
+        """Ends the dial that is under way: the flow is over."""
+        assert self._dial is not None
+        self._dial.cancel()
+        self._dial_over()
+
+    def _dial_over(self) -> None:
+        self._dial = self._flow.info.connecting = None
+        self._target.dials -= 1  # before the hub hears of it, and sends the next
+
+    def _dialled(self, outcome: socket.socket | OSError) -> None:
+        self._dial_over()
+        if isinstance(outcome, OSError):
+            self._failed(outcome)
+            return
+        ground = self._ground
+        self._target.reached = True
+        ground.net.opened()
+        tune_young(outcome, ground.config.flow.notsent_lowat)
+        end = SocketEnd(ground.context, self, ground.net.call_later, Reason.TARGET_RESET, Reason.TARGET_LOST)
+        ground.net.adopt_end(outcome, end)
+
+    def _failed(self, exc: OSError) -> None:
+        detail = {}
+        if isinstance(exc, TimeoutError):
+            reason = Reason.TARGET_TIMEOUT
+        elif isinstance(exc, ConnectionRefusedError):
+            reason = Reason.TARGET_REFUSED
+        elif exc.errno in OUT_OF_DESCRIPTORS:  # no word on the target; another agent may have room
+            reason, detail = Reason.OVERLOADED, {"detail": "out of descriptors"}
+        else:
+            reason = Reason.TARGET_UNREACHABLE
+            if isinstance(exc, socket.gaierror):
+                detail = {"detail": "the name is not found"}
+        config = self._target.config
+        self._target.reached = False
+        _log.warning("dial_failed", connector=config.name, target=str(config.target), reason=reason.label, **detail)
+        self._flow.reset(reason)
 
     def socket_ready(self, end: SocketEnd) -> None:
-        self.ready = True
-        self._target.dials -= 1  # before the hub hears of it, and sends the next
-        self._target.reached = True
-        self._ground.net.opened()
+        self._target.young[self] = end.transport
         if self._flow.closed:  # the client was faster
             end.abort()
             return
@@ -170,4 +196,5 @@ class _TargetSocket:
         self._flow.accept()
 
     def socket_gone(self, end: SocketEnd) -> None:
+        self._target.young.pop(self, None)
         self._ground.net.gone()

@@ -1,8 +1,7 @@
 """Connecting to whichever of several addresses answers first (RFC 8305, "happy eyeballs").
 
-A literal, and a name whose addresses are known, cost no thread and no task: the socket connects without blocking, and
-the loop says when it has. uvloop's `sock_connect` is not used, because it sends even a literal through the thread pool
-in which look-ups hang (docs/decisions/0011-names.md).
+A socket connects without blocking, and the loop says when it has: no thread, no task. uvloop's `sock_connect` is not
+used, because it sends even a literal through the thread pool in which look-ups hang (docs/decisions/0011-names.md).
 """
 
 from __future__ import annotations
@@ -11,87 +10,92 @@ import asyncio
 import errno
 import os
 import socket
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 Place = tuple[int, tuple[Any, ...]]  # address family, and the address as the socket module has it
+Outcome = (
+    tuple[socket.socket, Place] | OSError
+)  # the connected socket and where it leads; or the failure that says most
 
 ATTEMPT_DELAY = 0.25  # seconds before the next address is tried beside the last one (RFC 8305, section 5)
 TRIES = 4  # within the time that the caller has, at least: Redis is given 0.3 s
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 NO_WAY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENETUNREACH})  # of this machine, to that family
+UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EINTR})
+CONNECTED = frozenset({0, errno.EISCONN})
 
 
-async def connect(
-    loop: asyncio.AbstractEventLoop, places: Sequence[Place], timeout: float
-) -> tuple[socket.socket, Place]:
-    """A connected socket, and the place that it is connected to. The others are given up.
+class Attempts:
+    """The sockets that connect to places of one name.
 
-    The next place is tried when the last has not answered for `ATTEMPT_DELAY`, or at once when one has failed. It is
-    the caller who ends it after `timeout` (seconds); a short one has addresses tried faster. Raises OSError when all
-    have failed: the failure that says most.
+    The next place is tried when the last has not answered for `ATTEMPT_DELAY`, or at once when one has failed.
+    `done(outcome)` is called once, perhaps before `start` returns, and not after `close`. It is the caller who gives up
+    after `timeout` (seconds); a short one has places tried faster.
     """
-    attempts = _Attempts(loop, places, min(ATTEMPT_DELAY, timeout / TRIES))
-    try:
-        won = await attempts.first
-    except BaseException:
-        attempts.close()
-        raise
-    place = attempts.open.pop(won)
-    attempts.close()
-    return won, place
 
+    __slots__ = ("_done", "_failures", "_loop", "_open", "_places", "_timeout", "_timer", "_tried")
 
-class _Attempts:
-    """The sockets that connect to places of one name."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, places: Sequence[Place], delay: float) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        places: Sequence[Place],
+        timeout: float,
+        done: Callable[[Outcome], None],
+    ) -> None:
         self._loop = loop
-        self._left = deque(places)
-        self._delay = delay
+        self._places = places
+        self._tried = 0
+        self._timeout = timeout
+        self._done = done
         self._timer: asyncio.TimerHandle | None = None
         self._failures: list[OSError] = []
-        self.open: dict[socket.socket, Place] = {}  # under way, and the first to be connected
-        self.first: asyncio.Future[socket.socket] = loop.create_future()
-        self._next()
+        self._open: dict[socket.socket, Place] = {}  # under way
 
-    def _next(self) -> None:
+    def start(self) -> None:
+        """Tries the next place."""
         self._stop_timer()
-        while self._left:
-            place = self._left.popleft()
+        while self._tried < len(self._places):
+            place = self._places[self._tried]
+            self._tried += 1
             try:
                 sock = socket.socket(place[0], socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             except OSError as exc:
                 self._failures.append(exc)
                 continue
-            self.open[sock] = place
             code = sock.connect_ex(place[1])
-            if code == 0:
-                self.first.set_result(sock)
+            if code == errno.EINPROGRESS and _is_here(place):  # the answer has come meanwhile, and needs no poll
+                code = sock.connect_ex(place[1])
+            if code in CONNECTED:
+                self._won(sock, place)
                 return
-            if code in (errno.EINPROGRESS, errno.EINTR):
+            if code in UNDER_WAY:
+                self._open[sock] = place
                 self._loop.add_writer(sock, self._ready, sock)
-                if self._left:
-                    self._timer = self._loop.call_later(self._delay, self._next)
+                if self._tried < len(self._places):
+                    self._timer = self._loop.call_later(min(ATTEMPT_DELAY, self._timeout / TRIES), self.start)
                 return
             self._fail(sock, code)
-        if not self.open:
-            self.first.set_exception(min(self._failures, key=_little_said))
+        if not self._open:
+            self._done(min(self._failures, key=_little_said))
 
     def _ready(self, sock: socket.socket) -> None:
-        self._loop.remove_writer(sock)
-        if self.first.done():  # in the same turn of the loop
+        place = self._open.pop(sock, None)
+        if place is None:  # given up in the same turn of the loop
             return
+        self._loop.remove_writer(sock)
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code == 0:
-            self.first.set_result(sock)
+            self._won(sock, place)
         else:
             self._fail(sock, code)
-            self._next()
+            self.start()
+
+    def _won(self, sock: socket.socket, place: Place) -> None:
+        self.close()
+        self._done((sock, place))
 
     def _fail(self, sock: socket.socket, code: int) -> None:
-        del self.open[sock]
         sock.close()
         self._failures.append(OSError(code, os.strerror(code)))
 
@@ -101,12 +105,18 @@ class _Attempts:
             self._timer = None
 
     def close(self) -> None:
-        """Gives up whatever is open."""
+        """Gives up what is under way."""
         self._stop_timer()
-        for sock in self.open:
+        for sock in self._open:
             self._loop.remove_writer(sock)  # first: a descriptor that is closed may be another connection's by then
             sock.close()
-        self.open.clear()
+        self._open.clear()
+
+
+def _is_here(place: Place) -> bool:
+    """Whether the place is of this machine, whose kernel answers a SYN before `connect` returns."""
+    host: str = place[1][0]
+    return host.startswith("127.") or host == "::1"
 
 
 def _little_said(exc: OSError) -> int:

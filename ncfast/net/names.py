@@ -16,7 +16,7 @@ import os
 import socket
 import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from ncfast.net.connect import Place
@@ -113,17 +113,32 @@ class Names:
         self._waiting: defaultdict[Share, deque[_Name]] = defaultdict(deque)
         self.counts: defaultdict[Share, dict[str, int]] = defaultdict(lambda: dict.fromkeys(OUTCOMES, 0))
 
+    def known(self, share: Share, host: str, port: int) -> list[Place]:
+        """Where `host` is, in the order in which to try, if nobody need wait for it: the last answer is fresh, or a
+        better one is not to be expected, and asked for all the same. Else nothing."""
+        name = self._names.get((share, host))
+        if name is None or not self._kept(name):
+            return []
+        if self._clock() - name.ended >= FRESH_SEC:
+            if not name.failing:
+                return []
+            if name.asking is None:
+                self._start(name)
+        if name.failing:
+            self.counts[share]["kept"] += 1
+        return self._places(name, port)
+
     async def find(self, share: Share, host: str, port: int, timeout: float) -> list[Place]:
-        """Where `host` is, in the order in which to try. Raises OSError. It is the caller who gives up after
+        """What is known of `host`, or what the next answer says. Raises OSError. It is the caller who gives up after
         `timeout` (seconds); the look-up goes on."""
+        places = self.known(share, host, port)
+        if places:
+            return places
         name = self._names.get((share, host))
         if name is None:
             name = self._names[share, host] = _Name(share, host)
-        if not self._kept(name) or self._clock() - name.ended >= FRESH_SEC:
-            await self._ask(name, min(PATIENCE_SEC, timeout / 2))
-        elif name.failing:
-            self.counts[share]["kept"] += 1
-        return [(family, (where[0], port, *where[2:])) for family, where in self._in_order(name)]
+        await self._ask(name, min(PATIENCE_SEC, timeout / 2))
+        return self._places(name, port)
 
     def worked(self, share: Share, host: str, place: Place) -> None:
         """`place` of the name answered, and a place before it did not."""
@@ -136,17 +151,17 @@ class Names:
     def _kept(self, name: _Name) -> bool:
         return bool(name.places) and self._clock() - name.answered < KEPT_SEC
 
-    def _in_order(self, name: _Name) -> Sequence[Place]:
-        good = name.good
-        if good is None or good not in name.places or self._clock() >= name.good_until:
-            return name.places
-        return [good, *(place for place in name.places if place != good)]
+    def _places(self, name: _Name, port: int) -> list[Place]:
+        places, good = name.places, name.good
+        if good is not None and good in places and self._clock() < name.good_until:
+            places = [good, *(place for place in places if place != good)]
+        return [(family, (where[0], port, *where[2:])) for family, where in places]
 
     async def _ask(self, name: _Name, patience: float) -> None:
         """Returns when the name has places to use. Raises OSError."""
         look_up = name.asking or self._start(name)
         if self._kept(name):
-            patience = 0.0 if name.failing else look_up.since + patience - self._clock()
+            patience = look_up.since + patience - self._clock()
             if patience > 0:
                 await asyncio.wait((look_up.over,), timeout=patience)
             if not look_up.over.done() or name.error is not None and self._kept(name):

@@ -23,10 +23,11 @@ import aiofastnet
 from aiofastnet.selector_transport import SelectorSocketTransport  # type: ignore[import-not-found]  # no stubs
 
 from ncfast.config import Address
-from ncfast.net.connect import OUT_OF_DESCRIPTORS, Place, connect
-from ncfast.net.names import Names, Share, literal
+from ncfast.net.connect import OUT_OF_DESCRIPTORS
+from ncfast.net.dial import Dial, waited_for
+from ncfast.net.names import Names, Share
 from ncfast.net.syscalls import accept
-from ncfast.net.transport import Poller, SocketTransport
+from ncfast.net.transport import Poller
 from ncfast.observe import log
 
 _log = log.get("net")
@@ -217,15 +218,12 @@ class Net:
     def adopt_end(self, sock: socket.socket, protocol: Any) -> None:
         """Puts a connected socket, tuned by `tune_end`, under `protocol`, which is to become a flow's `SocketEnd` if it
         is none. `connection_made` has been called when this returns."""
-        try:
-            self._plain(sock, protocol)
-        except OSError as exc:
-            protocol.handshake_failed(exc)
-
-    def _plain(self, sock: socket.socket, protocol: Any) -> SocketTransport:
         if self._poller is None:
             self._poller = Poller(self.loop)
-        return self._poller.adopt(sock, protocol)
+        try:
+            self._poller.adopt(sock, protocol)
+        except OSError as exc:
+            protocol.handshake_failed(exc)
 
     async def _adopt(self, sock: socket.socket, protocol: Any, ssl: ssl_module.SSLContext) -> None:
         try:
@@ -250,7 +248,7 @@ class Net:
     ) -> Any:
         """Dials `host:port` within `timeout` seconds, look-up and TLS included. Returns the transport.
 
-        Raises OSError (also for a failed look-up) and TimeoutError. `share` and `admit`: as for `dial`.
+        Raises OSError (also for a failed look-up) and TimeoutError. `share` and `admit`: as for `Dial`.
         """
         async with asyncio.timeout(timeout):
             sock = await self.dial(host, port, share, timeout, admit)
@@ -277,30 +275,28 @@ class Net:
                 raise
         return transport
 
-    async def connect_end(self, host: str, port: int, protocol: Any, *, timeout: float, notsent_lowat: int) -> None:
-        """Dials a flow's target within `timeout` seconds, look-up included, and puts the socket under `protocol`, a
-        `SocketEnd`. Raises OSError (also for a failed look-up) and TimeoutError."""
-        async with asyncio.timeout(timeout):
-            sock = await self.dial(host, port, "target", timeout)
-        tune_end(sock, notsent_lowat)
-        self._plain(sock, protocol)
-
     async def dial(
         self, host: str, port: int, share: Share, timeout: float, admit: Callable[[str], bool] | None = None
     ) -> socket.socket:
-        """A socket that is connected to `host:port`, by whichever of its addresses answers first.
+        """A socket that is connected to `host:port`. Raises OSError, TimeoutError too; the rest as for `start_dial`."""
+        return await waited_for(
+            self.loop, lambda done: self.start_dial(host, port, done, timeout=timeout, share=share, admit=admit)
+        )
 
-        `share` says what for: names that hang hold up others of their own share at most. An address that `admit` does
-        not take is not tried. It is the caller who gives up after `timeout` (seconds). Raises OSError.
-        """
-        places = literal(host, port)
-        if places:
-            return (await connect(self.loop, _admitted(places, admit), timeout))[0]
-        places = _admitted(await self.names.find(share, host, port, timeout), admit)
-        sock, place = await connect(self.loop, places, timeout)
-        if place != places[0]:
-            self.names.worked(share, host, place)
-        return sock
+    def start_dial(
+        self,
+        host: str,
+        port: int,
+        done: Callable[[socket.socket | OSError], None],
+        *,
+        timeout: float,
+        share: Share = "target",
+        admit: Callable[[str], bool] | None = None,
+    ) -> Dial:
+        """Dials `host:port` by callback: `done` and the rest as for `Dial`, which is returned for `cancel`."""
+        dial = Dial(self, host, port, done, timeout=timeout, share=share, admit=admit)
+        dial.start()
+        return dial
 
     async def connect_unix(self, path: str, protocol: Any, *, timeout: float) -> Any:
         """Dials a Unix socket within `timeout` seconds. Returns the transport. Raises OSError and TimeoutError."""
@@ -337,16 +333,6 @@ class ErrorWatch:
             callback = self._callbacks.get(fd)
             if callback is not None:
                 callback()
-
-
-def _admitted(places: list[Place], admit: Callable[[str], bool] | None) -> list[Place]:
-    """Those that may be tried. Raises OSError if there is none."""
-    if admit is None:
-        return places
-    admitted = [place for place in places if admit(place[1][0])]
-    if not admitted:
-        raise OSError(errno.EACCES, "the address is not allowed")
-    return admitted
 
 
 OWN_DESCRIPTORS = 32  # loop, logs, listening sockets, look-ups
@@ -470,28 +456,41 @@ def _unlink(path: str) -> None:
 
 
 def tune_end(sock: socket.socket, notsent_lowat: int) -> None:
-    """Besides `tune`, for a client or target, or for the socket that listens for clients: closing is a reset, until it
-    is known that it may be in order, be it that the process ends. No more than `notsent_lowat` bytes, and the segment
-    that passes them, wait in the kernel for a reader that pauses; the rest waits here, in the budget. What is on its
-    way is the kernel's business: `SO_SNDBUF` would bound that, too, and with it the rate over a long way."""
-    tune(sock)
-    close_by_reset(sock)
+    """Options of a client or target, or of the socket that listens for clients, and hands them on."""
     if sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, notsent_lowat)
+        tune_young(sock, notsent_lowat)
+        keep_alive(sock)
+
+
+def tune_young(sock: socket.socket, notsent_lowat: int) -> None:
+    """Of `tune_end` what a TCP socket needs from its first byte on; `keep_alive` is the rest.
+
+    Closing is a reset, until it is known that it may be in order, be it that the process ends. No more than
+    `notsent_lowat` bytes, and the segment that passes them, wait in the kernel for a reader that pauses; the rest waits
+    here, in the budget. What is on its way is the kernel's business: `SO_SNDBUF` would bound that, too, and with it the
+    rate over a long way.
+    """
+    close_by_reset(sock)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, notsent_lowat)
 
 
 def tune(sock: socket.socket) -> None:
-    """Options of every long-lived connection: no Nagle, and keepalive, which ends an idle connection whose far machine
-    is gone after two minutes. A Unix socket has and needs none of these.
+    """Options of every long-lived connection: no Nagle, and keepalive. A Unix socket has and needs neither."""
+    if sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    keep_alive(sock)
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Keepalive, which ends an idle connection whose far machine is gone after two minutes.
 
     Over bytes that the far machine does not acknowledge the kernel gives up by itself (`tcp_retries2`, about 15
     minutes). A reader that pauses is no such machine: it answers each probe of its closed window, for as long as it
     likes. That is why clients and targets have no `TCP_USER_TIMEOUT`, which Linux counts while a window is closed
     although probes are answered.
     """
-    if sock.family == socket.AF_UNIX:
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)

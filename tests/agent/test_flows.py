@@ -3,7 +3,10 @@ them."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+from collections.abc import Callable, Iterator
 
 import pytest
 from support.until import until
@@ -25,16 +28,39 @@ from agent.hubs import (
     Tunnel,
     World,
 )
+from ncfast.agent import target as target_module
+from ncfast.net.seam import TCP_NOTSENT_LOWAT
 
-LINK_LOST, ORIGIN_LOST, TARGET_REFUSED, NO_SUCH_CONNECTOR = 10, 23, 4, 7
+CLIENT_RESET, LINK_LOST, ORIGIN_LOST, TARGET_REFUSED, NO_SUCH_CONNECTOR = 2, 10, 23, 4, 7
 CHUNK = 16_384
+
+
+class Held:
+    """The agent's dials to its target end when the test lets them."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        net = world.agent.net
+        start = net.start_dial
+        self.ended: list[Callable[[], None]] = []
+
+        def held(host, port, done, **more):
+            if port != world.service.port:  # a hub's
+                return start(host, port, done, **more)
+            return start(host, port, lambda outcome: self.ended.append(lambda: done(outcome)), **more)
+
+        monkeypatch.setattr(net, "start_dial", held)
+
+    def let_go(self) -> None:
+        for end in self.ended:
+            end()
 
 
 async def opened(world: World, tunnel: Tunnel) -> Flow:
     """A flow whose target is connected."""
-    flow = world.flow()
+    flow, accepted = world.flow(), len(world.service.writers)
     tunnel.open(flow)
     await tunnel.want(M_OPEN_ACK, cid=flow.cid)
+    await until(lambda: len(world.service.writers) > accepted, "the target's accept")  # connected it is before
     return flow
 
 
@@ -195,27 +221,18 @@ def test_a_flow_that_lost_its_way_is_opened_again_by_the_clients_hub(play):
 def test_an_open_that_lost_its_way_while_it_dials(play, monkeypatch):
     async def scenario(world: World) -> None:
         owner = await world["a"].owner()
-        net, gates = world.agent.net, []
-        connect = net.connect_end
-
-        async def slow(host, port, protocol, **more):
-            if port == world.service.port:
-                gates.append(net.loop.create_future())
-                await gates[-1]
-            return await connect(host, port, protocol, **more)
-
-        monkeypatch.setattr(net, "connect_end", slow)
+        dials = Held(world, monkeypatch)
         flow = world.flow()
         owner.open(flow)
         owner.send(M_DATA, flow=flow, seq=0, payload=b"early")
-        await until(lambda: gates, "the dial")
+        await until(lambda: dials.ended, "the dial")
         owner.send(M_DETACH, cid=flow.cid, code=LINK_LOST)
         await until(lambda: not world.agent.flows[flow.cid].attached, "detached")
         owner.open(flow)
         owner.send(M_DATA, flow=flow, seq=0, payload=b"early and more")
-        gates[0].set_result(None)
+        dials.let_go()
         accepted = await owner.want(M_OPEN_ACK, M_RESUME, cid=flow.cid)
-        assert accepted.type == M_OPEN_ACK and len(gates) == 1
+        assert accepted.type == M_OPEN_ACK and len(dials.ended) == 1
         await until(
             lambda: world.service.received and world.service.received[0] == b"early and more", "the bytes, once"
         )
@@ -228,21 +245,14 @@ def test_an_open_that_lost_its_way_is_accepted_when_it_asks_again(play, monkeypa
 
     async def scenario(world: World) -> None:
         owner = await world["a"].owner()
-        net, gate = world.agent.net, world.agent.net.loop.create_future()
-        connect = net.connect_end
-
-        async def slow(host, port, protocol, **more):
-            if port == world.service.port:
-                await gate
-            return await connect(host, port, protocol, **more)
-
-        monkeypatch.setattr(net, "connect_end", slow)
+        dials = Held(world, monkeypatch)
         flow = world.flow()
         owner.open(flow)
         await until(lambda: flow.cid in world.agent.flows, "the open")
         owner.send(M_DETACH, cid=flow.cid, code=LINK_LOST)
         await until(lambda: not world.agent.flows[flow.cid].attached, "detached")
-        gate.set_result(None)
+        await until(lambda: dials.ended, "the dial")
+        dials.let_go()
         await until(lambda: not world.agent.flows[flow.cid].opening, "connected")
         owner.open(flow)
         owner.send(M_DATA, flow=flow, seq=0, payload=b"x")
@@ -433,3 +443,63 @@ def test_a_hub_cannot_make_an_agent_dial_an_address(play):
         assert not world.service.writers
 
     play(scenario)
+
+
+# the agent's side of a flow's start
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """An address that answers no SYN: its queue is full."""
+    with contextlib.ExitStack() as full:
+        sock = full.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            client = full.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(sock.getsockname())
+        yield f"127.0.0.1:{sock.getsockname()[1]}"
+
+
+def test_a_client_that_has_gone_leaves_no_dial(play, silent):
+    async def scenario(world: World) -> None:
+        owner = await world["a"].owner()
+        target = world.agent.services.targets["echo"]
+        await world["b"].standby()  # nothing else is opened from here on
+        before = os.listdir("/proc/self/fd")
+        for _ in range(3):  # and each had the only place
+            flow = world.flow()
+            owner.open(flow)
+            await until(lambda: target.dials == 1, "the dial")
+            assert os.listdir("/proc/self/fd") != before
+            owner.send(M_RST, cid=flow.cid, code=CLIENT_RESET)
+            await until(lambda: not world.agent.flows, "the flow's end")
+            assert target.dials == 0 and os.listdir("/proc/self/fd") == before
+        assert [one["reason"] for one in world.events("flow_closed")] == ["client_reset"] * 3
+        assert not world.events("dial_failed")
+
+    play(scenario, connector={"target": silent, "dial_timeout_sec": 300, "max_dials": 1})
+
+
+def options(sock: socket.socket) -> list[int]:
+    tcp = socket.IPPROTO_TCP
+    asked = [(tcp, socket.TCP_NODELAY), (tcp, TCP_NOTSENT_LOWAT), (socket.SOL_SOCKET, socket.SO_KEEPALIVE)]
+    asked += [(tcp, socket.TCP_KEEPIDLE), (tcp, socket.TCP_KEEPINTVL), (tcp, socket.TCP_KEEPCNT)]
+    return [sock.getsockopt(*option) for option in asked]
+
+
+def test_a_connection_that_lives_has_keepalive(play, monkeypatch):
+    monkeypatch.setattr(target_module, "YOUNG_SEC", 1e6)
+
+    async def scenario(world: World) -> None:
+        owner = await world["a"].owner()
+        young = world.agent.services.targets["echo"].young
+        short, flow = await opened(world, owner), await opened(world, owner)
+        sock = world.agent.flows[flow.cid].sink.transport.get_extra_info("socket")
+        assert options(sock)[:3] == [1, 65536, 0] and len(young) == 2
+        owner.send(M_RST, cid=short.cid, code=CLIENT_RESET)
+        await until(lambda: len(young) == 1, "the short one forgotten")
+        monkeypatch.setattr(target_module, "YOUNG_SEC", 0.0)
+        await until(lambda: options(sock) == [1, 65536, 1, 60, 10, 6], "keepalive")
+        assert not young
+
+    play(scenario, flow={"notsent_lowat": 65536})

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 import uvloop
-from support.until import SCENARIO_SEC
+from support.until import SCENARIO_SEC, until
 
 from ncfast.net import connect as module
-from ncfast.net.connect import Place, connect
+from ncfast.net.connect import Attempts, Place
 
 HERE = "127.0.0.1"
+IS_HERE = module._is_here
 NO_FAMILY = 4096  # an address family that no kernel has
 NEVER = 1e6  # seconds
 SHORT = 0.01  # seconds, of which nobody makes sure
@@ -33,6 +34,26 @@ def run(main):
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(limited())
+
+
+@pytest.fixture(autouse=True, params=["here", "elsewhere"])
+def where(request, monkeypatch):
+    """What is on this machine answers before a poll; everything else is polled for."""
+    if request.param == "elsewhere":
+        monkeypatch.setattr(module, "_is_here", lambda place: False)
+
+
+async def connect(loop, places, timeout) -> tuple[socket.socket, Place]:
+    ended = loop.create_future()
+    attempts = Attempts(loop, places, timeout, ended.set_result)
+    attempts.start()
+    try:
+        outcome = await ended
+    finally:
+        attempts.close()
+    if isinstance(outcome, OSError):
+        raise outcome
+    return outcome
 
 
 def place(sock: socket.socket) -> Place:
@@ -157,18 +178,22 @@ def test_given_up_while_several_are_under_way(monkeypatch, silent):
     run(main)
 
 
-def test_given_up_in_the_turn_in_which_it_connects(monkeypatch, live, silent):
-    ready = module._Attempts._ready
+def test_both_connect_in_one_turn(monkeypatch, live):
+    monkeypatch.setattr(module, "_is_here", lambda place: False)
 
     async def main(loop):
-        def ready_and_cancelled(attempts, sock):
-            ready(attempts, sock)
-            assert attempts.first.done()
-            task.cancel()
-
-        monkeypatch.setattr(module._Attempts, "_ready", ready_and_cancelled)
-        task = loop.create_task(connect(loop, [live, silent], NEVER))
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        won = []
+        attempts = Attempts(loop, [live, live], NEVER, won.append)
+        attempts.start()
+        attempts.start()  # as the timer would
+        await until(lambda: won, "connected")
+        ((sock, _),) = won
+        sock.close()
 
     run(main)
+
+
+@pytest.mark.parametrize("host", [HERE, "127.8.9.10", "::1"])
+def test_what_is_here(host):
+    assert IS_HERE((socket.AF_INET, (host, 80)))
+    assert not IS_HERE((socket.AF_INET, ("192.0.2.127", 80)))

@@ -229,14 +229,14 @@ def test_a_dialled_target_has_the_same_options():
         with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as other:
             target = Noted()
             where = server.getsockname()
-            await net.connect_end(*where, target, timeout=PATIENCE, notsent_lowat=40_000)
+            dialled = await net.dial(*where, "target", PATIENCE)
+            tune_end(dialled, 40_000)
+            net.adopt_end(dialled, target)
             tune_end(other, 40_000)
             assert target.found == options(other)
             assert target.transport.get_extra_info("peername") == where
             target.transport.abort()
             await target.lost
-        with pytest.raises(ConnectionRefusedError):
-            await net.connect_end(*where, End(), timeout=PATIENCE, notsent_lowat=40_000)
 
     run(main)
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, MutableSet
 from typing import Any
 
 from ncfast.config import Address
-from ncfast.net.seam import Net, tune_end
+from ncfast.net.dial import waited_for
+from ncfast.net.seam import Net
 from ncfast.net.stream import Stream
 
 from .kernel import Host, Kernel, Listener, Socket
@@ -341,33 +342,9 @@ class SimNet(Net):
         async with asyncio.timeout(timeout):
             return await self._connect(host, port, protocol)
 
-    async def connect_end(self, host: str, port: int, protocol: Any, *, timeout: float, notsent_lowat: int) -> None:
-        async with asyncio.timeout(timeout):
-            await self._connect(host, port, protocol, lambda sock: tune_end(sock, notsent_lowat))
-
-    async def _connect(
-        self, name: str, port: Any, protocol: Any, tune: Callable[[Any], None] = lambda sock: None
-    ) -> Transport:
-        answered: asyncio.Future[None] = self.loop.create_future()
-        results: list[Socket | OSError] = []
-
-        def done(result: Socket | OSError) -> None:
-            results.append(result)
-            self.call_soon(lambda: answered.done() or answered.set_result(None))
-
-        dial = self.kernel.connect(self.host, name, port, done)
-        try:
-            await answered
-        except BaseException:
-            dial.cancel()
-            if results and isinstance(results[0], Socket):
-                results[0].close()
-            raise
-        result = results[0]
-        if isinstance(result, OSError):
-            raise result
-        tune(result)
-        transport = Transport(self, result, protocol)
+    async def _connect(self, name: str, port: Any, protocol: Any) -> Transport:
+        sock: Any = await waited_for(self.loop, lambda done: SimDial(self, name, port, done))
+        transport = Transport(self, sock, protocol)
         made = self.loop.create_future()
         self.call_soon(lambda: made.done() or made.set_result(None))
         try:
@@ -376,6 +353,53 @@ class SimNet(Net):
             transport.close()
             raise
         return transport
+
+    def start_dial(  # type: ignore[override]
+        self,
+        host: str,
+        port: int,
+        done: Callable[[Socket | OSError], None],
+        *,
+        timeout: float,
+        share: str = "target",
+        admit: Any = None,
+    ) -> SimDial:
+        return SimDial(self, host, port, done, timeout)
+
+
+class SimDial:
+    """A connection on its way; what `ncfast.net.dial.Dial` offers."""
+
+    def __init__(
+        self, net: SimNet, name: str, port: Any, done: Callable[[Socket | OSError], None], timeout: float | None = None
+    ) -> None:
+        self._net = net
+        self._done: Callable[[Socket | OSError], None] | None = done
+        self._unclaimed: Socket | None = None  # connected, and the process has not had its turn yet
+        self._dial = net.kernel.connect(net.host, name, port, self._connected)
+        self._timer = None if timeout is None else net.call_later(timeout, self._end, TimeoutError())
+
+    def _connected(self, outcome: Socket | OSError) -> None:
+        self._unclaimed = outcome if isinstance(outcome, Socket) else None
+        self._net.call_soon(self._end, outcome)
+
+    def _end(self, outcome: Socket | OSError) -> None:
+        done = self._done
+        if done is None:
+            return
+        if outcome is self._unclaimed:
+            self._unclaimed = None
+        self.cancel()
+        done(outcome)
+
+    def cancel(self) -> None:
+        self._done = None
+        self._dial.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._unclaimed is not None:
+            self._unclaimed.close()
+            self._unclaimed = None
 
 
 class SimAcceptor:
