@@ -127,6 +127,7 @@ def close_code(reason: Reason) -> int:
     return _LINKS[reason].close_code
 
 
+_BY_CODE = {int(reason): reason for reason in Reason}
 _BY_CLOSE_CODE = {row.close_code: reason for reason, row in reversed(_LINKS.items())}
 
 
@@ -137,10 +138,7 @@ def reason_of_close(code: int) -> Reason:
 
 def reason_of(code: int) -> Reason:
     """The reason for a wire code; unknown codes of newer peers read as INTERNAL."""
-    try:
-        return Reason(code)
-    except ValueError:
-        return Reason.INTERNAL
+    return _BY_CODE.get(code, Reason.INTERNAL)
 
 
 class NcfastError(Exception):
