@@ -33,7 +33,8 @@ from ncfast._frames cimport (
 )
 
 from ncfast.core.errors import RETRYABLE, Reason, reason_of
-from ncfast.core.states import TRANSITIONS, FlowEvent, FlowState, advance
+from ncfast.core.states import FlowEvent, FlowState, advance
+from ncfast.core.states import TRANSITIONS as _TRANSITIONS
 
 cdef enum:
     READ_AHEAD = 65536         # bytes read from a socket and not yet on a path; more stays in the kernel
@@ -69,7 +70,7 @@ cdef int RESET = FlowEvent.RESET
 cdef signed char NEXT[7][5]    # the table of transitions; -1 where it has no edge
 for _state in FlowState:
     for _event in FlowEvent:
-        NEXT[<int>_state][<int>_event] = TRANSITIONS.get((_state, _event), -1)
+        NEXT[<int>_state][<int>_event] = _TRANSITIONS.get((_state, _event), -1)
 
 cdef int R_CLOSED = Reason.CLOSED
 cdef int R_FLOW_CONTROL = Reason.FLOW_CONTROL
