@@ -234,8 +234,10 @@ cdef class Queues(Path):
             self._lonely += 1
 
     cdef int ack_soon(self, Flow flow) except -1:
-        # nothing is acknowledged yet, or something was repeated: its sender may wait for this
-        if not flow.rcv_acked or flow.ack_value() - flow.rcv_acked > SHORT:
+        # Nothing is acknowledged yet, or something was repeated: its sender may wait for this. And all that wait long
+        # together leave half of the cap of bytes in flight, the far end has about ours, to those that move.
+        if not flow.rcv_acked or flow.ack_value() - flow.rcv_acked > SHORT \
+                or SHORT * self._short_acks.size > self.max_inflight // 2:
             if flow.ack_waiting != WAITS:
                 flow.ack_waiting = WAITS
                 flow.ack_mark = flow.rcv_acked
