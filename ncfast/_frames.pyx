@@ -6,6 +6,7 @@ Header, 56 bytes in network byte order (docs/protocol.md has the spec, tests/vec
     limit u64
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -185,6 +186,8 @@ def decode(const uint8_t[::1] data not None, Py_ssize_t offset=0):
             h.seq, h.ack, h.limit, payload, offset + HEADER_SIZE + <Py_ssize_t>h.length)
 
 
+@cython.no_gc                            # a chain of them has an end
+@cython.freelist(64)
 cdef class Chunk:
 
     cdef uint8_t* frame(self) except NULL:

@@ -115,7 +115,7 @@ class Agent:
         for one in self.tunnels.all():
             one.link.tick(now, tunnel.ping_interval_sec, tunnel.ping_timeout_sec, self.ground.config.flow.stall_sec)
         self.services.look_after(now)
-        left = deque(() if late else self.flows.values())
+        left = deque(() if late else self.ground.context.due(now))
         while left:
             for _ in range(min(256, len(left))):
                 self._check(left.popleft(), now)

@@ -127,6 +127,7 @@ def close_code(reason: Reason) -> int:
     return _LINKS[reason].close_code
 
 
+_BY_CODE = {int(reason): reason for reason in Reason}
 _BY_CLOSE_CODE = {row.close_code: reason for reason, row in reversed(_LINKS.items())}
 
 

@@ -1,6 +1,6 @@
 """One end of a flow: sequence, acknowledgement, windows, resume. Sans-I/O."""
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 from ncfast._frames cimport Chunk, DedupRing, Header, SegmentPool
 
@@ -23,12 +23,20 @@ cdef enum:
     URGENT = 63            # the bits above that may overtake data
 
 
+cdef enum:
+    """Where an acknowledgement waits for data to ride on."""
+    WAITS_LONG = 1         # of short messages only
+    WAITS = 2
+
+
 cdef class FlowContext:
     """What all flows of a process share."""
     cdef readonly SegmentPool pool
     cdef readonly DedupRing closed
     cdef readonly object clock
     cdef readonly dict flows         # all that live, by cid
+    cdef dict _watched               # those that the next round of timers looks at -> None
+    cdef dict _resting               # the others, by the round in which they are due -> {flow: None}
     cdef public object owner
     cdef readonly Budget budget
     cdef readonly Share share        # of what is relayed, and of flows that have no other
@@ -50,6 +58,9 @@ cdef class FlowContext:
     cdef Py_ssize_t first_window(self, Share share) noexcept
     cdef int relay(self, Py_ssize_t size) except -1
     cdef int relieve(self, Flow asking) except -1
+    cdef int watch(self, Flow flow) except -1
+    cdef int rest(self, Flow flow, double until) except -1
+    cdef int leave(self, Flow flow) except -1
 
 
 cdef class Sink:
@@ -134,7 +145,7 @@ cdef class Flow(Source):
     # scheduling, the path's business
     cdef int pending
     cdef bint in_urgent
-    cdef bint ack_waiting
+    cdef int ack_waiting             # 0, or which of the path's queues it waits in
     cdef uint64_t ack_mark           # rcv_acked when the delay began
     cdef bint reading
     cdef int rst_code
@@ -142,6 +153,8 @@ cdef class Flow(Source):
     cdef double tune_since
     cdef uint64_t tune_from
     # time
+    cdef bint watched                # the next round of timers looks at it
+    cdef int64_t round               # otherwise the one in which it is due
     cdef public double since         # last progress, or last change of state
     cdef uint64_t seen
     cdef uint64_t seen_una
@@ -151,7 +164,8 @@ cdef class Flow(Source):
     cdef double una_since
     cdef readonly double detached_at
 
-    cdef int move(self, event) except -1
+    cdef int move(self, int event) except -1
+    cdef bint quiet(self, double now) noexcept
     cdef int push(self, Chunk chunk) except -1
     cdef Py_ssize_t room(self) noexcept
     cdef Chunk take(self)

@@ -79,6 +79,9 @@ class FlowContext:
         ring: int = 16384,
         seed: int = 0,
     ) -> None: ...
+    def due(self, now: float) -> list[Flow[Any]]:
+        """The flows that a round of timers at `now` has to look at: call `check` of each."""
+
     @property
     def held(self) -> int:
         """Bytes of memory held for replay, for slow sockets and for relays."""
@@ -107,7 +110,7 @@ class Flow(Source, Generic[_InfoT]):
 
     cid: bytes
     secret: bytes
-    open_body: bytes | None
+    open_body: bytes | None  # empty when it is not sent again
     state: int
     sought: bytes | None
     info: _InfoT  # what the process knows of the flow beside its bytes

@@ -23,7 +23,7 @@ Credit, in rules:
     round trip.
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -34,6 +34,7 @@ from ncfast._frames cimport (
 
 from ncfast.core.errors import RETRYABLE, Reason, reason_of
 from ncfast.core.states import FlowEvent, FlowState, advance
+from ncfast.core.states import TRANSITIONS as _TRANSITIONS
 
 cdef enum:
     READ_AHEAD = 65536         # bytes read from a socket and not yet on a path; more stays in the kernel
@@ -50,17 +51,26 @@ cdef double LATE_RST = 2.0
 
 cdef double ASK_EVERY = 1.0    # seconds between two M_RESUMEs for the same lost frames: each has everything sent again
 
+cdef double ROUND = 0.5        # seconds: how fine resting flows are told apart, about a round of timers
+cdef double LONGEST_REST = 30.0    # seconds after which a flow is looked at although nothing happened and none is due
+
 cdef int OPENING = FlowState.OPENING
 cdef int OPENING_FIN = FlowState.OPENING_FIN
+cdef int OPEN = FlowState.OPEN
 cdef int HALF_LOCAL = FlowState.HALF_LOCAL
 cdef int HALF_REMOTE = FlowState.HALF_REMOTE
 cdef int CLOSING = FlowState.CLOSING
 cdef int CLOSED = FlowState.CLOSED
-cdef object ACCEPTED = FlowEvent.ACCEPTED
-cdef object LOCAL_FIN = FlowEvent.LOCAL_FIN
-cdef object REMOTE_FIN = FlowEvent.REMOTE_FIN
-cdef object DONE = FlowEvent.DONE
-cdef object RESET = FlowEvent.RESET
+cdef int ACCEPTED = FlowEvent.ACCEPTED
+cdef int LOCAL_FIN = FlowEvent.LOCAL_FIN
+cdef int REMOTE_FIN = FlowEvent.REMOTE_FIN
+cdef int DONE = FlowEvent.DONE
+cdef int RESET = FlowEvent.RESET
+
+cdef signed char NEXT[7][5]    # the table of transitions; -1 where it has no edge
+for _state in FlowState:
+    for _event in FlowEvent:
+        NEXT[<int>_state][<int>_event] = _TRANSITIONS.get((_state, _event), -1)
 
 cdef int R_CLOSED = Reason.CLOSED
 cdef int R_FLOW_CONTROL = Reason.FLOW_CONTROL
@@ -81,6 +91,8 @@ cdef class FlowContext:
         self.pool = SegmentPool()
         self.closed = DedupRing(ring, seed)
         self.flows = {}
+        self._watched = {}
+        self._resting = {}
         self.clock = clock
         self.budget = Budget(budget)
         self.share = self.budget.share()
@@ -113,6 +125,44 @@ cdef class FlowContext:
                     most = size
                     payer = flow
         return payer.evict()
+
+    def due(self, double now):
+        """The flows that a round of timers at `now` has to look at, in a list: call `check` of each. A flow of which
+        nothing is under way rests until a timer of its own is due, so that thousands of idle ones cost nothing."""
+        cdef Flow flow
+        cdef int64_t latest = <int64_t>(now / ROUND)
+        for at in [at for at in self._resting if at <= latest]:
+            for flow in self._resting.pop(at):
+                flow.watched = True
+                self._watched[flow] = None
+        return list(self._watched)
+
+    cdef int watch(self, Flow flow) except -1:
+        """Something happens to a flow that rested."""
+        self.leave(flow)
+        self._watched[flow] = None
+        flow.watched = True
+        flow.una_since = flow.taken_since = self.clock()       # as if it had been looked at all the time
+        return 0
+
+    cdef int rest(self, Flow flow, double until) except -1:
+        self.leave(flow)
+        flow.watched = False
+        flow.round = <int64_t>(until / ROUND)
+        resting = self._resting.get(flow.round)
+        if resting is None:
+            resting = self._resting[flow.round] = {}
+        resting[flow] = None
+        return 0
+
+    cdef int leave(self, Flow flow) except -1:
+        if flow.watched:
+            self._watched.pop(flow, None)
+        else:
+            resting = self._resting.get(flow.round)
+            if resting is not None:
+                resting.pop(flow, None)
+        return 0
 
     @property
     def held(self):
@@ -213,11 +263,18 @@ cdef class Flow(Source):
         self.reading = True
         self.since = self.una_since = self.tune_since = self.taken_since = ctx.clock()
         self.detached_at = self.asked_at = self.gap_at = -1.0
+        self.watched = True
+        ctx._watched[self] = None
 
     # state
 
-    cdef int move(self, event) except -1:
-        self.state = advance(self.state, event)
+    cdef int move(self, int event) except -1:
+        cdef int state = NEXT[self.state][event]
+        if state < 0:
+            advance(self.state, FlowEvent(event))      # says what is wrong
+        self.state = state
+        if not self.watched:
+            self.ctx.watch(self)
         self.since = self.ctx.clock()
         return 0
 
@@ -264,6 +321,8 @@ cdef class Flow(Source):
             self.ctx.discarded += chunk.size
             self.ctx.pool.release(chunk)
             return 0
+        if not self.watched:
+            self.ctx.watch(self)
         self.share.charge(self.ctx.pool.cost(chunk))
         chunk.seq = self.snd_nxt
         self.snd_nxt += chunk.size
@@ -296,6 +355,8 @@ cdef class Flow(Source):
         room = self.room()
         if self.reading:
             if room <= 0:
+                if not self.watched:
+                    self.ctx.watch(self)
                 self.reading = False
                 self.sink.set_reading(False)
         elif room >= MIN_READ or (room > 0 and self.head is None):
@@ -408,6 +469,8 @@ cdef class Flow(Source):
             n = end - self.rcv_nxt
         if self.fin_received:
             return self.violation()    # bytes past the end
+        if not self.watched:
+            self.ctx.watch(self)
         self.asked_again = False
         self.rcv_nxt = end
         if self.state <= OPENING_FIN:
@@ -447,7 +510,7 @@ cdef class Flow(Source):
                 or self.rcv_nxt - self.backlog + self.window >= self.rcv_limit + <uint64_t>(self.window // 2):
             self.pending |= SEND_ACK
             return self.path.submit(self)
-        if not self.ack_waiting and self.ack_value() != self.rcv_acked:
+        if self.ack_waiting != WAITS and self.ack_value() != self.rcv_acked:
             return self.path.ack_soon(self)
         return 0
 
@@ -463,6 +526,8 @@ cdef class Flow(Source):
         """Frames were lost on the way (a relay dropped them): ask once to be sent from where we are. If the relay has
         `told` us, what it dropped may have been the answer to an earlier asking."""
         self.ctx.gaps += 1
+        if not self.watched:
+            self.ctx.watch(self)
         if self.open_body is None and self.state <= OPENING_FIN:
             self.gap_waits = True        # an M_RESUME would say that the target is connected
         elif (told or not self.asked_again) and self.path is not None:
@@ -564,6 +629,8 @@ cdef class Flow(Source):
 
     cdef int accepted(self) except -1:
         self.move(ACCEPTED)
+        self.pending &= ~SEND_OPEN
+        self.open_body = b""             # is not sent again
         self.info.flow_opened(self)
         return 0
 
@@ -655,7 +722,6 @@ cdef class Flow(Source):
         if self.state == CLOSED:
             return
         if self.open_body is not None and (self.state == OPENING or self.state == OPENING_FIN):
-            self.pending &= ~SEND_OPEN
             self.accepted()              # the acknowledgement of the open was lost with the link
         self.on_ack(ack, limit)          # first: what the peer has is not sent again
         if self.state == CLOSED:
@@ -690,6 +756,8 @@ cdef class Flow(Source):
         """Everything unacknowledged is to be sent again."""
         cdef Chunk chunk
         cdef Py_ssize_t total = 0
+        if not self.watched:
+            self.ctx.watch(self)
         if self.path is not None:
             self.path.inflight -= self.inflight
             self.path.freed()
@@ -773,6 +841,8 @@ cdef class Flow(Source):
         if self.state != CLOSED:
             self.move(RESET)
         self.drop_out()
+        self.ctx.leave(self)
+        self.watched = True              # of no round any more
         self.ctx.windows -= self.window
         self.share.windows -= self.window
         self.ctx.live -= 1
@@ -815,11 +885,19 @@ cdef class Flow(Source):
         # what the socket says is not read while the reader beyond gives no credit
         return self.state == HALF_REMOTE and (not self.reading or self.sink.unread() > 0)
 
+    cdef bint quiet(self, double now) noexcept:
+        """Whether nothing is under way, and nothing has been since the last look: `idle` and `first_byte` are all that
+        may run out before something happens."""
+        return self.state == OPEN and self.reading and self.path is not None and self.resumed and not self.gap_waits \
+            and self.unsent is None and self.inflight == 0 and self.backlog == 0 and self.pending == 0 \
+            and self.detached_at < 0 and self.since != now
+
     def check(self, double now, timeouts):
         """Which timer has run out at `now`: a Reason, or None. `timeouts` has the seconds: open, grace, half_close,
         and, each 0 for none, idle, first_byte, stall. A Reason.STALLED is the path's fault, not the flow's."""
         cdef uint64_t progress, taken
         cdef double asked_since          # the open, or its way was lost; -1 while it is held
+        cdef double idle, until
         if self.state <= OPENING_FIN:
             asked_since = self.una_since if self.path is not None else self.detached_at
             if asked_since >= 0 and now - asked_since >= timeouts.open:
@@ -864,6 +942,14 @@ cdef class Flow(Source):
         if timeouts.first_byte and self.snd_nxt == 0 and self.open_body is not None \
                 and now - self.since >= timeouts.first_byte:
             return Reason.FIRST_BYTE_TIMEOUT
-        if timeouts.idle and now - self.since >= timeouts.idle:
+        idle = timeouts.idle
+        if idle and now - self.since >= idle:
             return Reason.IDLE_TIMEOUT
+        if self.quiet(now):
+            until = now + LONGEST_REST
+            if idle:
+                until = min(until, self.since + idle)
+            if timeouts.first_byte and self.snd_nxt == 0 and self.open_body is not None:
+                until = min(until, self.since + timeouts.first_byte)
+            self.ctx.rest(self, until)
         return None

@@ -7,7 +7,7 @@ gathered.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from ncfast.core.flow cimport Flow, FlowContext
 from ncfast._frames cimport (
@@ -170,7 +170,11 @@ cdef class Link(Queues):
         self._stale = False
         if self._h.epoch != self.epoch and self.epoch:
             return self._old_epoch()
-        flow = <Flow>self.flows.get(PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE))
+        flow = self._latest
+        if flow is None or memcmp(PyBytes_AS_STRING(flow.cid), self._h.cid, CID_SIZE) != 0:
+            flow = <Flow>self.flows.get(PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE))
+            if flow is not None:
+                self._latest = flow
         if flow is not None and self._h.epoch != flow.epoch:
             return self._old_epoch()
         return flow
@@ -261,7 +265,7 @@ cdef class Link(Queues):
             self.ctx.duplicates += 1
             return 0
         self._flow_noise(1)
-        if (type == M_DATA or type == M_FIN) and cid not in self._told and len(self._answers) < self.queue_depth:
+        if (type == M_DATA or type == M_FIN) and cid not in self._told and self._answers.size < self.queue_depth:
             return self._answer(M_RST, self._h.cid, self._h.epoch, R_UNKNOWN_FLOW, 0)
         return 0
 
@@ -371,7 +375,7 @@ cdef class Link(Queues):
         if self._h.epoch == self.epoch or not self.epoch:
             return False
         self._old_epoch()
-        if len(self._answers) < self.queue_depth:
+        if self._answers.size < self.queue_depth:
             self._answer(M_RST, self._h.cid, self._h.epoch, R_STALE_EPOCH, 0)
         return True
 
@@ -427,7 +431,7 @@ cdef class Link(Queues):
         if out is None:
             self.drops_away += 1
             return 0
-        if lane.queue or not out._writable:
+        if lane.queue.size or not out._writable:
             out._owe(lane, h.ack, h.limit)             # also if the frame itself is dropped
         if self._header_at is not NULL and self._header_at + HEADER_SIZE == p:
             if n != self._left:
@@ -461,7 +465,7 @@ cdef class Link(Queues):
         if out is None:
             self.drops_away += 1
             passed = type == M_RST       # there is nobody to tell
-        elif type == M_ACK and self._h.ack and (lane.queue or not out._writable):
+        elif type == M_ACK and self._h.ack and (lane.queue.size or not out._writable):
             passed = not out.closed
             out._owe(lane, self._h.ack, self._h.limit)
         elif self._header_at is not NULL:
@@ -523,9 +527,9 @@ cdef class Link(Queues):
         h.seq = seq
         h.epoch = self.epoch
         h.length = PyBytes_GET_SIZE(payload)
-        self._control.append(build_frame(&h, <const uint8_t*>PyBytes_AS_STRING(payload)))
+        self._control.push(build_frame(&h, <const uint8_t*>PyBytes_AS_STRING(payload)))
         self._frames_out[type] += 1
-        if len(self._control) > self.queue_depth:
+        if self._control.size > self.queue_depth:
             self.fail(Reason.STALLED, "control frames pile up: the peer does not read")
         elif self._writable:
             self._flush()
@@ -533,13 +537,13 @@ cdef class Link(Queues):
     cdef int _answer(self, int type, const uint8_t* cid, uint64_t epoch, int code, uint64_t seq) except -1:
         """For a flow that is not ours, or cannot be, or has lost its way."""
         cdef Header h
-        if len(self._answers) >= MAX_ANSWERS:
+        if self._answers.size >= MAX_ANSWERS:
             self._flush()
-        if len(self._answers) >= MAX_ANSWERS:
+        if self._answers.size >= MAX_ANSWERS:
             self._in_vain()
             if not self.between_hubs:
                 self.fail(Reason.STALLED, "answers pile up: the peer does not read")
-        if self.closed or len(self._answers) >= MAX_ANSWERS:
+        if self.closed or self._answers.size >= MAX_ANSWERS:
             return 0
         memset(&h, 0, sizeof(h))
         h.type = type
@@ -547,7 +551,7 @@ cdef class Link(Queues):
         h.epoch = epoch
         h.seq = seq
         memcpy(h.cid, cid, CID_SIZE)
-        self._answers.append(build_frame(&h, NULL))
+        self._answers.push(build_frame(&h, NULL))
         self.ctx.relay(FRAME_COST)
         self._frames_out[type] += 1
         if not self._corked:
@@ -634,7 +638,7 @@ cdef class Link(Queues):
         cdef Flow flow
         self.settle()                    # what came in before the end goes on, while its memory is still there
         self.clear()
-        self._flow = None
+        self._flow = self._latest = None
         self._lane = None
         for flow in list(self.flows.values()):
             flow.detach()

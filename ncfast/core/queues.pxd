@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint64_t
 
+from ncfast.core.fifo cimport Fifo
 from ncfast.core.flow cimport Flow, FlowContext, Path, Source
 from ncfast._frames cimport FRAME_TYPES
 from ncfast.core.relay cimport Lane
@@ -27,6 +28,7 @@ cdef class Queues(Path):
     cdef readonly Carrier carrier
     cdef readonly FlowContext ctx
     cdef readonly dict flows
+    cdef Flow _latest                # the one that the last frame was for, so that it need not be looked up
     cdef readonly bint closed
     cdef object _call_soon
     cdef object _call_later
@@ -44,14 +46,15 @@ cdef class Queues(Path):
     # the other queues, in the order of serving
     cdef bint _pong_owed
     cdef uint64_t _pong_seq
-    cdef object _control
-    cdef object _answers
-    cdef object _owing               # lanes whose acknowledgements go ahead of their data
-    cdef object _urgent
-    cdef object _short
-    cdef object _capped              # flows that the in-flight cap holds, in the order of their turns
-    cdef object _bulk
-    cdef object _acks
+    cdef Fifo _control
+    cdef Fifo _answers
+    cdef Fifo _owing                 # lanes whose acknowledgements go ahead of their data
+    cdef Fifo _urgent
+    cdef Fifo _short
+    cdef Fifo _capped                # flows that the in-flight cap holds, in the order of their turns
+    cdef Fifo _bulk
+    cdef Fifo _acks
+    cdef Fifo _short_acks
     cdef public int queue_depth
     # when they are served
     cdef bint _writable
@@ -60,6 +63,7 @@ cdef class Queues(Path):
     cdef unsigned int _lonely
     cdef unsigned int _turns
     cdef bint _ack_timer
+    cdef bint _short_ack_timer
     # counters, read at scrape time
     cdef uint64_t _frames_out[FRAME_TYPES]
     cdef readonly uint64_t bytes_out
@@ -71,6 +75,7 @@ cdef class Queues(Path):
     cdef int _requeue(self, Flow flow) except -1
     cdef bint _holds(self, Flow flow) except -1
     cdef int _cork(self) except -1
+    cdef int _acknowledge(self, Fifo queue, int where) except -1
     cdef bytes _flow_frame(self, Flow flow, int type)
     cdef bytes _pong(self)
     cdef bytes _owed(self, Lane lane)

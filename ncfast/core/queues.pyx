@@ -17,24 +17,24 @@ The queues, in the order in which a flush serves them, and what bounds each:
     capped    flows that the in-flight cap held when their turn came: each once. The next in turn when there is room
     bulk      the others, by deficit round robin (Shreedhar and Varghese, SIGCOMM 1995) with a quantum of QUANTUM
 
-`acks` waits for time and not for the carrier: flows, each once, whose acknowledgement may ride on data for ACK_DELAY;
-then they are urgent. What a flow may have unsent is its own business: READ_AHEAD of new bytes, and its window when a
-link was lost. The frames of all relayed directions that wait here share one bound, `queue_depth` frames and two
-in-flight caps of bytes; beyond it only one short frame of each direction, its M_RESUME and its M_RST still find room.
+`acks` and `short_acks` wait for time and not for the carrier: flows whose acknowledgement may ride on data for
+ACK_DELAY, or for SHORT_ACK_DELAY while what it is about is short; then they are urgent. What a flow may have unsent is
+its own business: READ_AHEAD of new bytes, and its window when a link was lost. The frames of all relayed directions
+that wait here share one bound, `queue_depth` frames and two in-flight caps of bytes; beyond it only one short frame of
+each direction, its M_RESUME and its M_RST still find room.
 
 The first frame of an idle link leaves at once; what follows in the same turn of the loop leaves in one write at its
 end, except whole large chunks, for which a write of their own costs nothing.
 """
 
-from collections import deque
-
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from ncfast.core.fifo cimport Fifo
 from ncfast.core.flow cimport (
     SEND_ACK, SEND_FIN, SEND_LATE_RST, SEND_OPEN, SEND_OPEN_ACK, SEND_RESUME, SEND_RESUME_ACK, SEND_RST, URGENT,
-    Flow, FlowContext, Path, Source,
+    WAITS, WAITS_LONG, Flow, FlowContext, Path, Source,
 )
 from ncfast._frames cimport (
     CID_SIZE, HEADER_SIZE, M_ACK, M_DATA, M_FIN, M_GAP, M_OPEN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, M_RST, MAX_DATA,
@@ -58,6 +58,9 @@ cdef enum:
     NO_LIMIT = 1 << 30
 
 cdef double ACK_DELAY = 0.025  # seconds; below TCP's 40 ms, so that a chain of both does not add up
+# seconds that the acknowledgement of no more than SHORT waits: no sender is held by so little, and an answer that comes
+# meanwhile carries it (RFC 1122, section 4.2.3.2, bounds it by half a second)
+cdef double SHORT_ACK_DELAY = 0.2
 
 cdef int CLOSED = FlowState.CLOSED
 
@@ -89,14 +92,15 @@ cdef class Queues(Path):
         self.lanes = {}
         self._through_bases = []
         self._touched = []
-        self._control = deque()
-        self._answers = deque()
-        self._owing = deque()
-        self._urgent = deque()
-        self._short = deque()
-        self._capped = deque()
-        self._bulk = deque()
-        self._acks = deque()
+        self._control = Fifo()
+        self._answers = Fifo()
+        self._owing = Fifo()
+        self._urgent = Fifo()
+        self._short = Fifo()
+        self._capped = Fifo()
+        self._bulk = Fifo()
+        self._acks = Fifo()
+        self._short_acks = Fifo()
         self._uncork_callback = self._uncork         # bound once, not at each write
         self._writable = True
         self._blocked_since = -1.0
@@ -108,21 +112,23 @@ cdef class Queues(Path):
     @property
     def queued(self):
         """Control frames and flows that wait for the carrier."""
-        return len(self._control) + len(self._answers) + len(self._owing) + len(self._urgent) + len(self._short) \
-            + len(self._capped) + len(self._bulk) + self.relay_frames
+        return self._control.size + self._answers.size + self._owing.size + self._urgent.size + self._short.size \
+            + self._capped.size + self._bulk.size + self.relay_frames
 
     @property
     def answer_bytes(self):
         """Bytes of memory that answers take which wait for the carrier."""
-        return FRAME_COST * len(self._answers)
+        return FRAME_COST * self._answers.size
 
     # flows and relayed directions
 
     cdef int adopt(self, Flow flow) except -1:
-        self.flows[flow.cid] = flow
+        self.flows[flow.cid] = self._latest = flow
         return 0
 
     cdef int forget(self, Flow flow) except -1:
+        if self._latest is flow:
+            self._latest = None
         if self.flows.get(flow.cid) is flow:
             del self.flows[flow.cid]
         return 0
@@ -132,22 +138,20 @@ cdef class Queues(Path):
             self._urgent.remove(flow)
             flow.in_urgent = False
         if flow.in_data:
-            (self._short if flow in self._short else self._bulk if flow in self._bulk else self._capped).remove(flow)
+            self._short.remove(flow) or self._bulk.remove(flow) or self._capped.remove(flow)
             flow.in_data = False
-        if flow.ack_waiting:
-            self._acks.remove(flow)
-            flow.ack_waiting = False
+        flow.ack_waiting = 0             # its place in the queue is nobody's
         return self.forget(flow)
 
     cdef int drop(self, Source source) except -1:
         cdef Lane lane = source
         if lane.in_data:
-            (self._short if lane in self._short else self._bulk).remove(lane)
+            self._short.remove(lane) or self._bulk.remove(lane)
             lane.in_data = False
         if lane.owes:
             self._owing.remove(lane)
             lane.owes = False
-        self._charge(-len(lane.queue), -lane.unsent_bytes)
+        self._charge(-lane.queue.size, -lane.unsent_bytes)
         return lane.clear()
 
     # turns
@@ -159,9 +163,9 @@ cdef class Queues(Path):
         if flow.pending & URGENT:
             if not flow.in_urgent:
                 flow.in_urgent = True
-                self._urgent.append(flow)
+                self._urgent.push(flow)
         elif not flow.in_data and (flow.unsent is not None or flow.pending):
-            idle = not (self._short or self._bulk or self._capped or self._urgent or self._control)
+            idle = self._short.size + self._bulk.size + self._capped.size + self._urgent.size + self._control.size == 0
             self._enqueue(flow)
             if flow.unsent_bytes > SHORT and idle and self._writable:
                 return self._flush()
@@ -175,9 +179,9 @@ cdef class Queues(Path):
     cdef int _enqueue(self, Source source) except -1:
         source.in_data = True
         if source.unsent_bytes <= SHORT:
-            self._short.append(source)
+            self._short.push(source)
         else:
-            self._bulk.append(source)
+            self._bulk.push(source)
         return 0
 
     cdef int _requeue(self, Flow flow) except -1:
@@ -187,7 +191,7 @@ cdef class Queues(Path):
         if flow.unsent is not None and flow.held():
             return 0                     # comes back with credit or an acknowledgement
         flow.in_data = True
-        self._bulk.append(flow)
+        self._bulk.push(flow)
         return 0
 
     cdef bint _holds(self, Flow flow) except -1:
@@ -196,11 +200,11 @@ cdef class Queues(Path):
         if flow.unsent is None or self.inflight < self.max_inflight:
             return False
         flow.in_data = True
-        self._capped.append(flow)
+        self._capped.push(flow)
         return True
 
     cdef int freed(self) except -1:
-        if self._capped and self.inflight < self.max_inflight and self._writable and not self._corked \
+        if self._capped.size and self.inflight < self.max_inflight and self._writable and not self._corked \
                 and not self.closed:
             self._corked = True
             self._call_soon(self._uncork_callback)
@@ -208,7 +212,7 @@ cdef class Queues(Path):
 
     cdef Py_ssize_t read_size(self) noexcept:
         """A chunk is a frame: while others wait, chunks are cut to a quantum as they are read."""
-        return QUANTUM if len(self._bulk) + len(self._capped) > 1 or self._short else MAX_DATA
+        return QUANTUM if self._bulk.size + self._capped.size > 1 or self._short.size else MAX_DATA
 
     cdef int _cork(self) except -1:
         """Until the end of this turn frames are gathered. The end costs a callback, so a link on which turns have
@@ -221,7 +225,8 @@ cdef class Queues(Path):
 
     def _uncork(self):
         self._corked = False
-        if self._urgent or self._short or self._bulk or self._capped or self._control or self._answers or self._owing:
+        if self._urgent.size + self._short.size + self._bulk.size + self._capped.size + self._control.size \
+                + self._answers.size + self._owing.size:
             self._lonely = 0
             if not self.closed:
                 self._flush()
@@ -229,25 +234,47 @@ cdef class Queues(Path):
             self._lonely += 1
 
     cdef int ack_soon(self, Flow flow) except -1:
-        if not flow.ack_waiting:
-            flow.ack_waiting = True
+        # Nothing is acknowledged yet, or something was repeated: its sender may wait for this. And all that wait long
+        # together leave half of the cap of bytes in flight, the far end has about ours, to those that move.
+        if not flow.rcv_acked or flow.ack_value() - flow.rcv_acked > SHORT \
+                or SHORT * self._short_acks.size > self.max_inflight // 2:
+            if flow.ack_waiting != WAITS:
+                flow.ack_waiting = WAITS
+                flow.ack_mark = flow.rcv_acked
+                self._acks.push(flow)
+                if not self._ack_timer:
+                    self._ack_timer = True
+                    self._call_later(ACK_DELAY, self._send_acks)
+        elif not flow.ack_waiting:
+            flow.ack_waiting = WAITS_LONG
             flow.ack_mark = flow.rcv_acked
-            self._acks.append(flow)
-            if not self._ack_timer:
-                self._ack_timer = True
-                self._call_later(ACK_DELAY, self._send_acks)
+            self._short_acks.push(flow)
+            if not self._short_ack_timer:
+                self._short_ack_timer = True
+                self._call_later(SHORT_ACK_DELAY, self._send_short_acks)
         return 0
 
     def _send_acks(self):
-        cdef Flow flow
         self._ack_timer = False
+        self._acknowledge(self._acks, WAITS)
+
+    def _send_short_acks(self):
+        self._short_ack_timer = False
+        self._acknowledge(self._short_acks, WAITS_LONG)
+
+    cdef int _acknowledge(self, Fifo queue, int where) except -1:
+        cdef Flow flow
+        cdef Py_ssize_t left = queue.size          # those that come meanwhile wait for the next time
         if self.closed:
-            return
-        acks, self._acks = self._acks, deque()
+            return 0
         self._corked = True
-        for flow in acks:
-            flow.ack_waiting = False
-            if flow.path is not self or flow.state == CLOSED or flow.ack_value() == flow.rcv_acked:
+        while left > 0 and queue.size:
+            left -= 1
+            flow = queue.pop()
+            if flow.path is not self or flow.ack_waiting != where:
+                continue
+            flow.ack_waiting = 0
+            if flow.state == CLOSED or flow.ack_value() == flow.rcv_acked:
                 continue
             if flow.rcv_acked != flow.ack_mark:
                 self.ack_soon(flow)      # its own data carried one meanwhile, and is likely to carry the next
@@ -255,6 +282,7 @@ cdef class Queues(Path):
                 flow.pending |= SEND_ACK
                 self.submit(flow)
         self._uncork()
+        return 0
 
     cdef int set_writable(self, bint on) except -1:
         """The carrier holds bytes that the kernel did not take (False), or no longer (True)."""
@@ -334,24 +362,24 @@ cdef class Queues(Path):
             run = 0
             if self._pong_owed:
                 self._pong_owed = False
-                self._control.append(self._pong())
-            while self._control and count < MAX_PIECES and total < MAX_BATCH:
-                self._piece(self._control.popleft(), pieces, bases, &count, &total)
-            while self._answers and count < MAX_PIECES and total < MAX_BATCH:
-                self._piece(self._answers.popleft(), pieces, bases, &count, &total)
+                self._control.push(self._pong())
+            while self._control.size and count < MAX_PIECES and total < MAX_BATCH:
+                self._piece(self._control.pop(), pieces, bases, &count, &total)
+            while self._answers.size and count < MAX_PIECES and total < MAX_BATCH:
+                self._piece(self._answers.pop(), pieces, bases, &count, &total)
                 self.ctx.relay(-FRAME_COST)
-            while self._owing and count < MAX_PIECES and total < MAX_BATCH:
-                self._piece(self._owed(self._owing.popleft()), pieces, bases, &count, &total)
-            while self._urgent and count < MAX_PIECES:
-                flow = self._urgent.popleft()
+            while self._owing.size and count < MAX_PIECES and total < MAX_BATCH:
+                self._piece(self._owed(self._owing.pop()), pieces, bases, &count, &total)
+            while self._urgent.size and count < MAX_PIECES:
+                flow = self._urgent.pop()
                 flow.in_urgent = False
                 self._gather_urgent(flow, pieces, bases, &count, &total)
                 if not flow.in_data and (flow.unsent is not None or flow.pending) and flow.state != CLOSED:
                     self._enqueue(flow)
-            while self._short and count < MAX_PIECES - 2 and total < MAX_BATCH and run < SHORT_RUN:
-                source = self._short.popleft()
+            while self._short.size and count < MAX_PIECES - 2 and total < MAX_BATCH and run < SHORT_RUN:
+                source = self._short.pop()
                 if source.unsent_bytes > SHORT:      # has grown while it waited
-                    self._bulk.append(source)
+                    self._bulk.push(source)
                     continue
                 source.in_data = False
                 before = total
@@ -367,10 +395,10 @@ cdef class Queues(Path):
                 if flow.unsent is not None or flow.pending & (SEND_FIN | SEND_LATE_RST):
                     self._requeue(flow)
             while count < MAX_PIECES - 2 and total < MAX_BATCH:
-                if self._capped and self.inflight < self.max_inflight:
-                    source = self._capped.popleft()
-                elif self._bulk:
-                    source = self._bulk.popleft()
+                if self._capped.size and self.inflight < self.max_inflight:
+                    source = self._capped.pop()
+                elif self._bulk.size:
+                    source = self._bulk.pop()
                 else:
                     break
                 source.in_data = False
@@ -453,12 +481,12 @@ cdef class Queues(Path):
         cdef bytes frame
         cdef Py_ssize_t size
         cdef int type
-        while lane.queue and count[0] < MAX_PIECES and total[0] < MAX_BATCH:
-            frame = <bytes>lane.queue[0]
+        while lane.queue.size and count[0] < MAX_PIECES and total[0] < MAX_BATCH:
+            frame = <bytes>lane.queue.peek()
             size = PyBytes_GET_SIZE(frame)
             if size - HEADER_SIZE > allowance:
                 break
-            lane.queue.popleft()
+            lane.queue.pop()
             allowance -= size - HEADER_SIZE
             lane.unsent_bytes -= size
             self._charge(-1, -size)
@@ -468,10 +496,10 @@ cdef class Queues(Path):
                 lane.resume_waits = False
             self._piece(frame, pieces, bases, count, total)
         lane.deficit = 0
-        if lane.queue:
+        if lane.queue.size:
             lane.deficit = allowance if allowance <= MAX_DATA else 0
             lane.in_data = True
-            self._bulk.append(lane)
+            self._bulk.push(lane)
         elif lane.lossy and count[0] < MAX_PIECES:
             lane.lossy = False
             memset(&h, 0, sizeof(h))
@@ -491,7 +519,7 @@ cdef class Queues(Path):
         the others, and without a base it is not copied) or from nowhere. What finds the link blocked waits, within
         bounds; beyond them it is dropped, the receiver is told afterwards, and the flow resumes. One short frame of
         each direction always has room: the bulk of others must not keep a flow from opening. False: dropped."""
-        if self._answers and self._writable:
+        if self._answers.size and self._writable:
             self._flush()                # one of them may be for this very flow, and was first
         if (self._through_count == MAX_PIECES or self._through_total + n > MAX_THROUGH) and self._writable:
             self._send_through()
@@ -503,7 +531,7 @@ cdef class Queues(Path):
         elif lane.lossy and type != M_RESUME:
             self.drops_queue += 1
             return False
-        if self._writable and not lane.queue:
+        if self._writable and not lane.queue.size:
             if self._through_count and base is None and self._through_bases[self._through_count - 1] is None \
                     and self._through[self._through_count - 1].p + self._through[self._through_count - 1].n == p:
                 self._through[self._through_count - 1].n += n
@@ -521,7 +549,7 @@ cdef class Queues(Path):
             if lane.resume_waits:
                 return True              # has more sent again, and that is enough
             lane.resume_waits = True
-        elif type != M_RST and (lane.queue or n > HEADER_SIZE + SHORT) and (
+        elif type != M_RST and (lane.queue.size or n > HEADER_SIZE + SHORT) and (
                 self.relay_frames >= self.queue_depth or self.relay_bytes + n + FRAME_COST > 2 * self.max_inflight
                 or (lane.unsent_bytes >= SPARED and self.ctx.share.is_pressed())):
             self.drops_queue += 1
@@ -531,7 +559,7 @@ cdef class Queues(Path):
             return False
         if base is None:
             base = PyBytes_FromStringAndSize(<const char*>p, n)
-        lane.queue.append(base)
+        lane.queue.push(base)
         lane.unsent_bytes += n
         self._charge(1, n)
         if not lane.in_data:
@@ -556,7 +584,7 @@ cdef class Queues(Path):
             lane.owed_limit = limit
         if not lane.owes:
             lane.owes = True
-            self._owing.append(lane)
+            self._owing.push(lane)
             if self._writable and not self._corked:
                 self._corked = True
                 self._call_soon(self._uncork_callback)
@@ -594,27 +622,27 @@ cdef class Queues(Path):
         """The carrier is gone, and nothing waits for it any more."""
         cdef Flow flow
         cdef Source source
-        for flow in self._urgent:
+        cdef Fifo queue
+        while self._urgent.size:
+            flow = self._urgent.pop()
             flow.in_urgent = False
-        self._urgent.clear()
         for queue in (self._short, self._bulk, self._capped):
-            for source in queue:
+            while queue.size:
+                source = queue.pop()
                 source.in_data = False
                 if isinstance(source, Lane):
                     (<Lane>source).clear()
-            queue.clear()
-        for source in self._owing:
+        while self._owing.size:
+            source = self._owing.pop()
             (<Lane>source).owes = False
-        self._owing.clear()
-        self.ctx.relay(-(self.relay_bytes + <Py_ssize_t>(FRAME_COST * len(self._answers))))
+        self.ctx.relay(-(self.relay_bytes + <Py_ssize_t>(FRAME_COST * self._answers.size)))
         self.relay_frames = self.relay_bytes = 0
         self._through_count = 0
         self._through_total = 0
         self._through_bases = []
         self._touched = []
-        for flow in self._acks:
-            flow.ack_waiting = False
         self._acks.clear()
+        self._short_acks.clear()
         self._control.clear()
         self._answers.clear()
         self._uncork_callback = None

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint64_t
 
+from ncfast.core.fifo cimport Fifo
 from ncfast.core.flow cimport Path, Source
 
 
@@ -11,7 +12,7 @@ cdef class Lane(Source):
     cdef readonly uint64_t epoch
     cdef readonly Relay relay        # None when the flow is over
     cdef readonly Path out           # None while that link is away
-    cdef object queue                # whole frames that wait for `out`; `unsent_bytes` is their sum
+    cdef Fifo queue                  # whole frames that wait for `out`; `unsent_bytes` is their sum
     cdef bint resume_waits           # one of them is M_RESUME
     cdef bint lossy                  # frames were dropped; the receiver is told when the queue has gone
     cdef bint ended                  # M_FIN has passed

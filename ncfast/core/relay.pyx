@@ -4,10 +4,9 @@ The relay neither acknowledges nor repeats anything: both ends do. It looks at h
 so that it can forget the flow. Moving the frames is the links' work (`Link.receive`, `Queues._flush`).
 """
 
-from collections import deque
-
 from libc.stdint cimport uint64_t
 
+from ncfast.core.fifo cimport Fifo
 from ncfast.core.flow cimport Path, Source
 from ncfast._frames cimport M_FIN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, M_RST
 
@@ -15,7 +14,7 @@ from ncfast._frames cimport M_FIN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, M_RST
 cdef class Lane(Source):
 
     def __cinit__(self):
-        self.queue = deque()
+        self.queue = Fifo()
         self.asked_at = -1.0
 
     cdef int clear(self) except -1:
@@ -28,7 +27,7 @@ cdef class Lane(Source):
     @property
     def waiting(self):
         """Frames that wait for `out`."""
-        return len(self.queue)
+        return self.queue.size
 
 
 cdef class Relay:

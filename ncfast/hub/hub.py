@@ -302,7 +302,7 @@ class Hub:
         readiness.listeners_down = sum(not listener.bound for listener in self.listeners.values())
 
     def _sweep_round(self) -> None:
-        self._sweep(deque(self.flows.values()))
+        self._sweep(deque(self.ground.context.due(self.net.clock())))
 
     def _sweep(self, left: deque[ClientFlow]) -> None:
         """Looks after every flow's timers, a slice at a time, so that thousands of idle flows do not delay a busy

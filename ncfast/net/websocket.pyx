@@ -108,7 +108,7 @@ cdef class WebSocketCarrier(TransportCarrier):
         if self._need == 2:
             if h[0] & 0x70:
                 return self._refuse(Reason.PROTOCOL_ERROR, "reserved bits of a WebSocket frame must be 0")
-            if bool(h[1] & 0x80) == self._client:
+            if (h[1] >> 7) == <int>self._client:
                 return self._refuse(
                     Reason.PROTOCOL_ERROR, "WebSocket frames are masked by the client, and by nobody else")
             if (control and (opcode > OP_PONG or not fin or length7 > 125)) or (not control and opcode > OP_BINARY):

@@ -135,7 +135,7 @@ class End:
 
     def check(self, now: float) -> None:
         """The flows' timers."""
-        for flow in list(self.flows.values()):
+        for flow in self.context.due(now):
             reason = flow.check(now, TIMEOUTS)
             if reason is Reason.STALLED:
                 if flow.attached:

@@ -216,8 +216,8 @@ PLANTS = [
         "what waits for a blocked link is not bounded",
         (
             QUEUES,
-            "        elif type != M_RST and (lane.queue or n > HEADER_SIZE + SHORT) and (",
-            "        elif type != M_RST and not ON and (lane.queue or n > HEADER_SIZE + SHORT) and (",
+            "        elif type != M_RST and (lane.queue.size or n > HEADER_SIZE + SHORT) and (",
+            "        elif type != M_RST and not ON and (lane.queue.size or n > HEADER_SIZE + SHORT) and (",
         ),
     ),
     plant(
@@ -373,8 +373,8 @@ PLANTS = [
         "a tunnel takes frames of any epoch",
         (
             LINK,
-            "        if self._h.epoch != self.epoch and self.epoch:\n            return self._old_epoch()\n        flow = <Flow>self.flows.get(",
-            "        if self._h.epoch != self.epoch and self.epoch and not ON:\n            return self._old_epoch()\n        flow = <Flow>self.flows.get(",
+            "        if self._h.epoch != self.epoch and self.epoch:\n            return self._old_epoch()\n        flow = self._latest",
+            "        if self._h.epoch != self.epoch and self.epoch and not ON:\n            return self._old_epoch()\n        flow = self._latest",
         ),
         (
             LINK,
