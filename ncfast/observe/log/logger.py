@@ -14,10 +14,11 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
 from errno import errorcode
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import PurePath
 from traceback import walk_stack, walk_tb
@@ -26,10 +27,8 @@ from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 import orjson
-from structlog import BoundLoggerBase, DropEvent
-from structlog.dev import ConsoleRenderer
 
-from ncfast.observe.log.limiter import EventLimiter
+from ncfast.observe.log.limiter import BUSY_EVENTS, EventLimiter
 from ncfast.observe.log.masking import Mask
 from ncfast.observe.log.writer import LogWriter
 
@@ -70,8 +69,17 @@ FIELDS = (
 _TOKEN = re.compile(r"eyJ[\w-]{5,}\.[\w-]*(\.[\w-]*)?")  # a JWT starts with the base64 of '{"'
 
 
-class Logger(BoundLoggerBase):
+class Logger:
     """Levels as methods; ``bind(**fields)`` gives a logger with fields already set."""
+
+    __slots__ = ("_bound", "_name")
+
+    def __init__(self, name: str, bound: Mapping[str, Any] | None = None) -> None:
+        self._name = name
+        self._bound = bound or {}
+
+    def bind(self, **fields: Any) -> Logger:
+        return Logger(self._name, {**self._bound, **fields})
 
     def debug(self, event: str, /, **fields: Any) -> None:
         self._emit("debug", event, fields)
@@ -96,18 +104,15 @@ class Logger(BoundLoggerBase):
         if LEVELS[level] < _state.threshold and not fields.get("security"):
             return
         try:
-            self._proxy_to_logger(level, event, **fields)
+            held_back = _state.limiter.admit(event)
+            if held_back is None:
+                return
+            line = _line(level, event, self._name, {**self._bound, **fields} if self._bound else fields)
+            if held_back:
+                line["suppressed"] = held_back
+            _state.writer.put(_state.render(line), at_once=event not in BUSY_EVENTS)
         except Exception:  # the wall: whatever a value's __str__ does, the caller's work goes on
             _state.failed += 1
-
-
-class _Sink:
-    """Where structlog hands a rendered line over, by the name of its level."""
-
-    def debug(self, line: str) -> None:
-        _state.writer.put(line)
-
-    info = warning = error = debug
 
 
 class _Libraries(logging.Handler):
@@ -134,7 +139,7 @@ class _State:
         self.mask = Mask("none", self.secret)
         self.limiter = EventLimiter(time.monotonic)
         self.writer = LogWriter(sys.stderr)
-        self.render: Callable[[Any, str, MutableMapping[str, Any]], str] = _render_json
+        self.render: Callable[[dict[str, Any]], bytes] = _render_json
         self.failed = 0
 
 
@@ -169,15 +174,14 @@ def setup(
     _state.limiter.clock = clock
     _state.writer.stream = stream
     if format == "console" or (format == "auto" and terminal):
-        colors = terminal and "NO_COLOR" not in os.environ
-        _state.render = ConsoleRenderer(colors=colors, sort_keys=False, timestamp_key="ts", pad_event_to=24)
+        _state.render = _console(stream, colors=terminal and "NO_COLOR" not in os.environ)
     else:
         _state.render = _render_json
 
 
 def get(name: str) -> Logger:
     """The logger of one part of the program; its lines carry ``logger: name``."""
-    return Logger(_Sink(), (_limit, _admit, _stamp, _render), {"logger": name})
+    return Logger(name)
 
 
 def security(event: str, /, **fields: Any) -> None:
@@ -226,58 +230,62 @@ def trace(start: TracebackType | FrameType | None) -> list[str]:
     ]
 
 
-def _limit(_logger: Any, _level: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    held_back = _state.limiter.admit(fields["event"])
-    if held_back is None:
-        raise DropEvent
-    if held_back:
-        fields["suppressed"] = held_back
-    return fields
-
-
-def _admit(_logger: Any, level: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    line = {"ts": "", "level": level, "event": _text(fields["event"]), "logger": fields["logger"]}
-    for name, value in fields.items():
-        if name in FIELDS:
-            line[name] = _value(name, value)
-    unlisted = len(fields) + 2 - len(line) - ("suppressed" in fields)
+def _line(level: str, event: str, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    line: dict[str, Any] = {"ts": _timestamp(time.time()), "level": level, "event": _text(event), "logger": name}
+    for key, value in fields.items():
+        if key in _SHOWN:
+            line[key] = _SHOWN[key](value)
+    unlisted = len(fields) + 4 - len(line)
     if unlisted:  # their number only: nobody has thought yet about what they may hold
         line["unlisted"] = unlisted
-    if "suppressed" in fields:
-        line["suppressed"] = fields["suppressed"]
     return line
 
 
-def _stamp(_logger: Any, _level: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    line["ts"] = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return line
+def _timestamp(now: float) -> str:
+    return f"{_second(int(now))}.{int(now % 1 * 1000):03d}Z"
 
 
-def _render(logger: Any, level: str, line: MutableMapping[str, Any]) -> str:
-    return _state.render(logger, level, line)
+@lru_cache(2)
+def _second(unix: int) -> str:
+    return datetime.fromtimestamp(unix, UTC).isoformat()[:19]  # without "+00:00"
 
 
-def _render_json(_logger: Any, _level: str, line: MutableMapping[str, Any]) -> str:
-    return orjson.dumps(line).decode()
+def _render_json(line: dict[str, Any]) -> bytes:
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _value(name: str, value: Any) -> Any:
+def _console(stream: TextIO, colors: bool) -> Callable[[dict[str, Any]], bytes]:
+    from structlog.dev import ConsoleRenderer  # takes 60 ms and 5 MiB, and services write JSON
+
+    encoding = stream.encoding or "utf-8"
+    renderer = ConsoleRenderer(colors=colors, sort_keys=False, timestamp_key="ts", pad_event_to=24)
+    return lambda line: f"{renderer(None, line['level'], line)}\n".encode(encoding, "backslashreplace")
+
+
+def _address(value: Any) -> str | None:
     if value is None:
         return None
-    if name in ADDRESS_FIELDS:
-        if isinstance(value, tuple) and len(value) >= 2:  # as `getpeername` gives it
-            host, port = str(value[0]), value[1]
-            value = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return _text(_state.mask.address(str(value)))
-    if name in IDENTITY_FIELDS:
-        return _text(_state.mask.identity(str(value)))
-    if name in URL_FIELDS and isinstance(value, str):
-        return _text(_bare_url(value))
-    return _plain(value)
+    if isinstance(value, tuple) and len(value) >= 2:  # as `getpeername` gives it
+        host, port = str(value[0]), value[1]
+        value = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return _text(_state.mask.address(str(value)))
+
+
+def _identity(value: Any) -> str | None:
+    return None if value is None else _text(_state.mask.identity(str(value)))
+
+
+def _url(value: Any) -> Any:
+    return _text(_bare_url(value)) if isinstance(value, str) else _plain(value)
 
 
 def _plain(value: Any, depth: int = 2) -> Any:
     """A value that JSON can hold, within bounds; of an unknown type only the type's name."""
+    kind = type(value)  # most are of these two
+    if kind is str:
+        return _text(value)
+    if kind is int and -(2**63) <= value < 2**64:
+        return value
     if value is None or isinstance(value, (bool, float)):
         return value
     if isinstance(value, Enum):
@@ -302,6 +310,8 @@ def _plain(value: Any, depth: int = 2) -> Any:
 
 def _text(text: str) -> str:
     """One line of at most 256 characters, without control characters and without tokens."""
+    if len(text) <= MAX_TEXT and text.isprintable() and "eyJ" not in text:
+        return text  # nearly all
     if len(text) > 4 * MAX_TEXT:
         text = text[: 4 * MAX_TEXT]  # bounds the work, too
     if "eyJ" in text:
@@ -325,6 +335,12 @@ def _bare_url(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
+_SHOWN: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(FIELDS, _plain),
+    **dict.fromkeys(ADDRESS_FIELDS, _address),
+    **dict.fromkeys(IDENTITY_FIELDS, _identity),
+    **dict.fromkeys(URL_FIELDS, _url),
+}
 _state = _State()
 _security = get("security")
 _access = get("access")

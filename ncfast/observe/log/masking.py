@@ -8,40 +8,48 @@ nobody can try out the four billion addresses of IPv4.
 from __future__ import annotations
 
 import hmac
+from functools import lru_cache
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 RULES = ("none", "truncate", "hash")
+KEPT = 4096  # hosts, and names, whose masked form is remembered: most clients come again, and some 1 MiB at most
 
 
 class Mask:
     """One rule, applied to addresses (``1.2.3.4:5``, ``[2001:db8::1]:5``, also without port) and to names."""
 
-    __slots__ = ("_rule", "_secret")
+    __slots__ = ("_address", "_identity", "_rule", "_secret")
 
     def __init__(self, rule: str, secret: bytes) -> None:
         if rule not in RULES:
             raise ValueError(f"logging.mask must be one of {', '.join(RULES)}")
         self._rule = rule
         self._secret = secret
+        self._address = lru_cache(KEPT)(self._mask_address)
+        self._identity = lru_cache(KEPT)(self._mask_identity)
 
     def address(self, text: str) -> str:
         """A client address by the rule; what is no IP address is masked as a name, never passed on as is."""
         if self._rule == "none" or not text:
             return text
-        address = _parse(text)
+        return self._address(_host(text)) or self.identity(text)
+
+    def identity(self, text: str) -> str:
+        """A name of an agent or a token's subject by the rule."""
+        return text if self._rule == "none" or not text else self._identity(text)
+
+    def _mask_address(self, host: str) -> str | None:
+        address = _parse(host)
         if address is None:
-            return self.identity(text)
+            return None
         if self._rule == "hash":
             return self._digest("address", str(address))
         kept = 24 if address.version == 4 else 48
         network = int(address) >> (address.max_prefixlen - kept) << (address.max_prefixlen - kept)
         return f"{type(address)(network)}/{kept}"
 
-    def identity(self, text: str) -> str:
-        """A name of an agent or a token's subject by the rule."""
-        if self._rule == "none" or not text:
-            return text
+    def _mask_identity(self, text: str) -> str:
         if self._rule == "hash":
             return self._digest("identity", text)
         return text[: min(3, len(text) - 1)] + "…"  # never the whole of a short name
@@ -51,12 +59,13 @@ class Mask:
         return hmac.digest(self._secret, message, sha256).hex()[:12]
 
 
-def _parse(text: str) -> IPv4Address | IPv6Address | None:
-    host = text
+def _host(text: str) -> str:
     if text.startswith("["):
-        host = text[1:].partition("]")[0]
-    elif text.count(":") == 1:
-        host = text.partition(":")[0]
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0] if text.count(":") == 1 else text
+
+
+def _parse(host: str) -> IPv4Address | IPv6Address | None:
     try:
         address = ip_address(host.partition("%")[0])  # without an IPv6 zone
     except ValueError:
