@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ncfast.agent.ground import Ground
 from ncfast.agent.health import WrongAnswer, probe
 from ncfast.agent.info import AgentInfo
-from ncfast.config import Connector, Health
+from ncfast.config.agent import Connector, Health
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
 from ncfast.core.messages import Open

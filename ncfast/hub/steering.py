@@ -7,6 +7,7 @@ The rules of losing a way are those of `ncfast.hub.routing`; this is rules 1 and
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from ncfast.core.errors import Reason
 from ncfast.core.messages import Sought
@@ -16,10 +17,12 @@ from ncfast.hub.pending import PendingOpens
 from ncfast.hub.session import AgentSession
 from ncfast.hub.sessions import Sessions
 from ncfast.hub.ways import Ways
-from ncfast.mesh import Peer
 from ncfast.registry import AgentEntry, DistributedRegistry
 
-Way = AgentSession | Peer  # the tunnel of an agent that is owned here, or the link to the hub that owns it
+if TYPE_CHECKING:
+    from ncfast.mesh.peer import Peer
+
+    Way = AgentSession | Peer  # the tunnel of an agent that is owned here, or the link to the hub that owns it
 
 
 class Steering:

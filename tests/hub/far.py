@@ -12,8 +12,8 @@ from ncfast.auth import Identity
 from ncfast.core.errors import Reason
 from ncfast.core.messages import VERSION, Announce, Hello, Open, Sought, Vouch
 from ncfast.hub.session import AgentSession, Desk
-from ncfast.mesh import Peer
 from ncfast.mesh import handshake as mesh_handshake
+from ncfast.mesh.peer import Peer
 from ncfast.mesh.trust import Credential
 from ncfast.net.links import LinkBounds, carry_websocket
 

@@ -8,7 +8,7 @@ import pytest
 
 from hub import doors as d
 from hub.rooms import listener as config
-from ncfast.config import Listener
+from ncfast.config.hub import Listener
 from ncfast.hub import listener as module
 from ncfast.hub.listener import _within
 from ncfast.net import proxyproto, seam
