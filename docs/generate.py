@@ -17,7 +17,8 @@ from pathlib import Path
 
 from ncfast._frames import HEADER_SIZE, FrameType, decode
 from ncfast.agent import tunnel
-from ncfast.config import HubConfig, hardening, reference
+from ncfast.config import hardening, reference
+from ncfast.config.hub import HubConfig
 from ncfast.core import errors
 from ncfast.core.errors import RETRYABLE, Reason
 from ncfast.core.states import TRANSITIONS, FlowEvent, FlowState

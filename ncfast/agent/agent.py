@@ -12,7 +12,7 @@ from ncfast.agent.info import AgentInfo
 from ncfast.agent.services import Services
 from ncfast.agent.token import read_token
 from ncfast.agent.tunnels import Tunnels
-from ncfast.config import AgentConfig
+from ncfast.config.agent import AgentConfig
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
 from ncfast.core.timeouts import STOOD_STILL

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from ncfast.agent.trust import Trust
-from ncfast.config import AgentConfig
+from ncfast.config.agent import AgentConfig
 from ncfast.core.flow import Flow, FlowContext
 from ncfast.core.timeouts import Timeouts
 from ncfast.net.carrier import ReceiveBuffer

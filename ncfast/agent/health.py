@@ -11,7 +11,8 @@ import struct
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
-from ncfast.config import Address, Health
+from ncfast.config.agent import Health
+from ncfast.config.values import Address
 from ncfast.core.errors import NcfastError
 from ncfast.net.seam import Net
 

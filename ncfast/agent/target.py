@@ -11,7 +11,7 @@ from typing import Any
 from ncfast.agent.ground import Ground
 from ncfast.agent.health import WrongAnswer, probe
 from ncfast.agent.info import AgentInfo
-from ncfast.config import Connector, Health
+from ncfast.config.agent import Connector, Health
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
 from ncfast.core.opening import Opening

@@ -6,9 +6,7 @@ import asyncio
 import ssl
 import time
 
-from cryptography import x509
-
-from ncfast.config import ClientTls
+from ncfast.config.agent import ClientTls
 from ncfast.net.seam import Net
 from ncfast.net.tls import client_context
 from ncfast.net.watched import Watched
@@ -45,6 +43,8 @@ class Trust:
         """Whether the certificate that we show has expired."""
         if self._tls is None or self._tls.cert_file is None:
             return False
+        from cryptography import x509  # heavy, and of use only here
+
         try:
             own = x509.load_pem_x509_certificates(self._tls.cert_file.read_bytes())[0]
         except (OSError, ValueError):  # replaced just now

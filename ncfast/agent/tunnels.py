@@ -14,8 +14,8 @@ Claims, in rules:
     clones with two hubs each would take the agent from each other as fast as the network allows. It is no sign of a
     clone while a claim of ours is on its way, or shortly after one was given up, for the hub may have carried it out
     late.
- 4. Attempts are spread by full jitter, the first too, but for the claim over a standby: that costs the hub no
-    handshake.
+ 4. Attempts are spread by full jitter, the first after a loss too. Not the first of a process, as what starts together
+    does not come up together; nor the claim over a standby: that costs the hub no handshake.
  5. A flow's other end that knows of a higher epoch than the owner's tunnel has (M_DETACH, `stale_epoch`) makes us claim
     above it, over the standby or over a new tunnel: on the old epoch that flow would be lost.
  6. A hub that has too many agents may ask us to move to a certain other (MOVE). We claim there when a tunnel to it
@@ -165,7 +165,7 @@ class Tunnels:
 
     async def _keep_owner(self) -> None:
         """Dials when nothing owns and no standby can take over; the hubs in turn."""
-        hubs = self.config.hubs
+        await self._dial_next()  # at once: rule 4
         while True:
             await self._while(lambda: not self._lacks_owner())
             wait = max(self._owner_pause.next(), self._conflict_until - self.net.clock())
@@ -174,9 +174,12 @@ class Tunnels:
             if self.standby is not None:  # spared in a conflict that is over
                 self._take_over()
             else:
-                url = hubs[self._next_hub % len(hubs)]
-                if not await self._dial(url, "owner", self._owner_pause):
-                    self._next_hub += 1
+                await self._dial_next()
+
+    async def _dial_next(self) -> None:
+        hubs = self.config.hubs
+        if not await self._dial(hubs[self._next_hub % len(hubs)], "owner", self._owner_pause):
+            self._next_hub += 1
 
     async def _keep_standby(self) -> None:
         """Dials when there is an owner in a cluster, and no standby that may stay, or another is wanted."""

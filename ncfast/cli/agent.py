@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from ncfast.cli.start import forbid_core_dumps, ignore_hangup
+from ncfast.cli.start import collect_later, forbid_core_dumps, ignore_hangup
 
 HELP = "run an agent"
 
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(usage_error=parser.error)
 
 
+@collect_later()
 def run(arguments: argparse.Namespace) -> int:
     ignore_hangup()
     forbid_core_dumps()
@@ -54,7 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     elif bool(arguments.client_cert) != bool(arguments.client_key):
         arguments.usage_error("--client-cert and --client-key belong together")
 
-    from ncfast.config import ClientTls, agent_from_flags, load_agent
+    from ncfast.config.agent import ClientTls
+    from ncfast.config.loader import agent_from_flags, load_agent
 
     if arguments.config:
         config = load_agent(arguments.config)
@@ -69,6 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
         if any(certificates.values()):
             config = config.model_copy(update={"tls": ClientTls(**certificates)})
 
-    from ncfast import serve
+    from ncfast.serve.agent import run_agent
 
-    return serve.run_agent(config, config_path=arguments.config)
+    return run_agent(config, config_path=arguments.config)

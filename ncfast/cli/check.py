@@ -26,9 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from ncfast.cli.contents import unusable
     from ncfast.cli.table import table
-    from ncfast.config import ConfigError, HubConfig, advice, load_any, warnings
     from ncfast.config.exposed import exposed
-    from ncfast.config.problems import Problem
+    from ncfast.config.hardening import advice
+    from ncfast.config.hub import HubConfig
+    from ncfast.config.loader import load_any
+    from ncfast.config.problems import ConfigError, Problem
+    from ncfast.config.warnings import warnings
 
     config = load_any(arguments.file)
     if faults := [Problem(arguments.file, 0, 0, "", "", text, "") for text in unusable(config)]:

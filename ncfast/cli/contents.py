@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ncfast.agent.token import TokenFault, token_of
 from ncfast.auth import AuthSetupError, StaticKeys
-from ncfast.config import AgentConfig, HubConfig
+from ncfast.config.agent import AgentConfig
+from ncfast.config.hub import HubConfig
 from ncfast.hub.guard import read_admin_token
 from ncfast.mesh.certificates import Certificates, read_secret
 from ncfast.net.tls import client_context, server_context, unreadable, web_context

@@ -10,9 +10,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ncfast import serve
 from ncfast.auth import mint
-from ncfast.config import HubConfig, development_hub
+from ncfast.config.development import development_hub
+from ncfast.config.hub import HubConfig
+from ncfast.serve import hub as serve
 
 _AGENT = "dev-agent"
 _TOKEN_SEC = 86_400  # the longest that a hub accepts: a working day without a new paste

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from ncfast.cli.start import forbid_core_dumps, ignore_hangup
+from ncfast.cli.start import collect_later, forbid_core_dumps, ignore_hangup
 
 HELP = "run a hub (the default)"
 
@@ -19,11 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="the hub's YAML file (default: $NC_CONFIG)")
 
 
+@collect_later()
 def run(arguments: argparse.Namespace) -> int:
     ignore_hangup()
     forbid_core_dumps()
 
-    from ncfast.config import load_hub, resolve_auth
+    from ncfast.config.auth import resolve_auth
+    from ncfast.config.loader import load_hub
 
     path = arguments.config or os.environ.get("NC_CONFIG")
     if not path:
@@ -33,6 +35,6 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_hub(path)
     resolve_auth(config)  # a hub that cannot check tokens is refused before anything is loaded or bound
 
-    from ncfast import serve
+    from ncfast.serve.hub import run_hub
 
-    return serve.run_hub(config, config_path=path)
+    return run_hub(config, config_path=path)

@@ -1,7 +1,7 @@
 """From arguments to a command, and from whatever it raises to one message and an exit code.
 
-A command is a module with `HELP`, `add_arguments(parser)` and `run(arguments) -> int`. It imports what it
-needs inside `run`, so that `--help` and `version` need not wait for event loop, pydantic and cryptography.
+A command is a module with `HELP`, `add_arguments(parser)` and `run(arguments) -> int`. It is loaded alone when it is
+asked for. What is heavy (event loop, pydantic, cryptography) it imports inside `run`, as `--help` loads every command.
 """
 
 from __future__ import annotations
@@ -10,37 +10,39 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 
-from ncfast.cli import agent, agents, check, demo, drain, hub, kick, status, token, unlock, version
 from ncfast.cli.exitcode import MEANINGS, ExitCode
-from ncfast.cli.start import open_standard_descriptors
+from ncfast.cli.start import open_standard_descriptors, refuse_plugins
 
-_COMMANDS = {
-    "hub": hub,
-    "agent": agent,
-    "check": check,
-    "token": token,
-    "status": status,
-    "drain": drain,
-    "agents": agents,
-    "kick": kick,
-    "unlock": unlock,
-    "demo": demo,
-    "version": version,
-}
+_COMMANDS = (  # as `--help` shows them
+    "hub",
+    "agent",
+    "check",
+    "token",
+    "status",
+    "drain",
+    "agents",
+    "kick",
+    "unlock",
+    "demo",
+    "version",
+)
 _EPILOG = "exit codes:\n" + "\n".join(f"  {code:>3}  {text}" for code, text in MEANINGS.items())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Without a command it is `hub`."""
     open_standard_descriptors()
+    refuse_plugins()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments.insert(0, "hub")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without our characters shall not end a command
-    parsed = _parser().parse_args(arguments)
+    command = arguments[0]
+    parsed = _parser([command] if command in _COMMANDS else _COMMANDS).parse_args(arguments)
     try:
         return parsed.run(parsed)
     except KeyboardInterrupt:
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(names: Iterable[str] = _COMMANDS) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ncfast",
         description="A reverse-TCP hub whose flows survive the links they cross. Without a command: hub.",
@@ -65,7 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(metavar="command", required=True)
-    for name, module in _COMMANDS.items():
+    for name in names:
+        module = import_module(f"ncfast.cli.{name}")
         command = commands.add_parser(
             name,
             help=module.HELP,
@@ -82,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 def _known(error: Exception) -> ExitCode | None:
     """The exit code for an error that its message explains; None for a defect of ours."""
     from ncfast.auth import AuthSetupError
-    from ncfast.config import ConfigError
+    from ncfast.config.problems import ConfigError
     from ncfast.core.errors import LocalError, NcfastError
 
     if isinstance(error, (ConfigError, AuthSetupError)):

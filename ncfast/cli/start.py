@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import resource
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 PR_SET_DUMPABLE = 4  # prctl(2)
 
@@ -22,6 +25,23 @@ def open_standard_descriptors() -> None:
             os.set_inheritable(number, True)
         if getattr(sys, name) is None:  # the interpreter found it closed
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  # as long as the process
+
+
+def refuse_plugins() -> None:
+    """pydantic would look through every package that is installed for plugins, and load those that it finds into a
+    process that holds keys."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+
+@contextmanager
+def collect_later() -> Iterator[None]:
+    """What is loaded at the start stays, and the collector would walk it again and again: a tenth of the start. It is
+    off until `watchdog.freeze`, or the end."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def ignore_hangup() -> None:

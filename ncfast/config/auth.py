@@ -7,10 +7,8 @@ from collections.abc import Mapping
 
 from ncfast.config.hub import HubConfig, Jwt
 from ncfast.config.loader import build
-from ncfast.config.problems import ConfigError, Problem
+from ncfast.config.problems import ENVIRONMENT, ConfigError, Problem
 from ncfast.config.yamlfile import Document
-
-ENVIRONMENT = "environment"
 
 
 def resolve_auth(config: HubConfig, env: Mapping[str, str] | None = None) -> Jwt:

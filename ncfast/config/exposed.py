@@ -13,12 +13,13 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from ncfast.config.agent import AgentConfig
-from ncfast.config.hub import HubConfig, Jwt
+if TYPE_CHECKING:
+    from ncfast.config.agent import AgentConfig
+    from ncfast.config.hub import HubConfig, Jwt
 
 # keys that name a file of which nobody else may know the content; of other files only the writing matters
 SECRET = frozenset({"key_file", "token_file", "secret_file", "redis_password_file", "redis_key_file"})
@@ -64,5 +65,8 @@ def _may_write(found: os.stat_result) -> Iterator[str]:
 
 def _is_public(name: str, config: Any) -> bool:
     """Whether the file holds the issuer's public keys, which anybody may know."""
-    jwt = config.auth.jwt if isinstance(config, HubConfig) and config.auth is not None else config
-    return name.endswith("jwt.key_file") and isinstance(jwt, Jwt) and jwt.algorithms != ["HS256"]
+    if not name.endswith("jwt.key_file"):
+        return False
+    auth = getattr(config, "auth", None)  # of a hub's file; else it is the section itself, from the environment
+    algorithms: list[str] = (config if auth is None else auth.jwt).algorithms
+    return algorithms != ["HS256"]

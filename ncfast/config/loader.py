@@ -2,6 +2,8 @@
 
 Everything wrong is reported at once, in one :class:`ConfigError`: what YAML misreads, what the models refuse,
 and what does not fit together.
+
+Models take a while to load: those of a hub's file come with the first hub's file, those of an agent's with an agent's.
 """
 
 from __future__ import annotations
@@ -10,17 +12,18 @@ import copy
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from ncfast.config import checks
-from ncfast.config.agent import AgentConfig
-from ncfast.config.hub import HubConfig
 from ncfast.config.problems import ConfigError, KeyPath, Problem, dotted
-from ncfast.config.refusals import meant, refused
 from ncfast.config.schema import AGENT_KEYS, words_at
 from ncfast.config.yamlfile import Document, read
+
+if TYPE_CHECKING:
+    from ncfast.config.agent import AgentConfig
+    from ncfast.config.hub import HubConfig
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -30,6 +33,8 @@ def load_hub(path: str | Path, env: Mapping[str, str] | None = None) -> HubConfi
 
     Raises :class:`ConfigError`.
     """
+    from ncfast.config.hub import HubConfig
+
     document = _read(path, env)
     if _is_agent(document):
         raise ConfigError([document.problem((), "this is an agent's file", "run: ncfast agent --config FILE")])
@@ -38,6 +43,8 @@ def load_hub(path: str | Path, env: Mapping[str, str] | None = None) -> HubConfi
 
 def load_agent(path: str | Path, env: Mapping[str, str] | None = None) -> AgentConfig:
     """Reads an agent's file; otherwise as :func:`load_hub`."""
+    from ncfast.config.agent import AgentConfig
+
     document = _read(path, env)
     if isinstance(document.data, dict) and "listeners" in document.data and not _is_agent(document):
         raise ConfigError([document.problem((), "this is a hub's file", "run: ncfast hub --config FILE")])
@@ -46,6 +53,9 @@ def load_agent(path: str | Path, env: Mapping[str, str] | None = None) -> AgentC
 
 def load_any(path: str | Path, env: Mapping[str, str] | None = None) -> HubConfig | AgentConfig:
     """Reads either kind: a file with ``hubs`` or ``agent_id`` is an agent's, any other a hub's."""
+    from ncfast.config.agent import AgentConfig
+    from ncfast.config.hub import HubConfig
+
     document = _read(path, env)
     return build(AgentConfig, document) if _is_agent(document) else build(HubConfig, document)
 
@@ -63,6 +73,8 @@ def agent_from_flags(
 
     Raises :class:`ConfigError`, as for a file.
     """
+    from ncfast.config.agent import AgentConfig
+
     pairs = [connector.partition("=") for connector in connectors]
     data = {
         "hubs": list(hubs),
@@ -117,6 +129,8 @@ def _validate(model: type[Model], document: Document, known: set[str]) -> tuple[
         try:
             return model.model_validate(data, by_alias=True, by_name=False), problems
         except ValidationError as refusal:
+            from ncfast.config.refusals import meant, refused
+
             fresh = [error for error in refusal.errors(include_url=False) if error["loc"] not in settled]
         if not fresh:
             return None, problems

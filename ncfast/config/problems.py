@@ -13,6 +13,8 @@ from ncfast.core.errors import NcfastError
 
 KeyPath = tuple[str | int, ...]
 
+ENVIRONMENT = "environment"  # in place of a file's name: what no file says
+
 _SECRET_KEY = re.compile(r"(?i)secret|passw|token|credential|private|(^|_)(api)?key$")
 _SECRET_TEXT = re.compile(r"^\s*(eyJ|-----BEGIN)")
 _FILE_KEY = re.compile(r"(?i)_(file|path|sec|bytes)$")

@@ -12,8 +12,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ncfast.config.agent import AgentConfig
-from ncfast.config.hub import HubConfig
 from ncfast.config.problems import KeyPath
 
 AGENT_KEYS = ("hubs", "agent_id")  # a file with one of these is an agent's
@@ -52,6 +50,9 @@ def words_at(model: type[BaseModel], path: KeyPath) -> set[str]:
 
 def file_schema() -> dict[str, Any]:
     """One schema for both files: an agent's has ``hubs`` or ``agent_id``, any other is a hub's."""
+    from ncfast.config.agent import AgentConfig  # whoever loads one kind of file shall not load both
+    from ncfast.config.hub import HubConfig
+
     hub, agent = schema_of(HubConfig), schema_of(AgentConfig)
     definitions = {**hub["$defs"], **agent["$defs"]}
     for name, schema in (("HubConfig", hub), ("AgentConfig", agent)):

@@ -28,9 +28,12 @@ def key(default: Any = ..., *, why: str, unit: str = "", **more: Any) -> Any:
 
 
 class Section(BaseModel):
-    """What every section has in common: unknown keys are errors, and nothing changes after loading."""
+    """What every section has in common: unknown keys are errors, and nothing changes after loading. A validator is
+    built when it is first asked for: mostly that is one for the whole file, and none for each section besides."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True, defer_build=True
+    )
 
 
 class FlowConfig(Section):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ncfast.config import Listener
+from ncfast.config.hub import Listener
 from ncfast.core.budget import Share
 from ncfast.core.flow import Flow
 from ncfast.core.opening import Ends
 from ncfast.core.timeouts import Timeouts
 from ncfast.hub.session import AgentSession
-from ncfast.mesh import Peer
+
+if TYPE_CHECKING:
+    from ncfast.mesh.peer import Peer
 
 Key = tuple[str | None, str]  # tenant, connector
 EMPTY: frozenset[Any] = frozenset()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ncfast.config import Ha
+from typing import TYPE_CHECKING
+
+from ncfast.config.ha import Ha
 from ncfast.core.errors import Reason
 from ncfast.hub.ground import Ground
 from ncfast.hub.relays import Relays
@@ -10,8 +12,10 @@ from ncfast.hub.resuming import Resuming
 from ncfast.hub.routing import Router
 from ncfast.hub.steering import Steering
 from ncfast.hub.ways import Ways
-from ncfast.mesh import Mesh, Peer
 from ncfast.registry import DistributedRegistry
+
+if TYPE_CHECKING:
+    from ncfast.mesh.peer import Peer
 
 
 def mesh_url(ha: Ha) -> str:
@@ -65,6 +69,8 @@ class Cluster:
         self._ground.readiness.mode = mode
 
     async def _open(self) -> None:
+        from ncfast.mesh.manager import Mesh  # a hub that is alone loads none of it
+
         mesh = Mesh(self._ground, self)
         await mesh.start()
         self._ways.mesh = mesh

@@ -6,12 +6,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from websockets.http11 import Request
 
 from ncfast.auth import AuthError, ClientCertificate, Identity
-from ncfast.config import ServerTls
+from ncfast.config.hub import ServerTls
 from ncfast.hub.admin import healthz, readyz
 from ncfast.hub.certificate import of_connection, of_ingress
 from ncfast.hub.claims import Claims
@@ -20,7 +20,6 @@ from ncfast.hub.session import AgentSession
 from ncfast.hub.sessions import TUNNELS, Sessions
 from ncfast.hub.tokens import Tokens
 from ncfast.hub.ways import Ways
-from ncfast.mesh import Mesh
 from ncfast.mesh.trust import Refused
 from ncfast.net.handshake import accept
 from ncfast.net.links import LinkBounds, carry_websocket
@@ -30,6 +29,9 @@ from ncfast.net.seam import Acceptor
 from ncfast.net.throttle import Throttle
 from ncfast.net.tls import server_context
 from ncfast.observe import log
+
+if TYPE_CHECKING:
+    from ncfast.mesh.manager import Mesh
 
 RESERVE = 1 / 8  # of max_agents; when no more is left, an agent has one tunnel here beside the one that owns it
 

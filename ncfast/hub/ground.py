@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ncfast.config import HubConfig
+from ncfast.config.hub import HubConfig
 from ncfast.core.flow import Flow, FlowContext
 from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.seam import Net

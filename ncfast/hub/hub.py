@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 from ncfast import __version__
 from ncfast._frames import FrameType
-from ncfast.config import HubConfig, Jwt, Listener
+from ncfast.config.hub import HubConfig, Jwt, Listener
 from ncfast.core.errors import Reason
 from ncfast.core.timeouts import STOOD_STILL
 from ncfast.hub.admin import Admin

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from ncfast.config import Listener as ListenerConfig
+from ncfast.config.hub import Listener as ListenerConfig
 from ncfast.core.errors import Reason
 from ncfast.core.timeouts import Timeouts
 from ncfast.hub.client import ClientInfo

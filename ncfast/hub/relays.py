@@ -14,6 +14,7 @@ hub that does not own the agent says so and passes nothing on: one hop. Moving t
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 from ncfast._frames import SECRET_SIZE, FrameType
 from ncfast.core.errors import Reason
@@ -25,8 +26,10 @@ from ncfast.hub.pending import PendingOpens
 from ncfast.hub.session import AgentSession
 from ncfast.hub.sessions import Sessions
 from ncfast.hub.ways import Ways
-from ncfast.mesh import Peer
 from ncfast.observe import log
+
+if TYPE_CHECKING:
+    from ncfast.mesh.peer import Peer
 
 TICK_SLICE = 512  # relays without a way up looked at in one go, less than a millisecond
 LAST_SECOND = 1.0  # seconds before the agent's own grace ends in which it is told that the origin is gone

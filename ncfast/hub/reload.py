@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ncfast.config import HubConfig, Jwt, Listener, reloaded, waits_for_restart
+from ncfast.config.changes import reloaded, waits_for_restart
+from ncfast.config.hub import HubConfig, Jwt, Listener
 from ncfast.hub.cluster import Cluster
 from ncfast.hub.edge import Edge
 from ncfast.hub.ground import Ground

@@ -8,6 +8,7 @@ what comes under one that no registry can have granted is not believed.
 from __future__ import annotations
 
 import hmac
+from typing import TYPE_CHECKING
 
 from ncfast._frames import SECRET_SIZE
 from ncfast.core.errors import Reason
@@ -16,10 +17,13 @@ from ncfast.hub.client import ClientFlow
 from ncfast.hub.ground import Ground
 from ncfast.hub.session import AgentSession
 from ncfast.hub.sessions import Sessions
-from ncfast.hub.steering import Steering, Way
-from ncfast.mesh import Peer
+from ncfast.hub.steering import Steering
 from ncfast.observe import log
 from ncfast.registry import DistributedRegistry
+
+if TYPE_CHECKING:
+    from ncfast.hub.steering import Way
+    from ncfast.mesh.peer import Peer
 
 
 class Resuming:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
@@ -34,9 +35,11 @@ from ncfast.hub.session import AgentSession
 from ncfast.hub.sessions import Sessions
 from ncfast.hub.steering import UNDIRECTED, Steering
 from ncfast.hub.ways import Ways
-from ncfast.mesh import Peer
 from ncfast.net.socket import SocketEnd
 from ncfast.registry import AgentEntry, DistributedRegistry
+
+if TYPE_CHECKING:
+    from ncfast.mesh.peer import Peer
 
 STARTUP_HOLD = 5.0  # seconds after start in which every agent counts as reconnecting, as after a restart they all are
 ROUTE_MEMORY = 4096  # connectors of departed agents remembered, to hold clients for them

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from ncfast.core.errors import Reason
 from ncfast.core.messages import Sought
@@ -18,12 +19,15 @@ from ncfast.hub.pending import PendingOpens
 from ncfast.hub.session import AgentSession
 from ncfast.hub.sessions import Sessions
 from ncfast.hub.ways import Ways
-from ncfast.mesh import Peer
 from ncfast.registry import AgentEntry, DistributedRegistry
+
+if TYPE_CHECKING:
+    from ncfast.mesh.peer import Peer
+
+    Way = AgentSession | Peer  # the tunnel of an agent that is owned here, or the link to the hub that owns it
 
 UNDIRECTED = b""  # what M_OPEN says of a flow that is on no way yet
 KNOWN = 1024  # agents and connectors for which what M_RESUME says is kept
-Way = AgentSession | Peer  # the tunnel of an agent that is owned here, or the link to the hub that owns it
 
 
 @lru_cache(KNOWN)

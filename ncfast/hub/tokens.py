@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ncfast.auth import AuthError, ClientCertificate, Identity, JwksKeys, StaticKeys, Verifier, bars, denied
-from ncfast.config import Jwt
+from ncfast.config.hub import Jwt
 from ncfast.net.seam import Net
 
 

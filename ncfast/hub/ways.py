@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ncfast.hub.ground import Ground
-from ncfast.mesh import Mesh, Peer
 from ncfast.registry import DistributedRegistry
+
+if TYPE_CHECKING:
+    from ncfast.mesh.manager import Mesh
+    from ncfast.mesh.peer import Peer
 
 
 class Ways:

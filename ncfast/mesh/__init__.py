@@ -1,8 +1,4 @@
-"""Links between the hubs of a cluster: listening, dialling, who may join, which of two links stays."""
+"""Links between the hubs of a cluster: listening, dialling, who may join, which of two links stays.
 
-from ncfast.mesh.host import PeerHost
-from ncfast.mesh.manager import Mesh
-from ncfast.mesh.peer import Peer
-from ncfast.mesh.states import LinkState
-
-__all__ = ["LinkState", "Mesh", "Peer", "PeerHost"]
+Nothing is gathered here: a hub without a cluster reads certificates with `trust`, and loads no more of it.
+"""

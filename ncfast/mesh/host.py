@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ncfast.config import HubConfig
+from ncfast.config.hub import HubConfig
 from ncfast.core.errors import Reason
 from ncfast.core.flow import FlowContext
 from ncfast.net.carrier import ReceiveBuffer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 
-from ncfast.config import Mesh as MeshConfig
+from ncfast.config.ha import Mesh as MeshConfig
 from ncfast.mesh.certificates import Certificates, WebTls, read_secret
 from ncfast.net.seam import Net
 from ncfast.net.watched import Watched

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from pydantic import TypeAdapter, ValidationError
 
-from ncfast.config import Mesh as MeshConfig
+from ncfast.config.ha import Mesh as MeshConfig
 from ncfast.config.values import MeshUrl
 from ncfast.mesh.host import Replica
 

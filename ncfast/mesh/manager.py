@@ -16,7 +16,7 @@ from typing import Any
 from websockets.http11 import Request
 
 from ncfast._frames import FrameType
-from ncfast.config import HubConfig
+from ncfast.config.hub import HubConfig
 from ncfast.core.errors import Blame, Reason, blame
 from ncfast.mesh.accounts import Accounts
 from ncfast.mesh.door import Door

@@ -11,7 +11,7 @@ from typing import Protocol as Interface
 from websockets.protocol import Protocol as WebSocket
 from websockets.protocol import Side
 
-from ncfast.config import Mesh, Tunnel
+from ncfast.config.sections import Tunnel
 from ncfast.core.flow import FlowContext
 from ncfast.core.link import Link
 from ncfast.net.carrier import ReceiveBuffer
@@ -20,6 +20,7 @@ from ncfast.net.seam import Net, tune_link
 from ncfast.net.websocket import WebSocketCarrier
 
 if TYPE_CHECKING:
+    from ncfast.config.ha import Mesh
     from ncfast.core.link import _Handler
 
 QUIET = logging.getLogger("ncfast.websockets")  # what we have to say of a handshake, we say in our own log

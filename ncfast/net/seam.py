@@ -22,7 +22,7 @@ from typing import Any
 import aiofastnet
 from aiofastnet.selector_transport import SelectorSocketTransport  # type: ignore[import-not-found]  # no stubs
 
-from ncfast.config import Address
+from ncfast.config.values import Address
 from ncfast.net.connect import OUT_OF_DESCRIPTORS
 from ncfast.net.dial import Dial, waited_for
 from ncfast.net.names import Names, Share

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ncfast.config import ClientTls, ServerTls
+if TYPE_CHECKING:
+    from ncfast.config.agent import ClientTls
+    from ncfast.config.hub import ServerTls
 
 
 def _modern(context: ssl.SSLContext) -> ssl.SSLContext:

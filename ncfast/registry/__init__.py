@@ -8,7 +8,6 @@ from ncfast.registry.entry import AgentEntry, Replica
 from ncfast.registry.factory import make_registry
 from ncfast.registry.locks import Lock, Locks
 from ncfast.registry.memory import MemoryRegistry
-from ncfast.registry.redis.registry import RedisRegistry
 from ncfast.registry.view import View
 
 __all__ = [
@@ -17,7 +16,6 @@ __all__ = [
     "Lock",
     "Locks",
     "MemoryRegistry",
-    "RedisRegistry",
     "Replica",
     "View",
     "make_registry",

@@ -23,7 +23,7 @@ from support.raw_tunnel import BINARY, CLOSE, ws_header
 from support.until import PATIENCE, until
 
 from ncfast.agent.agent import Agent
-from ncfast.config import AgentConfig
+from ncfast.config.agent import AgentConfig
 from ncfast.net.seam import Net
 from ncfast.observe import log
 

@@ -15,7 +15,8 @@ from support.until import PATIENCE
 
 from ncfast.agent.dialer import DialError, dial
 from ncfast.agent.ground import Ground
-from ncfast.config import ClientTls, agent_from_flags
+from ncfast.config.agent import ClientTls
+from ncfast.config.loader import agent_from_flags
 from ncfast.net.seam import Net
 
 

@@ -16,7 +16,8 @@ from agent.hubs import M_OPEN_ACK, M_RST, Service, World
 from ncfast.agent import health
 from ncfast.agent.health import Unexpected, WrongAnswer, dialogue, probe
 from ncfast.agent.target import Target
-from ncfast.config import Address, Health
+from ncfast.config.agent import Health
+from ncfast.config.values import Address
 from ncfast.net.proxyproto import build
 from ncfast.net.seam import Net
 

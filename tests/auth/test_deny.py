@@ -6,9 +6,9 @@ import pytest
 from support.tokens import NOW
 
 from ncfast.auth import Identity, bars, denied
-from ncfast.config import ConfigError
 from ncfast.config.hub import Deny
 from ncfast.config.loader import build
+from ncfast.config.problems import ConfigError
 from ncfast.config.yamlfile import Document
 
 WHO = Identity("site-1", "acme", None, NOW + 60, NOW, "t-1")

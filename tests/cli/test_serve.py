@@ -2,10 +2,10 @@
 
 import pytest
 
-from ncfast.config import ConfigError
+from ncfast.config.problems import ConfigError
 from ncfast.core.errors import NcfastError
 from ncfast.net.seam import OWN_DESCRIPTORS
-from ncfast.serve import FEWEST_CONNECTIONS, check_descriptors, check_uvloop
+from ncfast.serve.process import FEWEST_CONNECTIONS, check_descriptors, check_uvloop
 
 
 @pytest.mark.parametrize("version", ["0.21.0", "0.22.1", "0.9"])

@@ -13,23 +13,18 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ncfast.config import (
-    Address,
-    AgentConfig,
-    ConfigError,
-    FlowConfig,
-    HubConfig,
-    agent_from_flags,
-    development_hub,
-    load_agent,
-    load_any,
-    load_hub,
-    resolve_auth,
-    waits_for_restart,
-    warnings,
-)
+from ncfast.config.agent import AgentConfig
+from ncfast.config.auth import resolve_auth
+from ncfast.config.changes import waits_for_restart
+from ncfast.config.development import development_hub
+from ncfast.config.hub import HubConfig
+from ncfast.config.loader import agent_from_flags, load_agent, load_any, load_hub
+from ncfast.config.problems import ConfigError
 from ncfast.config.reference import reference_text
 from ncfast.config.schema import file_schema, schema_of, schema_text
+from ncfast.config.sections import FlowConfig
+from ncfast.config.values import Address
+from ncfast.config.warnings import warnings
 
 ROOT = Path(__file__).parents[2]
 GOOD = sorted([*(ROOT / "config").glob("*.yaml"), *(ROOT / "config" / "cluster").glob("*.yaml")])

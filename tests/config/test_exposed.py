@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ncfast.config import Jwt, load_any
 from ncfast.config.exposed import exposed
+from ncfast.config.hub import Jwt
+from ncfast.config.loader import load_any
 
 HUB = """
 listeners: []

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ncfast.config import advice, load_any
+from ncfast.config.hardening import advice
+from ncfast.config.loader import load_any
 
 ROOT = Path(__file__).parents[2]
 LISTENER = "name: ldap, connector: ldap, bind: '192.0.2.1:389', allow: [192.0.2.0/24], max_connections_per_source: 9"

@@ -18,7 +18,7 @@ PATTERN = Path("/proc/sys/kernel/core_pattern")
 # Stops itself where the process would go on to read its file, so that the parent looks at it then.
 STARTED = """
 import os, signal, sys
-import ncfast.config as config
+import ncfast.config.loader as config
 def stopped(path):
     os.kill(os.getpid(), signal.SIGSTOP)
     sys.exit(3)

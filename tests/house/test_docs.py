@@ -12,8 +12,9 @@ import pytest
 from docs import generate
 from ncfast.auth.errors import REASONS as TOKEN_REASONS
 from ncfast.cli import program
-from ncfast.config import AgentConfig, HubConfig
-from ncfast.config.checks import KILLED_AFTER
+from ncfast.config.agent import AgentConfig
+from ncfast.config.hub import HubConfig
+from ncfast.config.warnings import KILLED_AFTER
 from ncfast.core.errors import Reason
 from ncfast.observe.readiness import Readiness
 

@@ -15,7 +15,7 @@ from mesh.wires import LINGER_0
 from support.tokens import SECRET
 
 from hub.rooms import Rooms, listener
-from ncfast.config import HubConfig, Jwt, Listener
+from ncfast.config.hub import HubConfig, Jwt, Listener
 from ncfast.core.errors import Reason
 from ncfast.hub.client import ClientInfo
 from ncfast.hub.edge import Edge

@@ -13,8 +13,8 @@ from ncfast.core.errors import Reason
 from ncfast.core.messages import VERSION, Announce, Hello, Sought, Vouch
 from ncfast.core.opening import Opening
 from ncfast.hub.session import AgentSession, Desk
-from ncfast.mesh import Peer
 from ncfast.mesh import handshake as mesh_handshake
+from ncfast.mesh.peer import Peer
 from ncfast.mesh.trust import Credential
 from ncfast.net.links import LinkBounds, carry_websocket
 

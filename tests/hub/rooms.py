@@ -14,7 +14,7 @@ from mesh.hubs import SECRET
 from hub.far import PROCESS, WINDOW, Agent, OtherHub
 from hub.seam import Gate, VirtualNet
 from ncfast.auth import Identity
-from ncfast.config import HubConfig, Listener
+from ncfast.config.hub import HubConfig, Listener
 from ncfast.core.errors import Reason
 from ncfast.core.timeouts import Timeouts
 from ncfast.hub.claims import Claims
@@ -31,7 +31,7 @@ from ncfast.hub.sessions import Sessions
 from ncfast.hub.steering import Steering
 from ncfast.hub.tokens import Tokens
 from ncfast.hub.ways import Ways
-from ncfast.mesh import Mesh
+from ncfast.mesh.manager import Mesh
 from ncfast.net.socket import SocketEnd
 from ncfast.observe.readiness import State
 from ncfast.registry import AgentEntry, Replica

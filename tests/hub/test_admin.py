@@ -27,8 +27,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.fake_hub import FakeHub
 from support.until import PATIENCE, until
 
-from ncfast.config import Address
 from ncfast.config.hub import Admin as AdminConfig
+from ncfast.config.values import Address
 from ncfast.hub.admin import Admin
 from ncfast.hub.lockout import LockRefused
 from ncfast.net.request import BadRequest, HttpLimits, RequestReader

@@ -8,7 +8,8 @@ from hub import doors as d
 from hub.far import WINDOW
 from hub.rooms import Rooms
 from ncfast._frames import FrameType
-from ncfast.config import Address, Ha
+from ncfast.config.ha import Ha
+from ncfast.config.values import Address
 from ncfast.core.errors import Reason
 from ncfast.hub.cluster import Cluster, mesh_url
 

@@ -14,7 +14,7 @@ from support.tokens import genuine
 from hub import doors as d
 from hub.rooms import identity
 from ncfast.auth.certificate import confirmation
-from ncfast.config import ServerTls
+from ncfast.config.hub import ServerTls
 from ncfast.net.throttle import Throttle
 from ncfast.observe.readiness import State
 

@@ -6,7 +6,7 @@ import pytest
 
 from hub import doors as d
 from hub.rooms import listener as config
-from ncfast.config import Listener
+from ncfast.config.hub import Listener
 from ncfast.hub import listener as module
 from ncfast.net import proxyproto, seam
 from ncfast.net.throttle import Throttle

@@ -12,7 +12,7 @@ from hub.rooms import NOW, Rooms, hub_config, identity
 from hub.seam import Gate
 from ncfast._frames import FrameType
 from ncfast.auth.mint import mint
-from ncfast.config import Jwt
+from ncfast.config.hub import Jwt
 from ncfast.core.errors import Reason
 from ncfast.hub.lockout import LockRefused
 from ncfast.registry.locks import LONGEST, Lock

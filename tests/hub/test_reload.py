@@ -9,7 +9,8 @@ from hub import doors as d
 from hub.rooms import hub_config, listener
 from ncfast.auth import AuthSetupError
 from ncfast.auth.mint import mint
-from ncfast.config import Address, HubConfig, Listener, ServerTls
+from ncfast.config.hub import HubConfig, Listener, ServerTls
+from ncfast.config.values import Address
 from ncfast.hub import reload as module
 from ncfast.observe.readiness import State
 

@@ -14,7 +14,7 @@ from hub.seam import Gate
 from ncfast._frames import FrameType
 from ncfast.auth import ClientCertificate, Identity, thumbprint
 from ncfast.auth.certificate import confirmation
-from ncfast.config import Jwt
+from ncfast.config.hub import Jwt
 from ncfast.core.errors import LocalError, Reason
 from ncfast.core.messages import HelloAck
 from ncfast.hub.latest import PAUSE

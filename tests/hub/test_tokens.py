@@ -10,7 +10,7 @@ from hub.rooms import NOW
 from hub.seam import VirtualNet
 from ncfast.auth import AuthError, AuthSetupError
 from ncfast.auth.mint import mint
-from ncfast.config import Jwt
+from ncfast.config.hub import Jwt
 from ncfast.hub.tokens import Tokens
 
 OTHER = b"another secret of more than 32 bytes"

@@ -14,9 +14,9 @@ from support.peer import Address
 from support.services import MariaDb
 from support.until import PATIENCE, SCENARIO_SEC, wait_until
 
-from ncfast import config
 from ncfast.agent.health import WrongAnswer, probe
-from ncfast.config import Health
+from ncfast.config import values
+from ncfast.config.agent import Health
 from ncfast.net.seam import Net
 
 ELSEWHERE = "127.0.0.2"  # MariaDB counts no errors of 127.0.0.1, which is whoever connects to loopback
@@ -41,7 +41,7 @@ def checked(address: Address, times: int = 1, **settings: object) -> None:
     async def main(net: Net) -> None:
         for _ in range(times):
             health = Health.model_validate({"timeout_sec": PATIENCE, **settings})
-            await probe(net, config.Address(*address), health, b"")
+            await probe(net, values.Address(*address), health, b"")
 
     run(main)
 
@@ -127,10 +127,10 @@ def after_checks(maria: MariaDb, **settings: object) -> tuple[dict[str, int], di
         async with from_elsewhere(maria.address) as near:
             health = Health.model_validate({"timeout_sec": PATIENCE, **settings})
             account = Health(timeout_sec=PATIENCE, protocol="mysql", user="check")
-            await probe(net, config.Address(*near), account, b"")  # from now on the host is known, and counted for
+            await probe(net, values.Address(*near), account, b"")  # from now on the host is known, and counted for
             found.append(await asyncio.to_thread(errors, maria))
             for _ in range(CHECKS):
-                await probe(net, config.Address(*near), health, b"")
+                await probe(net, values.Address(*near), health, b"")
             # the server counts when it has noticed the end
             await asyncio.to_thread(
                 wait_until,
@@ -175,7 +175,7 @@ def test_mariadb_whose_accounts_have_another_plug_in(maria: MariaDb) -> None:
 def test_mariadb_blocks_who_only_connects_and_a_check_says_so(maria: MariaDb) -> None:
     async def main(net: Net) -> None:
         async with from_elsewhere(maria.address) as near:
-            address = config.Address(*near)
+            address = values.Address(*near)
             health = Health(timeout_sec=PATIENCE, protocol="mysql", user="check")
             await probe(net, address, health, b"")
             for _ in range(CHECKS):

@@ -12,9 +12,10 @@ from typing import Any
 import uvloop
 from support.until import PATIENCE, SCENARIO_SEC, until
 
-from ncfast.config import HubConfig
+from ncfast.config.hub import HubConfig
 from ncfast.core.flow import FlowContext
-from ncfast.mesh import Mesh, Peer
+from ncfast.mesh.manager import Mesh
+from ncfast.mesh.peer import Peer
 from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.seam import Net
 from ncfast.observe.stats import Stats

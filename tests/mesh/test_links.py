@@ -16,8 +16,8 @@ from mesh.authority import Authority, uri
 from mesh.hubs import Hub, hubs, linked, run
 from mesh.wires import Wire
 from ncfast.core.errors import Reason
-from ncfast.mesh import Mesh
 from ncfast.mesh import peer as peer_module
+from ncfast.mesh.manager import Mesh
 from ncfast.mesh.states import LinkState
 from ncfast.observe import families
 

@@ -12,7 +12,7 @@ from support.until import until
 from mesh.authority import Authority, uri
 from mesh.hubs import Hub, hubs, linked, run, secret_file
 from mesh.wires import Wire
-from ncfast.config import Mesh as MeshConfig
+from ncfast.config.ha import Mesh as MeshConfig
 from ncfast.mesh import learnt, route
 from ncfast.mesh.binding import Binding, fits, normal, place
 from ncfast.mesh.dial import DialFailed

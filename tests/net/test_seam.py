@@ -14,7 +14,7 @@ import pytest
 import uvloop
 from support.until import PATIENCE, SCENARIO_SEC
 
-from ncfast.config import Address
+from ncfast.config.values import Address
 from ncfast.net import seam as net_module
 from ncfast.net.seam import OWN_DESCRIPTORS, TCP_NOTSENT_LOWAT, Net, reset, tune, tune_end, tune_link
 from ncfast.net.syscalls import accept

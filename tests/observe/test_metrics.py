@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.fake_hub import FakeHub, whole
 
-from ncfast.mesh import LinkState
+from ncfast.mesh.states import LinkState
 from ncfast.observe import metrics
 from ncfast.observe.families import LINK_STATES, METRICS
 from ncfast.observe.metrics import LABEL_CAP, OTHER, PEER_CAP, Metrics

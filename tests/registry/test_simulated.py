@@ -15,7 +15,8 @@ from simulation.loop import Loop, World
 from ncfast.config.ha import Ha
 from ncfast.net.seam import Net
 from ncfast.observe.stats import Stats
-from ncfast.registry import AgentEntry, RedisRegistry, Replica
+from ncfast.registry import AgentEntry, Replica
+from ncfast.registry.redis.registry import RedisRegistry
 from registry.model import ModelBackend, Server
 
 SEEDS = int(os.environ.get("SEEDS", "60"))

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ncfast.config import AgentConfig, HubConfig, Jwt
+from ncfast.config.agent import AgentConfig
+from ncfast.config.hub import HubConfig, Jwt
 from ncfast.hub.hub import Hub
 from ncfast.hub.level import MoveRefused
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, MutableSet
 from typing import Any
 
-from ncfast.config import Address
+from ncfast.config.values import Address
 from ncfast.net.dial import waited_for
 from ncfast.net.seam import Net
 from ncfast.net.stream import Stream

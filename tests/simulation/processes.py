@@ -18,7 +18,8 @@ import jwt as pyjwt
 import ncfast.agent.trust
 import ncfast.net.stream
 from ncfast.agent.agent import Agent
-from ncfast.config import AgentConfig, HubConfig, Jwt
+from ncfast.config.agent import AgentConfig
+from ncfast.config.hub import HubConfig, Jwt
 from ncfast.hub.hub import Hub
 from ncfast.observe import log
 from ncfast.observe.readiness import State

@@ -16,7 +16,7 @@ from pathlib import Path
 import uvloop
 
 from ncfast.agent.agent import Agent
-from ncfast.config import AgentConfig
+from ncfast.config.agent import AgentConfig
 from ncfast.net.seam import Net
 from ncfast.observe import log
 

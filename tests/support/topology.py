@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Topology:
         agent_connector: Mapping[str, Any] | None = None,
         agents: int = 1,
         max_files: int | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.connectors = dict(connectors)
         self.direct = direct
@@ -43,6 +44,7 @@ class Topology:
         self._hub: Hub | None = None
         self._agent_overrides = dict(agent or {})
         self._agent_connector = dict(agent_connector or {})
+        self._prefix = prefix
         if direct:
             if via_proxy:  # the fault proxy then stands between client and the only service
                 (service,) = self.connectors.values()
@@ -62,7 +64,7 @@ class Topology:
             },
         )
         try:
-            self._hub = Hub(directory, merged(base, hub or {}), max_files=max_files)
+            self._hub = Hub(directory, merged(base, hub or {}), max_files=max_files, prefix=prefix)
             if via_proxy:
                 self.proxy = FaultProxy(directory, self._hub.edge)
             for number in range(1, agents + 1):
@@ -117,6 +119,7 @@ class Topology:
             overrides=merged(self._agent_overrides, overrides or {}),
             name=f"agent-{agent_id}",
             env=env,
+            prefix=self._prefix,
             wait=wait,
         )
         self.agents.append(agent)

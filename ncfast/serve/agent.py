@@ -1,0 +1,52 @@
+"""Runs an agent as a process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ncfast.agent.agent import Agent
+from ncfast.config.agent import AgentConfig
+from ncfast.config.exposed import exposed
+from ncfast.config.loader import load_agent
+from ncfast.config.problems import ConfigError
+from ncfast.observe import log
+from ncfast.observe.watchdog import freeze
+from ncfast.serve.process import EXIT_OK, Signals, network, prepare, run
+
+_log = log.get("serve")
+
+
+def run_agent(config: AgentConfig, *, config_path: str | Path | None = None) -> int:
+    """Stays connected until SIGTERM or SIGINT; SIGHUP reads token and log settings again. Returns the exit code.
+
+    Raises ConfigError when it could serve nobody, and OSError when a certificate cannot be read.
+    """
+    prepare(config.logging)
+    return run(_agent(config, config_path))
+
+
+async def _agent(config: AgentConfig, path: str | Path | None) -> int:
+    net = network()
+    for text in exposed(config):  # used all the same: that others can read or write them is for the operator to judge
+        _log.warning("file_exposed", detail=text)
+    agent = Agent(config, net)
+    Signals(lambda at_once: agent.stop(), lambda: net.spawn(_reload_agent(agent, path), "reload")).install(net.loop)
+    freeze()
+    await agent.run()
+    return EXIT_OK
+
+
+async def _reload_agent(agent: Agent, path: str | Path | None) -> None:
+    if path is not None:
+        try:
+            config = load_agent(path)
+        except ConfigError as exc:
+            _log.error(
+                "config_refused",
+                problems=[str(problem) for problem in exc.problems],
+                detail="the old configuration stays",
+            )
+            return
+        log.setup(config.logging.level, config.logging.format, config.logging.mask)
+    await agent.refresh()
+    _log.info("config_reloaded")

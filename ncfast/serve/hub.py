@@ -1,0 +1,83 @@
+"""Runs a hub as a process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from ncfast.auth import AuthSetupError
+from ncfast.config.auth import resolve_auth
+from ncfast.config.exposed import exposed
+from ncfast.config.hub import HubConfig, Jwt
+from ncfast.config.loader import load_hub
+from ncfast.config.problems import ConfigError
+from ncfast.hub.hub import Hub
+from ncfast.observe import log
+from ncfast.observe.watchdog import Watchdog, freeze
+from ncfast.serve.process import EXIT_OK, Signals, network, prepare, run
+
+_log = log.get("serve")
+
+
+def run_hub(
+    config: HubConfig, *, config_path: str | Path | None = None, on_ready: Callable[[Hub], None] | None = None
+) -> int:
+    """Serves until SIGTERM or SIGINT, which drain; SIGHUP reloads `config_path`. Returns the exit code.
+
+    Raises ConfigError, AuthSetupError or OSError when it cannot start.
+    """
+    prepare(config.logging, config.limits.fd_reserve)
+    return run(_hub(config, config_path, on_ready))
+
+
+def _tell_exposed(config: HubConfig, jwt: Jwt | None = None) -> None:
+    """Files that others can read or write are used all the same: that they are is for the operator to judge."""
+    for text in [*exposed(config), *(exposed(jwt, "auth.jwt") if jwt is not None else ())]:
+        _log.warning("file_exposed", detail=text)
+
+
+async def _hub(config: HubConfig, path: str | Path | None, on_ready: Callable[[Hub], None] | None) -> int:
+    net = network()
+    jwt = resolve_auth(config)
+    _tell_exposed(config, jwt if config.auth is None else None)
+    hub = Hub(config, jwt, net)
+    started = asyncio.Event()
+
+    async def reload() -> None:
+        await started.wait()
+        await _reload_hub(hub, path)
+
+    # before `hub_ready` is told: whoever reads it may send a signal at once
+    Signals(lambda at_once: hub.request_drain(at_once=at_once), lambda: net.spawn(reload(), "reload")).install(net.loop)
+    await hub.start()
+    started.set()
+    watchdog = Watchdog(net.loop, hub.stats)
+    watchdog.start()
+    if on_ready is not None:
+        on_ready(hub)
+    freeze()
+    await hub.drain_requested.wait()
+    await hub.drain()
+    watchdog.stop()
+    return EXIT_OK
+
+
+async def _reload_hub(hub: Hub, path: str | Path | None) -> None:
+    if path is None:
+        _log.warning("reload_ignored", detail="the hub was started without a configuration file")
+        return
+    try:
+        config = load_hub(path)
+        _tell_exposed(config)
+        await hub.reload(config, resolve_auth(config))
+    except ConfigError as exc:
+        hub.stats.config_reloads["refused"] += 1
+        _log.error(
+            "config_refused", problems=[str(problem) for problem in exc.problems], detail="the old configuration stays"
+        )
+    except (OSError, AuthSetupError) as exc:
+        hub.stats.config_reloads["refused"] += 1
+        _log.error("config_refused", problems=[str(exc)], detail="the old configuration stays")
+    else:
+        hub.stats.config_reloads["ok"] += 1
