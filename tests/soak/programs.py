@@ -132,9 +132,10 @@ async def psql(run: Run) -> None:
 
 
 async def iperf3(run: Run) -> None:
-    """A few seconds at a moderate rate, up or down; its server serves one test at a time, so busy is no answer."""
+    """Bytes at a moderate rate, up or down, and not seconds, most of which a fault may take; its server serves one test
+    at a time, so busy is no answer."""
     (path,) = require("iperf3")
-    load = ["-t", "4", "-b", "16M", "-J", *run.random.choice(([], ["-R"]))]
+    load = ["-n", "16M", "-b", "32M", "-J", *run.random.choice(([], ["-R"]))]
     async with run.ledger.trial("iperf3", run.somewhere(), "iperf3", LIMIT_SEC) as trial:
         host, port = run.site.cluster.address(trial.hub, "iperf3")
         ended = await program([path, "-c", host, "-p", str(port), *load])
