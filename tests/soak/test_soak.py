@@ -16,7 +16,7 @@ from support.ncfast_process import ACCESS
 from support.process import require
 from support.until import PATIENCE, wait_until
 
-from . import announced, samples
+from . import announced, programs, samples
 from .accounts import both_ends
 from .ledger import CleanEnd, Corrupt, Fault, Ledger, Logs, Lost, Trial, stamp
 from .report import Outcome, render
@@ -263,3 +263,18 @@ def test_the_report_tells_of_failures(ledger: Ledger) -> None:
     text = render(outcome)
     for words in ("**FAILED**", "| stream | 0 | 0 | 1 |", "80 → 80", "cut off", "a line", "| hub-a | 1 | 1 |"):
         assert words in text, words
+
+
+@pytest.mark.parametrize(
+    ("error", "connected", "busy", "again"),
+    [
+        ("error - the server is busy running a test. try again later", [], False, True),
+        ("unable to receive control message: Connection reset by peer", [], True, True),
+        ("unable to receive control message: Connection reset by peer", [], False, False),
+        ("unable to receive control message: Connection reset by peer", [{}], True, False),
+        ("control socket has closed unexpectedly", [], True, False),
+    ],
+)
+def test_who_is_refused_by_a_busy_iperf3_asks_again(error: str, connected: list[Any], busy: bool, again: bool) -> None:
+    assert programs.refused({"start": {"connected": connected}, "error": error}, busy) == again
+    assert not programs.refused({"start": {"connected": [{}]}}, busy)
