@@ -89,12 +89,14 @@ class Way:
             while data:
                 await self._flowing.wait()
                 piece, data = data[: self._piece], data[self._piece :]
+                _there(writer)
                 writer.write(piece)
                 await writer.drain()
                 await asyncio.sleep(len(piece) / self._rate if self._rate else 0)
             pipe.taken()
         await self._flowing.wait()
         if not self._dropping:
+            _there(writer)
             writer.write_eof()
 
 
@@ -202,6 +204,12 @@ class FaultProxy:
                 _reset(each)
         finally:
             del self._connections[task]
+
+
+def _there(writer: asyncio.StreamWriter) -> None:
+    """Raise ConnectionAbortedError for an end that is gone: asyncio says nothing then, uvloop RuntimeError."""
+    if writer.is_closing():
+        raise ConnectionAbortedError
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
+import uvloop
 from support.until import PATIENCE
 
-from ncfast.demo.faultproxy import FaultProxy
+from ncfast.demo.faultproxy import FaultProxy, Way
 
 
 @asynccontextmanager
@@ -164,3 +165,27 @@ def test_a_dead_target_resets_the_dialler():
             await reader.read()
 
     run(scenario)
+
+
+@pytest.mark.parametrize("what", ["bytes", "end"])
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_what_comes_for_an_end_that_is_gone_is_a_failed_connection(loop, what):
+    """uvloop calls it no error of the connection, and the other end would stay open for ever."""
+
+    async def scenario():
+        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        async with asyncio.timeout(PATIENCE), server:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.transport.abort()
+            with suppress(OSError):
+                await writer.wait_closed()
+            reader = asyncio.StreamReader()
+            if what == "bytes":
+                reader.feed_data(b"late")
+            reader.feed_eof()
+            with pytest.raises(ExceptionGroup) as failed:
+                await Way().pump(reader, writer)
+            assert failed.value.split(OSError)[1] is None
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(scenario())

@@ -124,8 +124,12 @@ async def _guarded(faults: Faults, ledger: Ledger, until: float) -> None:
 
 
 async def _tell_progress(ledger: Ledger) -> None:
+    told = 0
     while True:
         await asyncio.sleep(TELL_SEC)
+        for failure in ledger.failures[told:]:
+            told += 1
+            tell(f"{failure.at:.0f} s: {failure.what}")
         tell(
             f"{time.monotonic() - ledger.began:.0f} s: {sum(ledger.done.values())} done, "
             f"{sum(ledger.lost.values())} lost as announced, {sum(ledger.failed.values())} failed, "

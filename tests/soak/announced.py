@@ -16,6 +16,7 @@ Covers = Callable[["Fault", "Trial", frozenset[str]], bool]
 
 REFUSALS = frozenset({"no_agent", "hold_timeout", "not_owner", "stale_epoch"})
 AGENT_GONE = frozenset({"agent_restarted", "link_lost", "draining", "target_reset", "unknown_flow"})
+HOLD_SEC = 10.0  # `hold_sec` as operators get it
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,16 @@ def _its_agent(fault: Fault, trial: Trial, reasons: frozenset[str]) -> bool:
     return trial.connector in fault.connectors and was_there and bool(reasons & AGENT_GONE)
 
 
+def _held_in_vain(fault: Fault, trial: Trial, reasons: frozenset[str]) -> bool:
+    """Nobody else serves it, and its agent was away for as long as the trial waited, which was `hold_sec`."""
+    waited = min(trial.ended, fault.over) - max(trial.began, fault.began)
+    return trial.connector in fault.alone and waited >= HOLD_SEC and not trial.received and "hold_timeout" in reasons
+
+
+def _its_agent_or_held(fault: Fault, trial: Trial, reasons: frozenset[str]) -> bool:
+    return _its_agent(fault, trial, reasons) or _held_in_vain(fault, trial, reasons)
+
+
 def _refused(fault: Fault, trial: Trial, reasons: frozenset[str]) -> bool:
     return meets(fault, trial) and not trial.received and bool(reasons & REFUSALS)
 
@@ -57,6 +68,10 @@ ORIGIN_KILLED = Announcement(
 ORIGIN_DRAINED = Announcement(
     "README.md", "a hub's own clients may finish for `drain.timeout_sec`", _its_draining_origin
 )
-AGENT_RESTARTED = Announcement("README.md", "its flows end: the sockets to the services were its own", _its_agent)
+AGENT_RESTARTED = Announcement(
+    "README.md",
+    "its flows end: the sockets to the services were its own. New clients are held, up to `hold_sec`, until it is back",
+    _its_agent_or_held,
+)
 MODE_SHADOW = Announcement("docs/high-availability.md", "| `shadow` | this hub's agents |", _refused)
 ALL = (ORIGIN_KILLED, ORIGIN_DRAINED, AGENT_RESTARTED, MODE_SHADOW)

@@ -244,7 +244,11 @@ class Faults:
         agent = self._site.agent(agent_id)
         kind = "agent killed" if number is signal.SIGKILL else "agent restarted"
         with self._ledger.fault(
-            kind, agent_id, announced.AGENT_RESTARTED, connectors=self._site.served_by(agent_id)
+            kind,
+            agent_id,
+            announced.AGENT_RESTARTED,
+            connectors=self._site.served_by(agent_id),
+            alone=self._site.served_by_it_alone(agent_id),
         ) as fault:
             agent.program.signal(number)
             code = await asyncio.to_thread(agent.program.wait)
@@ -252,6 +256,7 @@ class Faults:
             if number is signal.SIGTERM and code:
                 self._ledger.fail(f"{agent_id} has drained and ended with {code}")
             await _whole(agent.start)
+            fault.over = time.monotonic()
             await self._settle()
 
     async def _play_agent_frozen(self) -> None:

@@ -99,6 +99,11 @@ class Installation:
         """The connectors of an agent."""
         return frozenset(entry["name"] for entry in self.agent(agent_id).config["connectors"])
 
+    def served_by_it_alone(self, agent_id: str) -> frozenset[str]:
+        """Those of them that no other agent serves."""
+        others = [self.served_by(one.agent_id) for one in self.cluster.agents if one.agent_id != agent_id]
+        return self.served_by(agent_id).difference(*others)
+
     def agent(self, agent_id: str) -> Agent:
         return next(agent for agent in self.cluster.agents if agent.agent_id == agent_id)
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from math import inf
+from math import inf, isinf
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from support.eventlog import EventLog
 from support.ncfast_process import ACCESS
 from support.until import PATIENCE
 
-from .announced import Announcement
+from .announced import Announcement, meets
 
 SLOW_TURN_SEC = 0.25  # shorter turns of a conversation are not kept: on a busy machine they are no standstill
 AROUND_SEC = 3.0  # of log lines before and after a failure
 LINES = 12  # of each process
+LINE_SEC = 2.0  # that the line of a flow that has just ended may still be on its way
+SETTLE_SEC = PATIENCE  # that a fault is given to settle, before a loss under it is judged by what is in the logs
 QUIET = ("closed", "client_reset")  # reasons of flows that nothing has happened to
 EXPECTED = (*QUIET, "target_reset", "no_agent")  # of those that end so all the time, or many at once
 
@@ -64,6 +66,7 @@ class Fault:
     began: float
     announces: Announcement | None = None
     connectors: frozenset[str] = frozenset()  # of the agent that it is done to
+    alone: frozenset[str] = frozenset()  # those of them that no other agent serves
     patience: float = 0  # seconds that running flows are given
     struck: float = inf  # when the process was gone
     over: float = inf  # when clients may lose nothing any longer
@@ -102,13 +105,18 @@ class Logs:
         return self._logs[name]
 
     def access_lines(self, trial: Trial) -> list[dict[str, Any]]:
-        """What the trial's origin has logged of its flows; without a source, of all flows of the listener that ended
-        badly meanwhile."""
+        """What the trial's origin has logged of its flows; without a source, of all flows of the listener that began
+        meanwhile and ended badly."""
         since = stamp(trial.began - 1)
         with self._reading:
             log = self._log(trial.hub, self._paths()[trial.hub])
             found = log.events(ACCESS, listener=trial.connector, **({"client": trial.source} if trial.source else {}))
-        return [line for line in found if line["ts"] >= since and (trial.source or line["reason"] not in QUIET)]
+        found = [line for line in found if line["ts"] >= since]
+        if trial.source:
+            return found
+        return [
+            line for line in found if line["reason"] not in QUIET and trial.began - 1 <= began(line) <= trial.ended + 1
+        ]
 
     def access(self, names: Iterable[str]) -> list[dict[str, Any]]:
         """All lines of flows that have ended at these processes."""
@@ -128,6 +136,12 @@ class Logs:
                 ]
                 told += [f"{name}: {_short(event)}" for event in events[-LINES:]]
         return told
+
+
+def began(line: dict[str, Any]) -> float:
+    """The `time.monotonic` at which the flow of an access line began."""
+    age = datetime.now(UTC) - datetime.fromisoformat(line["ts"])
+    return time.monotonic() - age.total_seconds() - float(line["duration"])
 
 
 def stamp(moment: float) -> str:
@@ -180,12 +194,7 @@ class Ledger:
         if not trial.problem:
             self.done[trial.kind] += 1
             return
-        lines = self._logs.access_lines(trial)
-        deadline = time.monotonic() + 2  # the line of a flow that has just ended may still be on its way
-        while trial.source and not lines and time.monotonic() < deadline:
-            time.sleep(0.1)
-            lines = self._logs.access_lines(trial)
-        excuse = self.excuse(trial, frozenset(line["reason"] for line in lines))
+        lines, excuse = self._explained(trial)
         if excuse:
             self.lost[trial.kind, excuse.kind] += 1
             return
@@ -201,6 +210,22 @@ class Ledger:
                 time.sleep(AROUND_SEC)  # the lines after it are wanted, too
                 evidence += self._logs.around(trial.ended, trial.ended)
         self.fail(what, evidence, at=trial.ended)
+
+    def _explained(self, trial: Trial) -> tuple[list[dict[str, Any]], Fault | None]:
+        """The lines of its flows, and the fault that excuses its loss. Lines are waited for: a program may give up for
+        the one connection while the other still waits for its agent."""
+        told = time.monotonic() + LINE_SEC
+        settled = time.monotonic() + SETTLE_SEC
+        while True:
+            under = (fault for fault in self.faults if fault.announces and meets(fault, trial))
+            lasts = time.monotonic() < settled and any(isinf(fault.settled) for fault in under)
+            lines = self._logs.access_lines(trial)
+            excuse = self.excuse(trial, frozenset(line["reason"] for line in lines))
+            if lasts:
+                told = time.monotonic() + LINE_SEC
+            if excuse or (trial.source and lines) or not (lasts or time.monotonic() < told):
+                return lines, excuse
+            time.sleep(0.1)
 
     def excuse(self, trial: Trial, reasons: frozenset[str]) -> Fault | None:
         """The fault that the documents let the trial be lost by."""

@@ -11,44 +11,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from support.nginx import nginx
 from support.peer import Address
-from support.process import Program, require
+from support.process import Program
 from support.services import on_free_port
 from support.until import PATIENCE, wait_until
 
-NGINX = """
-daemon off;
-master_process off;
-pid {directory}/nginx.pid;
-error_log stderr warn;
-events {{ worker_connections 1024; }}
-http {{
-    access_log off;
-    sendfile on;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
+FILES = """
     server {{
         listen 127.0.0.1:{port};
         root {directory}/files;
     }}
-}}
 """
 
 
 @contextmanager
 def nginx_files(directory: Path) -> Iterator[Address]:
     """nginx that serves what is in ``directory``/files."""
-    (server,) = require("nginx")
-    config = directory / "files.conf"
-
-    def start(port: int) -> Program:
-        config.write_text(NGINX.format(directory=directory, port=port))
-        return Program("files", [server, "-e", "stderr", "-c", str(config)], directory)
-
-    with on_free_port(start) as address:
+    with on_free_port(lambda port: nginx(directory, FILES.format(directory=directory, port=port))) as address:
         yield address
 
 

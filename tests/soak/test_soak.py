@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.ncfast_process import ACCESS
 from support.process import require
 from support.until import PATIENCE, wait_until
 
-from . import announced, samples
+from . import announced, programs, samples
 from .accounts import both_ends
-from .ledger import CleanEnd, Corrupt, Ledger, Lost, Trial
+from .ledger import CleanEnd, Corrupt, Fault, Ledger, Logs, Lost, Trial, stamp
 from .report import Outcome, render
 from .samples import MIB, Life, Sample
 
@@ -96,14 +100,15 @@ class NoLogs:
 
 @pytest.fixture
 def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
-    monkeypatch.setattr("soak.ledger.AROUND_SEC", 0)
+    for wait in ("AROUND_SEC", "LINE_SEC", "SETTLE_SEC"):
+        monkeypatch.setattr(f"soak.ledger.{wait}", 0)
     return Ledger(NoLogs())
 
 
-def lose(ledger: Ledger, error: Exception, received: int = 100) -> None:
+def lose(ledger: Ledger, error: Exception, received: int = 100, source: str = "") -> None:
     async def client() -> None:
         async with ledger.trial("stream", "hub-a", "solo", PATIENCE) as trial:
-            trial.received = received
+            trial.received, trial.source = received, source
             raise error
 
     asyncio.run(client())
@@ -154,6 +159,69 @@ def test_nothing_excuses_wrong_bytes_and_only_a_dead_hub_a_clean_end(ledger: Led
     assert (ledger.lost["stream", "killed"], ledger.failed["stream"]) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("away", "held", "reason", "received", "alone", "announces"),
+    [
+        (12, 10.1, "hold_timeout", 0, {"solo"}, True),
+        (9, 10.1, "hold_timeout", 0, {"solo"}, False),
+        (12, 9, "hold_timeout", 0, {"solo"}, False),
+        (12, 10.1, "hold_timeout", 0, set(), False),
+        (12, 10.1, "hold_timeout", 1, {"solo"}, False),
+        (12, 10.1, "no_agent", 0, {"solo"}, False),
+    ],
+)
+def test_who_was_held_in_vain_is_excused_by_an_agent_that_was_away_as_long(
+    away: float, held: float, reason: str, received: int, alone: set[str], announces: bool
+) -> None:
+    solo = frozenset({"solo"})
+    fault = Fault("agent killed", "site-3", 100, connectors=solo, alone=frozenset(alone), struck=100.2, over=100 + away)
+    trial = Trial("short", "hub-a", "solo", 101, received=received, ended=101 + held)
+    assert announced.AGENT_RESTARTED.covers(fault, trial, frozenset({reason})) == announces
+
+
+def access_line(age: float, duration: float, reason: str, client: str = "127.0.0.1:1") -> str:
+    line = {"ts": stamp(time.monotonic() - age), "event": ACCESS, "listener": "solo", "client": client}
+    return json.dumps({**line, "duration": duration, "reason": reason}) + "\n"
+
+
+def test_a_client_whose_port_nobody_knows_has_lines_of_flows_that_began_meanwhile(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(
+        access_line(1, 9, "earlier")
+        + access_line(1, 2, "its own")
+        + access_line(1, 2, "closed")
+        + access_line(0, 0, "late")
+    )
+    now = time.monotonic()
+    trial = Trial("curl", "hub-a", "solo", now - 4, ended=now - 2)
+    found = Logs(lambda: {"hub-a": log}).access_lines(trial)
+    assert [line["reason"] for line in found] == ["its own"]
+
+
+@pytest.mark.parametrize("source", ["", "127.0.0.1:1"])
+@pytest.mark.parametrize("other", ["LINE_SEC", "SETTLE_SEC"])
+def test_a_loss_waits_for_its_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str, other: str) -> None:
+    """The line comes after the loss, also that of a client who was reset while it connected, so that its port is not
+    known; for a while, or for as long as the fault lasts."""
+    monkeypatch.setattr(f"soak.ledger.{other}", 0)
+    log = tmp_path / "log"
+    log.touch()
+    logs = Logs(lambda: {"hub-a": log})
+    ledger = Ledger(logs)
+    read = logs.access_lines
+
+    def written_meanwhile(trial: Trial) -> list[dict[str, Any]]:
+        before = read(trial)
+        if not log.stat().st_size:
+            log.write_text(access_line(0, 0, "no_agent"))
+        return before
+
+    monkeypatch.setattr(logs, "access_lines", written_meanwhile)
+    with ledger.fault("mode shadow", "all hubs", announced.MODE_SHADOW):
+        lose(ledger, ConnectionResetError(104, "x"), 0, source)
+    assert ledger.lost["stream", "mode shadow"] == 1 and not ledger.failures
+
+
 @pytest.mark.parametrize("one", announced.ALL, ids=lambda one: one.words)
 def test_what_is_announced_is_on_the_page(one: announced.Announcement) -> None:
     assert one.words in " ".join((ROOT / one.page).read_text().split())
@@ -195,3 +263,18 @@ def test_the_report_tells_of_failures(ledger: Ledger) -> None:
     text = render(outcome)
     for words in ("**FAILED**", "| stream | 0 | 0 | 1 |", "80 → 80", "cut off", "a line", "| hub-a | 1 | 1 |"):
         assert words in text, words
+
+
+@pytest.mark.parametrize(
+    ("error", "connected", "busy", "again"),
+    [
+        ("error - the server is busy running a test. try again later", [], False, True),
+        ("unable to receive control message: Connection reset by peer", [], True, True),
+        ("unable to receive control message: Connection reset by peer", [], False, False),
+        ("unable to receive control message: Connection reset by peer", [{}], True, False),
+        ("control socket has closed unexpectedly", [], True, False),
+    ],
+)
+def test_who_is_refused_by_a_busy_iperf3_asks_again(error: str, connected: list[Any], busy: bool, again: bool) -> None:
+    assert programs.refused({"start": {"connected": connected}, "error": error}, busy) == again
+    assert not programs.refused({"start": {"connected": [{}]}}, busy)

@@ -16,7 +16,7 @@ from ncfast.auth import mint
 from ncfast.mesh.certificates import read_secret
 from support.fault_proxy import FaultProxy
 from support.ncfast_process import ACCESS, FAST_HUB, Agent, Hub, merged
-from support.nginx import Nginx
+from support.nginx import Ingress
 from support.peer import Address
 from support.places import Loopback, Places
 from support.redis_server import RedisServer
@@ -86,7 +86,7 @@ class Cluster:
         self._proxied = frozenset(proxied)
         self._security = security
         self.redis: RedisServer | None = None
-        self.ingress: Nginx | None = None
+        self.ingress: Ingress | None = None
         self.key_file = self._secret("jwt.key")
         try:
             self._prepare()
@@ -121,7 +121,7 @@ class Cluster:
             issued = self.authority.issue_cert(*(host for host, _ in self._mesh_listen.values()))
             issued.private_key_and_cert_chain_pem.write_to_path(str(pem))
             servers = {self._mesh_listen[name]: self._edges[name] for name in self.names}
-            self.ingress = Nginx(self.directory, servers, pem=pem, ca=self.directory / "mesh-ca.pem")
+            self.ingress = Ingress(self.directory, servers, pem=pem, ca=self.directory / "mesh-ca.pem")
 
     def trust(self, *authorities: trustme.CA) -> None:
         """Write the CA bundle of the mesh."""

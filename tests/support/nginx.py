@@ -1,4 +1,5 @@
-"""nginx as the ingress in front of the hubs' edges: it ends the peers' mutual TLS and says whose certificate it saw."""
+"""nginx: as the ingress in front of the hubs' edges, which ends the peers' mutual TLS and says whose certificate it
+saw, or with servers of others."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ error_log stderr warn;
 events {{ worker_connections 1024; }}
 http {{
     access_log off;
+    sendfile on;
     client_body_temp_path {directory}/nginx-body;
     proxy_temp_path {directory}/nginx-proxy;
     fastcgi_temp_path {directory}/nginx-fastcgi;
@@ -27,7 +29,7 @@ http {{
 }}
 """
 
-SERVER = """
+INGRESS = """
     server {{
         listen {listen} ssl;
         ssl_certificate {pem};
@@ -53,18 +55,23 @@ SERVER = """
 """
 
 
-class Nginx:
+def nginx(directory: Path, servers: str) -> Program:
+    """Start nginx with these servers; its files are in ``directory``."""
+    (program,) = require("nginx")
+    config = directory / "nginx.conf"
+    config.write_text(HTTP.format(directory=directory, servers=servers))
+    return Program("nginx", [program, "-e", "stderr", "-c", str(config), "-p", str(directory)], directory)
+
+
+class Ingress:
     """One server for each edge: ``servers`` maps where it listens to the edge behind."""
 
     def __init__(self, directory: Path, servers: Mapping[Address, Address], *, pem: Path, ca: Path) -> None:
-        (program,) = require("nginx")
-        config = directory / "nginx.conf"
         texts = [
-            SERVER.format(listen="%s:%d" % listen, edge="%s:%d" % edge, pem=pem, ca=ca)
+            INGRESS.format(listen="%s:%d" % listen, edge="%s:%d" % edge, pem=pem, ca=ca)
             for listen, edge in servers.items()
         ]
-        config.write_text(HTTP.format(directory=directory, servers="".join(texts)))
-        self.program = Program("nginx", [program, "-c", str(config), "-p", str(directory)], directory)
+        self.program = nginx(directory, "".join(texts))
         for listen in servers:
             wait_until(
                 lambda listen=listen: self.program.exit_code() is not None or accepts(listen), f"nginx at {listen}"
