@@ -238,6 +238,9 @@ class Steering:
         entry = self._registry.view.agent(info.agent_key)
         owner, epoch = info.owner, info.epoch
         if entry is not None and entry.owner and entry.epoch >= epoch:
+            if entry.epoch > epoch and entry.instance != info.instance:  # which `follow` is about to be told
+                flow.reset(Reason.AGENT_RESTARTED)
+                return
             owner, epoch = entry.owner, entry.epoch
         peer = self._ways.peer(owner)
         if peer is None:

@@ -3,6 +3,8 @@ links come and go."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hub.far import OTHER_PROCESS, PROCESS, Agent
@@ -224,3 +226,21 @@ def test_an_opening_flow_is_not_opened_where_its_agent_only_was():
     rooms.registry.view.drop("/site")
     rooms.steering.seek(client.flow, rooms.ground.clock())
     assert hub.taken() == [] and not client.flow.attached
+
+
+@pytest.mark.parametrize("opening", [True, False])
+def test_a_flow_is_not_sought_in_another_process_of_its_agent_of_which_the_view_knows_first(opening):
+    """The open may have reached a target: sent to the next process it would reach one twice (seed 6012832)."""
+    rooms = Rooms("active")
+    hub = rooms.hub()
+    before = rooms.elsewhere(epoch=5)
+    client = rooms.client()
+    if opening:
+        hub.only(OPEN)
+    else:
+        hub.accept(hub.only(OPEN))
+    hub.send(DETACH, cid=client.flow.cid, epoch=5, code=Reason.LINK_LOST)
+    hub.taken()
+    rooms.registry.view.put(replace(before, epoch=6, instance=OTHER_PROCESS))  # and we have not been told yet
+    rooms.steering.seek(client.flow, rooms.ground.clock())
+    assert hub.taken() == [] and client.reason is Reason.AGENT_RESTARTED
