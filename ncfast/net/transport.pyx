@@ -237,17 +237,8 @@ cdef class SocketTransport(Stream):
         self._protocol = protocol
         self._end = protocol if isinstance(protocol, SocketEnd) else None
 
-    def get_protocol(self):
-        return self._protocol
-
-    def is_closing(self):
-        return self._closing
-
     def is_reading(self):
         return self._reading and not self._closing
-
-    def can_write_eof(self):
-        return True
 
     # what the kernel tells
 
