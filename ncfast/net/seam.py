@@ -12,7 +12,6 @@ import errno
 import os
 import random
 import resource
-import select
 import socket
 import ssl as ssl_module
 import stat
@@ -25,6 +24,7 @@ from aiofastnet.selector_transport import SelectorSocketTransport  # type: ignor
 from ncfast.config.values import Address
 from ncfast.net.connect import OUT_OF_DESCRIPTORS
 from ncfast.net.dial import Dial, waited_for
+from ncfast.net.errorwatch import ErrorWatch
 from ncfast.net.names import Names, Share
 from ncfast.net.syscalls import accept
 from ncfast.net.transport import Poller
@@ -303,36 +303,6 @@ class Net:
         async with asyncio.timeout(timeout):
             transport, _ = await aiofastnet.create_unix_connection(self.loop, lambda: protocol, path)
         return transport
-
-
-class ErrorWatch:
-    """Tells of resets that the loop's own polling loses.
-
-    libuv stops polling a descriptor at its first POLLERR and calls back once (libuv pull request 3797); a reader that
-    does not empty the socket in that one call is never called again, and the reset after the last bytes goes unnoticed.
-    So every connection is also in an epoll set of ours that asks for nothing, edge-triggered: errors and hang-ups are
-    reported always. It costs one system call a connection, and none a byte.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._epoll = select.epoll()
-        self._callbacks: dict[int, Callable[[], None]] = {}
-        loop.add_reader(self._epoll.fileno(), self._ready)
-
-    def add(self, fd: int, callback: Callable[[], None]) -> int:
-        self._callbacks[fd] = callback
-        self._epoll.register(fd, select.EPOLLET)
-        return fd
-
-    def remove(self, fd: int) -> None:
-        """Call before the descriptor is closed; closing takes it out of the kernel's set."""
-        self._callbacks.pop(fd, None)
-
-    def _ready(self) -> None:
-        for fd, _ in self._epoll.poll(0, 256):
-            callback = self._callbacks.get(fd)
-            if callback is not None:
-                callback()
 
 
 OWN_DESCRIPTORS = 32  # loop, logs, listening sockets, look-ups

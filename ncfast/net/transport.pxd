@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from ncfast.net.backlog cimport Backlog
 from ncfast.net.socket cimport SocketEnd
 from ncfast.net.stream cimport Stream
 
@@ -16,14 +17,6 @@ cdef extern from "<sys/epoll.h>" nogil:
 
 cdef enum:
     BATCH = 256                      # events a turn of the loop; what is left is told in the next
-
-
-cdef struct Block:
-    # Bytes that wait for the kernel; they lie behind this.
-    Block* next
-    Py_ssize_t at                    # the first that is not sent
-    Py_ssize_t end                   # behind the last
-    Py_ssize_t room                  # bytes of memory
 
 
 cdef class Poller:
@@ -52,9 +45,7 @@ cdef class SocketTransport(Stream):
     cdef SocketEnd _end              # the protocol, if it is one
     cdef object _sock                # for those who ask for it
     cdef object _error               # that ended the connection
-    cdef Block* _first               # of the backlog
-    cdef Block* _last
-    cdef Py_ssize_t _backlog         # bytes
+    cdef Backlog _backlog            # None: nothing waits
     cdef Py_ssize_t _high
     cdef Py_ssize_t _low
     cdef int _fd
@@ -76,10 +67,8 @@ cdef class SocketTransport(Stream):
     cdef int serve(self) except -1
     cdef int read(self) except -1
     cdef int ended(self) except -1
-    cdef int keep(self, const char* p, Py_ssize_t n) except -1
     cdef int flush(self) except -1
     cdef int shut(self) except? -1
-    cdef void drop(self) noexcept
     cdef int fail(self, exc) except -1
     cdef int failed(self, str where, exc) except -1
     cdef int end(self) except -1

@@ -20,10 +20,9 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EINTR, errno as c_errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
 from posix.unistd cimport close as c_close
 
+from ncfast.net.backlog cimport Backlog
 from ncfast.net.socket cimport SocketEnd
 from ncfast.net.stream cimport Stream
 from ncfast.net.syscalls cimport name_of
@@ -37,23 +36,14 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
     int epoll_wait(int epfd, epoll_event* events, int maxevents, int timeout)
 
-cdef extern from "<sys/uio.h>" nogil:
-    struct iovec:
-        void* iov_base
-        size_t iov_len
-
 cdef extern from "<sys/socket.h>" nogil:
     enum:
         SOL_SOCKET, SO_LINGER, SHUT_WR, MSG_NOSIGNAL, MSG_DONTWAIT
     struct linger:
         int l_onoff
         int l_linger
-    struct msghdr:
-        iovec* msg_iov
-        size_t msg_iovlen
     ssize_t recv(int fd, void* at, size_t size, int flags)
     ssize_t send(int fd, const void* at, size_t size, int flags)
-    ssize_t sendmsg(int fd, const msghdr* message, int flags)
     int setsockopt(int fd, int level, int option, const void* value, unsigned int size)
     int shutdown(int fd, int how)
 
@@ -65,8 +55,6 @@ cdef extern from "<sys/ioctl.h>" nogil:
 cdef enum:
     READ_TURN = 262144           # bytes read from a socket before the next has its turn
     SCRATCH = 65536              # bytes a read for a protocol that brings no memory
-    BLOCK = 4096                 # bytes of memory: what a backlog takes at least
-    VECTORS = 16                 # blocks a write
     MASK = 0xFFFFFFFF
 
 cdef uint32_t EVERYTHING = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET
@@ -76,10 +64,6 @@ cdef uint8_t scratch[SCRATCH]    # one read is in the air at a time
 
 cdef object failure(int code):
     return OSError(code, os.strerror(code))
-
-
-cdef inline char* data(Block* block) noexcept:
-    return <char*>(block + 1)
 
 
 cdef class Poller:
@@ -206,7 +190,6 @@ cdef class SocketTransport(Stream):
         self._resets = True
 
     def __dealloc__(self):
-        self.drop()
         if self._fd >= 0:
             c_close(self._fd)
 
@@ -237,17 +220,8 @@ cdef class SocketTransport(Stream):
         self._protocol = protocol
         self._end = protocol if isinstance(protocol, SocketEnd) else None
 
-    def get_protocol(self):
-        return self._protocol
-
-    def is_closing(self):
-        return self._closing
-
     def is_reading(self):
         return self._reading and not self._closing
-
-    def can_write_eof(self):
-        return True
 
     # what the kernel tells
 
@@ -258,7 +232,7 @@ cdef class SocketTransport(Stream):
                 self._to_the_end = True
         if self._readable and not self._queued:
             self.serve()
-        if self._first is not NULL and events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
+        if self._backlog is not None and events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
             try:
                 self.flush()
             except (KeyboardInterrupt, SystemExit):
@@ -338,7 +312,7 @@ cdef class SocketTransport(Stream):
         self._low = low
 
     cpdef Py_ssize_t get_write_buffer_size(self) except -1:
-        return self._backlog
+        return 0 if self._backlog is None else self._backlog.size
 
     cpdef write(self, data):
         cdef Py_buffer view
@@ -354,7 +328,7 @@ cdef class SocketTransport(Stream):
             return 0
         if self._eof_out:
             raise RuntimeError("write after write_eof")
-        if self._first is NULL:
+        if self._backlog is None:
             sent = send(self._fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT)
             if sent == n:
                 return 0
@@ -362,82 +336,30 @@ cdef class SocketTransport(Stream):
                 if c_errno != EAGAIN and c_errno != EINTR:
                     return self.fail(failure(c_errno))
                 sent = 0
-        self.keep(<const char*>p + sent, n - sent)
-        if self._backlog > self._high and not self._blocked:
+        if self._backlog is None:
+            self._backlog = Backlog.__new__(Backlog)
+        try:
+            self._backlog.keep(<const char*>p + sent, n - sent)
+        except MemoryError as exc:
+            return self.fail(exc)
+        if self._backlog.size > self._high and not self._blocked:
             self._blocked = True
             self._protocol.pause_writing()
         return 0
 
-    cdef int keep(self, const char* p, Py_ssize_t n) except -1:
-        """The kernel does not take these bytes yet."""
-        cdef Block* block = self._last
-        cdef Py_ssize_t some, room
-        if block is not NULL:
-            some = min(n, block.room - block.end)
-            self._backlog += some
-            memcpy(data(block) + block.end, p, some)
-            block.end += some
-            p += some
-            n -= some
-        if n:
-            room = max(n, <Py_ssize_t>(BLOCK - sizeof(Block)))
-            block = <Block*>malloc(sizeof(Block) + room)
-            if block is NULL:
-                return self.fail(MemoryError())
-            self._backlog += n
-            block.next = NULL
-            block.at = 0
-            block.end = n
-            block.room = room
-            memcpy(data(block), p, n)
-            if self._last is NULL:
-                self._first = block
-            else:
-                self._last.next = block
-            self._last = block
-        return 0
-
     cdef int flush(self) except -1:
-        """The kernel has room for the backlog."""
-        cdef iovec vectors[VECTORS]
-        cdef msghdr message
-        cdef Block* block
-        cdef Py_ssize_t asked, sent
-        memset(&message, 0, sizeof(message))
-        message.msg_iov = vectors
-        while self._first is not NULL:
-            asked, message.msg_iovlen, block = 0, 0, self._first
-            while block is not NULL and message.msg_iovlen < VECTORS:
-                vectors[message.msg_iovlen].iov_base = data(block) + block.at
-                vectors[message.msg_iovlen].iov_len = block.end - block.at
-                asked += block.end - block.at
-                message.msg_iovlen += 1
-                block = block.next
-            sent = sendmsg(self._fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)
-            if sent < 0:
-                if c_errno == EAGAIN:
-                    break
-                if c_errno == EINTR:
-                    continue
-                return self.fail(failure(c_errno))
-            self._backlog -= sent
-            asked -= sent
-            while sent:
-                block = self._first
-                if sent < block.end - block.at:
-                    block.at += sent
-                    break
-                sent -= block.end - block.at
-                self._first = block.next
-                free(block)
-            if self._first is NULL:
-                self._last = NULL
-            if asked:
-                break                    # an edge will tell when there is room again
-        if self._blocked and self._backlog <= self._low:
+        """The kernel has room for the backlog; an edge will tell when it has again."""
+        try:
+            self._backlog.flush(self._fd)
+        except OSError as exc:
+            return self.fail(exc)
+        cdef Py_ssize_t left = self._backlog.size
+        if left == 0:
+            self._backlog = None
+        if self._blocked and left <= self._low:
             self._blocked = False
             self._protocol.resume_writing()
-        if self._first is NULL and not self._over:
+        if self._backlog is None and not self._over:
             if self._closing:
                 self._over = True
                 self._poller.end_later(self)
@@ -449,7 +371,7 @@ cdef class SocketTransport(Stream):
         if self._closing or self._eof_out:
             return
         self._eof_out = True
-        if self._first is NULL and self.shut() < 0:
+        if self._backlog is None and self.shut() < 0:
             raise failure(c_errno)
 
     cdef int shut(self) except? -1:
@@ -475,7 +397,7 @@ cdef class SocketTransport(Stream):
     cpdef close(self):
         if not self._closing:
             self._closing = self._in_order = True
-            if self._first is NULL:
+            if self._backlog is None:
                 self._over = True
                 self._poller.end_later(self)
 
@@ -498,19 +420,9 @@ cdef class SocketTransport(Stream):
             if exc is not None:
                 self._in_order = False
             self._error = exc
-            self.drop()
+            self._backlog = None
             self._poller.end_later(self)
         return 0
-
-    cdef void drop(self) noexcept:
-        """Gives the backlog's memory back."""
-        cdef Block* block
-        while self._first is not NULL:
-            block = self._first
-            self._first = block.next
-            free(block)
-        self._last = NULL
-        self._backlog = 0
 
     cdef int end(self) except -1:
         protocol, self._protocol, self._end = self._protocol, None, None
@@ -536,17 +448,12 @@ cdef class SocketTransport(Stream):
     def detach(self):
         """Gives the socket up, and the bytes that it has not taken: the connection is whoever has them now. Nothing
         more is told of it here."""
-        cdef Block* block = self._first
-        cdef list unsent = []
         if self._over:
             raise RuntimeError("the connection is over")
-        while block is not NULL:
-            unsent.append(PyBytes_FromStringAndSize(data(block) + block.at, block.end - block.at))
-            block = block.next
+        unsent = b"" if self._backlog is None else self._backlog.rest()
         sock = self.get_extra_info("socket")
         epoll_ctl(self._poller._epoll, EPOLL_CTL_DEL, self._fd, NULL)
         self._poller.forget(self)
         self._closing = self._over = True
-        self._fd, self._sock, self._protocol, self._end = -1, None, None, None
-        self.drop()
-        return sock, b"".join(unsent)
+        self._fd, self._sock, self._protocol, self._end, self._backlog = -1, None, None, None, None
+        return sock, unsent

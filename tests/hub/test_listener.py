@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
+from mesh.wires import LINGER_0
 
 from hub import doors as d
 from hub.rooms import listener as config
 from ncfast.config.hub import Listener
 from ncfast.hub import listener as module
 from ncfast.net import proxyproto, seam
+from ncfast.net.seam import TCP_NOTSENT_LOWAT
 from ncfast.net.throttle import Throttle
 
 PROXIED = {"proxy_protocol": "any", "proxy_from": ["127.0.0.0/8"]}
@@ -55,6 +59,20 @@ def test_a_client_becomes_a_flow_with_the_listeners_settings(tmp_path):
         assert listener.per_source == {} and hub.net.sockets == 0
 
     play(tmp_path, scene, {"idle_timeout_sec": 77})
+
+
+def test_a_clients_socket_has_the_options_of_a_flows_end(tmp_path):
+    async def scene(hub, listener):
+        reader, writer = await d.dial(listener.address)
+        await d.until(lambda: hub.ground.flows, "the client is a flow")
+        (flow,) = hub.ground.flows.values()
+        sock = flow.sink.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT) == hub.ground.config.flow.notsent_lowat
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == LINGER_0
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        d.cut(writer)
+
+    play(tmp_path, scene)
 
 
 @pytest.mark.parametrize(
