@@ -61,7 +61,7 @@ class Attempts:
             try:
                 sock = socket.socket(place[0], socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             except OSError as exc:
-                self._failures.append(exc)
+                self._failures.append(exc.with_traceback(None))
                 continue
             code = sock.connect_ex(place[1])
             if code == errno.EINPROGRESS and _is_here(place):  # the answer has come meanwhile, and needs no poll

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
@@ -11,6 +10,7 @@ import threading
 
 import pytest
 import uvloop
+from support.silent import silent_address
 from support.until import PATIENCE, SCENARIO_SEC, until
 
 from ncfast.net import connect as connecting
@@ -57,14 +57,8 @@ def refusing():
 
 @pytest.fixture
 def silent():
-    """Answers no SYN: its queue is full."""
-    with contextlib.ExitStack() as full:
-        sock = full.enter_context(socket.create_server((HERE, 0), backlog=0))
-        for _ in range(4):
-            client = full.enter_context(socket.socket())
-            client.setblocking(False)
-            client.connect_ex(sock.getsockname())
-        yield sock.getsockname()[1]
+    with silent_address() as (_, port):
+        yield port
 
 
 class Resolver:
