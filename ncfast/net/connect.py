@@ -80,9 +80,7 @@ class Attempts:
             self._done(min(self._failures, key=_little_said))
 
     def _ready(self, sock: socket.socket) -> None:
-        place = self._open.pop(sock, None)
-        if place is None:  # given up in the same turn of the loop
-            return
+        place = self._open.pop(sock)
         self._loop.remove_writer(sock)
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code == 0:

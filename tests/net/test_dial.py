@@ -14,6 +14,7 @@ from support.silent import silent_address
 from support.until import PATIENCE, SCENARIO_SEC, until
 
 from ncfast.net import connect as connecting
+from ncfast.net import dial as dialling
 from ncfast.net.seam import Net
 
 HERE = "127.0.0.1"
@@ -187,9 +188,10 @@ def test_a_name_that_is_not_found(resolver, live):
 
 
 @pytest.mark.parametrize("how", ["given up", "too late"])
-def test_a_look_up_that_hangs(resolver, live, how):
+def test_a_look_up_that_hangs(resolver, live, monkeypatch, how):
     async def main(net):
-        ended = []
+        ended, tried = [], []
+        monkeypatch.setattr(dialling, "Attempts", lambda *args: tried.append(args))
         dial = net.start_dial("db", live, ended.append, timeout=NEVER if how == "given up" else SHORT)
         await until(lambda: resolver.asked, "asked")
         if how == "given up":
@@ -198,6 +200,8 @@ def test_a_look_up_that_hangs(resolver, live, how):
             await until(lambda: ended, "too late")
         resolver.go.set()
         await until(lambda: net.names.counts["target"]["answered"], "answered after all")
+        await until(lambda: len(asyncio.all_tasks()) == 1, "heard by all who wait")
+        assert not tried
         assert [type(one) for one in ended] == ([] if how == "given up" else [TimeoutError])
 
     run(main)
