@@ -61,7 +61,7 @@ class Attempts:
             try:
                 sock = socket.socket(place[0], socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             except OSError as exc:
-                self._failures.append(exc)
+                self._failures.append(exc.with_traceback(None))
                 continue
             code = sock.connect_ex(place[1])
             if code == errno.EINPROGRESS and _is_here(place):  # the answer has come meanwhile, and needs no poll
@@ -80,9 +80,7 @@ class Attempts:
             self._done(min(self._failures, key=_little_said))
 
     def _ready(self, sock: socket.socket) -> None:
-        place = self._open.pop(sock, None)
-        if place is None:  # given up in the same turn of the loop
-            return
+        place = self._open.pop(sock)
         self._loop.remove_writer(sock)
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code == 0:

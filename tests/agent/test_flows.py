@@ -3,10 +3,8 @@ them."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from support.until import until
@@ -28,10 +26,8 @@ from agent.hubs import (
     Tunnel,
     World,
 )
-from ncfast.agent import target as target_module
-from ncfast.net.seam import TCP_NOTSENT_LOWAT
 
-CLIENT_RESET, LINK_LOST, ORIGIN_LOST, TARGET_REFUSED, NO_SUCH_CONNECTOR = 2, 10, 23, 4, 7
+LINK_LOST, ORIGIN_LOST, TARGET_REFUSED, NO_SUCH_CONNECTOR = 10, 23, 4, 7
 CHUNK = 16_384
 
 
@@ -443,63 +439,3 @@ def test_a_hub_cannot_make_an_agent_dial_an_address(play):
         assert not world.service.writers
 
     play(scenario)
-
-
-# the agent's side of a flow's start
-
-
-@pytest.fixture
-def silent() -> Iterator[str]:
-    """An address that answers no SYN: its queue is full."""
-    with contextlib.ExitStack() as full:
-        sock = full.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(4):
-            client = full.enter_context(socket.socket())
-            client.setblocking(False)
-            client.connect_ex(sock.getsockname())
-        yield f"127.0.0.1:{sock.getsockname()[1]}"
-
-
-def test_a_client_that_has_gone_leaves_no_dial(play, silent):
-    async def scenario(world: World) -> None:
-        owner = await world["a"].owner()
-        target = world.agent.services.targets["echo"]
-        await world["b"].standby()  # nothing else is opened from here on
-        before = os.listdir("/proc/self/fd")
-        for _ in range(3):  # and each had the only place
-            flow = world.flow()
-            owner.open(flow)
-            await until(lambda: target.dials == 1, "the dial")
-            assert os.listdir("/proc/self/fd") != before
-            owner.send(M_RST, cid=flow.cid, code=CLIENT_RESET)
-            await until(lambda: not world.agent.flows, "the flow's end")
-            assert target.dials == 0 and os.listdir("/proc/self/fd") == before
-        assert [one["reason"] for one in world.events("flow_closed")] == ["client_reset"] * 3
-        assert not world.events("dial_failed")
-
-    play(scenario, connector={"target": silent, "dial_timeout_sec": 300, "max_dials": 1})
-
-
-def options(sock: socket.socket) -> list[int]:
-    tcp = socket.IPPROTO_TCP
-    asked = [(tcp, socket.TCP_NODELAY), (tcp, TCP_NOTSENT_LOWAT), (socket.SOL_SOCKET, socket.SO_KEEPALIVE)]
-    asked += [(tcp, socket.TCP_KEEPIDLE), (tcp, socket.TCP_KEEPINTVL), (tcp, socket.TCP_KEEPCNT)]
-    return [sock.getsockopt(*option) for option in asked]
-
-
-def test_a_connection_that_lives_has_keepalive(play, monkeypatch):
-    monkeypatch.setattr(target_module, "YOUNG_SEC", 1e6)
-
-    async def scenario(world: World) -> None:
-        owner = await world["a"].owner()
-        young = world.agent.services.targets["echo"].young
-        short, flow = await opened(world, owner), await opened(world, owner)
-        sock = world.agent.flows[flow.cid].sink.transport.get_extra_info("socket")
-        assert options(sock)[:3] == [1, 65536, 0] and len(young) == 2
-        owner.send(M_RST, cid=short.cid, code=CLIENT_RESET)
-        await until(lambda: len(young) == 1, "the short one forgotten")
-        monkeypatch.setattr(target_module, "YOUNG_SEC", 0.0)
-        await until(lambda: options(sock) == [1, 65536, 1, 60, 10, 6], "keepalive")
-        assert not young
-
-    play(scenario, flow={"notsent_lowat": 65536})

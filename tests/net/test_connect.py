@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections.abc import Iterator
 
 import pytest
 import uvloop
+from support.silent import silent_address
 from support.until import SCENARIO_SEC, until
 
 from ncfast.net import connect as module
@@ -75,14 +75,8 @@ def refusing() -> Iterator[Place]:
 
 @pytest.fixture
 def silent() -> Iterator[Place]:
-    """Answers no SYN: its queue is full."""
-    with contextlib.ExitStack() as full:
-        sock = full.enter_context(socket.create_server((HERE, 0), backlog=0))
-        for _ in range(4):
-            client = full.enter_context(socket.socket())
-            client.setblocking(False)
-            client.connect_ex(sock.getsockname())
-        yield place(sock)
+    with silent_address() as address:
+        yield socket.AF_INET, address
 
 
 def connected_to(loop, *places: Place):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
@@ -11,9 +10,11 @@ import threading
 
 import pytest
 import uvloop
+from support.silent import silent_address
 from support.until import PATIENCE, SCENARIO_SEC, until
 
 from ncfast.net import connect as connecting
+from ncfast.net import dial as dialling
 from ncfast.net.seam import Net
 
 HERE = "127.0.0.1"
@@ -57,14 +58,8 @@ def refusing():
 
 @pytest.fixture
 def silent():
-    """Answers no SYN: its queue is full."""
-    with contextlib.ExitStack() as full:
-        sock = full.enter_context(socket.create_server((HERE, 0), backlog=0))
-        for _ in range(4):
-            client = full.enter_context(socket.socket())
-            client.setblocking(False)
-            client.connect_ex(sock.getsockname())
-        yield sock.getsockname()[1]
+    with silent_address() as (_, port):
+        yield port
 
 
 class Resolver:
@@ -193,9 +188,10 @@ def test_a_name_that_is_not_found(resolver, live):
 
 
 @pytest.mark.parametrize("how", ["given up", "too late"])
-def test_a_look_up_that_hangs(resolver, live, how):
+def test_a_look_up_that_hangs(resolver, live, monkeypatch, how):
     async def main(net):
-        ended = []
+        ended, tried = [], []
+        monkeypatch.setattr(dialling, "Attempts", lambda *args: tried.append(args))
         dial = net.start_dial("db", live, ended.append, timeout=NEVER if how == "given up" else SHORT)
         await until(lambda: resolver.asked, "asked")
         if how == "given up":
@@ -204,6 +200,8 @@ def test_a_look_up_that_hangs(resolver, live, how):
             await until(lambda: ended, "too late")
         resolver.go.set()
         await until(lambda: net.names.counts["target"]["answered"], "answered after all")
+        await until(lambda: len(asyncio.all_tasks()) == 1, "heard by all who wait")
+        assert not tried
         assert [type(one) for one in ended] == ([] if how == "given up" else [TimeoutError])
 
     run(main)
