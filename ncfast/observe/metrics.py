@@ -28,7 +28,7 @@ PEER_CAP = 50  # the same for `peer`, which has a series for each state of a lin
 CONNECTORS = 50  # of one agent, beside those of this hub's listeners; further ones are added up under "other" as well
 OTHER = "other"
 VALUES = 1024  # labelled values looked at in one slice, about 0.5 ms
-SAMPLES = 128  # written in one slice, about 0.5 ms; a family is not cut
+SAMPLES = 64  # written in one slice, about 0.5 ms; a family is not cut
 
 
 class Totals(Protocol):
