@@ -20,7 +20,7 @@ import pytest
 from . import accounts
 from .clients import SCRIPTED, Kind, Run, keep
 from .faults import Faults
-from .installation import Installation
+from .installation import TOKEN_SEC, Installation
 from .ledger import Ledger, Logs
 from .programs import POSTGRES, PROGRAMS
 from .report import Outcome, render
@@ -80,6 +80,7 @@ async def soak(directory: Path, seconds: float, seed: int, only: list[str] | Non
         faults = Faults(site, ledger, seed, only)
         found: dict[str, dict[str, float]] = {}
         broken_off = False
+        issuer = asyncio.create_task(_renew_tokens(site))
         try:
             await _under_load(site, ledger, sampler, faults, seconds, seed)
             tell("no clients any more: the accounts")
@@ -88,6 +89,9 @@ async def soak(directory: Path, seconds: float, seed: int, only: list[str] | Non
         except asyncio.CancelledError:
             broken_off = True
             tell("broken off: ending all processes")
+        finally:
+            issuer.cancel()
+            await asyncio.wait([issuer])
         lasted = time.monotonic() - ledger.began
         return Outcome(lasted, seed, ledger, list(sampler.lives.values()), warm_up, interval, found, broken_off)
 
@@ -121,6 +125,12 @@ async def _guarded(faults: Faults, ledger: Ledger, until: float) -> None:
         await faults.run(until)
     except AssertionError as error:
         ledger.fail(f"after {ledger.faults[-1].kind} at {ledger.faults[-1].target}: {str(error)[:1000]}")
+
+
+async def _renew_tokens(site: Installation) -> None:
+    while True:
+        await asyncio.to_thread(site.renew_tokens)
+        await asyncio.sleep(TOKEN_SEC / 5)
 
 
 async def _tell_progress(ledger: Ledger) -> None:

@@ -16,7 +16,8 @@ Covers = Callable[["Fault", "Trial", frozenset[str]], bool]
 
 REFUSALS = frozenset({"no_agent", "hold_timeout", "not_owner", "stale_epoch"})
 AGENT_GONE = frozenset({"agent_restarted", "link_lost", "draining", "target_reset", "unknown_flow"})
-HOLD_SEC = 10.0  # `hold_sec` as operators get it
+HOLD_SEC = 10.0  # `hold_sec` as operators get it, and `open_timeout_sec`
+WAITED = frozenset({"hold_timeout", "open_timeout"})  # the latter if the agent went away while it was asked
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def _its_agent(fault: Fault, trial: Trial, reasons: frozenset[str]) -> bool:
 def _held_in_vain(fault: Fault, trial: Trial, reasons: frozenset[str]) -> bool:
     """Nobody else serves it, and its agent was away for as long as the trial waited, which was `hold_sec`."""
     waited = min(trial.ended, fault.over) - max(trial.began, fault.began)
-    return trial.connector in fault.alone and waited >= HOLD_SEC and not trial.received and "hold_timeout" in reasons
+    return trial.connector in fault.alone and waited >= HOLD_SEC and not trial.received and bool(reasons & WAITED)
 
 
 def _its_agent_or_held(fault: Fault, trial: Trial, reasons: frozenset[str]) -> bool:

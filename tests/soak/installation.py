@@ -12,11 +12,14 @@ from support.ncfast_process import Agent, Hub
 from support.peer import Address, Peer
 from support.script import pattern, pattern_sha256
 
+from ncfast.auth.mint import mint
+
 from .services import nginx_files, postgres, postgres_programs
 
 MIB = 1 << 20
 FILE_SIZE = 16 * MIB
 FILE_SEED = 9
+TOKEN_SEC = 300  # that a token is good for; whoever renews them is earlier
 DRAIN_SEC = 5  # that running flows are given; the default, 30 s, would be most of a short soak
 
 # The timers that operators get, instead of those that tests make shorter.
@@ -106,6 +109,15 @@ class Installation:
 
     def agent(self, agent_id: str) -> Agent:
         return next(agent for agent in self.cluster.agents if agent.agent_id == agent_id)
+
+    def renew_tokens(self) -> None:
+        """Give every agent a token of its own that lasts for another while, as whoever issues them does."""
+        for agent in self.cluster.agents:
+            names = self.served_by(agent.agent_id)
+            fresh = agent.token_file.with_suffix(".new")
+            fresh.write_text(mint(self.cluster.key_file.read_bytes(), agent.agent_id, names, ttl=TOKEN_SEC))
+            fresh.chmod(0o600)
+            fresh.replace(agent.token_file)
 
     def open_hubs(self) -> list[str]:
         """Hubs that clients are sent to."""

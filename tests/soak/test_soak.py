@@ -163,6 +163,7 @@ def test_nothing_excuses_wrong_bytes_and_only_a_dead_hub_a_clean_end(ledger: Led
     ("away", "held", "reason", "received", "alone", "announces"),
     [
         (12, 10.1, "hold_timeout", 0, {"solo"}, True),
+        (12, 10.1, "open_timeout", 0, {"solo"}, True),
         (9, 10.1, "hold_timeout", 0, {"solo"}, False),
         (12, 9, "hold_timeout", 0, {"solo"}, False),
         (12, 10.1, "hold_timeout", 0, set(), False),
