@@ -12,6 +12,7 @@ from ncfast.auth.mint import mint
 from ncfast.config.hub import HubConfig, Listener, ServerTls
 from ncfast.config.values import Address
 from ncfast.hub import reload as module
+from ncfast.observe.log import Logger
 from ncfast.observe.readiness import State
 
 OTHER = b"another secret of more than 32 bytes"
@@ -185,7 +186,12 @@ def test_a_new_mode_opens_or_closes_the_mesh_and_owners_hear_of_it(tmp_path):
 
 def test_what_waits_for_a_restart_is_said_and_not_taken_over(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(module._log, "warning", lambda event, **fields: said.append((event, fields)))
+
+    class Noted(Logger):
+        def warning(self, event, /, **fields):
+            said.append((event, fields))
+
+    monkeypatch.setattr(module, "_log", Noted("hub"))
 
     async def scene(hub):
         flows = hub.ground.config.limits.max_flows
