@@ -269,12 +269,21 @@ class TwoEnds(RuleBasedStateMachine):
 
     # the end
 
-    def rest(self, rounds=40):
-        for _ in range(rounds):
+    def progress(self):
+        """What nobody takes back: it grows for as long as anything moves."""
+        return sum(flow.snd_una + flow.rcv_nxt for end in self.ends for flow in end.flows.values())
+
+    def rest(self):
+        """Until acknowledgements that wait for company have gone, and what waited for them: under a small cap of bytes
+        in flight that is a little at a time."""
+        quiet = 0
+        while quiet < 40:
+            before = self.progress()
             self.tunnel.settle()
             self.time.now += 0.03
             for end in self.ends:
                 end.turns.run()
+            quiet = quiet + 1 if self.progress() == before else 0
         self.tunnel.settle()
         self.bytes_are_those_sent()
         self.limits_hold()
