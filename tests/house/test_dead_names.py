@@ -14,7 +14,6 @@ PACKAGE = Path(__file__).parents[2] / "ncfast"
 
 # Names that no line of ours mentions, and who uses them. A pattern that spares nothing must go.
 USED_BY = {
-    "the event loop, of protocols": ["data_received"],
     "pydantic": ["model_config"],
     "http.client, of what it takes for a socket": ["makefile"],
     "the TLS library": ["num_tickets"],
