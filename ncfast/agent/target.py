@@ -55,7 +55,9 @@ class Target:
             if now - connection.since < YOUNG_SEC:
                 return
             del self.young[connection]
-            keep_alive(transport.get_extra_info("socket"))
+            sock = transport.get_extra_info("socket")
+            if sock is not None:  # else it is closed, and its end is on its way to us
+                keep_alive(sock)
 
     def _proxy_header(self, request: Open) -> bytes:
         version = self.config.proxy_protocol
@@ -201,3 +203,5 @@ class Connection:
         self._target.young.pop(self, None)
         self._ground.net.unwatch(self._watch)
         self._ground.net.gone()
+        if self._flow.opening:  # there is no transport for it
+            self._flow.reset(Reason.TARGET_UNREACHABLE)
