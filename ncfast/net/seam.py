@@ -444,8 +444,8 @@ def tune_end(sock: socket.socket, notsent_lowat: int) -> None:
 
 
 def tune_young(sock: socket.socket, notsent_lowat: int) -> None:
-    """Of `tune_end` what the first bytes on a TCP socket need, beside that closing it is a reset, until it is known that
-    it may be in order; `keep_alive` is the rest."""
+    """Of `tune_end` what the first bytes on a TCP socket need, and that closing it is a reset until it is known that it
+    may be in order; `keep_alive` is the rest."""
     close_by_reset(sock)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, notsent_lowat)
