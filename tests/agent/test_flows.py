@@ -226,6 +226,7 @@ def test_an_open_that_lost_its_way_while_it_dials(play, monkeypatch):
         await until(lambda: not world.agent.flows[flow.cid].attached, "detached")
         owner.open(flow)
         owner.send(M_DATA, flow=flow, seq=0, payload=b"early and more")
+        await until(lambda: world.agent.flows[flow.cid].attached, "attached again")
         dials.let_go()
         accepted = await owner.want(M_OPEN_ACK, M_RESUME, cid=flow.cid)
         assert accepted.type == M_OPEN_ACK and len(dials.ended) == 1
