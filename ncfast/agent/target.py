@@ -55,7 +55,9 @@ class Target:
             if now - connection.since < YOUNG_SEC:
                 return
             del self.young[connection]
-            keep_alive(transport.get_extra_info("socket"))
+            sock = transport.get_extra_info("socket")
+            if sock is not None:  # else it is closed, and its end is on its way to us
+                keep_alive(sock)
 
     def _proxy_header(self, request: Opening) -> bytes:
         version = self.config.proxy_protocol
@@ -198,3 +200,5 @@ class Connection:
     def socket_gone(self, end: SocketEnd) -> None:
         self._target.young.pop(self, None)
         self._ground.net.gone()
+        if self._flow.opening:  # there is no transport for it
+            self._flow.reset(Reason.TARGET_UNREACHABLE)

@@ -95,3 +95,21 @@ def test_a_connection_that_lives_has_keepalive(play, monkeypatch):
         assert not young
 
     play(scenario, flow={"notsent_lowat": 65536})
+
+
+def test_a_connection_without_a_transport_ends_its_flow(play, monkeypatch):
+    async def scenario(world: World) -> None:
+        owner = await world["a"].owner()
+        await world["b"].standby()
+
+        def none(sock, end):
+            sock.close()
+            end.handshake_failed(OSError(errno.ENOSPC, ""))
+
+        monkeypatch.setattr(world.agent.net, "adopt", none)
+        flow = world.flow()
+        owner.open(flow)
+        assert (await owner.want(M_RST, cid=flow.cid)).code == Reason.TARGET_UNREACHABLE
+        assert not world.agent.flows
+
+    play(scenario)
