@@ -10,6 +10,7 @@ import socket
 from support.bystander import Bystander
 from support.ncfast_process import ACCESS
 from support.peer import Peer, run_flow
+from support.services import recorder
 from support.topology import MakeTopology, Topology
 from support.until import PATIENCE, wait_until
 
@@ -109,6 +110,32 @@ def test_access_line_tells_the_whole_story_of_a_flow(topology: MakeTopology, pee
     assert (line["reason"], line["resumes"], line["path"]) == ("closed", 0, "local"), line
     assert 1000 < line["bytes_in"] < 1500 and line["bytes_out"] == 5000, line
     assert line["client"].startswith("127.0.0.1:") and line["cid"] and line["duration"] >= 0, line
+
+
+def test_sigterm_right_after_a_thousand_flows_loses_no_line(topology: MakeTopology) -> None:
+    with recorder() as (address, _):
+        made = topology({"peer": address})
+
+        async def flow() -> None:
+            reader, writer = await asyncio.open_connection(*made.address("peer"))
+            writer.write_eof()
+            assert await reader.read() == b""
+            writer.close()
+            await writer.wait_closed()
+
+        async def flows() -> None:
+            for _ in range(20):
+                await asyncio.gather(*(flow() for _ in range(50)))
+
+        asyncio.run(flows())
+        for program in (made.hub, made.agent):
+            program.program.signal(signal.SIGTERM)
+        for program in (made.hub, made.agent):
+            assert program.program.wait(PATIENCE) == 0
+            lines = program.log.events(ACCESS)
+            assert len({line["cid"] for line in lines}) == len(lines) == 1000
+        stopped = made.hub.log.events("stopped")[0]
+        assert (stopped["flows_opened"], stopped["flows_closed"]) == (1000, 1000)
 
 
 def test_nothing_private_is_in_the_logs_by_default(topology: MakeTopology, peer: Peer) -> None:
