@@ -82,7 +82,6 @@ def freeze() -> None:
     the young ones keep a burst of accepts out of it. A full collection of a large heap stalls a loop by tens
     of milliseconds (gc_pause shows them).
     """
-    gc.collect()
-    gc.freeze()
+    gc.freeze()  # with what loading left behind in cycles: some hundred objects, not worth a look at all
     gc.set_threshold(50_000, 20, 50)
     gc.enable()  # it was off while modules were loaded
