@@ -15,7 +15,10 @@ RUN pip wheel --no-index --no-build-isolation --no-deps --wheel-dir /wheel . \
     && /opt/ncfast/bin/pip install --no-index --no-deps /wheel/*.whl
 
 FROM python:3.13-slim-bookworm
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin ncfast
+# The interpreter's own modules come as source, and would be compiled at each start: that takes longer than the rest.
+RUN python -m compileall -q -j 0 -x '/(site-packages|test|idlelib|lib2to3|tkinter|turtledemo|ensurepip)/' \
+        "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
+    && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin ncfast
 COPY --from=build /opt/ncfast /opt/ncfast
 ENV PATH=/opt/ncfast/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -16,6 +16,7 @@ from ncfast.config.sections import (
     Section,
     Tunnel,
     key,
+    section,
 )
 from ncfast.config.values import (
     Address,
@@ -146,7 +147,7 @@ class AgentConfig(Section):
     token_file: FilePath = key(why="File with the token; read again before it expires.")
     connectors: list[Connector] = key(min_length=1, why="The services offered.")
     tls: ClientTls | None = key(None, why="TLS towards the hubs; without it the system's CAs.")
-    reconnect: Reconnect = key(default_factory=Reconnect, why="Attempts to reach a hub.")
+    reconnect: Reconnect = section(why="Attempts to reach a hub.")
     standby: Switch = key(
         True,
         why=("Keep a second tunnel, to another hub of the cluster, that takes over at once when the first is lost."),
@@ -154,11 +155,11 @@ class AgentConfig(Section):
     http_proxy: ProxyChoice = key(
         "env", why="Proxy towards the hubs. env: HTTPS_PROXY, HTTP_PROXY and NO_PROXY. off: none. Or its URL."
     )
-    limits: EndLimits = key(default_factory=EndLimits, why="Bounds on the process.")
-    flow: FlowConfig = key(default_factory=FlowConfig, why="Timers and windows of a flow.")
-    tunnel: Tunnel = key(default_factory=Tunnel, why="Keepalive and queues of a tunnel.")
-    drain: Drain = key(default_factory=Drain, why="The orderly end.")
-    logging: Logging = key(default_factory=Logging, why="Log lines.")
+    limits: EndLimits = section(why="Bounds on the process.")
+    flow: FlowConfig = section(why="Timers and windows of a flow.")
+    tunnel: Tunnel = section(why="Keepalive and queues of a tunnel.")
+    drain: Drain = section(why="The orderly end.")
+    logging: Logging = section(why="Log lines.")
 
     @model_validator(mode="after")
     def _token_is_hidden(self) -> AgentConfig:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from ncfast.config.sections import GIB, KIB, MIB, Section, key
+from ncfast.config.sections import GIB, KIB, MIB, Section, key, section
 from ncfast.config.values import (
     CIDR,
     Address,
@@ -209,8 +209,8 @@ class Ha(Section):
             " hubs take no new clients."
         ),
     )
-    mesh: Mesh = key(default_factory=Mesh, why="Links to the other hubs.")
-    level: Level = key(default_factory=Level, why="Agents spread evenly over the hubs.")
+    mesh: Mesh = section(why="Links to the other hubs.")
+    level: Level = section(why="Agents spread evenly over the hubs.")
 
     @model_validator(mode="after")
     def _redis_files_fit(self) -> Ha:

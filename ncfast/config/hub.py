@@ -16,6 +16,7 @@ from ncfast.config.sections import (
     Section,
     Tunnel,
     key,
+    section,
 )
 from ncfast.config.values import (
     CIDR,
@@ -448,15 +449,15 @@ class HubConfig(Section):
     """A hub: listeners for clients, an edge for agents, an admin edge for operators."""
 
     listeners: list[Listener] = key(why="The TCP ports for clients.")
-    edge: Edge = key(default_factory=Edge, why="Where agents dial in.")
-    admin: Admin = key(default_factory=Admin, why="Where operators look.")
+    edge: Edge = section(why="Where agents dial in.")
+    admin: Admin = section(why="Where operators look.")
     auth: Auth | None = key(None, why="Who may open a tunnel.")
-    limits: Limits = key(default_factory=Limits, why="Bounds on the process.")
-    flow: FlowConfig = key(default_factory=FlowConfig, why="Timers and windows of a flow.")
-    tunnel: Tunnel = key(default_factory=Tunnel, why="Keepalive and queues of a tunnel.")
-    drain: HubDrain = key(default_factory=HubDrain, why="The orderly end.")
-    logging: Logging = key(default_factory=Logging, why="Log lines.")
-    ha: Ha = key(default_factory=Ha, why="Several hubs as one cluster.")
+    limits: Limits = section(why="Bounds on the process.")
+    flow: FlowConfig = section(why="Timers and windows of a flow.")
+    tunnel: Tunnel = section(why="Keepalive and queues of a tunnel.")
+    drain: HubDrain = section(why="The orderly end.")
+    logging: Logging = section(why="Log lines.")
+    ha: Ha = section(why="Several hubs as one cluster.")
 
     @model_validator(mode="after")
     def _names_come_from_certificates(self) -> HubConfig:

@@ -27,6 +27,12 @@ def key(default: Any = ..., *, why: str, unit: str = "", **more: Any) -> Any:
     return Field(description=why, json_schema_extra=extra, **more)
 
 
+def section(*, why: str) -> Any:
+    """A section that has its defaults where a file leaves it out. They are validated with the rest, not made by the
+    class, which would build a validator for that section alone."""
+    return Field(default_factory=dict, validate_default=True, description=why, json_schema_extra={})
+
+
 class Section(BaseModel):
     """What every section has in common: unknown keys are errors, and nothing changes after loading. A validator is
     built when it is first asked for: mostly that is one for the whole file, and none for each section besides."""

@@ -32,7 +32,7 @@ class Failing(Protocol):
 
 
 class Message(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, defer_build=True)
 
     def pack(self) -> bytes:
         """The body on the wire."""

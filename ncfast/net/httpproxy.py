@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import os
 import re
 import urllib.parse
-import urllib.request
 from dataclasses import dataclass, field
 
 from ncfast import __version__
@@ -61,6 +61,10 @@ def choose(target: str, setting: str) -> Proxy | None:
         return None
     if setting != "env":
         return parse(setting)
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return None
+    import urllib.request  # with HTTP and mail's headers, which mostly nobody needs
+
     url = urllib.parse.urlsplit(target)
     proxies = urllib.request.getproxies_environment()
     chosen = proxies.get(url.scheme) or proxies.get(_TUNNELLED[url.scheme]) or proxies.get("all")

@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from types import ModuleType
 from typing import Any, Protocol
-
-from prometheus_client import ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
-from prometheus_client.registry import Collector
 
 from ncfast.observe.families import METRICS, Metric, Value
 from ncfast.observe.slices import Slices, each, spread
 from ncfast.observe.stats import Histogram, Stats
 
-__all__ = ["CONTENT_TYPE", "Metrics"]
-
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LABEL_CAP = 200  # values of one label; further ones are added up under "other"
 PEER_CAP = 50  # the same for `peer`, which has a series for each state of a link
 CONNECTORS = 50  # of one agent, beside those of this hub's listeners; further ones are added up under "other" as well
@@ -118,32 +113,22 @@ class Labels:
         return {label: len(self._overflow.get(label, ())) for label in self._counted}
 
 
-class Families(Collector):
-    """Some families, as the library's exposition wants them."""
-
-    def __init__(self, families: list[Any]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Any]:
-        return self._families
-
-
 class Metrics:
     """Answers one hub's scrapes, one after the other."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._labels = Labels()
-        self._process = ProcessCollector(registry=None)  # process_resident_memory_bytes, process_open_fds, ...
 
     async def exposition(self) -> bytes:
         """The whole answer; its content type is `CONTENT_TYPE`."""
-        ours = await spread(self.render())
-        # In a thread: the kernel lists every descriptor, 10,000 take it some 20 ms, and nothing of ours is read.
-        return ours + await asyncio.to_thread(generate_latest, self._process)
+        # both in a thread, as nothing of ours is read: loading takes some 15 ms, and the kernel's answer may as well
+        exposition = await asyncio.to_thread(_library)
+        return await spread(self.render()) + await asyncio.to_thread(exposition.process)
 
     def render(self) -> Slices[bytes]:
         """The hub's own families."""
+        exposition = _library()
         totals = yield from self._hub.snapshot.totals()
         self._labels.start(totals)
         values = [_still(metric.read(self._hub.stats, totals)) for metric in METRICS]  # in the turn of the totals
@@ -155,18 +140,18 @@ class Metrics:
             families.append((yield from self._family(metric, value)))
             samples += len(families[-1].samples)
             if samples >= SAMPLES:
-                text.append(generate_latest(Families(families)))
+                text.append(exposition.text(families))
                 families, samples = [], 0
                 yield
         families.append((yield from self._family(OVERFLOW, self._labels.finish())))
-        text.append(generate_latest(Families(families)))
+        text.append(exposition.text(families))
         return b"".join(text)
 
     def _family(self, metric: Metric, value: Any) -> Slices[Any]:
+        exposition = _library()
         if metric.kind == "histogram":
-            return HistogramMetricFamily(metric.name, metric.help, *value)
-        make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-        family = make(metric.name, metric.help, labels=metric.labels)
+            return exposition.histogram(metric, *value)
+        family = exposition.empty(metric)
         if not isinstance(value, Mapping):
             family.add_metric((), value)
             return family
@@ -186,6 +171,12 @@ class Metrics:
         for labels, number in sums.items():
             family.add_metric(labels, number)
         return family
+
+
+def _library() -> ModuleType:
+    from ncfast.observe import exposition
+
+    return exposition
 
 
 def _still(value: Value) -> Any:

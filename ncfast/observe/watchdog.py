@@ -83,7 +83,6 @@ def freeze() -> None:
     allocations than releases, which is some 65 new flows, and at those that outlived that after a million: a pause is
     as long as what is looked at, 0.14 us an object (gc_pause shows them).
     """
-    gc.collect()
-    gc.freeze()
+    gc.freeze()  # with what loading left behind in cycles: some hundred objects, not worth a look at all
     gc.set_threshold(YOUNG, 1_000_000 // YOUNG, 50)
     gc.enable()  # it was off while modules were loaded

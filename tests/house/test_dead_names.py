@@ -23,6 +23,7 @@ USED_BY = {
     "the tests, of the registry as a whole": ["list_agents"],
     "the tests, of the proxy that the demonstration has in common with them": ["connections", "slice", "trickle"],
     "the tests, of the dedup ring": ["evicted", "longest_run", "siphash13"],
+    "prometheus_client, of what is collected": ["collect"],
     "the interpreter, of weak references": ["__weakref__"],
 }
 

@@ -22,13 +22,15 @@ sys.exit(main(sys.argv[4:]))
 """
 
 HUB = {"ncfast.hub", "ncfast.serve.hub", "ncfast.config.hub", "ncfast.config.ha"}
-CLUSTER = {"ncfast.mesh.manager", "ncfast.mesh.peer", "ncfast.registry.redis"}
-COMMANDS = {"ncfast.observe.adminclient", "ncfast.cli.status", "ncfast.cli.check", "ncfast.demo"}
+AGENT = {"ncfast.agent", "ncfast.serve.agent", "ncfast.config.agent"}
+CLUSTER = {"ncfast.mesh.manager", "ncfast.mesh.peer", "ncfast.registry.redis", "redis", "hiredis"}
+COMMANDS = {"ncfast.cli.check", "ncfast.cli.status", "ncfast.observe.adminclient", "ncfast.demo"}
+SCRAPED = {"prometheus_client", "ncfast.observe.exposition"}
+JUDGES = {"ncfast.auth", "ncfast.mesh", "ncfast.registry", "jwt", "cryptography"}
+PROXY = {"urllib.request", "http.client"}
 NEVER = {  # where they do not belong
-    "hub": {"ncfast.agent", "ncfast.serve.agent", "ncfast.config.agent", "redis", "hiredis"} | CLUSTER | COMMANDS,
-    "agent": {"ncfast.auth", "ncfast.mesh", "ncfast.registry", "jwt", "cryptography", "prometheus_client", "redis"}
-    | HUB
-    | COMMANDS,
+    "hub": AGENT | CLUSTER | COMMANDS | SCRAPED,
+    "agent": HUB | CLUSTER | COMMANDS | SCRAPED | PROXY | JUDGES,
 }
 
 
