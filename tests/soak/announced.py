@@ -18,6 +18,7 @@ REFUSALS = frozenset({"no_agent", "hold_timeout", "not_owner", "stale_epoch"})
 AGENT_GONE = frozenset({"agent_restarted", "link_lost", "draining", "target_reset", "unknown_flow"})
 HOLD_SEC = 10.0  # `hold_sec` as operators get it, and `open_timeout_sec`
 WAITED = frozenset({"hold_timeout", "open_timeout"})  # the latter if the agent went away while it was asked
+HOPE_SEC = 30.0  # `flow_grace_sec`: after this long nobody is held for an agent any more
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,13 @@ def _held_in_vain(fault: Fault, trial: Trial, reasons: frozenset[str]) -> bool:
     return trial.connector in fault.alone and waited >= HOLD_SEC and not trial.received and bool(reasons & WAITED)
 
 
-def _its_agent_or_held(fault: Fault, trial: Trial, reasons: frozenset[str]) -> bool:
-    return _its_agent(fault, trial, reasons) or _held_in_vain(fault, trial, reasons)
+def _given_up(fault: Fault, trial: Trial, reasons: frozenset[str]) -> bool:
+    gone = min(trial.ended, fault.over) - fault.began >= HOPE_SEC and trial.began <= fault.over
+    return trial.connector in fault.alone and gone and not trial.received and "no_agent" in reasons
+
+
+def _its_agent_away(fault: Fault, trial: Trial, reasons: frozenset[str]) -> bool:
+    return _held_in_vain(fault, trial, reasons) or _given_up(fault, trial, reasons)
 
 
 def _refused(fault: Fault, trial: Trial, reasons: frozenset[str]) -> bool:
@@ -69,10 +75,11 @@ ORIGIN_KILLED = Announcement(
 ORIGIN_DRAINED = Announcement(
     "README.md", "a hub's own clients may finish for `drain.timeout_sec`", _its_draining_origin
 )
-AGENT_RESTARTED = Announcement(
+AGENT_RESTARTED = Announcement("README.md", "its flows end: the sockets to the services were its own", _its_agent)
+AGENT_AWAY = Announcement(
     "README.md",
-    "its flows end: the sockets to the services were its own. New clients are held, up to `hold_sec`, until it is back",
-    _its_agent_or_held,
+    "New clients are held for `hold_sec` (10 s) at most; 30 s after the loss they are refused at once",
+    _its_agent_away,
 )
 MODE_SHADOW = Announcement("docs/high-availability.md", "| `shadow` | this hub's agents |", _refused)
-ALL = (ORIGIN_KILLED, ORIGIN_DRAINED, AGENT_RESTARTED, MODE_SHADOW)
+ALL = (ORIGIN_KILLED, ORIGIN_DRAINED, AGENT_RESTARTED, AGENT_AWAY, MODE_SHADOW)

@@ -247,6 +247,7 @@ class Faults:
             kind,
             agent_id,
             announced.AGENT_RESTARTED,
+            announced.AGENT_AWAY,
             connectors=self._site.served_by(agent_id),
             alone=self._site.served_by_it_alone(agent_id),
         ) as fault:

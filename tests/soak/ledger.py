@@ -64,7 +64,7 @@ class Fault:
     kind: str
     target: str
     began: float
-    announces: Announcement | None = None
+    announces: tuple[Announcement, ...] = ()
     connectors: frozenset[str] = frozenset()  # of the agent that it is done to
     alone: frozenset[str] = frozenset()  # those of them that no other agent serves
     patience: float = 0  # seconds that running flows are given
@@ -234,7 +234,7 @@ class Ledger:
         for fault in reversed(self.faults):
             if trial.manner is CleanEnd and fault.target != trial.hub:
                 continue
-            if fault.announces and fault.announces.covers(fault, trial, reasons):
+            if any(one.covers(fault, trial, reasons) for one in fault.announces):
                 return fault
         return None
 
@@ -248,7 +248,7 @@ class Ledger:
         return ", ".join(names) or "no fault"
 
     @contextmanager
-    def fault(self, kind: str, target: str, announces: Announcement | None = None, **more: Any) -> Iterator[Fault]:
+    def fault(self, kind: str, target: str, *announces: Announcement, **more: Any) -> Iterator[Fault]:
         """The fault is settled when the context is left."""
         fault = Fault(kind, target, time.monotonic(), announces, **more)
         self.faults.append(fault)

@@ -146,7 +146,8 @@ def test_a_loss_is_excused_by_what_is_announced_alone(
     announces: bool,
 ) -> None:
     monkeypatch.setattr(NoLogs, "lines", [{"reason": reason}] if reason else [])
-    with ledger.fault("a fault", target, announcement, connectors=frozenset({"solo"}), patience=PATIENCE):
+    told = () if announcement is None else (announcement,)
+    with ledger.fault("a fault", target, *told, connectors=frozenset({"solo"}), patience=PATIENCE):
         lose(ledger, ConnectionResetError(104, "x"), received)
     assert ledger.lost["stream", "a fault"] == announces
     assert ledger.failed["stream"] == (not announces)
@@ -169,6 +170,9 @@ def test_nothing_excuses_wrong_bytes_and_only_a_dead_hub_a_clean_end(ledger: Led
         (12, 10.1, "hold_timeout", 0, set(), False),
         (12, 10.1, "hold_timeout", 1, {"solo"}, False),
         (12, 10.1, "no_agent", 0, {"solo"}, False),
+        (40, 30, "no_agent", 0, {"solo"}, True),
+        (40, 28, "no_agent", 0, {"solo"}, False),
+        (40, 30, "no_agent", 0, set(), False),
     ],
 )
 def test_who_was_held_in_vain_is_excused_by_an_agent_that_was_away_as_long(
@@ -177,7 +181,7 @@ def test_who_was_held_in_vain_is_excused_by_an_agent_that_was_away_as_long(
     solo = frozenset({"solo"})
     fault = Fault("agent killed", "site-3", 100, connectors=solo, alone=frozenset(alone), struck=100.2, over=100 + away)
     trial = Trial("short", "hub-a", "solo", 101, received=received, ended=101 + held)
-    assert announced.AGENT_RESTARTED.covers(fault, trial, frozenset({reason})) == announces
+    assert announced.AGENT_AWAY.covers(fault, trial, frozenset({reason})) == announces
 
 
 def access_line(age: float, duration: float, reason: str, client: str = "127.0.0.1:1") -> str:
