@@ -2,7 +2,7 @@
 
 Both stand under ``valgrind --tool=callgrind``, which counts every instruction and none of the kernel's: the figures do
 not swing with the machine, nor with what else it does. It counts from when it is told to, so nothing of the start is in
-them; what the same time costs the process with nothing to do is taken off.
+them; what as long a time with nothing to do costs is taken off.
 
 ``open`` is from a client's connect to the first byte that has come back: accept, M_OPEN, the agent's connect,
 M_OPEN_ACK, a byte each way. ``close`` is from its FIN until the hub has written the flow's line. ``message`` is 128
@@ -31,7 +31,6 @@ ROOM = 0.15  # above the budget: another build of the interpreter, another compi
 WARM_UP = 10
 CONNECTIONS = 50
 MESSAGES = 100
-IDLE_SEC = 2.0
 PATIENCE_SEC = 300.0
 MESSAGE = b"x" * 128
 PROGRAMS = ("valgrind", "vgdb")
@@ -44,7 +43,6 @@ class Counter:
         self._out = folder / f"{role}.callgrind"
         self._dumps = 0
         self.pid = 0
-        self.idle = 0.0  # instructions a second
 
     @property
     def under(self) -> list[str]:
@@ -84,22 +82,21 @@ def measure(folder: Path, tree: Path = ROOT) -> dict[str, int]:
         clients.open(WARM_UP)
         clients.talk(WARM_UP)
         clients.close()
-        for counter in counters.values():
-            counter.read()
-        time.sleep(IDLE_SEC)
-        for counter in counters.values():
-            counter.idle = counter.read() / IDLE_SEC
         results = {}
         for phase, work, count in (
             ("open", clients.open, CONNECTIONS),
             ("message", clients.talk, MESSAGES),
             ("close", clients.close, CONNECTIONS),
         ):
+            for counter in counters.values():
+                counter.read()
             start = time.monotonic()
             work(count)
             took = time.monotonic() - start
+            busy = {role: counter.read() for role, counter in counters.items()}
+            time.sleep(took)
             for role, counter in counters.items():
-                results[f"{role} {phase}"] = round((counter.read() - counter.idle * took) / count)
+                results[f"{role} {phase}"] = round((busy[role] - counter.read()) / count)
         return results
 
 
