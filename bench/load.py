@@ -28,7 +28,6 @@ class Load:
     p50: float
     p99: float
     p999: float
-    generator: float  # CPU seconds of the load generator for each second of the run
     route_cpu_sec: float  # of the route's processes meanwhile
     has_cpu: bool  # the route has processes
     carried: bool = True  # nothing failed
@@ -64,8 +63,7 @@ def load(work: str, way: Route, sec: float = 60.0, **options: int) -> Load:
         raise RuntimeError(f"{' '.join(argv)} over {way.name} exited with {done.returncode}")
     got = orjson.loads(done.stdout)
     p50, p99, p999 = (got[name] / 1e3 for name in ("p50", "p99", "p999"))
-    generator = got["cpu_sec"] / got["sec"]
-    result = Load(got["asked"], got["count"], got["bytes"], got["sec"], p50, p99, p999, generator, cpu, bool(way.pids))
+    result = Load(got["asked"], got["count"], got["bytes"], got["sec"], p50, p99, p999, cpu, bool(way.pids))
     if not got["failed"]:
         return result
     complaint = f"{work} over {way.name}: {got['failed']} of {got['asked']} failed"

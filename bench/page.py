@@ -25,6 +25,7 @@ def render(results: dict[str, list[Comparison]], machine: dict, rounds: int) -> 
     parts = [
         f"{machine['cpus']} CPUs ({machine['cpu']}), Linux {machine['kernel']}, Python {machine['python']}, "
         f"load {machine['load'][0]:.1f} at the end; medians of {rounds} rounds, {machine['when']}.",
+        "",
         *(f"- {version}" for version in machine["programs"].values() if version),
         "",
         _standing(plain),

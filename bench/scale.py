@@ -21,7 +21,7 @@ class Scale:
 
 FULL = Scale(
     rounds=7,
-    load_sec=0.5,
+    load_sec=0.4,
     redis_requests=10_000,
     idle_flows=10_000,
     idle_agents=1000,

@@ -7,25 +7,26 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from bench import instructions
+from bench import instructions, service
+from bench.load import load
 from bench.peers import PEERS
-from bench.routes import TLS
+from bench.routes import TLS, routes
 
 ROOT = Path(__file__).resolve().parents[2]
 REDIS = ["redis-server", "redis-benchmark"]
 PROGRAMS = dict.fromkeys(["churn", "pingpong", "openloop", "stream", "mixed", "start", "idle"], []) | {"redis": REDIS}
 
-# Ratios of CPU time to HAProxy that no noise reaches: three times what they were before connections were made cheap.
-CEILINGS = {
-    ("churn", "50 at a time, cpu each"): 12.0,
-    ("pingpong", "cpu per message"): 6.0,
-    ("redis", "-c 50, cpu per request"): 4.0,
-    ("stream", "upload, cpu per GB"): 6.0,
-}
+# Loads of a fixed size, and the ratio of CPU time to HAProxy's that no noise reaches: three times what it was before
+# connections were made cheap.
+CEILINGS: list[tuple[str, dict[str, Any], float]] = [
+    ("churn", {"flows": 50, "count": 500}, 12.0),
+    ("openloop", {"flows": 50, "rate": 2000, "sec": 2.0}, 5.0),
+]
 
 
 def run(*argv: str) -> str:
@@ -59,8 +60,18 @@ def test_bench_compares_hub_and_agent_with_haproxy(name: str, tmp_path: Path) ->
     figures = {figure["figure"]: figure for figure in kept(tmp_path, name) if figure["route"] == "ncfast"}
     assert any(figure["ratio"] for figure in figures.values()), output
     assert any(figure["passed"] is not None for figure in figures.values()), "no floor was judged"
-    for (bench, figure), most in CEILINGS.items():
-        assert bench != name or figures[figure]["ratio"] < most, output
+
+
+def test_nothing_costs_what_no_noise_explains(tmp_path: Path) -> None:
+    need("cc", "haproxy")
+    with service.echo(tmp_path) as echo, routes(["haproxy", "ncfast"], echo.address, tmp_path / "routes") as ways:
+        for work, options, most in CEILINGS:
+            ratios = []
+            for _ in range(3):
+                costs = [load(work, way, **options) for way in ways]
+                reference, ours = (cost.route_cpu_sec / cost.asked for cost in costs)
+                ratios.append(ours / reference)
+            assert min(ratios) < most, f"{work}: {ratios}"
 
 
 @pytest.mark.parametrize("name", PEERS)
@@ -108,7 +119,12 @@ def test_connections_and_messages_stay_within_their_budget_of_instructions(tmp_p
     budget = instructions.budget()
     if budget is None:
         pytest.skip(f"no budget for Python {instructions.interpreter()}: python -m bench.instructions --keep")
-    assert not instructions.over(instructions.measure(tmp_path), budget)
+    for attempt in "first", "second":  # work that the clock brings may fall into one measurement, not into both
+        folder = tmp_path / attempt
+        folder.mkdir()
+        if not (over := instructions.over(instructions.measure(folder), budget)):
+            break
+    assert not over
 
 
 def test_what_exceeds_a_budget_is_named() -> None:
