@@ -13,7 +13,7 @@ from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 RULES = ("none", "truncate", "hash")
-KEPT = 4096  # hosts, and names, whose masked form is remembered: most clients come again, and some 1 MiB at most
+KEPT = 4096  # hosts, and names, whose masked form is remembered: most clients come again; some 2 MiB at most
 
 
 class Mask:
