@@ -106,7 +106,7 @@ def test_a_connection_without_a_transport_ends_its_flow(play, monkeypatch):
             sock.close()
             end.handshake_failed(OSError(errno.ENOSPC, ""))
 
-        monkeypatch.setattr(world.agent.net, "adopt", none)
+        monkeypatch.setattr(world.agent.net, "adopt_end", none)
         flow = world.flow()
         owner.open(flow)
         assert (await owner.want(M_RST, cid=flow.cid)).code == Reason.TARGET_UNREACHABLE
