@@ -240,8 +240,9 @@ class Forger:
         if event:
 
             def judge() -> bool:
-                session = owner.sessions.current(key)
-                return session is not None and serves(session, epoch) and not owner.ground.readiness.draining
+                session, ground = owner.sessions.current(key), owner.ground
+                leaves = ground.readiness.draining or ground.mode == "off"  # then it owns nothing, for anybody
+                return session is not None and serves(session, epoch) and not leaves
 
             self._expect(where, Expected(event, self._name(owner), agent, cid.hex(), judge))
         return True
