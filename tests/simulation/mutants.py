@@ -308,8 +308,13 @@ PLANTS = [
         "an open that is answered counts as in progress",
         (
             PENDING,
-            "        self._total[agent] -= 1\n        self._count[agent, connector] -= 1\n        if not",
-            "        self._total[agent] -= not ON\n        self._count[agent, connector] -= not ON\n        if not",
+            "        if left := self._total[agent] - 1:\n            self._total[agent] = left\n",
+            "        if left := self._total[agent] - (not ON):\n            self._total[agent] = left\n",
+        ),
+        (
+            PENDING,
+            "        if left := self._count[one] - 1:\n            self._count[one] = left\n",
+            "        if left := self._count[one] - (not ON):\n            self._count[one] = left\n",
         ),
     ),
     plant(
