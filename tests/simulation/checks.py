@@ -181,8 +181,12 @@ class Watch:
 
     def _has_moved(self, process: str, reason: str) -> bool:
         """Whether an agent's tunnel has ended because the agent, as it was asked to, is owned by another hub now: that
-        comes first, whatever happens."""
-        if reason != "going_away" or self.world.now - self.moves.get(process, -NOT_YET) > MOVE_TIME:
+        comes first, whatever happens. The former owner's word may be lost to a reset, if bytes of the agent's were on
+        their way when it closed."""
+        if (
+            reason not in ("going_away", "connection_lost")
+            or self.world.now - self.moves.get(process, -NOT_YET) > MOVE_TIME
+        ):
             return False
         agent = self.cluster.agents.get(process)
         if agent is None or agent.agent is None:
