@@ -18,6 +18,7 @@ from bench import service
 from bench.cluster import Hub, cluster
 from bench.metric import Metric, Sample
 from bench.scale import Scale
+from bench.served import until_served
 
 CALM = 50  # round trips before the kill, and after the longest
 PATIENCE_SEC = 60.0
@@ -53,17 +54,8 @@ def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
 
 def first_byte(hub: Hub) -> int:
     """When the first new flow has brought back a byte; one that is refused is followed by another."""
-    deadline = time.monotonic() + PATIENCE_SEC
-    while True:
-        try:
-            with socket.create_connection(hub.address, timeout=PATIENCE_SEC) as client:
-                client.sendall(b"n")
-                if client.recv(1) == b"n":
-                    return time.perf_counter_ns()
-        except ConnectionResetError:
-            pass
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"no new flow within {PATIENCE_SEC:g} s")
+    until_served(hub.address, PATIENCE_SEC)
+    return time.perf_counter_ns()
 
 
 class Talk:

@@ -6,7 +6,6 @@ files are made before. A client tries every millisecond, once there is somebody 
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,9 +13,9 @@ from pathlib import Path
 from bench import service
 from bench.metric import Metric, Sample
 from bench.process import resident_bytes
-from bench.rig import Address
 from bench.routes import ROUTES
 from bench.scale import Scale
+from bench.served import until_served
 
 PATIENCE_SEC = 30.0
 AGAIN_SEC = 0.001
@@ -37,24 +36,8 @@ def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
                 place = folder / f"{turn}-{name}"
                 place.mkdir()
                 with ROUTES[name](name, echo.address, place) as way:
-                    served = first_byte(way.address)
-                    values = {"first byte": (served - way.started) * 1e3}
+                    until_served(way.address, PATIENCE_SEC, AGAIN_SEC)
+                    values = {"first byte": (time.monotonic() - way.started) * 1e3}
                     for metric, role in (("near side (hub)", "near"), ("far side (agent)", "far")):
                         values[metric] = resident_bytes(way.pids[role]) / 2**20
                 yield turn, name, values
-
-
-def first_byte(address: Address) -> float:
-    """When it has come back, by time.monotonic()."""
-    deadline = time.monotonic() + PATIENCE_SEC
-    while True:
-        try:
-            with socket.create_connection(address, timeout=PATIENCE_SEC) as client:
-                client.sendall(b"x")
-                if client.recv(1) == b"x":
-                    return time.monotonic()
-        except ConnectionError:
-            pass
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"nothing is served at {address} within {PATIENCE_SEC:g} s")
-        time.sleep(AGAIN_SEC)

@@ -4,7 +4,8 @@ ignored: newer peers may say more."""
 from __future__ import annotations
 
 import re
-from typing import Annotated, Protocol, Self
+from collections.abc import Callable
+from typing import Annotated, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,6 +13,7 @@ from ncfast import __version__
 from ncfast.core.errors import Reason, RemoteError
 
 VERSION = 1  # of the protocol
+Body = TypeVar("Body")
 SOFTWARE = f"ncfast/{__version__}"  # said for the other side's log
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
@@ -29,6 +31,15 @@ class Failing(Protocol):
     """A link, as far as it can be ended for what came on it."""
 
     def fail(self, reason: Reason, detail: str = "") -> None: ...
+
+
+def unpacked(unpack: Callable[[bytes], Body], body: bytes, link: Failing) -> Body | None:
+    """`unpack(body)` of what came on a link, or None: then it raised RemoteError, and that has ended the link."""
+    try:
+        return unpack(body)
+    except RemoteError as exc:
+        link.fail(exc.reason, exc.detail)
+        return None
 
 
 class Message(BaseModel):
@@ -50,11 +61,7 @@ class Message(BaseModel):
     @classmethod
     def read(cls, body: bytes, link: Failing) -> Self | None:
         """What came on a link, or None: then it was malformed, and has ended the link."""
-        try:
-            return cls.unpack(body)
-        except RemoteError as exc:
-            link.fail(exc.reason, exc.detail)
-            return None
+        return unpacked(cls.unpack, body, link)
 
 
 class Hello(Message):

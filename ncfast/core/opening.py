@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from ncfast._frames import SECRET_SIZE
 from ncfast.core.errors import Reason, RemoteError
-from ncfast.core.messages import HOST_SIZE, Failing, Open, is_name
+from ncfast.core.messages import HOST_SIZE, Failing, Open, is_name, unpacked
 
 PACKED = b"\x01"
 KNOWN = 1024  # sets of names of which the packed form is kept: one for each listener, or agent at another hub
@@ -80,11 +80,7 @@ class Opening(NamedTuple):
     @classmethod
     def read(cls, body: bytes, link: Failing) -> Opening | None:
         """What came on a link, or None: then it was malformed, and has ended the link."""
-        try:
-            return cls.unpack(body)
-        except RemoteError as exc:
-            link.fail(exc.reason, exc.detail)
-            return None
+        return unpacked(cls.unpack, body, link)
 
 
 def _text(text: str) -> bytes:
