@@ -614,9 +614,12 @@ cdef class Flow(Source):
         self.sink.finish()
         if self.state == CLOSED:
             return 0
-        if self.path is not None:
-            self.pending |= SEND_ACK
-            self.path.submit(self)
+        if self.fin_sent:
+            if self.path is not None:
+                self.pending |= SEND_ACK
+                self.path.submit(self)   # the far end waits for it, to be done
+        else:
+            self.consider_ack()          # our own end has to come as well, and is likely to carry it
         return self.maybe_done()
 
     cdef int on_open_ack(self, uint64_t ack, uint64_t limit) except -1:

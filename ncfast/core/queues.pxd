@@ -75,6 +75,7 @@ cdef class Queues(Path):
     cdef int _requeue(self, Flow flow) except -1
     cdef bint _holds(self, Flow flow) except -1
     cdef int _cork(self) except -1
+    cdef int _gather_turn(self) except -1
     cdef int _acknowledge(self, Fifo queue, int where) except -1
     cdef bytes _flow_frame(self, Flow flow, int type)
     cdef bytes _pong(self)

@@ -164,6 +164,8 @@ cdef class Queues(Path):
             if not flow.in_urgent:
                 flow.in_urgent = True
                 self._urgent.push(flow)
+            if flow.pending & SEND_OPEN:
+                return self._gather_turn()
         elif not flow.in_data and (flow.unsent is not None or flow.pending):
             idle = self._short.size + self._bulk.size + self._capped.size + self._urgent.size + self._control.size == 0
             self._enqueue(flow)
@@ -213,6 +215,13 @@ cdef class Queues(Path):
     cdef Py_ssize_t read_size(self) noexcept:
         """A chunk is a frame: while others wait, chunks are cut to a quantum as they are read."""
         return QUANTUM if self._bulk.size + self._capped.size > 1 or self._short.size else MAX_DATA
+
+    cdef int _gather_turn(self) except -1:
+        """What is queued leaves at the end of this turn: an open goes with what its client has said."""
+        if not self._corked:
+            self._corked = True
+            self._call_soon(self._uncork_callback)
+        return 0
 
     cdef int _cork(self) except -1:
         """Until the end of this turn frames are gathered. The end costs a callback, so a link on which turns have

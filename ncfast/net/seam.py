@@ -225,6 +225,12 @@ class Net:
         except OSError as exc:
             protocol.handshake_failed(exc)
 
+    def poll(self) -> None:
+        """Looks what flows' sockets have to tell by now: clients that were accepted a moment ago have mostly spoken,
+        and what they have said leaves in one write with their opens."""
+        if self._poller is not None:
+            self._poller.poll()
+
     async def _adopt(self, sock: socket.socket, protocol: Any, ssl: ssl_module.SSLContext) -> None:
         try:
             await aiofastnet.connect_accepted_socket(
@@ -349,6 +355,10 @@ class Acceptor:
         self._timer = self._net.call_later(ACCEPT_PAUSE, self._resume)
 
     def _ready(self, sock: socket.socket) -> None:
+        self._accept(sock)
+        self._net.poll()
+
+    def _accept(self, sock: socket.socket) -> None:
         for _ in range(ACCEPT_BATCH):
             if not self._net.has_room(self._reserve):
                 return self._pause()

@@ -32,6 +32,7 @@ cdef class Poller:
     cdef epoll_event _events[BATCH]
 
     cdef int take(self, SocketTransport transport) except -1
+    cdef int register(self, SocketTransport transport, int how, uint32_t events) except -1
     cdef int forget(self, SocketTransport transport) except -1
     cdef int read_later(self, SocketTransport transport) except -1
     cdef int end_later(self, SocketTransport transport) except -1
@@ -57,6 +58,7 @@ cdef class SocketTransport(Stream):
     cdef bint _eof_in
     cdef bint _eof_out
     cdef bint _blocked               # the protocol was told to pause writing
+    cdef bint _watches_writing       # the kernel tells when it has room
     cdef bint _resets                # closing is a reset
     cdef bint _closing
     cdef bint _in_order              # it was `close` that ended the connection
@@ -67,6 +69,7 @@ cdef class SocketTransport(Stream):
     cdef int serve(self) except -1
     cdef int read(self) except -1
     cdef int ended(self) except -1
+    cdef int watch_writing(self) except -1
     cdef int flush(self) except -1
     cdef int shut(self) except? -1
     cdef int fail(self, exc) except -1

@@ -14,6 +14,9 @@ class Poller:
         """Takes the socket over and puts it under `protocol`, whose `connection_made` has been called when this
         returns."""
 
+    def poll(self) -> None:
+        """Tells what news the kernel has of the sockets by now. Not to be called by what is told."""
+
 class SocketTransport(Stream):
     """A connected TCP socket under an asyncio protocol."""
 

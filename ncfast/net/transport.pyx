@@ -1,7 +1,7 @@
 """The transport of a flow's plain socket, and the epoll set that all of them are in.
 
-Theory of operation. Each socket is registered once, for everything and edge-triggered, and never again: pausing,
-resuming and a backlog are flags here. An edge says that something has changed since the kernel was last asked; what it
+Theory of operation. Each socket is registered once, edge-triggered, and once more when it has its first backlog, for
+most never have one and would be told of room that they do not want: pausing, resuming and a backlog are flags here. An edge says that something has changed since the kernel was last asked; what it
 has said is remembered (`_readable`) until a read shows that there is no more. A read that is shorter than asked for
 shows it, unless the kernel has also told of an end, an error or urgent data, at which reads stop short. A socket that
 could be read on, because it has had its share of a turn or because its protocol has just resumed, is served again in
@@ -30,7 +30,7 @@ from ncfast.net.syscalls cimport name_of
 cdef extern from "<sys/epoll.h>" nogil:
     enum:
         EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, EPOLLERR, EPOLLHUP
-        EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
+        EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
     const uint32_t EPOLLET
     int epoll_create1(int flags)
     int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
@@ -57,7 +57,7 @@ cdef enum:
     SCRATCH = 65536              # bytes a read for a protocol that brings no memory
     MASK = 0xFFFFFFFF
 
-cdef uint32_t EVERYTHING = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET
+cdef uint32_t READING = EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET
 cdef uint32_t SHORT_READS = EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR
 cdef uint8_t scratch[SCRATCH]    # one read is in the air at a time
 
@@ -78,7 +78,7 @@ cdef class Poller:
         self._epoll = epoll_create1(EPOLL_CLOEXEC)
         if self._epoll < 0:
             raise failure(c_errno)
-        loop.add_reader(self._epoll, self._on_events)
+        loop.add_reader(self._epoll, self.poll)
 
     def __dealloc__(self):
         if self._epoll >= 0:
@@ -96,17 +96,21 @@ cdef class Poller:
         return transport
 
     cdef int take(self, SocketTransport transport) except -1:
-        cdef epoll_event event
         cdef int fd = transport._fd
         self._generation += 1
         transport._generation = self._generation
-        event.events = EVERYTHING
-        event.data.u64 = <uint64_t>self._generation << 32 | <uint32_t>fd
-        if epoll_ctl(self._epoll, EPOLL_CTL_ADD, fd, &event) < 0:
-            raise failure(c_errno)
+        self.register(transport, EPOLL_CTL_ADD, READING)
         if fd >= len(self._transports):
             self._transports.extend([None] * (fd + 1 - len(self._transports)))
         self._transports[fd] = transport
+        return 0
+
+    cdef int register(self, SocketTransport transport, int how, uint32_t events) except -1:
+        cdef epoll_event event
+        event.events = events
+        event.data.u64 = <uint64_t>transport._generation << 32 | <uint32_t>transport._fd
+        if epoll_ctl(self._epoll, how, transport._fd, &event) < 0:
+            raise failure(c_errno)
         return 0
 
     cdef int forget(self, SocketTransport transport) except -1:
@@ -130,8 +134,8 @@ cdef class Poller:
             self._loop.call_soon(self._turn)
         return 0
 
-    def _on_events(self):
-        """The kernel has news of some sockets."""
+    def poll(self):
+        """Tells what news the kernel has of the sockets by now."""
         cdef SocketTransport transport
         cdef uint64_t which
         cdef int i, n
@@ -336,15 +340,23 @@ cdef class SocketTransport(Stream):
                 if c_errno != EAGAIN and c_errno != EINTR:
                     return self.fail(failure(c_errno))
                 sent = 0
-        if self._backlog is None:
-            self._backlog = Backlog.__new__(Backlog)
         try:
+            if self._backlog is None:
+                self.watch_writing()
+                self._backlog = Backlog.__new__(Backlog)
             self._backlog.keep(<const char*>p + sent, n - sent)
-        except MemoryError as exc:
+        except (MemoryError, OSError) as exc:
             return self.fail(exc)
         if self._backlog.size > self._high and not self._blocked:
             self._blocked = True
             self._protocol.pause_writing()
+        return 0
+
+    cdef int watch_writing(self) except -1:
+        """The first backlog; room that the kernel has by now is told as well."""
+        if not self._watches_writing:
+            self._poller.register(self, EPOLL_CTL_MOD, READING | EPOLLOUT)
+            self._watches_writing = True
         return 0
 
     cdef int flush(self) except -1:
