@@ -18,7 +18,7 @@ from ncfast.core.opening import Opening
 from ncfast.net.connect import OUT_OF_DESCRIPTORS
 from ncfast.net.dial import Dial
 from ncfast.net.proxyproto import build
-from ncfast.net.seam import keep_alive, tune_young
+from ncfast.net.seam import keep_alive
 from ncfast.net.socket import SocketEnd
 from ncfast.observe import log
 
@@ -166,9 +166,8 @@ class Connection:
         ground = self._ground
         self._target.reached = True
         ground.net.opened()
-        tune_young(outcome, ground.config.flow.notsent_lowat)
         end = SocketEnd(ground.context, self, ground.net.call_later, Reason.TARGET_RESET, Reason.TARGET_LOST)
-        ground.net.adopt_end(outcome, end)
+        ground.net.adopt_end(outcome, end, ground.config.flow.notsent_lowat)
 
     def _failed(self, exc: OSError) -> None:
         detail = {}

@@ -52,9 +52,7 @@ class Opening(NamedTuple):
 
     def pack(self) -> bytes:
         """The body on the wire."""
-        connector, listener, secret, origin, (host, port, local, local_port), agent, tenant = self
-        head = _HEAD.pack(PACKED, secret, port, local_port)
-        return head + _text(host) + _text(local) + _names(connector, listener, origin, agent, tenant)
+        return packed(*self)
 
     def json(self) -> bytes:
         """The body for who does not read the packed form."""
@@ -81,6 +79,24 @@ class Opening(NamedTuple):
     def read(cls, body: bytes, link: Failing) -> Opening | None:
         """What came on a link, or None: then it was malformed, and has ended the link."""
         return unpacked(cls.unpack, body, link)
+
+
+def packed(
+    connector: str, listener: str, secret: bytes, origin: str, client: Ends, agent: str = "", tenant: str = ""
+) -> bytes:
+    """What `Opening.pack` gives, without the tuple: a hub makes one for each flow."""
+    host, port, local, local_port = client
+    theirs, ours = host.encode(), local.encode()
+    return b"".join(
+        (
+            _HEAD.pack(PACKED, secret, port, local_port),
+            _LENGTHS[len(theirs)],
+            theirs,
+            _LENGTHS[len(ours)],
+            ours,
+            _names(connector, listener, origin, agent, tenant),
+        )
+    )
 
 
 def _text(text: str) -> bytes:

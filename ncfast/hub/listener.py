@@ -7,7 +7,6 @@ the balancer's own check, or if the listener opens nothing before a client speak
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +20,7 @@ from ncfast.net.newcomers import source_of
 from ncfast.net.proxyproto import Parser, ProxyProtocolError
 from ncfast.net.seam import Acceptor, reset, tune_end
 from ncfast.net.socket import SocketEnd
+from ncfast.net.syscalls import Accepted
 from ncfast.net.throttle import Throttle
 from ncfast.observe import log
 
@@ -79,6 +79,7 @@ class ClientListener:
             reserve=self.ground.config.limits.fd_reserve,
             on_shed=self.shed,
             tune=lambda sock: tune_end(sock, self.ground.config.flow.notsent_lowat),
+            bare=True,
         )
 
     def close(self) -> None:
@@ -111,13 +112,13 @@ class ClientListener:
 
     # accepting
 
-    def shed(self, reason: str, sock: socket.socket | None = None) -> None:
+    def shed(self, reason: str, sock: Accepted | None = None) -> None:
         self.ground.stats.accept_shed[reason] += 1
         _log.warning("client_shed", listener=self.name, reason=reason)
         if sock is not None:
             reset(sock)
 
-    def _on_socket(self, sock: socket.socket, peer: Any) -> None:
+    def _on_socket(self, sock: Accepted, peer: Any) -> None:
         host, port = peer[:2]
         config = self.config
         proxied = config.proxy_protocol != "off" and host in self._balancers

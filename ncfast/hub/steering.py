@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ncfast.core.errors import Reason
 from ncfast.core.messages import Sought
-from ncfast.core.opening import Opening
+from ncfast.core.opening import Opening, packed
 from ncfast.hub.client import ClientFlow
 from ncfast.hub.ground import Ground
 from ncfast.hub.pending import PendingOpens
@@ -101,10 +101,8 @@ class Steering:
         """What M_OPEN says on this way, in the form that is read there."""
         info = flow.info
         listener = info.listener
-        opening = Opening(
-            listener.connector, listener.name, flow.secret, self._ground.replica_id, info.ends, agent, tenant
-        )
-        return opening.pack() if way.packed_open else opening.json()
+        said = (listener.connector, listener.name, flow.secret, self._ground.replica_id, info.ends, agent, tenant)
+        return packed(*said) if way.packed_open else Opening(*said).json()
 
     def answered(self, flow: ClientFlow) -> None:
         """The open is no longer in progress."""

@@ -111,6 +111,7 @@ class Dial:
         self._attempts.start()
 
     def _attempted(self, outcome: Outcome) -> None:
+        self._attempts = None  # nothing of it is open
         if isinstance(outcome, OSError):
             self._end(outcome)
             return

@@ -17,6 +17,7 @@ import socket
 import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Literal
 
 from ncfast.net.connect import Place
@@ -46,11 +47,8 @@ _log = log.get("net")
 
 def literal(host: str, port: int) -> list[Place]:
     """The address, if `host` is one: no file is read and nobody asked for it. Else nothing."""
-    try:
-        socket.inet_pton(socket.AF_INET, host)
+    if _is_ipv4(host):
         return [(socket.AF_INET, (host, port))]
-    except (OSError, ValueError):
-        pass
     if ":" not in host:
         return []
     try:  # there may be a zone behind it
@@ -58,6 +56,15 @@ def literal(host: str, port: int) -> list[Place]:
     except (OSError, ValueError):
         return []
     return [(family, where) for family, *_, where in found]
+
+
+@lru_cache(NAMES_MAX)
+def _is_ipv4(host: str) -> bool:
+    try:
+        socket.inet_pton(socket.AF_INET, host)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def interleaved(places: Iterable[Place]) -> list[Place]:

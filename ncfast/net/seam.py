@@ -26,7 +26,7 @@ from ncfast.net.connect import OUT_OF_DESCRIPTORS
 from ncfast.net.dial import Dial, waited_for
 from ncfast.net.errorwatch import ErrorWatch
 from ncfast.net.names import Names, Share
-from ncfast.net.syscalls import accept
+from ncfast.net.syscalls import Accepted, accept
 from ncfast.net.transport import Poller
 from ncfast.observe import log
 
@@ -111,14 +111,16 @@ class Net:
     async def listen(
         self,
         address: Address,
-        on_socket: Callable[[socket.socket, Any], object],
+        on_socket: Callable[[Any, Any], object],
         *,
         backlog: int = 1024,
         reserve: int = 0,
         on_shed: Callable[[str], None] = lambda reason: None,
         tune: Callable[[socket.socket], None] | None = None,
+        bare: bool = False,
     ) -> Acceptor:
-        """Listens on every address that `address` names; `on_socket(connection, peer)` gets each accepted socket.
+        """Listens on every address that `address` names; `on_socket(connection, peer)` gets each accepted socket, or
+        of a `bare` one no more than `adopt_end` and `reset` want (`Accepted`).
 
         `reserve` descriptors are left free for others. `tune` sets options that accepted sockets inherit. Addresses of
         a family that this machine has not (IPv6 is off) are passed over while another is left. Raises OSError when an
@@ -150,7 +152,7 @@ class Net:
             for sock in socks:
                 sock.close()
             raise OSError(exc.errno, f"cannot listen on {address}: {os.strerror(exc.errno or 0)}") from None
-        return Acceptor(self, socks, on_socket, reserve, on_shed)
+        return Acceptor(self, socks, on_socket, reserve, on_shed, bare)
 
     async def listen_unix(
         self,
@@ -215,13 +217,14 @@ class Net:
             return None
         return self.spawn(self._adopt(sock, protocol, ssl), "adopt")
 
-    def adopt_end(self, sock: socket.socket, protocol: Any) -> None:
-        """Puts a connected socket, tuned by `tune_end`, under `protocol`, which is to become a flow's `SocketEnd` if it
-        is none. `connection_made` has been called when this returns."""
+    def adopt_end(self, sock: socket.socket | Accepted, protocol: Any, notsent_lowat: int = -1) -> None:
+        """Puts a connected socket under `protocol`, which is to become a flow's `SocketEnd` if it is none.
+        `connection_made` has been called when this returns. The socket is tuned by `tune_end`, or here as by
+        `tune_young`, if `notsent_lowat` is given."""
         if self._poller is None:
             self._poller = Poller(self.loop)
         try:
-            self._poller.adopt(sock, protocol)
+            self._poller.adopt(sock, protocol, notsent_lowat)
         except OSError as exc:
             protocol.handshake_failed(exc)
 
@@ -321,15 +324,17 @@ class Acceptor:
         self,
         net: Net,
         socks: list[socket.socket],
-        on_socket: Callable[[socket.socket, Any], object],
+        on_socket: Callable[[Any, Any], object],
         reserve: int,
         on_shed: Callable[[str], None],
+        bare: bool = False,
     ) -> None:
         self._net = net
         self._socks = socks
         self._on_socket = on_socket
         self._reserve = reserve
         self._on_shed = on_shed
+        self._bare = bare
         self._timer: asyncio.TimerHandle | None = None
         self.closed = False
         where = socks[0].getsockname()
@@ -373,7 +378,10 @@ class Acceptor:
             if found is None:
                 return None
             descriptor, peer = found
-            self._on_socket(socket.socket(sock.family, _UNBLOCKED, sock.proto, descriptor), peer)
+            self._on_socket(
+                Accepted(descriptor) if self._bare else socket.socket(sock.family, _UNBLOCKED, sock.proto, descriptor),
+                peer,
+            )
             if self.closed:
                 return None
         return None
@@ -487,13 +495,13 @@ def tune_link(sock: socket.socket, *, user_timeout_sec: float, notsent_lowat: in
     sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, notsent_lowat)
 
 
-def reset(sock: socket.socket) -> None:
+def reset(sock: socket.socket | Accepted) -> None:
     """Closes so that the peer sees a reset, not an end of stream."""
     with sock:
         close_by_reset(sock)
 
 
-def close_by_reset(sock: socket.socket) -> None:
+def close_by_reset(sock: socket.socket | Accepted) -> None:
     """From here on closing the socket, by whomever, is a reset."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")

@@ -2,6 +2,20 @@
 
 from typing import Any
 
+class Accepted:
+    """An accepted connection that nobody has taken over yet: a descriptor, closed with this object."""
+
+    def __init__(self, fd: int) -> None: ...
+    def __enter__(self) -> Accepted: ...
+    def __exit__(self, *exc: object) -> None: ...
+    def detach(self) -> int:
+        """The descriptor, which is the caller's to close from now on."""
+
+    def setsockopt(self, level: int, option: int, value: bytes) -> None:
+        """Raises OSError."""
+
+    def close(self) -> None: ...
+
 def accept(listening: int) -> tuple[int, Any] | None:
     """The descriptor of the next connection, which does not block, and who it is from; None if there is none yet.
     Raises OSError."""

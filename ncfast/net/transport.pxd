@@ -64,6 +64,7 @@ cdef class SocketTransport(Stream):
     cdef bint _in_order              # it was `close` that ended the connection
     cdef bint _over                  # its end is to be told, or was
 
+    cdef int tune(self, int notsent_lowat) except -1
     cdef int start(self) except -1
     cdef int told(self, uint32_t events) except -1
     cdef int serve(self) except -1

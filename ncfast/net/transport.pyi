@@ -5,12 +5,13 @@ import socket
 from typing import Any
 
 from ncfast.net.stream import Stream
+from ncfast.net.syscalls import Accepted
 
 class Poller:
     """The epoll set of a loop's plain sockets."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None: ...
-    def adopt(self, sock: socket.socket, protocol: Any) -> SocketTransport:
+    def adopt(self, sock: socket.socket | Accepted, protocol: Any, notsent_lowat: int = -1) -> SocketTransport:
         """Takes the socket over and puts it under `protocol`, whose `connection_made` has been called when this
         returns."""
 

@@ -47,12 +47,21 @@ cdef extern from "<sys/socket.h>" nogil:
     int setsockopt(int fd, int level, int option, const void* value, unsigned int size)
     int shutdown(int fd, int how)
 
+cdef extern from "<netinet/in.h>" nogil:
+    enum:
+        IPPROTO_TCP
+
+cdef extern from "<netinet/tcp.h>" nogil:
+    enum:
+        TCP_NODELAY
+
 cdef extern from "<sys/ioctl.h>" nogil:
     enum:
         TIOCOUTQ
     int ioctl(int fd, unsigned long request, ...)
 
 cdef enum:
+    TCP_NOTSENT_LOWAT = 25       # linux/tcp.h
     READ_TURN = 262144           # bytes read from a socket before the next has its turn
     SCRATCH = 65536              # bytes a read for a protocol that brings no memory
     MASK = 0xFFFFFFFF
@@ -84,11 +93,14 @@ cdef class Poller:
         if self._epoll >= 0:
             c_close(self._epoll)
 
-    def adopt(self, sock, protocol):
+    def adopt(self, sock, protocol, int notsent_lowat=-1):
         """Takes the socket over and puts it under `protocol`, whose `connection_made` has been called when this
-        returns. The socket is tuned for a flow's end (`tune_end`). Raises OSError; the socket is closed then."""
+        returns. The socket is tuned for a flow's end (`tune_end`), or is given here what it needs from its first byte
+        on, if `notsent_lowat` says with how much unsent. Raises OSError; the socket is closed then."""
         cdef SocketTransport transport = SocketTransport.__new__(SocketTransport)
         transport._fd = sock.detach()
+        if notsent_lowat >= 0:
+            transport.tune(notsent_lowat)
         transport._poller = self
         transport.set_protocol(protocol)
         self.take(transport)
@@ -196,6 +208,17 @@ cdef class SocketTransport(Stream):
     def __dealloc__(self):
         if self._fd >= 0:
             c_close(self._fd)
+
+    cdef int tune(self, int notsent_lowat) except -1:
+        """As `tune_young`, which says why; of a connection that takes no options any more an event will tell."""
+        cdef linger reset
+        cdef int on = 1
+        reset.l_onoff = 1
+        reset.l_linger = 0
+        setsockopt(self._fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset))
+        setsockopt(self._fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
+        setsockopt(self._fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &notsent_lowat, sizeof(notsent_lowat))
+        return 0
 
     cdef int start(self) except -1:
         try:

@@ -102,7 +102,7 @@ def test_a_connection_without_a_transport_ends_its_flow(play, monkeypatch):
         owner = await world["a"].owner()
         await world["b"].standby()
 
-        def none(sock, end):
+        def none(sock, end, notsent_lowat):
             sock.close()
             end.handshake_failed(OSError(errno.ENOSPC, ""))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ncfast.config.values import Address
 from ncfast.net.dial import waited_for
-from ncfast.net.seam import Net
+from ncfast.net.seam import Net, tune_young
 from ncfast.net.stream import Stream
 
 from .kernel import Host, Kernel, Listener, Socket
@@ -316,6 +316,7 @@ class SimNet(Net):
         reserve: int = 0,
         on_shed: Callable[[str], None] = lambda reason: None,
         tune: Callable[[Any], None] = lambda sock: None,
+        bare: bool = False,
     ) -> SimAcceptor:
         return SimAcceptor(self, address, address.port, on_socket, reserve, on_shed, tune)
 
@@ -323,7 +324,10 @@ class SimNet(Net):
         assert ssl is None, "TLS is not simulated"
         Transport(self, sock, protocol)
 
-    adopt_end = adopt
+    def adopt_end(self, sock: Any, protocol: Any, notsent_lowat: int = -1) -> None:
+        if notsent_lowat >= 0:
+            tune_young(sock, notsent_lowat)
+        self.adopt(sock, protocol)
 
     # dialling
 

@@ -1,9 +1,8 @@
 """Log events as lines: allow-listed, masked, thinned, never blocking."""
 
+from ncfast.observe.log.fields import FIELDS, MAX_TEXT
 from ncfast.observe.log.logger import (
-    FIELDS,
     LEVELS,
-    MAX_TEXT,
     Logger,
     access,
     dropped,

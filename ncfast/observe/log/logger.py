@@ -11,62 +11,22 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from enum import Enum
-from errno import errorcode
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from pathlib import PurePath
 from traceback import walk_stack, walk_tb
 from types import FrameType, TracebackType
 from typing import Any, TextIO
-from urllib.parse import urlsplit
 
 import orjson
 
 from ncfast.observe.log.limiter import BUSY_EVENTS, EventLimiter
+from ncfast.observe.log.line import shown
 from ncfast.observe.log.masking import Mask
 from ncfast.observe.log.writer import LogWriter
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 FORMATS = ("auto", "json", "console")
-MAX_TEXT = 256  # characters of a value
-MAX_ITEMS = 256  # entries of a list or mapping, such as the listeners of `hub_ready`
-
-ADDRESS_FIELDS = frozenset({"client", "remote", "peer", "source"})
-IDENTITY_FIELDS = frozenset({"agent", "agent_id", "sub"})
-URL_FIELDS = frozenset({"hub", "url", "proxy"})  # shown without user, password, query
-FIELDS = (
-    ADDRESS_FIELDS
-    | IDENTITY_FIELDS
-    | URL_FIELDS
-    | frozenset(
-        # process and configuration
-        "version python pid state mode role replica_id transport signal timeout_sec uptime_sec "
-        "file line key keys changed refused ok status ready reasons "
-        # edges and listeners
-        "edge admin changes tls listeners listener bind method http_status size limit used backlog held active "
-        "count total "
-        # tunnels
-        "epoch session previous_epoch connectors connector tenant link code rtt_ms features draining "
-        "attempt delay_sec host share to kept_sec connected_sec expires_in_sec target healthy lost detached "
-        "queued_frames inflight_bytes owner software added withdrawn refresh standing until replica agents outage_ms "
-        # the mesh
-        "carrier direction newest relayed "
-        # flows
-        "cid path bytes_in bytes_out duration duration_sec open_ms held_ms resumes retries flows reason "
-        "flows_opened flows_closed "
-        # faults; detail, problems, expected and got are our own words for people, not the text of a parser's exception,
-        # nor what a target said
-        "detail problems expected got error trace task library text lag_ms frame_type security".split()
-    )
-)
-
-_TOKEN = re.compile(r"eyJ[\w-]{5,}\.[\w-]*(\.[\w-]*)?")  # a JWT starts with the base64 of '{"'
 
 
 class Logger:
@@ -107,7 +67,7 @@ class Logger:
             held_back = _state.limiter.admit(event)
             if held_back is None:
                 return
-            line = _line(level, event, self._name, {**self._bound, **fields} if self._bound else fields)
+            line = shown(level, event, self._name, {**self._bound, **fields} if self._bound else fields, _state.mask)
             if held_back:
                 line["suppressed"] = held_back
             _state.writer.put(_state.render(line), at_once=event not in BUSY_EVENTS)
@@ -191,7 +151,7 @@ def security(event: str, /, **fields: Any) -> None:
 
 def access(**fields: Any) -> None:
     """The one access-log line of a flow, at its close."""
-    _access.info("flow_closed", **fields)
+    _access._emit("info", "flow_closed", fields)
 
 
 def mask_address(text: str) -> str:
@@ -230,26 +190,6 @@ def trace(start: TracebackType | FrameType | None) -> list[str]:
     ]
 
 
-def _line(level: str, event: str, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    line: dict[str, Any] = {"ts": _timestamp(time.time()), "level": level, "event": _text(event), "logger": name}
-    for key, value in fields.items():
-        if key in _SHOWN:
-            line[key] = _SHOWN[key](value)
-    unlisted = len(fields) + 4 - len(line)
-    if unlisted:  # their number only: nobody has thought yet about what they may hold
-        line["unlisted"] = unlisted
-    return line
-
-
-def _timestamp(now: float) -> str:
-    return f"{_second(int(now))}.{int(now % 1 * 1000):03d}Z"
-
-
-@lru_cache(2)
-def _second(unix: int) -> str:
-    return datetime.fromtimestamp(unix, UTC).isoformat()[:19]  # without "+00:00"
-
-
 def _render_json(line: dict[str, Any]) -> bytes:
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
@@ -262,85 +202,6 @@ def _console(stream: TextIO, colors: bool) -> Callable[[dict[str, Any]], bytes]:
     return lambda line: f"{renderer(None, line['level'], line)}\n".encode(encoding, "backslashreplace")
 
 
-def _address(value: Any) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, tuple) and len(value) >= 2:  # as `getpeername` gives it
-        host, port = str(value[0]), value[1]
-        value = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return _text(_state.mask.address(str(value)))
-
-
-def _identity(value: Any) -> str | None:
-    return None if value is None else _text(_state.mask.identity(str(value)))
-
-
-def _url(value: Any) -> Any:
-    return _text(_bare_url(value)) if isinstance(value, str) else _plain(value)
-
-
-def _plain(value: Any, depth: int = 2) -> Any:
-    """A value that JSON can hold, within bounds; of an unknown type only the type's name."""
-    kind = type(value)  # most are of these two
-    if kind is str:
-        return _text(value)
-    if kind is int and -(2**63) <= value < 2**64:
-        return value
-    if value is None or isinstance(value, (bool, float)):
-        return value
-    if isinstance(value, Enum):
-        value = value.value if isinstance(value, str) else value.name.lower()
-    if isinstance(value, str):
-        return _text(value)
-    if isinstance(value, int):
-        return int(value) if -(2**63) <= value < 2**64 else "<int>"
-    if isinstance(value, OSError):
-        name, code = type(value).__name__, errorcode.get(value.errno or 0)
-        return f"{name}({code})" if code else name
-    if isinstance(value, BaseException):
-        return type(value).__name__
-    if isinstance(value, (PurePath, IPv4Address, IPv6Address, IPv4Network, IPv6Network)):
-        return _text(str(value))
-    if depth and isinstance(value, Mapping):
-        return {_text(str(k)): _plain(v, depth - 1) for k, v in list(value.items())[:MAX_ITEMS]}
-    if depth and isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item, depth - 1) for item in list(value)[:MAX_ITEMS]]
-    return f"<{type(value).__name__}>"
-
-
-def _text(text: str) -> str:
-    """One line of at most 256 characters, without control characters and without tokens."""
-    if len(text) <= MAX_TEXT and text.isprintable() and "eyJ" not in text:
-        return text  # nearly all
-    if len(text) > 4 * MAX_TEXT:
-        text = text[: 4 * MAX_TEXT]  # bounds the work, too
-    if "eyJ" in text:
-        text = _TOKEN.sub("<token>", text)
-    if not text.isprintable():  # C0, C1, U+2028/9, directions, lone surrogates, ...
-        text = "".join(char if char.isprintable() else _escape(ord(char)) for char in text)
-    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
-
-
-def _escape(code: int) -> str:
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-
-
-def _bare_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "<url>"
-    if not parts.netloc:
-        return url if "@" not in url and "?" not in url else "<url>"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-_SHOWN: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(FIELDS, _plain),
-    **dict.fromkeys(ADDRESS_FIELDS, _address),
-    **dict.fromkeys(IDENTITY_FIELDS, _identity),
-    **dict.fromkeys(URL_FIELDS, _url),
-}
 _state = _State()
 _security = get("security")
 _access = get("access")

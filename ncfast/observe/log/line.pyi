@@ -1,0 +1,8 @@
+"""What a log line shows of an event."""
+
+from typing import Any
+
+from ncfast.observe.log.masking import Mask
+
+def shown(level: str, event: str, name: str, fields: dict[str, Any], mask: Mask) -> dict[str, Any]:
+    """The line as a dictionary that JSON can hold."""
