@@ -14,9 +14,12 @@ class Bucket:
 
     def take(self, rate: float, burst: float, now: float) -> bool:
         """Whether another event may happen; `rate` tokens a second have come since the last call, up to `burst`."""
-        self._tokens = min(burst, self._tokens + max(0.0, now - self._at) * rate)
+        tokens = self._tokens
+        if now > self._at:
+            tokens += (now - self._at) * rate
+        if tokens > burst:
+            tokens = burst
         self._at = now
-        if self._tokens < 1.0:
-            return False
-        self._tokens -= 1.0
-        return True
+        taken = tokens >= 1.0
+        self._tokens = tokens - 1.0 if taken else tokens
+        return taken

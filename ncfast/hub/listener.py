@@ -60,6 +60,12 @@ class ClientListener:
         self._allow = Networks(config.allow)
         self._deny = Networks(config.deny)
         self._balancers = Networks(config.proxy_from)
+        # what each client is asked for, out of the model: looking into one is slow
+        self._headers = config.proxy_protocol != "off"
+        self._screened = bool(config.allow or config.deny)
+        self._most = config.max_connections
+        self._most_per_source = config.max_connections_per_source
+        self._defers = config.open_on == "first_byte"
         self.share.weigh(config.weight)
         self.timeouts = Timeouts(
             open=flow.open_timeout_sec,
@@ -119,10 +125,9 @@ class ClientListener:
             reset(sock)
 
     def _on_socket(self, sock: Accepted, peer: Any) -> None:
-        host, port = peer[:2]
-        config = self.config
-        proxied = config.proxy_protocol != "off" and host in self._balancers
-        if self.active >= config.max_connections:
+        host, port = peer[0], peer[1]
+        proxied = self._headers and host in self._balancers
+        if self.active >= self._most:
             return self.shed("listener_cap", sock)
         if not proxied and (reason := self.refusal(host)) is not None:
             return self.shed(reason, sock)
@@ -134,7 +139,7 @@ class ClientListener:
     def client(self, host: str, port: int) -> SocketEnd | FirstByte:
         """What a client that is let in is at first."""
         client = _Client(self, host, port)
-        return FirstByte(client, "silent") if client.config.open_on == "first_byte" else client.end()
+        return FirstByte(client, "silent") if self._defers else client.end()
 
     def check(self, host: str, port: int) -> FirstByte:
         """A balancer's own: answered even where nobody is let in, for who may come says nothing about our health."""
@@ -142,14 +147,15 @@ class ClientListener:
 
     def refusal(self, host: str) -> str | None:
         """Why a client from `host` may not come in now, or None. Behind a balancer `host` is whom its header names."""
-        config = self.config
-        if (config.deny and host in self._deny) or (config.allow and host not in self._allow):
-            return "acl"
+        if self._screened:
+            config = self.config
+            if (config.deny and host in self._deny) or (config.allow and host not in self._allow):
+                return "acl"
         source = source_of(host)
-        most = config.max_connections_per_source
+        most = self._most_per_source
         if most and self.per_source.get(source, 0) >= most:
             return "source_cap"
-        return None if config.open_on == "first_byte" else self.no_room(source)
+        return None if self._defers else self.no_room(source)
 
     def no_room(self, source: str) -> str | None:
         """Why there can be no flow for `source` now, or None."""

@@ -54,7 +54,8 @@ class Attempts:
 
     def start(self) -> None:
         """Tries the next place."""
-        self._stop_timer()
+        if self._timer is not None:
+            self._stop_timer()
         while self._tried < len(self._places):
             place = self._places[self._tried]
             self._tried += 1
@@ -90,7 +91,8 @@ class Attempts:
             self.start()
 
     def _won(self, sock: socket.socket, place: Place) -> None:
-        self.close()
+        if self._open or self._timer is not None:
+            self.close()
         self._done((sock, place))
 
     def _fail(self, sock: socket.socket, code: int) -> None:
