@@ -85,7 +85,6 @@ cdef class Path:
 
     cdef int adopt(self, Flow flow) except -1
     cdef int submit(self, Flow flow) except -1
-    cdef int submit_late(self, Flow flow) except -1
     cdef int ack_soon(self, Flow flow) except -1
     cdef int forget(self, Flow flow) except -1
     cdef int withdraw(self, Flow flow) except -1
@@ -189,7 +188,6 @@ cdef class Flow(Source):
     cdef int ask_again(self) except -1
     cdef int drop_out(self) except -1
     cdef int evict(self) except -1
-    cdef bint done(self) noexcept
     cdef int maybe_done(self) except -1
     cdef bint half_close_waits(self) except -1
     cdef int finish_end(self, int code) except -1

@@ -209,10 +209,6 @@ cdef class Path:
         """The flow owes its peer something."""
         raise NotImplementedError
 
-    cdef int submit_late(self, Flow flow) except -1:
-        """The same, of what may go with others' frames in a moment."""
-        raise NotImplementedError
-
     cdef int ack_soon(self, Flow flow) except -1:
         raise NotImplementedError
 
@@ -618,12 +614,12 @@ cdef class Flow(Source):
         self.sink.finish()
         if self.state == CLOSED:
             return 0
-        if not self.fin_sent:
+        if self.fin_sent:
+            if self.path is not None:
+                self.pending |= SEND_ACK
+                self.path.submit(self)   # the far end waits for it, to be done
+        else:
             self.consider_ack()          # our own end has to come as well, and is likely to carry it
-        elif self.path is not None:
-            self.pending |= SEND_ACK
-            if not self.done():
-                self.path.submit(self)
         return self.maybe_done()
 
     cdef int on_open_ack(self, uint64_t ack, uint64_t limit) except -1:
@@ -831,17 +827,14 @@ cdef class Flow(Source):
             self.path.submit(self)
         return 0
 
-    cdef bint done(self) noexcept:
-        return self.state == CLOSING and self.fin_acked and self.backlog == 0 \
-            and not (self.pending & SEND_FIN and self.path is not None)
-
     cdef int maybe_done(self) except -1:
-        if self.done():
+        if self.state == CLOSING and self.fin_acked and self.backlog == 0 \
+                and not (self.pending & SEND_FIN and self.path is not None):
             if self.sink is not None:
                 self.sink.release(False)
                 self.sink = None
             if self.pending & SEND_ACK and self.path is not None:
-                self.path.submit_late(self)            # the far end has both ends, and nothing to do but forget
+                self.path.submit(self)
             self.move(DONE)
             return self.finish_end(R_CLOSED)
         return 0

@@ -624,8 +624,6 @@ cdef class Link(Queues):
         """Ends the link for `reason`, once: the carrier tells the peer, every flow detaches, the handler is told."""
         if self.closed:
             return
-        if self._late_timer and reason is Reason.GOING_AWAY:
-            self._flush()                # the last words on flows that are over
         self.closed = True
         self.carrier.end(reason, detail)
         self._release(reason, detail)

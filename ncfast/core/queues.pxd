@@ -64,7 +64,6 @@ cdef class Queues(Path):
     cdef unsigned int _turns
     cdef bint _ack_timer
     cdef bint _short_ack_timer
-    cdef bint _late_timer
     # counters, read at scrape time
     cdef uint64_t _frames_out[FRAME_TYPES]
     cdef readonly uint64_t bytes_out

@@ -61,7 +61,6 @@ cdef double ACK_DELAY = 0.025  # seconds; below TCP's 40 ms, so that a chain of 
 # seconds that the acknowledgement of no more than SHORT waits: no sender is held by so little, and an answer that comes
 # meanwhile carries it (RFC 1122, section 4.2.3.2, bounds it by half a second)
 cdef double SHORT_ACK_DELAY = 0.2
-cdef double LAST_WORD = 0.005       # seconds that the last word on a flow waits for frames of others, to leave with them
 
 cdef int CLOSED = FlowState.CLOSED
 
@@ -216,22 +215,6 @@ cdef class Queues(Path):
     cdef Py_ssize_t read_size(self) noexcept:
         """A chunk is a frame: while others wait, chunks are cut to a quantum as they are read."""
         return QUANTUM if self._bulk.size + self._capped.size > 1 or self._short.size else MAX_DATA
-
-    cdef int submit_late(self, Flow flow) except -1:
-        if self.closed:
-            return 0
-        if not flow.in_urgent:
-            flow.in_urgent = True
-            self._urgent.push(flow)
-        if not self._late_timer and not self._corked:
-            self._late_timer = True
-            self._call_later(LAST_WORD, self._send_late)
-        return 0
-
-    def _send_late(self):
-        self._late_timer = False
-        if not self.closed:
-            self._flush()
 
     cdef int _gather_turn(self) except -1:
         """What is queued leaves at the end of this turn: an open goes with what its client has said."""
