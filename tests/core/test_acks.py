@@ -1,4 +1,4 @@
-"""When an acknowledgement goes that no data carries."""
+"""When an acknowledgement goes that no data carries, and what leaves together."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from core.ends import KIB
 from core.raw import hub_and_peer, of
 from ncfast._frames import FrameType
 
-DATA, ACK = FrameType.M_DATA, FrameType.M_ACK
+DATA, ACK, FIN = FrameType.M_DATA, FrameType.M_ACK, FrameType.M_FIN
 DELAY, LONG = 0.03, 0.21  # seconds, a little more than ACK_DELAY and SHORT_ACK_DELAY
 
 
@@ -65,3 +65,40 @@ def test_one_that_waits_for_a_link_that_is_left_is_not_sent_there():
     peer.send(DATA, flow, seq=10, payload=bytes(10))
     flow.detach()
     assert acknowledged(time, peer, LONG) == []
+
+
+def test_that_of_an_end_rides_on_our_own_end():
+    time, _, peer = hub_and_peer()
+    flow, client = begun(time, peer)
+    peer.send(FIN, flow, seq=10)
+    assert acknowledged(time, peer, 0) == []
+    client.fin()
+    (frame,) = of(FIN, peer.taken())
+    assert frame.ack == 11 and acknowledged(time, peer, LONG) == []
+
+
+def test_that_of_an_end_waits_no_longer_than_others():
+    time, _, peer = hub_and_peer()
+    flow, _ = begun(time, peer)
+    peer.send(FIN, flow, seq=10)
+    assert acknowledged(time, peer, LONG) == [11]
+
+
+def test_that_of_the_second_end_goes_at_once():
+    time, _, peer = hub_and_peer()
+    flow, client = begun(time, peer)
+    client.fin()
+    assert of(FIN, peer.taken())
+    peer.send(FIN, flow, seq=10)
+    assert acknowledged(time, peer, 0) == [11]
+
+
+def test_an_open_leaves_in_one_write_with_what_its_client_has_said():
+    _, hub, peer = hub_and_peer()
+    flow = hub.connect()
+    hub.sockets[flow.cid].send(b"question")
+    assert not peer.wire.pieces
+    while hub.turns.run():
+        pass
+    assert len(peer.wire.borders) == 1
+    assert [frame.type for frame in peer.taken()] == [FrameType.M_OPEN, DATA]

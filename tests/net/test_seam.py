@@ -219,6 +219,55 @@ def test_an_accepted_socket_has_the_options_of_the_one_that_listens():
     run(main)
 
 
+def test_a_bare_connection_is_a_descriptor():
+    async def main(net):
+        accepted = asyncio.Queue()
+        acceptor = await net.listen(
+            HERE, lambda sock, peer: accepted.put_nowait(sock), tune=lambda sock: tune_end(sock, 40_000), bare=True
+        )
+        served = End()
+        with dial(acceptor.address) as client, dial(acceptor.address) as refused, dial(acceptor.address) as dropped:
+            net.adopt_end(await accepted.get(), served)
+            served.transport.write(b"hello")
+            assert await net.loop.sock_recv(client, 5) == b"hello"
+            reset(await accepted.get())
+            with pytest.raises(ConnectionResetError):
+                await net.loop.sock_recv(refused, 1)
+            await accepted.get()  # and nobody has it any more
+            with pytest.raises(ConnectionResetError):
+                await net.loop.sock_recv(dropped, 1)
+        acceptor.close()
+        await served.lost
+
+    run(main)
+
+
+def test_what_a_client_says_with_its_connect_is_told_in_the_turn_in_which_it_is_accepted():
+    class Told(End):
+        def data_received(self, data):
+            turns.append("told")
+            super().data_received(data)
+
+    turns = []
+
+    async def main(net):
+        served = Told()
+
+        def on_socket(sock, peer):
+            net.loop.call_soon(turns.append, "next turn")
+            net.adopt_end(sock, served)
+
+        acceptor = await net.listen(HERE, on_socket, tune=lambda sock: tune_end(sock, 40_000), bare=True)
+        with dial(acceptor.address) as client:
+            client.send(b"hello")  # it is in the kernel of this machine before the loop looks at the listening socket
+            await served.got.wait()
+            assert turns == ["told", "next turn"]
+        acceptor.close()
+        await served.lost
+
+    run(main)
+
+
 def test_a_dialled_target_has_the_same_options():
     class Noted(End):
         def connection_made(self, transport):
