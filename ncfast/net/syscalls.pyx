@@ -60,8 +60,6 @@ cdef class Accepted:
     """An accepted connection that nobody has taken over yet: a descriptor, and what of Python's socket is used of
     it."""
 
-    cdef int _fd
-
     def __init__(self, int fd):
         self._fd = fd
 

@@ -1,12 +1,12 @@
 """The transport of a flow's plain socket, and the epoll set that all of them are in.
 
 Theory of operation. Each socket is registered once, edge-triggered, and once more when it has its first backlog, for
-most never have one and would be told of room that they do not want: pausing, resuming and a backlog are flags here. An edge says that something has changed since the kernel was last asked; what it
-has said is remembered (`_readable`) until a read shows that there is no more. A read that is shorter than asked for
-shows it, unless the kernel has also told of an end, an error or urgent data, at which reads stop short. A socket that
-could be read on, because it has had its share of a turn or because its protocol has just resumed, is served again in
-the next turn of the loop. Edges for writing need no memory: one comes after each write that the kernel did not take
-whole.
+most never have one and would be told of room that they do not want: pausing, resuming and a backlog are flags here. An
+edge says that something has changed since the kernel was last asked; what it has said is remembered (`_readable`) until
+a read shows that there is no more. A read that is shorter than asked for shows it, unless the kernel has also told of
+an end, an error or urgent data, at which reads stop short. A socket that could be read on, because it has had its share
+of a turn or because its protocol has just resumed, is served again in the next turn of the loop. Edges for writing need
+no memory: one comes after each write that the kernel did not take whole.
 
 The set's own descriptor is one reader on the loop. Descriptors are closed behind the events of a batch, never among
 them, and an event names the generation of its socket beside its descriptor: it never meets another connection.
