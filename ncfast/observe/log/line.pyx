@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
-from ncfast.observe.log import fields as known
+from ncfast.observe.log.fields import ADDRESS_FIELDS, FIELDS, IDENTITY_FIELDS, URL_FIELDS
+from ncfast.observe.log.fields import MAX_ITEMS as _MAX_ITEMS
+from ncfast.observe.log.fields import MAX_TEXT as _MAX_TEXT
 
 cdef extern from "Python.h":
     bint PyUnicode_IS_COMPACT_ASCII(object text)
@@ -27,16 +29,16 @@ cdef extern from "Python.h":
 cdef enum:
     DEPTH = 2                  # of lists and mappings in each other
 
-cdef Py_ssize_t LONGEST = known.MAX_TEXT
-cdef object MOST_ITEMS = known.MAX_ITEMS
+cdef Py_ssize_t LONGEST = _MAX_TEXT
+cdef object MOST_ITEMS = _MAX_ITEMS
 cdef object LEAST_INT = -(2**63)
 cdef object MOST_INT = 2**64
 
 cdef dict RULES = {
-    **dict.fromkeys(known.FIELDS, <int>PLAIN),
-    **dict.fromkeys(known.ADDRESS_FIELDS, <int>ADDRESS),
-    **dict.fromkeys(known.IDENTITY_FIELDS, <int>IDENTITY),
-    **dict.fromkeys(known.URL_FIELDS, <int>URL),
+    **dict.fromkeys(FIELDS, <int>PLAIN),
+    **dict.fromkeys(ADDRESS_FIELDS, <int>ADDRESS),
+    **dict.fromkeys(IDENTITY_FIELDS, <int>IDENTITY),
+    **dict.fromkeys(URL_FIELDS, <int>URL),
 }
 
 cdef object TOKEN = re.compile(r"eyJ[\w-]{5,}\.[\w-]*(\.[\w-]*)?")    # a JWT starts with the base64 of '{"'
