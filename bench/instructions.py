@@ -33,9 +33,9 @@ from bench.rig import ROOT, Address, ncfast
 BUDGET = Path(__file__).with_name("instructions.json")
 ROOM = 0.15  # above the budget: another build of the interpreter, another compiler, and a second run's difference
 WARM_UP = 10
-BATCHES = 5
+BATCHES = 3
 CONNECTIONS = 32  # of a batch; as many, and as many messages, as make what the clock brings a small part
-MESSAGES = 200
+MESSAGES = 1000
 IDLE_SEC = 2.0
 PATIENCE_SEC = 300.0
 MESSAGE = b"x" * 128
