@@ -188,8 +188,8 @@ def test_what_the_clock_brings_is_taken_off_by_time() -> None:
 def test_what_exceeds_a_budget_is_named() -> None:
     most = {"hub open": 1000, "agent open": 1000}
     assert instructions.over({"hub open": 1100, "agent open": 900}, most) == []
-    assert instructions.over({"hub open": 1200, "agent open": 900}, most) == [
-        "hub open: 1,200 instructions, +20% over its budget of 1,000"
+    assert instructions.over({"hub open": 1300, "agent open": 900}, most) == [
+        "hub open: 1,300 instructions, +30% over its budget of 1,000"
     ]
 
 
