@@ -32,7 +32,7 @@ from bench.process import on_one_cpu
 from bench.rig import ROOT, Address, ncfast
 
 BUDGET = Path(__file__).with_name("instructions.json")
-ROOM = 0.20  # above the budget: another build or compiler, and a second run, which were up to 13 % apart on a busy machine
+ROOM = 0.20  # above the budget: another build or compiler; runs of one tree on a busy machine were up to 13 % apart
 WARM_UP = 10
 BATCHES = 3
 CONNECTIONS = 32  # of a batch; as many, and as many messages, as make what the clock brings a small part
