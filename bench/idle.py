@@ -3,14 +3,17 @@ them do to a flow beside them.
 
 Every flow has echoed one byte each way before it falls idle: it is fully established, and whatever its first
 bytes needed has been given back or is counted. A few such flows stand before the first reading, so that what a
-process allocates once is not charged to the flows. Socket memory of the kernel is not in these figures.
+process allocates once is not charged to the flows. Socket memory of the kernel is not in these figures. A peer that
+ends a flow for being idle does not carry this work: its figures are infinite.
 """
 
 from __future__ import annotations
 
+import math
 import resource
 import socket
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -18,7 +21,7 @@ from pathlib import Path
 
 from bench import service
 from bench.load import load
-from bench.metric import Metric, Sample
+from bench.metric import JUDGED, Metric, Sample
 from bench.process import cpu_sec, resident_bytes
 from bench.rig import Route
 from bench.routes import routes
@@ -47,7 +50,7 @@ def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
         for name in names:
             with service.echo(folder) as echo, routes([name], echo.address, folder / f"{turn}") as (way,):
                 if way.pids:  # the direct route has no process of its own
-                    yield turn, name, measure(way, flows, scale)
+                    yield turn, name, carried(way, flows, scale)
 
 
 def may_stand() -> int:
@@ -57,15 +60,28 @@ def may_stand() -> int:
     return (hard - OTHERS) // 2  # HAProxy holds two a flow
 
 
+def carried(way: Route, flows: int, scale: Scale) -> dict[str, float]:
+    """As `measure`; all infinite for a route that is not judged, and does not carry so many or ends one."""
+    try:
+        return measure(way, flows, scale)
+    except (OSError, RuntimeError) as exc:
+        if way.name in JUDGED:
+            raise
+        print(f"idle over {way.name}: {exc}", file=sys.stderr)
+        return dict.fromkeys((metric.name for metric in METRICS), math.inf)
+
+
 def measure(way: Route, flows: int, scale: Scale) -> dict[str, float]:
+    """Raises RuntimeError or OSError when a flow does not stand, or memory does not settle."""
     with ExitStack() as stack:
         open_flows(stack, way, WARM_UP)
         alone = round_trips(way, scale)
         before = _settled(way)
-        open_flows(stack, way, flows)
+        idle = open_flows(stack, way, flows)
         after = _settled(way)
         cpu = idle_cpu(way, scale.load_sec)
         beside = round_trips(way, scale)
+        check_standing(idle, way)
         return {
             **{metric: (after[role] - before[role]) / flows / 1024 for metric, role in ROLES.items()},
             "cpu while idle": cpu,
@@ -77,6 +93,8 @@ def measure(way: Route, flows: int, scale: Scale) -> dict[str, float]:
 def round_trips(way: Route, scale: Scale) -> tuple[float, float]:
     """p50 and p99 of one flow."""
     done = [load("pingpong", way, scale.load_sec) for _ in range(BLOCKS)]
+    if not all(each.carried for each in done):
+        raise RuntimeError("a round trip failed")
     return statistics.median(each.p50 for each in done), statistics.median(each.p99 for each in done)
 
 
@@ -87,20 +105,30 @@ def idle_cpu(way: Route, sec: float) -> float:
     return (sum(map(cpu_sec, way.pids.values())) - before) / sec * 1e3
 
 
-def open_flows(stack: ExitStack, way: Route, flows: int) -> None:
-    """Opens them, kept until ``stack`` closes, and returns when each has echoed its byte."""
-    for start in range(0, flows, BATCH):
-        _open_batch(stack, way, min(BATCH, flows - start))
+def open_flows(stack: ExitStack, way: Route, flows: int) -> list[socket.socket]:
+    """Opens them, kept until ``stack`` closes, and returns their clients when each has echoed its byte."""
+    return [client for start in range(0, flows, BATCH) for client in _open_batch(stack, way, min(BATCH, flows - start))]
 
 
-def _open_batch(stack: ExitStack, way: Route, count: int) -> None:
-    """Opens ``count`` flows, kept until ``stack`` closes, and returns when each has echoed its byte."""
+def _open_batch(stack: ExitStack, way: Route, count: int) -> list[socket.socket]:
     clients = [stack.enter_context(socket.create_connection(way.address, timeout=30)) for _ in range(count)]
     for client in clients:
         client.sendall(b"x")
     for client in clients:
         if client.recv(1) != b"x":
             raise ConnectionError(f"{way.name} closed a flow that should stay idle")
+    return clients
+
+
+def check_standing(clients: list[socket.socket], way: Route) -> None:
+    """Raises ConnectionError when a flow has ended: what is closed takes no memory, and would be counted as little."""
+    for client in clients:
+        client.setblocking(False)
+        try:
+            client.recv(1)
+        except BlockingIOError:
+            continue
+        raise ConnectionError(f"{way.name} closed a flow that should stay idle")
 
 
 def _settled(way: Route) -> dict[str, int]:

@@ -34,7 +34,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { EVENTS = 256, CHUNK = 256 * 1024, PENDING = 1 << 12, SOURCES = 64 };
+enum { EVENTS = 256, CHUNK = 256 * 1024, PENDING = 1 << 12, SOURCES = 64, ENDED = EPOLLRDHUP | EPOLLERR | EPOLLHUP };
 static const int64_t SECOND = 1000000000;
 static const double WARM = 0.1;
 
@@ -97,7 +97,7 @@ static void open_flow(struct flow *flow, int64_t time)
     flow->missing = flow->unsent = 0;
     if (connect(flow->fd, (struct sockaddr *)&to, sizeof to) && errno != EINPROGRESS)
         fail("connect");
-    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = flow};
+    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = flow};
     if (epoll_ctl(poll_fd, EPOLL_CTL_ADD, flow->fd, &event))
         fail("epoll_ctl");
 }
@@ -116,7 +116,7 @@ static int push(struct flow *flow)
 }
 
 /* Bytes that arrived, 0 for none now, -1 at the connection's end. Less than asked for is all there is: the next edge
- * tells of more. */
+ * tells of more, but for an end that this edge has told of already (ENDED). */
 static ssize_t pull(struct flow *flow, size_t length)
 {
     ssize_t got = recv(flow->fd, buffer, length, 0);
@@ -179,7 +179,9 @@ static int churn_step(struct flow *flow, uint32_t events)
         if (got < 0)
             return -1;
         flow->missing -= got;
-        return flow->connected && !flow->missing;
+        if (flow->connected && !flow->missing)
+            return 1;
+        return events & ENDED ? -1 : 0;
     }
     return 0;
 }
@@ -275,7 +277,7 @@ static void pingpong(void)
                 if (length > 0)
                     flow->missing -= length;
             } while (length == CHUNK && flow->missing);
-            if (length < 0)
+            if (length < 0 || (flow->missing && (events[index].events & ENDED)))
                 broke(flow);
             else if (!flow->missing && length) {
                 int64_t time = now();
@@ -298,7 +300,7 @@ static void openloop_due(struct flow *flow, int64_t due)
         broke(flow);
 }
 
-static void openloop_read(struct flow *flow)
+static void openloop_read(struct flow *flow, uint32_t events)
 {
     ssize_t got;
     do {
@@ -315,6 +317,8 @@ static void openloop_read(struct flow *flow)
         }
         flow->missing -= rest;
     } while (got == CHUNK);
+    if (events & ENDED)
+        broke(flow);
 }
 
 static int under_way(void)
@@ -345,7 +349,7 @@ static void openloop(void)
             if ((events[index].events & EPOLLOUT) && !push(flow))
                 broke(flow);
             else if (events[index].events & (EPOLLIN | EPOLLERR | EPOLLHUP))
-                openloop_read(flow);
+                openloop_read(flow, events[index].events);
         }
         for (int64_t time = now(); asked < total; asked++) {
             int64_t due = due_next();

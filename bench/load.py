@@ -57,7 +57,10 @@ def load(work: str, way: Route, sec: float = 60.0, **options: int) -> Load:
     carry as much, the times are then infinite."""
     argv = command(work, way, sec, **options)
     before = sum(map(cpu_sec, way.pids.values()))
-    done = subprocess.run(argv, stdout=subprocess.PIPE, timeout=sec + HANG_SEC)
+    try:
+        done = subprocess.run(argv, stdout=subprocess.PIPE, timeout=sec + HANG_SEC)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{' '.join(argv)} over {way.name} does not end") from None
     cpu = sum(map(cpu_sec, way.pids.values())) - before
     if done.returncode:
         raise RuntimeError(f"{' '.join(argv)} over {way.name} exited with {done.returncode}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import resource
 import secrets
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import trustme
 
+from bench.ports import free_port
 from bench.process import Process, running
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,7 +46,7 @@ backend out
 HUB = """
 listeners:
   - {{ name: bench, bind: '127.0.0.1:0', connector: bench }}
-edge: {{ bind: '127.0.0.1:0', handshakes_per_source_per_sec: 0{edge_tls} }}
+edge: {{ bind: '127.0.0.1:{edge}', handshakes_per_source_per_sec: 0{edge_tls} }}
 admin: {{ bind: '127.0.0.1:0' }}
 auth:
   jwt: {{ key_file: '{key}' }}
@@ -154,8 +156,9 @@ def ncfast(
     tree: Path = ROOT,
     under: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Route]:
-    """A hub and an agent of the built ``tree``, as an operator runs them; the tunnel in TLS or not. ``under`` has words
-    to put before the command line of ``hub`` and ``agent``, of a tool that may slow them down."""
+    """A hub and an agent of the built ``tree``, as an operator runs them; the tunnel in TLS or not. Both are started at
+    once, and the agent tries until the hub is there. ``under`` has words to put before the command line of ``hub`` and
+    ``agent``, of a tool that may slow them down."""
 
     def file(suffix: str, text: str = "") -> Path:
         path = folder / f"{name}-{suffix}"
@@ -187,11 +190,9 @@ def ncfast(
             files = certificate(folder / name)
             edge_tls = f", tls: {{ cert_file: '{files.pem}', key_file: '{files.pem}' }}"
             agent_tls = f"tls: {{ ca_file: '{files.ca}' }}"
-        hub_file = file("hub.yaml", HUB.format(key=key, edge_tls=edge_tls) + patience)
-        started = time.monotonic()
-        hub = run("hub", "--config", str(hub_file), log="hub")
-        ready = hub.wait_for_event("hub_ready")
-        url = f"{'wss' if tls else 'ws'}://{ready['edge']}/tunnel"
+        edge = free_port()
+        url = f"{'wss' if tls else 'ws'}://127.0.0.1:{edge}/tunnel"
+        hub_file = file("hub.yaml", HUB.format(key=key, edge=edge, edge_tls=edge_tls) + patience)
         agent_file = file(
             "agent.yaml",
             AGENT.format(
@@ -203,7 +204,11 @@ def ncfast(
             )
             + (patience + PATIENT_AGENT if under else ""),
         )
+        compileall.compile_dir(tree / "ncfast", quiet=1)  # as an installation has it
+        started = time.monotonic()
+        hub = run("hub", "--config", str(hub_file), log="hub")
         agent = run("agent", "--config", str(agent_file), log="agent")
+        ready = hub.wait_for_event("hub_ready")
         agent.wait_for_event("tunnel_up")
         host, _, port = ready["listeners"]["bench"].rpartition(":")
         yield Route(name, (host, int(port)), {"near": hub.pid, "far": agent.pid}, started, HubAt(url, key.read_text()))

@@ -1,7 +1,8 @@
 """From the start of the first process to the first byte that has gone to the service and back, and the memory then.
 
-The client's side is started first; the other as soon as it can be taken in, as a script would. Keys, tokens and
-files are made before. A client tries every millisecond, once there is somebody to try.
+The client's side is started first, and the other at once where it tries until it is taken in (HAProxy, ncfast), or as
+soon as it can be. Keys, tokens, files and bytecode are made before. A client tries every millisecond, once there is
+somebody to try.
 """
 
 from __future__ import annotations

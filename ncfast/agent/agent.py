@@ -76,7 +76,7 @@ class Agent:
 
     async def refresh(self) -> None:
         """Looks at the files that were replaced; tunnels and flows stay."""
-        await self.ground.trust.context()
+        await self.ground.trust.refresh()
         await self._refresh_token()
 
     async def _refresh_token(self) -> None:

@@ -33,7 +33,7 @@ class Ground:
         self.context.reader_pause = config.flow.reader_pause_sec
         self.flows: dict[bytes, Flow[Any]] = self.context.flows
         self.receive_buffer = ReceiveBuffer()
-        self.trust = Trust(config.tls, net)
+        self.trust = Trust(config.tls, any(hub.startswith("wss:") for hub in config.hubs), net)
         self.stopping = asyncio.Event()
         flow = config.flow
         self.timeouts = Timeouts(

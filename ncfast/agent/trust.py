@@ -18,17 +18,25 @@ _log = log.get("agent")
 class Trust:
     """Whom we trust, and the certificate that we show."""
 
-    def __init__(self, tls: ClientTls | None, net: Net) -> None:
-        """Raises OSError when a certificate cannot be read."""
+    def __init__(self, tls: ClientTls | None, secure: bool, net: Net) -> None:
+        """`secure`: some hub is reached by TLS. Raises OSError when a certificate cannot be read."""
         self._tls = tls
         self._net = net
         named = (tls.ca_file, tls.cert_file, tls.key_file) if tls is not None else ()
         self._files = Watched(path for path in named if path is not None)
-        self._context = client_context(tls)
+        # The system's authorities take 25 ms and 2 MiB: not for an agent that has nobody to judge by them.
+        self._context = client_context(tls) if secure or tls is not None else None
         self._reading = asyncio.Lock()
 
     async def context(self) -> ssl.SSLContext:
-        """For a dial from now on. Files that cannot be used are told once, and leave the former in force."""
+        """For a dial from now on."""
+        await self.refresh()
+        if self._context is None:
+            self._context = client_context(self._tls)
+        return self._context
+
+    async def refresh(self) -> None:
+        """Takes files that were replaced. Those that cannot be used are told once, and leave the former in force."""
         async with self._reading:
             if self._files.changed():
                 try:  # in a thread: it may read the system's authorities, too
@@ -37,7 +45,6 @@ class Trust:
                     _log.warning("tls_files_refused", problems=[str(exc)], detail="the former ones stay in use")
                 else:
                     _log.info("tls_files_reloaded")
-            return self._context
 
     def lapsed(self) -> bool:
         """Whether the certificate that we show has expired."""

@@ -1,4 +1,7 @@
-"""Who may open a tunnel: tokens, the keys that verify them, and the identities they prove."""
+"""Who may open a tunnel: tokens, the keys that verify them, and the identities they prove.
+
+Keys by URL are `ncfast.auth.remote`'s: who has none does not load what fetches and reads them.
+"""
 
 from ncfast.auth.certificate import ClientCertificate, thumbprint
 from ncfast.auth.deny import bars, denied
@@ -6,7 +9,6 @@ from ncfast.auth.errors import REASONS, AuthError, AuthSetupError
 from ncfast.auth.identity import Identity
 from ncfast.auth.keys import ALGORITHMS
 from ncfast.auth.mint import mint
-from ncfast.auth.remote import JwksKeys
 from ncfast.auth.static import StaticKeys, read_secret
 from ncfast.auth.verifier import Verifier
 
@@ -17,7 +19,6 @@ __all__ = [
     "AuthSetupError",
     "ClientCertificate",
     "Identity",
-    "JwksKeys",
     "StaticKeys",
     "Verifier",
     "bars",

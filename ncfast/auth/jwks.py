@@ -11,7 +11,8 @@ import orjson
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from ncfast.auth.errors import AuthSetupError
-from ncfast.auth.keys import MAX_KID_CHARS, Key, public_key
+from ncfast.auth.keys import MAX_KID_CHARS, Key
+from ncfast.auth.publickeys import public_key
 
 MAX_KEYS = 64  # a set of a real issuer has a handful
 

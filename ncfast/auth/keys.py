@@ -9,30 +9,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-
-import jwt
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from jwt.algorithms import HMACAlgorithm
+from typing import TYPE_CHECKING
 
 from ncfast.auth.errors import AuthSetupError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 SYMMETRIC = "HS256"
 ASYMMETRIC = ("RS256", "ES256", "EdDSA")
 ALGORITHMS = (SYMMETRIC, *ASYMMETRIC)
 
 MIN_SECRET_BYTES = 32  # RFC 7518 §3.2: as long as the hash
-MIN_RSA_BITS = 2048  # RFC 7518 §3.3
-MAX_RSA_BITS = 8192  # a check of a larger one costs milliseconds of the event loop
 MAX_KID_CHARS = 256
 MAX_CANDIDATES = 8  # signature checks that one unauthenticated token may cost
 
-PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
-
-_PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\s.*?-----END \1-----", re.DOTALL)
+# Hexadecimal or base64, as `openssl rand` prints it. No PEM, SSH or DER key and no JWK is made of these alone.
+_DRAWN = re.compile(rb"[A-Za-z0-9+/=]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +35,7 @@ class Key:
     """One verification key. `kid` is None where the source names no key id (a secret, a PEM file)."""
 
     algorithm: str
-    material: bytes | PublicKey = field(repr=False)
+    material: bytes | RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey = field(repr=False)
     kid: str | None = None
 
 
@@ -100,53 +95,19 @@ def secret_key(secret: bytes) -> Key:
             f"the HS256 secret has {len(secret)} bytes, at least {MIN_SECRET_BYTES} are needed: "
             "make one with `openssl rand -hex 32`"
         )
+    if not _DRAWN.fullmatch(secret):
+        _check_secret(secret)
+    return Key(SYMMETRIC, secret)
+
+
+def _check_secret(secret: bytes) -> None:
+    from jwt import InvalidKeyError  # heavy, and of no use for what `openssl rand` prints
+    from jwt.algorithms import HMACAlgorithm
+
     try:
         HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
-    except jwt.InvalidKeyError:
+    except InvalidKeyError:
         raise AuthSetupError(
             "the HS256 secret is a public key, certificate or JWK, which is no secret: "
             "set auth.jwt.algorithms to the key's own algorithm"
         ) from None
-    return Key(SYMMETRIC, secret)
-
-
-def public_key(material: object, kid: str | None = None) -> Key:
-    """The key made of a `cryptography` public key, bound to the one algorithm of its type."""
-    if isinstance(material, RSAPublicKey):
-        if not MIN_RSA_BITS <= material.key_size <= MAX_RSA_BITS:
-            raise AuthSetupError(
-                f"an RSA key of {material.key_size} bits: {MIN_RSA_BITS} to {MAX_RSA_BITS} are accepted"
-            )
-        return Key("RS256", material, kid)
-    if isinstance(material, EllipticCurvePublicKey):
-        if not isinstance(material.curve, SECP256R1):
-            raise AuthSetupError(f"an EC key on curve {material.curve.name}: ES256 needs P-256 (prime256v1)")
-        return Key("ES256", material, kid)
-    if isinstance(material, Ed25519PublicKey):
-        return Key("EdDSA", material, kid)
-    raise AuthSetupError("a key that is neither RSA, EC on P-256 nor Ed25519")
-
-
-def pem_keys(document: bytes) -> list[Key]:
-    """The keys of a PEM file: one or more public keys, and nothing broken or private among them."""
-    keys = []
-    for number, block in enumerate(_PEM_BLOCK.finditer(document), 1):
-        label = block[1].decode("ascii")
-        if "PRIVATE KEY" in label:
-            raise AuthSetupError(
-                f"PEM block {number} is a private key, which a hub must not hold: "
-                "keep it at the issuer and give the hub the output of `openssl pkey -in KEY -pubout`"
-            )
-        if not label.endswith("PUBLIC KEY"):
-            remedy = ": use `openssl x509 -in CERT -pubkey -noout`" if label == "CERTIFICATE" else ""
-            raise AuthSetupError(f"PEM block {number} is a {label}, a PUBLIC KEY is needed{remedy}")
-        try:
-            material = load_pem_public_key(block[0])
-        except (ValueError, UnsupportedAlgorithm):
-            raise AuthSetupError(f"PEM block {number} does not hold a readable public key") from None
-        keys.append(public_key(material))
-    if b"-----" in _PEM_BLOCK.sub(b"", document):
-        raise AuthSetupError("the PEM file has a broken block: each needs its BEGIN and END line")
-    if not keys:
-        raise AuthSetupError("the file holds no PEM block")
-    return keys

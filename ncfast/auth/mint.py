@@ -6,8 +6,6 @@ import secrets
 import time
 from collections.abc import Iterable
 
-import jwt
-
 from ncfast.auth.certificate import CONFIRMATION, confirmation
 from ncfast.auth.identity import is_safe_name
 from ncfast.auth.keys import SYMMETRIC, secret_key
@@ -52,6 +50,8 @@ def mint(
         claims[CONFIRMATION] = confirmation(certificate)
     if tenant is not None:
         claims["tenant"] = _checked("tenant", tenant)
+    import jwt  # heavy, and of no use to a hub that only judges tokens
+
     return jwt.encode(claims, key, algorithm=SYMMETRIC)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from ncfast.auth.errors import AuthError, AuthSetupError
-from ncfast.auth.jwks import parse_jwks
-from ncfast.auth.keys import SYMMETRIC, Key, KeySet, check_algorithms, pem_keys, secret_key
+from ncfast.auth.keys import SYMMETRIC, Key, KeySet, check_algorithms, secret_key
 from ncfast.config.files import Unreadable, read_bounded
 
 MAX_FILE_BYTES = 256 * 1024  # as for a JWK Set by URL
@@ -32,6 +31,7 @@ class StaticKeys:
         self._keys = keys
         self._path = path
         self._algorithms = algorithms
+        self.on_change: Callable[[], None] = lambda: None  # never called; as `JwksKeys` has it
 
     @classmethod
     def from_file(cls, path: str | Path, algorithms: Sequence[str]) -> StaticKeys:
@@ -70,6 +70,9 @@ def _load(path: Path, algorithms: Collection[str]) -> KeySet:
     try:
         if SYMMETRIC in algorithms:
             return KeySet([secret_key(_without_newline(document))])
+        from ncfast.auth.jwks import parse_jwks  # heavy, and of use only here
+        from ncfast.auth.publickeys import pem_keys
+
         if document.lstrip().startswith(b"{"):
             jwks = parse_jwks(document, algorithms)
             if jwks.faults:

@@ -1,12 +1,13 @@
 """From a token's text to an `Identity`, or to an `AuthError` that says which check refused it.
 
-The header is read and judged here, before any key is touched; the signature is PyJWT's work, with one key and
-the one algorithm that key is bound to; the claims are judged here, because each must be present, of the right
-type and exactly equal, where libraries are lenient.
+The header is read and judged here, before any key is touched; the signature is judged with one key and the one
+algorithm that key is bound to, a public key's by PyJWT; the claims are judged here, because each must be present, of
+the right type and exactly equal, where libraries are lenient.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import re
 import time
@@ -14,26 +15,21 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import jwt
-
 from ncfast.auth.certificate import ClientCertificate, check_bearer, confirmed
 from ncfast.auth.errors import AuthError, AuthSetupError
 from ncfast.auth.identity import Identity, is_safe_name
-from ncfast.auth.keys import ALGORITHMS, MAX_KID_CHARS, Key, check_algorithms
+from ncfast.auth.keys import MAX_KID_CHARS, SYMMETRIC, Key, check_algorithms
 
 MAX_TOKEN_CHARS = 8 * 1024
 MAX_LEEWAY_SEC = 30
 MAX_LIFETIME_SEC = 24 * 3600
 MAX_CONNECTORS = 64
-MIN_PYJWT = (2, 15, 1)  # older ones let unknown `crit` headers and JWK confusion through
 
 # Parameters that move the choice of key, or the meaning of the signature, into the attacker's hands.
 _REFUSED_PARAMETERS = frozenset({"crit", "jku", "jwk", "x5u", "x5c", "b64"})
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
 _TOKEN_ID = re.compile(r"[!-~]{1,128}")
 _MAX_TIME = 2**53  # the integers a float can tell apart; anything beyond is no time
-
-_jws = jwt.PyJWS(algorithms=ALGORITHMS)
 
 
 class Policy(Protocol):
@@ -61,8 +57,13 @@ class Verifier:
     """Judges tokens by one policy; `AuthSetupError` at once if the policy, or PyJWT itself, is unsafe."""
 
     def __init__(self, policy: Policy, keys: KeySource, wall_clock: Callable[[], float] = time.time) -> None:
-        check_pyjwt(jwt.__version__)
         self._algorithms = check_algorithms(policy.algorithms)
+        self._signed_payload = _signed_by_secret
+        if SYMMETRIC not in self._algorithms:  # which stands alone
+            from ncfast.auth import publickeys  # heavy, and of use only here
+
+            publickeys.check_pyjwt()
+            self._signed_payload = publickeys.signed_payload
         if not policy.audience:
             raise AuthSetupError("auth.jwt.audience is empty: a token must name whom it is meant for")
         if not 0 <= policy.leeway_sec <= MAX_LEEWAY_SEC:
@@ -88,7 +89,7 @@ class Verifier:
             raise AuthError("too_large")
         algorithm, kid = self._read_header(token)
         for key in await self._keys.find(kid, algorithm):
-            payload = _signed_payload(token, key)
+            payload = self._signed_payload(token, key)
             if payload is not None:
                 identity = self._judge_claims(_parse_object(payload), key)
                 check_bearer(identity, certificate, self._certificate_name)
@@ -157,19 +158,14 @@ class Verifier:
             raise AuthError("issuer")
 
 
-def check_pyjwt(version: str) -> None:
-    """Raise `AuthSetupError` if this version of PyJWT is one with known forgeries."""
-    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
-    if numbers < MIN_PYJWT:
-        raise AuthSetupError(f"PyJWT {version} is unsafe: install {'.'.join(map(str, MIN_PYJWT))} or newer")
-
-
-def _signed_payload(token: str, key: Key) -> bytes | None:
-    """The token's payload if `key` signed it, else None."""
-    try:
-        return _jws.decode(token, key.material, algorithms=[key.algorithm])
-    except jwt.PyJWTError:
+def _signed_by_secret(token: str, key: Key) -> bytes | None:
+    """The payload of a token of acceptable shape if the secret `key` signed it (HS256: RFC 7515, RFC 7518 §3.2), else
+    None."""
+    assert isinstance(key.material, bytes)  # no public key is found under HS256
+    signed, _, signature = token.rpartition(".")
+    if not hmac.compare_digest(hmac.digest(key.material, signed.encode("ascii"), "sha256"), _decode_segment(signature)):
         return None
+    return _decode_segment(signed.partition(".")[2])
 
 
 def _decode_segment(segment: str) -> bytes:

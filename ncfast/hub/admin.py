@@ -21,7 +21,7 @@ from ncfast.hub.lockout import LockRefused
 from ncfast.net.request import HttpLimits, HttpServer, Response
 from ncfast.net.seam import Acceptor, Net
 from ncfast.net.tls import server_context
-from ncfast.observe import log, metrics, statuspage
+from ncfast.observe import log, metrics
 from ncfast.observe.readiness import Readiness
 from ncfast.observe.slices import Shared, Slices, spread
 from ncfast.registry import Lock
@@ -152,6 +152,8 @@ class Admin:
         return answer(request)
 
     async def _page_html(self, request: Request) -> Response:
+        from ncfast.observe import statuspage  # it takes all of HTML's entities, and most hubs are never looked at
+
         shown = self._still_page if request.path.endswith("?refresh=off") else self._page
         policy = ("Content-Security-Policy", statuspage.SECURITY_POLICY)
         return Response(200, "text/html; charset=utf-8", await shown.get(), (policy,))
@@ -240,6 +242,8 @@ def _open(members: dict[str, Any]) -> bytes:
 
 def page(snapshot: Snapshot, refresh: bool) -> Slices[bytes]:
     """The page for people: as many rows as it has room for."""
+    from ncfast.observe import statuspage
+
     agents: Rows = []
     cluster_agents: Rows = []
     yield from snapshot.agents(agents.extend, statuspage.MAX_AGENTS)

@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from ncfast.auth import ClientCertificate, thumbprint
+from ncfast.config.hub import Edge
 from ncfast.mesh.trust import Headers, Refused, forwarded, forwarded_thumbprint, names_in_der
 
 NONE_SHOWN = "no_client_certificate"
+
+
+def prepare(edge: Edge) -> None:
+    """Loads what reads certificates where some are to be shown: 40 ms that the first of them would wait for, and all
+    others with it."""
+    if edge.forwarded_certificates or (edge.tls is not None and edge.tls.client_ca_file is not None):
+        import cryptography.x509  # noqa: F401
 
 
 def of_connection(transport: Any) -> ClientCertificate | None:

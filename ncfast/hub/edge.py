@@ -13,7 +13,7 @@ from websockets.http11 import Request
 from ncfast.auth import AuthError, ClientCertificate, Identity
 from ncfast.config.hub import ServerTls
 from ncfast.hub.admin import healthz, readyz
-from ncfast.hub.certificate import of_connection, of_ingress
+from ncfast.hub.certificate import of_connection, of_ingress, prepare
 from ncfast.hub.claims import Claims
 from ncfast.hub.ground import Ground
 from ncfast.hub.session import AgentSession
@@ -53,6 +53,7 @@ class Edge:
         self.throttle = Throttle(config.handshakes_per_source_per_sec, ground.clock)
         self.pending: Newcomers[Handshake] = Newcomers(self.limits.max_connections, self._make_room)
         self._context = self.load_tls(config.tls)
+        prepare(config)
         self._acceptor: Acceptor | None = None
 
     async def open(self) -> None:

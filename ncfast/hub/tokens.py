@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from ncfast.auth import AuthError, ClientCertificate, Identity, JwksKeys, StaticKeys, Verifier, bars, denied
+from ncfast.auth import AuthError, ClientCertificate, Identity, StaticKeys, Verifier, bars, denied
 from ncfast.config.hub import Jwt
 from ncfast.net.seam import Net
+
+if TYPE_CHECKING:
+    from ncfast.auth.remote import JwksKeys
 
 
 def key_source(jwt: Jwt, net: Net) -> StaticKeys | JwksKeys:
     """The keys that the configuration names. Raises AuthSetupError."""
     if jwt.jwks_url is not None:
+        from ncfast.auth.remote import JwksKeys  # heavy, and of use only here
+
         return JwksKeys.from_url(jwt.jwks_url, jwt.algorithms, net, jwt.jwks_ca_file, jwt.jwks_proxy)
     assert jwt.key_file is not None  # one of the two is there
     return StaticKeys.from_file(jwt.key_file, jwt.algorithms)
@@ -36,8 +42,7 @@ class Tokens:
         self._jwt = jwt
         self._verifier = Verifier(jwt, self._keys, self._wall_clock)
         self.expiry_grace = jwt.expiry_grace_sec  # seconds
-        if isinstance(self._keys, JwksKeys):
-            self._keys.on_change = lambda: self.on_change()
+        self._keys.on_change = lambda: self.on_change()
 
     async def verify(self, token: str, certificate: ClientCertificate | None = None) -> Identity:
         """Who the token says the bearer is, who has shown `certificate`, or none. Raises AuthError."""
@@ -73,7 +78,7 @@ class Tokens:
 
     def prepare(self, jwt: Jwt) -> StaticKeys | JwksKeys | None:
         """The keys that `use` would put in force; None: those of now, asked for anew. Raises AuthSetupError."""
-        same = isinstance(self._keys, JwksKeys) and _source(jwt) == _source(self._jwt)
+        same = jwt.jwks_url is not None and _source(jwt) == _source(self._jwt)
         return None if same else key_source(jwt, self._net)
 
     async def use(self, jwt: Jwt, keys: StaticKeys | JwksKeys | None) -> None:

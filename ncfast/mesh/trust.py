@@ -17,12 +17,12 @@ import urllib.parse
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
-from typing import Protocol
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from typing import TYPE_CHECKING, Protocol
 
 from ncfast.core.errors import NcfastError
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 XFCC = "X-Forwarded-Client-Cert"
 VERIFY, CERT, SAN = "X-SSL-Client-Verify", "X-SSL-Client-Cert", "X-SSL-Client-SAN"
@@ -84,6 +84,8 @@ def is_replicas(names: frozenset[str]) -> bool:
 
 def names_in(certificate: x509.Certificate) -> frozenset[str]:
     """Its DNS and URI alternative names. Raises Refused for what cannot be read."""
+    from cryptography import x509  # heavy, as in the other places here: a hub that sees no certificate does without
+
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         dns = extension.value.get_values_for_type(x509.DNSName)
@@ -101,6 +103,8 @@ def names_in_der(der: bytes | None) -> frozenset[str]:
     """The same for a certificate as TLS shows it. Raises Refused."""
     if not der:
         raise Refused("certificate", "no certificate was shown")
+    from cryptography import x509
+
     try:
         return names_in(x509.load_der_x509_certificate(der))
     except ValueError:
@@ -171,6 +175,8 @@ def forwarded_thumbprint(headers: Headers) -> bytes | None:
         return bytes.fromhex(found[0])
     for text in headers.get_all(CERT):
         if text.strip():
+            from cryptography.hazmat.primitives import hashes
+
             return _loaded(text.strip()).fingerprint(hashes.SHA256())
     return None
 
@@ -220,6 +226,8 @@ def _certificate(text: str) -> frozenset[str]:
 
 def _loaded(text: str) -> x509.Certificate:
     """The certificate in X-SSL-Client-Cert. Raises Refused."""
+    from cryptography import x509
+
     try:
         if text.startswith("-----BEGIN"):
             pem = urllib.parse.unquote(text, errors="strict")

@@ -44,7 +44,7 @@ from ncfast.auth import (
 )
 from ncfast.auth.certificate import confirmation
 from ncfast.auth.keys import MAX_CANDIDATES
-from ncfast.auth.verifier import check_pyjwt
+from ncfast.auth.publickeys import check_pyjwt
 
 DAY = 86_400
 DIGEST = thumbprint(b"a certificate")
@@ -387,12 +387,22 @@ def block(label: str) -> bytes:
     return f"-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n".encode()
 
 
+def public_bytes(algorithm, encoding, form):
+    return private_key(algorithm).public_key().public_bytes(encoding, form)
+
+
 PEM_KEY = pem("RS256")
 FILES = {
     "short secret": ("HS256", SECRET[:31], "31 bytes, at least 32"),
     "newline does not count": ("HS256", SECRET[:31] + b"\n", "31 bytes"),
     "empty": ("HS256", b"", "0 bytes"),
     "public key as a secret": ("HS256", PEM_KEY, "is no secret"),
+    "DER key as a secret": (
+        "HS256",
+        public_bytes("RS256", Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        "is no secret",
+    ),
+    "SSH key as a secret": ("HS256", public_bytes("ES256", Encoding.OpenSSH, PublicFormat.OpenSSH), "is no secret"),
     "JWK as a secret": ("HS256", jwks(jwk("RS256")), "is no secret"),
     "too large": ("HS256", b"x" * (256 * 1024 + 1), "larger than 262144 bytes"),
     "private key": ("RS256", private_pem(private_key("RS256")), "private key"),

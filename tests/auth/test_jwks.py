@@ -18,9 +18,9 @@ from support.connect_proxy import connect_proxy
 from support.tokens import NOW, genuine, jwk, jwks, policy
 from support.until import PATIENCE, until
 
-from ncfast.auth import AuthError, AuthSetupError, Identity, JwksKeys, Verifier
+from ncfast.auth import AuthError, AuthSetupError, Identity, Verifier
 from ncfast.auth.jwks import parse_jwks
-from ncfast.auth.remote import COOLDOWN_SEC, MAX_ABSENT, REFRESH_SEC, STALE_SEC
+from ncfast.auth.remote import COOLDOWN_SEC, MAX_ABSENT, REFRESH_SEC, STALE_SEC, JwksKeys
 from ncfast.net import fetch
 from ncfast.net.fetch import MAX_BODY_BYTES, TIMEOUT_SEC, FetchError, HttpsFetch
 from ncfast.net.seam import Net

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from bench import instructions, service
+from bench import idle, instructions, report, service
 from bench.load import load
+from bench.metric import compare
 from bench.peers import PEERS
+from bench.rig import Route
 from bench.routes import TLS, routes
+from bench.scale import SMOKE
 
 ROOT = Path(__file__).resolve().parents[2]
 REDIS = ["redis-server", "redis-benchmark"]
@@ -81,6 +90,50 @@ def test_a_peer_carries_the_bench_plain_and_encrypted(name: str, tmp_path: Path)
     assert {figure["route"] for figure in kept(tmp_path, "tls")} == {"haproxy-tls", name + TLS * PEERS[name].tls}
 
 
+@contextmanager
+def impatient() -> Iterator[Route]:
+    """A route of a name that is not judged, which echoes a byte and ends the flow."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            try:
+                while True:
+                    with listener.accept()[0] as client:
+                        client.sendall(client.recv(1))
+            except OSError:
+                return
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield Route("frp", listener.getsockname(), {"near": os.getpid(), "far": os.getpid()})
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def test_a_peer_that_ends_idle_flows_does_not_carry_them_and_the_table_is_kept() -> None:
+    need("cc")
+    with impatient() as way:
+        values = idle.carried(way, 8, SMOKE)
+    assert values == {metric.name: math.inf for metric in idle.METRICS}
+    good = dict.fromkeys(values, 1.0)
+    shown = report.table(
+        {"idle": list(compare(idle.METRICS, [(0, "haproxy", good), (0, "frp", values)], "haproxy"))}, ""
+    )
+    assert shown.count("inf") >= len(values)
+
+
+def test_idle_flows_that_have_ended_are_seen() -> None:
+    way = Route("frp", ("127.0.0.1", 0))
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            idle.check_standing([ours], way)
+        with pytest.raises(ConnectionError, match="frp closed a flow"):
+            idle.check_standing([ours], way)
+
+
 def test_bench_has_idle_agents_beside(tmp_path: Path) -> None:
     need("cc")
     run("bench", "--smoke", "--only", "agents", "--routes", "ncfast", "--output", str(tmp_path))
@@ -127,11 +180,16 @@ def test_connections_and_messages_stay_within_their_budget_of_instructions(tmp_p
     assert not over
 
 
+def test_what_the_clock_brings_is_taken_off_by_time() -> None:
+    idle_meanwhile = instructions.Count(3_000, 3.0)
+    assert instructions.Count(12_000, 2.0).each(10, idle_meanwhile) == 1_000
+
+
 def test_what_exceeds_a_budget_is_named() -> None:
     most = {"hub open": 1000, "agent open": 1000}
     assert instructions.over({"hub open": 1100, "agent open": 900}, most) == []
-    assert instructions.over({"hub open": 1200, "agent open": 900}, most) == [
-        "hub open: 1,200 instructions, +20% over its budget of 1,000"
+    assert instructions.over({"hub open": 1300, "agent open": 900}, most) == [
+        "hub open: 1,300 instructions, +30% over its budget of 1,000"
     ]
 
 

@@ -26,17 +26,19 @@ AGENT = {"ncfast.agent", "ncfast.serve.agent", "ncfast.config.agent"}
 CLUSTER = {"ncfast.mesh.manager", "ncfast.mesh.peer", "ncfast.registry.redis", "redis", "hiredis"}
 COMMANDS = {"ncfast.cli.check", "ncfast.cli.status", "ncfast.observe.adminclient", "ncfast.demo"}
 SCRAPED = {"prometheus_client", "ncfast.observe.exposition"}
-JUDGES = {"ncfast.auth", "ncfast.mesh", "ncfast.registry", "jwt", "cryptography"}
+JUDGES = {"ncfast.auth", "ncfast.mesh", "ncfast.registry"}
+PUBLIC_KEYS = {"jwt", "cryptography", "ncfast.auth.publickeys", "ncfast.auth.remote", "ncfast.net.fetch"}
 PROXY = {"urllib.request", "http.client"}
+PEOPLE = {"ncfast.observe.statuspage", "html"}
 NEVER = {  # where they do not belong
-    "hub": AGENT | CLUSTER | COMMANDS | SCRAPED,
-    "agent": HUB | CLUSTER | COMMANDS | SCRAPED | PROXY | JUDGES,
+    "hub": AGENT | CLUSTER | COMMANDS | SCRAPED | PROXY | PUBLIC_KEYS | PEOPLE,
+    "agent": HUB | CLUSTER | COMMANDS | SCRAPED | PROXY | PUBLIC_KEYS | PEOPLE | JUDGES,
 }
 
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """By command: the modules of a hub that is alone, and of its agent."""
+    """By command: the modules of a hub that is alone, with a secret for its tokens, and of its agent."""
     directory = tmp_path_factory.mktemp("loaded")
     service = Peer(directory)
     made = Topology(directory, {"peer": service.address}, prefix=(sys.executable, "-c", TELLS))
