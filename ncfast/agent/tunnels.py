@@ -33,7 +33,7 @@ from collections.abc import Callable
 from ncfast.agent.dialer import DialError, dial
 from ncfast.agent.ground import Ground
 from ncfast.agent.services import Services
-from ncfast.agent.token import read_token
+from ncfast.agent.token import OwnToken, TokenFault
 from ncfast.agent.tunnel import AgentTunnel, TunnelState
 from ncfast.core.epochs import LARGEST, follows
 from ncfast.core.errors import Reason
@@ -63,9 +63,10 @@ class Tunnels:
     """Keeps `owner` and `standby`. Decisions fall between two callbacks, in `granted`, `standing`, `leaving` and
     `ended`, which the tunnels call; the two tasks only dial."""
 
-    def __init__(self, ground: Ground, services: Services) -> None:
+    def __init__(self, ground: Ground, services: Services, token: OwnToken) -> None:
         self._ground = ground
         self._services = services
+        self._token = token
         self.net = ground.net
         self.config = ground.config
         self.owner: AgentTunnel | None = None  # OWNER
@@ -230,7 +231,7 @@ class Tunnels:
         """Whether a hub has answered the handshake; what its tunnel is for, the moment decides."""
         tunnel = AgentTunnel(self._ground, self._services, self, url)
         try:
-            tunnel.token = await read_token(self._ground)
+            tunnel.token = await self._token.read()
             await dial(self._ground, url, tunnel.token, tunnel)
             self._dialled(tunnel)
         except asyncio.CancelledError:
@@ -239,7 +240,12 @@ class Tunnels:
         except DialError as exc:
             tunnel.abandon()
             pause.least = exc.retry_after or 0.0
-            _log.warning("connect_failed", hub=url, role=role, reason=exc.reason, detail=str(exc))
+            seen = self._token.fault if exc.reason == "http_401" else ""
+            detail = f"{exc}; the token in {self.config.token_file} {seen}" if seen else str(exc)
+            _log.warning("connect_failed", hub=url, role=role, reason=exc.reason, detail=detail)
+        except TokenFault as exc:
+            tunnel.abandon()
+            _log.warning("connect_failed", hub=url, role=role, reason="token_file", detail=str(exc))
         except Exception:  # a defect must not leave the agent alive and away for ever
             tunnel.abandon()
             _log.exception("connect_failed", hub=url, role=role, reason="internal")

@@ -300,16 +300,14 @@ class Handshake(asyncio.Protocol):
             identity = await self._edge.tokens.verify(token, certificate)
         except AuthError as exc:
             self._ground.stats.auth_failed[exc.reason] += 1
-            log.security("auth_failed", reason=exc.reason, remote=self.remote)
+            log.security("auth_failed", reason=exc.reason, sub=exc.subject, remote=self.remote)
             if self._waiting and not self._done:
                 if exc.reason == "keys_unavailable":
                     self._answer(Response.text(503, "Tokens cannot be checked at the moment", ("Retry-After", "2")))
                 else:
-                    self._answer(
-                        Response.text(
-                            401, "The token was refused", ("WWW-Authenticate", 'Bearer error="invalid_token"')
-                        )
-                    )
+                    why = f', error_description="{exc.told}"' if exc.told else ""
+                    challenge = f'Bearer error="invalid_token"{why}'  # RFC 6750, section 3
+                    self._answer(Response.text(401, "The token was refused", ("WWW-Authenticate", challenge)))
             return
         if not self._waiting or self._done:
             return

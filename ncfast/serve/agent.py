@@ -47,6 +47,6 @@ async def _reload_agent(agent: Agent, path: str | Path | None) -> None:
                 detail="the old configuration stays",
             )
             return
-        log.setup(config.logging.level, config.logging.format, config.logging.mask)
+        log.setup(**config.logging.model_dump())
     await agent.refresh()
     _log.info("config_reloaded")

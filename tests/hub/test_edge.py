@@ -98,6 +98,8 @@ def test_a_token_that_is_refused_is_counted_by_reason(tmp_path, why):
     async def scene(hub):
         status, head = await answer(hub, upgrade_request(token))
         assert status == 401 and 'error="invalid_token"' in head and hub.ground.stats.auth_failed == {why: 1}
+        told = 'error_description="the token has expired"' if why == "expired" else ""  # to its holder, and nobody else
+        assert told in head and ("error_description" in head) == bool(told)
 
     play(tmp_path, scene)
 

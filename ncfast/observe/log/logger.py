@@ -137,6 +137,7 @@ class _State:
         self.threshold = LEVELS["info"]
         self.secret = os.urandom(32)
         self.mask = Mask("none", self.secret)
+        self.mask_agents = self.mask
         self.limiter = EventLimiter(time.monotonic)
         self.writer = LogWriter(sys.stderr)
         self.render: Callable[[dict[str, Any]], bytes] = _render_json
@@ -150,8 +151,9 @@ def setup(
     stream: TextIO | None = None,
     secret: bytes | None = None,
     clock: Callable[[], float] = time.monotonic,
+    mask_agents: str = "none",
 ) -> None:
-    """Takes level, format and masking rule into use at once, also for loggers handed out before.
+    """Takes level, format and masking rules into use at once, also for loggers handed out before.
 
     ``auto`` follows the environment's ``NC_LOG_FORMAT``, otherwise it is ``console`` on a terminal and
     ``json`` elsewhere. ``secret`` keys the ``hash`` rule, so that several hubs show one client alike; by
@@ -170,6 +172,7 @@ def setup(
     if level not in LEVELS:
         raise ValueError(f"logging.level must be one of {', '.join(LEVELS)}")
     _state.mask = Mask(mask, secret or _state.secret)
+    _state.mask_agents = Mask(mask_agents, secret or _state.secret)
     _state.threshold = LEVELS[level]
     _state.limiter.clock = clock
     _state.writer.stream = stream
@@ -197,11 +200,6 @@ def access(**fields: Any) -> None:
 def mask_address(text: str) -> str:
     """A client address as the configured rule shows it."""
     return _state.mask.address(text)
-
-
-def mask_identity(text: str) -> str:
-    """An agent id or token subject as the configured rule shows it."""
-    return _state.mask.identity(text)
 
 
 def flush(timeout: float = 1.0) -> bool:
@@ -272,7 +270,7 @@ def _address(value: Any) -> str | None:
 
 
 def _identity(value: Any) -> str | None:
-    return None if value is None else _text(_state.mask.identity(str(value)))
+    return None if value is None else _text(_state.mask_agents.identity(str(value)))
 
 
 def _url(value: Any) -> Any:
