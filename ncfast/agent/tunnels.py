@@ -14,8 +14,10 @@ Claims, in rules:
     clones with two hubs each would take the agent from each other as fast as the network allows. It is no sign of a
     clone while a claim of ours is on its way, or shortly after one was given up, for the hub may have carried it out
     late.
- 4. Attempts are spread by full jitter, the first after a loss too. Not the first of a process, as what starts together
-    does not come up together; nor the claim over a standby: that costs the hub no handshake.
+ 4. Attempts are spread by full jitter, the first after a loss too; the bound grows with each, until a tunnel has owned
+    for `STOOD`: a hub that takes every claim and ends every tunnel is not dialled in a hot loop. Not the first of a
+    process, as what starts together does not come up together; nor the claim over a standby: that costs the hub no
+    handshake.
  5. A flow's other end that knows of a higher epoch than the owner's tunnel has (M_DETACH, `stale_epoch`) makes us claim
     above it, over the standby or over a new tunnel: on the old epoch that flow would be lost.
  6. A hub that has too many agents may ask us to move to a certain other (MOVE). We claim there when a tunnel to it
@@ -52,6 +54,7 @@ MOVE_TIME = 60.0  # seconds for a tunnel to the hub that we are asked to move to
 # seconds, to one and a half times as long, after which the standby's hub is drawn anew: one that was away when it was
 # sought has its part of the standbys again
 REDRAW = 600.0
+STOOD = 10.0  # an owner that stood so many seconds was well: rule 4 begins anew
 STEADY = 5.0  # a standby that stood so many seconds was well, and the next is sought without a longer pause
 RENEWAL = 5.0  # seconds between two claims that rule 5 makes: a peer's word costs no more than that
 SILENT = frozenset(
@@ -284,7 +287,6 @@ class Tunnels:
         self._cluster = tunnel.cluster
         self._next_hub = self.config.hubs.index(tunnel.url)
         self._useless = {tunnel.url}
-        self._owner_pause.reset()
         self._standby_pause.reset()
         flows = len(flows_here)
         _log.info(
@@ -428,6 +430,8 @@ class Tunnels:
             self._leave(tunnel)
         elif tunnel is self.owner:
             self.owner = None
+            if lasted >= STOOD:
+                self._owner_pause.reset()
             self._settled()
             self._lost_at = now
             self._conflict(reason, now)

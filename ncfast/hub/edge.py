@@ -51,6 +51,7 @@ class Edge:
             config.handshake_timeout_sec, config.max_header_bytes, config.max_headers, config.max_pending_handshakes
         )
         self.throttle = Throttle(config.handshakes_per_source_per_sec, ground.clock)
+        self.comers = Throttle(config.tunnels_per_agent_per_sec, ground.clock)
         self.pending: Newcomers[Handshake] = Newcomers(self.limits.max_connections, self._make_room)
         self._context = self.load_tls(config.tls)
         self._acceptor: Acceptor | None = None
@@ -314,6 +315,8 @@ class Handshake(asyncio.Protocol):
         if identity.key in self._ground.locks:
             log.security("agent_locked_refused", agent_id=identity.agent_id, remote=self.remote)
             self._refuse(403, "agent_locked", "This agent is locked out")
+        elif not self._edge.comers.admit(identity.key):
+            self._refuse(429, "agent_rate", "This agent comes again too fast", ("Retry-After", "1"))
         elif self._ground.readiness.draining and not self._edge.claims.awaited(identity):
             self._refuse(503, "draining", "This hub is going away", ("Retry-After", "1"))
         else:
