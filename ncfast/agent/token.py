@@ -8,8 +8,7 @@ from pathlib import Path
 
 from ncfast.agent.claims import Claims, claims_of, span
 from ncfast.agent.ground import Ground
-from ncfast.config.files import Unreadable, read_bounded
-from ncfast.core.errors import NcfastError
+from ncfast.config.files import Unreadable, Unusable, read_bounded
 from ncfast.observe import log
 
 _log = log.get("agent")
@@ -18,7 +17,7 @@ MAX_FILE_BYTES = 64 * 1024  # a hub takes a request of 8 KiB in all
 _FOREIGN = re.compile(rb"[^A-Za-z0-9._~+/=-]")  # to a bearer token (RFC 6750, section 2.1)
 
 
-class TokenFault(NcfastError):
+class TokenFault(Unusable):
     """The token file holds no token, or cannot be read. The text names the file and shows nothing of it."""
 
 
