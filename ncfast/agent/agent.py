@@ -6,11 +6,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from ncfast.agent.dialer import DialError
 from ncfast.agent.ground import Ground
 from ncfast.agent.info import AgentInfo
 from ncfast.agent.services import Services
-from ncfast.agent.token import read_token
+from ncfast.agent.token import OwnToken, TokenFault
 from ncfast.agent.tunnels import Tunnels
 from ncfast.config.agent import AgentConfig
 from ncfast.core.errors import Reason
@@ -36,7 +35,8 @@ class Agent:
         self.net = net
         self.flows = self.ground.flows
         self.services = Services(self.ground)
-        self.tunnels = Tunnels(self.ground, self.services)
+        self.token = OwnToken(self.ground)
+        self.tunnels = Tunnels(self.ground, self.services, self.token)
         self.services.on_changed = self.tunnels.announce
         self._token_fault = ""  # of the token file, as it was told last
 
@@ -84,8 +84,8 @@ class Agent:
         if not self.tunnels.all():
             return
         try:
-            token = await read_token(self.ground)
-        except DialError as exc:
+            token = await self.token.read()
+        except TokenFault as exc:
             if str(exc) != self._token_fault:
                 self._token_fault = str(exc)
                 _log.warning("token_unreadable", detail=str(exc))

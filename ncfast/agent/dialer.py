@@ -11,6 +11,7 @@ import aiofastnet
 
 from ncfast import __version__
 from ncfast.agent.ground import Ground
+from ncfast.agent.reasons import description
 from ncfast.core.errors import NcfastError
 from ncfast.core.link import Link
 from ncfast.net.connect import OUT_OF_DESCRIPTORS
@@ -149,11 +150,13 @@ class Opening(asyncio.Protocol):
         wait = (
             min(float(after), self._ground.config.reconnect.max_sec) if after.isdecimal() and len(after) < 10 else None
         )
-        of_hub = any(
-            one.startswith("Bearer") for one in exc.headers.get_all("WWW-Authenticate")
-        )  # as a hub's 401 has it
+        challenges = exc.headers.get_all("WWW-Authenticate")
+        of_hub = any(one.startswith("Bearer") for one in challenges)  # as a hub's 401 has it
+        why = description(challenges)
         words = {
-            401: "the hub refused the token" if of_hub else "somebody before the hub asks for credentials",
+            401: f"the hub refused the token{why and f': {why}'}"
+            if of_hub
+            else "somebody before the hub asks for credentials",
             403: "forbidden",
             404: "no tunnel there; the URL ends in /tunnel",
             429: "too many attempts",

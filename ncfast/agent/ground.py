@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import Any
 
 from ncfast.agent.trust import Trust
@@ -16,11 +18,12 @@ from ncfast.net.seam import Net
 class Ground:
     """Configuration, seam, the context of all flows, and which process this is."""
 
-    def __init__(self, config: AgentConfig, net: Net) -> None:
+    def __init__(self, config: AgentConfig, net: Net, wall_clock: Callable[[], float] = time.time) -> None:
         """Raises OSError when a certificate cannot be read."""
         self.config = config
         self.net = net
         self.clock = net.clock  # monotonic seconds
+        self.wall_clock = wall_clock  # Unix seconds
         self.instance = net.entropy(16).hex()  # drawn at each start: a hub tells processes of one agent apart by it
         self.context = FlowContext(
             net.clock,

@@ -1,4 +1,4 @@
-"""The token that hubs are shown, as its file has it now."""
+"""The token that hubs are shown, as its file has it now; the log is told what is wrong with it, and when it ends."""
 
 from __future__ import annotations
 
@@ -6,25 +6,56 @@ import codecs
 import re
 from pathlib import Path
 
-from ncfast.agent.dialer import DialError
+from ncfast.agent.claims import Claims, claims_of, span
 from ncfast.agent.ground import Ground
-from ncfast.config.files import Unreadable, read_bounded
-from ncfast.core.errors import NcfastError
+from ncfast.config.files import Unreadable, Unusable, read_bounded
+from ncfast.observe import log
+
+_log = log.get("agent")
 
 MAX_FILE_BYTES = 64 * 1024  # a hub takes a request of 8 KiB in all
 _FOREIGN = re.compile(rb"[^A-Za-z0-9._~+/=-]")  # to a bearer token (RFC 6750, section 2.1)
 
 
-class TokenFault(NcfastError):
+class TokenFault(Unusable):
     """The token file holds no token, or cannot be read. The text names the file and shows nothing of it."""
 
 
-async def read_token(ground: Ground) -> str:
-    """What the token file holds now. Raises DialError."""
-    try:
-        return await ground.net.loop.run_in_executor(None, token_of, ground.config.token_file)
-    except TokenFault as exc:
-        raise DialError("token_file", str(exc)) from None
+class OwnToken:
+    """The token file. What it holds is looked at whenever it is read; each fault is told once."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._claims: Claims | None = None  # of the token that was read last
+        self._told = ""  # of its faults
+        self._warned: Claims | None = None  # the token of whose end the log has been told
+
+    async def read(self) -> str:
+        """What the file holds now. Raises TokenFault."""
+        token = await self._ground.net.loop.run_in_executor(None, token_of, self._ground.config.token_file)
+        self._claims = claims_of(token)
+        self._look()
+        return token
+
+    @property
+    def fault(self) -> str:
+        """Why hubs will refuse the token that was read last, as far as it says itself; "" for no reason seen."""
+        if self._claims is None:
+            return ""
+        return self._claims.fault(self._ground.config.agent_id, self._ground.wall_clock())
+
+    def _look(self) -> None:
+        path, fault, claims = self._ground.config.token_file, self.fault, self._claims
+        kind = fault.partition(" ")[0]  # how long ago it has expired is no news
+        if kind != self._told:
+            self._told = kind
+            if fault:
+                _log.warning("token_unfit", detail=f"the token in {path} {fault}")
+        left = claims.ends_soon(self._ground.wall_clock()) if claims is not None else None
+        if left is not None and claims != self._warned:
+            self._warned = claims
+            detail = f"the token in {path} ends in {span(left)}, and no other is there yet"
+            _log.warning("token_ends_soon", expires_in_sec=round(left), detail=detail)
 
 
 def token_of(path: Path) -> str:

@@ -10,6 +10,7 @@ from typing import Protocol
 from ncfast._frames import FrameType
 from ncfast.agent.ground import Ground
 from ncfast.agent.info import AgentInfo
+from ncfast.agent.reasons import words
 from ncfast.agent.services import Services
 from ncfast.core.epochs import LARGEST
 from ncfast.core.errors import Reason
@@ -75,6 +76,7 @@ class AgentTunnel:
         self.link: Link = None  # type: ignore[assignment]  # set by the dialer before any frame can come
         self._said = 0  # last_epoch of the claim
         self._announced: list[str] = []
+        self._refused: list[str] = []  # of these, as the hub has said
         self._timer: asyncio.TimerHandle | None = None
 
     # HELLO
@@ -152,6 +154,7 @@ class AgentTunnel:
             self._move(TunnelState.STANDBY)
             self.stood = True
             self._keeper.standing(self)
+        self._hear_refused(ack)
         if self.link.closed:  # not of use after all
             return
         self.announce()  # what has changed since HELLO
@@ -160,12 +163,24 @@ class AgentTunnel:
         self.link.ping()
 
     def _told_again(self, ack: HelloAck) -> None:
-        """Only `cluster` may be news."""
+        """Only `cluster` and `refused` may be news."""
         if (ack.replica_id, ack.session, ack.epoch) != (self.replica_id, self.session, self.epoch):
             self.link.fail(Reason.PROTOCOL_ERROR, "a second HELLO_ACK says something else than the first")
             return
         self.cluster = ack.cluster
+        self._hear_refused(ack)
         self._keeper.told_again(self)
+
+    def _hear_refused(self, ack: HelloAck) -> None:
+        if ack.refused != self._refused:
+            self._refused = ack.refused
+            if ack.refused:
+                _log.warning(
+                    "connectors_refused",
+                    hub=self.url,
+                    connectors=ack.refused,
+                    detail="the token does not name them: no client is brought to them; ask for a token that does",
+                )
 
     # what the agent has to say
 
@@ -287,7 +302,7 @@ class AgentTunnel:
     def _on_frame__auth(self, code: int, body: bytes) -> None:
         if code:
             self.token_refused_at = self._ground.clock()
-            _log.error("token_refused", hub=self.url)
+            _log.error("token_refused", hub=self.url, detail=words(body) or None)
         else:
             _log.info("token_refreshed", hub=self.url)
 

@@ -14,8 +14,10 @@ Claims, in rules:
     clones with two hubs each would take the agent from each other as fast as the network allows. It is no sign of a
     clone while a claim of ours is on its way, or shortly after one was given up, for the hub may have carried it out
     late.
- 4. Attempts are spread by full jitter, the first after a loss too. Not the first of a process, as what starts together
-    does not come up together; nor the claim over a standby: that costs the hub no handshake.
+ 4. Attempts are spread by full jitter, the first after a loss too; the bound grows with each, until a tunnel has owned
+    for `STOOD`: a hub that takes every claim and ends every tunnel is not dialled in a hot loop. Not the first of a
+    process, as what starts together does not come up together; nor the claim over a standby: that costs the hub no
+    handshake.
  5. A flow's other end that knows of a higher epoch than the owner's tunnel has (M_DETACH, `stale_epoch`) makes us claim
     above it, over the standby or over a new tunnel: on the old epoch that flow would be lost.
  6. A hub that has too many agents may ask us to move to a certain other (MOVE). We claim there when a tunnel to it
@@ -33,7 +35,7 @@ from collections.abc import Callable
 from ncfast.agent.dialer import DialError, dial
 from ncfast.agent.ground import Ground
 from ncfast.agent.services import Services
-from ncfast.agent.token import read_token
+from ncfast.agent.token import OwnToken, TokenFault
 from ncfast.agent.tunnel import AgentTunnel, TunnelState
 from ncfast.core.epochs import LARGEST, follows
 from ncfast.core.errors import Reason
@@ -52,6 +54,7 @@ MOVE_TIME = 60.0  # seconds for a tunnel to the hub that we are asked to move to
 # seconds, to one and a half times as long, after which the standby's hub is drawn anew: one that was away when it was
 # sought has its part of the standbys again
 REDRAW = 600.0
+STOOD = 10.0  # an owner that stood so many seconds was well: rule 4 begins anew
 STEADY = 5.0  # a standby that stood so many seconds was well, and the next is sought without a longer pause
 RENEWAL = 5.0  # seconds between two claims that rule 5 makes: a peer's word costs no more than that
 SILENT = frozenset(
@@ -63,9 +66,10 @@ class Tunnels:
     """Keeps `owner` and `standby`. Decisions fall between two callbacks, in `granted`, `standing`, `leaving` and
     `ended`, which the tunnels call; the two tasks only dial."""
 
-    def __init__(self, ground: Ground, services: Services) -> None:
+    def __init__(self, ground: Ground, services: Services, token: OwnToken) -> None:
         self._ground = ground
         self._services = services
+        self._token = token
         self.net = ground.net
         self.config = ground.config
         self.owner: AgentTunnel | None = None  # OWNER
@@ -230,7 +234,7 @@ class Tunnels:
         """Whether a hub has answered the handshake; what its tunnel is for, the moment decides."""
         tunnel = AgentTunnel(self._ground, self._services, self, url)
         try:
-            tunnel.token = await read_token(self._ground)
+            tunnel.token = await self._token.read()
             await dial(self._ground, url, tunnel.token, tunnel)
             self._dialled(tunnel)
         except asyncio.CancelledError:
@@ -239,7 +243,12 @@ class Tunnels:
         except DialError as exc:
             tunnel.abandon()
             pause.least = exc.retry_after or 0.0
-            _log.warning("connect_failed", hub=url, role=role, reason=exc.reason, detail=str(exc))
+            seen = self._token.fault if exc.reason == "http_401" else ""
+            detail = f"{exc}; the token in {self.config.token_file} {seen}" if seen else str(exc)
+            _log.warning("connect_failed", hub=url, role=role, reason=exc.reason, detail=detail)
+        except TokenFault as exc:
+            tunnel.abandon()
+            _log.warning("connect_failed", hub=url, role=role, reason="token_file", detail=str(exc))
         except Exception:  # a defect must not leave the agent alive and away for ever
             tunnel.abandon()
             _log.exception("connect_failed", hub=url, role=role, reason="internal")
@@ -278,7 +287,6 @@ class Tunnels:
         self._cluster = tunnel.cluster
         self._next_hub = self.config.hubs.index(tunnel.url)
         self._useless = {tunnel.url}
-        self._owner_pause.reset()
         self._standby_pause.reset()
         flows = len(flows_here)
         _log.info(
@@ -422,6 +430,8 @@ class Tunnels:
             self._leave(tunnel)
         elif tunnel is self.owner:
             self.owner = None
+            if lasted >= STOOD:
+                self._owner_pause.reset()
             self._settled()
             self._lost_at = now
             self._conflict(reason, now)

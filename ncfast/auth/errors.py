@@ -35,12 +35,27 @@ REASONS: dict[str, str] = {
 class AuthError(NcfastError):
     """The remote side offered a token that is refused.
 
-    `reason` is a key of `REASONS`. Neither the reason nor the text carries anything out of the token.
+    `reason` is a key of `REASONS`. Neither the reason nor the text carries anything out of the token. Once its
+    signature has proved good, `signed` is set: then the bearer may be told why, and the log whose token it is
+    (`subject`; None while it is no acceptable name). Who guesses at tokens learns nothing.
     """
 
     def __init__(self, reason: str) -> None:
         super().__init__(REASONS[reason])
         self.reason = reason
+        self.signed = False
+        self.subject: str | None = None
+
+    def of(self, subject: str | None) -> AuthError:
+        """The same, of a token whose signature is good."""
+        self.signed = True
+        self.subject = subject
+        return self
+
+    @property
+    def told(self) -> str:
+        """What the bearer is told: nothing unless the signature is good."""
+        return str(self) if self.signed else ""
 
 
 class AuthSetupError(NcfastError):

@@ -91,8 +91,12 @@ class Verifier:
         for key in await self._keys.find(kid, algorithm):
             payload = self._signed_payload(token, key)
             if payload is not None:
-                identity = self._judge_claims(_parse_object(payload), key)
-                check_bearer(identity, certificate, self._certificate_name)
+                claims = _parse_object(payload)
+                try:
+                    identity = self._judge_claims(claims, key)
+                    check_bearer(identity, certificate, self._certificate_name)
+                except AuthError as exc:
+                    raise exc.of(claims["sub"] if is_safe_name(claims.get("sub")) else None) from None
                 return identity
         raise AuthError("signature")
 

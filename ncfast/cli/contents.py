@@ -60,7 +60,8 @@ def _authority(key: str, path: Path) -> None:
     try:
         web_context(path)
     except OSError as exc:
-        raise unreadable(key, exc) from None
+        section, _, name = key.rpartition(".")
+        raise unreadable(section, exc, **{name: path}) from None
 
 
 def _of_agent(config: AgentConfig) -> Iterator[Reader]:

@@ -21,6 +21,6 @@ MEANINGS = {
     ExitCode.UNAVAILABLE: (
         "no hub answers at the admin edge (status, drain, agents); a program is missing (demo --cluster)"
     ),
-    ExitCode.CONFIG: "the configuration, a key or a token file cannot be used",
+    ExitCode.CONFIG: "the configuration, or a certificate, key, token or password file that it names, cannot be used",
     ExitCode.INTERRUPTED: "ended by Ctrl-C (status --watch, demo)",
 }

@@ -85,10 +85,11 @@ def _parser(names: Iterable[str] = _COMMANDS) -> argparse.ArgumentParser:
 def _known(error: Exception) -> ExitCode | None:
     """The exit code for an error that its message explains; None for a defect of ours."""
     from ncfast.auth import AuthSetupError
+    from ncfast.config.files import Unusable
     from ncfast.config.problems import ConfigError
     from ncfast.core.errors import LocalError, NcfastError
 
-    if isinstance(error, (ConfigError, AuthSetupError)):
+    if isinstance(error, (ConfigError, AuthSetupError, Unusable)):
         return ExitCode.CONFIG
     if isinstance(error, LocalError):
         return None

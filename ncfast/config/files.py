@@ -11,6 +11,11 @@ class Unreadable(NcfastError):
     """A file that cannot be read, or is too large. The text says which of both; whoever asked says which file."""
 
 
+class Unusable(NcfastError, OSError):
+    """A file that the configuration names and that is of no use: key, path and remedy are in the text. At the start it
+    ends the process as a bad configuration does; later what was read before stays in force."""
+
+
 def read_bounded(path: str | Path, most: int) -> bytes:
     """All of a file of at most `most` bytes. Raises Unreadable."""
     try:

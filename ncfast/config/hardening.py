@@ -118,7 +118,7 @@ def _exposed(path: str, file: Path | None, reading: int = OTHERS_READ) -> Iterat
 
 
 SECRETS = "every user of the machine may read this file, or others than its owner write it; chmod o=,g-w"
-MASKED = "addresses and identities of clients stand in the log as they are; truncate or hash them"
+MASKED = "addresses of clients stand in the log as they are; truncate or hash them"
 
 HUB = (
     Advice(

@@ -213,6 +213,16 @@ class Edge(Section):
             " address, or a /64 of IPv6; behind trusted_proxies, whom they name. 0 no cap."
         ),
     )
+    tunnels_per_agent_per_sec: Rate = key(
+        5,
+        ge=0,
+        le=100_000,
+        unit="1/s",
+        why=(
+            "Tunnels a second that one agent may open here, in bursts of twice as many; further ones get 429, so that"
+            " an agent which comes again at once after each end costs the others nothing. 0 no cap."
+        ),
+    )
 
     @model_validator(mode="after")
     def _forwarded_by_somebody(self) -> Edge:

@@ -246,8 +246,15 @@ class Logging(Section):
     mask: Literal["none", "truncate", "hash"] = key(
         "truncate",
         why=(
-            "How client addresses and agent identities appear: whole, cut short (203.0.113.0/24), or as a"
-            " keyed hash that is stable while the process lives."
+            "How client addresses appear: whole, cut short (203.0.113.0/24), or as a keyed hash that is stable"
+            " while the process lives."
+        ),
+    )
+    mask_agents: Literal["none", "truncate", "hash"] = key(
+        "none",
+        why=(
+            "The same for agent ids and the subjects of tokens in log lines. The status edge always shows them whole:"
+            " whoever is on call has to know which site it is."
         ),
     )
 

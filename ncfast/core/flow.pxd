@@ -24,6 +24,13 @@ cdef enum:
 
 
 cdef enum:
+    # Bytes of a read for a flow alone. With the headers of its frame and of a message around it they fit in one packet
+    # of 64 KiB, the largest that Linux builds (65,483 bytes on loopback); 65,536 of them spill into a second one, which
+    # costs as much (docs/decisions/0004-copies-and-segments.md)
+    FULL_READ = 65024
+
+
+cdef enum:
     """Where an acknowledgement waits for data to ride on."""
     WAITS_LONG = 1         # of short messages only
     WAITS = 2

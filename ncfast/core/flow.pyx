@@ -37,9 +37,9 @@ from ncfast.core.states import FlowEvent, FlowState, advance
 from ncfast.core.states import TRANSITIONS as _TRANSITIONS
 
 cdef enum:
-    READ_AHEAD = 65536         # bytes read from a socket and not yet on a path; more stays in the kernel
+    READ_AHEAD = FULL_READ     # bytes read from a socket and not yet on a path; more stays in the kernel
     PRESSED_WINDOW = 16384     # window under memory pressure
-    ACK_EVERY = 131072         # bytes received before an acknowledgement goes at once, at most
+    ACK_EVERY = 4 * FULL_READ  # bytes received before an acknowledgement goes at once, at most
     MIN_READ = 4096            # a paused socket is read again when at least this much may be read
     SEGMENT = 4096             # rule 6: what a round trip adds, and the least
     PROMISES = 1024            # flows of which a quarter of the budget holds what was promised beforehand
@@ -229,7 +229,7 @@ cdef class Path:
         raise NotImplementedError
 
     cdef Py_ssize_t read_size(self) noexcept:
-        return MAX_DATA
+        return FULL_READ
 
 
 cdef class Source:
@@ -298,7 +298,7 @@ cdef class Flow(Source):
 
     cdef Py_ssize_t room(self) noexcept:
         """How many bytes may be read from the socket now."""
-        cdef Py_ssize_t size = MAX_DATA, left
+        cdef Py_ssize_t size = FULL_READ, left
         if self.state == CLOSED or self.pending & SEND_FIN or self.fin_sent or self.snd_limit <= self.snd_nxt:
             return 0
         if self.unsent_bytes >= READ_AHEAD:
@@ -503,7 +503,7 @@ cdef class Flow(Source):
 
     cdef int consider_ack(self) except -1:
         """An acknowledgement now, soon, or with the next data."""
-        cdef Py_ssize_t every = min(self.window // 4, ACK_EVERY)
+        cdef Py_ssize_t every = min(self.window // 5, ACK_EVERY)       # a full read of an initial window, too
         if self.path is None or not self.resumed:
             return 0
         if self.ack_value() - self.rcv_acked >= <uint64_t>every \

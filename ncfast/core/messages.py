@@ -89,6 +89,7 @@ class HelloAck(Message):
     session: Hex16
     epoch: Annotated[int, Field(ge=0, le=2**53)]  # granted; 0 to a standby, which owns nothing
     cluster: bool = False  # other hubs may take over: a standby is of use
+    refused: Annotated[list[Name], Field(max_length=256)] = []  # announced, and not in the token
 
 
 class Open(Message):

@@ -33,8 +33,8 @@ from libc.string cimport memcpy, memset
 
 from ncfast.core.fifo cimport Fifo
 from ncfast.core.flow cimport (
-    SEND_ACK, SEND_FIN, SEND_LATE_RST, SEND_OPEN, SEND_OPEN_ACK, SEND_RESUME, SEND_RESUME_ACK, SEND_RST, URGENT,
-    WAITS, WAITS_LONG, Flow, FlowContext, Path, Source,
+    FULL_READ, SEND_ACK, SEND_FIN, SEND_LATE_RST, SEND_OPEN, SEND_OPEN_ACK, SEND_RESUME, SEND_RESUME_ACK, SEND_RST,
+    URGENT, WAITS, WAITS_LONG, Flow, FlowContext, Path, Source,
 )
 from ncfast._frames cimport (
     CID_SIZE, HEADER_SIZE, M_ACK, M_DATA, M_FIN, M_GAP, M_OPEN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, M_RST, MAX_DATA,
@@ -47,7 +47,7 @@ from ncfast.core.states import FlowState
 cdef enum:
     # bytes from which a write is full, about what TCP_NOTSENT_LOWAT lets the kernel hold unsent; with the frame that
     # fills it at most 227 KiB, so every peer must take messages of 256 KiB
-    MAX_BATCH = 131072
+    MAX_BATCH = 2 * FULL_READ
     MAX_THROUGH = 196608       # the same for relayed frames: with one frame more still no 256 KiB
     SHORT = 4096               # bytes; a flow with no more than this to send is a short message
     SHORT_RUN = 65536          # bytes of short messages before bulk gets a turn

@@ -51,6 +51,7 @@ class Edge:
             config.handshake_timeout_sec, config.max_header_bytes, config.max_headers, config.max_pending_handshakes
         )
         self.throttle = Throttle(config.handshakes_per_source_per_sec, ground.clock)
+        self.comers = Throttle(config.tunnels_per_agent_per_sec, ground.clock)
         self.pending: Newcomers[Handshake] = Newcomers(self.limits.max_connections, self._make_room)
         self._context = self.load_tls(config.tls)
         prepare(config)
@@ -301,22 +302,22 @@ class Handshake(asyncio.Protocol):
             identity = await self._edge.tokens.verify(token, certificate)
         except AuthError as exc:
             self._ground.stats.auth_failed[exc.reason] += 1
-            log.security("auth_failed", reason=exc.reason, remote=self.remote)
+            log.security("auth_failed", reason=exc.reason, sub=exc.subject, remote=self.remote)
             if self._waiting and not self._done:
                 if exc.reason == "keys_unavailable":
                     self._answer(Response.text(503, "Tokens cannot be checked at the moment", ("Retry-After", "2")))
                 else:
-                    self._answer(
-                        Response.text(
-                            401, "The token was refused", ("WWW-Authenticate", 'Bearer error="invalid_token"')
-                        )
-                    )
+                    why = f', error_description="{exc.told}"' if exc.told else ""
+                    challenge = f'Bearer error="invalid_token"{why}'  # RFC 6750, section 3
+                    self._answer(Response.text(401, "The token was refused", ("WWW-Authenticate", challenge)))
             return
         if not self._waiting or self._done:
             return
         if identity.key in self._ground.locks:
             log.security("agent_locked_refused", agent_id=identity.agent_id, remote=self.remote)
             self._refuse(403, "agent_locked", "This agent is locked out")
+        elif not self._edge.comers.admit(identity.key):
+            self._refuse(429, "agent_rate", "This agent comes again too fast", ("Retry-After", "1"))
         elif self._ground.readiness.draining and not self._edge.claims.awaited(identity):
             self._refuse(503, "draining", "This hub is going away", ("Retry-After", "1"))
         else:

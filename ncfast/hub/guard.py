@@ -18,7 +18,7 @@ from pathlib import Path
 
 from websockets.http11 import Request
 
-from ncfast.config.files import Unreadable, read_bounded
+from ncfast.config.files import Unreadable, Unusable, read_bounded
 from ncfast.config.hub import Admin as AdminConfig
 from ncfast.net.request import Response
 from ncfast.net.watched import Watched
@@ -35,9 +35,9 @@ def read_admin_token(path: Path) -> bytes:
     try:
         token = read_bounded(path, MAX_TOKEN_BYTES).strip()
     except Unreadable as exc:
-        raise OSError(f"admin.token_file: {path}: {exc}") from None
+        raise Unusable(f"admin.token_file: {path}: {exc}") from None
     if len(token) < MIN_TOKEN_BYTES:
-        raise OSError(
+        raise Unusable(
             f"admin.token_file: {path} holds {len(token)} bytes, at least {MIN_TOKEN_BYTES} are needed:"
             " make one with `openssl rand -hex 32`"
         )

@@ -80,8 +80,8 @@ class Reload:
         await self._tokens.use(jwt, keys)
         if config.ha.mode != old.ha.mode:
             for session in self._sessions:
-                session.mode_changed()
-        log.setup(config.logging.level, config.logging.format, config.logging.mask)
+                session.tell_again()
+        log.setup(**config.logging.model_dump())
         if later := waits_for_restart(old, config):
             _log.warning("restart_needed", keys=later)
         _log.info("config_reloaded", listeners={name: listener.address for name, listener in self._listeners.items()})

@@ -111,6 +111,7 @@ class AgentSession:
         self.started_at = ground.clock()
         self.owned_since = 0.0
         self.resuming_until = 0.0  # until then flows that the agent has not asked for may still be asked for
+        self._refused: frozenset[str] = frozenset()  # connectors, as the agent has been told
         self._announcements = Latest(self._hear_announcement)
         self._tokens_shown = Latest(self._hear_token)
         self._fresh_token: str | None = None
@@ -226,6 +227,7 @@ class AgentSession:
         self.link.ping()
 
     def _hello_ack(self) -> None:
+        self._refused = self.announced - self.connectors
         self.link.send(
             FrameType.HELLO_ACK,
             HelloAck(
@@ -234,20 +236,23 @@ class AgentSession:
                 session=self.session_id,
                 epoch=self.epoch,
                 cluster=self._ways.active,
+                refused=sorted(self._refused),
             ).pack(),
         )
 
-    def mode_changed(self) -> None:
-        """Tells an agent that we own whether a standby is of use from now on."""
+    def tell_again(self) -> None:
+        """Tells an agent that we own what of HELLO_ACK has changed: whether a standby is of use, what is refused."""
         if self.owns:
             self._hello_ack()
 
     def _announce(self, connectors: frozenset[str]) -> None:
-        """Takes what the token allows; the rest is a security event, not an error."""
+        """Takes what the token allows; the rest is a security event, not an error, and an owner's agent hears of it."""
         self.announced = connectors
         self.connectors = frozenset(name for name in connectors if self.identity.allows(name))
         for name in sorted(connectors - self.connectors):
             log.security("scope_denied", agent_id=self.agent_id, connector=name, remote=self.remote)
+        if self._refused != connectors - self.connectors:
+            self.tell_again()
 
     def _too_early(self) -> bool:
         """Ends a link on which something else than HELLO comes first."""
@@ -310,7 +315,7 @@ class AgentSession:
         except AuthError as exc:
             self._ground.stats.auth_failed[exc.reason] += 1
             log.security("auth_failed", reason=exc.reason, agent_id=self.agent_id, remote=self.remote, refresh=True)
-            self.link.send(FrameType.AUTH, code=Reason.UNAUTHORIZED)
+            self.link.send(FrameType.AUTH, exc.told.encode(), code=Reason.UNAUTHORIZED)
             return
         if identity.agent_id != self.identity.agent_id or identity.tenant != self.identity.tenant:
             log.security("identity_mismatch", agent_id=self.agent_id, remote=self.remote, refresh=True)

@@ -1,4 +1,4 @@
-"""The hub's state, as GET /status gives it; addresses and identities masked as the log masks them.
+"""The hub's state, as GET /status gives it; addresses masked as the log masks them, agents by their ids.
 
 What costs by the thousand agents or flows is made in slices (`ncfast.observe.slices`). Everything else is of one
 moment, that of the last slice: so opened = closed + active in every answer. What ends between two slices is in no row,
@@ -26,7 +26,7 @@ from ncfast.hub.session import AgentSession
 from ncfast.hub.sessions import Sessions
 from ncfast.hub.ways import Ways
 from ncfast.net.socket import SocketEnd
-from ncfast.observe.log import mask_address, mask_identity
+from ncfast.observe.log import mask_address
 from ncfast.observe.metrics import CONNECTORS, OTHER
 from ncfast.observe.slices import Slices, each
 from ncfast.observe.totals import LinkTotals
@@ -206,7 +206,7 @@ class Snapshot:
     def _agent(self, session: AgentSession, now: float) -> dict[str, Any]:
         link = session.link
         return {
-            "agent_id": mask_identity(session.agent_id),
+            "agent_id": session.agent_id,
             "tenant": session.identity.tenant,
             "epoch": session.epoch,
             "standby": session.standing,
@@ -227,7 +227,7 @@ class Snapshot:
     def _lock(self, lock: Lock) -> dict[str, Any]:
         tenant, _, agent_id = lock.key.partition("/")
         return {
-            "agent_id": mask_identity(agent_id),
+            "agent_id": agent_id,
             "tenant": tenant or None,
             "reason": lock.reason,
             "left_sec": round(lock.until - self.ground.wall_clock(), 1),
@@ -263,7 +263,7 @@ class Snapshot:
 
 def _cluster_agent(entry: AgentEntry) -> dict[str, Any]:
     return {
-        "agent_id": mask_identity(entry.agent_id),
+        "agent_id": entry.agent_id,
         "tenant": entry.tenant,
         "owner": entry.owner,
         "epoch": entry.epoch,

@@ -48,7 +48,7 @@ class Tokens:
         """Who the token says the bearer is, who has shown `certificate`, or none. Raises AuthError."""
         identity = await self._verifier.verify(token, certificate)
         if denied(self._jwt.deny, identity) is not None:
-            raise AuthError("denied")
+            raise AuthError("denied").of(identity.agent_id)
         return identity
 
     def fault(self, identity: Identity) -> str | None:

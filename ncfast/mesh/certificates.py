@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from ncfast.config.files import Unreadable, read_bounded
+from ncfast.config.files import Unreadable, Unusable, read_bounded
 from ncfast.config.ha import MeshTls
 from ncfast.mesh.trust import Refused, names_in, names_replica, replica_uri
 from ncfast.net.tls import bare_context, unreadable
@@ -37,7 +37,7 @@ class Certificates:
             self.client = self._context(ssl.PROTOCOL_TLS_CLIENT, tls, bundle)
             self.web = WebTls(tls, bundle)
         except OSError as exc:
-            raise unreadable(SECTION, exc) from None
+            raise unreadable(SECTION, exc, cert_file=tls.cert_file, key_file=tls.key_file) from None
 
     def issued(self, der: bytes) -> bool:
         """Whether an authority of the bundle has issued this certificate, itself: one between them has to be in the
@@ -77,9 +77,9 @@ class Certificates:
             own = x509.load_pem_x509_certificates(read_text(path, SECTION).encode())[0]
             names = names_in(own)
         except (ValueError, Refused):
-            raise OSError(f"{SECTION}.cert_file: {path}: no readable certificate in PEM") from None
+            raise Unusable(f"{SECTION}.cert_file: {path}: no readable certificate in PEM") from None
         if not names_replica(names, cluster, replica_id):
-            raise OSError(
+            raise Unusable(
                 f"{SECTION}.cert_file: {path}: the certificate does not name this replica; it needs "
                 "the subject alternative "
                 f"name URI:{replica_uri(cluster, replica_id)} or DNS:{replica_id}"
@@ -111,8 +111,8 @@ def read_bundle(path: Path) -> list[str]:
     """The certificates of a CA bundle as PEM blocks. OpenSSL skips what it cannot read, and then trusts less, or
     otherwise, than was written; here anything doubtful raises OSError that says where."""
 
-    def fault(line: int, what: str) -> OSError:
-        return OSError(f"{SECTION}.ca_bundle: {path}, line {line}: {what}")
+    def fault(line: int, what: str) -> Unusable:
+        return Unusable(f"{SECTION}.ca_bundle: {path}, line {line}: {what}")
 
     blocks: list[str] = []
     block: list[str] = []
@@ -137,7 +137,7 @@ def read_bundle(path: Path) -> list[str]:
     if started:
         raise fault(started, "the certificate that begins here does not end")
     if not blocks:
-        raise OSError(f"{SECTION}.ca_bundle: {path}: no certificate in it")
+        raise Unusable(f"{SECTION}.ca_bundle: {path}: no certificate in it")
     return blocks
 
 
@@ -163,11 +163,11 @@ def read_text(path: Path, section: str) -> str:
     try:
         content = read_bounded(path, MAX_FILE_BYTES)
     except Unreadable as exc:
-        raise OSError(f"{section}: {path}: {exc}") from None
+        raise Unusable(f"{section}: {path}: {exc}") from None
     try:
         return content.decode()
     except UnicodeDecodeError:
-        raise OSError(f"{section}: {path}: not text") from None
+        raise Unusable(f"{section}: {path}: not text") from None
 
 
 def read_secret(path: Path) -> bytes:
@@ -175,7 +175,7 @@ def read_secret(path: Path) -> bytes:
     guessed: the listener's proof can be tried against guesses at leisure."""
     secret = read_text(path, SECRET).strip().encode()
     if len(secret) < MIN_SECRET_BYTES:
-        raise OSError(
+        raise Unusable(
             f"{SECRET}: {path}: {len(secret)} bytes, at least {MIN_SECRET_BYTES} are needed: "
             "make one with `openssl rand -hex 32`"
         )

@@ -11,6 +11,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -89,7 +90,8 @@ def answer(
     timer = call_later(linger, transport.abort)
     transport.writelines(response.serialize(head_only))
     if transport.can_write_eof():
-        transport.write_eof()
+        with suppress(OSError):  # the peer has reset the connection, and its loss is told as ever
+            transport.write_eof()
     else:
         transport.close()
     return timer

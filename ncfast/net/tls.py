@@ -6,6 +6,8 @@ import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ncfast.config.files import Unusable
+
 if TYPE_CHECKING:
     from ncfast.config.agent import ClientTls
     from ncfast.config.hub import ServerTls
@@ -30,12 +32,20 @@ def web_context(ca_file: str | Path | None = None) -> ssl.SSLContext:
     return _modern(ssl.create_default_context(cafile=ca_file))
 
 
-def unreadable(section: str, exc: OSError) -> OSError:
-    """What to tell of certificates that cannot be loaded; never their content."""
-    what = exc.reason if isinstance(exc, ssl.SSLError) else exc.strerror
-    return OSError(
-        f"{section}: cannot load certificate, key or CA ({what or type(exc).__name__}); "
-        "check that the files exist, are PEM, belong together and are readable"
+def unreadable(section: str, exc: OSError, **files: Path | None) -> Unusable:
+    """What to tell of certificates that cannot be loaded, by the keys of their files; never their content."""
+    named = {f"{section}.{key}" if section else key: path for key, path in files.items() if path is not None}
+    for key, path in named.items():
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as fault:
+            return Unusable(f"{key}: {path}: {fault.strerror}")
+    what = (exc.reason or "no PEM in it") if isinstance(exc, ssl.SSLError) else exc.strerror
+    shown = ", ".join(f"{key}: {path}" for key, path in named.items()) or section
+    return Unusable(
+        f"{shown}: cannot be loaded as certificate, key or CA ({what or type(exc).__name__}); "
+        "they have to be PEM, and certificate and key to belong together"
     )
 
 
@@ -51,7 +61,8 @@ def server_context(tls: ServerTls, section: str = "edge.tls") -> ssl.SSLContext:
             context.load_verify_locations(tls.client_ca_file)
             context.verify_mode = ssl.CERT_REQUIRED
     except OSError as exc:
-        raise unreadable(section, exc) from None
+        files = {"cert_file": tls.cert_file, "key_file": tls.key_file, "client_ca_file": tls.client_ca_file}
+        raise unreadable(section, exc, **files) from None
     return context
 
 
@@ -65,5 +76,6 @@ def client_context(tls: ClientTls | None) -> ssl.SSLContext:
         if tls is not None and tls.cert_file is not None:
             context.load_cert_chain(tls.cert_file, tls.key_file)
     except OSError as exc:
-        raise unreadable("tls", exc) from None
+        files = {} if tls is None else {"ca_file": tls.ca_file, "cert_file": tls.cert_file, "key_file": tls.key_file}
+        raise unreadable("tls", exc, **files) from None
     return context

@@ -19,7 +19,6 @@ cdef class WebSocketCarrier(TransportCarrier):
     cdef int _turn
     cdef bint _in_message
     cdef uint64_t _message
-    cdef int _fragments
     cdef bytearray _control
     # masks for what we send
     cdef bytes _keys

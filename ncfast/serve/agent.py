@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ncfast.agent.agent import Agent
+from ncfast.agent.token import token_of
 from ncfast.config.agent import AgentConfig
 from ncfast.config.exposed import exposed
 from ncfast.config.loader import load_agent
@@ -19,9 +20,10 @@ _log = log.get("serve")
 def run_agent(config: AgentConfig, *, config_path: str | Path | None = None) -> int:
     """Stays connected until SIGTERM or SIGINT; SIGHUP reads token and log settings again. Returns the exit code.
 
-    Raises ConfigError when it could serve nobody, and OSError when a certificate cannot be read.
+    Raises ConfigError when it could serve nobody, and Unusable for a certificate, key or token file of no use.
     """
     prepare(config.logging)
+    token_of(config.token_file)
     return run(_agent(config, config_path))
 
 
@@ -47,6 +49,6 @@ async def _reload_agent(agent: Agent, path: str | Path | None) -> None:
                 detail="the old configuration stays",
             )
             return
-        log.setup(config.logging.level, config.logging.format, config.logging.mask)
+        log.setup(**config.logging.model_dump())
     await agent.refresh()
     _log.info("config_reloaded")

@@ -55,7 +55,7 @@ def prepare(logging: Logging, reserve: int = 0) -> None:
     Raises NcfastError for a uvloop, and ConfigError for limits, that cannot be worked with.
     """
     check_uvloop(uvloop.__version__)  # type: ignore[attr-defined]
-    log.setup(logging.level, logging.format, logging.mask)
+    log.setup(**logging.model_dump())
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

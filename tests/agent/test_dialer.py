@@ -83,6 +83,11 @@ def test_a_certificate_of_ours_that_is_not_taken_is_named(tmp_path, version, sho
         ("426 Upgrade Required", "no_upgrade", "Upgrade and Connection"),
         ("505 HTTP Version Not Supported", "no_upgrade", "HTTP/1.1"),
         ('401 Unauthorized\r\nWWW-Authenticate: Bearer error="invalid_token"', "http_401", "the hub refused the token"),
+        (
+            '401 x\r\nWWW-Authenticate: Bearer error="invalid_token", error_description="the token has expired"',
+            "http_401",
+            "the hub refused the token: the token has expired (HTTP 401)",
+        ),
         ('401 Unauthorized\r\nWWW-Authenticate: Basic realm="x"', "http_401", "somebody before the hub"),
         ("401 Unauthorized\r\nWWW-Authenticate: Negotiate\r\nWWW-Authenticate: NTLM", "http_401", "somebody before"),
         ("503 x\r\nRetry-After: 1\r\nRetry-After: 2", "http_503", "HTTP 503"),

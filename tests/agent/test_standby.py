@@ -22,6 +22,7 @@ from agent.hubs import (
 )
 from ncfast.agent import tunnels as standby
 from ncfast.agent.tunnel import TunnelState
+from ncfast.net.backoff import Backoff
 
 
 def rising(numbers):
@@ -534,3 +535,26 @@ def test_hubs_that_refuse_are_tried_in_turn_until_one_takes_us(play, answer):
         assert {line["role"] for line in failed} <= {"owner", "standby"}
 
     play(scenario, "abc")
+
+
+def test_pauses_grow_until_a_tunnel_has_stood(play, monkeypatch):
+    """A hub that takes each claim and ends each tunnel soon after is not dialled in a hot loop."""
+    bounds: list[float] = []
+    drawn = Backoff.next
+
+    def draw(self: Backoff) -> float:
+        bounds.append(self._bound)
+        return drawn(self)
+
+    async def scenario(world: World) -> None:
+        for count in range(1, 5):
+            (await world["a"].owner()).cut()
+            await until(lambda at=count: len(bounds) == at, "the next attempt")
+        assert bounds == [0.01, 0.02, 0.04, 0.08]
+        monkeypatch.setattr(standby, "STOOD", 0.0)
+        (await world["a"].owner()).cut()
+        await until(lambda: len(bounds) == 5, "the next attempt")
+        assert bounds[-1] == 0.01, "it was well, and the pauses begin anew"
+
+    monkeypatch.setattr(Backoff, "next", draw)
+    play(scenario, "a", standby=False)

@@ -334,6 +334,41 @@ def test_check_refuses_what_the_process_would_refuse(tmp_path, write, kind):
         assert started.returncode == 78 and says in started.stderr
 
 
+FILES = {  # each names one file that is to be read at the start
+    "token_file": ("agent", "{}"),
+    "tls.ca_file": ("agent", "tls: {{ca_file: '{}'}}"),
+    "edge.tls.cert_file": ("hub", "edge: {{bind: '127.0.0.1:0', tls: {{cert_file: '{0}', key_file: '{0}'}}}}"),
+    "admin.tls.cert_file": ("hub", "admin: {{bind: '127.0.0.1:0', tls: {{cert_file: '{0}', key_file: '{0}'}}}}"),
+    "admin.token_file": ("hub", "admin: {{bind: '127.0.0.1:0', token_file: '{}'}}"),
+    "ha.mesh.secret_file": (
+        "hub",
+        "ha: {{enabled: true, mode: active, replica_id: a, mesh: {{require_mtls: false,"
+        " secret_file: '{}', listen: '127.0.0.1:0', advertise: 'tcp://127.0.0.1:1'}}}}",
+    ),
+}
+
+
+@pytest.mark.parametrize("content", [None, "two\nlines"], ids=["absent", "malformed"])
+@pytest.mark.parametrize("key", FILES)
+def test_a_process_whose_files_are_of_no_use_exits_78_and_says_which(tmp_path, write, key, content):
+    """So that a supervisor does not start it again and again (RestartPreventExitStatus=78)."""
+    role, named = FILES[key]
+    file, token, secret = tmp_path / "file", tmp_path / "token", tmp_path / "key"
+    token.write_text("a.b.c")
+    secret.write_text("s" * 32)
+    if content is not None:
+        file.write_text(content)
+    if role == "agent":
+        text = AGENT.replace("/nowhere/token", str(file if key == "token_file" else token))
+        text += "" if key == "token_file" else named.format(file)
+    else:
+        ports = "".join(f"{one}: {{bind: '127.0.0.1:0'}}\n" for one in ("edge", "admin") if not key.startswith(one))
+        text = f"listeners: []\nauth: {{jwt: {{key_file: '{secret}'}}}}\n{ports}{named.format(file)}\n"
+    done = run(role, "--config", write(text))
+    assert done.returncode == 78 and key in done.stderr and str(file) in done.stderr, done
+    assert "Error" not in done.stderr and (content is not None or "No such file" in done.stderr), done.stderr
+
+
 def test_check_names_all_problems_at_once(write):
     path = write(HUB.replace("connector:", "conector:").replace(":0'", ":99999'").replace("${REDIS_PASSWORD}", "pw"))
     done = run("check", path)

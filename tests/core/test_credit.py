@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.ends import KIB, TIMEOUTS, Agent, Hub, Pair, Tunnel
+from core.ends import FULL_READ, KIB, TIMEOUTS, Agent, Hub, Pair, Tunnel
 from core.raw import hub_and_peer, of
 from core.virtual import UNLIMITED, Time
 from ncfast._frames import FrameType
@@ -81,7 +81,7 @@ def test_flows_that_come_at_once_share_the_memory_of_an_agent():
     for client in clients:
         client.send(bytes(500_000))
     tunnel.settle()
-    assert agent.context.held == 16 * 64 * KIB  # while the targets are dialled
+    assert agent.context.held == 16 * FULL_READ  # while the targets are dialled
     for flow in agent.dials:
         agent.accept(flow)
         agent.sockets[flow.cid].appetite = 0

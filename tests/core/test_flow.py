@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.ends import KIB, TIMEOUTS, Agent, Hub, Pair, Tunnel, stream
+from core.ends import FULL_READ, KIB, TIMEOUTS, Agent, Hub, Pair, Tunnel, stream
 from core.raw import Peer, hub_and_peer, of
 from core.virtual import UNLIMITED, Time
 from ncfast._frames import FrameType
@@ -196,20 +196,20 @@ def test_gap_asks_once_and_repeats_are_trimmed():
 
 def test_when_a_relay_has_dropped_frames_less_is_in_flight_until_the_peer_has_taken_a_window():
     _, hub, peer = hub_and_peer(kernel=1 << 20)
-    size, limit = 512 * KIB, 1 << 20
+    size, limit = 8 * FULL_READ, 1 << 20
     flow, client = peer.open(limit=limit)
     client.send(stream(0, 0, size))
     peer.taken()
     before = flow.inflight
     assert before == size and flow.congestion == 0
-    peer.send(RESUME, flow, payload=flow.secret, ack=128 * KIB, limit=limit)
-    assert flow.congestion == (size - 128 * KIB) // 2
+    peer.send(RESUME, flow, payload=flow.secret, ack=2 * FULL_READ, limit=limit)
+    assert flow.congestion == (size - 2 * FULL_READ) // 2
     sent = of(DATA, peer.taken())
-    assert sent[0].seq <= 128 * KIB and flow.congestion <= flow.inflight < flow.congestion + 64 * KIB
+    assert sent[0].seq <= 2 * FULL_READ and flow.congestion <= flow.inflight < flow.congestion + FULL_READ
     for _ in range(10):  # again, at the same byte: at least one frame goes
-        peer.send(RESUME, flow, payload=flow.secret, ack=128 * KIB, limit=limit)
+        peer.send(RESUME, flow, payload=flow.secret, ack=2 * FULL_READ, limit=limit)
         sent = of(DATA, peer.taken())
-    assert [len(frame.payload) for frame in sent] == [64 * KIB] and flow.congestion < 64 * KIB
+    assert [len(frame.payload) for frame in sent] == [FULL_READ] and flow.congestion < FULL_READ
     client.send(stream(0, size, size // 2))
     bounds = []
     while sent:

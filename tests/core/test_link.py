@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from core.ends import KIB, Agent, End, Hub, Tunnel, stream
+from core.ends import FULL_READ, KIB, Agent, End, Hub, Tunnel, stream
 from core.raw import Peer, frames, hub_and_peer, message, of
 from core.virtual import Time
 from ncfast._frames import FrameType, encode
@@ -451,7 +451,7 @@ def test_the_cap_holds_all_flows_together_and_wakes_those_it_held():
 
 def test_whom_the_cap_holds_keeps_its_place():
     """Whatever else has the link look at its queues while the cap is reached."""
-    _, _, peer = hub_and_peer(max_inflight=64 * KIB)
+    _, _, peer = hub_and_peer(max_inflight=FULL_READ)
     flows = [peer.open(limit=16 << 20) for _ in range(4)]
     for _, client in flows:
         client.send(bytes(500_000))
@@ -462,7 +462,7 @@ def test_whom_the_cap_holds_keeps_its_place():
             peer.send(ACK, cid=frame.cid, ack=got[frame.cid], limit=16 << 20)
             peer.hub.turns.run()
             peer.send(PING, epoch=0)  # answered at once, although no data may follow
-        assert max(got.values()) - min(got.values()) <= 2 * 64 * KIB, got
+        assert max(got.values()) - min(got.values()) <= 2 * FULL_READ, got
     assert max(got.values()) > 256 * KIB
 
 

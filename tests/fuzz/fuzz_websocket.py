@@ -20,7 +20,7 @@ with atheris.instrument_imports():
     from ncfast._frames import FrameType, encode
     from ncfast.core.errors import Reason
 
-MAX_MESSAGE, MAX_FRAGMENTS = 1 << 20, 16
+MAX_MESSAGE = 1 << 20
 CODES = {Reason.PROTOCOL_ERROR: 1002, Reason.MESSAGE_TOO_BIG: 1009}
 
 
@@ -91,7 +91,7 @@ def mask(data: bytes, key: bytes) -> bytes:
 def read(wire: bytes, masked: bool) -> tuple[bytes, int | None]:
     """RFC 6455, as the protocol's page narrows it: the bytes of binary messages before the end, and its code if it is
     the WebSocket's; 0 for a close of the peer's."""
-    out, at, within, message, fragments = [], 0, False, 0, 0
+    out, at, within, message = [], 0, False, 0
     while len(wire) - at >= 2:
         start, second = wire[at], wire[at + 1]
         opcode, fin, length = start & 15, start >> 7, second & 127
@@ -111,8 +111,8 @@ def read(wire: bytes, masked: bool) -> tuple[bytes, int | None]:
             if length < (126 if size == 2 else 65536):
                 return b"".join(out), 1002
         if not control:
-            fragments, message = (fragments + 1, message + length) if within else (1, length)
-            if message > MAX_MESSAGE or fragments > MAX_FRAGMENTS:
+            message = message + length if within else length
+            if message > MAX_MESSAGE:
                 return b"".join(out), 1009
             within = not fin
         data = mask(wire[body : body + length], wire[body - 4 : body] if masked else b"")

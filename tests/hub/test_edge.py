@@ -98,6 +98,8 @@ def test_a_token_that_is_refused_is_counted_by_reason(tmp_path, why):
     async def scene(hub):
         status, head = await answer(hub, upgrade_request(token))
         assert status == 401 and 'error="invalid_token"' in head and hub.ground.stats.auth_failed == {why: 1}
+        told = 'error_description="the token has expired"' if why == "expired" else ""  # to its holder, and nobody else
+        assert told in head and ("error_description" in head) == bool(told)
 
     play(tmp_path, scene)
 
@@ -116,6 +118,26 @@ def test_a_hub_that_can_take_no_agent_says_when_to_come_again(tmp_path, why):
             d.cut(writer)
 
     play(tmp_path, scene, limits={"max_agents": 1})
+
+
+def test_an_agent_that_comes_again_at_once_is_told_to_wait_and_no_other_is(tmp_path):
+    """74 tunnels in 12 s, of one that took HELLO_ACK for success."""
+
+    async def scene(hub):
+        hub.edge.comers = Throttle(1, lambda: 0.0)  # of which time stands still
+        ends = []
+        for _ in range(2):
+            head, _, writer = await tunnel(hub)
+            assert head.startswith(b"HTTP/1.1 101 ")
+            ends.append(writer)
+        status, head = await answer(hub, upgrade_request(TOKEN))
+        assert status == 429 and "Retry-After: 1" in head and hub.ground.stats.handshakes_refused == {"agent_rate": 1}
+        head, _, last = await tunnel(hub, genuine("HS256", sub="other"))
+        assert head.startswith(b"HTTP/1.1 101 ")
+        for writer in (*ends, last):
+            d.cut(writer)
+
+    play(tmp_path, scene)
 
 
 def test_one_token_takes_three_places_and_fewer_when_few_are_left(tmp_path):
@@ -139,7 +161,7 @@ def test_one_token_takes_three_places_and_fewer_when_few_are_left(tmp_path):
         for writer in writers:
             d.cut(writer)
 
-    play(tmp_path, scene, limits={"max_agents": 8})
+    play(tmp_path, scene, limits={"max_agents": 8}, edge={"bind": "127.0.0.1:0", "tunnels_per_agent_per_sec": 0})
 
 
 def test_behind_an_ingress_those_count_whom_it_names(tmp_path):

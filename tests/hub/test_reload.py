@@ -168,7 +168,7 @@ def test_a_new_mode_opens_or_closes_the_mesh_and_owners_hear_of_it(tmp_path):
         heard = []
 
         class Session:
-            def mode_changed(self):
+            def tell_again(self):
                 heard.append(hub.ways.active)
 
         hub.reload._sessions = [Session()]

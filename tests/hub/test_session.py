@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from typing import Any
 
 import pytest
@@ -271,14 +272,20 @@ def test_whoever_comes_while_the_hub_drains_is_told_to_go(agent, desk, rooms):
 
 def test_an_owner_alone_hears_that_the_mode_has_changed(agent, desk):
     lead(agent, desk, S.STANDBY)
-    agent.session.mode_changed()
+    agent.session.tell_again()
     assert agent.taken() == []
     lead(agent, desk, S.OWNER)
-    agent.session.mode_changed()
+    agent.session.tell_again()
     assert agent.types() == [HELLO_ACK]
 
 
 # tokens
+
+
+def refused(agent: Agent) -> list[str]:
+    """As the latest HELLO_ACK has it."""
+    acks = [frame for frame in agent.taken() if frame.type == HELLO_ACK]
+    return json.loads(acks[-1].payload)["refused"]
 
 
 def refresh(agent: Agent, **changes: Any) -> None:
@@ -289,7 +296,7 @@ def test_a_fresh_token_brings_its_scope_and_its_time(agent, desk, rooms):
     lead(agent, desk, S.OWNER)
     agent.announce("ldap", "smtp")
     refresh(agent, connectors=["smtp"])
-    assert agent.only(AUTH).code == 0 and desk.told[-1] == "announced"
+    assert agent.types() == [HELLO_ACK, HELLO_ACK, AUTH] and desk.told[-1] == "announced"
     assert agent.session.connectors == {"smtp"} and agent.session.identity.expires_at == NOW + 3540
 
 
@@ -298,6 +305,26 @@ def test_a_token_that_is_refused_leaves_the_old_one_in_force(agent, desk, rooms)
     agent.send(AUTH, payload=b"nonsense")
     assert agent.only(AUTH).code == Reason.UNAUTHORIZED and agent.session.serves(None, "ldap")
     assert rooms.ground.stats.auth_failed == {"malformed": 1}
+
+
+def test_who_holds_a_token_that_is_refused_is_told_why_and_who_guesses_is_not(agent, desk, rooms):
+    lead(agent, desk, S.OWNER)
+    refresh(agent, exp=NOW - 600, iat=NOW - 1200)
+    assert agent.only(AUTH).payload == b"the token has expired"
+    rooms.wait(PAUSE)
+    agent.send(AUTH, payload=genuine("HS256", sub="site")[:-8].encode() + b"AAAAAAAA")
+    assert agent.only(AUTH).payload == b""
+
+
+def test_an_agent_is_told_which_connectors_its_token_lacks(agent, desk):
+    agent.hello("ldap", "smtp", "x")
+    assert refused(agent) == ["smtp", "x"]
+    agent.announce("ldap")
+    assert refused(agent) == []
+    refresh(agent, connectors=["smtp"])
+    assert refused(agent) == ["ldap"]
+    refresh(agent, connectors=["smtp"])
+    assert HELLO_ACK not in agent.types(), "no news"
 
 
 @pytest.mark.parametrize("claims", [{"sub": "other"}, {"tenant": "acme"}], ids=["agent", "tenant"])
@@ -332,7 +359,10 @@ def test_of_two_tokens_that_come_while_one_is_judged_the_later_counts(agent, des
         rooms.wait(PAUSE)
         agent.session.tick(rooms.ground.clock())
     rooms.tokens.gate.swing()
-    assert [one.code for one in agent.taken()] == [0, 0]  # the first, which was under way, and the last
+    assert [one.code for one in agent.taken() if one.type is AUTH] == [
+        0,
+        0,
+    ]  # the first, which was under way, and the last
     assert agent.session.identity.connectors == {"ldap", "ssh"}
 
 

@@ -292,7 +292,11 @@ def test_expired_token_closes_the_tunnel(topology: MakeTopology, peer: Peer) -> 
     closed = made.hub.log.wait("agent_disconnected")
     assert closed["reason"] == "token_expired", closed
     agent.log.wait("tunnel_down")
-    made.hub.log.wait("auth_failed", reason="expired")  # it tries again, with the same token
+    refused = made.hub.log.wait("auth_failed", reason="expired")  # it tries again, with the same token
+    assert refused["sub"] == "site-1"
+    detail = agent.log.wait("connect_failed", reason="http_401")["detail"]
+    assert "the token has expired" in detail and f"{agent.token_file} expired" in detail, detail
+    assert "replace the file" in agent.log.wait("token_unfit")["detail"]
     assert made.hub.status()["agents"] == []
 
 

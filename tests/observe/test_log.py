@@ -148,7 +148,7 @@ def test_a_field_that_collides_with_the_call_does_not_raise(captured):
 
 def test_canaries_never_reach_the_log(captured):
     """Token, address, subject, payload and exception text, at debug level, by every way a caller may take."""
-    log.setup("debug", "json", "hash", stream=captured, clock=itertools.count().__next__)
+    log.setup("debug", "json", "hash", stream=captured, clock=itertools.count().__next__, mask_agents="hash")
     logger = log.get("test")
     canaries = {
         "token": TOKEN,
@@ -250,20 +250,22 @@ def test_level_mask_and_format_change_while_running(captured):
     logger = log.get("test")
     logger.debug("one")
     log.setup("debug", "json", "truncate", stream=captured)
-    logger.debug("two", client="192.0.2.7:1", agent_id="site-1")
+    logger.debug("two", client="192.0.2.7:1", agent_id="site-1")  # agents are named, unless it is said otherwise
+    log.setup("debug", "json", "none", stream=captured, mask_agents="truncate")
+    logger.debug("masked", client="192.0.2.7:1", agent_id="site-1")
     log.setup("error", "json", "hash", stream=captured, secret=b"shared")
     logger.warning("three")
     logger.error("four", client="192.0.2.7:1")
     log.security("auth_failed", reason="expired")  # whatever the level
-    two, four, security = captured.events()
-    assert (two["event"], two["client"], two["agent_id"]) == ("two", "192.0.2.0/24", "sit…")
+    two, masked, four, security = captured.events()
+    assert (two["event"], two["client"], two["agent_id"]) == ("two", "192.0.2.0/24", "site-1")
+    assert (masked["client"], masked["agent_id"]) == ("192.0.2.7:1", "sit…")
     assert four["client"] == Mask("hash", b"shared").address("192.0.2.7")
     assert security["security"] is True and security["event"] == "auth_failed"
     assert log.mask_address("192.0.2.7") == four["client"]
-    assert log.mask_identity("site-1") == Mask("hash", b"shared").identity("site-1")
 
 
-@pytest.mark.parametrize("bad", [{"level": "loud"}, {"format": "xml"}, {"mask": "blur"}])
+@pytest.mark.parametrize("bad", [{"level": "loud"}, {"format": "xml"}, {"mask": "blur"}, {"mask_agents": "blur"}])
 def test_setup_refuses_what_it_does_not_know(bad):
     with pytest.raises(ValueError, match="must be one of"):
         log.setup(**bad)

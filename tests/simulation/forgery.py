@@ -41,6 +41,7 @@ class Expected:
     agent: str
     cid: str
     judge: Callable[[], bool] | None
+    due: bool = False  # the frame has been read by who can tell
 
     def __str__(self) -> str:
         return f"a forged frame for {self.cid} by {self.agent} at {self.process}"
@@ -270,6 +271,7 @@ class Forger:
 
         def read() -> None:
             if links and not links[0].closed and judge():
+                expected.due = True
                 self.world.after(0.0, seen)  # a reader's turn is one event of the world
 
         def seen() -> None:
@@ -293,16 +295,11 @@ class Forger:
 
     def on_log(self, process: str, event: str, fields: dict[str, Any]) -> bool:
         """Whether a line that would else be a problem is owed to a forgery."""
-        for one in self.expected:
-            if (one.event, one.process, one.agent, one.cid) == (
-                event,
-                process,
-                fields.get("agent_id"),
-                fields.get("cid"),
-            ):
-                self.expected.remove(one)
-                return True
-        return False
+        line = (event, process, fields.get("agent_id"), fields.get("cid"))
+        owed = [one for one in self.expected if (one.event, one.process, one.agent, one.cid) == line]
+        if owed:  # rather to a frame that has been read than to an earlier one that was lost with its link
+            self.expected.remove(next((one for one in owed if one.due), owed[0]))
+        return bool(owed)
 
     def lied_about(self, cid: str) -> bool:
         """Whether the flow may end since its own agent has lied."""

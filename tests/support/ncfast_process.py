@@ -23,7 +23,8 @@ ACCESS = "flow_closed"  # the event of the access-log line
 
 # Timers short enough that a test sees them fire; every other key keeps the default that operators get.
 FAST_HUB: dict[str, Any] = {
-    "edge": {"bind": "127.0.0.1:0", "handshakes_per_source_per_sec": 10_000},  # tests ask /readyz again and again
+    # tests ask /readyz again and again, and cut tunnels as fast
+    "edge": {"bind": "127.0.0.1:0", "handshakes_per_source_per_sec": 10_000, "tunnels_per_agent_per_sec": 0},
     "admin": {"bind": "127.0.0.1:0"},
     "tunnel": {"ping_interval_sec": 0.5, "ping_timeout_sec": 2},
     "drain": {"delay_sec": 0},

@@ -4,5 +4,5 @@ from typing import Any
 
 from ncfast.observe.log.masking import Mask
 
-def shown(level: str, event: str, name: str, fields: dict[str, Any], mask: Mask) -> dict[str, Any]:
+def shown(level: str, event: str, name: str, fields: dict[str, Any], mask: Mask, agents: Mask) -> dict[str, Any]:
     """The line as a dictionary that JSON can hold."""

@@ -47,8 +47,8 @@ cdef long long second = -1     # of the last line
 cdef str second_text = ""
 
 
-def shown(str level, str event, str name, dict fields, mask):
-    """The line as a dictionary that JSON can hold. `mask` is the rule for addresses and identities. May raise whatever
+def shown(str level, str event, str name, dict fields, mask, agents):
+    """The line as a dictionary that JSON can hold. `mask` is the rule for addresses, `agents` for identities. May raise whatever
     a value's `__str__` does."""
     cdef dict line = {"ts": timestamp(), "level": level, "event": text(event), "logger": name}
     cdef Py_ssize_t unlisted = 0
@@ -63,7 +63,7 @@ def shown(str level, str event, str name, dict fields, mask):
         elif rule == ADDRESS:
             line[key] = address(value, mask)
         elif rule == IDENTITY:
-            line[key] = None if value is None else text(mask.identity(str(value)))
+            line[key] = None if value is None else text(agents.identity(str(value)))
         else:
             line[key] = text(bare_url(value)) if isinstance(value, str) else plain(value, DEPTH)
     if unlisted:               # their number only: nobody has thought yet about what they may hold

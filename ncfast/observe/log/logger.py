@@ -67,7 +67,8 @@ class Logger:
             held_back = _state.limiter.admit(event)
             if held_back is None:
                 return
-            line = shown(level, event, self._name, {**self._bound, **fields} if self._bound else fields, _state.mask)
+            bound = {**self._bound, **fields} if self._bound else fields
+            line = shown(level, event, self._name, bound, _state.mask, _state.mask_agents)
             if held_back:
                 line["suppressed"] = held_back
             _state.writer.put(_state.render(line), at_once=event not in BUSY_EVENTS)
@@ -97,6 +98,7 @@ class _State:
         self.threshold = LEVELS["info"]
         self.secret = os.urandom(32)
         self.mask = Mask("none", self.secret)
+        self.mask_agents = self.mask
         self.limiter = EventLimiter(time.monotonic)
         self.writer = LogWriter(sys.stderr)
         self.render: Callable[[dict[str, Any]], bytes] = _render_json
@@ -110,8 +112,9 @@ def setup(
     stream: TextIO | None = None,
     secret: bytes | None = None,
     clock: Callable[[], float] = time.monotonic,
+    mask_agents: str = "none",
 ) -> None:
-    """Takes level, format and masking rule into use at once, also for loggers handed out before.
+    """Takes level, format and masking rules into use at once, also for loggers handed out before.
 
     ``auto`` follows the environment's ``NC_LOG_FORMAT``, otherwise it is ``console`` on a terminal and
     ``json`` elsewhere. ``secret`` keys the ``hash`` rule, so that several hubs show one client alike; by
@@ -130,6 +133,7 @@ def setup(
     if level not in LEVELS:
         raise ValueError(f"logging.level must be one of {', '.join(LEVELS)}")
     _state.mask = Mask(mask, secret or _state.secret)
+    _state.mask_agents = Mask(mask_agents, secret or _state.secret)
     _state.threshold = LEVELS[level]
     _state.limiter.clock = clock
     _state.writer.stream = stream
@@ -157,11 +161,6 @@ def access(**fields: Any) -> None:
 def mask_address(text: str) -> str:
     """A client address as the configured rule shows it."""
     return _state.mask.address(text)
-
-
-def mask_identity(text: str) -> str:
-    """An agent id or token subject as the configured rule shows it."""
-    return _state.mask.identity(text)
 
 
 def flush(timeout: float = 1.0) -> bool:

@@ -6,6 +6,7 @@ import os
 import ssl
 from pathlib import Path
 
+from ncfast.config.files import Unreadable, Unusable, read_bounded
 from ncfast.config.ha import Ha
 from ncfast.net.tls import web_context
 from ncfast.net.watched import Watched
@@ -52,24 +53,28 @@ class Access:
             context = web_context(ca)
         except OSError as exc:  # ssl.SSLError, whose text names no file, is one
             reason = "no certificates in it" if isinstance(exc, ssl.SSLError) else os.strerror(exc.errno or 0)
-            raise OSError(exc.errno, f"cannot use redis_ca_file {ca}: {reason}") from None
+            raise Unusable(f"cannot use ha.redis_ca_file {ca}: {reason}") from None
         if cert is not None:
             try:
                 context.load_cert_chain(cert, key)
             except OSError as exc:
                 reason = (exc.reason if isinstance(exc, ssl.SSLError) else exc.strerror) or type(exc).__name__
-                raise OSError(exc.errno, f"cannot use redis_cert_file {cert} with redis_key_file: {reason}") from None
+                raise Unusable(f"cannot use ha.redis_cert_file {cert} with redis_key_file: {reason}") from None
         return context
 
 
 def read_password(path: Path) -> str:
     """What the file holds, less one newline. Raises OSError, which shows nothing of it."""
-    with open(path, "rb") as file:
-        content = file.read(MAX_PASSWORD_BYTES + 1)
+    try:
+        content = read_bounded(path, MAX_PASSWORD_BYTES)
+    except Unreadable as exc:
+        raise Unusable(f"ha.redis_password_file {path}: {exc}") from None
     try:
         password = content.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         password = ""
-    if not password or len(content) > MAX_PASSWORD_BYTES or "\n" in password:
-        raise OSError(f"redis_password_file {path}: one line of UTF-8 is wanted, of {MAX_PASSWORD_BYTES} bytes at most")
+    if not password or "\n" in password:
+        raise Unusable(
+            f"ha.redis_password_file {path}: one line of UTF-8 is wanted, of {MAX_PASSWORD_BYTES} bytes at most"
+        )
     return password
