@@ -265,7 +265,10 @@ class Hub:
             return
         self.steering.closed(flow)
         duration = self.net.clock() - info.accepted_at
-        self.stats.flows_closed[reason.label] += 1
+        counts = info.counts
+        counts.flows_closed[reason.label] += 1
+        counts.bytes_in += flow.snd_nxt
+        counts.bytes_out += flow.rcv_nxt
         self.stats.flow_duration.observe(duration)
         log.access(
             cid=flow.cid.hex(),

@@ -197,7 +197,7 @@ class Counting(Rooms):
     """Counts the ends of flows, as the hub does."""
 
     def flow_closed(self, flow, reason):
-        self.ground.stats.flows_closed[reason.label] += 1
+        flow.info.counts.flows_closed[reason.label] += 1
         super().flow_closed(flow, reason)
 
 
