@@ -25,7 +25,7 @@ def files(docs: str = DOCS) -> dict[Path, str]:
 
 
 def main() -> None:
-    docs = os.environ.get("DOCS", DOCS)
+    docs = os.environ.get("DOCS") or DOCS
     for path, text in files(docs if docs.endswith("/") else docs + "/").items():
         path.write_text(text)
 

@@ -7,12 +7,14 @@ from monitoring.objectives import AVAILABILITY, CROSS_REPLICA, MESH_RTT, MESH_RT
 from monitoring.promql import JOB
 
 
-def stat(title: str, says: str, expr: str, unit: str = "short", **bounds: float) -> Panel:
-    return Panel(title, says, unit, ((expr, title.lower()),), "stat", **bounds)
+def stat(
+    title: str, says: str, expr: str, unit: str = "short", most: float | None = None, least: float | None = None
+) -> Panel:
+    return Panel(title, says, unit, ((expr, title.lower()),), "stat", most, least)
 
 
-def graph(title: str, says: str, unit: str, *series: tuple[str, str], **bounds: float) -> Panel:
-    return Panel(title, says, unit, series, **bounds)
+def graph(title: str, says: str, unit: str, *series: tuple[str, str], most: float | None = None) -> Panel:
+    return Panel(title, says, unit, series, most=most)
 
 
 def rate(metric: str, by: str = "instance", matchers: str = "{hub}") -> str:

@@ -146,19 +146,7 @@ class Stats:
             found = self.listeners[name] = ListenerStats()
         return found
 
-    # over all listeners
-
     @property
     def flows_closed(self) -> Counter[str]:
-        """By reason."""
+        """By reason, over all listeners."""
         return sum((one.flows_closed for one in self.listeners.values()), Counter())
-
-    @property
-    def opens_refused(self) -> Counter[str]:
-        """By reason."""
-        return sum((one.opens_refused for one in self.listeners.values()), Counter())
-
-    @property
-    def accept_shed(self) -> Counter[str]:
-        """By reason."""
-        return sum((one.shed for one in self.listeners.values()), Counter())

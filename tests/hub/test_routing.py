@@ -519,7 +519,7 @@ def test_a_client_of_a_connector_that_nobody_has_served_lately_is_refused():
     rooms.agent().lose()
     rooms.wait(rooms.ground.config.flow.grace_sec)
     assert rooms.client().reason is Reason.NO_AGENT
-    assert rooms.ground.stats.opens_refused["no_agent"] == 2
+    assert rooms.ground.stats.listener("in").opens_refused["no_agent"] == 2
 
 
 def test_how_many_agents_could_serve_a_listener():
@@ -562,7 +562,7 @@ def test_a_held_client_is_refused_when_its_time_is_over():
     client = rooms.client(listener(hold_sec=3))
     rooms.wait(3)
     rooms.router.tick(rooms.ground.clock())
-    assert client.reason is Reason.HOLD_TIMEOUT and rooms.ground.stats.opens_refused["hold_timeout"] == 1
+    assert client.reason is Reason.HOLD_TIMEOUT and rooms.ground.stats.listener("in").opens_refused["hold_timeout"] == 1
 
 
 def test_connectors_of_departed_agents_are_remembered_in_bounds(monkeypatch):
