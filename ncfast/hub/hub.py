@@ -265,10 +265,7 @@ class Hub:
             return
         self.steering.closed(flow)
         duration = self.net.clock() - info.accepted_at
-        counts = info.counts
-        counts.flows_closed[reason.label] += 1
-        counts.bytes_in += flow.snd_nxt
-        counts.bytes_out += flow.rcv_nxt
+        info.counts.closed(reason.label, flow.snd_nxt, flow.rcv_nxt)
         self.stats.flow_duration.observe(duration)
         log.access(
             cid=flow.cid.hex(),

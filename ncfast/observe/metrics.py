@@ -23,6 +23,7 @@ PEER_CAP = 50  # the same for `peer`, which has a series for each state of a lin
 CONNECTORS = 50  # of one agent, beside those of this hub's listeners; further ones are added up under "other" as well
 OTHER = "other"
 VALUES = 256  # labelled values looked at in one slice, about 0.5 ms
+HISTOGRAMS = 16  # the same of these, which have a sample for each bucket
 SAMPLES = 64  # written in one slice, about 0.5 ms
 
 
@@ -162,7 +163,8 @@ class Metrics:
 
         yield from each([(key, 0) for key in born], VALUES, add)
         yield from each(list(value.items()) if isinstance(value, Mapping) else [((), value)], VALUES, add)
-        yield from each(list(sums.items()), VALUES, lambda some: [_library().add(family, *one) for one in some])
+        most = HISTOGRAMS if metric.kind == "histogram" else VALUES
+        yield from each(list(sums.items()), most, lambda some: [_library().add(family, *one) for one in some])
         return family
 
 

@@ -92,6 +92,12 @@ class ListenerStats:
     bytes_out: int = 0  # come for clients, the same
     open_latency: Histogram = _histogram(LATENCY_BUCKETS)  # accept to M_OPEN_ACK
 
+    def closed(self, reason: str, bytes_in: int, bytes_out: int) -> None:
+        """A flow has ended, after so many bytes."""
+        self.flows_closed[reason] += 1
+        self.bytes_in += bytes_in
+        self.bytes_out += bytes_out
+
 
 @dataclass(slots=True, eq=False)
 class Stats:

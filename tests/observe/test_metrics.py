@@ -8,11 +8,12 @@ import re
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from support.fake_hub import FakeHub, whole
 
 from ncfast.mesh.states import LinkState
-from ncfast.observe import metrics
+from ncfast.observe import exposition, labels, metrics
 from ncfast.observe.families import METRICS
 from ncfast.observe.metrics import LABEL_CAP, OTHER, PEER_CAP, Metrics
 from ncfast.observe.readings import LINK_STATES
@@ -303,6 +304,23 @@ def test_a_listener_that_comes_later_has_its_own_series():
     samples = scrape(exposition)
     assert value(samples, "connector_agents", connector=f"c{2 * LABEL_CAP - 1}") == 1
     assert value(samples, "connector_agents", connector=OTHER) == LABEL_CAP  # the agent's; c0 is a listener's as well
+
+
+def test_a_family_is_cut_and_stays_one(monkeypatch):
+    """Listeners times reasons are thousands of samples: not all in one slice, and under one head."""
+    hub = FakeHub(listeners=50)
+    most = 0
+
+    def counted(collector):
+        nonlocal most
+        most = max(most, *(len(family.samples) for family in collector.collect()), 0)
+        return generate_latest(collector)
+
+    monkeypatch.setattr(exposition, "generate_latest", counted)
+    text = whole(Metrics(hub).render()).decode()
+    heads = [line for line in text.splitlines() if line.startswith("# TYPE nowconnect_flows_closed_total ")]
+    assert len(heads) == 1 and most == metrics.SAMPLES
+    assert text.count("\nnowconnect_flows_closed_total{") == 50 * len(labels.FLOWS_CLOSED)
 
 
 def test_what_a_counter_has_added_up_under_other_stays_there():
