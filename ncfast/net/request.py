@@ -88,10 +88,13 @@ def answer(
     """
     timer = call_later(linger, transport.abort)
     transport.writelines(response.serialize(head_only))
-    if transport.can_write_eof():
-        transport.write_eof()
-    else:
+    if not transport.can_write_eof():
         transport.close()
+        return timer
+    try:
+        transport.write_eof()
+    except OSError:  # the peer has reset it, and the loop has not told yet
+        transport.abort()
     return timer
 
 

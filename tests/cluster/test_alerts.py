@@ -20,7 +20,7 @@ from support.until import PATIENCE, wait_until
 CLUSTER = {
     "proxied": ("mesh",),
     "listener": {"hold_sec": 1},
-    "hub": {"ha": {"cluster": "east"}, "flow": {"flow_grace_sec": 5}},
+    "hub": {"ha": {"cluster": "east"}, "flow": {"flow_grace_sec": 600}},
 }
 DASHBOARD = SHIPPED.parent / "grafana" / "ncfast.json"
 CHOSEN = {"$__rate_interval": "1m", "$hub": "hub-.*", "$cluster": "east", "$listener": ".*"}
@@ -82,14 +82,11 @@ def test_every_expression_finds_its_series(cluster: Cluster, prometheus: Prometh
             if selector.partition("{")[0] not in ABSENT:
                 prometheus.wait(f"count({selector})")
     assert prometheus.query("cluster:ncfast_flows_ended:rate5m")[0][0]["cluster"] == "east"
-    assert prometheus.firing() <= {
-        "NcfastMeshSlow",
-        "NcfastCrossReplicaShare",
-    }  # of a machine that is busy, of ten flows
 
 
 def test_a_site_is_down(cluster: Cluster, prometheus: Prometheus, peer: Peer) -> None:
-    """Its flows wait, then are lost; its listeners have nobody; who comes is refused."""
+    """Its flows wait, its listeners have nobody, who comes is refused. It is back as another process, and the flows are
+    lost."""
     owner, _, third = cluster.wait_settled()
     with talk(cluster, owner, peer), talk(cluster, third, peer):
         agent = cluster.agent
@@ -99,8 +96,9 @@ def test_a_site_is_down(cluster: Cluster, prometheus: Prometheus, peer: Peer) ->
         prometheus.wait_firing("NcfastFlowsDetached", cluster="east")
         assert is_refused(cluster.address(third))
         prometheus.wait_firing("NcfastClientsRefused", instance=third, listener="peer")
-        prometheus.wait_firing("NcfastFlowsLost", listener="peer", reason="link_lost")
-        agent.program.signal(signal.SIGCONT)
+        agent.program.kill()
+        agent.start()
+        prometheus.wait_firing("NcfastFlowsLost", listener="peer", reason="agent_restarted")
     cluster.wait_settled()
     prometheus.wait_quiet("NcfastListenerWithoutAgent")
     prometheus.wait_quiet("NcfastFlowsDetached")
@@ -112,11 +110,11 @@ def test_redis_is_frozen(cluster: Cluster, prometheus: Prometheus) -> None:
     for name in cluster.names:
         prometheus.wait_firing("NcfastRegistryAway", instance=name, cluster="east")
     prometheus.wait_firing("NcfastDegraded", cluster="east")
+    assert not prometheus.firing() & {"NcfastRegistryErrors", "NcfastRegistrySlow"}
     cluster.redis.thaw()
     cluster.wait_settled()
     prometheus.wait_quiet("NcfastRegistryAway")
     prometheus.wait_quiet("NcfastDegraded")
-    assert not prometheus.firing() & {"NcfastRegistryErrors", "NcfastRegistrySlow"}
 
 
 def test_a_link_of_the_mesh_is_cut(cluster: Cluster, prometheus: Prometheus) -> None:
