@@ -65,6 +65,15 @@ def histogram(name: str, slow: str, bound: str) -> dict[str, str]:
     }
 
 
+def flows(well: str, failed: str) -> dict[str, str]:
+    """A listener's, as they end."""
+    return {
+        'nowconnect_flows_closed_total{listener="ldap", reason="closed"}': well,
+        'nowconnect_flows_closed_total{listener="ldap", reason="hold_timeout"}': failed,
+        'nowconnect_accept_shed_total{listener="ldap", reason="memory"}': "0+0x4000",
+    }
+
+
 ONE = {"listener": "ldap"}
 CASES = (
     Case("NcfastHubDown", {"up": between(5, 10, 0, 1)}, 7, 12, {}),
@@ -294,7 +303,7 @@ CASES = (
         {
             'nowconnect_flows_closed_total{listener="ldap", reason="closed"}': steady(100, 120),
             'nowconnect_flows_closed_total{listener="ldap", reason="hold_timeout"}': growing(5, 10, 40, 120),
-            'nowconnect_accept_shed_total{listener="ldap", reason="memory"}': "0+0x500",
+            'nowconnect_accept_shed_total{listener="ldap", reason="memory"}': "0+0x4000",
         },
         30,
         85,
@@ -305,7 +314,7 @@ CASES = (
         {
             'nowconnect_flows_closed_total{listener="ldap", reason="closed"}': steady(100),
             'nowconnect_flows_closed_total{listener="ldap", reason="target_refused"}': steady(50),
-            'nowconnect_accept_shed_total{listener="ldap", reason="memory"}': "0+0x500",
+            'nowconnect_accept_shed_total{listener="ldap", reason="memory"}': "0+0x4000",
         },
         30,
         None,
@@ -317,7 +326,7 @@ CASES = (
         {
             'nowconnect_flows_closed_total{listener="ldap", reason="closed"}': at_once(10),
             'nowconnect_flows_closed_total{listener="ldap", reason="link_lost"}': at_once(2),
-            'nowconnect_accept_shed_total{listener="ldap", reason="memory"}': "0+0x500",
+            'nowconnect_accept_shed_total{listener="ldap", reason="memory"}': "0+0x4000",
         },
         8,
         None,
@@ -334,6 +343,46 @@ CASES = (
         95,
         600,
         {"instance": "", "job": ""},
+    ),
+    Case(
+        "NcfastBudgetBurnsFast",
+        flows(steady(100, 400), growing(25, 360, 380, 400)),
+        368,
+        None,
+        {"instance": "", "job": ""},
+        "a fifth of the flows, for some minutes after hours without a failure: 14.4 times in an hour",
+    ),
+    Case(
+        "NcfastBudgetBurnsFast",
+        flows(steady(100, 100), steady(1, 100)),
+        90,
+        None,
+        {"instance": "", "job": ""},
+        "one of a hundred: 6 times in six hours, and less than 14.4",
+    ),
+    Case(
+        "NcfastBudgetBurnsFast",
+        flows(steady(1000, 100), steady(4, 100)),
+        90,
+        None,
+        None,
+        "four of a thousand are for NcfastBudgetBurnsSlowly",
+    ),
+    Case(
+        "NcfastBudgetBurnsSlowly",
+        flows(steady(1000, 100), steady(2, 100)),
+        90,
+        None,
+        {"instance": "", "job": ""},
+        "two of a thousand, for days",
+    ),
+    Case(
+        "NcfastBudgetBurnsSlowly",
+        flows(steady(2000, 100), steady(1, 100)),
+        90,
+        None,
+        None,
+        "half of what the objective allows",
     ),
 )
 
