@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py $(wildcard ncfast/*.p[yx][xd] ncfast/*/*.p[yx][xd])
 PACKAGES := redis-server redis-tools slapd ldap-utils haproxy iperf3 nginx-light nftables iproute2 dnsmasq-base \
-	prometheus valgrind mariadb-server-core mariadb-client-core postgresql
+	prometheus prometheus-alertmanager valgrind mariadb-server-core mariadb-client-core postgresql
 DEBUG := build/debug
 FUZZ_SECONDS ?= 600
 UPGRADE ?= --upgrade
@@ -14,6 +14,7 @@ TARGETS ?= $(patsubst tests/fuzz/fuzz_%.py,%,$(wildcard tests/fuzz/fuzz_*.py))
 SEEDS ?= 200
 MINUTES ?= 60
 FIRST ?= 1
+export DOCS
 # LOCKED=1 takes packages of the locks alone, each by its hash, and no others from anywhere.
 LOCKED ?=
 PIP := $(BIN)/pip install -q
@@ -28,7 +29,7 @@ COVERED := $(addprefix tests/,core net config auth observe registry mesh hub age
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-setup test-debug quick coverage lint format simulate simulate-mutants soak bench benchmarks fuzz fuzz-debug debug-build build dist \
+.PHONY: help demo test test-setup test-debug quick coverage lint format simulate simulate-mutants soak bench benchmarks dashboards fuzz fuzz-debug debug-build build dist \
 	lock audit clean
 
 help:  ## list the targets
@@ -85,6 +86,9 @@ benchmarks: test-setup  ## the run that docs/benchmarks.md shows: tables and plo
 	$(BIN)/python -m bench $(if $(BEFORE),--before $(BEFORE)) --page docs/benchmarks.md
 	$(BIN)/python -m bench --cluster --page docs/benchmarks.md
 	$(BIN)/python -m bench.plots $(if $(BEFORE),--before $(BEFORE))
+
+dashboards: build  ## rules for Prometheus and Alertmanager, the dashboard for Grafana (DOCS=URL for where docs/ is read)
+	$(BIN)/python -m monitoring
 
 debug-build: $(VENV)/.installed
 	mkdir -p $(DEBUG)

@@ -101,6 +101,8 @@ _LINKS: dict[Reason, _Row] = {
     Reason.INTERNAL: _Row(Blame.LOCAL, 1011),
 }
 
+LINK_REASONS: tuple[Reason, ...] = tuple(_LINKS)
+
 # Failures of an open after which the target has not seen a byte: another agent may be tried.
 RETRYABLE = frozenset(
     {

@@ -11,6 +11,7 @@ from ncfast.core.flow import Flow
 from ncfast.core.opening import Ends
 from ncfast.core.timeouts import Timeouts
 from ncfast.hub.session import AgentSession
+from ncfast.observe.stats import ListenerStats
 
 if TYPE_CHECKING:
     from ncfast.mesh.peer import Peer
@@ -28,6 +29,7 @@ class ClientInfo:
         "accepted_at",
         "agent_key",
         "counted",
+        "counts",
         "ends",
         "epoch",
         "hold_until",
@@ -50,9 +52,17 @@ class ClientInfo:
     )
 
     def __init__(
-        self, listener: Listener, timeouts: Timeouts, host: str, port: int, now: float, share: Share | None = None
+        self,
+        listener: Listener,
+        timeouts: Timeouts,
+        host: str,
+        port: int,
+        now: float,
+        counts: ListenerStats,
+        share: Share | None = None,
     ) -> None:
         self.listener = listener
+        self.counts = counts  # the listener's
         self.share = share  # of the memory; None: of what no listener answers for
         self.key: Key = (listener.tenant, listener.connector)
         self.timeouts = timeouts

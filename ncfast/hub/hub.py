@@ -265,7 +265,7 @@ class Hub:
             return
         self.steering.closed(flow)
         duration = self.net.clock() - info.accepted_at
-        self.stats.flows_closed[reason.label] += 1
+        info.counts.closed(reason.label, flow.snd_nxt, flow.rcv_nxt)
         self.stats.flow_duration.observe(duration)
         log.access(
             cid=flow.cid.hex(),

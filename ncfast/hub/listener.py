@@ -50,6 +50,7 @@ class ClientListener:
         self.waiting: set[FirstByte] = set()
         self._acceptor: Acceptor | None = None
         self.share = ground.context.budget.share(config.weight)
+        self.counts = ground.stats.listener(config.name)
         self.configure(config)
 
     def configure(self, config: ListenerConfig) -> None:
@@ -119,7 +120,7 @@ class ClientListener:
     # accepting
 
     def shed(self, reason: str, sock: Accepted | None = None) -> None:
-        self.ground.stats.accept_shed[reason] += 1
+        self.counts.shed[reason] += 1
         _log.warning("client_shed", listener=self.name, reason=reason)
         if sock is not None:
             reset(sock)
@@ -191,7 +192,8 @@ class _Client:
     def socket_ready(self, end: SocketEnd) -> None:
         listener = self.listener
         now = listener.ground.clock()
-        listener.on_client(end, ClientInfo(self.config, self.timeouts, self._host, self._port, now, listener.share))
+        info = ClientInfo(self.config, self.timeouts, self._host, self._port, now, listener.counts, listener.share)
+        listener.on_client(end, info)
 
     def socket_gone(self, end: SocketEnd | None) -> None:
         listener = self.listener

@@ -95,7 +95,7 @@ class Router:
         flow = Flow(ground.context, cid, self._secrets.draw(), UNDIRECTED, info, share=info.share)
         ground.flows[cid] = flow
         ground.stats.flows_opened += 1
-        ground.stats.accepted[info.listener.name] += 1
+        info.counts.accepted += 1
         end.carry(flow)
         if ground.mode == "shadow":
             self._shadow(info)
@@ -163,6 +163,21 @@ class Router:
             ways = self._ground.net.rng.sample(ways, 2)
         return min(ways, key=lambda way: (len(self._steering.flows_of(way[0].key)), way[1].link.load), default=None)
 
+    def reach(self, key: Key) -> int:
+        """How many agents could serve the connector's clients now: those here, and those of other hubs to which there
+        is a way."""
+        tenant, connector = key
+        here = sum(one.serves(tenant, connector) for one in self._sessions.routed(key))
+        if not (self._ways.active and self._guided):
+            return here
+        return here + sum(
+            (peer := self._ways.peer(entry.owner)) is not None
+            and not peer.draining
+            and entry.key not in self._ground.locks
+            and self._sessions.current(entry.key) is None
+            for entry in self._registry.view.routes(*key)
+        )
+
     def _shadow(self, info: ClientInfo) -> None:
         """What `active` would have decided, and whether it agrees with what local routing does. Only looks."""
         ground, view = self._ground, self._registry.view
@@ -183,10 +198,10 @@ class Router:
 
     def opened(self, flow: ClientFlow) -> None:
         """The target is connected."""
-        info, stats = flow.info, self._ground.stats
+        info = flow.info
         self._steering.answered(flow)
-        stats.flows_by_path[info.path] += 1
-        stats.open_latency.observe(self._ground.clock() - info.accepted_at)
+        self._ground.stats.flows_by_path[info.path] += 1
+        info.counts.open_latency.observe(self._ground.clock() - info.accepted_at)
         # Of room at another hub an answer says only that one place there is free; more would come back refused.
         turns = 1 if info.remote else self._pending.most
         turns -= self._steering.give_turns(info.agent_key, info.connector, turns)
@@ -267,7 +282,7 @@ class Router:
         return self._ways.active and self._guided and served
 
     def _refuse(self, flow: ClientFlow, reason: Reason) -> None:
-        self._ground.stats.opens_refused[reason.label] += 1
+        flow.info.counts.opens_refused[reason.label] += 1
         flow.reset(reason)
 
     # agents come and go

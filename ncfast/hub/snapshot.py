@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from ncfast import __version__
-from ncfast.hub.client import ClientFlow
+from ncfast.hub.client import ClientFlow, Key
 from ncfast.hub.edge import Edge
 from ncfast.hub.ground import Ground
 from ncfast.hub.level import Level
@@ -50,6 +50,8 @@ class Sums:
         self.connectors: Counter[str] = Counter()
         self.flows = {"opening": 0, "detached": 0, "local": 0, "mesh": 0}
         self.kernel = 0  # bytes in the kernel for the sockets that were asked
+        self.bytes: dict[str, list[int]] = {}  # by listener: read from its clients, come for them
+        self.reach: dict[Key, int] = {}  # agents that could serve a listener's clients
 
     def add_sessions(self, sessions: list[AgentSession]) -> None:
         tunnels = self.tunnels
@@ -85,7 +87,11 @@ class Sums:
         for flow in flows:
             sums["opening"] += flow.opening
             sums["detached"] += flow.detached_at >= 0
-            sums[flow.info.path] += 1
+            info = flow.info
+            sums[info.path] += 1
+            both = self.bytes[info.listener.name]  # also of one that has ended since, as above
+            both[0] += flow.snd_nxt
+            both[1] += flow.rcv_nxt
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +114,17 @@ class Snapshot:
         configured = frozenset(one.config.connector for one in self.listeners.values())
         sums = Sums(self.sessions.totals.plus(()), configured)
         yield from each(list(self.sessions), AGENTS, sums.add_sessions)
+        sums.bytes = {name: [one.bytes_in, one.bytes_out] for name, one in self.ground.stats.listeners.items()}
         flows = list(self.ground.flows.values())
         yield from each(flows, FLOWS, sums.add_flows)
         step = len(flows) // SAMPLE + 1
         yield from each(flows[::step], ASKED, sums.add_kernel)
         sums.kernel = sums.kernel * len(flows) // max(1, len(flows[::step]))
+        for one in list(self.listeners.values()):
+            key = (one.config.tenant, one.config.connector)
+            if key not in sums.reach:
+                yield
+                sums.reach[key] = self.router.reach(key)
         return self._document(sums)
 
     def agents(self, take: Callable[[Rows], object], most: int | None = None) -> Slices[None]:
@@ -140,6 +152,7 @@ class Snapshot:
             "role": "hub",
             "version": __version__,
             "replica_id": ground.replica_id,
+            "cluster_name": ground.config.ha.cluster,
             "mode": ground.mode,
             "pid": os.getpid(),
             "uptime_sec": round(ground.clock() - ground.started_at, 3),
@@ -147,7 +160,7 @@ class Snapshot:
             "ready": ground.readiness.status(),
             "edge": self.edge.address,
             "admin": self.admin_address(),
-            "listeners": [self._listener(one) for one in self.listeners.values()],
+            "listeners": [self._listener(one, sums.reach) for one in self.listeners.values()],
             "tunnels": {**sums.tunnels, "connectors": dict(sums.connectors)},
             "flows": {
                 "active": len(ground.flows),
@@ -163,6 +176,7 @@ class Snapshot:
             "bytes": {
                 "client_in": context.bytes_read,
                 "client_out": context.bytes_in,
+                "listeners": {name: {"in": both[0], "out": both[1]} for name, both in sums.bytes.items()},
                 "acknowledged": context.bytes_out,
                 "discarded": context.discarded,
             },
@@ -188,14 +202,16 @@ class Snapshot:
             "cluster": self._cluster(),
         }
 
-    def _listener(self, one: ClientListener) -> dict[str, Any]:
+    def _listener(self, one: ClientListener, reach: dict[Key, int]) -> dict[str, Any]:
+        config = one.config
         return {
             "name": one.name,
             "bind": one.address,
-            "connector": one.config.connector,
-            "tenant": one.config.tenant,
+            "connector": config.connector,
+            "tenant": config.tenant,
+            "agents": reach[key] if (key := (config.tenant, config.connector)) in reach else self.router.reach(key),
             "active": one.active,
-            "accepted": self.ground.stats.accepted[one.name],
+            "accepted": one.counts.accepted,
             "held": self.router.hold.count[one.name],
             "weight": one.share.weight,
             "held_bytes": one.share.held,

@@ -5,7 +5,7 @@ The first scrape loads it: a hub that nobody has scraped yet starts without.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from prometheus_client import ProcessCollector, generate_latest
@@ -13,7 +13,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from ncfast.observe.families import Metric
+from ncfast.observe.slices import Slices, each
+from ncfast.observe.stats import Histogram
 
+_KINDS = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
 _process = ProcessCollector(registry=None)  # process_resident_memory_bytes, process_open_fds, ...
 
 
@@ -27,20 +30,31 @@ class _Families(Collector):
         return self._families
 
 
-def histogram(metric: Metric, buckets: list[tuple[str, int]], total: float) -> Any:
-    """The family of a histogram; `total` is the sum of what was observed."""
-    return HistogramMetricFamily(metric.name, metric.help, buckets, total)
-
-
 def empty(metric: Metric) -> Any:
-    """The family of a counter or gauge, to which samples are added."""
-    make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-    return make(metric.name, metric.help, labels=metric.labels)
+    """A family, to which samples are added."""
+    return _KINDS[metric.kind](metric.name, metric.help, labels=metric.labels)
 
 
-def text(families: list[Any]) -> bytes:
-    """The families as text."""
-    return generate_latest(_Families(families))
+def add(family: Any, labels: tuple[str, ...], value: float | Histogram) -> None:
+    """One value of the family, or of a histogram's its buckets."""
+    if isinstance(value, Histogram):
+        family.add_metric(labels, value.cumulative(), value.sum)
+    else:
+        family.add_metric(labels, value)
+
+
+def write(family: Any, most: int, out: Callable[[bytes], object]) -> Slices[None]:
+    """The family as text, `most` samples in a slice. Its head stands before the first, or alone."""
+    samples, family.samples = family.samples, []
+    out(generate_latest(_Families([family])))
+
+    def tail(some: list[Any]) -> None:
+        family.samples = some
+        _, _, text = generate_latest(_Families([family])).split(b"\n", 2)
+        out(text)
+
+    yield from each(samples, most, tail)
+    yield
 
 
 def process() -> bytes:

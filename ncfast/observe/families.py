@@ -7,23 +7,24 @@ an address; `ncfast.observe.metrics` keeps the values of each bounded.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from ncfast import __version__
-from ncfast.observe import log
+from ncfast.observe import labels, log, readings
 from ncfast.observe.readiness import STATUSES, State
 from ncfast.observe.stats import Histogram, Stats
 
-__all__ = ["LINK_STATES", "METRICS", "Metric", "Value"]
+__all__ = ["METRICS", "Metric", "Value"]
 
 STATES = tuple(State)
-LINK_STATES = ("backoff", "dialling", "handshaking", "up", "draining", "resting", "lost")  # of `ncfast.mesh.states`
-BREAKER_STATES = ("closed", "open", "half_open")
 
-Value = float | Histogram | Mapping[Any, float]  # by the value of the one label, or by a tuple of the labels' values
-NOTHING: Mapping[str, float] = {}  # no sample: what is measured is not there, which is not the same as 0
+# By the value of the one label, or by a tuple of the labels' values.
+Value = float | Histogram | Mapping[Any, float] | Mapping[str, Histogram]
+# What a label is known to say, and the counter is born with.
+Known = tuple[str, ...] | Callable[[Stats, dict[str, Any]], Iterable[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,95 +36,25 @@ class Metric:
     read: Callable[[Stats, dict[str, Any]], Value]
     labels: tuple[str, ...] = ()
     kind: str = "gauge"
+    known: tuple[Known, ...] = ()  # of a counter, for each label
+
+    def born(self, stats: Stats, hub: dict[str, Any]) -> Iterable[tuple[str, ...]]:
+        """The values of the labels with which there is a series before anything happens."""
+        return (
+            product(*(one if isinstance(one, tuple) else one(stats, hub) for one in self.known)) if self.known else ()
+        )
 
 
-def _counter(name: str, help: str, read: Callable[[Stats, dict[str, Any]], Value], *labels: str) -> Metric:
-    return Metric(f"nowconnect_{name}_total", help, read, labels, "counter")
+def _counter(name: str, help: str, read: Callable[[Stats, dict[str, Any]], Value], **known: Known) -> Metric:
+    return Metric(f"nowconnect_{name}_total", help, read, tuple(known), "counter", tuple(known.values()))
 
 
 def _gauge(name: str, help: str, read: Callable[[Stats, dict[str, Any]], Value], *labels: str) -> Metric:
     return Metric(f"nowconnect_{name}", help, read, labels)
 
 
-def _histogram(name: str, help: str, read: Callable[[Stats, dict[str, Any]], Value]) -> Metric:
-    return Metric(f"nowconnect_{name}_seconds", help, read, (), "histogram")
-
-
-def _per_listener(key: str) -> Callable[[Stats, dict[str, Any]], Value]:
-    return lambda stats, hub: {entry["name"]: float(entry[key]) for entry in hub["listeners"]}
-
-
-def _tunnels(key: str) -> Callable[[Stats, dict[str, Any]], Value]:
-    return lambda stats, hub: hub["tunnels"][key]
-
-
-def _locks(stats: Stats, hub: dict[str, Any]) -> Value:
-    return len(hub["locks"])
-
-
-def _frames(stats: Stats, hub: dict[str, Any]) -> Value:
-    return {
-        (direction, kind): count
-        for direction in ("in", "out")
-        for kind, count in hub["links"][f"frames_{direction}"].items()
-    }
-
-
-def _mesh_frames(stats: Stats, hub: dict[str, Any]) -> Value:
-    frames = hub.get("mesh_frames") or {}
-    return {(direction, kind): count for direction, kinds in frames.items() for kind, count in kinds.items()}
-
-
-def _name_lookups(stats: Stats, hub: dict[str, Any]) -> Value:
-    return {(share, outcome): count for share, counts in hub["names"].items() for outcome, count in counts.items()}
-
-
-def _share(stats: Stats, hub: dict[str, Any]) -> Value:
-    cluster = hub.get("cluster")
-    share = cluster["level"]["share"] if cluster else None
-    return NOTHING if share is None else float(share)
-
-
-def _links(hub: dict[str, Any]) -> list[dict[str, Any]]:
-    cluster = hub.get("cluster")
-    return cluster["mesh"] if cluster else []
-
-
-def _mesh_links(stats: Stats, hub: dict[str, Any]) -> Value:
-    return {(link["peer"], state): float(link["state"] == state) for link in _links(hub) for state in LINK_STATES}
-
-
-def _per_link(key: str) -> Callable[[Stats, dict[str, Any]], Value]:
-    return lambda stats, hub: {link["peer"]: float(link[key]) for link in _links(hub)}
-
-
-def _registry(key: str) -> Callable[[Stats, dict[str, Any]], Value]:
-    def read(stats: Stats, hub: dict[str, Any]) -> Value:
-        cluster = hub.get("cluster")
-        value = cluster["registry"][key] if cluster else None
-        return NOTHING if value is None else float(value)
-
-    return read
-
-
-def _breaker(stats: Stats, hub: dict[str, Any]) -> Value:
-    cluster = hub.get("cluster")
-    return {state: float(cluster["registry"]["breaker"] == state) for state in BREAKER_STATES} if cluster else {}
-
-
-def _replicas(stats: Stats, hub: dict[str, Any]) -> Value:
-    cluster = hub.get("cluster")
-    others = [replica for replica in cluster["replicas"] if not replica["self"]] if cluster else []
-    linked = sum(replica["linked"] for replica in others)
-    return {"yes": linked, "no": len(others) - linked} if cluster else {}
-
-
-def _unaccounted(stats: Stats, hub: dict[str, Any]) -> Value:
-    return stats.flows_opened - stats.flows_closed.total() - hub["flows"]["active"]
-
-
-def _relays_unaccounted(stats: Stats, hub: dict[str, Any]) -> Value:
-    return stats.relays_opened + stats.relays_resumed - stats.relays_ended - hub["flows"].get("relayed", 0)
+def _histogram(name: str, help: str, read: Callable[[Stats, dict[str, Any]], Value], *labels: str) -> Metric:
+    return Metric(f"nowconnect_{name}_seconds", help, read, labels, "histogram")
 
 
 METRICS = (
@@ -143,6 +74,19 @@ METRICS = (
         "state",
     ),
     _gauge(
+        "cluster_info",
+        "Always 1; the labels name the cluster, by ha.cluster, and this hub in it.",
+        lambda s, h: {(h["cluster_name"], h["replica_id"]): 1},
+        "cluster",
+        "replica",
+    ),
+    _gauge(
+        "mode",
+        "1 for the mode in force (off without a cluster), 0 for the others.",
+        lambda s, h: {mode: float(h["mode"] == mode) for mode in readings.MODES},
+        "mode",
+    ),
+    _gauge(
         "readiness",
         "1 for what /readyz answers now, 0 for the other answers.",
         lambda s, h: {status: float(h["ready"]["status"] == status) for status in STATUSES},
@@ -152,54 +96,68 @@ METRICS = (
         "config_reloads",
         "Reloads of the configuration; a refused one leaves the old in force.",
         lambda s, h: s.config_reloads,
-        "result",
+        result=labels.RELOADS,
+    ),
+    _gauge(
+        "config_refused",
+        "1 after a reload that was refused: what runs is not what the file says. 0 after one that was taken.",
+        lambda s, h: float(s.config_refused),
     ),
     _counter(
         "name_lookups",
         "Look-ups of names, by what for (peer, redis, keys) and how they ended; hung: not within 2 s; kept: a dial "
         "that used an older answer.",
-        _name_lookups,
-        "share",
-        "outcome",
+        readings.name_lookups,
+        share=labels.LOOKUPS,
+        outcome=labels.LOOKUP_OUTCOMES,
     ),
     # Clients.
-    _counter("accepted", "Client connections accepted.", lambda s, h: s.accepted, "listener"),
+    _counter(
+        "accepted", "Client connections accepted.", readings.of_listeners("accepted"), listener=readings.listeners
+    ),
     _counter(
         "accept_shed",
         "Client connections turned away at accept, by what ran out or forbade them.",
-        lambda s, h: s.accept_shed,
-        "reason",
+        readings.reasons("shed"),
+        listener=readings.listeners,
+        reason=labels.SHED,
     ),
     _counter(
         "probes",
         "Client connections that ended before their first byte and opened nothing: a balancer's own checks"
         " (proxy_local), or clients where open_on is first_byte (silent).",
         lambda s, h: s.probes,
-        "kind",
+        kind=labels.PROBES,
     ),
-    _gauge("listener_flows", "Flows open now through a listener.", _per_listener("active"), "listener"),
+    _gauge(
+        "listener_agents",
+        "Agents that could serve a listener's clients now, here or, over the mesh, at other hubs.",
+        readings.per_listener("agents"),
+        "listener",
+    ),
+    _gauge("listener_flows", "Flows open now through a listener.", readings.per_listener("active"), "listener"),
     _gauge(
         "listener_held",
         "Clients waiting while every agent of the connector reconnects.",
-        _per_listener("held"),
+        readings.per_listener("held"),
         "listener",
     ),
     _gauge(
         "listener_memory_held_bytes",
         "Bytes that wait now for flows of a listener: its share of the budget that is in use.",
-        _per_listener("held_bytes"),
+        readings.per_listener("held_bytes"),
         "listener",
     ),
     _gauge(
         "listener_memory_own_bytes",
         "Bytes of the budget that nobody but the listener can take, by its weight.",
-        _per_listener("own_bytes"),
+        readings.per_listener("own_bytes"),
         "listener",
     ),
     _gauge(
         "listener_accepting",
         "1 while the listener accepts, 0 while it is paused or could not be bound.",
-        _per_listener("accepting"),
+        readings.per_listener("accepting"),
         "listener",
     ),
     # Flows. Conservation: opened = closed over all reasons + active.
@@ -207,8 +165,9 @@ METRICS = (
     _counter(
         "flows_closed",
         "Flows ended, each under exactly one reason.",
-        lambda s, h: s.flows_closed,
-        "reason",
+        readings.reasons("flows_closed"),
+        listener=readings.listeners,
+        reason=labels.FLOWS_CLOSED,
     ),
     _gauge("flows_active", "Flows started and not ended.", lambda s, h: h["flows"]["active"]),
     _gauge(
@@ -225,7 +184,7 @@ METRICS = (
     _gauge(
         "flows_unaccounted",
         "Started less ended less active: 0 unless flows are lost or counted twice.",
-        _unaccounted,
+        readings.unaccounted,
     ),
     _counter(
         "flows_resumed",
@@ -241,7 +200,7 @@ METRICS = (
         "flows_by_path",
         "Flows opened for clients of this hub, by the agent's place: here, or across the mesh.",
         lambda s, h: s.flows_by_path,
-        "path",
+        path=labels.PATHS,
     ),
     _gauge(
         "flows_active_by_path",
@@ -254,16 +213,28 @@ METRICS = (
         "Flows that resumed by way of another hub than before.",
         lambda s, h: s.failovers,
     ),
-    _counter("opens_refused", "Opens that no agent took, by reason.", lambda s, h: s.opens_refused, "reason"),
+    _counter(
+        "opens_refused",
+        "Opens that no agent took, by reason.",
+        readings.reasons("opens_refused"),
+        listener=readings.listeners,
+        reason=labels.OPENS_REFUSED,
+    ),
     _histogram(
         "open_latency",
         "From the client's accept to the agent's answer that the target is connected.",
-        lambda s, h: s.open_latency,
+        lambda s, h: {name: one.open_latency for name, one in s.listeners.items()},
+        "listener",
     ),
     _histogram("flow_duration", "Life of a flow, from accept to close.", lambda s, h: s.flow_duration),
     # Bytes of clients.
-    _counter("client_in_bytes", "Bytes read from clients.", lambda s, h: h["bytes"]["client_in"]),
-    _counter("client_out_bytes", "Bytes written to clients.", lambda s, h: h["bytes"]["client_out"]),
+    _counter("client_in_bytes", "Bytes read from clients.", readings.client_bytes("in"), listener=readings.listeners),
+    _counter(
+        "client_out_bytes",
+        "Bytes that have come for clients.",
+        readings.client_bytes("out"),
+        listener=readings.listeners,
+    ),
     _counter(
         "acknowledged_bytes",
         "Bytes read from clients that agents have acknowledged: read ones less discarded and held ones.",
@@ -275,39 +246,49 @@ METRICS = (
         lambda s, h: h["bytes"]["discarded"],
     ),
     # Tunnels and frames.
-    _gauge("agents", "Agents connected and owned by this hub.", _tunnels("owned")),
+    _gauge("agents", "Agents connected and owned by this hub.", readings.tunnels("owned")),
     _gauge(
-        "agents_standby", "Agents that keep a warm standby tunnel here and are owned elsewhere.", _tunnels("standby")
+        "agents_standby",
+        "Agents that keep a warm standby tunnel here and are owned elsewhere.",
+        readings.tunnels("standby"),
     ),
-    _gauge("agents_draining", "Agents connected that take no new flows.", _tunnels("draining")),
-    _gauge("agents_locked", "Agents that are locked out of the cluster, as this hub knows.", _locks),
-    _gauge("connector_agents", "Agents that offer a connector.", _tunnels("connectors"), "connector"),
+    _gauge("agents_draining", "Agents connected that take no new flows.", readings.tunnels("draining")),
+    _gauge("agents_locked", "Agents that are locked out of the cluster, as this hub knows.", readings.locks),
+    _gauge("connector_agents", "Agents that offer a connector.", readings.tunnels("connectors"), "connector"),
     _gauge(
         "tunnel_queued_frames",
         "Frames waiting to be sent, over all tunnels.",
-        _tunnels("queued_frames"),
+        readings.tunnels("queued_frames"),
     ),
     _gauge(
         "tunnel_inflight_bytes",
         "Bytes sent and not yet acknowledged, over all tunnels.",
-        _tunnels("inflight_bytes"),
+        readings.tunnels("inflight_bytes"),
     ),
     _counter("tunnels_opened", "Tunnels that finished their handshake.", lambda s, h: s.tunnels_opened),
-    _counter("tunnels_closed", "Tunnels ended, by reason.", lambda s, h: s.tunnels_closed, "reason"),
+    _counter(
+        "tunnels_closed", "Tunnels ended, by reason.", lambda s, h: s.tunnels_closed, reason=labels.TUNNELS_CLOSED
+    ),
     _counter(
         "handshakes_refused",
         "Handshakes refused at the edge before a token was looked at, by reason.",
         lambda s, h: s.handshakes_refused,
-        "reason",
+        reason=labels.HANDSHAKES_REFUSED,
     ),
-    _counter("auth_failed", "Tokens refused, by reason.", lambda s, h: s.auth_failed, "reason"),
+    _counter("auth_failed", "Tokens refused, by reason.", lambda s, h: s.auth_failed, reason=labels.AUTH_FAILED),
     _histogram("tunnel_rtt", "Round trip of a ping over a tunnel.", lambda s, h: s.tunnel_rtt),
-    _counter("frames", "Frames received and sent over tunnels, by type.", _frames, "direction", "type"),
+    _counter(
+        "frames",
+        "Frames received and sent over tunnels, by type.",
+        readings.frames,
+        direction=labels.DIRECTIONS,
+        type=labels.FRAMES,
+    ),
     _counter(
         "link_bytes",
         "Bytes received and sent over tunnels, frame headers included.",
         lambda s, h: {"in": h["links"]["bytes_in"], "out": h["links"]["bytes_out"]},
-        "direction",
+        direction=labels.DIRECTIONS,
     ),
     _counter(
         "cid_dedup_dropped",
@@ -328,43 +309,51 @@ METRICS = (
         "protocol_errors",
         "Links ended because the peer broke the protocol, by the rule it broke.",
         lambda s, h: s.protocol_errors,
-        "reason",
+        reason=labels.PROTOCOL_ERRORS,
     ),
     # The mesh: links to the other hubs.
-    _gauge("mesh_links", "1 for the state of the link to a peer, 0 for the others.", _mesh_links, "peer", "state"),
-    _counter("mesh_frames", "Frames received and sent over mesh links, by type.", _mesh_frames, "dir", "type"),
+    _gauge(
+        "mesh_links", "1 for the state of the link to a peer, 0 for the others.", readings.mesh_links, "peer", "state"
+    ),
+    _counter(
+        "mesh_frames",
+        "Frames received and sent over mesh links, by type.",
+        readings.mesh_frames,
+        dir=labels.DIRECTIONS,
+        type=labels.FRAMES,
+    ),
     _histogram("mesh_rtt", "Round trip of a ping over a mesh link.", lambda s, h: s.mesh_rtt),
     _gauge(
         "mesh_link_queued_frames",
         "Frames waiting to be sent over a mesh link.",
-        _per_link("queued_frames"),
+        readings.per_link("queued_frames"),
         "peer",
     ),
     _gauge(
         "mesh_link_inflight_bytes",
         "Bytes sent over a mesh link and not yet acknowledged.",
-        _per_link("inflight_bytes"),
+        readings.per_link("inflight_bytes"),
         "peer",
     ),
     _gauge(
         "mesh_link_relay_frames",
         "Frames of relayed flows that wait for a mesh link.",
-        _per_link("relay_frames"),
+        readings.per_link("relay_frames"),
         "peer",
     ),
     _gauge(
         "mesh_link_relay_bytes",
         "Bytes of relayed flows that wait for a mesh link.",
-        _per_link("relay_bytes"),
+        readings.per_link("relay_bytes"),
         "peer",
     ),
-    _gauge("mesh_link_flows", "Flows that a mesh link carries.", _per_link("flows"), "peer"),
+    _gauge("mesh_link_flows", "Flows that a mesh link carries.", readings.per_link("flows"), "peer"),
     _counter(
         "mesh_backpressure_drops",
         "Frames that a relay dropped at a bound of the link to a peer; their flows recover them by resuming.",
         lambda s, h: s.mesh_drops,
-        "peer",
-        "reason",
+        peer=readings.linked,
+        reason=labels.MESH_DROPS,
     ),
     _counter("mesh_link_reconnects", "Mesh links that came back after a loss.", lambda s, h: s.mesh_reconnects),
     _counter("mesh_link_errors", "Mesh links lost, and dials of peers that failed.", lambda s, h: s.mesh_errors),
@@ -372,7 +361,7 @@ METRICS = (
         "mesh_handshakes_refused",
         "Handshakes of would-be peers refused, by reason.",
         lambda s, h: s.mesh_refused,
-        "reason",
+        reason=labels.MESH_REFUSED,
     ),
     # Relays: flows of other hubs' clients that this hub carries to its agents.
     _gauge(
@@ -386,25 +375,28 @@ METRICS = (
     _gauge(
         "relays_unaccounted",
         "Relays begun less ended less relayed now: 0 unless relays are lost or counted twice.",
-        _relays_unaccounted,
+        readings.relays_unaccounted,
     ),
     # Registry and ownership.
-    _gauge("registry_healthy", "1 while the registry answers, 0 while it does not.", _registry("healthy")),
+    _gauge("registry_healthy", "1 while the registry answers, 0 while it does not.", readings.registry("healthy")),
     _gauge(
         "registry_view_fresh",
         "1 while the registry confirms the cached view, 0 while it is the last one before Redis went.",
-        _registry("fresh"),
+        readings.registry("fresh"),
     ),
-    _gauge("registry_view_age_seconds", "Since the cached view was last confirmed.", _registry("view_age_sec")),
+    _gauge("registry_view_age_seconds", "Since the cached view was last confirmed.", readings.registry("view_age_sec")),
     _gauge(
         "registry_breaker",
         "1 for the state of the registry's circuit breaker, 0 for the others.",
-        _breaker,
+        readings.breaker,
         "state",
     ),
-    _gauge("registry_agents", "Agents in the cached view, of all hubs.", _registry("agents")),
+    _gauge("registry_agents", "Agents in the cached view, of all hubs.", readings.registry("agents")),
     _gauge(
-        "cluster_replicas", "Other hubs that are alive, by whether a mesh link to them stands.", _replicas, "linked"
+        "cluster_replicas",
+        "Other hubs that are alive, by whether a mesh link to them stands.",
+        readings.replicas,
+        "linked",
     ),
     _histogram("registry_latency", "Time of one registry command.", lambda s, h: s.registry_latency),
     _counter("registry_commands", "Registry commands sent.", lambda s, h: s.registry_commands),
@@ -412,37 +404,37 @@ METRICS = (
         "registry_errors",
         "Registry commands that failed, by reason.",
         lambda s, h: s.registry_errors,
-        "reason",
+        reason=labels.REGISTRY_ERRORS,
     ),
     _counter(
         "ownership_claims",
         "Agents claimed, by where the epoch came from: redis, or memory while it is away.",
         lambda s, h: s.claims,
-        "result",
+        result=labels.CLAIMS,
     ),
     _counter(
         "takeovers",
         "Agents that this hub owned until it learnt that another does, by how: fenced by the registry.",
         lambda s, h: s.takeovers,
-        "reason",
+        reason=labels.TAKEOVERS,
     ),
     _gauge(
         "level_share",
         "Agents that this hub is to have: its weight's part of the cluster's. Nothing while the hubs are not levelled.",
-        _share,
+        readings.level_share,
     ),
     _counter(
         "level_moves",
         "Agents of this hub that were asked to move to another, and what came of it.",
         lambda s, h: s.level_moves,
-        "outcome",
+        outcome=labels.LEVEL_MOVES,
     ),
     _counter(
         "shadow_decisions",
         "In shadow mode: what active mode would have done, and whether what was done is the same.",
         lambda s, h: s.shadow_decisions,
-        "decision",
-        "agrees",
+        decision=labels.DECISIONS,
+        agrees=labels.AGREES,
     ),
     # Memory of everything that waits.
     _gauge(

@@ -8,7 +8,7 @@ of the documentation.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, Protocol
@@ -22,8 +22,9 @@ LABEL_CAP = 200  # values of one label; further ones are added up under "other"
 PEER_CAP = 50  # the same for `peer`, which has a series for each state of a link
 CONNECTORS = 50  # of one agent, beside those of this hub's listeners; further ones are added up under "other" as well
 OTHER = "other"
-VALUES = 1024  # labelled values looked at in one slice, about 0.5 ms
-SAMPLES = 64  # written in one slice, about 0.5 ms; a family is not cut
+VALUES = 256  # labelled values looked at in one slice, about 0.5 ms
+HISTOGRAMS = 16  # the same of these, which have a sample for each bucket
+SAMPLES = 64  # written in one slice, about 0.5 ms
 
 
 class Totals(Protocol):
@@ -63,6 +64,10 @@ class Labels:
         self._seen: dict[str, set[str]] = {}  # values of gauges in this scrape
         self._own: Counter[str] = Counter()  # by label: values with their own series
         self._overflow: dict[str, set[str]] = {}
+        for metric in METRICS:  # words of ours come first, whatever is counted beside them
+            for label, known in zip(metric.labels, metric.known, strict=False):
+                for value in known if isinstance(known, tuple) else ():
+                    self.bound(label, value, lasting=True)
 
     def start(self, hub: dict[str, Any]) -> None:
         """Starts a scrape. Configured names come first: what agents announce cannot crowd them out."""
@@ -134,42 +139,32 @@ class Metrics:
         values = [_still(metric.read(self._hub.stats, totals)) for metric in METRICS]  # in the turn of the totals
         yield
         text: list[bytes] = []
-        families: list[Any] = []
-        samples = 0
         for metric, value in zip(METRICS, values, strict=True):
-            families.append((yield from self._family(metric, value)))
-            samples += len(families[-1].samples)
-            if samples >= SAMPLES:
-                text.append(exposition.text(families))
-                families, samples = [], 0
-                yield
-        families.append((yield from self._family(OVERFLOW, self._labels.finish())))
-        text.append(exposition.text(families))
+            born = list(metric.born(self._hub.stats, totals))
+            yield from exposition.write((yield from self._family(metric, value, born)), SAMPLES, text.append)
+        overflow = yield from self._family(OVERFLOW, self._labels.finish(), [])
+        yield from exposition.write(overflow, SAMPLES, text.append)
         return b"".join(text)
 
-    def _family(self, metric: Metric, value: Any) -> Slices[Any]:
-        exposition = _library()
-        if metric.kind == "histogram":
-            return exposition.histogram(metric, *value)
-        family = exposition.empty(metric)
-        if not isinstance(value, Mapping):
-            family.add_metric((), value)
-            return family
-        sums: dict[tuple[str, ...], float] = defaultdict(float)
-        lasting = metric.kind == "counter"
+    def _family(self, metric: Metric, value: Any, born: list[tuple[str, ...]]) -> Slices[Any]:
+        """The family with all its samples; those in `born` are there whatever was counted."""
+        family = _library().empty(metric)
+        sums: dict[tuple[str, ...], Any] = {}
+        lasting = metric.kind != "gauge"
 
-        def add(items: list[tuple[Any, float]]) -> None:
+        def add(items: list[tuple[Any, Any]]) -> None:
             for key, number in items:
                 values = key if isinstance(key, tuple) else (key,)
-                shown = [
+                shown = tuple(
                     self._labels.bound(label, one, lasting=lasting)
                     for label, one in zip(metric.labels, values, strict=True)
-                ]
-                sums[tuple(shown)] += number
+                )
+                sums[shown] = sums[shown] + number if shown in sums else number
 
-        yield from each(list(value.items()), VALUES, add)
-        for labels, number in sums.items():
-            family.add_metric(labels, number)
+        yield from each([(key, 0) for key in born], VALUES, add)
+        yield from each(list(value.items()) if isinstance(value, Mapping) else [((), value)], VALUES, add)
+        most = HISTOGRAMS if metric.kind == "histogram" else VALUES
+        yield from each(list(sums.items()), most, lambda some: [_library().add(family, *one) for one in some])
         return family
 
 
@@ -181,9 +176,9 @@ def _library() -> ModuleType:
 
 def _still(value: Value) -> Any:
     """What was read, as it is now: counting goes on while the answer is written."""
-    if isinstance(value, Histogram):
-        return value.cumulative(), value.sum
-    return dict(value) if isinstance(value, Mapping) else value
+    if isinstance(value, Mapping):
+        return {key: _still(one) for key, one in value.items()}
+    return value.copy() if isinstance(value, Histogram) else value
 
 
 def document() -> str:
@@ -204,10 +199,16 @@ def document() -> str:
             "keeps its place; what only gauges show gives it back after a scrape without it. Of one agent's connectors",
             f"{CONNECTORS} have a value of their own, and those that a listener of this hub leads to. No label holds",
             "a flow, an agent, a tenant or a client's address; `peer` is a hub's `replica_id`, or its configured URL",
-            "until it has said its name. A labelled counter has no series before its first event, and without a",
-            "cluster the gauges of registry and mesh have none; histograms count seconds. Opened flows are always the",
-            "closed ones over all reasons plus the active ones: `nowconnect_flows_unaccounted` is 0. What is added up",
-            "over agents or flows is some milliseconds older than the rest.",
+            "until it has said its name. Counters are there from the start, at 0, for every listener and every word",
+            "that a label is known to say, so that `increase()` and alerts see the first event; for a peer since it",
+            "was linked first. Without a cluster the gauges of registry and mesh have no series. Histograms count",
+            "seconds. Opened flows are always the closed ones over all reasons plus the active ones:",
+            "`nowconnect_flows_unaccounted` is 0. What is added up over agents or flows is some milliseconds older",
+            "than the rest.",
+            "",
+            "`nowconnect_cluster_info` says which cluster a hub is of. Join it where Prometheus has several:",
+            "`sum by (cluster) (nowconnect_agents * on (job, instance) group_left (cluster) nowconnect_cluster_info)`.",
+            "[Objectives](slo.md) and what they are measured by have a page of their own.",
             "",
             "| name | type | labels | meaning |",
             "| --- | --- | --- | --- |",

@@ -30,8 +30,9 @@ LATENCY_BUCKETS = (
     5.0,
     10.0,
 )
-# Seconds. Two hubs are neighbours (a tenth of a millisecond) or regions apart.
-MESH_RTT_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+# Seconds. Two hubs are neighbours (a tenth of a millisecond) or regions apart. The objective of docs/slo.md, 20 ms, is
+# a bound: what share of the pings keeps it is counted, not guessed.
+MESH_RTT_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 # Seconds. A command has `redis_timeout_sec` (0.3) and one retry.
 REGISTRY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.5)
 # Seconds. Flows live from one request to days.
@@ -49,6 +50,17 @@ class Histogram:
         self.bounds = buckets
         self.counts = [0] * (len(buckets) + 1)  # the last one is +Inf
         self.sum = 0.0
+
+    def copy(self) -> Histogram:
+        """As it is now."""
+        return self + Histogram(self.bounds)
+
+    def __add__(self, other: Histogram) -> Histogram:
+        """What both have observed; their buckets are the same."""
+        total = Histogram(self.bounds)
+        total.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        total.sum = self.sum + other.sum
+        return total
 
     def observe(self, seconds: float) -> None:
         self.counts[bisect_left(self.bounds, seconds)] += 1
@@ -69,17 +81,33 @@ def _histogram(buckets: tuple[float, ...]) -> Histogram:
 
 
 @dataclass(slots=True, eq=False)
+class ListenerStats:
+    """What is counted of one listener's clients. A flow has its listener's at hand from the beginning to the end."""
+
+    accepted: int = 0
+    shed: Counter[str] = field(default_factory=Counter)  # at accept, by reason: fd, acl, caps, memory, rate, ...
+    opens_refused: Counter[str] = field(default_factory=Counter)  # by reason
+    flows_closed: Counter[str] = field(default_factory=Counter)  # by reason
+    bytes_in: int = 0  # read from clients, of flows that have ended
+    bytes_out: int = 0  # come for clients, the same
+    open_latency: Histogram = _histogram(LATENCY_BUCKETS)  # accept to M_OPEN_ACK
+
+    def closed(self, reason: str, bytes_in: int, bytes_out: int) -> None:
+        """A flow has ended, after so many bytes."""
+        self.flows_closed[reason] += 1
+        self.bytes_in += bytes_in
+        self.bytes_out += bytes_out
+
+
+@dataclass(slots=True, eq=False)
 class Stats:
     """Counters since the start. Conservation: flows opened = flows closed over all reasons + active."""
 
     flows_opened: int = 0
-    flows_closed: Counter[str] = field(default_factory=Counter)  # by reason
     flows_resumed: int = 0  # re-attached to a new link without losing a byte
     flows_retried: int = 0  # opens sent again to another agent before the target saw a byte
-    opens_refused: Counter[str] = field(default_factory=Counter)  # by reason
 
-    accepted: Counter[str] = field(default_factory=Counter)  # by listener
-    accept_shed: Counter[str] = field(default_factory=Counter)  # by reason: fd, acl, caps, memory, rate, ...
+    listeners: dict[str, ListenerStats] = field(default_factory=dict)  # by name, those that are gone too
     probes: Counter[str] = field(default_factory=Counter)  # by kind: proxy_local, silent
 
     tunnels_opened: int = 0
@@ -91,6 +119,7 @@ class Stats:
     protocol_errors: Counter[str] = field(default_factory=Counter)  # by reason
 
     config_reloads: Counter[str] = field(default_factory=Counter)  # ok, refused
+    config_refused: bool = False  # the last one was: what runs is not what the file says
 
     # The cluster: mesh links, registry, ownership. All stay 0 on a hub without one.
     mesh_reconnects: int = 0  # links that came back after they were lost
@@ -109,10 +138,21 @@ class Stats:
     relays_ended: int = 0
     shadow_decisions: Counter[tuple[str, str]] = field(default_factory=Counter)  # by (decision, agrees: yes or no)
 
-    open_latency: Histogram = _histogram(LATENCY_BUCKETS)  # accept to M_OPEN_ACK
     tunnel_rtt: Histogram = _histogram(LATENCY_BUCKETS)
     mesh_rtt: Histogram = _histogram(MESH_RTT_BUCKETS)
     registry_latency: Histogram = _histogram(REGISTRY_BUCKETS)  # one command, its retry not included
     flow_duration: Histogram = _histogram(DURATION_BUCKETS)
     loop_lag: Histogram = _histogram(PAUSE_BUCKETS)
     gc_pause: Histogram = _histogram(PAUSE_BUCKETS)
+
+    def listener(self, name: str) -> ListenerStats:
+        """The listener's own, made if need be. Whoever counts keeps it: it stays the same one."""
+        found = self.listeners.get(name)
+        if found is None:
+            found = self.listeners[name] = ListenerStats()
+        return found
+
+    @property
+    def flows_closed(self) -> Counter[str]:
+        """By reason, over all listeners."""
+        return sum((one.flows_closed for one in self.listeners.values()), Counter())

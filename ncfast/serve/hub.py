@@ -72,12 +72,15 @@ async def _reload_hub(hub: Hub, path: str | Path | None) -> None:
         _tell_exposed(config)
         await hub.reload(config, resolve_auth(config))
     except ConfigError as exc:
-        hub.stats.config_reloads["refused"] += 1
-        _log.error(
-            "config_refused", problems=[str(problem) for problem in exc.problems], detail="the old configuration stays"
-        )
+        _refused(hub, [str(problem) for problem in exc.problems])
     except (OSError, AuthSetupError) as exc:
-        hub.stats.config_reloads["refused"] += 1
-        _log.error("config_refused", problems=[str(exc)], detail="the old configuration stays")
+        _refused(hub, [str(exc)])
     else:
         hub.stats.config_reloads["ok"] += 1
+        hub.stats.config_refused = False
+
+
+def _refused(hub: Hub, problems: list[str]) -> None:
+    hub.stats.config_reloads["refused"] += 1
+    hub.stats.config_refused = True
+    _log.error("config_refused", problems=problems, detail="the old configuration stays")

@@ -18,7 +18,6 @@ USED_BY = {
     "http.client, of what it takes for a socket": ["makefile"],
     "the TLS library": ["num_tickets"],
     "the Redis client": ["ssl_context"],
-    "peers, of the codes on the wire": ["NONE"],
     "docs/generate.py": ["section_text"],
     "the tests, of the registry as a whole": ["list_agents"],
     "the tests, of the proxy that the demonstration has in common with them": ["connections", "slice", "trickle"],

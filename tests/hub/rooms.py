@@ -81,7 +81,7 @@ class Client:
     def __init__(self, rooms: Rooms, config: Listener) -> None:
         ground, flow = rooms.ground, rooms.ground.config.flow
         timeouts = Timeouts(flow.open_timeout_sec, flow.grace_sec, flow.half_close_sec, flow.stall_sec)
-        self.info = ClientInfo(config, timeouts, "192.0.2.1", 4000, ground.clock())
+        self.info = ClientInfo(config, timeouts, "192.0.2.1", 4000, ground.clock(), ground.stats.listener(config.name))
         self.socket = Socket(rooms.net.turns)
         end = SocketEnd(ground.context, self, rooms.net.call_later, Reason.CLIENT_RESET, Reason.CLIENT_LOST)
         self.socket.protocol = end

@@ -31,7 +31,7 @@ from ncfast.config.hub import Admin as AdminConfig
 from ncfast.config.values import Address
 from ncfast.hub.admin import Admin
 from ncfast.hub.lockout import LockRefused
-from ncfast.net.request import BadRequest, HttpLimits, RequestReader
+from ncfast.net.request import BadRequest, HttpLimits, RequestReader, Response, answer
 from ncfast.net.seam import Net
 from ncfast.observe import log, statuspage, watchdog
 from ncfast.observe.stats import Stats
@@ -285,6 +285,32 @@ def test_connections_are_capped_and_closed_with_the_edge():
                 with suppress(ConnectionError):
                     assert await reader.read() == b""
                 writer.close()
+
+    run(main)
+
+
+def test_a_client_that_has_gone_while_its_answer_was_made_is_no_defect():
+    """Prometheus does not wait longer than it was told to. The loop has not said so yet, the kernel resets at the first
+    byte of the answer, and says so at its end."""
+
+    async def main():
+        made: list[asyncio.Transport] = []
+
+        class Server(asyncio.Protocol):
+            def connection_made(self, transport):
+                made.append(transport)
+
+        net = Net(asyncio.get_running_loop())
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            client = socket.create_connection(listening.getsockname())
+            sock, _ = listening.accept()
+        sock.setblocking(False)
+        net.adopt(sock, Server())
+        await until(lambda: made)
+        client.close()
+        answer(made[0], Response.text(200, "late"), net.call_later).cancel()
+        assert made[0].is_closing()
+        await net.cancel_all()
 
     run(main)
 

@@ -11,6 +11,7 @@ from hub.rooms import listener
 from ncfast.core.timeouts import Timeouts
 from ncfast.hub.client import ClientInfo
 from ncfast.hub.hold import Hold
+from ncfast.observe.stats import ListenerStats
 
 TIMEOUTS = Timeouts(10.0, 30.0, 300.0, 30.0)
 LDAP = (None, "ldap")
@@ -27,7 +28,7 @@ class Queue:
         self.late: list[str] = []
 
     def flow(self, client: str, **settings) -> SimpleNamespace:
-        info = ClientInfo(listener(**settings), TIMEOUTS, client, 0, self.time())
+        info = ClientInfo(listener(**settings), TIMEOUTS, client, 0, self.time(), ListenerStats())
         return SimpleNamespace(info=info, closed=False)
 
     def wait(self, client: str, **settings) -> bool:

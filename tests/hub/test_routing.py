@@ -519,7 +519,32 @@ def test_a_client_of_a_connector_that_nobody_has_served_lately_is_refused():
     rooms.agent().lose()
     rooms.wait(rooms.ground.config.flow.grace_sec)
     assert rooms.client().reason is Reason.NO_AGENT
-    assert rooms.ground.stats.opens_refused["no_agent"] == 2
+    assert rooms.ground.stats.listener("in").opens_refused["no_agent"] == 2
+
+
+def test_how_many_agents_could_serve_a_listener():
+    rooms = Rooms("active")
+    ldap, sql = (None, "ldap"), (None, "sql")
+    assert rooms.router.reach(ldap) == 0
+    here = rooms.agent("here", "ldap")
+    hub = rooms.hub("hub-b")
+    rooms.elsewhere("there")
+    rooms.elsewhere("nowhere", owner="hub-c")  # no link leads to it
+    assert rooms.router.reach(ldap) == 2 and rooms.router.reach(sql) == 0
+    assert rooms.router.reach(("acme", "ldap")) == 0  # another tenant's
+    rooms.elsewhere("here")  # of whose move we have not heard the end: it is one agent
+    assert rooms.router.reach(ldap) == 2
+    hub.lose()
+    assert rooms.router.reach(ldap) == 1
+    here.lose()
+    assert rooms.router.reach(ldap) == 0
+
+
+def test_without_a_cluster_only_agents_that_are_here_count():
+    rooms = Rooms("shadow")
+    rooms.agent("here", "ldap")
+    rooms.elsewhere("there")
+    assert rooms.router.reach((None, "ldap")) == 1
 
 
 def test_after_a_start_every_agent_counts_as_reconnecting():
@@ -537,7 +562,7 @@ def test_a_held_client_is_refused_when_its_time_is_over():
     client = rooms.client(listener(hold_sec=3))
     rooms.wait(3)
     rooms.router.tick(rooms.ground.clock())
-    assert client.reason is Reason.HOLD_TIMEOUT and rooms.ground.stats.opens_refused["hold_timeout"] == 1
+    assert client.reason is Reason.HOLD_TIMEOUT and rooms.ground.stats.listener("in").opens_refused["hold_timeout"] == 1
 
 
 def test_connectors_of_departed_agents_are_remembered_in_bounds(monkeypatch):

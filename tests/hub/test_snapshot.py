@@ -197,7 +197,7 @@ class Counting(Rooms):
     """Counts the ends of flows, as the hub does."""
 
     def flow_closed(self, flow, reason):
-        self.ground.stats.flows_closed[reason.label] += 1
+        flow.info.counts.closed(reason.label, flow.snd_nxt, flow.rcv_nxt)
         super().flow_closed(flow, reason)
 
 
@@ -239,6 +239,35 @@ def test_flows_are_conserved_whatever_happens_between_two_slices(monkeypatch, ma
         opened, closed, active = read(done.value)
     assert turns > 8
     assert opened == closed + active and closed > 0 and active > 0
+
+
+def test_bytes_of_a_listener_never_go_back_whatever_happens_between_two_slices(monkeypatch):
+    """Flows come, speak and end while they are added up: none is counted twice, and none is forgotten."""
+    monkeypatch.setattr(snapshot, "FLOWS", 1)
+    rooms = Counting()
+    rooms.agent()
+    found = look(rooms)
+
+    def read() -> int:
+        """What a scrape says, in whose every slice one flow ends and two come."""
+        work = found.totals()
+        try:
+            while True:
+                next(work)
+                next(iter(rooms.ground.flows.values())).reset(Reason.DRAINING)
+                for _ in range(2):
+                    rooms.client().socket.send(b"question")
+        except StopIteration as done:
+            return done.value["bytes"]["listeners"]["in"]["in"]
+
+    for _ in range(3):
+        rooms.client().socket.send(b"question")
+    before = 0
+    for _ in range(4):
+        now = read()
+        assert before < now <= rooms.ground.context.bytes_read
+        before = now
+    assert whole(found.totals())["bytes"]["listeners"]["in"]["in"] == rooms.ground.context.bytes_read
 
 
 def test_one_agent_cannot_use_up_the_names_by_which_connectors_are_counted():

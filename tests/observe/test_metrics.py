@@ -8,14 +8,16 @@ import re
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from support.fake_hub import FakeHub, whole
 
 from ncfast.mesh.states import LinkState
-from ncfast.observe import metrics
-from ncfast.observe.families import LINK_STATES, METRICS
+from ncfast.observe import exposition, labels, metrics
+from ncfast.observe.families import METRICS
 from ncfast.observe.metrics import LABEL_CAP, OTHER, PEER_CAP, Metrics
-from ncfast.observe.stats import Histogram, Stats
+from ncfast.observe.readings import LINK_STATES
+from ncfast.observe.stats import Histogram, ListenerStats, Stats
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -36,22 +38,27 @@ def value(samples, name, **labels):
 
 
 PAIRS = {"mesh_drops", "shadow_decisions"}  # counted by two labels
+SHOWN_OTHERWISE = {"listeners", "config_refused"}  # a table, and a flag
 
 
 def test_every_counter_of_stats_reaches_the_exposition():
     """Each field gets its own number; every number must be found again."""
     hub = FakeHub()
     expected = {}
-    for number, field in enumerate(dataclasses.fields(Stats), start=1001):
-        current = getattr(hub.stats, field.name)
+    fields = [(hub.stats, field.name) for field in dataclasses.fields(Stats) if field.name not in SHOWN_OTHERWISE]
+    fields += [(hub.stats.listener("l0"), field.name) for field in dataclasses.fields(ListenerStats)]
+    for number, (stats, name) in enumerate(fields, start=1001):
+        current = getattr(stats, name)
         if isinstance(current, Histogram):
             for _ in range(number):
                 current.observe(0.001)
         elif isinstance(current, int):
-            setattr(hub.stats, field.name, number)
+            setattr(stats, name, number)
         else:
-            current[("some", "other") if field.name in PAIRS else "some"] = number
-        expected[field.name] = float(number)
+            current[("some", "other") if name in PAIRS else "some"] = number
+        expected[name] = float(number)
+    one = hub.stats.listener("l0")  # its bytes come by way of the totals, with those of flows that are open
+    hub.bytes["listeners"] = {"l0": {"in": one.bytes_in, "out": one.bytes_out}}
     found = set(scrape(Metrics(hub)).values())
     assert not {name for name, number in expected.items() if number not in found}
 
@@ -59,22 +66,32 @@ def test_every_counter_of_stats_reaches_the_exposition():
 def test_numbers():
     hub = FakeHub(listeners=2, agents=3, connectors=2)
     hub.stats.flows_opened = 10
-    hub.stats.flows_closed.update(fin=6, reset=1)
+    hub.stats.listener("l0").flows_closed.update(fin=6, reset=1)
+    hub.stats.config_refused = True
     hub.active = 3
     hub.links["frames_in"]["M_DATA"] = 5
-    hub.stats.open_latency.observe(0.001)
-    hub.stats.open_latency.observe(0.3)
+    hub.stats.listener("l1").open_latency.observe(0.001)
+    hub.stats.listener("l1").open_latency.observe(0.3)
+    hub.bytes["listeners"] = {"l0": {"in": 7, "out": 8}}
     hub.listeners[1]["accepting"] = False
     samples = scrape(Metrics(hub))
     assert value(samples, "flows_opened_total") == 10
-    assert value(samples, "flows_closed_total", reason="fin") == 6
+    assert value(samples, "flows_closed_total", listener="l0", reason="fin") == 6
+    assert value(samples, "flows_closed_total", listener="l1", reason="closed") == 0
+    assert value(samples, "client_in_bytes_total", listener="l0") == 7
+    assert value(samples, "client_out_bytes_total", listener="l0") == 8
+    assert value(samples, "config_refused") == 1
+    assert value(samples, "cluster_info", cluster="ncfast", replica="hub-a") == 1
+    assert value(samples, "mode", mode="off") == 1 and value(samples, "mode", mode="active") == 0
+    assert value(samples, "listener_agents", listener="l0") == 3
     assert value(samples, "flows_active") == 3
     assert value(samples, "flows_unaccounted") == 0
     assert value(samples, "frames_total", direction="in", type="M_DATA") == 5
-    assert value(samples, "open_latency_seconds_bucket", le="0.001") == 1
-    assert value(samples, "open_latency_seconds_bucket", le="+Inf") == 2
-    assert value(samples, "open_latency_seconds_count") == 2
-    assert value(samples, "open_latency_seconds_sum") == pytest.approx(0.301)
+    assert value(samples, "open_latency_seconds_bucket", listener="l1", le="0.001") == 1
+    assert value(samples, "open_latency_seconds_bucket", listener="l1", le="+Inf") == 2
+    assert value(samples, "open_latency_seconds_count", listener="l1") == 2
+    assert value(samples, "open_latency_seconds_count", listener="l0") == 0
+    assert value(samples, "open_latency_seconds_sum", listener="l1") == pytest.approx(0.301)
     assert value(samples, "connector_agents", connector="c0") == 2
     assert value(samples, "tunnel_inflight_bytes") == 300
     assert value(samples, "listener_accepting", listener="l1") == 0
@@ -219,16 +236,17 @@ def test_series_stay_bounded_whatever_is_counted():
     """100,000 reasons, 10,000 connectors and as many agents, 1,000 peers: a bounded answer, and no sum is lost."""
     hub = FakeHub(listeners=300, agents=10_000, connectors=10_000, peers=1000)
     for number in range(100_000):
-        hub.stats.accept_shed[f"reason-{number}"] = 1
+        hub.stats.listener("l0").shed[f"reason-{number}"] = 1
     exposition = Metrics(hub)
     for _ in range(2):
         text = whole(exposition.render())
         samples = scrape(exposition)
-        assert len(samples) <= 2300 and len(text) <= 1 << 20
+        assert len(samples) <= 16_000 and len(text) <= 3 << 20
         shed = {labels: v for (name, labels), v in samples.items() if name == "nowconnect_accept_shed_total"}
-        assert len(shed) == LABEL_CAP + 1 and sum(shed.values()) == 100_000
-        assert value(samples, "accept_shed_total", reason=OTHER) == 100_000 - LABEL_CAP
-        assert value(samples, "label_overflow", label="reason") == 100_000 - LABEL_CAP
+        others = value(samples, "accept_shed_total", listener="l0", reason=OTHER)
+        assert sum(shed.values()) == 100_000 and others >= 100_000 - LABEL_CAP
+        assert value(samples, "label_overflow", label="reason") == others
+        assert value(samples, "flows_closed_total", listener="l0", reason="internal") == 0  # not crowded out
         assert value(samples, "label_overflow", label="listener") == 100
         assert value(samples, "label_overflow", label="peer") == 1000 - PEER_CAP
         assert value(samples, "mesh_links", peer=OTHER, state="up") == 1000 - PEER_CAP
@@ -288,16 +306,36 @@ def test_a_listener_that_comes_later_has_its_own_series():
     assert value(samples, "connector_agents", connector=OTHER) == LABEL_CAP  # the agent's; c0 is a listener's as well
 
 
+def test_a_family_is_cut_and_stays_one(monkeypatch):
+    """Listeners times reasons are thousands of samples: not all in one slice, and under one head."""
+    hub = FakeHub(listeners=50)
+    most = 0
+
+    def counted(collector):
+        nonlocal most
+        most = max(most, *(len(family.samples) for family in collector.collect()), 0)
+        return generate_latest(collector)
+
+    monkeypatch.setattr(exposition, "generate_latest", counted)
+    text = whole(Metrics(hub).render()).decode()
+    heads = [line for line in text.splitlines() if line.startswith("# TYPE nowconnect_flows_closed_total ")]
+    assert len(heads) == 1 and most == metrics.SAMPLES
+    assert text.count("\nnowconnect_flows_closed_total{") == 50 * len(labels.FLOWS_CLOSED)
+
+
 def test_what_a_counter_has_added_up_under_other_stays_there():
     """Room that gauges give back is not for it: its sum would go back."""
     hub = FakeHub(listeners=LABEL_CAP)
-    hub.stats.accepted.update({f"l{number}": 1 for number in range(LABEL_CAP)})
-    late = {f"late-{number}": 5 for number in range(10)}
-    hub.stats.accepted.update(late)
+    for number in range(LABEL_CAP):
+        hub.stats.listener(f"l{number}").accepted = 1
+    late = [hub.stats.listener(f"late-{number}") for number in range(10)]
+    for one in late:
+        one.accepted = 5
     exposition = Metrics(hub)
     assert value(scrape(exposition), "accepted_total", listener=OTHER) == 50
     del hub.listeners[50:]
-    hub.stats.accepted.update(late)
+    for one in late:
+        one.accepted = 10
     for _ in range(3):
         assert value(scrape(exposition), "accepted_total", listener=OTHER) == 100
 
@@ -308,7 +346,7 @@ def test_counters_never_go_back_between_scrapes():
     before = {}
     for round_number in range(5):
         for number in range(300):
-            hub.stats.accepted[f"l{(number + 37 * round_number) % 300}"] += 1
+            hub.stats.listener(f"l{(number + 37 * round_number) % 300}").accepted += 1
         now = {key: v for key, v in scrape(exposition).items() if key[0] == "nowconnect_accepted_total"}
         assert all(now[key] >= v for key, v in before.items())
         before = now

@@ -36,7 +36,9 @@ class FakeHub:
         self.listeners = [self._listener(n, connectors) for n in range(listeners)]
         self.rows = [self._agent(n, connectors) for n in range(agents)]
         self.mesh_frames = {"in": {}, "out": {}}
-        self.bytes = {"client_in": 0, "client_out": 0, "acknowledged": 0, "discarded": 0}
+        for one in self.listeners:
+            self.stats.listener(one["name"])
+        self.bytes = {"client_in": 0, "client_out": 0, "acknowledged": 0, "discarded": 0, "listeners": {}}
         self.links: dict[str, Any] = {
             "frames_in": {},
             "frames_out": {},
@@ -55,6 +57,7 @@ class FakeHub:
             "bind": f"127.0.0.1:{10000 + number}",
             "connector": f"c{number % connectors}",
             "tenant": None,
+            "agents": 3,
             "active": 1,
             "accepted": 2,
             "held": 0,
@@ -182,6 +185,7 @@ class FakeHub:
             "role": "hub",
             "version": "0.1.0",
             "replica_id": "hub-a",
+            "cluster_name": "ncfast",
             "mode": "off",
             "pid": 1,
             "uptime_sec": 12.5,

@@ -48,8 +48,8 @@ cdef str second_text = ""
 
 
 def shown(str level, str event, str name, dict fields, mask, agents):
-    """The line as a dictionary that JSON can hold. `mask` is the rule for addresses, `agents` for identities. May raise whatever
-    a value's `__str__` does."""
+    """The line as a dictionary that JSON can hold. `mask` is the rule for addresses, `agents` that for identities. May
+    raise whatever a value's `__str__` does."""
     cdef dict line = {"ts": timestamp(), "level": level, "event": text(event), "logger": name}
     cdef Py_ssize_t unlisted = 0
     for key, value in fields.items():
