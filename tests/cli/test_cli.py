@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -212,6 +213,27 @@ def test_wrong_arguments_exit_2(arguments, capsys):
     assert code_of(*arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and "error:" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("stauts", "did you mean: status"),
+        ("chekc", "did you mean: check"),
+        ("hub.yaml", "did you mean: ncfast hub --config hub.yaml"),
+        ("serve", "ncfast --help lists them"),
+    ],
+)
+def test_a_command_that_there_is_not(word, says, capsys):
+    assert code_of(word, "--url", "http://h") == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"ncfast: error: there is no command '{word}'; ") and says in told and told.count("\n") == 1
+
+
+def test_version_is_an_option_too(capsys):
+    assert code_of("--version") == code_of("version") == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second and first.startswith("ncfast 0.")
 
 
 def test_version_and_help_load_nothing_heavy():
@@ -496,6 +518,26 @@ def test_status_watch_repeats_until_it_is_interrupted(admin):
         watching.send_signal(2)
         assert watching.wait(PATIENCE) == 130
         assert watching.stderr.read() == ""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b"SSH-2.0-x\x1b[2J\r\n", b"HTTP/1.1 200 OK\r\n\r\n[]"],
+)
+def test_a_port_that_is_no_admin_edge_is_told_where_that_is(answer, capsys):
+    def serve():
+        with listener.accept()[0] as sock:
+            sock.settimeout(PATIENCE)
+            sock.recv(8192)
+            sock.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert code_of("status", "--url", f"http://127.0.0.1:{listener.getsockname()[1]}") == 69
+        thread.join()
+    told = capsys.readouterr().err
+    assert "admin.bind" in told and "\x1b" not in told and told.count("\n") == 1
 
 
 def test_output_into_a_closed_pipe_is_no_traceback(admin):
