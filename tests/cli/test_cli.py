@@ -540,6 +540,26 @@ def test_a_port_that_is_no_admin_edge_is_told_where_that_is(answer, capsys):
     assert "admin.bind" in told and "\x1b" not in told and told.count("\n") == 1
 
 
+@pytest.mark.parametrize(("misknown", "code"), [(None, 0), (3, 1)])
+def test_status_says_whether_shadow_is_ready_for_active(admin, capsys, misknown, code):
+    row = {"connector": "ldap", "here": 1, "mesh": 2, "nobody": 1, "misknown_sec": misknown}
+    other = {"replica_id": "hub-b", "self": False, "draining": False, "linked": True}
+    cluster = {"registry": {"healthy": True, "fresh": True}, "replicas": [other], "shadow": [row]}
+    admin.reply = (200, json.dumps(STATUS | {"mode": "shadow", "cluster": cluster}).encode())
+    assert code_of("status", "--shadow", "--url", admin.url) == code
+    text = capsys.readouterr().out
+    assert "CONNECTOR" in text and "75 %" in text
+    why = "not ready for active:\n  ldap: the registry knew our agents otherwise than we do, 3 s ago\n"
+    assert text.endswith(why if code else "\n\nready for active\n")
+    assert code_of("status", "--shadow", "--json", "--url", admin.url) == code
+    assert json.loads(capsys.readouterr().out)["cluster"]["shadow"] == [row]
+
+
+def test_status_of_a_hub_alone_is_not_ready_for_active(admin, capsys):
+    assert code_of("status", "--shadow", "--url", admin.url) == 1
+    assert capsys.readouterr().out == "not ready for active:\n  it is in no cluster (ha.enabled)\n"
+
+
 def test_output_into_a_closed_pipe_is_no_traceback(admin):
     command = f"set -o pipefail; {sys.executable} -m ncfast status --json --watch 0.1 --url {admin.url} | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=PATIENCE)

@@ -35,7 +35,7 @@ def value(samples, name, **labels):
     return samples[f"nowconnect_{name}", tuple(sorted(labels.items()))]
 
 
-PAIRS = {"mesh_drops", "shadow_decisions"}  # counted by two labels
+PAIRS = {"mesh_drops", "shadow_decisions", "shadow_clients"}  # counted by two labels
 
 
 def test_every_counter_of_stats_reaches_the_exposition():
