@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 
 from ncfast.cli.exitcode import MEANINGS, ExitCode
 from ncfast.cli.start import open_standard_descriptors, refuse_plugins
@@ -47,9 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in _COMMANDS and command not in _WITHOUT_COMMAND:
         print(f"ncfast: error: {_unknown(command)}", file=sys.stderr)
         return ExitCode.USAGE
-    parsed = _parser([command] if command in _COMMANDS else _COMMANDS).parse_args(arguments)
     try:
+        parsed = _parser([command] if command in _COMMANDS else _COMMANDS).parse_args(arguments)
         return parsed.run(parsed)
+    except ModuleNotFoundError as error:
+        if not _lacks_setup(error):
+            raise
+        print(f"ncfast: {error} ({sys.executable}); in a clone: make build, then . .venv/bin/activate", file=sys.stderr)
+        return ExitCode.FAILURE
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:  # `ncfast status | head`: nobody reads on, and the interpreter shall not complain at exit
@@ -62,6 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         said = isinstance(error, OSError) and error.filename is None and error.strerror  # by us, and needs no number
         print("\n".join(f"ncfast: {line}" for line in (said or str(error)).splitlines()), file=sys.stderr)
         return code
+
+
+def _lacks_setup(error: ModuleNotFoundError) -> bool:
+    """Whether a package that we need is not installed, or a module of ours not compiled, for this Python; otherwise it is
+    a defect."""
+    package, *inner = (error.name or "").split(".")
+    return package != "ncfast" or Path(__file__).parents[1].joinpath(*inner).with_suffix(".pyx").exists()
 
 
 def _unknown(command: str) -> str:

@@ -230,6 +230,20 @@ def test_a_command_that_there_is_not(word, says, capsys):
     assert told.startswith(f"ncfast: error: there is no command '{word}'; ") and says in told and told.count("\n") == 1
 
 
+@pytest.mark.parametrize("missing", ["orjson", "ncfast._frames"])
+def test_a_python_without_what_it_needs_is_told_in_a_line(missing):
+    script = f"import sys; sys.modules[{missing!r}] = None; from ncfast.cli import main; sys.exit(main(['hub']))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert missing in done.stderr and "make build" in done.stderr
+
+
+def test_a_module_of_ours_that_is_not_there_is_a_defect():
+    script = "import sys; sys.modules['ncfast.config.loader'] = None; from ncfast.cli import main; main(['hub'])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "Traceback" in done.stderr
+
+
 def test_version_is_an_option_too(capsys):
     assert code_of("--version") == code_of("version") == 0
     first, second = capsys.readouterr().out.splitlines()
