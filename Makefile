@@ -28,7 +28,7 @@ COVERED := $(addprefix tests/,core net config auth observe registry mesh hub age
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-setup test-debug quick coverage lint format simulate simulate-mutants soak bench benchmarks fuzz fuzz-debug debug-build build dist \
+.PHONY: help demo test test-setup test-debug quick readme recording coverage lint format simulate simulate-mutants soak bench benchmarks fuzz fuzz-debug debug-build build dist \
 	lock audit clean
 
 help:  ## list the targets
@@ -42,6 +42,12 @@ test: test-setup  ## all tests, with real programs (TESTS=... for some)
 
 quick: build $(VENV)/.test  ## the tests that take less than a minute, for between two edits
 	$(BIN)/python -m pytest -q $(addprefix tests/,$(QUICK))
+
+readme: test-setup  ## README's commands in a fresh clone, as a new reader would type them: some minutes
+	FRESH=1 $(BIN)/python -m pytest -q tests/integration/test_readme.py
+
+recording: build  ## record the demo anew, for the README (docs/demo.svg)
+	$(BIN)/python -m docs.recording
 
 coverage: test-setup  ## which lines of the Python files no test reaches; child processes are measured, too
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(or $(TESTS),$(COVERED))

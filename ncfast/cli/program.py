@@ -71,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _lacks_setup(error: ModuleNotFoundError) -> bool:
-    """Whether a package that we need is not installed, or a module of ours not compiled, for this Python; otherwise it is
-    a defect."""
+    """Whether a package that we need is not installed, or a module of ours not compiled, for this Python; anything else
+    is a defect."""
     package, *inner = (error.name or "").split(".")
     return package != "ncfast" or Path(__file__).parents[1].joinpath(*inner).with_suffix(".pyx").exists()
 
