@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
 import xml.etree.ElementTree as ET
@@ -9,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from bench import cut
+from bench.peers import PEERS
 from docs import measured
 from docs.recording import REST, TARGET, Screen, draw, lines, record
+from ncfast.demo.service import Service
 
 ROOT = Path(__file__).parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -61,6 +65,26 @@ def test_a_page_without_figures_is_refused():
 def test_the_readme_has_no_figure_of_speed_but_those():
     text = re.sub(r"<!-- generated.*?<!-- end -->", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     assert not re.findall(r"\b[\d,.]+ ?(?:[MG]B/s|1/s|us\b)|\b\d+(?:\.\d+)? times (?:as|faster)", text)
+
+
+# a tunnel that is cut
+
+
+@pytest.mark.parametrize("name", ["ncfast", *(name for name, peer in PEERS.items() if peer.here)])
+def test_what_becomes_of_a_download(tmp_path, name):
+    """Of ours it must go on; of another what is said is a fact, whichever."""
+
+    async def scenario():
+        async with Service() as service:
+            if name == "ncfast":
+                way = cut.of_ncfast(service.address, tmp_path)
+            else:
+                way = cut.of_peer(PEERS[name], service.address, tmp_path)
+            async with way as (address, proxy):
+                return await cut.download(address, proxy)
+
+    said = asyncio.run(scenario())
+    assert said.startswith("went on" if name == "ncfast" else ("went on", "broke", "ended early", "stood still"))
 
 
 # the recording
