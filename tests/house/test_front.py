@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from support.until import PATIENCE
 
 from bench import cut
 from bench.peers import PEERS
@@ -71,8 +72,9 @@ def test_the_readme_has_no_figure_of_speed_but_those():
 
 
 @pytest.mark.parametrize("name", ["ncfast", *(name for name, peer in PEERS.items() if peer.here)])
-def test_what_becomes_of_a_download(tmp_path, name):
+def test_what_becomes_of_a_download(tmp_path, monkeypatch, name):
     """Of ours it must go on; of another what is said is a fact, whichever."""
+    monkeypatch.setattr(cut, "PATIENCE_SEC", PATIENCE)
 
     async def scenario():
         async with Service() as service:
