@@ -87,10 +87,11 @@ soak: test-setup  ## a cluster under real clients and faults for MINUTES (60), w
 bench: test-setup  ## measure beside two chained HAProxy processes (BENCH=--quick for a first look)
 	$(BIN)/python -m bench $(BENCH)
 
-benchmarks: test-setup  ## the run that docs/benchmarks.md shows: tables and plots; on a quiet machine (BEFORE=DIR for an earlier tree beside)
+benchmarks: test-setup  ## the run that docs/benchmarks.md shows, and by it README and docs/compare.md: tables and plots; on a quiet machine (BEFORE=DIR for an earlier tree beside)
 	$(BIN)/python -m bench $(if $(BEFORE),--before $(BEFORE)) --page docs/benchmarks.md
 	$(BIN)/python -m bench --cluster --page docs/benchmarks.md
 	$(BIN)/python -m bench.plots $(if $(BEFORE),--before $(BEFORE))
+	$(BIN)/python -m docs.generate
 
 debug-build: $(VENV)/.installed
 	mkdir -p $(DEBUG)
