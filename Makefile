@@ -29,7 +29,7 @@ COVERED := $(addprefix tests/,core net config auth observe registry mesh hub age
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-setup test-debug quick coverage lint format simulate simulate-mutants soak bench benchmarks dashboards fuzz fuzz-debug debug-build build dist \
+.PHONY: help demo test test-setup test-debug quick readme recording coverage lint format simulate simulate-mutants soak bench benchmarks dashboards fuzz fuzz-debug debug-build build dist \
 	lock audit clean
 
 help:  ## list the targets
@@ -43,6 +43,12 @@ test: test-setup  ## all tests, with real programs (TESTS=... for some)
 
 quick: build $(VENV)/.test  ## the tests that take less than a minute, for between two edits
 	$(BIN)/python -m pytest -q $(addprefix tests/,$(QUICK))
+
+readme: test-setup  ## README's commands in a fresh clone, as a new reader would type them: some minutes
+	FRESH=1 $(BIN)/python -m pytest -q tests/integration/test_readme.py
+
+recording: build  ## record the demo anew, for the README (docs/demo.svg)
+	$(BIN)/python -m docs.recording
 
 coverage: test-setup  ## which lines of the Python files no test reaches; child processes are measured, too
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(or $(TESTS),$(COVERED))
@@ -82,10 +88,11 @@ soak: test-setup  ## a cluster under real clients and faults for MINUTES (60), w
 bench: test-setup  ## measure beside two chained HAProxy processes (BENCH=--quick for a first look)
 	$(BIN)/python -m bench $(BENCH)
 
-benchmarks: test-setup  ## the run that docs/benchmarks.md shows: tables and plots; on a quiet machine (BEFORE=DIR for an earlier tree beside)
+benchmarks: test-setup  ## the run that docs/benchmarks.md shows, and by it README and docs/compare.md: tables and plots; on a quiet machine (BEFORE=DIR for an earlier tree beside)
 	$(BIN)/python -m bench $(if $(BEFORE),--before $(BEFORE)) --page docs/benchmarks.md
 	$(BIN)/python -m bench --cluster --page docs/benchmarks.md
 	$(BIN)/python -m bench.plots $(if $(BEFORE),--before $(BEFORE))
+	$(BIN)/python -m docs.generate
 
 dashboards: build  ## rules for Prometheus and Alertmanager, the dashboard for Grafana (DOCS=URL for where docs/ is read)
 	$(BIN)/python -m monitoring

@@ -1,4 +1,5 @@
-"""Writes what the pages of docs/ take from the code: reasons, close codes, state machines, keys, the worked example.
+"""Writes what the pages take from the code: reasons, close codes, state machines, keys, the worked example; and what
+README and docs/compare.md take from the benchmarks.
 
     python -m docs.generate
 
@@ -15,6 +16,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from docs import measured
 from ncfast._frames import HEADER_SIZE, FrameType, decode
 from ncfast.agent import tunnel
 from ncfast.config import hardening, reference
@@ -212,10 +214,18 @@ PARTS: dict[str, Callable[[], str]] = {
     "breaker-states": breaker_states,
     "tunnel-states": tunnel_states,
     "ha-keys": ha_keys,
+    "measured": lambda: measured.of_all(measured.SOURCE.read_text()),
+    "measured-front": lambda: measured.of_front(measured.SOURCE.read_text()),
     "hardening-hub": lambda: hardening_of(hardening.HUB),
     "hardening-agent": lambda: hardening_of(hardening.AGENT),
 }
-PAGES = [DOCS / "protocol.md", DOCS / "high-availability.md", DOCS / "hardening.md"]
+PAGES = [
+    DOCS / "protocol.md",
+    DOCS / "high-availability.md",
+    DOCS / "hardening.md",
+    DOCS / "compare.md",
+    DOCS.parent / "README.md",
+]
 
 
 def fill(text: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 import ssl
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,7 +20,7 @@ from ncfast.net.connect import OUT_OF_DESCRIPTORS
 from ncfast.net.handshake import ClientUpgrade, UpgradeRefused
 from ncfast.net.httpproxy import ConnectReply, ProxyRefused, ProxyReplyError, ProxySettingError, choose, connect_request
 from ncfast.net.links import LinkBounds, carry_websocket
-from ncfast.net.tls import web_context
+from ncfast.net.tls import is_plain, web_context
 
 if TYPE_CHECKING:
     from ncfast.core.link import _Handler
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
         """Whose frames the link brings; it is told of the link before any can come."""
 
         link: Link
+
+
+NO_ROUTE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 
 
 class DialError(NcfastError):
@@ -59,19 +64,33 @@ async def dial(ground: Ground, url: str, token: str, handler: Handler) -> Link:
         if "ALERT" in (exc.reason or "") and "CERTIFICATE" in exc.reason:  # under TLS 1.3 it comes after the handshake
             text = f"{url}: our certificate is not taken ({exc.reason}); see tls.cert_file"
             raise DialError("certificate", text) from None
+        if is_plain(exc):
+            raise DialError("tls", f"{url}: that port does not speak TLS; a hub without edge.tls is ws://") from None
         raise DialError("tls", f"{url}: TLS handshake failed ({exc.reason or type(exc).__name__})") from None
     except ConnectionResetError:
         if opening.secure and ground.trust.lapsed():  # not every hub's TLS says why it closes
             text = f"{url}: the connection was closed, and our certificate has expired; see tls.cert_file"
             raise DialError("certificate", text) from None
-        raise DialError("closed", f"{url}: the connection was closed during the handshake") from None
+        hint = "" if opening.secure else "; if TLS is spoken there, the URL begins with wss://"
+        raise DialError("closed", f"{url}: the connection was closed during the handshake{hint}") from None
     except ProxySettingError as exc:
         raise DialError("proxy_setting", f"{url}: {exc}") from None
     except OSError as exc:
-        reason = "out_of_descriptors" if exc.errno in OUT_OF_DESCRIPTORS else "unreachable"
-        raise DialError(reason, f"{url}: {exc.strerror or type(exc).__name__}") from None
+        raise DialError(_word(exc), f"{url}: {exc.strerror or type(exc).__name__}") from None
     finally:
         opening.close_unless_done()
+
+
+def _word(exc: OSError) -> str:
+    """Why there is no connection: a port that nobody listens on, a way that does not exist and a name that is not found
+    are put right by different people."""
+    if exc.errno in OUT_OF_DESCRIPTORS:
+        return "out_of_descriptors"
+    if isinstance(exc, ConnectionRefusedError):
+        return "refused"
+    if isinstance(exc, socket.gaierror):
+        return "name"
+    return "no_route" if exc.errno in NO_ROUTE else "unreachable"
 
 
 class Opening(asyncio.Protocol):

@@ -179,8 +179,8 @@ class Connection:
             reason, detail = Reason.OVERLOADED, {"detail": "out of descriptors"}
         else:
             reason = Reason.TARGET_UNREACHABLE
-            if isinstance(exc, socket.gaierror):
-                detail = {"detail": "the name is not found"}
+            not_found = isinstance(exc, socket.gaierror)
+            detail = {"detail": "the name is not found" if not_found else exc.strerror or type(exc).__name__}
         config = self._target.config
         self._target.reached = False
         _log.warning("dial_failed", connector=config.name, target=str(config.target), reason=reason.label, **detail)

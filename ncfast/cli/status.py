@@ -11,7 +11,7 @@ from typing import Any
 from ncfast.cli import hubs
 from ncfast.cli.exitcode import ExitCode
 from ncfast.cli.table import table
-from ncfast.observe import adminclient, statuspage
+from ncfast.observe import adminclient, shadow, statuspage
 from ncfast.observe.units import duration, size
 
 HELP = "show what a hub is doing"
@@ -21,6 +21,11 @@ _CLEAR = "\x1b[H\x1b[2J"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     hubs.add_url(parser)
     parser.add_argument("--json", action="store_true", help="the document as the hub sends it")
+    parser.add_argument(
+        "--shadow",
+        action="store_true",
+        help="of a hub in shadow mode: what active would have done, and whether it is ready for it (exit code 0)",
+    )
     parser.add_argument(
         "--watch",
         nargs="?",
@@ -35,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     while True:
         try:
             document = adminclient.status(hubs.place(arguments))
-            code, text = ExitCode.OK, json.dumps(document) if arguments.json else render(document)
+            code, text = _told(document, arguments)
         except adminclient.Unavailable as error:
             code, text = ExitCode.UNAVAILABLE, ""
             print(f"ncfast: {error}", file=sys.stderr)
@@ -48,6 +53,24 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.watch is None:
             return code
         time.sleep(arguments.watch)
+
+
+def _told(document: dict[str, Any], arguments: argparse.Namespace) -> tuple[ExitCode, str]:
+    ready = not arguments.shadow or not shadow.hindrances(document)
+    if arguments.json:
+        text = json.dumps(document)
+    else:
+        text = render_shadow(document) if arguments.shadow else render(document)
+    return ExitCode.OK if ready else ExitCode.FAILURE, text
+
+
+def render_shadow(status: dict[str, Any]) -> str:
+    """What the mode `shadow` of a hub has found out, as text for a person."""
+    rows = (status.get("cluster") or {}).get("shadow") or []
+    why = shadow.hindrances(status)
+    lines = table([column.upper() for column in shadow.COLUMNS], [shadow.cells(row) for row in rows]) if rows else []
+    verdict = ["not ready for active:", *(f"  {line}" for line in why)] if why else ["ready for active"]
+    return "\n".join([*lines, *[""] * bool(lines), *verdict])
 
 
 def render(status: dict[str, Any]) -> str:

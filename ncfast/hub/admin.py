@@ -18,6 +18,7 @@ from ncfast.config.hub import Admin as AdminConfig
 from ncfast.hub.guard import Guard, from_page
 from ncfast.hub.level import MoveRefused
 from ncfast.hub.lockout import LockRefused
+from ncfast.net.ports import wanted_by
 from ncfast.net.request import HttpLimits, HttpServer, Response
 from ncfast.net.seam import Acceptor, Net
 from ncfast.net.tls import server_context
@@ -98,12 +99,16 @@ class Admin:
         """Opens the edge. Raises OSError when it cannot be bound, or a file is of no use; nothing stays open then."""
         guard = self._guard = Guard(config)
         context = server_context(config.tls, "admin.tls") if config.tls is not None else None
-        self._server = await self._net.listen(config.bind, lambda sock, peer: self._http.accept(sock, peer, context))
+        with wanted_by("admin.bind"):
+            self._server = await self._net.listen(
+                config.bind, lambda sock, peer: self._http.accept(sock, peer, context)
+            )
         if config.unix is not None:
             try:
-                self._unix = await self._net.listen_unix(
-                    str(config.unix), lambda sock, peer: self._http.accept(sock, None, None, self.handle_local)
-                )
+                with wanted_by("admin.unix"):
+                    self._unix = await self._net.listen_unix(
+                        str(config.unix), lambda sock, peer: self._http.accept(sock, None, None, self.handle_local)
+                    )
             except OSError:
                 self.close()
                 raise

@@ -24,6 +24,7 @@ from ncfast.mesh.trust import Refused
 from ncfast.net.handshake import accept
 from ncfast.net.links import LinkBounds, carry_websocket
 from ncfast.net.newcomers import Newcomers, source_of
+from ncfast.net.ports import wanted_by
 from ncfast.net.request import BadRequest, HttpLimits, RequestReader, Response, answer
 from ncfast.net.seam import Acceptor
 from ncfast.net.throttle import Throttle
@@ -59,9 +60,10 @@ class Edge:
 
     async def open(self) -> None:
         """Binds the port. Raises OSError."""
-        self._acceptor = await self.net.listen(
-            self.ground.config.edge.bind, self._on_socket, on_shed=lambda reason: self._refused(reason, "")
-        )
+        with wanted_by("edge.bind"):
+            self._acceptor = await self.net.listen(
+                self.ground.config.edge.bind, self._on_socket, on_shed=lambda reason: self._refused(reason, "")
+            )
 
     def load_tls(self, tls: ServerTls | None) -> ssl.SSLContext | None:
         """Reads certificate and key; `use_tls` puts them in force. Raises OSError."""

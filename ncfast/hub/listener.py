@@ -17,6 +17,7 @@ from ncfast.hub.client import ClientInfo
 from ncfast.hub.ground import Ground
 from ncfast.hub.networks import Networks
 from ncfast.net.newcomers import source_of
+from ncfast.net.ports import wanted_by
 from ncfast.net.proxyproto import Parser, ProxyProtocolError
 from ncfast.net.seam import Acceptor, reset, tune_end
 from ncfast.net.socket import SocketEnd
@@ -79,15 +80,16 @@ class ClientListener:
 
     async def open(self) -> None:
         """Binds the port. Raises OSError."""
-        self._acceptor = await self.net.listen(
-            self.config.bind,
-            self._on_socket,
-            backlog=self.config.backlog,
-            reserve=self.ground.config.limits.fd_reserve,
-            on_shed=self.shed,
-            tune=lambda sock: tune_end(sock, self.ground.config.flow.notsent_lowat),
-            bare=True,
-        )
+        with wanted_by(f"listeners.{self.name}.bind"):
+            self._acceptor = await self.net.listen(
+                self.config.bind,
+                self._on_socket,
+                backlog=self.config.backlog,
+                reserve=self.ground.config.limits.fd_reserve,
+                on_shed=self.shed,
+                tune=lambda sock: tune_end(sock, self.ground.config.flow.notsent_lowat),
+                bare=True,
+            )
 
     def close(self) -> None:
         """Stops accepting; open flows live on, on memory that all may borrow, and those who are silent may still become

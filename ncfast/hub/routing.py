@@ -33,6 +33,7 @@ from ncfast.hub.pending import PendingOpens
 from ncfast.hub.secrets import Secrets
 from ncfast.hub.session import AgentSession
 from ncfast.hub.sessions import Sessions
+from ncfast.hub.shadow import Shadow
 from ncfast.hub.steering import UNDIRECTED, Steering
 from ncfast.hub.ways import Ways
 from ncfast.net.socket import SocketEnd
@@ -79,6 +80,9 @@ class Router:
         self._served_elsewhere: Counter[Key] = Counter()  # how many of them serve a connector, live or not
         self._flow_number = 0
         self._secrets = Secrets(ground.net.entropy)
+        self.shadow = Shadow(
+            ground, sessions, registry, lambda: self._guided, lambda info: self._remote_way(info) is not None
+        )
         self._opened = self.opened  # one for all flows
 
     # clients
@@ -98,7 +102,7 @@ class Router:
         info.counts.accepted += 1
         end.carry(flow)
         if ground.mode == "shadow":
-            self._shadow(info)
+            self.shadow.decide(info)
         if info.key in self.hold or not self.dispatch(flow):
             self._hold_or_refuse(flow)  # behind those who wait already
 
@@ -177,22 +181,6 @@ class Router:
             and self._sessions.current(entry.key) is None
             for entry in self._registry.view.routes(*key)
         )
-
-    def _shadow(self, info: ClientInfo) -> None:
-        """What `active` would have decided, and whether it agrees with what local routing does. Only looks."""
-        ground, view = self._ground, self._registry.view
-        local = self._sessions.serving(*info.key)
-        known = {entry.key: entry for entry in view.routes(*info.key)} if self._guided else {}
-        if local:  # the same, if the cluster knows our agents as we do
-            agrees = all(
-                one.key in known and known[one.key].owner == ground.replica_id and known[one.key].epoch == one.epoch
-                for one in local
-            )
-            decision = "local"
-        else:
-            decision = "mesh" if self._remote_way(info) is not None else "none"
-            agrees = decision == "none"
-        ground.stats.shadow_decisions[decision, "yes" if agrees else "no"] += 1
 
     # answers
 

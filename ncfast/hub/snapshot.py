@@ -257,6 +257,7 @@ class Snapshot:
         return {
             "name": self.ground.config.ha.cluster,
             "mode": self.ground.mode,
+            "shadow": self._shadow() if self.ground.mode == "shadow" else None,
             "level": {
                 "share": self.level.share,
                 "levelling": self.level.begun,
@@ -275,6 +276,9 @@ class Snapshot:
                 for one in view.replicas.values()
             ],
         }
+
+    def _shadow(self) -> Rows:
+        return self.router.shadow.rows({one.config.connector for one in self.listeners.values()})
 
 
 def _cluster_agent(entry: AgentEntry) -> dict[str, Any]:

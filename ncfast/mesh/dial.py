@@ -18,6 +18,7 @@ from ncfast.net.carrier import TransportCarrier
 from ncfast.net.handshake import ClientUpgrade, UpgradeRefused
 from ncfast.net.links import carry_stream, carry_websocket
 from ncfast.net.peercred import same_user
+from ncfast.net.tls import is_plain
 
 if TYPE_CHECKING:
     from ncfast.mesh.manager import Mesh
@@ -55,7 +56,8 @@ async def dial(mesh: Mesh, way: Way, url: str, admit: Admit | None = None) -> Pe
     except ssl.SSLCertVerificationError as exc:
         raise DialFailed("certificate", f"the certificate is not trusted: {exc.verify_message}") from None
     except ssl.SSLError as exc:
-        raise DialFailed("tls", f"TLS handshake failed ({exc.reason or type(exc).__name__})") from None
+        why = "the far end does not speak TLS" if is_plain(exc) else exc.reason or type(exc).__name__
+        raise DialFailed("tls", f"TLS handshake failed ({why})") from None
     except OSError as exc:
         raise DialFailed("unreachable", exc.strerror or type(exc).__name__) from None
     finally:

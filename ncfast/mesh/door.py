@@ -16,6 +16,7 @@ from ncfast.mesh.trust import Credential, Refused, is_among
 from ncfast.net.handshake import accept
 from ncfast.net.links import carry_stream, carry_websocket
 from ncfast.net.newcomers import Newcomers, source_of
+from ncfast.net.ports import wanted_by
 from ncfast.net.request import Response
 from ncfast.net.seam import Acceptor
 from ncfast.net.throttle import Throttle
@@ -41,11 +42,13 @@ class Door:
         config, net = self._mesh.config, self._mesh.net
         try:
             if config.listen is not None:
-                self._acceptors.append(await net.listen(config.listen, self._on_socket, on_shed=self._on_shed))
+                with wanted_by("ha.mesh.listen"):
+                    self._acceptors.append(await net.listen(config.listen, self._on_socket, on_shed=self._on_shed))
             if config.listen_unix is not None:
-                self._acceptors.append(
-                    await net.listen_unix(str(config.listen_unix), self._on_unix_socket, on_shed=self._on_shed)
-                )
+                with wanted_by("ha.mesh.listen_unix"):
+                    self._acceptors.append(
+                        await net.listen_unix(str(config.listen_unix), self._on_unix_socket, on_shed=self._on_shed)
+                    )
         except OSError:
             self.close()
             raise

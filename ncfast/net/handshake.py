@@ -17,6 +17,9 @@ from ncfast.core.errors import NcfastError
 from ncfast.net.links import QUIET
 from ncfast.net.request import Response
 
+# how other servers begin that a wrong port leads to; any other than HTTP is not told by name
+OTHERS = ((b"SSH-", "an SSH server answers there"), (b"\x15\x03", "TLS is spoken there: the URL begins with wss://"))
+HTTP = b"HTTP/"
 MAX_ANSWER = 16384  # bytes of the answer to a handshake
 NO_UPGRADE = frozenset({426, 505})  # what a hub answers to a request without Upgrade, or over HTTP/1.0
 
@@ -25,10 +28,13 @@ class UpgradeRefused(NcfastError):
     """The answer is not 101. `reason` is a word for log and status; `status` the HTTP status, 0 if it is no answer to a
     handshake at all; `headers` are those of the answer."""
 
-    def __init__(self, status: int, headers: Headers | None = None) -> None:
+    def __init__(
+        self, status: int, headers: Headers | None = None, text: str = "the answer is no WebSocket handshake"
+    ) -> None:
         self.status = status
         self.headers = headers or Headers()
-        text = f"HTTP {status}" if status else "the answer is no WebSocket handshake"
+        if status:
+            text = f"HTTP {status}"
         if status in NO_UPGRADE:
             self.reason = "no_upgrade"
             text = f"something on the way drops the headers Upgrade and Connection, or HTTP/1.1 ({text})"
@@ -59,6 +65,7 @@ class ClientUpgrade:
         """None while the answer is incomplete; then the bytes behind it, of the WebSocket already. Raises
         UpgradeRefused."""
         self._answer += data
+        _refuse_others(self._answer)
         end = self._answer.find(b"\r\n\r\n")
         if end < 0:
             if len(self._answer) > MAX_ANSWER:
@@ -76,6 +83,17 @@ class ClientUpgrade:
         if not isinstance(exc, InvalidStatus):
             raise UpgradeRefused(0)
         raise UpgradeRefused(exc.response.status_code, exc.response.headers)
+
+
+def _refuse_others(answer: bytearray) -> None:
+    """Raises UpgradeRefused as soon as the answer is none of HTTP: many servers would wait for more from us."""
+    if answer.startswith(HTTP[: len(answer)]):
+        return
+    for greeting, text in OTHERS:
+        if answer.startswith(greeting):
+            raise UpgradeRefused(0, text=text)
+    if not any(greeting.startswith(answer) for greeting, _ in OTHERS):
+        raise UpgradeRefused(0, text="what answers there does not speak HTTP")
 
 
 def accept(request: Request) -> tuple[bytes, Response | None]:

@@ -26,6 +26,7 @@ from ncfast.net.connect import OUT_OF_DESCRIPTORS
 from ncfast.net.dial import Dial, waited_for
 from ncfast.net.errorwatch import ErrorWatch
 from ncfast.net.names import Names, Share
+from ncfast.net.ports import refusal
 from ncfast.net.syscalls import Accepted, accept
 from ncfast.net.transport import Poller
 from ncfast.observe import log
@@ -151,7 +152,7 @@ class Net:
         except OSError as exc:
             for sock in socks:
                 sock.close()
-            raise OSError(exc.errno, f"cannot listen on {address}: {os.strerror(exc.errno or 0)}") from None
+            raise OSError(exc.errno, f"cannot listen on {address}: {refusal(exc, port)}") from None
         return Acceptor(self, socks, on_socket, reserve, on_shed, bare)
 
     async def listen_unix(

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from ncfast.config.hub import ServerTls
 
 
+# OpenSSL's words for a record that is none of TLS: 1.1 and 3.0 the first, 3.2 and later the others
+NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
+
+
 def _modern(context: ssl.SSLContext) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # what is older has been given up (RFC 8996)
     return context
@@ -30,6 +34,11 @@ def web_context(ca_file: str | Path | None = None) -> ssl.SSLContext:
     Raises OSError (ssl.SSLError is one) for a file that is of no use.
     """
     return _modern(ssl.create_default_context(cafile=ca_file))
+
+
+def is_plain(exc: ssl.SSLError) -> bool:
+    """Whether a handshake failed because what the far end sent is no TLS at all."""
+    return exc.reason in NO_TLS
 
 
 def unreadable(section: str, exc: OSError, **files: Path | None) -> Unusable:

@@ -16,6 +16,7 @@ from ncfast.core.errors import NcfastError
 _TIMEOUT_SEC = 5
 _MAX_TEXT = 1000  # bytes of a refusal
 _MAX_BYTES = 64 * 1024 * 1024  # ten thousand agents take some 4 MiB
+_WHERE = "the admin edge is at the hub's admin.bind (127.0.0.1:9400 unless told otherwise)"
 _REFUSALS = frozenset({400, 401, 403, 409, 421})  # whose text is the hub's own
 
 
@@ -51,7 +52,7 @@ def status(at: str | Place) -> dict[str, Any]:
     """The document of ``/status``. Raises `Unavailable` or `Refused`."""
     document = ask(at, "/status")
     if document.get("role") != "hub":
-        raise Unavailable(f"{_url(at)}/status does not answer with a hub's status; is this the admin edge?")
+        raise Unavailable(f"{_url(at)}/status does not answer with a hub's status; {_WHERE}")
     return document
 
 
@@ -67,16 +68,16 @@ def ask(at: str | Place, path: str, method: str = "GET") -> dict[str, Any]:
             if answer.status in _REFUSALS:
                 raise Refused(_printable(answer.read(_MAX_TEXT).decode(errors="replace")))
             if not 200 <= answer.status < 300:
-                raise Unavailable(f"no answer from {url}: {_printable(answer.reason)}")
+                raise Unavailable(f"{url} answers {answer.status}, as no admin edge does; {_WHERE}")
             document = json.loads(answer.read(_MAX_BYTES))
         finally:
             connection.close()
-    except (OSError, HTTPException) as error:
+    except OSError as error:
         raise Unavailable(f"no answer from {url}: {error}") from None
-    except ValueError:
-        raise Unavailable(f"{url} does not answer as a hub does; is this the admin edge?") from None
+    except (HTTPException, ValueError):
+        raise Unavailable(f"{url} does not answer as a hub does; {_WHERE}") from None
     if not isinstance(document, dict):
-        raise Unavailable(f"{url} does not answer as a hub does; is this the admin edge?")
+        raise Unavailable(f"{url} does not answer as a hub does; {_WHERE}")
     return document
 
 

@@ -436,6 +436,13 @@ METRICS = (
         decision=labels.DECISIONS,
         agrees=labels.AGREES,
     ),
+    _counter(
+        "shadow_clients",
+        "In shadow mode: clients by whom active mode would have served them: here, mesh or nobody.",
+        lambda s, h: s.shadow_clients,
+        "connector",
+        "served",
+    ),
     # Memory of everything that waits.
     _gauge(
         "memory_budget_bytes",

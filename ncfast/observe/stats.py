@@ -137,6 +137,9 @@ class Stats:
     relays_resumed: int = 0
     relays_ended: int = 0
     shadow_decisions: Counter[tuple[str, str]] = field(default_factory=Counter)  # by (decision, agrees: yes or no)
+    shadow_clients: Counter[tuple[str, str]] = field(
+        default_factory=Counter
+    )  # by (connector, whom active serves them by)
 
     tunnel_rtt: Histogram = _histogram(LATENCY_BUCKETS)
     mesh_rtt: Histogram = _histogram(MESH_RTT_BUCKETS)

@@ -8,6 +8,7 @@ from hashlib import sha256
 from html import escape
 from typing import Any
 
+from ncfast.observe import shadow
 from ncfast.observe.units import duration, size
 
 MAX_AGENTS = 200  # rows; all of them are in /status
@@ -155,6 +156,7 @@ def _cluster(hub: dict[str, Any]) -> list[str]:
             ),
             [_hub(row) for row in hubs(cluster)],
         ),
+        *_shadow(hub),
         _table(
             f"Agents of the cluster ({_shown(agents, registry['agents'])})",
             ("agent", "owner", "epoch", "connectors", "state"),
@@ -169,6 +171,21 @@ def _cluster(hub: dict[str, Any]) -> list[str]:
                 for agent in agents
             ],
         ),
+    ]
+
+
+def _shadow(hub: dict[str, Any]) -> list[str]:
+    """What the mode `shadow` has found out; nothing in the others."""
+    rows = hub["cluster"]["shadow"]
+    if rows is None:
+        return []
+    why = shadow.hindrances(hub)
+    verdict = (
+        f"<span class=trouble>Not ready for active</span>: {_text('; '.join(why))}." if why else "Ready for active."
+    )
+    return [
+        _table("Shadow: what active would have done", shadow.COLUMNS, map(shadow.cells, rows)),
+        f"<p>{verdict}</p>",
     ]
 
 

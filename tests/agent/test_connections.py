@@ -46,7 +46,7 @@ def test_a_client_that_has_gone_leaves_no_dial(play):
         (TimeoutError(), Reason.TARGET_TIMEOUT, None),
         (OSError(errno.ETIMEDOUT, ""), Reason.TARGET_TIMEOUT, None),
         (OSError(errno.ECONNREFUSED, ""), Reason.TARGET_REFUSED, None),
-        (OSError(errno.EHOSTUNREACH, ""), Reason.TARGET_UNREACHABLE, None),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), Reason.TARGET_UNREACHABLE, "No route to host"),
         (socket.gaierror(socket.EAI_NONAME, ""), Reason.TARGET_UNREACHABLE, "the name is not found"),
         (OSError(errno.EMFILE, ""), Reason.OVERLOADED, "out of descriptors"),
     ],

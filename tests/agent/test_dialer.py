@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
+import errno
 import socket
 import ssl
 import threading
@@ -108,3 +110,58 @@ def test_answers_that_are_no_handshake(tmp_path, answer, reason, says):
         refused = refusal(f"ws://127.0.0.1:{listener.getsockname()[1]}/tunnel", tmp_path)
         thread.join()
     assert refused.reason == reason and says in str(refused)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "greeting", "reason", "says"),
+    [
+        ("ws", b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", "not_a_hub", "an SSH server answers there"),
+        ("ws", b"220 mail.example.net ESMTP\r\n", "not_a_hub", "does not speak HTTP"),
+        ("ws", b"\x15\x03\x01\x00\x02\x02\x46", "not_a_hub", "wss://"),  # an alert: TLS was wanted
+        ("ws", b"", "closed", "wss://"),
+        ("wss", b"HTTP/1.1 400 Bad Request\r\n\r\n", "tls", "does not speak TLS"),
+        ("wss", b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", "tls", "does not speak TLS"),
+    ],
+)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_port_of_something_else(tmp_path, scheme, greeting, reason, says, at_once):
+    def serve():
+        with listener.accept()[0] as sock:
+            sock.settimeout(PATIENCE)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.recv(8192)
+            with contextlib.suppress(ConnectionError):  # the agent has heard enough
+                for part in [greeting] if at_once else [greeting[k : k + 1] for k in range(len(greeting))]:
+                    sock.sendall(part)
+                while greeting and sock.recv(4096):  # such a server waits for more, and the agent need not
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        refused = refusal(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/tunnel", tmp_path)
+        thread.join()
+    assert refused.reason == reason and says in str(refused)
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (OSError(errno.ECONNREFUSED, "Connection refused"), "refused"),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "no_route"),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), "no_route"),
+        (OSError(errno.ETIMEDOUT, "Connection timed out"), "timeout"),
+        (OSError(errno.EPERM, "Operation not permitted"), "unreachable"),
+        (OSError(errno.EMFILE, "Too many open files"), "out_of_descriptors"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "name"),
+    ],
+)
+def test_what_is_known_of_a_connection_that_failed(tmp_path, monkeypatch, failure, reason):
+    async def fail(*_, **__):
+        raise failure
+
+    monkeypatch.setattr(Net, "connect", fail)
+    refused = refusal("ws://127.0.0.1:8080/tunnel", tmp_path)
+    assert refused.reason == reason
+    if reason != "timeout":
+        assert failure.strerror in str(refused)

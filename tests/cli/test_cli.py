@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -212,6 +213,41 @@ def test_wrong_arguments_exit_2(arguments, capsys):
     assert code_of(*arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and "error:" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("stauts", "did you mean: status"),
+        ("chekc", "did you mean: check"),
+        ("hub.yaml", "did you mean: ncfast hub --config hub.yaml"),
+        ("serve", "ncfast --help lists them"),
+    ],
+)
+def test_a_command_that_there_is_not(word, says, capsys):
+    assert code_of(word, "--url", "http://h") == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"ncfast: error: there is no command '{word}'; ") and says in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("missing", ["orjson", "ncfast._frames"])
+def test_a_python_without_what_it_needs_is_told_in_a_line(missing):
+    script = f"import sys; sys.modules[{missing!r}] = None; from ncfast.cli import main; sys.exit(main(['hub']))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert missing in done.stderr and "make build" in done.stderr
+
+
+def test_a_module_of_ours_that_is_not_there_is_a_defect():
+    script = "import sys; sys.modules['ncfast.config.loader'] = None; from ncfast.cli import main; main(['hub'])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "Traceback" in done.stderr
+
+
+def test_version_is_an_option_too(capsys):
+    assert code_of("--version") == code_of("version") == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second and first.startswith("ncfast 0.")
 
 
 def test_version_and_help_load_nothing_heavy():
@@ -531,6 +567,46 @@ def test_status_watch_repeats_until_it_is_interrupted(admin):
         watching.send_signal(2)
         assert watching.wait(PATIENCE) == 130
         assert watching.stderr.read() == ""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b"SSH-2.0-x\x1b[2J\r\n", b"HTTP/1.1 200 OK\r\n\r\n[]"],
+)
+def test_a_port_that_is_no_admin_edge_is_told_where_that_is(answer, capsys):
+    def serve():
+        with listener.accept()[0] as sock:
+            sock.settimeout(PATIENCE)
+            sock.recv(8192)
+            sock.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert code_of("status", "--url", f"http://127.0.0.1:{listener.getsockname()[1]}") == 69
+        thread.join()
+    told = capsys.readouterr().err
+    assert "admin.bind" in told and "\x1b" not in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(("misknown", "code"), [(None, 0), (3, 1)])
+def test_status_says_whether_shadow_is_ready_for_active(admin, capsys, misknown, code):
+    row = {"connector": "ldap", "here": 1, "mesh": 2, "nobody": 1, "misknown_sec": misknown}
+    other = {"replica_id": "hub-b", "self": False, "draining": False, "linked": True}
+    cluster = {"registry": {"healthy": True, "fresh": True}, "replicas": [other], "shadow": [row]}
+    admin.reply = (200, json.dumps(STATUS | {"mode": "shadow", "cluster": cluster}).encode())
+    assert code_of("status", "--shadow", "--url", admin.url) == code
+    text = capsys.readouterr().out
+    assert "CONNECTOR" in text and "75 %" in text
+    why = "not ready for active:\n  ldap: the registry knew our agents otherwise than we do, 3 s ago\n"
+    assert text.endswith(why if code else "\n\nready for active\n")
+    assert code_of("status", "--shadow", "--json", "--url", admin.url) == code
+    assert json.loads(capsys.readouterr().out)["cluster"]["shadow"] == [row]
+
+
+def test_status_of_a_hub_alone_is_not_ready_for_active(admin, capsys):
+    assert code_of("status", "--shadow", "--url", admin.url) == 1
+    assert capsys.readouterr().out == "not ready for active:\n  it is in no cluster (ha.enabled)\n"
 
 
 def test_output_into_a_closed_pipe_is_no_traceback(admin):

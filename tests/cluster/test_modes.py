@@ -15,6 +15,8 @@ from support.process import child_env
 from support.script import Gates
 from support.until import PATIENCE, wait_until
 
+from ncfast.observe.shadow import hindrances
+
 FLOWS = 5
 MIB = 1 << 20
 CARRYING = {"M_OPEN", "M_OPEN_ACK", "M_DATA", "M_FIN", "M_RESUME"}
@@ -51,6 +53,11 @@ def decisions(cluster: Cluster, name: str) -> dict[tuple[str, ...], int]:
     }
 
 
+def served(cluster: Cluster, name: str) -> dict[tuple[str, ...], float]:
+    """Clients by (connector, whom active would have served them by)."""
+    return cluster.hubs[name].metric_by("nowconnect_shadow_clients_total")
+
+
 def mesh_frames(cluster: Cluster, name: str) -> dict[str, float]:
     """Frames over the hub's mesh links so far, by type, both directions together."""
     totals: dict[str, float] = {}
@@ -79,6 +86,9 @@ def test_modes_are_turned_to_one_after_the_other(make_cluster, peer: Peer) -> No
             assert is_refused(cluster.address(other))
         assert decisions(cluster, owner) == {("local", "yes"): FLOWS}
         assert decisions(cluster, other) == {("mesh", "no"): FLOWS}
+        assert served(cluster, owner) == {("peer", "here"): FLOWS}
+        assert served(cluster, other) == {("peer", "mesh"): FLOWS}
+        assert hindrances(cluster.hubs[owner].status()) == hindrances(cluster.hubs[other].status()) == []
         for name in cluster.names:
             assert not CARRYING & {kind for kind, count in mesh_frames(cluster, name).items() if count}, (
                 "shadow carried a flow"

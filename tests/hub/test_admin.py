@@ -502,6 +502,15 @@ def test_the_page_is_bounded_and_says_so():
     assert "Agents of the cluster (200 of 5000)" in page and page.count("agent-canary") == 400
 
 
+@pytest.mark.parametrize(("misknown", "verdict"), [(None, "Ready for active."), (3, "Not ready for active: ldap")])
+def test_the_page_says_whether_shadow_is_ready_for_active(misknown, verdict):
+    hub = FakeHub(peers=1)
+    assert "Shadow" not in Tags(statuspage.render(hub.document()).decode()).text
+    hub.cluster["shadow"] = [{"connector": "ldap", "here": 1, "mesh": 2, "nobody": 1, "misknown_sec": misknown}]
+    text = Tags(statuspage.render(hub.document()).decode()).text
+    assert "Shadow: what active would have done" in text and "75 %" in text and verdict in text
+
+
 def test_the_page_shows_the_cluster():
     hub = FakeHub(agents=2, peers=2)
     hub.rows[1]["standby"] = True

@@ -37,7 +37,7 @@ def value(samples, name, **labels):
     return samples[f"nowconnect_{name}", tuple(sorted(labels.items()))]
 
 
-PAIRS = {"mesh_drops", "shadow_decisions"}  # counted by two labels
+PAIRS = {"mesh_drops", "shadow_decisions", "shadow_clients"}  # counted by two labels
 SHOWN_OTHERWISE = {"listeners", "config_refused"}  # a table, and a flag
 
 

@@ -94,6 +94,7 @@ class FakeHub:
         return {
             "name": "ncfast",
             "mode": "active",
+            "shadow": None,
             "level": {"share": agents, "levelling": False, "under_way": 0},
             "registry": {
                 "kind": "redis",
