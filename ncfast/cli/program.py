@@ -27,6 +27,9 @@ _COMMANDS = (  # as `--help` shows them
     "kick",
     "unlock",
     "demo",
+    "examples",
+    "schema",
+    "completion",
     "version",
 )
 _EPILOG = "exit codes:\n" + "\n".join(f"  {code:>3}  {text}" for code, text in MEANINGS.items())
