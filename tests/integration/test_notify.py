@@ -112,3 +112,13 @@ def test_a_supervisor_is_told_of_each_step(topology: MakeTopology, peer: Peer, a
     asyncio.run(scenario())
     for program in programs:
         wait_until(lambda: program.exit_code() == 0, "its end")
+
+
+def test_a_supervisor_that_is_away_is_told_of_in_the_log(topology: MakeTopology, peer: Peer, tmp_path: Path) -> None:
+    made = topology({"peer": peer.address}, prefix=("env", f"NOTIFY_SOCKET={tmp_path}/nobody"))
+    for process in (made.hub, made.agent):
+        told = process.log.wait("notify_failed")
+        assert (told["detail"], told["error"]) == ("READY=1", "No such file or directory")
+    script = [["send", 10], ["fin"], ["drain"]]
+    both = asyncio.run(run_flow(peer, made.address("peer"), seed=peer.next_seed(), client=script, service=script))
+    byte_exact(both.client, 10)
