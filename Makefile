@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py $(wildcard ncfast/*.p[yx][xd] ncfast/*/*.p[yx][xd])
 PACKAGES := redis-server redis-tools slapd ldap-utils haproxy iperf3 nginx-light nftables iproute2 dnsmasq-base \
-	prometheus prometheus-alertmanager valgrind mariadb-server-core mariadb-client-core postgresql
+	prometheus prometheus-alertmanager valgrind mariadb-server-core mariadb-client-core postgresql systemd groff-base
 DEBUG := build/debug
 FUZZ_SECONDS ?= 600
 UPGRADE ?= --upgrade
@@ -29,7 +29,7 @@ COVERED := $(addprefix tests/,core net config auth observe registry mesh hub age
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-setup test-debug quick readme recording coverage lint format simulate simulate-mutants soak bench benchmarks dashboards fuzz fuzz-debug debug-build build dist \
+.PHONY: help demo test test-setup test-debug quick readme recording coverage lint format simulate simulate-mutants soak bench benchmarks dashboards fuzz fuzz-debug debug-build build dist wheels deb \
 	lock audit clean
 
 help:  ## list the targets
@@ -115,6 +115,12 @@ build: $(VENV)/.built  ## virtual environment and Cython modules
 dist: $(VENV)/.dist  ## sdist, a wheel built from that sdist, and what the image has in it as an SBOM (CycloneDX)
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o dist/ncfast.cdx.json locks/run.txt
+
+wheels: $(VENV)/.dist  ## wheels for every Python that is promised, for glibc and musl, by cibuildwheel (needs Docker or Podman)
+	$(BIN)/cibuildwheel --output-dir dist
+
+deb: dist  ## a Debian package from that wheel, which must be for the system's Python (make deb PYTHON=/usr/bin/python3)
+	packaging/deb dist/ncfast-*-$$(/usr/bin/python3 -c 'import sys; print("cp%d%d" % sys.version_info[:2])')-*.whl dist
 
 audit: $(VENV)/.dist  ## whether a package of the locks is known to be vulnerable
 	for lock in locks/*.txt; do $(BIN)/pip-audit --strict --disable-pip --require-hashes -r $$lock || exit 1; done

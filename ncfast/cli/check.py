@@ -2,11 +2,13 @@
 on this machine: print what it was understood to say, or everything wrong with it.
 
 With --strict it is also held against the check list of docs/hardening.md, and a warning is exit code 1.
+With --quiet only what is wrong is printed, and warnings.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ HELP = "check a configuration file"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a hub's or an agent's YAML file")
     parser.add_argument("--all", action="store_true", help="show the defaults of keys that the file leaves out, too")
+    parser.add_argument("--quiet", action="store_true", help="print warnings and mistakes alone")
     parser.add_argument("--strict", action="store_true", help="what hardens an installation, too; exit 1 on warnings")
 
 
@@ -36,16 +39,17 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_any(arguments.file)
     if faults := [Problem(arguments.file, 0, 0, "", "", text, "") for text in unusable(config)]:
         raise ConfigError(faults)
-    kind = "a hub" if isinstance(config, HubConfig) else "an agent"
-    values = config.model_dump(mode="json", by_alias=True, exclude_unset=not arguments.all)
-    print(f"{arguments.file}: the configuration of {kind}, nothing wrong with it\n")
-    print("\n".join(table(("KEY", "VALUE"), list(_flat(values)))))
+    if not arguments.quiet:
+        kind = "a hub" if isinstance(config, HubConfig) else "an agent"
+        values = config.model_dump(mode="json", by_alias=True, exclude_unset=not arguments.all)
+        print(f"{arguments.file}: the configuration of {kind}, nothing wrong with it\n")
+        print("\n".join(table(("KEY", "VALUE"), list(_flat(values)))))
     notes = [*warnings(config), *exposed(config), *_absent_files(config.model_dump(by_alias=True))]
     if isinstance(config, HubConfig) and config.auth is None:
         notes.append("auth: not in the file; the hub starts only with NC_JWT_KEY_FILE or NC_JWKS_URL set")
     if arguments.strict:
         notes += advice(config)
-    if notes:
+    if notes and not arguments.quiet:
         print()
     for note in notes:
         print(f"warning: {note}")
@@ -74,5 +78,6 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 def _absent_files(values: dict[str, Any]) -> Iterator[str]:
     """Files that are named and not here; only a warning, as the file may be checked on another machine."""
     for key, value in _flat(values):
-        if isinstance(value, Path) and not value.is_file():
-            yield f"{key}: there is no file {value} on this machine"
+        # not Path.is_file, which raises where a directory is closed; the socket is the hub's own to make
+        if isinstance(value, Path) and key != "admin.unix" and not os.path.isfile(value):
+            yield f"{key}: there is no file {value} on this machine, or not for this user"

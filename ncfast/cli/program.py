@@ -29,6 +29,9 @@ _COMMANDS = (  # as `--help` shows them
     "kick",
     "unlock",
     "demo",
+    "examples",
+    "schema",
+    "completion",
     "version",
 )
 _WITHOUT_COMMAND = ("-h", "--help", "--version")

@@ -43,7 +43,7 @@ def _named(section: BaseModel, key: str) -> Iterator[tuple[str, Path]]:
         where = f"{key}.{name}" if key else name
         if isinstance(value, BaseModel):
             yield from _named(value, where)
-        elif isinstance(value, Path) and value.is_file():
+        elif isinstance(value, Path) and os.path.isfile(value):  # false in a closed directory
             yield where, value
 
 

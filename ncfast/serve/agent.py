@@ -12,6 +12,7 @@ from ncfast.config.loader import load_agent
 from ncfast.config.problems import ConfigError
 from ncfast.observe import log
 from ncfast.observe.watchdog import freeze
+from ncfast.serve.notify import Supervisor
 from ncfast.serve.process import EXIT_OK, Signals, network, prepare, run
 
 _log = log.get("serve")
@@ -32,9 +33,21 @@ async def _agent(config: AgentConfig, path: str | Path | None) -> int:
     for text in exposed(config):  # used all the same: that others can read or write them is for the operator to judge
         _log.warning("file_exposed", detail=text)
     agent = Agent(config, net)
-    Signals(lambda at_once: agent.stop(), lambda: net.spawn(_reload_agent(agent, path), "reload")).install(net.loop)
+    supervisor = Supervisor(net)
+
+    def stop(at_once: bool) -> bool:
+        supervisor.stopping()
+        return agent.stop()
+
+    async def reload() -> None:
+        with supervisor.reloading():
+            await _reload_agent(agent, path)
+
+    Signals(stop, lambda: net.spawn(reload(), "reload")).install(net.loop)
     freeze()
+    supervisor.ready()  # a site whose hubs are away is up all the same: it dials until they are there
     await agent.run()
+    supervisor.close()
     return EXIT_OK
 
 

@@ -15,6 +15,7 @@ from ncfast.config.problems import ConfigError
 from ncfast.hub.hub import Hub
 from ncfast.observe import log
 from ncfast.observe.watchdog import Watchdog, freeze
+from ncfast.serve.notify import Supervisor
 from ncfast.serve.process import EXIT_OK, Signals, network, prepare, run
 
 _log = log.get("serve")
@@ -43,14 +44,17 @@ async def _hub(config: HubConfig, path: str | Path | None, on_ready: Callable[[H
     _tell_exposed(config, jwt if config.auth is None else None)
     hub = Hub(config, jwt, net)
     started = asyncio.Event()
+    supervisor = Supervisor(net)
 
     async def reload() -> None:
         await started.wait()
-        await _reload_hub(hub, path)
+        with supervisor.reloading():
+            await _reload_hub(hub, path)
 
     # before `hub_ready` is told: whoever reads it may send a signal at once
     Signals(lambda at_once: hub.request_drain(at_once=at_once), lambda: net.spawn(reload(), "reload")).install(net.loop)
     await hub.start()
+    supervisor.ready()
     started.set()
     watchdog = Watchdog(net.loop, hub.stats)
     watchdog.start()
@@ -58,8 +62,10 @@ async def _hub(config: HubConfig, path: str | Path | None, on_ready: Callable[[H
         on_ready(hub)
     freeze()
     await hub.drain_requested.wait()
+    supervisor.stopping()
     await hub.drain()
     watchdog.stop()
+    supervisor.close()
     return EXIT_OK
 
 

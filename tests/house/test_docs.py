@@ -211,8 +211,8 @@ def test_command_lines_parse(page, line, monkeypatch):
 
 def test_supervisors_of_the_runbook_wait_as_long_as_check_takes_for_granted():
     text = (ROOT / "docs" / "operations.md").read_text()
-    told = re.findall(r"^(?:TimeoutStopSec=|terminationGracePeriodSeconds: )(\d+)$", text, re.MULTILINE)
-    assert told == [str(KILLED_AFTER)] * 2
+    told = re.findall(r"^terminationGracePeriodSeconds: (\d+)$", text, re.MULTILINE)
+    assert told == [str(KILLED_AFTER)]  # units of systemd: test_units.py
 
 
 def test_dotted_keys_of_the_runbook_exist():

@@ -1,0 +1,73 @@
+"""What systemd is told of the process by sd_notify(3): that it serves, reloads, ends, and that its loop runs.
+
+Written here, as it is one datagram of lines: systemd's own binding is built against its library, and those in Python
+alone have had no release for years.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from ncfast.net.seam import Net
+from ncfast.observe import log
+
+PATIENCE_SEC = 0.1  # for a supervisor that does not read; flows wait as long
+
+_log = log.get("serve")
+
+
+class Supervisor:
+    """The one that `$NOTIFY_SOCKET` leads to; without it nobody is told anything.
+
+    Where the unit has WatchdogSec= it is told twice in that time that the loop runs, from `ready` on.
+    """
+
+    def __init__(self, net: Net, environment: Mapping[str, str] = os.environ) -> None:
+        self._net = net
+        self._address = environment.get("NOTIFY_SOCKET", "")
+        ours = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self._alive_sec = int(environment.get("WATCHDOG_USEC", "0")) / 2e6 if ours else 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def ready(self) -> None:
+        """Once, when it serves."""
+        self._tell("READY=1")
+        if self._address and self._alive_sec:
+            self._timer = self._net.loop.call_later(self._alive_sec, self._alive)
+
+    @contextmanager
+    def reloading(self) -> Iterator[None]:
+        """While it reads its files again; whether it takes them is in the log."""
+        self._tell("RELOADING=1", f"MONOTONIC_USEC={int(self._net.clock() * 1e6)}")
+        try:
+            yield
+        finally:
+            self._tell("READY=1")
+
+    def stopping(self) -> None:
+        """When it begins to end, however long that takes; the supervisor's deadline for it runs from here."""
+        self._tell("STOPPING=1")
+
+    def close(self) -> None:
+        """Before the loop ends."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _alive(self) -> None:
+        self._tell("WATCHDOG=1")
+        self._timer = self._net.loop.call_later(self._alive_sec, self._alive)
+
+    def _tell(self, *lines: str) -> None:
+        if not self._address:
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+                sock.settimeout(PATIENCE_SEC)
+                sock.sendto("\n".join(lines).encode(), address)
+        except OSError as exc:
+            _log.warning("notify_failed", detail=lines[0], error=exc.strerror or "no answer")

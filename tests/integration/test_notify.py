@@ -1,0 +1,124 @@
+"""What hub and agent tell systemd: a real datagram socket where it would listen, which knows who sent what."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.ncfast_process import merged
+from support.peer import Peer, byte_exact, run_flow
+from support.process import Program
+from support.topology import MakeTopology
+from support.until import wait_until
+
+CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7)
+
+
+class Manager:
+    """Messages by the process that sent them, each as its lines."""
+
+    def __init__(self, address: str) -> None:
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._sock.bind("\0" + address[1:] if address.startswith("@") else address)
+        self._told: list[tuple[int, list[str]]] = []
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+        self._address = self._sock.getsockname()
+
+    def _read(self) -> None:
+        while True:
+            data, ancillary, _, _ = self._sock.recvmsg(4096, socket.CMSG_SPACE(CREDENTIALS.size))
+            if not data:
+                return
+            self._told.append((CREDENTIALS.unpack(ancillary[0][2])[0], data.decode().split("\n")))
+
+    def told(self, program: Program) -> list[str]:
+        """The first lines of what a process has said, but for that it lives."""
+        return [lines[0] for pid, lines in self._told if pid == program.pid and lines[0] != "WATCHDOG=1"]
+
+    def lives(self, program: Program) -> int:
+        """How often it has said that it lives."""
+        return sum(pid == program.pid and lines == ["WATCHDOG=1"] for pid, lines in self._told)
+
+    def reload_asked_at(self, program: Program) -> int:
+        """Microseconds of CLOCK_MONOTONIC, as in its last message of a reload."""
+        ((name, value),) = [lines[1].split("=") for pid, lines in self._told if pid == program.pid and lines[1:]][-1:]
+        assert name == "MONOTONIC_USEC"
+        return int(value)
+
+    def close(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", self._address)
+        self._thread.join()
+        self._sock.close()
+
+
+@pytest.fixture(params=["path", "abstract"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Either kind of `$NOTIFY_SOCKET`."""
+    return str(tmp_path / "notify") if request.param == "path" else f"@ncfast-test-{os.getpid()}"
+
+
+@pytest.fixture
+def manager(address: str) -> Iterator[Manager]:
+    made = Manager(address)
+    yield made
+    made.close()
+
+
+def test_a_supervisor_is_told_of_each_step(topology: MakeTopology, peer: Peer, address: str, manager: Manager) -> None:
+    unit = ("env", f"NOTIFY_SOCKET={address}", "WATCHDOG_USEC=100000")
+    made = topology({"peer": peer.address}, hub={"drain": {"timeout_sec": 60}}, prefix=unit)
+    programs = [made.hub.program, made.agent.program]
+    for program in programs:
+        wait_until(lambda: manager.told(program) == ["READY=1"], "that it serves")
+        wait_until(lambda: manager.lives(program) >= 3, "that the loop runs, told again and again")
+
+    before = time.monotonic_ns() // 1000
+    assert made.hub.reload(merged(made.hub.config, {"logging": {"level": "debug"}}))
+    made.agent.program.signal(signal.SIGHUP)
+    for program in programs:
+        wait_until(lambda: manager.told(program) == ["READY=1", "RELOADING=1", "READY=1"], "a reload, begun and over")
+        assert before <= manager.reload_asked_at(program) <= time.monotonic_ns() // 1000
+    made.hub.expected_errors = frozenset({"config_refused"})
+    assert not made.hub.reload({"listeners": "none"})
+    wait_until(lambda: manager.told(made.hub.program)[3:] == ["RELOADING=1", "READY=1"], "a refused one, over as well")
+
+    async def scenario() -> None:
+        seed = peer.next_seed()
+        script = [["send", 10], ["read", 10], ["wait", f"go {seed}"], ["fin"], ["drain"]]
+        flow = asyncio.create_task(
+            run_flow(peer, made.address("peer"), seed=seed, client=[["send", 10], ["drain"]], service=script)
+        )
+        await peer.reached(seed, 10)
+        for program in reversed(programs):
+            program.signal(signal.SIGTERM)
+            await asyncio.to_thread(
+                wait_until, lambda: manager.told(program)[-1] == "STOPPING=1", "the end, told at its beginning"
+            )
+            assert program.exit_code() is None
+        await asyncio.to_thread(peer.open_gate, f"go {seed}")
+        byte_exact((await flow).client, 10)
+
+    asyncio.run(scenario())
+    for program in programs:
+        wait_until(lambda: program.exit_code() == 0, "its end")
+
+
+def test_a_supervisor_that_is_away_is_told_of_in_the_log(topology: MakeTopology, peer: Peer, tmp_path: Path) -> None:
+    made = topology({"peer": peer.address}, prefix=("env", f"NOTIFY_SOCKET={tmp_path}/nobody"))
+    for process in (made.hub, made.agent):
+        told = process.log.wait("notify_failed")
+        assert (told["detail"], told["error"]) == ("READY=1", "No such file or directory")
+    script = [["send", 10], ["fin"], ["drain"]]
+    both = asyncio.run(run_flow(peer, made.address("peer"), seed=peer.next_seed(), client=script, service=script))
+    byte_exact(both.client, 10)
