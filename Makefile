@@ -13,6 +13,7 @@ UPGRADE ?= --upgrade
 TARGETS ?= $(patsubst tests/fuzz/fuzz_%.py,%,$(wildcard tests/fuzz/fuzz_*.py))
 SEEDS ?= 200
 MINUTES ?= 60
+ENGINE ?= docker
 FIRST ?= 1
 # LOCKED=1 takes packages of the locks alone, each by its hash, and no others from anywhere.
 LOCKED ?=
@@ -29,7 +30,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test test-setup test-debug quick coverage lint format simulate simulate-mutants soak bench benchmarks fuzz fuzz-debug debug-build build dist \
-	lock audit clean
+	image image-rehearsal pin-base lock audit clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -104,6 +105,20 @@ build: $(VENV)/.built  ## virtual environment and Cython modules
 dist: $(VENV)/.dist  ## sdist, a wheel built from that sdist, and what the image has in it as an SBOM (CycloneDX)
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o dist/ncfast.cdx.json locks/run.txt
+
+image: dist  ## the image, by ENGINE (docker, or podman), and beside it what is in it (dist/ncfast.cdx.json)
+	version=$$($(BIN)/python -c 'import ncfast; print(ncfast.__version__)') && $(ENGINE) build \
+		--build-arg VERSION=$$version --build-arg REVISION=$$(git rev-parse HEAD) -t ncfast:$$version .
+
+# Root's; ten minutes, and no registry of images.
+image-rehearsal:  ## build the images on a root of Debian's packages, and run a hub as an orchestrator would
+	.ci/need buildah podman runc mmdebstrap netavark
+	tests/deploy/rehearse-image
+
+pin-base:  ## the base image that its tag leads to now, by its digest, into the Dockerfile
+	.ci/need skopeo
+	tag=$$(sed -n 's/^ARG BASE=\(.*\)@.*/\1/p' Dockerfile) && digest=$$(skopeo inspect --format '{{.Digest}}' "docker://$$tag") \
+		&& sed -i "s|^ARG BASE=.*|ARG BASE=$$tag@$$digest|" Dockerfile
 
 audit: $(VENV)/.dist  ## whether a package of the locks is known to be vulnerable
 	for lock in locks/*.txt; do $(BIN)/pip-audit --strict --disable-pip --require-hashes -r $$lock || exit 1; done
