@@ -155,16 +155,19 @@ def test_balancers_notice_a_drain_before_listeners_close(everything):
     assert probe["periodSeconds"] * probe["failureThreshold"] < delay["delay_sec"]
 
 
+def secrets(workload: dict[str, Any]) -> list[str]:
+    volumes = workload["spec"]["template"]["spec"]["volumes"]
+    return [volume["secret"]["secretName"] for volume in volumes if "secret" in volume]
+
+
 def test_secrets_are_references(everything):
     assert everything.all("Secret") == {}
-    (hub, agent) = (everything.one("StatefulSet"), everything.one("Deployment", "ncfast-agent"))
-    named = [
-        volume["secret"]["secretName"]
-        for one in (hub, agent)
-        for volume in one["spec"]["template"]["spec"]["volumes"]
-        if "secret" in volume
-    ]
-    assert named == ["ncfast-mesh", "ncfast-tokens", "ncfast-agent-token"]
+    assert secrets(everything.one("StatefulSet")) == ["ncfast-mesh", "ncfast-tokens"]
+    assert secrets(everything.one("Deployment", "ncfast-agent")) == ["ncfast-agent-token"]
+
+
+def test_one_hub_wants_no_secret_of_a_mesh():
+    assert secrets(render(INSTALLATIONS["one hub"]).one("StatefulSet")) == ["ncfast-tokens"]
 
 
 def test_services_lead_to_ports_that_pods_have(rendered):
