@@ -22,8 +22,8 @@ FROM ${BASE}
 # The interpreter's own modules come as source, and would be compiled at each start: that takes longer than the rest.
 RUN python -m compileall -q -j 0 -x '/(site-packages|test|idlelib|lib2to3|tkinter|turtledemo|ensurepip)/' \
         "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
-    && groupadd --system --gid 10001 ncfast \
-    && useradd --system --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin ncfast
+    && groupadd --gid 10001 ncfast \
+    && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin ncfast
 COPY --from=build /opt/ncfast /opt/ncfast
 ENV PATH=/opt/ncfast/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

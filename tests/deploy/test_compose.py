@@ -120,25 +120,24 @@ class Stack:
         self.containers = Containers(directory, {name: [] for name in PROCESSES})
         self.programs: dict[str, Program] = {}
         self.logs: dict[str, EventLog] = {}
-        self._keys = self._make_keys(directory / "keys")
+        self._keys = directory / "keys"
         self._scraped = directory / "prometheus.yml"
         often = (COMPOSE / "prometheus.yml").read_text().replace("scrape_interval: 15s", "scrape_interval: 1s")
         self._scraped.write_text(often)
 
-    def _make_keys(self, directory: Path) -> Path:
-        """By the script of the service, as long as it does not change owners."""
-        directory.mkdir()
+    def _make_keys(self) -> None:
+        """By the script of the service, but that it changes no owners."""
+        self._keys.mkdir()
         (script,) = self._services["keys"]["command"]
         script = script.replace("$$", "$").replace("chown 10001:10001", "stat")
         entry = self._services["keys"]["entrypoint"]
         for _ in "12":  # the second start keeps what is there
             env = child_env({"PATH": f"{self.containers.programs}:{Path(sys.executable).parent}:{child_env()['PATH']}"})
             done = subprocess.run(
-                [*entry, script], cwd=directory, capture_output=True, text=True, timeout=PATIENCE, env=env
+                [*entry, script], cwd=self._keys, capture_output=True, text=True, timeout=PATIENCE, env=env
             )
             assert done.returncode == 0, done.stderr
-        assert {path.stat().st_mode & 0o777 for path in directory.iterdir()} == {0o600}
-        return directory
+        assert {path.stat().st_mode & 0o777 for path in self._keys.iterdir()} == {0o600}
 
     def start(self, name: str, argv: list[str], **more: Any) -> Program:
         """With the service's mounts and environment."""
@@ -154,6 +153,7 @@ class Stack:
         return program
 
     def start_all(self) -> None:
+        self._make_keys()
         self.start("redis", [*self._services["redis"]["command"], "--protected-mode", "no", "--dir", "/run"])
         self._start_slapd()
         for hub in HUBS:
@@ -177,7 +177,9 @@ class Stack:
         self.start("slapd", ["sh", "-c", f'{load} && exec "$@"', "sh", *serve], files=files, scratch=["/var/lib/ldap"])
 
     def ask_prometheus(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://{self.containers.address('prometheus')}:9090{path}") as answer:
+        with urllib.request.urlopen(
+            f"http://{self.containers.address('prometheus')}:9090{path}", timeout=PATIENCE
+        ) as answer:
             return json.load(answer)["data"]
 
 

@@ -35,7 +35,7 @@ class Containers:
 
     def __init__(self, directory: Path, names: Mapping[str, Sequence[str]]) -> None:
         """``names``: of each container, the names by which the others know it beside its own."""
-        self._unshare, self._nsenter, self._setpriv = require("unshare", "nsenter", "setpriv")
+        self._unshare, self._nsenter, _ = require("unshare", "nsenter", "setpriv")
         self._places = Namespaces()
         self._directory = directory
         self._running: dict[str, Program] = {}
@@ -66,8 +66,8 @@ class Containers:
         env: Mapping[str, str] | None = None,
         scratch: Sequence[str] = (),
     ) -> Program:
-        """Start it. ``files`` are below /etc and /run, from a file or folder or as text, or None for an empty folder;
-        ``scratch`` are directories of this machine in whose place it has empty ones."""
+        """Start it. ``files`` are below /etc and /run, from a file or folder or as text; a path that ends in a
+        slash is an empty folder. ``scratch`` are directories of this machine in whose place it has empty ones."""
         prefix = [*self._places.prefix(name), *self._inside(self._root(name, files), scratch)]
         self._running[name] = Program(name, [*prefix, *argv], self._directory, env=self._env(env))
         return self._running[name]
@@ -75,10 +75,9 @@ class Containers:
     def exec(self, name: str, argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Another command there, to its end; as `kubectl exec` and `docker compose exec` do it."""
         prefix = [self._nsenter, "--target", str(self._running[name].pid), "--net", "--mount"]
-        done = subprocess.run(
+        return subprocess.run(
             [*prefix, *argv], capture_output=True, text=True, timeout=PATIENCE, env=self._env(None), cwd="/"
         )
-        return done
 
     def close(self) -> None:
         for program in reversed(self._running.values()):
