@@ -13,6 +13,7 @@ UPGRADE ?= --upgrade
 TARGETS ?= $(patsubst tests/fuzz/fuzz_%.py,%,$(wildcard tests/fuzz/fuzz_*.py))
 SEEDS ?= 200
 MINUTES ?= 60
+ENGINE ?= docker
 FIRST ?= 1
 export DOCS
 # LOCKED=1 takes packages of the locks alone, each by its hash, and no others from anywhere.
@@ -30,7 +31,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test test-setup test-debug quick readme recording coverage lint format simulate simulate-mutants soak bench benchmarks dashboards fuzz fuzz-debug debug-build build dist wheels deb \
-	lock audit clean
+	image image-rehearsal pin-base lock audit clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -121,6 +122,20 @@ wheels: $(VENV)/.dist  ## wheels for every Python that is promised, for glibc an
 
 deb: dist  ## a Debian package from that wheel, which must be for the system's Python (make deb PYTHON=/usr/bin/python3)
 	packaging/deb dist/ncfast-*-$$(/usr/bin/python3 -c 'import sys; print("cp%d%d" % sys.version_info[:2])')-*.whl dist
+
+image: dist  ## the image, by ENGINE (docker, or podman), and beside it what is in it (dist/ncfast.cdx.json)
+	version=$$($(BIN)/python -c 'import ncfast; print(ncfast.__version__)') && $(ENGINE) build \
+		--build-arg VERSION=$$version --build-arg REVISION=$$(git rev-parse HEAD) -t ncfast:$$version .
+
+# Root's; ten minutes, and no registry of images.
+image-rehearsal:  ## build the images on a root of Debian's packages, and run a hub as an orchestrator would
+	.ci/need buildah podman runc mmdebstrap netavark
+	tests/deploy/rehearse-image
+
+pin-base:  ## the base image that its tag leads to now, by its digest, into the Dockerfile
+	.ci/need skopeo
+	tag=$$(sed -n 's/^ARG BASE=\(.*\)@.*/\1/p' Dockerfile) && digest=$$(skopeo inspect --format '{{.Digest}}' "docker://$$tag") \
+		&& sed -i "s|^ARG BASE=.*|ARG BASE=$$tag@$$digest|" Dockerfile
 
 audit: $(VENV)/.dist  ## whether a package of the locks is known to be vulnerable
 	for lock in locks/*.txt; do $(BIN)/pip-audit --strict --disable-pip --require-hashes -r $$lock || exit 1; done
