@@ -151,6 +151,8 @@ $(VENV)/.dist: $(VENV)/.installed
 	$(PIP) $(ALONE) --no-build-isolation -e '.[dist]'
 	touch $@
 
+# By itself, so that the Cython modules are not built again for it.
 $(VENV)/.docs: $(VENV)/.installed
-	$(PIP) $(ALONE) --no-build-isolation -e '.[docs]'
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' \
+		| $(PIP) $(ALONE) -r /dev/stdin
 	touch $@
