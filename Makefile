@@ -31,7 +31,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test test-setup test-debug quick readme recording coverage lint format simulate simulate-mutants soak bench benchmarks dashboards fuzz fuzz-debug debug-build build dist wheels deb \
-	image image-rehearsal pin-base lock audit clean
+	docs image image-rehearsal pin-base lock audit clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -137,6 +137,9 @@ pin-base:  ## the base image that its tag leads to now, by its digest, into the 
 	tag=$$(sed -n 's/^ARG BASE=\(.*\)@.*/\1/p' Dockerfile) && digest=$$(skopeo inspect --format '{{.Digest}}' "docker://$$tag") \
 		&& sed -i "s|^ARG BASE=.*|ARG BASE=$$tag@$$digest|" Dockerfile
 
+docs: $(VENV)/.docs  ## the pages as a site with search, in build/site; dead links and anchors are refused
+	$(BIN)/python -m docs.site
+
 audit: $(VENV)/.dist  ## whether a package of the locks is known to be vulnerable
 	for lock in locks/*.txt; do $(BIN)/pip-audit --strict --disable-pip --require-hashes -r $$lock || exit 1; done
 
@@ -144,12 +147,12 @@ lock: $(VENV)/.dist  ## the newest packages that pyproject.toml allows, by their
 	$(BIN)/$(LOCK) $(UPGRADE) -o locks/run.txt pyproject.toml
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 		| $(BIN)/$(LOCK) $(UPGRADE) -o locks/build.txt -
-	$(BIN)/$(LOCK) $(UPGRADE) -c locks/run.txt -c locks/build.txt --extra test --extra dist -o locks/dev.txt pyproject.toml
+	$(BIN)/$(LOCK) $(UPGRADE) -c locks/run.txt -c locks/build.txt --extra test --extra dist --extra docs -o locks/dev.txt pyproject.toml
 	$(BIN)/$(LOCK) $(UPGRADE) -c locks/run.txt --extra fuzz -o locks/fuzz.txt pyproject.toml
 
 clean:  ## remove all that is built here, the virtual environment too
 	rm -rf $(VENV) build dist *.egg-info ncfast/*.c ncfast/*.so ncfast/*/*.c ncfast/*/*.so .pytest_cache .hypothesis \
-		.mypy_cache .ruff_cache .coverage*
+		.mypy_cache .ruff_cache .cache .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The package is installed editable: Python files need nothing more, Cython files are built again below.
@@ -178,4 +181,10 @@ $(VENV)/.fuzz: $(VENV)/.installed
 
 $(VENV)/.dist: $(VENV)/.installed
 	$(PIP) $(ALONE) --no-build-isolation -e '.[dist]'
+	touch $@
+
+# By itself, so that the Cython modules are not built again for it.
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' \
+		| $(PIP) $(ALONE) -r /dev/stdin
 	touch $@

@@ -177,7 +177,7 @@ def test_targets_that_are_named_exist():
     assert len(named) > 8 and not {target: page for target, page in named.items() if target not in targets}
 
 
-NCFAST = re.compile(r"(?:^(?:\w+=\S+ )*|python -m |/bin/)ncfast\b")
+COMMAND = re.compile(r"(?:^(?:\w+=\S+ )*|python -m |/bin/)ncfast\b(?!-)")
 
 
 def commands(page: Path) -> list[str]:
@@ -185,7 +185,7 @@ def commands(page: Path) -> list[str]:
     text = re.sub(r"\\\n\s*", " ", page.read_text())
     blocks = re.findall(r"```(?:sh|ini)\n(.*?)```", text, re.DOTALL)
     lines = [line.strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if NCFAST.search(line) and not line.startswith("#")]
+    return [line for line in lines if COMMAND.search(line) and not line.startswith("#")]
 
 
 COMMANDS = [(page, line) for page in PAGES for line in commands(page)]
@@ -199,8 +199,9 @@ def test_there_are_commands():
     ("page", "line"), COMMANDS, ids=lambda value: ids(value) if isinstance(value, Path) else value[:60]
 )
 def test_command_lines_parse(page, line, monkeypatch):
-    words = shlex.split(NCFAST.split(line, maxsplit=1)[1], comments=True)
-    words = words[: words.index(">")] if ">" in words else words
+    words = shlex.split(COMMAND.split(line, maxsplit=1)[1], comments=True)
+    end = next((place for place, word in enumerate(words) if word in (">", "|", "&&")), None)
+    words = words[:end]
 
     def refuse(parser: argparse.ArgumentParser, message: str) -> None:
         raise AssertionError(f"{ids(page)}: {line}: {message}")

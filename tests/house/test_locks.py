@@ -16,7 +16,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 RUN = PROJECT["project"]["dependencies"]
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 BUILD = PROJECT["build-system"]["requires"]
-LOCKS = {"run": RUN, "build": BUILD, "dev": RUN + BUILD + EXTRAS["test"] + EXTRAS["dist"], "fuzz": RUN + EXTRAS["fuzz"]}
+LOCKS = {
+    "run": RUN,
+    "build": BUILD,
+    "dev": RUN + BUILD + EXTRAS["test"] + EXTRAS["dist"] + EXTRAS["docs"],
+    "fuzz": RUN + EXTRAS["fuzz"],
+}
 PINNED = re.compile(r"([\w.-]+)==([\w.]+)( ; [^\\]+)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)\n")
 DATED = {"structlog"}  # versions are dates, and say nothing of what breaks
 
