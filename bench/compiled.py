@@ -1,7 +1,7 @@
 """The C programs of the benchmarks, compiled when they are first needed.
 
-What a program is called carries a hash of its source and of the headers beside it, so a changed source is compiled again
-and an old program is never taken for it.
+What a program is called carries a hash of its source and of the headers beside it, so a changed source is compiled
+again and an old program is never taken for it.
 """
 
 from __future__ import annotations

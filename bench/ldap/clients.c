@@ -15,7 +15,7 @@
  *
  * One JSON object comes out at the end: when the counting started, by CLOCK_MONOTONIC in nanoseconds; for each operation
  * and for how late the generator was, a histogram of microseconds; what failed and how; for each slice of the time, by
- * when operations were due, how many there were, how many failed, and p50, p99 and max of the others.
+ * when operations were due, how many were answered, how many failed, and the median and the longest of the former.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -425,9 +425,8 @@ static void print_all(double cpu_sec)
     printf("}, \"slices\": [");
     for (int64_t index = 0; index < slice_count; index++) {
         const struct histogram *one = &slices[index].took;
-        printf("%s[%lld, %lld, %lld, %lld, %lld]", index ? ", " : "", (long long)one->count,
-            (long long)slices[index].failed, (long long)quantile(one, 0.5), (long long)quantile(one, 0.99),
-            (long long)one->max);
+        printf("%s[%lld, %lld, %lld, %lld]", index ? ", " : "", (long long)one->count, (long long)slices[index].failed,
+            (long long)median(one), (long long)one->max);
     }
     printf("]}\n");
 }

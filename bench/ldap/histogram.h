@@ -30,11 +30,11 @@ static int64_t value_of(int bucket)
     return low + ((1LL << doubling) >> 1);
 }
 
-static int64_t quantile(const struct histogram *histogram, double share)
+static int64_t median(const struct histogram *histogram)
 {
-    int64_t wanted = histogram->count * share, seen = 0;
+    int64_t seen = 0;
     for (int bucket = 0; bucket < BUCKETS; bucket++)
-        if ((seen += histogram->buckets[bucket]) > wanted)
+        if ((seen += histogram->buckets[bucket]) > histogram->count / 2)
             return value_of(bucket) < histogram->max ? value_of(bucket) : histogram->max;
-    return histogram->max;
+    return 0;
 }
