@@ -1,21 +1,21 @@
 /* LDAP clients by a timetable: one epoll loop, a BER of their own, times by the monotonic clock.
  *
- *   clients -p PORT[,PORT...] -r RATE -t SEC -w WARM_SEC -c CONNECTIONS -m BIND,SEARCH,MODIFY,UNBIND -l LIMIT_SEC
- *           -i SLICE_MS -e ENTRIES -b PEOPLE -D DN -P PASSWORD [-o]
+ *   clients -a IPV4:PORT[,IPV4:PORT...] -r RATE -t SEC -w WARM_SEC -c CONNECTIONS -m BIND,SEARCH,MODIFY,UNBIND
+ *           -l LIMIT_SEC -i SLICE_MS -e ENTRIES -b PEOPLE -D DN -P PASSWORD [-o]
  *
  * Operation i is due at i / RATE, whether or not earlier ones have been answered, and its time counts from when it was
  * due (no coordinated omission): what waits for a connection, or for a generator that is late, counts as well. It takes
  * the connection that has rested longest, as from a pool; one that is closed is opened and bound first, at the cost of
- * the operation that needs it. With -o each operation has a connection of its own: connect, bind, the operation, unbind.
- * A port that refuses is followed by the next.
+ * the operation that needs it. With -o each has a connection of its own: connect, bind, the operation, unbind. An
+ * address that refuses is followed by the next.
  *
  * Of -m come the weights of the mix. A search is for one of ENTRIES people by uid, and its answer is checked; a modify
  * replaces the description of one; an unbind is over when the server has closed. What fails is not tried again. The
  * first WARM_SEC are not counted.
  *
- * One JSON object comes out at the end: when the counting started, by CLOCK_MONOTONIC in nanoseconds; for each operation
- * and for how late the generator was, a histogram of microseconds; what failed and how; for each slice of the time, by
- * when operations were due, how many were answered, how many failed, and the median and the longest of the former.
+ * One JSON object comes out at the end: when the counting started, by CLOCK_MONOTONIC in nanoseconds; a histogram of
+ * microseconds for each operation, and for how late the generator was; what failed and how; for each slice of the time,
+ * by when operations were due, how many were answered, how many failed, and the median and the longest of the former.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -38,12 +38,12 @@
 #include "histogram.h"
 #include "messages.h"
 
-enum { EVENTS = 256, SOURCES = 64, PORTS = 8 };
+enum { EVENTS = 256, SOURCES = 64, ADDRESSES = 8 };
 static const int64_t SECOND = 1000000000, SWEEP = 50000000; /* ns; between two looks for who has waited too long */
 
 enum operation { BIND, SEARCH, MODIFY, UNBIND, OPERATIONS };
 static const char *const OPERATION[] = {"bind", "search", "modify", "unbind"};
-/* How an operation fails: no port accepts; reset; a clean end; no answer in time; a result code; a wrong answer. */
+/* How an operation fails: no address accepts; reset; a clean end; no answer in time; a result code; a wrong answer. */
 enum failure { REFUSED, RESET, CLOSED, LATE, RESULT, WRONG, FAILURES };
 static const char *const FAILURE[] = {"refused", "reset", "closed", "late", "result", "wrong"};
 
@@ -54,7 +54,7 @@ struct slice {
 
 enum state { AWAY, CONNECTING, BINDING, RESTING, ASKING, LEAVING };
 struct client {
-    int fd, port, refusals;
+    int fd, address, refusals;
     enum state state;
     enum operation operation;
     int64_t due;
@@ -64,12 +64,14 @@ struct client {
     unsigned char out[LONGEST], in[LONGEST_READ];
 };
 
-static int ports[PORTS], port_count, connections = 1, once, entries = 1000;
+static struct sockaddr_in addresses[ADDRESSES];
+static int address_count, connections = 1, once, entries = 1000;
 static int poll_fd, resting_from, resting; /* the ring of clients that have nothing to do: its first, how many */
 static int weights[OPERATIONS], weight_sum;
 static double rate;
-static int64_t first, started, asked, begun, total, limit_ns, slice_ns, slice_count, dropped, failures[FAILURES];
-static int64_t failed_by[OPERATIONS];
+static int64_t first, started, asked, begun, total, limit_ns, slice_ns, slice_count;
+static int64_t failed_by[OPERATIONS], failures[FAILURES];
+static int64_t dropped[FAILURES]; /* connections that were lost while no operation was on them */
 static const char *people = "", *admin = "", *password = "";
 static struct histogram took[OPERATIONS], lateness;
 static struct slice *slices;
@@ -158,7 +160,7 @@ static void broke(struct client *client, enum failure why)
     hang_up(client);
     if (was_resting) { /* it is in the ring, and stays there */
         client->state = AWAY;
-        dropped++;
+        dropped[why]++;
         return;
     }
     count_failed(client->operation, client->due, why);
@@ -205,19 +207,17 @@ static void dial(struct client *client)
 {
     static uint32_t source;
     struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f010001 + source++ % SOURCES)};
-    struct sockaddr_in to = {.sin_family = AF_INET,
-        .sin_port = htons(ports[client->port]),
-        .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    const struct sockaddr_in *to = &addresses[client->address];
     int on = 1;
     client->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (client->fd < 0)
         fail("socket");
     setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     setsockopt(client->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
-    if (bind(client->fd, (struct sockaddr *)&from, sizeof from))
+    if (ntohl(to->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET && bind(client->fd, (struct sockaddr *)&from, sizeof from))
         fail("bind");
     client->state = CONNECTING;
-    if (connect(client->fd, (struct sockaddr *)&to, sizeof to) && errno != EINPROGRESS)
+    if (connect(client->fd, (const struct sockaddr *)to, sizeof *to) && errno != EINPROGRESS)
         fail("connect");
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = client};
     if (epoll_ctl(poll_fd, EPOLL_CTL_ADD, client->fd, &event))
@@ -245,9 +245,9 @@ static void connected(struct client *client)
     int error = 0;
     socklen_t size = sizeof error;
     getsockopt(client->fd, SOL_SOCKET, SO_ERROR, &error, &size);
-    if (error == ECONNREFUSED && ++client->refusals < port_count) {
+    if (error == ECONNREFUSED && ++client->refusals < address_count) {
         hang_up(client);
-        client->port = (client->port + 1) % port_count;
+        client->address = (client->address + 1) % address_count;
         dial(client);
     } else if (error) {
         broke(client, error == ECONNREFUSED ? REFUSED : RESET);
@@ -264,15 +264,6 @@ static void leave(struct client *client)
     client->due = now();
     client->state = LEAVING;
     ask(client, UNBIND);
-}
-
-static void finished(struct client *client)
-{
-    count_done(client->operation, client->due);
-    if (once)
-        leave(client);
-    else
-        rest(client, RESTING);
 }
 
 static void answered(struct client *client, int tag, struct span in)
@@ -292,7 +283,11 @@ static void answered(struct client *client, int tag, struct span in)
     } else if (number_in(code)) {
         broke(client, RESULT);
     } else if (operation == client->operation) {
-        finished(client);
+        count_done(operation, client->due);
+        if (once)
+            leave(client);
+        else
+            rest(client, RESTING);
     } else { /* bound, for the sake of what is wanted */
         client->state = client->operation == UNBIND ? LEAVING : ASKING;
         ask(client, client->operation);
@@ -303,12 +298,12 @@ static void answered(struct client *client, int tag, struct span in)
 static void parse(struct client *client)
 {
     struct span input = {client->in, client->in + client->have};
-    while (client->fd >= 0) {
+    while (client->fd >= 0 && input.at < input.end) {
         struct span message, id, in;
-        int tag, found = element(&input, &tag, &message);
+        int tag, found = *input.at == SEQUENCE ? element(&input, &tag, &message) : -1;
         if (!found)
             break;
-        if (found < 0 || tag != SEQUENCE || !take(&message, INTEGER, &id) || number_in(id) != client->id
+        if (found < 0 || !take(&message, INTEGER, &id) || number_in(id) != client->id
             || element(&message, &tag, &in) != 1) {
             broke(client, WRONG);
             return;
@@ -396,26 +391,19 @@ static void run(void)
 
 /* what comes out */
 
-static void print_histogram(const char *name, const struct histogram *histogram, int64_t failed)
+static void print_failures(const char *name, const int64_t *counts)
 {
-    printf("\"%s\": {\"count\": %lld, \"failed\": %lld, \"max\": %lld, \"buckets\": [", name, (long long)histogram->count,
-        (long long)failed, (long long)histogram->max);
-    const char *comma = "";
-    for (int bucket = 0; bucket < BUCKETS; bucket++)
-        if (histogram->buckets[bucket]) {
-            printf("%s[%lld, %u]", comma, (long long)value_of(bucket), histogram->buckets[bucket]);
-            comma = ", ";
-        }
-    printf("]}");
+    printf("\"%s\": {", name);
+    for (int why = 0; why < FAILURES; why++)
+        printf("%s\"%s\": %lld", why ? ", " : "", FAILURE[why], (long long)counts[why]);
+    printf("}, ");
 }
 
 static void print_all(double cpu_sec)
 {
-    printf("{\"started_ns\": %lld, \"cpu_sec\": %.6f, \"dropped\": %lld, \"failures\": {", (long long)started, cpu_sec,
-        (long long)dropped);
-    for (int why = 0; why < FAILURES; why++)
-        printf("%s\"%s\": %lld", why ? ", " : "", FAILURE[why], (long long)failures[why]);
-    printf("}, ");
+    printf("{\"started_ns\": %lld, \"cpu_sec\": %.6f, ", (long long)started, cpu_sec);
+    print_failures("dropped", dropped);
+    print_failures("failures", failures);
     print_histogram("lateness", &lateness, 0);
     printf(", \"operations\": {");
     for (int operation = 0; operation < OPERATIONS; operation++) {
@@ -431,11 +419,28 @@ static void print_all(double cpu_sec)
     printf("]}\n");
 }
 
-static int numbers(char *list, int *into, int most)
+static int parse_weights(char *list)
 {
     int count = 0;
-    for (char *word = strtok(list, ","); word && count < most; word = strtok(NULL, ","))
-        into[count++] = atoi(word);
+    for (char *word = strtok(list, ","); word && count < OPERATIONS; word = strtok(NULL, ","))
+        weight_sum += weights[count++] = atoi(word);
+    return count;
+}
+
+static int parse_addresses(char *list)
+{
+    int count = 0;
+    for (char *word = strtok(list, ","); word && count < ADDRESSES; word = strtok(NULL, ",")) {
+        struct sockaddr_in *address = &addresses[count++];
+        char *colon = strchr(word, ':');
+        if (!colon)
+            return 0;
+        *colon = 0;
+        address->sin_family = AF_INET;
+        address->sin_port = htons(atoi(colon + 1));
+        if (inet_pton(AF_INET, word, &address->sin_addr) != 1)
+            return 0;
+    }
     return count;
 }
 
@@ -443,14 +448,14 @@ int main(int argc, char **argv)
 {
     double seconds = 0, warm = 0, limit = 0;
     int option, mixed = 0, slice_ms = 0;
-    while ((option = getopt(argc, argv, "p:r:t:w:c:m:l:i:e:b:D:P:o")) != -1)
+    while ((option = getopt(argc, argv, "a:r:t:w:c:m:l:i:e:b:D:P:o")) != -1)
         switch (option) {
-        case 'p': port_count = numbers(optarg, ports, PORTS); break;
+        case 'a': address_count = parse_addresses(optarg); break;
         case 'r': rate = atof(optarg); break;
         case 't': seconds = atof(optarg); break;
         case 'w': warm = atof(optarg); break;
         case 'c': connections = atoi(optarg); break;
-        case 'm': mixed = numbers(optarg, weights, OPERATIONS); break;
+        case 'm': mixed = parse_weights(optarg); break;
         case 'l': limit = atof(optarg); break;
         case 'i': slice_ms = atoi(optarg); break;
         case 'e': entries = atoi(optarg); break;
@@ -460,10 +465,8 @@ int main(int argc, char **argv)
         case 'o': once = 1; break;
         default: return 2;
         }
-    for (int operation = 0; operation < mixed; operation++)
-        weight_sum += weights[operation];
-    if (!port_count || rate <= 0 || seconds <= 0 || connections < 1 || mixed != OPERATIONS || weight_sum < 1 || limit <= 0
-        || slice_ms < 1 || entries < 1) {
+    if (!address_count || rate <= 0 || seconds <= 0 || connections < 1 || mixed != OPERATIONS || weight_sum < 1
+        || limit <= 0 || slice_ms < 1 || entries < 1) {
         fprintf(stderr, "usage: see the head of clients.c\n");
         return 2;
     }

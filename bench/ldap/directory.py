@@ -80,7 +80,7 @@ def prepare(folder: Path, loader: str) -> Path:
     return config
 
 
-def command(server: str, config: Path, port: int) -> list[str]:
+def slapd_command(server: str, config: Path, port: int) -> list[str]:
     """slapd at a port of loopback, in the foreground; it says when it listens."""
     return [server, "-d", "none", "-f", str(config), "-h", f"ldap://127.0.0.1:{port}/"]
 
@@ -90,6 +90,6 @@ def directory(folder: Path) -> Iterator[Service]:
     """slapd, once it listens."""
     config = prepare(folder, "slapadd")
     port = free_port()
-    with running(command("slapd", config, port), folder / "slapd.log") as process:
+    with running(slapd_command("slapd", config, port), folder / "slapd.log") as process:
         process.wait_for_text("slapd starting")
         yield Service(("127.0.0.1", port), process)

@@ -4,6 +4,7 @@
  * three digits of a value are kept whatever its size. An hour of load takes no more memory than a second.
  */
 #include <stdint.h>
+#include <stdio.h>
 
 enum { HALF_BITS = 10, HALF = 1 << HALF_BITS, DOUBLINGS = 22, BUCKETS = (DOUBLINGS + 1) * HALF }; /* up to 71 minutes */
 struct histogram {
@@ -37,4 +38,18 @@ static int64_t median(const struct histogram *histogram)
         if ((seen += histogram->buckets[bucket]) > histogram->count / 2)
             return value_of(bucket) < histogram->max ? value_of(bucket) : histogram->max;
     return 0;
+}
+
+/* As a member of a JSON object, with how many operations failed beside those that were timed. */
+static void print_histogram(const char *name, const struct histogram *histogram, int64_t failed)
+{
+    printf("\"%s\": {\"count\": %lld, \"failed\": %lld, \"max\": %lld, \"buckets\": [", name,
+        (long long)histogram->count, (long long)failed, (long long)histogram->max);
+    const char *comma = "";
+    for (int bucket = 0; bucket < BUCKETS; bucket++)
+        if (histogram->buckets[bucket]) {
+            printf("%s[%lld, %u]", comma, (long long)value_of(bucket), histogram->buckets[bucket]);
+            comma = ", ";
+        }
+    printf("]}");
 }

@@ -43,10 +43,18 @@ class Load:
     def slice_sec(self) -> float:
         return max(0.05, round(self.sec / SLICES, 2))
 
-    def command(self, ports: Iterable[int]) -> list[str]:
-        """The generator's command line; ports of loopback, the next for whom one refuses."""
+    def command(self, addresses: Iterable[Address]) -> list[str]:
+        """The generator's command line; who is refused at one address takes the next."""
         return [
-            *(program("ldap/clients"), "-p", ",".join(map(str, ports)), "-r", str(self.rate), "-t", str(self.sec)),
+            *(
+                program("ldap/clients"),
+                "-a",
+                ",".join("%s:%d" % each for each in addresses),
+                "-r",
+                str(self.rate),
+                "-t",
+                str(self.sec),
+            ),
             *("-w", str(self.warm_sec), "-c", str(self.connections), "-l", str(self.limit_sec)),
             *("-m", ",".join(map(str, self.asked_for.values())), "-i", str(round(self.slice_sec * 1000))),
             *("-e", str(ENTRIES), "-b", PEOPLE, "-D", ADMIN, "-P", PASSWORD, *(["-o"] if self.once else [])),
@@ -100,7 +108,7 @@ class Felt:
     load: Load
     started: float  # when the counting began, by time.monotonic()
     cpu_sec: float  # of the generator
-    dropped: int  # connections that were lost while no operation was on them
+    dropped: dict[str, int]  # connections that were lost while no operation was on them, and how
     failures: dict[str, int]
     lateness: Histogram  # of the generator: from when an operation was due to when it saw so
     operations: dict[str, Histogram]
@@ -135,7 +143,7 @@ class Clients:
 
     def __init__(self, load: Load, addresses: Sequence[Address]) -> None:
         self.load = load
-        self._argv = load.command(port for _, port in addresses)
+        self._argv = load.command(addresses)
         self._child = subprocess.Popen(self._argv, stdout=subprocess.PIPE)
 
     def wait(self) -> Felt:

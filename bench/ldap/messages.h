@@ -1,4 +1,4 @@
-/* The messages of LDAP (RFC 4511) that the clients say and hear. People are those that bench/ldap/directory.py makes. */
+/* The messages of LDAP (RFC 4511) that the clients say and hear; people are those of bench/ldap/directory.py. */
 #include <stdint.h>
 #include <stdio.h>
 

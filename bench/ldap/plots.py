@@ -30,9 +30,8 @@ def percentiles(folder: Path, runs: Sequence[Steady]) -> str:
             if run.style == style:
                 axis.plot(*_curve(run.felt.every), label=run.way, linewidth=1.5)
         axis.set(title=STYLES[style], xscale="log", yscale="log", xlabel="share of operations")
-        axis.set_xticks(
-            [1 / (1 - share) for share in SHARES], [f"{share:.4%}".rstrip("0%.") + " %" for share in SHARES]
-        )
+        axis.set_xticks(list(TICKS.values()), list(TICKS))
+        axis.yaxis.set_major_formatter("{x:g}")
         axis.minorticks_off()
     axes[0][0].set_ylabel("ms, from when it was due")
     axes[0][0].legend()

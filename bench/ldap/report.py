@@ -167,7 +167,7 @@ def _faults(load: Load, hits: Sequence[Hit]) -> Iterator[str]:
                     STYLES[style],
                     f"{felt.asked:,}",
                     f"{felt.failed}{f' ({felt.why})' if felt.failed else ''}",
-                    felt.dropped,
+                    sum(felt.dropped.values()),
                     f"{slow:,}",
                     *(f"{one:,.1f}" for one in (every.ms(0.5), every.ms(0.99), every.max / 1e3)),
                 )

@@ -21,6 +21,7 @@ from . import accounts
 from .clients import SCRIPTED, Kind, Run, keep
 from .faults import Faults
 from .installation import TOKEN_SEC, Installation
+from .ldap_load import LDAP
 from .ledger import Ledger, Logs
 from .programs import POSTGRES, PROGRAMS
 from .report import Outcome, render
@@ -101,7 +102,7 @@ async def _under_load(
 ) -> None:
     """Clients and faults, until both have come to their end."""
     until = time.monotonic() + seconds
-    kinds: tuple[Kind, ...] = (*SCRIPTED, *PROGRAMS, *(POSTGRES if "postgres" in site.connectors else ()))
+    kinds: tuple[Kind, ...] = (*SCRIPTED, *PROGRAMS, *LDAP, *(POSTGRES if "postgres" in site.connectors else ()))
     clients: list[Coroutine[None, None, None]] = []
     for kind in kinds:
         for number in range(kind.count):
