@@ -34,7 +34,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def test_half_a_minute(tmp_path: Path) -> None:
-    """What continuous integration has time for, some 60 to 90 s in all; `make soak` is the long form, with every fault."""
+    """What continuous integration has time for, 60 to 90 s in all; `make soak` is the long form, with every fault."""
     report = tmp_path / "soak.md"
     faults = "tunnel_reset,mesh_reset,owner_killed,agent_killed,reload"
     argv = command("--minutes", "0.5", "--seed", "1", "--faults", faults, "--report", str(report))
