@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import isinf
@@ -11,6 +12,7 @@ from .ledger import Fault, Ledger
 from .samples import BOUNDS, MIB, Life
 
 SHOWN = 30  # failures
+WIDTH = 120  # columns
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,14 @@ def render(outcome: Outcome) -> str:
         "",
         *(_failures(ledger) if ledger.failures else ["None."]),
     ]
-    return "\n".join(lines)
+    return "\n".join(wrapped for line in lines for wrapped in _wrapped(line))
+
+
+def _wrapped(line: str) -> list[str]:
+    """Prose in lines as the documents have it; nothing else."""
+    if line.startswith(("|", "#", " ")) or not line:
+        return [line]
+    return textwrap.wrap(line, WIDTH, subsequent_indent="  " if line.startswith("- ") else "", break_on_hyphens=False)
 
 
 def _clients(ledger: Ledger) -> Iterator[tuple[object, ...]]:
