@@ -152,8 +152,8 @@ def _both(felt: Felt, name: str) -> str:
 def _faults(load: Load, hits: Sequence[Hit]) -> Iterator[str]:
     yield from _prose(
         "A quarter of a run passes before the fault; what it took away is started again when two thirds have. Clients "
-        f"that keep connections and clients that make one for each operation are there together, {load.rate:g} operations a "
-        "second each. An operation that fails is not tried again."
+        "that keep connections and clients that make one for each operation are there together, "
+        f"{load.rate:g} operations a second each. An operation that fails is not tried again."
     )
     yield ""
     rows = []

@@ -57,7 +57,7 @@ def main() -> int:
     text = render(outcome)
     if arguments.report:
         arguments.report.write_text(text)
-        print("\n".join(text.splitlines()[:3]))
+        print(text.partition("\n## ")[0].rstrip())
     else:
         print(text)
     return 0 if outcome.passed else 1
