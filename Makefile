@@ -16,6 +16,7 @@ MINUTES ?= 60
 ENGINE ?= docker
 FIRST ?= 1
 export DOCS
+REPORT ?= build/soak.md
 # LOCKED=1 takes packages of the locks alone, each by its hash, and no others from anywhere.
 LOCKED ?=
 PIP := $(BIN)/pip install -q
@@ -24,13 +25,13 @@ ALONE := $(if $(LOCKED),--no-index)
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 # Rooms whose tests take a minute together, and need no other programs: not those of several processes, nor the benches.
 QUICK := core net config auth observe hub registry/test_memory.py registry/test_view.py \
-	$(patsubst tests/%,%,$(filter-out %/test_bench.py,$(wildcard tests/house/test_*.py)))
+	$(patsubst tests/%,%,$(filter-out %/test_bench.py %/test_bench_ldap.py,$(wildcard tests/house/test_*.py)))
 COVERED := $(addprefix tests/,core net config auth observe registry mesh hub agent cli integration)
 
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-setup test-debug quick readme recording coverage lint format simulate simulate-mutants soak bench benchmarks dashboards fuzz fuzz-debug debug-build build dist wheels deb \
+.PHONY: help demo test test-setup test-debug quick readme recording coverage lint format simulate simulate-mutants soak bench benchmarks perf-ldap dashboards fuzz fuzz-debug debug-build build dist wheels deb \
 	docs image image-rehearsal pin-base lock audit clean
 
 help:  ## list the targets
@@ -82,9 +83,9 @@ simulate: build $(VENV)/.test  ## a whole cluster on a virtual clock, SEEDS time
 simulate-mutants: build $(VENV)/.test  ## plant bugs, one at a time, and see the simulation find each (MUTANTS="3 7" for some)
 	$(BIN)/python -m tests.simulation.mutants $(MUTANTS)
 
-soak: test-setup  ## a cluster under real clients and faults for MINUTES (60), with a report in build/soak.md (SOAK=... for more)
-	mkdir -p build
-	$(BIN)/python -m tests.soak --minutes $(MINUTES) --report build/soak.md $(SOAK)
+soak: test-setup  ## a cluster under real clients and faults for MINUTES (60), with a report in REPORT (build/soak.md; SOAK=... for more)
+	mkdir -p $(dir $(REPORT))
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) --report $(REPORT) $(SOAK)
 
 bench: test-setup  ## measure beside two chained HAProxy processes (BENCH=--quick for a first look)
 	$(BIN)/python -m bench $(BENCH)
@@ -97,6 +98,9 @@ benchmarks: test-setup  ## the run that docs/benchmarks.md shows, and by it READ
 
 dashboards: build  ## rules for Prometheus and Alertmanager, the dashboard for Grafana (DOCS=URL for where docs/ is read)
 	$(BIN)/python -m monitoring
+
+perf-ldap: test-setup $(VENV)/.bench  ## what LDAP clients feel in each mode and fault: docs/reports/ldap.md (LDAP="--rate 200 --p99 50")
+	$(BIN)/python -m bench.ldap --report docs/reports/ldap.md $(LDAP)
 
 debug-build: $(VENV)/.installed
 	mkdir -p $(DEBUG)
@@ -149,6 +153,7 @@ lock: $(VENV)/.dist  ## the newest packages that pyproject.toml allows, by their
 		| $(BIN)/$(LOCK) $(UPGRADE) -o locks/build.txt -
 	$(BIN)/$(LOCK) $(UPGRADE) -c locks/run.txt -c locks/build.txt --extra test --extra dist --extra docs -o locks/dev.txt pyproject.toml
 	$(BIN)/$(LOCK) $(UPGRADE) -c locks/run.txt --extra fuzz -o locks/fuzz.txt pyproject.toml
+	$(BIN)/$(LOCK) $(UPGRADE) -c locks/run.txt --extra bench -o locks/bench.txt pyproject.toml
 
 clean:  ## remove all that is built here, the virtual environment too
 	rm -rf $(VENV) build dist *.egg-info ncfast/*.c ncfast/*.so ncfast/*/*.c ncfast/*/*.so .pytest_cache .hypothesis \
@@ -177,6 +182,11 @@ $(VENV)/.test: $(VENV)/.installed
 $(VENV)/.fuzz: $(VENV)/.installed
 	$(if $(LOCKED),$(PIP) --require-hashes -r locks/fuzz.txt)
 	$(PIP) $(ALONE) --no-build-isolation -e '.[fuzz]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(if $(LOCKED),$(PIP) --require-hashes -r locks/bench.txt)
+	$(PIP) $(ALONE) --no-build-isolation -e '.[bench]'
 	touch $@
 
 $(VENV)/.dist: $(VENV)/.installed

@@ -7,6 +7,7 @@ clients come in whose flows cross the mesh.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import signal
 import sys
@@ -92,6 +93,20 @@ class Hub:
         self.process = None
         return start
 
+    def stop(self) -> None:
+        """SIGTERM, so a drain; returns when the process is gone."""
+        if self.process is not None:
+            self.process.stop()
+            self.process = None
+
+    def turn(self, mode: str) -> None:
+        """Another `ha.mode`, by SIGHUP; returns when the hub says so."""
+        assert self.process is not None
+        text = self.config.read_text()
+        self.config.write_text(re.sub(r"^  mode: .*$", f"  mode: {mode}", text, flags=re.MULTILINE))
+        self.process.signal(signal.SIGHUP)
+        _until(lambda: self.get("/status")["mode"] == mode or None, f"{self.name} does not turn to {mode}")
+
     def get(self, path: str, port: str = "admin") -> dict:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[port]}{path}", timeout=10) as answer:
             return json.load(answer)
@@ -102,6 +117,19 @@ class Cluster:
     hubs: dict[str, Hub]
     agent: Process
     registry: Service
+
+    def turn(self, mode: str) -> None:
+        """Every hub into this `ha.mode`."""
+        for hub in self.hubs.values():
+            hub.turn(mode)
+
+    def holder(self) -> Hub:
+        """The hub that owns the agent, whatever the mode."""
+        return _until(self._owner, "the agent has not one owner")
+
+    def _owner(self) -> Hub | None:
+        hubs = [hub for hub in self.hubs.values() if any(entry["epoch"] for entry in hub.get("/status")["agents"])]
+        return hubs[0] if len(hubs) == 1 else None
 
     def settled(self) -> tuple[Hub, Hub, Hub]:
         """Owner, standby and origin, once every hub is ready, linked to the others, and the agent has both tunnels."""
@@ -161,7 +189,7 @@ def cluster(service: Address, folder: Path) -> Iterator[Cluster]:
             config = folder / f"{name}.yaml"
             config.write_text(HUB.format(name=name, key=key, redis=registry.address[1], **ports))
             hubs[name] = Hub(name, ports, config)
-            stack.callback(_stop, hubs[name])
+            stack.callback(hubs[name].stop)
         for hub in hubs.values():
             hub.start()
         urls = ", ".join(f"'ws://127.0.0.1:{hub.ports['edge']}/tunnel'" for hub in hubs.values())
@@ -173,8 +201,3 @@ def cluster(service: Address, folder: Path) -> Iterator[Cluster]:
         stack.callback(agent.stop)
         agent.wait_for_event("tunnel_up")
         yield Cluster(hubs, agent, registry)
-
-
-def _stop(hub: Hub) -> None:
-    if hub.process is not None:
-        hub.process.stop()

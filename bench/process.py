@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
@@ -32,19 +32,22 @@ class Process:
         """``path`` is one more folder for its Python modules."""
         self.argv = list(argv)
         self.log = log
-        with log.open("wb") as out:
+        self._options: dict[str, Any] = {
+            "pass_fds": pass_fds,
+            "cwd": cwd,
+            "env": {
+                **os.environ,
+                "NC_CORE_DUMPS": "1",  # else smaps_rollup and perf are for root alone
+                **({"PYTHONPATH": str(path)} if path else {}),
+            },
+        }
+        self.start()
+
+    def start(self) -> None:
+        """Runs it, the first time or once it has ended, with a log that begins anew."""
+        with self.log.open("wb") as out:
             self._popen = subprocess.Popen(
-                self.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                pass_fds=pass_fds,
-                cwd=cwd,
-                env={
-                    **os.environ,
-                    "NC_CORE_DUMPS": "1",  # else smaps_rollup and perf are for root alone
-                    **({"PYTHONPATH": str(path)} if path else {}),
-                },
+                self.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, **self._options
             )
         self.pid = self._popen.pid
 

@@ -77,9 +77,9 @@ def machine() -> dict[str, Any]:
         "load": os.getloadavg(),
         "python": platform.python_version(),
         "programs": {
-            "haproxy": _version(["haproxy", "-v"]),
-            "redis": _version(["redis-server", "--version"]),
-            **{name: _version(made.version, name) for name, made in PEERS.items() if made.here},
+            "haproxy": version(["haproxy", "-v"]),
+            "redis": version(["redis-server", "--version"]),
+            **{name: version(made.version, name) for name, made in PEERS.items() if made.here},
         },
     }
 
@@ -122,7 +122,7 @@ def _plain(entry: Comparison) -> dict:
     }
 
 
-def _version(argv: Sequence[str], name: str = "") -> str | None:
+def version(argv: Sequence[str], name: str = "") -> str | None:
     """The first line that the program says; None where it is not installed, a run that needs it has failed before."""
     if shutil.which(argv[0]) is None:
         return None

@@ -21,6 +21,7 @@ LOCKS = {
     "build": BUILD,
     "dev": RUN + BUILD + EXTRAS["test"] + EXTRAS["dist"] + EXTRAS["docs"],
     "fuzz": RUN + EXTRAS["fuzz"],
+    "bench": RUN + EXTRAS["bench"],
 }
 PINNED = re.compile(r"([\w.-]+)==([\w.]+)( ; [^\\]+)?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)\n")
 DATED = {"structlog"}  # versions are dates, and say nothing of what breaks
@@ -45,7 +46,7 @@ def test_a_lock_covers_what_is_asked_for(lock):
 
 def test_locks_agree():
     run = packages("run")
-    for lock in ("dev", "fuzz"):
+    for lock in ("dev", "fuzz", "bench"):
         others = packages(lock)
         assert {name: others.get(name) for name in run} == run, "make lock"
     assert packages("build").items() <= packages("dev").items()

@@ -13,9 +13,11 @@ import redis
 from support.peer import Address
 from support.process import require
 from support.script import pattern, pattern_sha256
-from support.services import LDAP_ADMIN, LDAP_ENTRIES, LDAP_PASSWORD, LDAP_SUFFIX, run
+from support.services import run
 from support.topology import MakeTopology, Topology
 from support.until import PATIENCE
+
+from bench.ldap.directory import ADMIN, ENTRIES, PASSWORD, PEOPLE
 
 pytestmark = pytest.mark.traffic
 MIB = 1 << 20
@@ -32,16 +34,16 @@ def ldap(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def ldap_client(
-    topology: Topology, program: str, *arguments: str, password: str = LDAP_PASSWORD, **options: object
+    topology: Topology, program: str, *arguments: str, password: str = PASSWORD, **options: object
 ) -> subprocess.CompletedProcess[str]:
     (path,) = require(program)
     host, port = topology.address("ldap")
-    bind = ["-H", f"ldap://{host}:{port}", "-x", "-D", LDAP_ADMIN, "-w", password]
+    bind = ["-H", f"ldap://{host}:{port}", "-x", "-D", ADMIN, "-w", password]
     return run([path, *bind, *arguments], **options)
 
 
 def test_ldap_bind_tells_who_is_bound(ldap: Topology) -> None:
-    assert LDAP_ADMIN in ldap_client(ldap, "ldapwhoami").stdout
+    assert ADMIN in ldap_client(ldap, "ldapwhoami").stdout
 
 
 def test_ldap_wrong_password_is_the_servers_refusal(ldap: Topology) -> None:
@@ -50,14 +52,13 @@ def test_ldap_wrong_password_is_the_servers_refusal(ldap: Topology) -> None:
 
 
 def test_ldap_search_of_1000_entries(ldap: Topology) -> None:
-    people = f"ou=people,{LDAP_SUFFIX}"
-    found = ldap_client(ldap, "ldapsearch", "-LLL", "-b", people, "(uid=user*)", "uid").stdout
+    found = ldap_client(ldap, "ldapsearch", "-LLL", "-b", PEOPLE, "(uid=user*)", "uid").stdout
     uids = {line for line in found.splitlines() if line.startswith("uid: ")}
-    assert uids == {f"uid: user{n}" for n in range(LDAP_ENTRIES)}
+    assert uids == {f"uid: user{n}" for n in range(ENTRIES)}
 
 
 def test_ldap_modify_is_seen_by_the_next_search(ldap: Topology) -> None:
-    dn = f"uid=user7,ou=people,{LDAP_SUFFIX}"
+    dn = f"uid=user7,{PEOPLE}"
     change = f"dn: {dn}\nchangetype: modify\nreplace: mail\nmail: moved@example.net\n"
     ldap_client(ldap, "ldapmodify", stdin=change)
     assert "mail: moved@example.net" in ldap_client(ldap, "ldapsearch", "-LLL", "-b", dn, "mail").stdout

@@ -21,6 +21,7 @@ from . import accounts
 from .clients import SCRIPTED, Kind, Run, keep
 from .faults import Faults
 from .installation import TOKEN_SEC, Installation
+from .ldap_load import LDAP
 from .ledger import Ledger, Logs
 from .programs import POSTGRES, PROGRAMS
 from .report import Outcome, render
@@ -56,7 +57,7 @@ def main() -> int:
     text = render(outcome)
     if arguments.report:
         arguments.report.write_text(text)
-        print("\n".join(text.splitlines()[:3]))
+        print(text.partition("\n## ")[0].rstrip())
     else:
         print(text)
     return 0 if outcome.passed else 1
@@ -101,7 +102,7 @@ async def _under_load(
 ) -> None:
     """Clients and faults, until both have come to their end."""
     until = time.monotonic() + seconds
-    kinds: tuple[Kind, ...] = (*SCRIPTED, *PROGRAMS, *(POSTGRES if "postgres" in site.connectors else ()))
+    kinds: tuple[Kind, ...] = (*SCRIPTED, *PROGRAMS, *LDAP, *(POSTGRES if "postgres" in site.connectors else ()))
     clients: list[Coroutine[None, None, None]] = []
     for kind in kinds:
         for number in range(kind.count):

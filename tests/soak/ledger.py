@@ -19,6 +19,8 @@ from support.eventlog import EventLog
 from support.ncfast_process import ACCESS
 from support.until import PATIENCE
 
+from bench.ldap.load import Felt, Histogram
+
 from .announced import Announcement, meets
 
 SLOW_TURN_SEC = 0.25  # shorter turns of a conversation are not kept: on a busy machine they are no standstill
@@ -167,6 +169,7 @@ class Ledger:
         self.failed: Counter[str] = Counter()
         self.open: Counter[str] = Counter()
         self.standstills: list[Standstill] = []
+        self.times: dict[tuple[str, str], Histogram] = {}  # of LDAP operations, by kind of client and operation
         self._logs = logs
         self._telling = threading.Lock()
         self._told_until = 0.0  # up to when the logs' lines are in an earlier failure's evidence
@@ -262,6 +265,12 @@ class Ledger:
         """A question was asked through a hub, and answered."""
         if ended - began >= SLOW_TURN_SEC:
             self.standstills.append(Standstill(hub, began, ended))
+
+    def felt(self, kind: str, felt: Felt) -> None:
+        """What a load of LDAP clients has felt, whatever is made of it."""
+        for name, times in felt.operations.items():
+            known = self.times.get((kind, name), Histogram())
+            self.times[kind, name] = Histogram.merged([known, times])
 
     def fail(self, what: str, evidence: list[str] | None = None, at: float | None = None) -> None:
         """A promise that does not hold."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import isinf
@@ -11,6 +12,7 @@ from .ledger import Fault, Ledger
 from .samples import BOUNDS, MIB, Life
 
 SHOWN = 30  # failures
+WIDTH = 120  # columns
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ def render(outcome: Outcome) -> str:
         "## Clients",
         "",
         *table(("kind", "done", "lost as announced", "failed", "lost by"), _clients(ledger)),
+        "## LDAP operations",
+        "",
+        "Of the LDAP load (`bench/ldap/clients.c`), faults and all; milliseconds from when an operation was due.",
+        "",
+        *table(("clients", "operation", "answered", "failed", "p50", "p99", "p99.9", "longest"), _ldap(ledger)),
         "## Faults",
         "",
         "The longest standstill is that of a conversation's turn (64 bytes there and back) that was under way while "
@@ -86,7 +93,14 @@ def render(outcome: Outcome) -> str:
         "",
         *(_failures(ledger) if ledger.failures else ["None."]),
     ]
-    return "\n".join(lines)
+    return "\n".join(wrapped for line in lines for wrapped in _wrapped(line))
+
+
+def _wrapped(line: str) -> list[str]:
+    """Prose in lines as the documents have it; nothing else."""
+    if line.startswith(("|", "#", " ")) or not line:
+        return [line]
+    return textwrap.wrap(line, WIDTH, subsequent_indent="  " if line.startswith("- ") else "", break_on_hyphens=False)
 
 
 def _clients(ledger: Ledger) -> Iterator[tuple[object, ...]]:
@@ -94,6 +108,13 @@ def _clients(ledger: Ledger) -> Iterator[tuple[object, ...]]:
         by = {fault: count for (one, fault), count in sorted(ledger.lost.items()) if one == kind}
         told = ", ".join(f"{fault} {count}" for fault, count in by.items())
         yield kind, ledger.done[kind], sum(by.values()), ledger.failed[kind], told
+
+
+def _ldap(ledger: Ledger) -> Iterator[tuple[object, ...]]:
+    for (kind, name), times in ledger.times.items():
+        if times.count or times.failed:
+            shares = (f"{times.ms(share):,.1f}" for share in (0.5, 0.99, 0.999))
+            yield kind, name, times.count, times.failed, *shares, f"{times.max / 1e3:,.1f}"
 
 
 def _faults(ledger: Ledger) -> Iterator[tuple[object, ...]]:

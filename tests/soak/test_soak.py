@@ -16,7 +16,9 @@ from support.ncfast_process import ACCESS
 from support.process import require
 from support.until import PATIENCE, wait_until
 
-from . import announced, programs, samples
+from bench.ldap.load import Felt, Histogram, Load
+
+from . import announced, ldap_load, programs, samples
 from .accounts import both_ends
 from .ledger import CleanEnd, Corrupt, Fault, Ledger, Logs, Lost, Trial, stamp
 from .report import Outcome, render
@@ -32,13 +34,15 @@ def command(*arguments: str) -> list[str]:
 
 
 def test_half_a_minute(tmp_path: Path) -> None:
+    """What continuous integration has time for, 60 to 90 s in all; `make soak` is the long form, with every fault."""
     report = tmp_path / "soak.md"
     faults = "tunnel_reset,mesh_reset,owner_killed,agent_killed,reload"
     argv = command("--minutes", "0.5", "--seed", "1", "--faults", faults, "--report", str(report))
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr + (report.read_text() if report.exists() else "")
     text = report.read_text()
-    assert "**passed**" in text and "| conversation |" in text and "| tunnel rst |" in text
+    for words in ("**passed**", "| conversation |", "| LDAP load, ", "| tunnel rst |"):
+        assert words in text, words
 
 
 def below(pid: int) -> dict[int, str]:
@@ -248,6 +252,41 @@ def test_the_slowest_timer_between_two_readings() -> None:
     before, now = {0.1: 5.0, 1.0: 5.0, inf: 6.0}, {0.1: 8.0, 1.0: 9.0, inf: 10.0}
     assert samples.slowest(before, now) == 1.0
     assert samples.slowest({}, now) == inf
+
+
+def felt(failures: dict[str, int], dropped: dict[str, int]) -> Felt:
+    none = dict.fromkeys(("reset", "closed", "late", "refused", "result", "wrong"), 0)
+    load = Load(20, 1, {"search": 1}, 1)
+    times = {"search": Histogram(9, sum(failures.values()), 7000, [(7000, 9)])}
+    return Felt(load, 0, 0, none | dropped, none | failures, Histogram(), times, [])
+
+
+@pytest.mark.parametrize(
+    ("failures", "dropped", "error"),
+    [
+        ({"reset": 1}, {}, Lost),
+        ({"late": 1}, {}, Lost),
+        ({}, {"reset": 1}, Lost),
+        ({"reset": 1, "closed": 1}, {}, CleanEnd),
+        ({}, {"closed": 1}, CleanEnd),
+        ({"closed": 1, "wrong": 1}, {}, Corrupt),
+        ({"result": 1}, {}, Corrupt),
+    ],
+)
+def test_an_ldap_load_that_lost_something_is_a_loss(
+    failures: dict[str, int], dropped: dict[str, int], error: type[Lost]
+) -> None:
+    with pytest.raises(Lost) as raised:
+        ldap_load.judge(felt(failures, dropped))
+    assert raised.type is error
+    ldap_load.judge(felt({}, {}))
+
+
+def test_what_ldap_clients_felt_is_reported(ledger: Ledger) -> None:
+    ledger.felt("load", felt({"reset": 1}, {}))
+    ledger.felt("load", felt({}, {}))
+    text = render(Outcome(60, 1, ledger, [], 60, 10, {}))
+    assert "| load | search | 18 | 1 | 7.0 |" in text
 
 
 def test_two_ends_that_do_not_agree_are_seen() -> None:

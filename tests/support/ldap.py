@@ -7,13 +7,12 @@ import threading
 from pathlib import Path
 from typing import Self
 
+from bench.ldap.directory import ADMIN, PASSWORD, PEOPLE
 from support.peer import Address
 from support.process import child_env, require
-from support.services import LDAP_ADMIN, LDAP_PASSWORD, LDAP_SUFFIX
 from support.until import PATIENCE, wait_until
 
 CANNOT_CONTACT = (255, 254)  # exit codes of ldapsearch when the connection failed, at the bind or after it
-PEOPLE = f"ou=people,{LDAP_SUFFIX}"
 PAUSE = 0.05  # a user beside the test, not a load
 OPERATION = PATIENCE  # seconds after which an operation counts as hung
 
@@ -22,7 +21,7 @@ def command(address: Address, *arguments: str) -> list[str]:
     """An ldapsearch of the people, bound as the administrator."""
     (path,) = require("ldapsearch")
     host, port = address
-    bind = ["-H", f"ldap://{host}:{port}", "-x", "-D", LDAP_ADMIN, "-w", LDAP_PASSWORD, "-LLL", "-o", "ldif-wrap=no"]
+    bind = ["-H", f"ldap://{host}:{port}", "-x", "-D", ADMIN, "-w", PASSWORD, "-LLL", "-o", "ldif-wrap=no"]
     return [path, *bind, "-b", PEOPLE, *arguments]
 
 

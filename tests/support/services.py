@@ -15,15 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.ldap.directory import prepare, slapd_command
 from bench.ports import free_port
 from support.peer import Address
 from support.process import Program, child_env, require
 from support.until import PATIENCE, wait_until
-
-LDAP_SUFFIX = "dc=example,dc=net"
-LDAP_ADMIN = f"cn=admin,{LDAP_SUFFIX}"
-LDAP_PASSWORD = "correct horse"
-LDAP_ENTRIES = 1000
 
 
 def accepts(address: Address) -> bool:
@@ -55,37 +51,12 @@ def on_free_port(start: Callable[[int], Program], ready: Callable[[Address], boo
 
 @contextmanager
 def slapd(directory: Path) -> Iterator[Address]:
-    """OpenLDAP with an administrator and 1,000 people under ``ou=people``."""
+    """OpenLDAP with what `bench.ldap.directory` has put into it."""
     server, loader = require("slapd", "slapadd")
-    database = directory / "ldap-db"
-    database.mkdir()
-    schema = Path("/etc/ldap/schema")
-    if not schema.is_dir():
-        schema = Path("/etc/openldap/schema")
-    modules = [p for p in (Path("/usr/lib/ldap"), Path("/usr/lib/openldap")) if (p / "back_mdb.so").exists()]
-    config = directory / "slapd.conf"
-    config.write_text(
-        "".join(f"include {schema}/{name}.schema\n" for name in ("core", "cosine", "inetorgperson"))
-        + "".join(f"modulepath {path}\nmoduleload back_mdb\n" for path in modules[:1])
-        + f"pidfile {directory}/slapd.pid\nsizelimit unlimited\ndatabase mdb\nmaxsize 67108864\ndbnosync\n"
-        + f'suffix "{LDAP_SUFFIX}"\nrootdn "{LDAP_ADMIN}"\nrootpw "{LDAP_PASSWORD}"\ndirectory {database}\n'
-    )
-    people = "".join(
-        f"dn: uid=user{n},ou=people,{LDAP_SUFFIX}\nobjectClass: inetOrgPerson\nuid: user{n}\ncn: User {n}\n"
-        f"sn: Surname {n}\nmail: user{n}@example.net\n"
-        f"description: {hashlib.sha256(b'%d' % n).hexdigest() * 4}\n\n"
-        for n in range(LDAP_ENTRIES)
-    )
-    ldif = directory / "people.ldif"
-    ldif.write_text(
-        f"dn: {LDAP_SUFFIX}\nobjectClass: dcObject\nobjectClass: organization\no: Example\ndc: example\n\n"
-        f"dn: ou=people,{LDAP_SUFFIX}\nobjectClass: organizationalUnit\nou: people\n\n{people}"
-    )
-    subprocess.run([loader, "-q", "-f", config, "-l", ldif], check=True, capture_output=True, timeout=PATIENCE)
+    config = prepare(directory, loader)
 
     def start(port: int) -> Program:
-        argv = [server, "-d", "0", "-f", str(config), "-h", f"ldap://127.0.0.1:{port}/"]
-        return Program("slapd", argv, directory)
+        return Program("slapd", slapd_command(server, config, port), directory)
 
     with on_free_port(start) as address:
         yield address
