@@ -162,6 +162,7 @@ def draw(measured: dict[str, Lines], folder: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.plots", description=__doc__)
     parser.add_argument("--before", type=Path, metavar="DIR", help="a built tree of an earlier state, as one more line")
+    parser.add_argument("--routes", metavar="NAMES", help="comma-separated (default: all that are at hand)")
     parser.add_argument("--smoke", action="store_true", help="the least work that runs every line")
     parser.add_argument("--draw", type=Path, metavar="FILE", help="draw what an earlier run has kept, measure nothing")
     parser.add_argument("--output", type=Path, default=PLOTS, help="folder for the plots")
@@ -170,6 +171,8 @@ def main() -> int:
         measured = json.loads(options.draw.read_text())
     else:
         names = ["haproxy", "ncfast"] if options.smoke else at_hand()
+        if options.routes:
+            names = options.routes.split(",")
         if options.before:
             names = add_before(options.before, names)
         measured = {}
