@@ -262,7 +262,7 @@ cdef class Flow(Source):
         self.rcv_limit = self.window if open_body is not None else max(self.window, ctx.promise)
         self.reading = True
         self.since = self.una_since = self.tune_since = self.taken_since = ctx.clock()
-        self.detached_at = self.asked_at = self.gap_at = -1.0
+        self.detached_at = self.asked_due = self.gap_at = -1.0
         self.watched = True
         ctx._watched[self] = None
 

@@ -47,7 +47,7 @@ cdef class Link(Queues):
     cdef bint _flooded(self) except -1
     cdef int _flow_noise(self, int weight) except -1
     cdef int _in_vain(self) except -1
-    cdef int _asked(self, double at, uint64_t since) except -1
+    cdef double _asked(self, double due, uint64_t since) except? -1
     cdef int _begin_data(self) except -1
     cdef int _stranger(self) except -1
     cdef int _dispatch(self, const uint8_t* body, Py_ssize_t n) except -1

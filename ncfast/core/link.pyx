@@ -30,7 +30,7 @@ cdef enum:
     # answers that wait for one peer: a MiB. After a restart of ours an agent asks for all its flows at once, and reads
     # meanwhile; one whose tunnel ends for it asks for fewer the next time
     MAX_ANSWERS = 4096
-    # noise of a second M_RESUME from the same byte within a second: each has everything sent again
+    # noise of a third M_RESUME from the same byte within a second: each has everything sent again
     ASKED = 50
     TOLD = 16384               # flows remembered until the next tick because they were refused or told to wait
     BUSY = 262144              # bytes received between two ticks that make a link busy
@@ -207,11 +207,15 @@ cdef class Link(Queues):
             return 0
         return self._flow_noise(1)
 
-    cdef int _asked(self, double at, uint64_t since) except -1:
-        """A flow is asked for again; the last time it was at `at`, and `since` a byte."""
-        if at >= 0 and self.ctx.clock() - at < 1.0 and self._h.ack <= since:
+    cdef double _asked(self, double due, uint64_t since) except? -1:
+        """A flow is asked for again, the last time from the byte `since`; the next asking was due at `due`. Returns
+        when the one behind it is. Whoever keeps to a second may seem early by as much as the one before was late on its
+        way: one asking in hand (as the generic cell rate algorithm has it, ITU-T I.371)."""
+        cdef double now = self.ctx.clock()
+        if due > now + 1.0 and self._h.ack <= since:
             self._flow_noise(ASKED)
-        return 0
+            return due
+        return max(due, now) + 1.0
 
     cdef int _begin_data(self) except -1:
         cdef Flow flow = self._find()
@@ -399,13 +403,11 @@ cdef class Link(Queues):
         cid = PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)
         flow = <Flow>self.flows.get(cid)
         if flow is not None and flow.resumed and flow.state > OPENING_FIN:
-            self._asked(flow.asked_at, flow.asked_from)
-            flow.asked_at = self.ctx.clock()
+            flow.asked_due = self._asked(flow.asked_due, flow.asked_from)
             flow.asked_from = self._h.ack
         elif flow is None and cid in self.lanes:
             lane = <Lane>self.lanes[cid]
-            self._asked(lane.asked_at, lane.asked_from)
-            lane.asked_at = self.ctx.clock()
+            lane.asked_due = self._asked(lane.asked_due, lane.asked_from)
             lane.asked_from = self._h.ack
         refused = self._frames_out[<int>M_RST]
         if not self.handler._on_frame__resume(cid, self._h.epoch, payload, self._h.ack, self._h.limit):

@@ -214,7 +214,7 @@ cdef class Queues(Path):
 
     cdef Py_ssize_t read_size(self) noexcept:
         """A chunk is a frame: while others wait, chunks are cut to a quantum as they are read."""
-        return QUANTUM if self._bulk.size + self._capped.size > 1 or self._short.size else MAX_DATA
+        return QUANTUM if self._bulk.size + self._capped.size > 1 or self._short.size else FULL_READ
 
     cdef int _gather_turn(self) except -1:
         """What is queued leaves at the end of this turn: an open goes with what its client has said."""

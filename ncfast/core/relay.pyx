@@ -15,7 +15,7 @@ cdef class Lane(Source):
 
     def __cinit__(self):
         self.queue = Fifo()
-        self.asked_at = -1.0
+        self.asked_due = -1.0
 
     cdef int clear(self) except -1:
         self.queue.clear()

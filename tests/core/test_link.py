@@ -329,6 +329,26 @@ def test_a_peer_that_takes_nothing_is_cut():
     assert [reason for reason, _ in peer.session.ended] == [Reason.STALLED] and peer.wire.aborted
 
 
+def test_askings_that_come_close_together_are_no_flood_and_more_of_them_are():
+    """Whoever asks each second, over a way that holds the first one back: two arrive at once, for each of its flows."""
+    time, _, peer = hub_and_peer(kernel=1 << 30)
+    flows = [peer.open()[0] for _ in range(60)]
+
+    def ask() -> None:
+        for flow in flows:
+            peer.send(RESUME, flow, payload=flow.secret)
+
+    for _ in range(4):
+        ask()
+        time.now += 0.06
+        ask()
+        tick(peer, time, 1.94)
+    assert not peer.link.closed
+    for _ in range(3):
+        ask()
+    assert [reason for reason, _ in peer.session.ended] == [Reason.FLOOD]
+
+
 def test_answers_do_not_pile_up():
     """378 MiB in 15 s, from one tunnel whose peer asked and did not read, and in no budget."""
     _, hub, peer = hub_and_peer(kernel=0)

@@ -120,7 +120,7 @@ def test_lengths_around_every_border(client, size):
     flow = hub.connect()
     flow.attach(rig.link, resumed=True)
     hub.sockets[flow.cid].send(stream(0, 0, size))
-    while rig.end.turns.run():
+    while rig.end.turns.run() + hub.turns.run():
         pass
     library_saw = binary(rig.answers())
     data = [frame for frame in frames(message_of(library_saw)) if frame.type is FrameType.M_DATA]

@@ -82,7 +82,7 @@ class Watch:
         self.owners: dict[str, list[tuple[float, str]]] = {}  # agent -> when which hub began to own it, "" for none
         self.links: dict[tuple[str, str], list[tuple[float, int]]] = {}  # (hub, peer) -> since when so many links stand
         # hub -> its life and commands so far if its view is not fresh, and the flows that it had
-        self.stale: dict[str, tuple[tuple[int, int] | None, frozenset[bytes]]] = {}
+        self.stale: dict[str, tuple[tuple[int, int] | None, frozenset[bytes], frozenset[str]]] = {}
         self.connected: dict[str, float] = {}  # a hub's session -> when it began to own
         self.moves: dict[str, float] = {}  # agent -> when it was last asked to move
         self.unrelayed: dict[tuple[str, str], float] = {}  # (hub, cid): a flow with a way to an owner that has none
@@ -337,13 +337,16 @@ class Watch:
     def _watch_routes(self, process: HubProcess, hub: Hub) -> None:
         """Whether new clients go to agents of other hubs while nothing is heard of Redis."""
         stale = None if hub.registry.view.fresh else (process.lives, hub.stats.registry_commands)
-        before, known = self.stale.get(process.name, (None, frozenset()))
+        before, known, ours = self.stale.get(process.name, (None, frozenset(), frozenset()))
         if stale is not None and stale == before:
-            crossed = sum(flow.info.peer is not None for cid, flow in hub.flows.items() if cid not in known)
+            new = [flow.info for cid, flow in hub.flows.items() if cid not in known]
+            # an agent that was here when its client came may have moved meanwhile
+            crossed = sum(info.peer is not None and info.agent_key not in ours for info in new)
             self.counts["opened by the last view"] += crossed
             if crossed and self.cluster.plan.shape.without_redis == "local_only":
                 self.world.problem(f"{process.name} goes by its last view, and is to serve its own agents only")
-        self.stale[process.name] = stale, frozenset(hub.flows)
+        owned = frozenset(session.key for session in hub.sessions if session.owns)
+        self.stale[process.name] = stale, frozenset(hub.flows), owned
 
     def _at_its_origin(self, cid: bytes) -> Any:
         """The flow at the hub that has its client, or None."""
