@@ -88,6 +88,16 @@ FLEET = Row(
             (some(rate("shadow_decisions_total", "decision, agrees")), "{{decision}}, agrees: {{agrees}}"),
         ),
         graph(
+            "Shadow: clients that active would have served",
+            "Of the clients of each connector, the share that an agent here or across the mesh would have got.",
+            "percentunit",
+            (
+                'sum by (connector) (rate(nowconnect_shadow_clients_total{hub, served!="nobody"}[$__rate_interval]))'
+                " / sum by (connector) (rate(nowconnect_shadow_clients_total{hub}[$__rate_interval]))",
+                "{{connector}}",
+            ),
+        ),
+        graph(
             "Configuration refused",
             "1 while what runs is not what the file says.",
             "short",
@@ -366,6 +376,13 @@ AGENTS = Row(
             "cps",
             (some(rate("handshakes_refused_total", "reason")), "handshake: {{reason}}"),
             (some(rate("auth_failed_total", "reason")), "token: {{reason}}"),
+        ),
+        graph(
+            "Tokens and certificates",
+            "For how long they still count: the token that ends first, and what a hub shows.",
+            "s",
+            ("nowconnect_agent_token_expires_seconds{hub}", "{{instance}} token"),
+            ("nowconnect_certificate_expires_seconds{hub}", "{{instance}} {{use}}"),
         ),
         graph("Tunnel round trip", "Of pings.", "s", *quantiles("tunnel_rtt")),
         graph(
