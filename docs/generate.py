@@ -18,7 +18,7 @@ from pathlib import Path
 
 from docs import measured
 from ncfast._frames import HEADER_SIZE, FrameType, decode
-from ncfast.agent import tunnel
+from ncfast.agent import metrics, tunnel
 from ncfast.config import hardening, reference
 from ncfast.config.hub import HubConfig
 from ncfast.core import errors
@@ -205,6 +205,15 @@ def hardening_of(lines: tuple[hardening.Advice, ...]) -> str:
     return _table(("key", "warned of"), [(f"`{one.key}`", one.says) for one in lines])
 
 
+def agent_metrics() -> str:
+    """Table of the metric families of an agent."""
+    rows = ["| name | type | labels | meaning |", "| --- | --- | --- | --- |"]
+    for metric in metrics.METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        rows.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |")
+    return "\n".join(rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "reasons": reasons,
     "close-codes": close_codes,
@@ -218,11 +227,13 @@ PARTS: dict[str, Callable[[], str]] = {
     "measured-front": lambda: measured.of_front(measured.SOURCE.read_text()),
     "hardening-hub": lambda: hardening_of(hardening.HUB),
     "hardening-agent": lambda: hardening_of(hardening.AGENT),
+    "agent-metrics": agent_metrics,
 }
 PAGES = [
     DOCS / "protocol.md",
     DOCS / "high-availability.md",
     DOCS / "hardening.md",
+    DOCS / "operations.md",
     DOCS / "compare.md",
     DOCS.parent / "README.md",
 ]

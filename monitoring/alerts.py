@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from monitoring.objectives import CROSS_REPLICA, FAILED, MESH_RTT_SECONDS, burns
-from monitoring.promql import JOB, among, of_cluster
+from monitoring.promql import JOB, among, of_cluster, of_hub_or_agent
 
+TOKEN_LEFT = 600  # seconds; tokens live for a day at most, and one for an hour is renewed by then
+CERTIFICATE_LEFT = 14 * 86400  # seconds; what is renewed by itself is so at a third of its 90 days, mostly
 # Ends of flows that had been opened, out of `FAILED`.
 LOST = ("link_lost", "agent_restarted", "unknown_flow", "origin_lost", "internal")
 assert set(LOST) <= set(FAILED)
@@ -148,6 +150,26 @@ SERVICE = (
         "Hub {{ $labels.instance }} refuses tokens ({{ $labels.reason }}).",
         "An agent's token has run out, the clocks differ, or the keys were changed at one end. `auth_failed` in the"
         " log says from where.",
+    ),
+    Alert(
+        "NcfastTokenEndsSoon",
+        of_hub_or_agent(f"nowconnect_agent_token_expires_seconds < {TOKEN_LEFT}"),
+        "warning",
+        "runbooks/secrets.md",
+        "A token at {{ $labels.instance }} ends within ten minutes, and no other is there.",
+        "Where that is a hub, its `ncfast status` shows whose token it is (TOKEN). When it has ended the site gets no"
+        " new connections, and soon has no tunnel: whatever renews the file has failed.",
+        "1m",
+    ),
+    Alert(
+        "NcfastCertificateEndsSoon",
+        of_hub_or_agent(f"nowconnect_certificate_expires_seconds < {CERTIFICATE_LEFT}"),
+        "warning",
+        "runbooks/certificates.md",
+        "The certificate for {{ $labels.use }} of {{ $labels.instance }} ends in {{ $value | humanizeDuration }}.",
+        "It is the one in force: a file that was replaced counts when it has been read again. What stands keeps"
+        " standing when it has ended, and nothing new is made with it.",
+        "5m",
     ),
     Alert(
         "NcfastConfigRefused",

@@ -377,6 +377,13 @@ AGENTS = Row(
             (some(rate("handshakes_refused_total", "reason")), "handshake: {{reason}}"),
             (some(rate("auth_failed_total", "reason")), "token: {{reason}}"),
         ),
+        graph(
+            "Tokens and certificates",
+            "For how long they still count: the token that ends first, and what a hub shows.",
+            "s",
+            ("nowconnect_agent_token_expires_seconds{hub}", "{{instance}} token"),
+            ("nowconnect_certificate_expires_seconds{hub}", "{{instance}} {{use}}"),
+        ),
         graph("Tunnel round trip", "Of pings.", "s", *quantiles("tunnel_rtt")),
         graph(
             "Draining and locked out",

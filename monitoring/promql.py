@@ -11,6 +11,11 @@ def of_cluster(expression: str) -> str:
     return f"({expression})\n* {CLUSTER}"
 
 
+def of_hub_or_agent(expression: str) -> str:
+    """The same of what agents export, too; those are of no cluster."""
+    return f"{of_cluster(expression)}\nor on (job, instance) {expression}"
+
+
 def among(words: tuple[str, ...]) -> str:
     """A matcher's pattern: one of the words."""
     return "|".join(words)

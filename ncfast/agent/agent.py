@@ -144,6 +144,7 @@ class Agent:
             return
         if flow.info.connecting is not None:
             flow.info.connecting.give_up()
+        self.ground.counts.closed[reason.label] += 1
         log.access(
             cid=flow.cid.hex(),
             connector=flow.info.connector,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ncfast.agent.counts import Counts
 from ncfast.agent.trust import Trust
 from ncfast.config.agent import AgentConfig
 from ncfast.core.flow import Flow, FlowContext
@@ -24,6 +25,8 @@ class Ground:
         self.net = net
         self.clock = net.clock  # monotonic seconds
         self.wall_clock = wall_clock  # Unix seconds
+        self.started_at = net.clock()
+        self.counts = Counts()
         self.instance = net.entropy(16).hex()  # drawn at each start: a hub tells processes of one agent apart by it
         self.context = FlowContext(
             net.clock,

@@ -44,6 +44,11 @@ class OwnToken:
             return ""
         return self._claims.fault(self._ground.config.agent_id, self._ground.wall_clock())
 
+    @property
+    def expires_at(self) -> float | None:
+        """Unix seconds at which the token that was read last ends; None if none was, or it does not say."""
+        return self._claims.expires_at if self._claims is not None else None
+
     def _look(self) -> None:
         path, fault, claims = self._ground.config.token_file, self.fault, self._claims
         kind = fault.partition(" ")[0]  # how long ago it has expired is no news

@@ -7,6 +7,7 @@ import ssl
 import time
 
 from ncfast.config.agent import ClientTls
+from ncfast.net.expiry import ends_at
 from ncfast.net.seam import Net
 from ncfast.net.tls import client_context
 from ncfast.net.watched import Watched
@@ -46,14 +47,15 @@ class Trust:
                 else:
                     _log.info("tls_files_reloaded")
 
+    async def ends_at(self) -> float | None:
+        """Unix seconds at which the certificate that we show ends; None if we show none."""
+        if self._tls is None or self._tls.cert_file is None:
+            return None
+        return await self._net.loop.run_in_executor(None, ends_at, self._tls.cert_file)
+
     def lapsed(self) -> bool:
         """Whether the certificate that we show has expired."""
         if self._tls is None or self._tls.cert_file is None:
             return False
-        from cryptography import x509  # heavy, and of use only here
-
-        try:
-            own = x509.load_pem_x509_certificates(self._tls.cert_file.read_bytes())[0]
-        except (OSError, ValueError):  # replaced just now
-            return False
-        return own.not_valid_after_utc.timestamp() < time.time()
+        end = ends_at(self._tls.cert_file)
+        return end is not None and end < time.time()

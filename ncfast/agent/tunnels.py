@@ -32,6 +32,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from ncfast.agent.counts import Failure
 from ncfast.agent.dialer import DialError, dial
 from ncfast.agent.ground import Ground
 from ncfast.agent.services import Services
@@ -123,6 +124,11 @@ class Tunnels:
     def all(self) -> list[AgentTunnel]:
         """Those that have said HELLO, the owner's first."""
         return [one for one in (self.owner, self.claimant, self.standby, self.greeting) if one is not None]
+
+    @property
+    def wants_standby(self) -> bool:
+        """Whether there are other hubs, and one of them is to stand by."""
+        return self.config.standby and self._cluster
 
     # claims
 
@@ -245,16 +251,22 @@ class Tunnels:
             pause.least = exc.retry_after or 0.0
             seen = self._token.fault if exc.reason == "http_401" else ""
             detail = f"{exc}; the token in {self.config.token_file} {seen}" if seen else str(exc)
+            self._failed(url, role, exc.reason)
             _log.warning("connect_failed", hub=url, role=role, reason=exc.reason, detail=detail)
         except TokenFault as exc:
             tunnel.abandon()
+            self._failed(url, role, "token_file")
             _log.warning("connect_failed", hub=url, role=role, reason="token_file", detail=str(exc))
         except Exception:  # a defect must not leave the agent alive and away for ever
             tunnel.abandon()
+            self._failed(url, role, "internal")
             _log.exception("connect_failed", hub=url, role=role, reason="internal")
         else:
             return True
         return False
+
+    def _failed(self, url: str, role: str, reason: str) -> None:
+        self._ground.counts.dial_failed(Failure(url, role, reason, self.net.clock()))
 
     def _dialled(self, tunnel: AgentTunnel) -> None:
         timeout = self.config.reconnect.connect_timeout_sec
@@ -279,6 +291,7 @@ class Tunnels:
         """The tunnel's hub owns the agent from now on; the flows move there."""
         flows_here = self._ground.flows
         before, self.owner, self.claimant = self.owner, tunnel, None
+        self._ground.counts.granted += 1
         lost_at, self._lost_at = self._lost_at, None
         outage_ms = None if lost_at is None or before is not None else round((self.net.clock() - lost_at) * 1000, 3)
         self._settled()

@@ -1,4 +1,5 @@
-"""Run an agent: it dials out to its hubs and offers the private services it can reach; it never listens.
+"""Run an agent: it dials out to its hubs and offers the private services it can reach; it listens nowhere
+but, if told so, for those on the same machine who ask how it is.
 
 Either by flags (one hub and one connector at least), or by a file, which has more settings.
 SIGTERM drains.
@@ -28,6 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_argument(
         "--allow-plaintext", action="store_true", help="show the token to hubs by ws:// beyond loopback, too"
     )
+    flags.add_argument(
+        "--check",
+        action="append",
+        metavar="NAME[=PROTOCOL]",
+        help="withdraw this connector while its target does not answer: tcp (default), mysql, postgres, ldap, redis",
+    )
+    flags.add_argument(
+        "--admin", metavar="WHERE", help="answer `ncfast status --agent` at 127.0.0.1:PORT, or at unix:/path"
+    )
+    flags.add_argument("--log-level", metavar="LEVEL", help="debug, info (default), warning or error")
+    flags.add_argument("--mask-agents", metavar="HOW", help="agent ids in log lines: none (default), truncate or hash")
     parser.set_defaults(usage_error=parser.error)
 
 
@@ -46,9 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
         "cert_file": arguments.client_cert,
         "key_file": arguments.client_key,
     }
+    logging = {"level": arguments.log_level, "mask_agents": arguments.mask_agents}
+    others = (arguments.allow_plaintext, arguments.check, arguments.admin)
     if arguments.config:
-        given = [flag for flag, value in needed.items() if value]
-        if given or any(certificates.values()) or arguments.allow_plaintext:
+        if any((*needed.values(), *certificates.values(), *others, *logging.values())):
             arguments.usage_error("--config takes the place of the other flags, give one or the other")
     elif missing := [flag for flag, value in needed.items() if not value]:
         arguments.usage_error(f"give --config, or also {', '.join(missing)}")
@@ -67,6 +80,9 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.connector,
             arguments.token_file,
             allow_plaintext=arguments.allow_plaintext,
+            checks=arguments.check or (),
+            admin=arguments.admin,
+            logging={key: value for key, value in logging.items() if value},
         )
         if any(certificates.values()):
             config = config.model_copy(update={"tls": ClientTls(**certificates)})

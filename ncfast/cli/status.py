@@ -1,4 +1,4 @@
-"""Show what a hub is doing, and the cluster as it sees it, as its admin edge tells it at /status."""
+"""Show what a hub is doing, and the cluster as it sees it, as its admin edge tells it at /status; or an agent."""
 
 from __future__ import annotations
 
@@ -8,20 +8,26 @@ import sys
 import time
 from typing import Any
 
-from ncfast.cli import hubs
+from ncfast.cli import hubs, standing
 from ncfast.cli.exitcode import ExitCode
 from ncfast.cli.table import table
 from ncfast.observe import adminclient, shadow, statuspage
 from ncfast.observe.units import duration, size
 
-HELP = "show what a hub is doing"
+HELP = "show what a hub, or an agent, is doing"
 _CLEAR = "\x1b[H\x1b[2J"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     hubs.add_url(parser)
     parser.add_argument("--json", action="store_true", help="the document as the hub sends it")
-    parser.add_argument(
+    of = parser.add_mutually_exclusive_group()
+    of.add_argument(
+        "--agent",
+        action="store_true",
+        help=f"of an agent, at its admin edge (default: {hubs.AGENT}); exit code 0 while a hub owns it, otherwise 1",
+    )
+    of.add_argument(
         "--shadow",
         action="store_true",
         help="of a hub in shadow mode: what active would have done, and whether it is ready for it (exit code 0)",
@@ -37,9 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.agent and arguments.url == hubs.DEFAULT:
+        arguments.url = hubs.AGENT
     while True:
         try:
-            document = adminclient.status(hubs.place(arguments))
+            document = adminclient.status(hubs.place(arguments), "agent" if arguments.agent else "hub")
             code, text = _told(document, arguments)
         except adminclient.Unavailable as error:
             code, text = ExitCode.UNAVAILABLE, ""
@@ -56,9 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _told(document: dict[str, Any], arguments: argparse.Namespace) -> tuple[ExitCode, str]:
-    ready = not arguments.shadow or not shadow.hindrances(document)
+    ready = standing.is_ready(document) if arguments.agent else not arguments.shadow or not shadow.hindrances(document)
     if arguments.json:
         text = json.dumps(document)
+    elif arguments.agent:
+        text = standing.render(document)
     else:
         text = render_shadow(document) if arguments.shadow else render(document)
     return ExitCode.OK if ready else ExitCode.FAILURE, text

@@ -113,6 +113,28 @@ def is_plaintext(hub: str) -> bool:
     return url.scheme == "ws" and not Address(url.hostname or "", 0).is_loopback
 
 
+class AgentAdmin(Section):
+    """Where one asks how the agent is: /healthz, /readyz, /status and /metrics, without a password, and nothing can be
+    changed. Nowhere without this section: an agent listens to nobody."""
+
+    bind: Address | None = key(
+        None, why="A loopback address, such as 127.0.0.1:9410, where `ncfast status --agent` looks."
+    )
+    unix: FilePath | None = key(None, why="A Unix socket, for this user alone (0600).")
+
+    @model_validator(mode="after")
+    def _here_alone(self) -> AgentAdmin:
+        if self.bind is None and self.unix is None:
+            raise fault("neither bind nor unix, so nobody could ask", "give one of them", "", "bind", "unix")
+        if self.bind is not None and not self.bind.is_loopback:
+            raise fault(
+                "others than this machine would reach it, and no password is asked for",
+                "write a loopback address, such as 127.0.0.1:9410, or use unix",
+                "bind",
+            )
+        return self
+
+
 class Reconnect(Section):
     """Attempts to reach a hub: full jitter between zero and a bound that doubles from min_sec to max_sec."""
 
@@ -160,6 +182,7 @@ class AgentConfig(Section):
     tunnel: Tunnel = section(why="Keepalive and queues of a tunnel.")
     drain: Drain = section(why="The orderly end.")
     logging: Logging = section(why="Log lines.")
+    admin: AgentAdmin | None = key(None, why="Where one asks how the agent is; without it nowhere.")
 
     @model_validator(mode="after")
     def _token_is_hidden(self) -> AgentConfig:

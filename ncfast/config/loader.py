@@ -67,23 +67,38 @@ def agent_from_flags(
     token_file: str | Path,
     *,
     allow_plaintext: bool = False,
+    checks: Sequence[str] = (),
+    admin: str | None = None,
+    logging: Mapping[str, str] = {},
 ) -> AgentConfig:
-    """An agent from ``--hub``, ``--agent-id``, ``--connector name=host:port``, ``--token-file`` and
-    ``--allow-plaintext``.
+    """An agent from ``--hub``, ``--agent-id``, ``--connector name=host:port``, ``--token-file``,
+    ``--allow-plaintext``, ``--check name[=protocol]``, ``--admin host:port`` or ``unix:/path``, and keys of `logging`.
 
     Raises :class:`ConfigError`, as for a file.
     """
     from ncfast.config.agent import AgentConfig
 
     pairs = [connector.partition("=") for connector in connectors]
-    data = {
+    checked = {name: protocol or "tcp" for name, _, protocol in (check.partition("=") for check in checks)}
+    data: dict[str, Any] = {
         "hubs": list(hubs),
         "agent_id": agent_id,
         "token_file": str(token_file),
         "allow_plaintext": allow_plaintext,
-        "connectors": [{"name": name, "target": target} for name, _, target in pairs],
+        "connectors": [
+            {"name": name, "target": target} | ({"health": {"protocol": checked.pop(name)}} if name in checked else {})
+            for name, _, target in pairs
+        ],
+        "logging": dict(logging),
     }
-    return build(AgentConfig, Document.of("command line", data))
+    if admin is not None:
+        data["admin"] = {"unix": admin.removeprefix("unix:")} if admin.startswith("unix:") else {"bind": admin}
+    document = Document.of("command line", data)
+    for name in checked:
+        document.problems.append(
+            document.problem(("connectors",), f"--check {name}: there is no such connector", "name one of --connector")
+        )
+    return build(AgentConfig, document)
 
 
 def _read(path: str | Path, env: Mapping[str, str] | None) -> Document:

@@ -38,8 +38,9 @@ name it in their first line.
   false, `12:30:45` as a base-60 number, `0644` as octal, `1_000` as 1000 and `2024-01-01` as a date; YAML 1.2
   does not. Quote such a value, or write `true`, `false` or a plain decimal. Where a key offers one of these
   words (`mode: off`), the word itself is understood, quoted or not.
-- **`${NAME}`** inside a value is replaced from the environment; an unset variable is an error. A number may
-  come from the environment too. Inside `{ ... }` or `[ ... ]` quote it: `"${NAME}"`.
+- **`${NAME}`** inside a value is replaced from the environment; an unset variable is an error.
+  **`${NAME:-default}`** takes the default where the variable is unset or empty. A number may come from the
+  environment too. Inside `{ ... }` or `[ ... ]` quote it: `"${NAME}"`.
 - **Secrets** come from files (`key_file`, `token_file`) or from `${NAME}`; a password written into a URL is
   refused. Messages show values as written, never expanded, and hide what looks like a secret.
 - **Addresses** are `host:port`, `[::1]:port`, or `:port` for every interface. When binding, port 0 lets the

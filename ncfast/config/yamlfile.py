@@ -5,8 +5,8 @@ PyYAML reads YAML 1.1, editors and other tools mostly YAML 1.2; the two disagree
 as text, and the caller refuses it, with the remedy to quote it, unless the key expects exactly that word. So
 ``mode: off`` is the word ``off`` where a key offers ``off|shadow|active``, and an error everywhere else.
 
-``${NAME}`` in a value is replaced from the environment. Aliases are allowed, merge keys (``<<``) and tags are
-not.
+``${NAME}`` in a value is replaced from the environment, ``${NAME:-default}`` by the default where the variable is unset
+or empty, as in a shell. Aliases are allowed, merge keys (``<<``) and tags are not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_VALUES = 100_000  # aliases of aliases must not multiply without end,
 MAX_DEPTH = 20  # nor an alias contain itself
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}?")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-([^${]*))?", re.DOTALL)
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 # YAML 1.2, core schema (10.3.2)
@@ -193,11 +193,17 @@ class _Reader:
 
     def _expand(self, text: str, path: KeyPath) -> str:
         def replace(match: re.Match[str]) -> str:
-            name = match[1]
-            if not match[0].endswith("}") or not _NAME.fullmatch(name):
-                self._wrong(path, "malformed ${NAME}", "write ${NAME}: letters, digits and _, no default value")
-            elif name not in self._env:
-                self._wrong(path, f"the environment variable {name} is not set", f"set {name}, or write the value")
+            reference = _NAME.fullmatch(match[1])
+            if not match[0].endswith("}") or reference is None:
+                remedy = "write ${NAME} or ${NAME:-default}: letters, digits and _; no $ and no braces in a default"
+                self._wrong(path, "malformed ${NAME}", remedy)
+                return match[0]
+            name, default = reference.groups()
+            if default is not None:
+                return self._env.get(name) or default
+            if name not in self._env:
+                remedy = f"set {name}, or write the value, or ${{{name}:-default}}"
+                self._wrong(path, f"the environment variable {name} is not set", remedy)
             return self._env.get(name, match[0])
 
         return _REFERENCE.sub(replace, text)

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import urllib.parse
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import orjson
 from websockets.http11 import Request
 
 from ncfast.config.hub import Admin as AdminConfig
-from ncfast.hub.guard import Guard, from_page
+from ncfast.hub.guard import Guard
 from ncfast.hub.level import MoveRefused
 from ncfast.hub.lockout import LockRefused
+from ncfast.net.origin import from_page
 from ncfast.net.ports import wanted_by
 from ncfast.net.request import HttpLimits, HttpServer, Response
+from ncfast.net.routes import EXPOSITION, JSON, Answer, Routes, healthz, json_response, path_of, unfit
 from ncfast.net.seam import Acceptor, Net
 from ncfast.net.tls import server_context
 from ncfast.observe import log, metrics
@@ -63,8 +65,6 @@ class Hub(metrics.Hub, Protocol):
     def lockout(self) -> Lockout: ...
 
 
-Answer = Response | Coroutine[Any, Any, Response]
-JSON = "application/json"
 HOUR = "3600"  # seconds of a lock, if nobody says
 
 
@@ -83,7 +83,7 @@ class Admin:
         self._server: Acceptor | None = None
         self._unix: Acceptor | None = None
         self._guard: Guard | None = None
-        self._routes: dict[str, tuple[str, Callable[[Request], Answer]]] = {
+        self._routes: Routes = {
             "/": ("GET", self._page_html),
             "/metrics": ("GET", self._metrics_text),
             "/status": ("GET", self._status_json),
@@ -142,19 +142,15 @@ class Admin:
         return self._handle(request, None)
 
     def _handle(self, request: Request, guard: Guard | None) -> Answer:
-        path = request.path.partition("?")[0]
+        path = path_of(request)
         change = self._routes[path][0] == "POST" if path in self._routes else False
         if guard is not None and (refusal := guard.refusal(request, change=change)) is not None:
             return refusal
-        if path not in self._routes:
-            return Response.text(404, "Not Found: " + " ".join(self._routes))
-        method, answer = self._routes[path]
-        if request.method != method and (request.method, method) != ("HEAD", "GET"):
-            allow = "GET, HEAD" if method == "GET" else method
-            return Response.text(405, "Method Not Allowed", ("Allow", allow))
+        if (refusal := unfit(self._routes, request)) is not None:
+            return refusal
         if change and (refusal := from_page(request)) is not None:
             return refusal
-        return answer(request)
+        return self._routes[path][1](request)
 
     async def _page_html(self, request: Request) -> Response:
         from ncfast.observe import statuspage  # it takes all of HTML's entities, and most hubs are never looked at
@@ -164,7 +160,7 @@ class Admin:
         return Response(200, "text/html; charset=utf-8", await shown.get(), (policy,))
 
     async def _metrics_text(self, request: Request) -> Response:
-        return Response(200, metrics.CONTENT_TYPE, await self._metrics.get())
+        return Response(200, EXPOSITION, await self._metrics.get())
 
     async def _status_json(self, request: Request) -> Response:
         return Response(200, JSON, await self._status.get())
@@ -259,15 +255,6 @@ def page(snapshot: Snapshot, refresh: bool) -> Slices[bytes]:
         document["cluster"]["agents"] = cluster_agents
     yield
     return statuspage.render(document, refresh)
-
-
-def json_response(status: int, body: dict[str, Any]) -> Response:
-    return Response(status, JSON, orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE))
-
-
-def healthz(request: Request) -> Response:
-    """The process answers: always ok."""
-    return json_response(200, {"status": "ok"})
 
 
 def readyz(readiness: Readiness) -> Response:

@@ -12,7 +12,7 @@ from websockets.http11 import Request
 
 from ncfast.auth import AuthError, ClientCertificate, Identity
 from ncfast.config.hub import ServerTls
-from ncfast.hub.admin import healthz, readyz
+from ncfast.hub.admin import readyz
 from ncfast.hub.certificate import of_connection, of_ingress, prepare
 from ncfast.hub.claims import Claims
 from ncfast.hub.ground import Ground
@@ -26,6 +26,7 @@ from ncfast.net.links import LinkBounds, carry_websocket
 from ncfast.net.newcomers import Newcomers, source_of
 from ncfast.net.ports import wanted_by
 from ncfast.net.request import BadRequest, HttpLimits, RequestReader, Response, answer
+from ncfast.net.routes import healthz
 from ncfast.net.seam import Acceptor
 from ncfast.net.throttle import Throttle
 from ncfast.net.tls import server_context
@@ -54,7 +55,7 @@ class Edge:
         self.throttle = Throttle(config.handshakes_per_source_per_sec, ground.clock)
         self.comers = Throttle(config.tunnels_per_agent_per_sec, ground.clock)
         self.pending: Newcomers[Handshake] = Newcomers(self.limits.max_connections, self._make_room)
-        self._context = self.load_tls(config.tls)
+        self.use_tls(self.load_tls(config.tls))
         prepare(config)
         self._acceptor: Acceptor | None = None
 
@@ -72,6 +73,8 @@ class Edge:
     def use_tls(self, context: ssl.SSLContext | None) -> None:
         """For handshakes from now on."""
         self._context = context
+        tls = self.ground.config.edge.tls
+        self.ground.shows("edge", tls.cert_file if tls is not None else None)
 
     @property
     def address(self) -> str:

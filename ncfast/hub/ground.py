@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ncfast.config.hub import HubConfig
 from ncfast.core.flow import Flow, FlowContext
 from ncfast.net.carrier import ReceiveBuffer
+from ncfast.net.expiry import ends_at
 from ncfast.net.seam import Net
 from ncfast.observe.readiness import Readiness
 from ncfast.observe.stats import Stats
@@ -41,12 +43,19 @@ class Ground:
         self.context.reader_pause = config.flow.reader_pause_sec
         self.flows: dict[bytes, Flow[Any]] = self.context.flows  # whose client sockets are here
         self.receive_buffer = ReceiveBuffer()
+        self.certificates: dict[str, float] = {}  # that we show at doors of ours: when they end, unix seconds
         self.started_at = net.clock()
 
     @property
     def mode(self) -> str:
         """off, shadow or active."""
         return self.config.ha.mode if self.config.ha.enabled else "off"
+
+    def shows(self, use: str, certificate: Path | None) -> None:
+        """The certificate in the file is in force from now on, or none."""
+        self.certificates.pop(use, None)
+        if certificate is not None and (end := ends_at(certificate)) is not None:
+            self.certificates[use] = end
 
     def ours(self, cid: bytes) -> bool:
         """Whether a flow's client came to this very process."""

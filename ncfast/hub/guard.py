@@ -2,30 +2,23 @@
 
 At the Unix socket whoever may connect may do all. At the TCP port everybody who reaches it may read; changes need the
 token if there is one, are not taken if there is a Unix socket for them, and are otherwise a matter of the address: at
-loopback they are taken, beyond it not.
-
-A browser reaches even a loopback port. What a page sends has an `Origin`, and changes nothing. A page whose own name
-was rebound to our address (DNS rebinding) is of our origin, and could read: but it asks by its name, and so the `Host`
-must be one of ours. An IP address always is: nobody can rebind one.
+loopback they are taken, beyond it not. A web page changes nothing and reads nothing, as `ncfast.net.origin` has it.
 """
 
 from __future__ import annotations
 
 import hmac
-import ipaddress
-import re
 from pathlib import Path
 
 from websockets.http11 import Request
 
 from ncfast.config.files import Unreadable, Unusable, read_bounded
 from ncfast.config.hub import Admin as AdminConfig
+from ncfast.net.origin import from_page, is_for
 from ncfast.net.request import Response
 from ncfast.net.watched import Watched
 from ncfast.observe import log
 
-# RFC 9110, section 7.2
-_HOST = re.compile(r"(\[(?P<literal>[0-9a-f:.]+)\]|(?P<name>[^:\[\]@/]*))(:[0-9]{0,5})?")
 MIN_TOKEN_BYTES = 16  # 128 bits, if it is random
 MAX_TOKEN_BYTES = 4096
 
@@ -62,7 +55,7 @@ class Guard:
 
     def refusal(self, request: Request, *, change: bool) -> Response | None:
         """Why a request is not answered, or None."""
-        if not self._ours(request):
+        if not is_for(request, (self._config.bind.host, *self._config.hosts)):
             return Response.text(421, "Misdirected Request: this host is none of admin.hosts")
         if not change:
             return None
@@ -81,14 +74,6 @@ class Guard:
             return Response.text(403, f"Forbidden: here one reads; changes need {where}")
         return None
 
-    def _ours(self, request: Request) -> bool:
-        hosts = request.headers.get_all("Host")
-        if not hosts:
-            return True  # HTTP/1.0, which no browser speaks
-        name = _host(hosts[0])
-        names = {"localhost", self._config.bind.host.lower(), *map(str.lower, self._config.hosts)}
-        return name != "" and (name in names or _is_ip(name))
-
     def _shows_token(self, request: Request) -> bool:
         if self._file is not None and self._watched.changed():
             try:
@@ -98,25 +83,3 @@ class Guard:
         credentials = request.headers.get_all("Authorization")
         scheme, _, token = credentials[0].partition(" ") if len(credentials) == 1 else ("", "", "")
         return scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), self._token)
-
-
-def from_page(request: Request) -> Response | None:
-    """The refusal of a change that a web page asks for."""
-    if "Origin" in request.headers:
-        return Response.text(403, "Forbidden: not from a web page")
-    return None
-
-
-def _host(value: str) -> str:
-    """The host of a Host header, in lower case, without port, brackets and the dot of a complete name; "" if it is no
-    such header."""
-    match = _HOST.fullmatch(value.strip().lower())
-    return (match["literal"] or match["name"]).removesuffix(".") if match is not None else ""
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

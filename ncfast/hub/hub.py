@@ -133,6 +133,7 @@ class Hub:
                 self.listeners[one.name] = listener
             await self.edge.open()
             await self.admin.start(config.admin)
+            self.ground.shows("admin", config.admin.tls.cert_file if config.admin.tls is not None else None)
             await self.cluster.follow_mode()
         except OSError:
             self._close_doors()

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
+from math import inf
 from typing import Any
 
 from ncfast import __version__
@@ -51,6 +52,7 @@ class Sums:
         self.flows = {"opening": 0, "detached": 0, "local": 0, "mesh": 0}
         self.kernel = 0  # bytes in the kernel for the sockets that were asked
         self.bytes: dict[str, list[int]] = {}  # by listener: read from its clients, come for them
+        self.token_ends = inf  # the soonest of all agents, unix seconds
         self.reach: dict[Key, int] = {}  # agents that could serve a listener's clients
 
     def add_sessions(self, sessions: list[AgentSession]) -> None:
@@ -60,6 +62,7 @@ class Sums:
             self.links.add(link)  # also of one that has ended since: it is not among those to begin with
             if not session.known:
                 continue
+            self.token_ends = min(self.token_ends, session.identity.expires_at)
             tunnels["draining"] += session.draining
             tunnels["queued_frames"] += link.queued
             tunnels["inflight_bytes"] += link.inflight
@@ -198,6 +201,8 @@ class Snapshot:
             },
             "mesh_frames": {"in": dict(meshed.frames_in), "out": dict(meshed.frames_out)},
             "names": {share: dict(counts) for share, counts in ground.net.names.counts.items()},
+            "token_expires_sec": None if sums.token_ends == inf else round(sums.token_ends - ground.wall_clock(), 1),
+            "certificates": self._certificates(),
             "locks": [self._lock(lock) for lock in ground.locks.in_force()],
             "cluster": self._cluster(),
         }
@@ -239,6 +244,14 @@ class Snapshot:
             "draining": session.draining,
             "token_expires_sec": round(session.identity.expires_at - self.ground.wall_clock(), 1),
         }
+
+    def _certificates(self) -> dict[str, float]:
+        """For how many seconds those that we show still count, by where."""
+        ends = dict(self.ground.certificates)
+        mesh = self.ways.mesh
+        if mesh is not None and mesh.keys.certificates is not None:
+            ends["mesh"] = mesh.keys.certificates.ends_at
+        return {use: round(end - self.ground.wall_clock(), 1) for use, end in ends.items()}
 
     def _lock(self, lock: Lock) -> dict[str, Any]:
         tenant, _, agent_id = lock.key.partition("/")

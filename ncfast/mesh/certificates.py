@@ -31,7 +31,7 @@ class Certificates:
         blocks = read_bundle(tls.ca_bundle)
         bundle = "".join(blocks)
         self._authorities = [x509.load_pem_x509_certificate(block.encode()) for block in blocks]
-        self._check_own(tls.cert_file, cluster, replica_id)
+        self.ends_at = self._check_own(tls.cert_file, cluster, replica_id)
         try:
             self.server = self._context(ssl.PROTOCOL_TLS_SERVER, tls, bundle)
             self.client = self._context(ssl.PROTOCOL_TLS_CLIENT, tls, bundle)
@@ -71,8 +71,8 @@ class Certificates:
         return context
 
     @staticmethod
-    def _check_own(path: Path, cluster: str, replica_id: str) -> None:
-        """A certificate that does not name us would be turned away by every peer."""
+    def _check_own(path: Path, cluster: str, replica_id: str) -> float:
+        """A certificate that does not name us would be turned away by every peer. When it ends, in unix seconds."""
         try:
             own = x509.load_pem_x509_certificates(read_text(path, SECTION).encode())[0]
             names = names_in(own)
@@ -84,6 +84,7 @@ class Certificates:
                 "the subject alternative "
                 f"name URI:{replica_uri(cluster, replica_id)} or DNS:{replica_id}"
             )
+        return own.not_valid_after_utc.timestamp()
 
 
 class WebTls:

@@ -1,4 +1,4 @@
-"""Asking a hub's admin edge."""
+"""Asking the admin edge of a hub, or of an agent."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ _TIMEOUT_SEC = 5
 _MAX_TEXT = 1000  # bytes of a refusal
 _MAX_BYTES = 64 * 1024 * 1024  # ten thousand agents take some 4 MiB
 _WHERE = "the admin edge is at the hub's admin.bind (127.0.0.1:9400 unless told otherwise)"
+_AN = {"hub": "a hub", "agent": "an agent"}
 _REFUSALS = frozenset({400, 401, 403, 409, 421})  # whose text is the hub's own
 
 
@@ -48,11 +49,12 @@ class _UnixConnection(HTTPConnection):
         self.sock.connect(self._path)
 
 
-def status(at: str | Place) -> dict[str, Any]:
-    """The document of ``/status``. Raises `Unavailable` or `Refused`."""
+def status(at: str | Place, role: str = "hub") -> dict[str, Any]:
+    """The document of ``/status`` of a hub, or of an agent. Raises `Unavailable` or `Refused`."""
     document = ask(at, "/status")
-    if document.get("role") != "hub":
-        raise Unavailable(f"{_url(at)}/status does not answer with a hub's status; {_WHERE}")
+    if document.get("role") != role:
+        where = _WHERE if role == "hub" else "an agent answers where its file's section admin says"
+        raise Unavailable(f"{_url(at)}/status does not answer with the status of {_AN[role]}; {where}")
     return document
 
 

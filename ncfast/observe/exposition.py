@@ -6,18 +6,30 @@ The first scrape loads it: a hub that nobody has scraped yet starts without.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from ncfast.observe.families import Metric
 from ncfast.observe.slices import Slices, each
 from ncfast.observe.stats import Histogram
 
 _KINDS = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
 _process = ProcessCollector(registry=None)  # process_resident_memory_bytes, process_open_fds, ...
+
+
+class Family(Protocol):
+    """What is told of a metric family: counters, gauges and histograms of seconds."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def help(self) -> str: ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    @property
+    def kind(self) -> str: ...
 
 
 class _Families(Collector):
@@ -30,7 +42,7 @@ class _Families(Collector):
         return self._families
 
 
-def empty(metric: Metric) -> Any:
+def empty(metric: Family) -> Any:
     """A family, to which samples are added."""
     return _KINDS[metric.kind](metric.name, metric.help, labels=metric.labels)
 

@@ -253,6 +253,17 @@ METRICS = (
         readings.tunnels("standby"),
     ),
     _gauge("agents_draining", "Agents connected that take no new flows.", readings.tunnels("draining")),
+    _gauge(
+        "agent_token_expires_seconds",
+        "For how long the token still counts that ends first of all connected agents'. Negative: it has ended.",
+        lambda s, h: readings.NOTHING if h["token_expires_sec"] is None else h["token_expires_sec"],
+    ),
+    _gauge(
+        "certificate_expires_seconds",
+        "For how long a certificate that the hub shows still counts: at its edge, its admin edge, in the mesh.",
+        lambda s, h: h["certificates"],
+        "use",
+    ),
     _gauge("agents_locked", "Agents that are locked out of the cluster, as this hub knows.", readings.locks),
     _gauge("connector_agents", "Agents that offer a connector.", readings.tunnels("connectors"), "connector"),
     _gauge(

@@ -17,7 +17,6 @@ from ncfast.observe.families import METRICS, Metric, Value
 from ncfast.observe.slices import Slices, each, spread
 from ncfast.observe.stats import Histogram, Stats
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LABEL_CAP = 200  # values of one label; further ones are added up under "other"
 PEER_CAP = 50  # the same for `peer`, which has a series for each state of a link
 CONNECTORS = 50  # of one agent, beside those of this hub's listeners; further ones are added up under "other" as well
@@ -126,7 +125,7 @@ class Metrics:
         self._labels = Labels()
 
     async def exposition(self) -> bytes:
-        """The whole answer; its content type is `CONTENT_TYPE`."""
+        """The whole answer."""
         # both in a thread, as nothing of ours is read: loading takes some 15 ms, and the kernel's answer may as well
         exposition = await asyncio.to_thread(_library)
         return await spread(self.render()) + await asyncio.to_thread(exposition.process)
@@ -208,6 +207,7 @@ def document() -> str:
             "",
             "`nowconnect_cluster_info` says which cluster a hub is of. Join it where Prometheus has several:",
             "`sum by (cluster) (nowconnect_agents * on (job, instance) group_left (cluster) nowconnect_cluster_info)`.",
+            "An agent's own metrics: [asking an agent](operations.md#asking-an-agent).",
             "[Objectives](slo.md) and what they are measured by have a page of their own.",
             "",
             "| name | type | labels | meaning |",

@@ -43,10 +43,19 @@ async def _agent(config: AgentConfig, path: str | Path | None) -> int:
         with supervisor.reloading():
             await _reload_agent(agent, path)
 
+    admin = None
+    if config.admin is not None:
+        from ncfast.agent.admin import Admin  # most agents are asked nothing
+        from ncfast.agent.standing import Standing
+
+        admin = Admin(Standing(agent), net)
+        await admin.start(config.admin)
     Signals(stop, lambda: net.spawn(reload(), "reload")).install(net.loop)
     freeze()
     supervisor.ready()  # a site whose hubs are away is up all the same: it dials until they are there
     await agent.run()
+    if admin is not None:
+        admin.close()
     supervisor.close()
     return EXIT_OK
 

@@ -432,6 +432,71 @@ def test_status_as_a_table(admin, capsys):
     assert row.index("ldap") == header.index("CONNECTOR") and row.split()[-1] == "accepting"
 
 
+AGENT_STATUS = {
+    "role": "agent",
+    "version": "0.1.0",
+    "pid": 7,
+    "agent_id": "site-1",
+    "uptime_sec": 3671,
+    "ready": {"status": "degraded", "reasons": ["target_down"]},
+    "tunnels": [
+        {
+            "hub": "wss://hub-a/tunnel",
+            "state": "owner",
+            "replica": "hub-a",
+            "epoch": 12,
+            "draining": False,
+            "rtt_ms": 1.25,
+            "since_sec": 60,
+        }
+    ],
+    "granted": 2,
+    "dials": {
+        "failed": {"owner": 3},
+        "last_failure": {"hub": "wss://hub-b/tunnel", "role": "owner", "reason": "http_401", "ago_sec": 61},
+    },
+    "targets": [
+        {"connector": "ldap", "target": "h:389", "checked": True, "healthy": False, "dials": 0, "held_bytes": 0},
+        {"connector": "db", "target": "h:5432", "checked": False, "healthy": True, "dials": 1, "held_bytes": 2048},
+    ],
+    "flows": {"active": 4, "opened": 84, "closed": {"closed": 80}},
+    "bytes": {"to_targets": 3 << 30, "from_targets": 1},
+    "memory": {"budget_bytes": 1 << 30, "held_bytes": 0},
+    "token": {"expires_sec": 86000.0, "fault": ""},
+    "certificates": {"client": -61.0},
+}
+
+
+def test_status_of_an_agent(admin, capsys):
+    admin.reply = (200, json.dumps(AGENT_STATUS).encode())
+    assert code_of("status", "--agent", "--url", admin.url) == 0
+    out = capsys.readouterr().out
+    assert "site-1 (ncfast 0.1.0, pid 7): degraded (target_down), up 1 h 1 min" in out
+    assert "counts for 23 h 53 min" in out and "client  certificate ended 1 min 1 s ago" in out
+    assert "3 failed, the last 1 min 1 s ago at wss://hub-b/tunnel: http_401" in out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["ldap", "h:389", "DOWN", "0", "0", "B"] in rows
+    assert ["owner", "wss://hub-a/tunnel", "hub-a", "12", "1.25", "1", "min", "0", "s"] in rows
+    assert code_of("status", "--agent", "--json", "--url", admin.url) == 0
+    assert json.loads(capsys.readouterr().out) == AGENT_STATUS
+
+
+def test_status_of_an_agent_that_no_hub_owns_exits_1(admin, capsys):
+    ready = {"status": "not_ready", "reasons": ["no_owner"]}
+    token = {"expires_sec": -61.0, "fault": "expired 61 s ago; replace the file"}
+    admin.reply = (200, json.dumps(AGENT_STATUS | {"tunnels": [], "ready": ready, "token": token}).encode())
+    assert code_of("status", "--agent", "--url", admin.url) == 1
+    out = capsys.readouterr().out
+    assert "not_ready (no_owner)" in out and "no tunnel" in out and "expired 61 s ago" in out
+
+
+def test_status_takes_no_hub_for_an_agent(admin, capsys):
+    assert code_of("status", "--agent", "--url", admin.url) == 69
+    assert "does not answer with the status of an agent" in capsys.readouterr().err
+    admin.reply = (200, json.dumps(AGENT_STATUS).encode())
+    assert code_of("status", "--url", admin.url) == 69
+
+
 def test_status_of_an_empty_hub(admin, capsys):
     admin.reply = (200, json.dumps({**STATUS, "listeners": [], "agents": []}).encode())
     assert code_of("status", "--url", admin.url) == 0

@@ -24,8 +24,8 @@ CLUSTER = {
 }
 DASHBOARD = SHIPPED.parent / "grafana" / "ncfast.json"
 CHOSEN = {"$__rate_interval": "1m", "$hub": "hub-.*", "$cluster": "east", "$listener": ".*"}
-# Series that are not there in a cluster that is well and whose hubs are not levelled.
-ABSENT = {"nowconnect_level_share", "ALERTS"}
+# Series that are not there in a cluster that is well, whose hubs are not levelled and show no certificate.
+ABSENT = {"nowconnect_level_share", "nowconnect_certificate_expires_seconds", "ALERTS"}
 
 
 def talk(cluster: Cluster, name: str, peer: Peer) -> socket.socket:

@@ -253,10 +253,26 @@ def test_environment_in_values(write):
     assert "hunter2" not in config.model_dump_json()
 
 
-@pytest.mark.parametrize("text", ["${}", "${A-b}", "${A", "${A:-default}"])
+@pytest.mark.parametrize("text", ["${}", "${A-b}", "${A", "${A:-", "${A:-${B}}", "${A:b}"])
 def test_malformed_reference(write, text):
     (problem,) = problems_of(write(LISTENERS + f"auth: {{ jwt: {{ key_file: '{text}' }} }}"), {"A": "a"})
     assert "auth.jwt.key_file: malformed ${NAME}" in problem
+
+
+@pytest.mark.parametrize(
+    ("env", "port"), [({}, 1389), ({"PORT": ""}, 1389), ({"PORT": "389"}, 389)], ids=["unset", "empty", "set"]
+)
+def test_a_reference_with_a_default(write, env, port):
+    text = 'listeners: [{ name: "l${NO:-}${WORD:-a-b:c}", bind: "127.0.0.1:${PORT:-1389}", connector: c }]'
+    with pytest.raises(ConfigError, match="listeners.0..name"):  # a colon is in no name, so the default was taken
+        load_hub(write(text), env)
+    listener = load_hub(write(text.replace(":c}", "}")), env).listeners[0]
+    assert (listener.name, listener.bind.port) == ("la-b", port)
+
+
+def test_a_default_goes_through_the_same_checks(write):
+    (problem,) = problems_of(write(LISTENERS + "edge: { bind: '${WHERE:-nowhere}' }\n"))
+    assert "edge.bind: address without a port (got '${WHERE:-nowhere}')" in problem
 
 
 def test_unset_variables_are_all_named(write):
@@ -554,6 +570,38 @@ def test_agent_from_flags():
         ("db", "[::1]:5432"),
     ]
     assert config.token_file == Path("/run/token")
+
+
+def test_agent_from_all_flags():
+    config = agent_from_flags(
+        ["wss://h/tunnel"],
+        "site-1",
+        ["ldap=127.0.0.1:389", "db=[::1]:5432", "ssh=127.0.0.1:22"],
+        "/run/token",
+        checks=["ldap=ldap", "ssh"],
+        admin="unix:/run/admin.sock",
+        logging={"level": "debug", "mask_agents": "hash"},
+    )
+    checks = [each.health.protocol if each.health is not None else None for each in config.connectors]
+    assert checks == ["ldap", None, "tcp"]
+    assert config.admin is not None and (config.admin.unix, config.admin.bind) == (Path("/run/admin.sock"), None)
+    assert (config.logging.level, config.logging.mask_agents) == ("debug", "hash")
+
+
+def test_wrong_flags_of_an_agent_are_all_told():
+    with pytest.raises(ConfigError) as refusal:
+        agent_from_flags(
+            ["wss://h/tunnel"],
+            "site-1",
+            ["ldap=127.0.0.1:389"],
+            "/run/token",
+            checks=["ldap=smtp", "db"],
+            admin="0.0.0.0:9410",
+            logging={"level": "loud"},
+        )
+    lines = str(refusal.value).splitlines()
+    for says in ("health.protocol", "--check db: there is no such connector", "admin.bind", "logging.level"):
+        assert sum(says in line for line in lines) == 1, (says, lines)
 
 
 def test_agent_from_wrong_flags():

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
+import jwt
 import pytest
+from support.process import require
+from support.until import PATIENCE
 
 from ncfast.core.errors import Reason
 
@@ -67,3 +74,64 @@ def test_events_reasons_and_metrics_of_a_runbook_exist(page):
     reasons = {reason.label for reason in Reason}
     assert not [name for name in metrics if f"`{name}`" not in known]
     assert not events - written - reasons
+
+
+def block(page: str, begins: str) -> str:
+    """A page's code that begins so."""
+    blocks = re.findall(r"^```\w+\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    (found,) = (one for one in blocks if one.startswith(begins))
+    return found
+
+
+def program(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def test_the_script_that_renews_a_token_does(tmp_path):
+    """SSH's two programs are stood in for: the site is a directory."""
+    key, site, path = tmp_path / "jwt.key", tmp_path / "site", tmp_path / "bin"
+    key.write_text("k" * 32)
+    site.mkdir()
+    path.mkdir()
+    program(path / "scp", f'#!/bin/sh\nexec cp -p "$2" "{site}/${{3#*:}}"\n')
+    program(path / "ssh", f'#!/bin/sh\ncd "{site}" && exec sh -c "$2"\n')
+    text = block("docs/runbooks/secrets.md", "#!/bin/sh\n# renew-token")
+    for there, here in (
+        ("/opt/ncfast/bin/ncfast", f"{sys.executable} -m ncfast"),
+        ("/etc/ncfast/jwt.key", str(key)),
+    ):
+        assert text.count(there) == 1
+        text = text.replace(there, here)
+    script = program(tmp_path / "renew-token", text)
+    env = os.environ | {"PATH": f"{path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+
+    def renew() -> int:
+        return subprocess.run([script, "site-1"], env=env, cwd=ROOT, timeout=PATIENCE).returncode
+
+    before = set(tmp_path.iterdir())
+    assert renew() == 0 and set(tmp_path.iterdir()) == before  # its own file is gone
+    token = site / "site-1.token"
+    claims = jwt.decode(token.read_text().strip(), key.read_text(), ["HS256"], audience="nowconnect")
+    assert claims["sub"] == "site-1" and claims["exp"] - claims["iat"] == 86400
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600 and os.listdir(site) == ["site-1.token"]
+    shown = token.read_text()
+    key.write_text("short")
+    assert renew() != 0 and token.read_text() == shown  # what cannot be made replaces nothing
+
+
+def test_systemd_takes_the_timer_that_renews_a_token(tmp_path):
+    require("systemd-analyze")
+    units = {
+        "service": block("docs/runbooks/secrets.md", "[Unit]\nDescription=a new token"),
+        "timer": block("docs/runbooks/secrets.md", "[Timer]"),
+    }
+    for kind, text in units.items():
+        text = text.replace("/etc/ncfast/renew-token", "/bin/true").replace("User=ncfast\n", "")
+        (tmp_path / f"ncfast-token@.{kind}").write_text(text)
+    named = [tmp_path / f"ncfast-token@site-1.{kind}" for kind in units]
+    for path in named:
+        path.symlink_to(path.name.replace("site-1", ""))
+    done = subprocess.run(["systemd-analyze", "verify", *named], capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, [line for line in done.stderr.splitlines() if "ncfast-token" in line]) == (0, [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -471,6 +472,34 @@ def test_with_a_mesh_its_door_is_here_too(tmp_path):
 
 
 # TLS
+
+
+def test_when_the_certificate_in_force_ends_is_known(tmp_path):
+    authority = trustme.CA()
+
+    async def scene(hub):
+        def end(days: int) -> float:
+            """Puts another certificate in the files; when it ends."""
+            ends = datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
+            of = authority.issue_cert("hub.example", not_after=ends)
+            (tmp_path / "hub.pem").write_bytes(of.private_key_and_cert_chain_pem.bytes())
+            return ends.timestamp()
+
+        first = end(10)
+        tls = ServerTls(cert_file=tmp_path / "hub.pem", key_file=tmp_path / "hub.pem")
+        edge = hub.ground.config.edge.model_copy(update={"tls": tls})
+        hub.ground.config = hub.ground.config.model_copy(update={"edge": edge})
+        hub.edge.use_tls(hub.edge.load_tls(tls))
+        assert hub.ground.certificates == {"edge": first}
+        second = end(90)
+        assert hub.ground.certificates == {"edge": first}  # it was not read again yet
+        hub.edge.use_tls(hub.edge.load_tls(tls))
+        assert hub.ground.certificates == {"edge": second}
+        hub.ground.config = hub.ground.config.model_copy(update={"edge": edge.model_copy(update={"tls": None})})
+        hub.edge.use_tls(None)
+        assert hub.ground.certificates == {}
+
+    play(tmp_path, scene)
 
 
 def test_tls_with_a_certificate_that_can_be_replaced(tmp_path):

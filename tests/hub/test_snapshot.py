@@ -10,7 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.fake_hub import whole
 
-from hub.rooms import Rooms
+from hub.far import Agent
+from hub.rooms import Rooms, identity
 from ncfast._frames import FrameType
 from ncfast.core.errors import Reason
 from ncfast.hub import admin, snapshot
@@ -135,6 +136,20 @@ def test_the_document_is_whole(many):
     _, _, alone = crowd(0)
     document = json.loads(b"".join(whole(admin.status(alone))))
     assert document["agents"] == [] and document["cluster"] is None
+
+
+def test_what_ends_first_is_known():
+    rooms, _, found = crowd(0)
+    document = whole(found.totals())
+    assert document["token_expires_sec"] is None and document["certificates"] == {}
+    rooms.agent("late")
+    soon = Agent(rooms, identity("soon", ttl=100.0)).claim("ldap")
+    rooms.agent("later")
+    rooms.ground.certificates["edge"] = rooms.ground.wall_clock() + 500
+    document = whole(found.totals())
+    assert document["token_expires_sec"] == pytest.approx(100, abs=1) and document["certificates"] == {"edge": 500}
+    soon.lose()
+    assert whole(found.totals())["token_expires_sec"] == pytest.approx(3600, abs=1)
 
 
 def rows_of(agents):

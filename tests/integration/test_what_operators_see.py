@@ -6,10 +6,14 @@ import asyncio
 import json
 import signal
 import socket
+import subprocess
+from pathlib import Path
 
 from support.bystander import Bystander
-from support.ncfast_process import ACCESS
+from support.eventlog import EventLog
+from support.ncfast_process import ACCESS, ncfast
 from support.peer import Peer, run_flow
+from support.process import Program
 from support.services import recorder
 from support.topology import MakeTopology, Topology
 from support.until import PATIENCE, wait_until
@@ -32,6 +36,36 @@ def test_health_and_readiness(topology: MakeTopology, peer: Peer) -> None:
     assert made.hub.get("/healthz")[0] == 200
     code, body = made.hub.get("/readyz")
     assert (code, json.loads(body)) == (200, {"status": "ready"})
+
+
+def test_an_agent_by_flags_can_be_asked(topology: MakeTopology, peer: Peer, tmp_path: Path) -> None:
+    made = topology({"peer": peer.address}, agents=0)
+    token, unix = tmp_path / "site-1.token", tmp_path / "agent.sock"
+    token.write_text(made.token("site-1"))
+    token.chmod(0o600)
+    host, port = peer.address
+    flags = ["--hub", made.tunnel_url, "--agent-id", "site-1", "--token-file", str(token), "--admin", f"unix:{unix}"]
+    flags += ["--connector", f"peer={host}:{port}", "--check", "peer", "--mask-agents", "hash", "--log-level", "info"]
+    agent = Program("agent", ncfast("agent", *flags), tmp_path, env={"NC_LOG_FORMAT": "json"})
+    try:
+        up = EventLog(agent.err_path, agent.exit_code).wait("tunnel_up")
+        assert up["agent_id"] != "site-1"
+        one_flow(made, peer)
+
+        def ask(*more: str) -> subprocess.CompletedProcess[str]:
+            command = ncfast("status", "--agent", "--url", f"unix:{unix}", *more)
+            return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+
+        done = wait_until(lambda: (told := ask("--json")).returncode == 0 and told, "an agent that is owned")
+        status = json.loads(done.stdout)
+        assert status["ready"] == {"status": "ready", "reasons": []} and status["targets"][0]["checked"]
+        assert status["flows"]["opened"] == 1 and status["bytes"]["from_targets"] == 5000
+        assert status["bytes"]["to_targets"] > 1000
+        assert 3000 < status["token"]["expires_sec"] <= 3600
+        assert "site-1" in ask().stdout
+    finally:
+        assert agent.stop() == 0
+    assert not unix.exists()
 
 
 def test_secrets_that_others_can_read_are_told_at_the_start(topology: MakeTopology, peer: Peer) -> None:

@@ -206,6 +206,8 @@ class FakeHub:
                 "by_path": {"local": self.active, "mesh": 0},
                 "relayed": 0,
             },
+            "token_expires_sec": 3600.0,
+            "certificates": {"edge": 86400.0, "mesh": 2592000.0},
             "locks": [],
             "bytes": self.bytes,
             "memory": {

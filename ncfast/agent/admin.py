@@ -1,0 +1,78 @@
+"""The agent's admin edge, if one is configured: health, status and metrics, at loopback or a Unix socket. It changes
+nothing, so whoever reaches it may ask."""
+
+from __future__ import annotations
+
+from websockets.http11 import Request
+
+from ncfast.agent import metrics
+from ncfast.agent.standing import Standing
+from ncfast.config.agent import AgentAdmin
+from ncfast.net.origin import is_for
+from ncfast.net.ports import wanted_by
+from ncfast.net.request import HttpLimits, HttpServer, Response
+from ncfast.net.routes import EXPOSITION, Answer, Routes, healthz, json_response, path_of, unfit
+from ncfast.net.seam import Acceptor, Net
+from ncfast.observe import log
+
+_log = log.get("agent")
+
+
+class Admin:
+    """Answers for one agent."""
+
+    def __init__(self, standing: Standing, net: Net, limits: HttpLimits = HttpLimits()) -> None:
+        self._standing = standing
+        self._net = net
+        self._http = HttpServer(self.handle, limits, net)
+        self._doors: list[Acceptor] = []
+        self.address = ""  # host:port as bound; "" if nowhere
+        self._routes: Routes = {
+            "/healthz": ("GET", healthz),
+            "/readyz": ("GET", lambda request: json_response(*standing.answer())),
+            "/status": ("GET", self._status),
+            "/metrics": ("GET", self._metrics),
+        }
+
+    async def start(self, config: AgentAdmin) -> None:
+        """Opens what is configured. Raises OSError when it cannot be bound; nothing stays open then."""
+        try:
+            if config.bind is not None:
+                with wanted_by("admin.bind"):
+                    door = await self._net.listen(config.bind, self._http.accept)
+                self._doors.append(door)
+                self.address = door.address
+            if config.unix is not None:
+                with wanted_by("admin.unix"):
+                    self._doors.append(
+                        await self._net.listen_unix(
+                            str(config.unix), lambda sock, peer: self._http.accept(sock, None, None, self.handle_local)
+                        )
+                    )
+        except OSError:
+            self.close()
+            raise
+        _log.info("admin_ready", admin=self.address or None, unix=str(config.unix) if config.unix is not None else None)
+
+    def close(self) -> None:
+        """Stops listening and ends open connections."""
+        for door in self._doors:
+            door.close()
+        self._http.close()
+
+    def handle(self, request: Request) -> Answer:
+        """A request at the TCP port, which a web page may have sent there."""
+        if not is_for(request, ()):
+            return Response.text(421, "Misdirected Request: ask by localhost, or by an IP address")
+        return self.handle_local(request)
+
+    def handle_local(self, request: Request) -> Answer:
+        """One at the Unix socket."""
+        refusal = unfit(self._routes, request)
+        return refusal if refusal is not None else self._routes[path_of(request)][1](request)
+
+    async def _status(self, request: Request) -> Response:
+        return json_response(200, await self._standing.document())
+
+    async def _metrics(self, request: Request) -> Response:
+        return Response(200, EXPOSITION, await metrics.exposition(await self._standing.document()))
