@@ -46,6 +46,11 @@ class Trust:
                 else:
                     _log.info("tls_files_reloaded")
 
+    @property
+    def shows(self) -> bool:
+        """Whether we have a certificate to show."""
+        return self._tls is not None and self._tls.cert_file is not None
+
     def lapsed(self) -> bool:
         """Whether the certificate that we show has expired."""
         if self._tls is None or self._tls.cert_file is None:
