@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="show the defaults of keys that the file leaves out, too")
     parser.add_argument("--quiet", action="store_true", help="print warnings and mistakes alone")
     parser.add_argument("--strict", action="store_true", help="what hardens an installation, too; exit 78 on warnings")
-    parser.add_argument("--no-env", action="store_true", help="take nothing from the environment: no NC_…, no ${NAME}")
+    parser.add_argument("--no-env", action="store_true", help="take nothing from the environment: no NC_*, no ${NAME}")
     parser.add_argument("--connect", action="store_true", help="try the way to all that the file names")
 
 

@@ -14,6 +14,7 @@ from ncfast.auth import AuthSetupError
 from ncfast.config.ha import Ha
 from ncfast.config.hub import HubConfig, Jwt
 from ncfast.config.values import Address
+from ncfast.core.errors import NcfastError
 from ncfast.net import reach
 from ncfast.net.seam import Net
 from ncfast.observe.findings import Findings
@@ -123,7 +124,7 @@ async def _redis(ha: Ha, url: str, net: Net, findings: Findings) -> None:
         await backend.aclose()
 
 
-class _Subscribed(Exception):
+class _Subscribed(NcfastError):
     """It has come so far."""
 
 

@@ -78,7 +78,7 @@ complete -c ncfast -n '_shtab_ncfast_using check' -s h -l help -d 'show this hel
 complete -c ncfast -n '_shtab_ncfast_using check' -l all -d 'show the defaults of keys that the file leaves out, too'
 complete -c ncfast -n '_shtab_ncfast_using check' -l quiet -d 'print warnings and mistakes alone'
 complete -c ncfast -n '_shtab_ncfast_using check' -l strict -d 'what hardens an installation, too; exit 78 on warnings'
-complete -c ncfast -n '_shtab_ncfast_using check' -l no-env -d 'take nothing from the environment: no NC_…, no ${NAME}'
+complete -c ncfast -n '_shtab_ncfast_using check' -l no-env -d 'take nothing from the environment: no NC_*, no ${NAME}'
 complete -c ncfast -n '_shtab_ncfast_using check' -l connect -d 'try the way to all that the file names'
 complete -c ncfast -n '_shtab_ncfast_using check; and test $_shtab_ncfast_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a hub'"'"'s or an agent'"'"'s YAML file'
 complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a token -d 'Mint a development token (HS256, from the secret that the hub reads) and print it alone on standard output.'
