@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import errno
 import socket
 import ssl
@@ -18,7 +19,15 @@ from ncfast.core.errors import NcfastError
 from ncfast.core.link import Link
 from ncfast.net.connect import OUT_OF_DESCRIPTORS
 from ncfast.net.handshake import ClientUpgrade, UpgradeRefused
-from ncfast.net.httpproxy import ConnectReply, ProxyRefused, ProxyReplyError, ProxySettingError, choose, connect_request
+from ncfast.net.httpproxy import (
+    ConnectReply,
+    Proxy,
+    ProxyRefused,
+    ProxyReplyError,
+    ProxySettingError,
+    choose,
+    connect_request,
+)
 from ncfast.net.links import LinkBounds, carry_websocket
 from ncfast.net.tls import is_plain, web_context
 
@@ -35,50 +44,30 @@ NO_ROUTE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, er
 
 
 class DialError(NcfastError):
-    """No tunnel came about. `reason` is a word for log and metric, `retry_after` the seconds the hub asked to wait, or
-    None."""
+    """No tunnel came about. `reason` is a word for log and metric, `remedy` what to do about it, where that is plain,
+    and `retry_after` the seconds the hub asked to wait, or None."""
 
-    def __init__(self, reason: str, text: str, retry_after: float | None = None) -> None:
-        super().__init__(text)
+    def __init__(self, reason: str, text: str, retry_after: float | None = None, *, remedy: str = "") -> None:
+        super().__init__(f"{text}; {remedy}" if remedy else text)
         self.reason = reason
+        self.text = text
+        self.remedy = remedy
         self.retry_after = retry_after
 
 
 async def dial(ground: Ground, url: str, token: str, handler: Handler) -> Link:
     """A link to the hub at `url`, its handshake done, within `reconnect.connect_timeout_sec`; `handler.link` is set to
     it. Raises DialError."""
-    timeout = ground.config.reconnect.connect_timeout_sec
-    opening = Opening(ground, url, token, handler)
-    try:
-        async with asyncio.timeout(timeout):
-            return await opening.run(timeout)
-    except TimeoutError:
-        raise DialError("timeout", f"{url}: no answer within {timeout:g} s") from None
-    except (ProxyRefused, ProxyReplyError) as exc:
-        raise DialError("proxy", f"{url}: {exc}") from None
-    except ssl.SSLCertVerificationError as exc:
-        raise DialError(
-            "certificate", f"{url}: the hub's certificate is not trusted: {exc.verify_message}; see tls.ca_file"
-        ) from None
-    except ssl.SSLError as exc:
-        if "ALERT" in (exc.reason or "") and "CERTIFICATE" in exc.reason:  # under TLS 1.3 it comes after the handshake
-            text = f"{url}: our certificate is not taken ({exc.reason}); see tls.cert_file"
-            raise DialError("certificate", text) from None
-        if is_plain(exc):
-            raise DialError("tls", f"{url}: that port does not speak TLS; a hub without edge.tls is ws://") from None
-        raise DialError("tls", f"{url}: TLS handshake failed ({exc.reason or type(exc).__name__})") from None
-    except ConnectionResetError:
-        if opening.secure and ground.trust.lapsed():  # not every hub's TLS says why it closes
-            text = f"{url}: the connection was closed, and our certificate has expired; see tls.cert_file"
-            raise DialError("certificate", text) from None
-        hint = "" if opening.secure else "; if TLS is spoken there, the URL begins with wss://"
-        raise DialError("closed", f"{url}: the connection was closed during the handshake{hint}") from None
-    except ProxySettingError as exc:
-        raise DialError("proxy_setting", f"{url}: {exc}") from None
-    except OSError as exc:
-        raise DialError(_word(exc), f"{url}: {exc.strerror or type(exc).__name__}") from None
-    finally:
-        opening.close_unless_done()
+    return await Opening(ground, url, token, handler).dial()
+
+
+# What a certificate is not taken for, by OpenSSL's X509_V_ERR_ (x509_vfy.h), where it is no matter of the authority.
+_DISTRUSTED = {
+    9: "it does not count yet: is this machine's clock right?",
+    10: "it has to be renewed at the hub; or is this machine's clock wrong?",
+    62: "the URL needs a name that the certificate has",
+    64: "the URL needs a name that the certificate has",
+}
 
 
 def _word(exc: OSError) -> str:
@@ -93,6 +82,14 @@ def _word(exc: OSError) -> str:
     return "no_route" if exc.errno in NO_ROUTE else "unreachable"
 
 
+class Step(enum.Enum):
+    """What a dial is at; DNS and TCP are told apart by what they end with."""
+
+    PROXY = "proxy"
+    TLS = "TLS"  # and what is below it
+    UPGRADE = "upgrade"
+
+
 class Opening(asyncio.Protocol):
     """The connection until the tunnel stands."""
 
@@ -102,34 +99,85 @@ class Opening(asyncio.Protocol):
         self._handler = handler
         self._parts = urllib.parse.urlsplit(url)
         self.secure = self._parts.scheme == "wss"
-        self._port = self._parts.port or (443 if self.secure else 80)
-        self._upgrade = ClientUpgrade(
+        self.host = self._parts.hostname or ""
+        self.port = self._parts.port or (443 if self.secure else 80)
+        self.step = Step.TLS
+        self.upgrade = ClientUpgrade(
             url, [("Authorization", f"Bearer {token}"), ("User-Agent", f"ncfast/{__version__}")]
         )
+        self.transport: Any = None
         self._reply: ConnectReply | None = None
         self._next: asyncio.Future[Any] = ground.net.loop.create_future()
-        self._transport: Any = None
         self._done = False
 
-    async def run(self, timeout: float) -> Link:
-        net, host = self._ground.net, self._parts.hostname or ""
+    async def dial(self) -> Link:
+        """As `dial` has it; to be called once."""
+        url, timeout = self._url, self._ground.config.reconnect.connect_timeout_sec
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._run(timeout)
+        except TimeoutError:
+            raise DialError("timeout", f"{url}: no answer within {timeout:g} s") from None
+        except (ProxyRefused, ProxyReplyError) as exc:
+            raise DialError("proxy", f"{url}: {exc}") from None
+        except ssl.SSLCertVerificationError as exc:
+            text = f"{url}: the hub's certificate is not trusted: {exc.verify_message}"
+            remedy = _DISTRUSTED.get(exc.verify_code, "see tls.ca_file")
+            raise DialError("certificate", text, remedy=remedy) from None
+        except ssl.SSLError as exc:
+            raise self._without_tls(exc) from None
+        except ConnectionResetError:
+            if self.secure and self._ground.trust.lapsed():  # not every hub's TLS says why it closes
+                text = f"{url}: the connection was closed, and our certificate has expired"
+                raise DialError("certificate", text, remedy="see tls.cert_file") from None
+            hint = "" if self.secure else "if TLS is spoken there, the URL begins with wss://"
+            if self.secure and self.step is Step.UPGRADE and not self._ground.trust.shows:
+                hint = "a hub that wants client certificates closes so, too: see tls.cert_file"
+            text = f"{url}: the connection was closed during the handshake"
+            raise DialError("closed", text, remedy=hint) from None
+        except ProxySettingError as exc:
+            raise DialError("proxy_setting", f"{url}: {exc}") from None
+        except OSError as exc:
+            raise DialError(_word(exc), f"{url}: {exc.strerror or type(exc).__name__}") from None
+        finally:
+            self._close_unless_done()
+
+    def _without_tls(self, exc: ssl.SSLError) -> DialError:
+        url = self._url
+        if "ALERT" in (exc.reason or "") and "CERTIFICATE" in exc.reason:  # under TLS 1.3 it comes after the handshake
+            text = f"{url}: our certificate is not taken ({exc.reason})"
+            return DialError("certificate", text, remedy="see tls.cert_file")
+        if is_plain(exc):
+            text = f"{url}: that port does not speak TLS"
+            return DialError("tls", text, remedy="a hub without edge.tls is ws://")
+        return DialError("tls", f"{url}: TLS handshake failed ({exc.reason or type(exc).__name__})")
+
+    def proxy(self) -> Proxy | None:
+        """What to go through. Raises ProxySettingError."""
+        return choose(self._url, self._ground.config.http_proxy)
+
+    async def _run(self, timeout: float) -> Link:
+        net, host = self._ground.net, self.host
         context = await self._ground.trust.context() if self.secure else None
-        proxy = choose(self._url, self._ground.config.http_proxy)
+        proxy = self.proxy()
         if proxy is None:
-            self._transport = await net.connect(host, self._port, self, timeout=timeout, share="hub", ssl=context)
+            self.transport = await net.connect(host, self.port, self, timeout=timeout, share="hub", ssl=context)
         else:
+            self.step = Step.PROXY
             outer = web_context() if proxy.tls else None
-            self._transport = await net.connect(proxy.host, proxy.port, self, timeout=timeout, share="hub", ssl=outer)
+            self.transport = await net.connect(proxy.host, proxy.port, self, timeout=timeout, share="hub", ssl=outer)
             self._reply = ConnectReply()
-            self._transport.write(connect_request(host, self._port, proxy.credentials))
+            self.transport.write(connect_request(host, self.port, proxy.credentials))
             await self._next
             self._reply = None
             self._next = net.loop.create_future()
+            self.step = Step.TLS
             if context is not None:
-                self._transport = await aiofastnet.start_tls(
-                    net.loop, self._transport, self, context, server_hostname=host, ssl_handshake_timeout=timeout
+                self.transport = await aiofastnet.start_tls(
+                    net.loop, self.transport, self, context, server_hostname=host, ssl_handshake_timeout=timeout
                 )
-        self._transport.write(self._upgrade.request())
+        self.step = Step.UPGRADE
+        self.transport.write(self.upgrade.request())
         return await self._next
 
     # asyncio
@@ -142,7 +190,7 @@ class Opening(asyncio.Protocol):
                 if self._reply.feed(data) is not None:
                     self._next.set_result(None)
                 return
-            rest = self._upgrade.feed(data)
+            rest = self.upgrade.feed(data)
             if rest is not None:
                 self._next.set_result(self._put_link(rest))
         except UpgradeRefused as exc:
@@ -154,9 +202,9 @@ class Opening(asyncio.Protocol):
         if not self._next.done():
             self._next.set_exception(exc if isinstance(exc, ssl.SSLError) else ConnectionResetError())
 
-    def close_unless_done(self) -> None:
-        if not self._done and self._transport is not None:
-            self._transport.abort()
+    def _close_unless_done(self) -> None:
+        if not self._done and self.transport is not None:
+            self.transport.abort()
         if not self._next.done():
             self._next.cancel()
 
@@ -187,7 +235,7 @@ class Opening(asyncio.Protocol):
         ground = self._ground
         link, carrier = carry_websocket(
             ground,
-            self._transport,
+            self.transport,
             self._handler,
             LinkBounds.of_tunnel(ground.config.tunnel),
             client=True,

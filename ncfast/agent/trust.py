@@ -53,6 +53,11 @@ class Trust:
             return None
         return await self._net.loop.run_in_executor(None, ends_at, self._tls.cert_file)
 
+    @property
+    def shows(self) -> bool:
+        """Whether we have a certificate to show."""
+        return self._tls is not None and self._tls.cert_file is not None
+
     def lapsed(self) -> bool:
         """Whether the certificate that we show has expired."""
         if self._tls is None or self._tls.cert_file is None:

@@ -76,7 +76,7 @@ class AgentTunnel:
         self.link: Link = None  # type: ignore[assignment]  # set by the dialer before any frame can come
         self._said = 0  # last_epoch of the claim
         self._announced: list[str] = []
-        self._refused: list[str] = []  # of these, as the hub has said
+        self.refused: list[str] = []  # of these, as the hub has said
         self._timer: asyncio.TimerHandle | None = None
 
     # HELLO
@@ -172,8 +172,8 @@ class AgentTunnel:
         self._keeper.told_again(self)
 
     def _hear_refused(self, ack: HelloAck) -> None:
-        if ack.refused != self._refused:
-            self._refused = ack.refused
+        if ack.refused != self.refused:
+            self.refused = ack.refused
             if ack.refused:
                 _log.warning(
                     "connectors_refused",

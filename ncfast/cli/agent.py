@@ -3,6 +3,8 @@ but, if told so, for those on the same machine who ask how it is.
 
 Either by flags (one hub and one connector at least), or by a file, which has more settings.
 SIGTERM drains.
+With --dry-run nothing is run: the way to each hub, as a standby that claims nothing, and to each target is tried, and
+what came of each step is printed, with exit code 1 if one fails.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ HELP = "run an agent"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="the agent's YAML file, instead of the flags below")
+    parser.add_argument("--dry-run", action="store_true", help="try the way to hubs and targets, and end")
     flags = parser.add_argument_group("without a file")
     flags.add_argument("--hub", action="append", metavar="URL", help="wss://host/tunnel; repeat for more hubs")
     flags.add_argument("--agent-id", metavar="ID", help="this agent's name, the token's sub")
@@ -86,6 +89,11 @@ def run(arguments: argparse.Namespace) -> int:
         )
         if any(certificates.values()):
             config = config.model_copy(update={"tls": ClientTls(**certificates)})
+
+    if arguments.dry_run:
+        from ncfast.cli.precheck import try_agent
+
+        return try_agent(config)
 
     from ncfast.serve.agent import run_agent
 

@@ -9,19 +9,20 @@ from pathlib import Path
 from ncfast.agent.token import TokenFault, token_of
 from ncfast.auth import AuthSetupError, StaticKeys
 from ncfast.config.agent import AgentConfig
-from ncfast.config.hub import HubConfig
+from ncfast.config.hub import HubConfig, Jwt
 from ncfast.hub.guard import read_admin_token
 from ncfast.mesh.certificates import Certificates, read_secret
 from ncfast.net.tls import client_context, server_context, unreadable, web_context
-from ncfast.registry.redis.access import read_password
+from ncfast.registry.redis.access import Access
 
 Reader = tuple[list[Path | None], Callable[[], object]]  # the files, and what reads them
 
 
-def unusable(config: HubConfig | AgentConfig) -> Iterator[str]:
-    """What is wrong with each set of files. One of which a file is not here, or not ours to read, is passed over: the
-    configuration may be checked on another machine."""
-    for files, read in _of_hub(config) if isinstance(config, HubConfig) else _of_agent(config):
+def unusable(config: HubConfig | AgentConfig, jwt: Jwt | None) -> Iterator[str]:
+    """What is wrong with each set of files; `jwt` is what a hub checks tokens with, by its file or its environment. One
+    of which a file is not here, or not ours to read, is passed over: the configuration may be checked on another
+    machine."""
+    for files, read in _of_hub(config, jwt) if isinstance(config, HubConfig) else _of_agent(config):
         if all(os.access(path, os.R_OK) for path in files if path is not None):
             try:
                 read()
@@ -29,17 +30,18 @@ def unusable(config: HubConfig | AgentConfig) -> Iterator[str]:
                 yield str(exc)
 
 
-def _of_hub(config: HubConfig) -> Iterator[Reader]:
+def _of_hub(config: HubConfig, jwt: Jwt | None) -> Iterator[Reader]:
     edge, mesh, name = config.edge.tls, config.ha.mesh, config.ha.replica_id
-    if config.auth is not None and config.auth.jwt.key_file is not None:
-        jwt, key_file = config.auth.jwt, config.auth.jwt.key_file
-        yield [key_file], lambda: StaticKeys.from_file(key_file, jwt.algorithms)
-    if config.auth is not None and config.auth.jwt.jwks_ca_file is not None:
-        jwks_ca = config.auth.jwt.jwks_ca_file
+    if jwt is not None and jwt.key_file is not None:
+        key_file, algorithms = jwt.key_file, jwt.algorithms
+        yield [key_file], lambda: StaticKeys.from_file(key_file, algorithms)
+    if jwt is not None and jwt.jwks_ca_file is not None:
+        jwks_ca = jwt.jwks_ca_file
         yield [jwks_ca], lambda: _authority("auth.jwt.jwks_ca_file", jwks_ca)
-    if config.ha.enabled and config.ha.redis_password_file is not None:
-        password = config.ha.redis_password_file
-        yield [password], lambda: read_password(password)
+    if config.ha.enabled and config.ha.redis_url is not None:
+        ha, secure = config.ha, config.ha.redis_url.startswith("rediss")
+        files = [ha.redis_password_file, ha.redis_ca_file, ha.redis_cert_file, ha.redis_key_file]
+        yield files, lambda: Access(ha, tls=secure, password=None)
     if edge is not None:
         yield [edge.cert_file, edge.key_file, edge.client_ca_file], lambda: server_context(edge)
     if config.admin.tls is not None:

@@ -16,11 +16,16 @@ class ExitCode(IntEnum):
 
 MEANINGS = {
     ExitCode.OK: "done; for hub and agent: drained after SIGTERM or SIGINT",
-    ExitCode.FAILURE: "failed while running; the message says at what. For check --strict: there are warnings",
+    ExitCode.FAILURE: (
+        "failed while running; the message says at what. For check --connect and agent --dry-run: a step failed"
+    ),
     ExitCode.USAGE: "wrong arguments",
     ExitCode.UNAVAILABLE: (
         "no hub answers at the admin edge (status, drain, agents); a program is missing (demo --cluster)"
     ),
-    ExitCode.CONFIG: "the configuration, or a certificate, key, token or password file that it names, cannot be used",
+    ExitCode.CONFIG: (
+        "the configuration, or a certificate, key, token or password file that it names, cannot be used. "
+        "For check --strict: there are warnings"
+    ),
     ExitCode.INTERRUPTED: "ended by Ctrl-C (status --watch, demo)",
 }

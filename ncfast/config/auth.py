@@ -11,6 +11,11 @@ from ncfast.config.problems import ENVIRONMENT, ConfigError, Problem
 from ncfast.config.yamlfile import Document
 
 
+def named_in(env: Mapping[str, str]) -> bool:
+    """Whether the environment says what tokens are checked with."""
+    return bool(env.get("NC_JWT_KEY_FILE") or env.get("NC_JWKS_URL"))
+
+
 def resolve_auth(config: HubConfig, env: Mapping[str, str] | None = None) -> Jwt:
     """The ``auth.jwt`` section, or one made from ``NC_JWT_KEY_FILE`` or ``NC_JWKS_URL``.
 
@@ -21,7 +26,7 @@ def resolve_auth(config: HubConfig, env: Mapping[str, str] | None = None) -> Jwt
         return config.auth.jwt
     env = os.environ if env is None else env
     key_file, jwks_url = env.get("NC_JWT_KEY_FILE"), env.get("NC_JWKS_URL")
-    if not key_file and not jwks_url:
+    if not named_in(env):
         message = "no key to check the agents' tokens with; /tunnel is never open to all"
         remedy = "add auth: { jwt: { key_file: ... } } to the file, or set NC_JWT_KEY_FILE or NC_JWKS_URL"
         raise ConfigError([Problem(ENVIRONMENT, 0, 0, "auth", "", message, remedy)])

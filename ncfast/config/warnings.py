@@ -25,6 +25,8 @@ def warnings(config: HubConfig | AgentConfig) -> list[str]:
 def _hub_warnings(config: HubConfig) -> Iterator[str]:
     if not config.listeners:
         yield "listeners: none, so no client can connect"
+    if "edge" not in config.model_fields_set:
+        yield f"edge: not in the file, so agents and ingress are awaited at {config.edge.bind}, on this machine alone"
     if not config.admin.bind.is_loopback:
         yield (f"admin.bind: {config.admin.bind} is not loopback; /metrics and /status ask for no password")
         if config.admin.token_file is not None and config.admin.tls is None:

@@ -9,6 +9,7 @@ from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidStatus
 from websockets.http11 import Request
+from websockets.http11 import Response as HttpAnswer
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
@@ -52,6 +53,7 @@ class ClientUpgrade:
         self._ws = ClientProtocol(parse_uri(url), extensions=None, logger=QUIET)
         self._headers = list(headers)
         self._answer = bytearray()
+        self.headers = Headers()  # of the answer, once it is there
 
     def request(self) -> bytes:
         """What to send, once."""
@@ -77,6 +79,9 @@ class ClientUpgrade:
             self._ws.receive_data(rest)  # the refusal's body
             if self._ws.handshake_exc is None:
                 self._ws.receive_eof()
+        for event in self._ws.events_received():
+            if isinstance(event, HttpAnswer):
+                self.headers = event.headers
         if self._ws.state is State.OPEN:
             return rest
         exc = self._ws.handshake_exc

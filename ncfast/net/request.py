@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
 
@@ -57,6 +58,7 @@ class Response:
         body = [self.body] if isinstance(self.body, bytes) else self.body
         headers = Headers(
             [
+                ("Date", formatdate(usegmt=True)),  # RFC 9110, section 6.6.1; an agent holds its own clock against it
                 ("Content-Type", self.content_type),
                 ("Content-Length", str(sum(map(len, body)))),
                 ("Connection", "close"),

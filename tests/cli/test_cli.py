@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import hashlib
 import json
 import os
@@ -321,11 +322,69 @@ def test_check_strict_takes_no_warning(tmp_path, write, capsys):
     good = AGENT.replace("/nowhere/token", str(token))
     assert code_of("check", write(good)) == 0 and "warning" not in capsys.readouterr().out  # its CA is advice
     path = write(good)
-    assert code_of("check", "--strict", path) == 1
+    assert code_of("check", "--strict", path) == 78
     out, err = capsys.readouterr()
     assert "warning: tls.ca_file: not set" in out and err == f"ncfast: {path}: 1 warnings, and --strict takes none\n"
-    assert code_of("check", "--strict", write(AGENT + "standby: false\n")) == 1  # a file that is missing, too
+    assert code_of("check", "--strict", write(AGENT + "standby: false\n")) == 78  # a file that is missing, too
     assert "warning: token_file" in capsys.readouterr().out
+
+
+def certificate(path: Path, *names: str, days: float) -> str:
+    """A chain and its key, which end in so many days."""
+    ends = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
+    trustme.CA().issue_cert(*names, not_after=ends).private_key_and_cert_chain_pem.write_to_path(path)
+    return str(path)
+
+
+@pytest.mark.parametrize(("days", "says"), [(-1, "has ended on"), (13, "warning: "), (15, "")])
+@pytest.mark.parametrize("role", ["hub", "agent"])
+def test_check_knows_until_when_certificates_count(tmp_path, write, capsys, role, days, says):
+    pem = certificate(tmp_path / "own.pem", "hub.example.net", "other.example.net", days=days)
+    section = f"tls: {{cert_file: '{pem}', key_file: '{pem}'}}"
+    text = f"listeners: []\nedge: {{bind: '127.0.0.1:0', {section}}}\n" if role == "hub" else f"{AGENT}{section}\n"
+    code = code_of("check", write(text))
+    out, err = capsys.readouterr()
+    key = "edge.tls.cert_file" if role == "hub" else "tls.cert_file"
+    if days < 0:
+        assert (code, out) == (78, "") and f"{key}: {pem}: {says}" in err
+    else:
+        assert code == 0 and f"{key} is for" in out and "hub.example.net, other.example.net; until 20" in out
+        assert (f"warning: {key}: {pem}: ends on" in out) == bool(says)
+
+
+def test_check_refuses_a_key_of_another_certificate(tmp_path, write, capsys):
+    one, other = (certificate(tmp_path / name, "localhost", days=90) for name in ("one.pem", "other.pem"))
+    assert code_of("check", write(f"listeners: []\nedge: {{tls: {{cert_file: '{one}', key_file: '{other}'}}}}\n")) == 78
+    assert "edge.tls.key_file" in capsys.readouterr().err
+
+
+def test_check_refuses_authorities_that_have_all_ended(tmp_path, write, capsys):
+    paths = [certificate(tmp_path / str(days), "localhost", days=days) for days in (-1, 90)]
+    for path, code in ((paths[0], 78), (None, 0)):
+        bundle = tmp_path / "bundle.pem"
+        bundle.write_bytes(b"".join(Path(one).read_bytes() for one in ([path] if path else paths)))
+        assert code_of("check", write(f"{AGENT}tls: {{ca_file: '{bundle}'}}\n")) == code
+        out, err = capsys.readouterr()
+        assert ("tls.ca_file" in err and "has ended" in err) == bool(code) and "ends on" not in out
+
+
+@pytest.mark.parametrize(("edge", "warned"), [("", True), ("edge: {bind: '127.0.0.1:8080'}\n", False)])
+def test_check_warns_of_an_edge_that_is_left_out(write, capsys, edge, warned):
+    assert code_of("check", write(f"listeners: []\n{edge}")) == 0
+    assert ("warning: edge: not in the file" in capsys.readouterr().out) == warned
+
+
+def test_check_without_the_environment(tmp_path, write, monkeypatch, capsys):
+    (tmp_path / "key").write_text("short")
+    monkeypatch.setenv("NC_JWT_KEY_FILE", str(tmp_path / "key"))
+    monkeypatch.setenv("REDIS_PASSWORD", "canary")
+    plain = write("listeners: []\n")
+    assert code_of("check", plain) == 78 and "has 5 bytes" in capsys.readouterr().err  # as the hub would
+    assert code_of("check", "--no-env", plain) == 0 and "NC_JWT_KEY_FILE" in capsys.readouterr().out
+    assert code_of("check", "--no-env", "--connect", plain) == 78  # as such a hub would say
+    assert "no key to check the agents' tokens with" in capsys.readouterr().err
+    assert code_of("check", "--no-env", write(HUB)) == 78
+    assert "REDIS_PASSWORD is not set" in capsys.readouterr().err
 
 
 def test_a_token_is_bound_to_a_certificate_by_file(key_file, tmp_path, capsys):

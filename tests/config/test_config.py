@@ -760,6 +760,8 @@ CLUSTER = "ha: { enabled: true, mode: active, replica_id: a, %s }\n"
     ],
 )
 def test_warnings(write, text, expected):
+    if "hubs:" not in text and "edge:" not in text:
+        text += "edge: { trusted_proxies: [127.0.0.1/32] }\n"  # it is warned of when it is left out
     assert [line.split(": ")[0] for line in warnings(load_any(write(text), {}))] == expected
 
 

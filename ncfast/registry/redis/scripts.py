@@ -394,7 +394,52 @@ return redis.call('HDEL', locks, key)
 """,
 )
 
-SCRIPTS = (CLAIM, ASSERT, RELEASE, PRUNE_AGENT, OWNER, BEAT, LEAVE, PRUNE_REPLICA, TIDY, LOCK, LOCKS, FORGET_LOCK)
+# -> 1, or the first error. Every command that the others call, on a key such as a claim has, which goes by itself: an
+# ACL that lacks one says so before it is needed. Hubs pass over a notice of this kind.
+RIGHTS = Script(
+    "rights",
+    (),
+    """\
+local scratch, fault = KEYS[10], nil
+local function try(...)
+  local reply = redis.pcall(...)
+  if type(reply) == 'table' and reply.err then
+    fault = fault or reply
+  end
+end
+try('TIME')
+try('HSETNX', scratch, 'a', '1')
+try('HSET', scratch, 'a', '1')
+try('HINCRBY', scratch, 'a', 1)
+try('HGET', scratch, 'a')
+try('HGETALL', scratch)
+try('HDEL', scratch, 'a')
+try('ZADD', scratch, 1, 'a')
+try('ZSCORE', scratch, 'a')
+try('ZRANGEBYSCORE', scratch, '-inf', '+inf')
+try('ZREM', scratch, 'a')
+try('SET', scratch, '1', 'PX', 1000)
+try('GET', scratch)
+try('PUBLISH', channel, 'rights')
+return fault or 1
+""",
+)
+
+SCRIPTS = (
+    CLAIM,
+    ASSERT,
+    RELEASE,
+    PRUNE_AGENT,
+    OWNER,
+    BEAT,
+    LEAVE,
+    PRUNE_REPLICA,
+    TIDY,
+    LOCK,
+    LOCKS,
+    FORGET_LOCK,
+    RIGHTS,
+)
 SHA = {script.name: sha1(script.text.encode()).hexdigest() for script in SCRIPTS}  # what EVALSHA calls a script
 
 

@@ -51,7 +51,7 @@ function _shtab_ncfast_using
 end
 
 set -g _shtab_ncfast_commands hub agent check token status drain agents 'agents list' 'agents move' kick unlock demo examples schema completion version
-set -g _shtab_ncfast_opts_with_value --admin --agent-id --audience --ca-file --certificate --check --client-cert --client-key --config --connector --cuts --for --hub --key-file --log-level --mask-agents --reason --size --tenant --token-file --ttl --url --wait --watch
+set -g _shtab_ncfast_opts_with_value --agent-id --audience --ca-file --certificate --client-cert --client-key --config --connector --cuts --for --hub --key-file --reason --size --tenant --token-file --ttl --url --wait --watch
 
 complete -c ncfast -e
 complete -c ncfast -f
@@ -61,9 +61,10 @@ complete -c ncfast -n _shtab_ncfast_using -l version -d 'print the version, as t
 complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a hub -d 'Run a hub: listeners for clients, an edge for agents, an admin edge for operators.'
 complete -c ncfast -n '_shtab_ncfast_using hub' -s h -l help -d 'show this help message and exit'
 complete -c ncfast -n '_shtab_ncfast_using hub' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the hub'"'"'s YAML file (default: $NC_CONFIG)'
-complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a agent -d 'Run an agent: it dials out to its hubs and offers the private services it can reach; it listens nowhere'
+complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a agent -d 'Run an agent: it dials out to its hubs and offers the private services it can reach; it never listens.'
 complete -c ncfast -n '_shtab_ncfast_using agent' -s h -l help -d 'show this help message and exit'
 complete -c ncfast -n '_shtab_ncfast_using agent' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the agent'"'"'s YAML file, instead of the flags below'
+complete -c ncfast -n '_shtab_ncfast_using agent' -l dry-run -d 'try the way to hubs and targets, and end'
 complete -c ncfast -n '_shtab_ncfast_using agent' -l hub -x -d 'wss://host/tunnel; repeat for more hubs'
 complete -c ncfast -n '_shtab_ncfast_using agent' -l agent-id -x -d 'this agent'"'"'s name, the token'"'"'s sub'
 complete -c ncfast -n '_shtab_ncfast_using agent' -l connector -x -d 'a service to offer; repeat for more'
@@ -72,15 +73,13 @@ complete -c ncfast -n '_shtab_ncfast_using agent' -l ca-file -xka "(__fish_compl
 complete -c ncfast -n '_shtab_ncfast_using agent' -l client-cert -xka "(__fish_complete_path (commandline -ct))" -d 'certificate to show to the hub (PEM)'
 complete -c ncfast -n '_shtab_ncfast_using agent' -l client-key -xka "(__fish_complete_path (commandline -ct))" -d 'its private key (PEM)'
 complete -c ncfast -n '_shtab_ncfast_using agent' -l allow-plaintext -d 'show the token to hubs by ws:// beyond loopback, too'
-complete -c ncfast -n '_shtab_ncfast_using agent' -l check -x -d 'withdraw this connector while its target does not answer: tcp (default), mysql, postgres, ldap, redis'
-complete -c ncfast -n '_shtab_ncfast_using agent' -l admin -x -d 'answer `ncfast status --agent` at 127.0.0.1:PORT, or at unix:/path'
-complete -c ncfast -n '_shtab_ncfast_using agent' -l log-level -x -d 'debug, info (default), warning or error'
-complete -c ncfast -n '_shtab_ncfast_using agent' -l mask-agents -x -d 'agent ids in log lines: none (default), truncate or hash'
 complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a check -d 'Check a hub'"'"'s or an agent'"'"'s file, and the keys, certificates, secrets and tokens that it names as far as they are'
 complete -c ncfast -n '_shtab_ncfast_using check' -s h -l help -d 'show this help message and exit'
 complete -c ncfast -n '_shtab_ncfast_using check' -l all -d 'show the defaults of keys that the file leaves out, too'
 complete -c ncfast -n '_shtab_ncfast_using check' -l quiet -d 'print warnings and mistakes alone'
-complete -c ncfast -n '_shtab_ncfast_using check' -l strict -d 'what hardens an installation, too; exit 1 on warnings'
+complete -c ncfast -n '_shtab_ncfast_using check' -l strict -d 'what hardens an installation, too; exit 78 on warnings'
+complete -c ncfast -n '_shtab_ncfast_using check' -l no-env -d 'take nothing from the environment: no NC_*, no ${NAME}'
+complete -c ncfast -n '_shtab_ncfast_using check' -l connect -d 'try the way to all that the file names'
 complete -c ncfast -n '_shtab_ncfast_using check; and test $_shtab_ncfast_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a hub'"'"'s or an agent'"'"'s YAML file'
 complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a token -d 'Mint a development token (HS256, from the secret that the hub reads) and print it alone on standard output.'
 complete -c ncfast -n '_shtab_ncfast_using token' -s h -l help -d 'show this help message and exit'
@@ -91,13 +90,12 @@ complete -c ncfast -n '_shtab_ncfast_using token' -l tenant -x -d 'the agent'"'"
 complete -c ncfast -n '_shtab_ncfast_using token' -l ttl -x -d 'lifetime (default: 3600)'
 complete -c ncfast -n '_shtab_ncfast_using token' -l audience -x -d 'the hub'"'"'s auth.jwt.audience (default: nowconnect)'
 complete -c ncfast -n '_shtab_ncfast_using token' -l certificate -xka "(__fish_complete_path (commandline -ct))" -d 'bind the token to this client certificate (PEM, cnf x5t#S256): the hub takes it with no other'
-complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a status -d 'Show what a hub is doing, and the cluster as it sees it, as its admin edge tells it at /status; or an agent.'
+complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a status -d 'Show what a hub is doing, and the cluster as it sees it, as its admin edge tells it at /status.'
 complete -c ncfast -n '_shtab_ncfast_using status' -s h -l help -d 'show this help message and exit'
 complete -c ncfast -n '_shtab_ncfast_using status' -l url -x -d 'the hub'"'"'s admin edge; unix:/path for its socket (default: http://127.0.0.1:9400)'
 complete -c ncfast -n '_shtab_ncfast_using status' -l token-file -xka "(__fish_complete_path (commandline -ct))" -d 'the secret of admin.token_file'
 complete -c ncfast -n '_shtab_ncfast_using status' -l ca-file -xka "(__fish_complete_path (commandline -ct))" -d 'who signed the certificate of an https:// edge'
 complete -c ncfast -n '_shtab_ncfast_using status' -l json -d 'the document as the hub sends it'
-complete -c ncfast -n '_shtab_ncfast_using status' -l agent -d 'of an agent, at its admin edge (default: http://127.0.0.1:9410); exit code 0 while a hub owns it, otherwise 1'
 complete -c ncfast -n '_shtab_ncfast_using status' -l shadow -d 'of a hub in shadow mode: what active would have done, and whether it is ready for it (exit code 0)'
 complete -c ncfast -n '_shtab_ncfast_using status' -l watch -x -d 'again and again (default: every 2)'
 complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a drain -d 'Drain a hub: balancers see it leave, then it takes nothing new, tells its agents to move, lets its flows finish, and'
