@@ -62,7 +62,9 @@ class Page:
         return Response(200, "text/html; charset=utf-8", page, (("Content-Security-Policy", SECURITY_POLICY),))
 
     def live(self, request: Request) -> Answer:
-        """The page again and again, each as a JSON string."""
+        """The page again and again, each as a JSON string. For our own page: another's could hold a reader's place."""
+        if "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+            return Response.text(403, "Forbidden: not for another page")
         if self._readers >= READERS:
             return Response.text(503, f"Service Unavailable: {READERS} readers follow the page already")
         view = _view(request)

@@ -481,6 +481,16 @@ def test_the_page_is_followed(monkeypatch):
     run(main)
 
 
+@pytest.mark.parametrize("header", ["Origin: http://a.example", "Sec-Fetch-Site: cross-site"])
+def test_no_other_page_holds_a_readers_place(header):
+    async def main():
+        async with admin_edge() as (_, port):
+            request = f"GET /live HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n".encode()
+            assert status_of(await exchange(port, request)) == 403
+
+    run(main)
+
+
 def test_an_event_is_one_line_whatever_an_agent_is_called():
     async def main():
         hub = FakeHub()

@@ -251,7 +251,7 @@ def test_a_link_is_as_wide_as_its_traffic_and_a_broken_one_is_marked():
 def test_dots_are_few_however_many_agents_there_are(agents, most):
     text = shown(FakeHub(agents=agents, peers=0))
     assert text.count("<circle class='agent") <= most and (agents == 0) == ("<circle" not in text)
-    assert ("A dot is 105 agents" in text) == (agents == 5000)
+    assert ("A dot is 107 agents" in text) == (agents == 5000)
 
 
 @pytest.mark.parametrize(("misknown", "verdict"), [(None, "Ready for active."), (3, "Not ready for active: ldap")])

@@ -105,6 +105,7 @@ input { min-width: 0; flex: 0 1 240px; } button { cursor: pointer; }
   .curve { padding: 12px; } figcaption span { display: block; margin: 0; } .now { font-size: 16px; }
   .top p { margin-left: 0; width: 100%; }
   .links a:first-child { margin-left: 0; } .findings li { flex-wrap: wrap; padding: 8px 12px; }
+  .findings b { width: 100%; }
 }
 @media print {
   :root { --back: #fff; --card: #fff; --rule: #bbb; --ink: #000; --quiet: #444; --line: #2457c5; --line2: #777;

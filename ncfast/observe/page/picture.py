@@ -21,7 +21,7 @@ LEFT, RIGHT = EDGE, 412  # where the hubs of each side begin
 BEND = 72  # along which links part; beyond they lie level, and have words above and below
 SPACE = 32  # between two hubs
 ACROSS, PITCH, RADIUS = 12, 14, 4.5  # dots in a row, from one to the next
-DOTS = 4 * ACROSS  # of one hub at most; of more agents each dot stands for several
+DOTS = 4 * ACROSS  # of one hub at most; where there are more agents, each dot stands for several
 WORDS = 18  # the line below the dots
 WIDTH = RIGHT + BOX + EDGE + ACROSS * PITCH + EDGE
 NARROW, WIDE = 1.5, 10.0  # of a link, for nothing and for 1 GB/s
@@ -43,7 +43,7 @@ def picture(hub: dict[str, Any], rates: dict[str, float], at: dict[str, Dots]) -
     mine = next((row for row in rows if row["self"]), None)
     others = [row for row in rows if row is not mine]
     name = mine["name"] if mine else hub["replica_id"]
-    each = max([1, *(-(-(one.owned + one.standby) // DOTS) for one in at.values())])
+    each = max([1, *(_each(one) for one in at.values())])
     tall = [max(TALL, _height(at.get(row["name"]), each)) for row in others]
     ours = TALL + EDGE / 2 + _height(at.get(name), each)
     height = 2 * EDGE + max(ours, sum(tall) + SPACE * (len(tall) - 1))
@@ -157,6 +157,12 @@ def _dots(x: float, y: float, dots: Dots | None, each: int) -> str:
         for k, kind in enumerate(kinds)
     )
     return f"{drawn}<text class=label x={x:g} y={y + _height(dots, each) - 5:g}>{text(_told(dots))}</text>"
+
+
+def _each(dots: Dots) -> int:
+    """For how many agents a dot has to stand, so that they find room; both kinds are rounded up."""
+    count = dots.owned + dots.standby
+    return 1 if count <= DOTS else -(-count // (DOTS - 1))
 
 
 def _kinds(dots: Dots | None, each: int) -> list[str]:
