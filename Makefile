@@ -31,7 +31,7 @@ COVERED := $(addprefix tests/,core net config auth observe registry mesh hub age
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-setup test-debug quick readme recording coverage lint format simulate simulate-mutants soak bench benchmarks perf-ldap dashboards fuzz fuzz-debug debug-build build dist wheels deb \
+.PHONY: help demo test test-setup test-debug quick readme page-test recording coverage lint format simulate simulate-mutants soak bench benchmarks perf-ldap dashboards fuzz fuzz-debug debug-build build dist wheels deb \
 	docs image image-rehearsal pin-base lock audit clean
 
 help:  ## list the targets
@@ -48,6 +48,10 @@ quick: build $(VENV)/.test  ## the tests that take less than a minute, for betwe
 
 readme: test-setup  ## README's commands in a fresh clone, as a new reader would type them: some minutes
 	FRESH=1 $(BIN)/python -m pytest -q tests/integration/test_readme.py
+
+page-test: test-setup $(VENV)/.page  ## the admin edge's page in a real browser, with axe-core (PICTURES=DIR leaves pictures there)
+	.ci/need chromium
+	BROWSER=1 PICTURES=$(PICTURES) $(BIN)/python -m pytest -q tests/browser
 
 recording: build  ## record the demo anew, for the README (docs/demo.svg)
 	$(BIN)/python -m docs.recording
@@ -182,6 +186,11 @@ $(VENV)/.test: $(VENV)/.installed
 $(VENV)/.fuzz: $(VENV)/.installed
 	$(if $(LOCKED),$(PIP) --require-hashes -r locks/fuzz.txt)
 	$(PIP) $(ALONE) --no-build-isolation -e '.[fuzz]'
+	touch $@
+
+# axe-core alone: what drives the browser is tests/support/chromium.py.
+$(VENV)/.page: $(VENV)/.installed
+	$(PIP) --no-deps 'axe-playwright-python>=0.1.8,<0.2'
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.installed

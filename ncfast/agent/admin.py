@@ -10,8 +10,8 @@ from ncfast.agent.standing import Standing
 from ncfast.config.agent import AgentAdmin
 from ncfast.net.origin import is_for
 from ncfast.net.ports import wanted_by
-from ncfast.net.request import HttpLimits, HttpServer, Response
-from ncfast.net.routes import EXPOSITION, Answer, Routes, healthz, json_response, path_of, unfit
+from ncfast.net.request import Answer, HttpLimits, HttpServer, Response
+from ncfast.net.routes import EXPOSITION, Routes, healthz, json_response, path_of, unfit
 from ncfast.net.seam import Acceptor, Net
 from ncfast.observe import log
 

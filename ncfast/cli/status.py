@@ -11,7 +11,8 @@ from typing import Any
 from ncfast.cli import hubs, standing
 from ncfast.cli.exitcode import ExitCode
 from ncfast.cli.table import table
-from ncfast.observe import adminclient, shadow, statuspage
+from ncfast.observe import adminclient, shadow
+from ncfast.observe.page.hubs import hubs as hubs_with_links
 from ncfast.observe.units import duration, size
 
 HELP = "show what a hub, or an agent, is doing"
@@ -199,7 +200,7 @@ def _cluster(cluster: dict[str, Any] | None) -> list[str]:
             )
             if not hub["self"]
             else (hub["name"] + " (this one)", *[None] * 10)
-            for hub in statuspage.hubs(cluster)
+            for hub in hubs_with_links(cluster)
         ],
     )
     if cluster["agents"]:

@@ -18,13 +18,15 @@ from ncfast.config.hub import Admin as AdminConfig
 from ncfast.hub.guard import Guard
 from ncfast.hub.level import MoveRefused
 from ncfast.hub.lockout import LockRefused
+from ncfast.hub.page import Page
 from ncfast.net.origin import from_page
 from ncfast.net.ports import wanted_by
-from ncfast.net.request import HttpLimits, HttpServer, Response
-from ncfast.net.routes import EXPOSITION, JSON, Answer, Routes, healthz, json_response, path_of, unfit
+from ncfast.net.request import Answer, HttpLimits, HttpServer, Response
+from ncfast.net.routes import EXPOSITION, JSON, Routes, healthz, json_response, path_of, unfit
 from ncfast.net.seam import Acceptor, Net
 from ncfast.net.tls import server_context
 from ncfast.observe import log, metrics
+from ncfast.observe.history import History
 from ncfast.observe.readiness import Readiness
 from ncfast.observe.slices import Shared, Slices, spread
 from ncfast.registry import Lock
@@ -38,8 +40,8 @@ Rows = list[dict[str, Any]]
 class Snapshot(metrics.Totals, Protocol):
     """What the admin edge shows of a hub."""
 
-    def agents(self, take: Callable[[Rows], object], most: int | None = None) -> Slices[None]: ...
-    def cluster_agents(self, take: Callable[[Rows], object], most: int | None = None) -> Slices[None]: ...
+    def agents(self, take: Callable[[Rows], object]) -> Slices[None]: ...
+    def cluster_agents(self, take: Callable[[Rows], object]) -> Slices[None]: ...
 
 
 class Lockout(Protocol):
@@ -57,6 +59,8 @@ class Hub(metrics.Hub, Protocol):
 
     @property
     def snapshot(self) -> Snapshot: ...
+    @property
+    def history(self) -> History: ...
 
     def request_drain(self, *, at_once: bool = False) -> bool: ...
     def move_agent(self, agent: str, hub: str | None) -> str: ...
@@ -77,14 +81,14 @@ class Admin:
         turn = asyncio.Lock()
         self._metrics = Shared(metrics.Metrics(hub).exposition, turn, net.spawn)
         self._status = Shared(lambda: spread(status(hub.snapshot)), turn, net.spawn)
-        self._page = Shared(lambda: spread(page(hub.snapshot, refresh=True)), turn, net.spawn)
-        self._still_page = Shared(lambda: spread(page(hub.snapshot, refresh=False)), turn, net.spawn)
+        page = Page(hub, turn, net.spawn)
         self._http = HttpServer(self.handle, limits, net)
         self._server: Acceptor | None = None
         self._unix: Acceptor | None = None
         self._guard: Guard | None = None
         self._routes: Routes = {
-            "/": ("GET", self._page_html),
+            "/": ("GET", page.html),
+            "/live": ("GET", page.live),
             "/metrics": ("GET", self._metrics_text),
             "/status": ("GET", self._status_json),
             "/healthz": ("GET", healthz),
@@ -151,13 +155,6 @@ class Admin:
         if change and (refusal := from_page(request)) is not None:
             return refusal
         return self._routes[path][1](request)
-
-    async def _page_html(self, request: Request) -> Response:
-        from ncfast.observe import statuspage  # it takes all of HTML's entities, and most hubs are never looked at
-
-        shown = self._still_page if request.path.endswith("?refresh=off") else self._page
-        policy = ("Content-Security-Policy", statuspage.SECURITY_POLICY)
-        return Response(200, "text/html; charset=utf-8", await shown.get(), (policy,))
 
     async def _metrics_text(self, request: Request) -> Response:
         return Response(200, EXPOSITION, await self._metrics.get())
@@ -239,22 +236,6 @@ def _append(parts: list[bytes], rows: Rows) -> None:
 def _open(members: dict[str, Any]) -> bytes:
     """A JSON object that is to have more members."""
     return orjson.dumps(members)[:-1]
-
-
-def page(snapshot: Snapshot, refresh: bool) -> Slices[bytes]:
-    """The page for people: as many rows as it has room for."""
-    from ncfast.observe import statuspage
-
-    agents: Rows = []
-    cluster_agents: Rows = []
-    yield from snapshot.agents(agents.extend, statuspage.MAX_AGENTS)
-    yield from snapshot.cluster_agents(cluster_agents.extend, statuspage.MAX_AGENTS)
-    document = yield from snapshot.totals()
-    document["agents"] = agents
-    if document["cluster"] is not None:
-        document["cluster"]["agents"] = cluster_agents
-    yield
-    return statuspage.render(document, refresh)
 
 
 def readyz(readiness: Readiness) -> Response:

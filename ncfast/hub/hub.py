@@ -10,6 +10,7 @@ are made synchronously, between two callbacks; nothing awaits between reading st
     relays                  other hubs' flows to agents of ours
     ways, cluster           the links to other hubs
     level                   agents that are asked to move to them
+    sampler                 what the page's curves are drawn from
     lockout, review         agents that are locked out, and tunnels whose token counts no longer
 """
 
@@ -40,6 +41,7 @@ from ncfast.hub.reload import Reload
 from ncfast.hub.resuming import Resuming
 from ncfast.hub.review import Review
 from ncfast.hub.routing import Router
+from ncfast.hub.sampler import Sampler
 from ncfast.hub.sessions import Sessions
 from ncfast.hub.snapshot import Snapshot
 from ncfast.hub.steering import Steering
@@ -48,6 +50,7 @@ from ncfast.hub.ways import Ways
 from ncfast.net.seam import Net
 from ncfast.net.throttle import Throttle
 from ncfast.observe import log
+from ncfast.observe.history import History
 from ncfast.observe.readiness import State
 from ncfast.registry import DistributedRegistry, Replica, make_registry
 
@@ -92,6 +95,7 @@ class Hub:
         self.claims = Claims(ground, sessions, registry, steering, router, resuming, relays, self.level)
         self.cluster = Cluster(ground, registry, ways, steering, router, resuming, relays)
         self.edge = Edge(ground, ways, sessions, self.tokens, self.claims)
+        self.sampler = Sampler(ground, ways)
         self.lockout = Lockout(ground, sessions, registry, steering, relays)
         self.tokens.on_change = Review(ground, sessions, self.tokens, self.lockout).begin
         self.listeners: dict[str, ClientListener] = {}
@@ -157,6 +161,11 @@ class Hub:
     @property
     def admin_address(self) -> str:
         return self.admin.address
+
+    @property
+    def history(self) -> History:
+        """The last quarter of an hour."""
+        return self.sampler.history
 
     def move_agent(self, agent: str, hub: str | None) -> str:
         """As `Level.move`."""
@@ -293,6 +302,7 @@ class Hub:
         self.lockout.tick()
         self.relays.tick(now)
         self.router.tick(now)
+        self.sampler.tick(now)
         readiness, mesh = self.readiness, self.ways.mesh
         readiness.mesh_ok = mesh is None or mesh.healthy
         readiness.registry_ok = self.registry.is_healthy()

@@ -11,7 +11,6 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from math import inf
 from typing import Any
 
@@ -130,20 +129,20 @@ class Snapshot:
                 sums.reach[key] = self.router.reach(key)
         return self._document(sums)
 
-    def agents(self, take: Callable[[Rows], object], most: int | None = None) -> Slices[None]:
-        """Hands over the rows of agents connected here, some at a time and `most` in all."""
+    def agents(self, take: Callable[[Rows], object]) -> Slices[None]:
+        """Hands over the rows of agents connected here, some at a time."""
         now = self.ground.clock()
-        known = (session for session in self.sessions if session.known)
-        chosen = list(self.sessions) if most is None else list(islice(known, most))
         yield from each(
-            chosen, AGENTS, lambda some: take([self._agent(session, now) for session in some if session.known])
+            list(self.sessions),
+            AGENTS,
+            lambda some: take([self._agent(session, now) for session in some if session.known]),
         )
 
-    def cluster_agents(self, take: Callable[[Rows], object], most: int | None = None) -> Slices[None]:
+    def cluster_agents(self, take: Callable[[Rows], object]) -> Slices[None]:
         """The same of the agents of all hubs, as the cached view has them; none without a cluster."""
         if self.ground.config.ha.enabled:
-            chosen = list(islice(self.registry.view.agents.values(), most))
-            yield from each(chosen, AGENTS, lambda some: take([_cluster_agent(entry) for entry in some]))
+            known = list(self.registry.view.agents.values())
+            yield from each(known, AGENTS, lambda some: take([_cluster_agent(entry) for entry in some]))
 
     def _document(self, sums: Sums) -> dict[str, Any]:
         ground, router, flows = self.ground, self.router, sums.flows
@@ -243,6 +242,7 @@ class Snapshot:
             "inflight_bytes": link.inflight,
             "draining": session.draining,
             "token_expires_sec": round(session.identity.expires_at - self.ground.wall_clock(), 1),
+            "token_life_sec": round(session.identity.expires_at - session.identity.issued_at, 1),
         }
 
     def _certificates(self) -> dict[str, float]:

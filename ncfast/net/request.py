@@ -71,7 +71,30 @@ class Response:
         return [head] if head_only else [head, *body]
 
 
-Handler = Callable[[Request], Response | Coroutine[Any, Any, Response]]  # at once, or in later turns of the loop
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer that goes on until the peer goes: server-sent events, as the HTML standard has them (9.2).
+
+    `run` gets what sends one event, whose text has no line breaks, and waits until the peer takes it.
+    """
+
+    run: Callable[[Callable[[bytes], Coroutine[Any, Any, None]]], Coroutine[Any, Any, None]]
+    patience: float  # seconds that the peer may leave an event unread; then the connection ends
+
+    def head(self) -> bytes:
+        headers = Headers(
+            [
+                ("Content-Type", "text/event-stream"),
+                ("Connection", "close"),
+                ("Cache-Control", "no-store"),
+                ("X-Content-Type-Options", "nosniff"),
+            ]
+        )
+        return WireResponse(200, HTTPStatus.OK.phrase, headers, b"").serialize()
+
+
+Answer = Response | Stream | Coroutine[Any, Any, Response]  # a coroutine answers in later turns of the loop
+Handler = Callable[[Request], Answer]
 
 LINGER = 2.0  # seconds that an answered connection may take to close its side
 
@@ -166,7 +189,10 @@ class HttpProtocol(asyncio.Protocol):
         self._timer: asyncio.TimerHandle
         self._making: asyncio.Task[None] | None = None
         self._ended = False  # the peer has closed its side
+        self._streams = False  # the answer goes on
         self._done = False  # we have ended it
+        self._takes = asyncio.Event()  # whether the peer takes what is written
+        self._takes.set()
 
     def open(self, sock: socket.socket, source: str, context: ssl.SSLContext | None) -> None:
         """Takes the socket; the time for the request runs from now on, TLS included."""
@@ -204,12 +230,18 @@ class HttpProtocol(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._ended = True
-        return self._making is not None  # the answer is still to be written
+        return self._making is not None and not self._streams  # the answer is still to be written
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._making is not None:
             self._making.cancel()
         self._leave()
+
+    def pause_writing(self) -> None:
+        self._takes.clear()
+
+    def resume_writing(self) -> None:
+        self._takes.set()
 
     # the answer and the end
 
@@ -240,10 +272,34 @@ class HttpProtocol(asyncio.Protocol):
             response = self._failed()
         if isinstance(response, Response):
             self._answer(response, head_only)
+            return
+        self._reader = None
+        self._timer.cancel()
+        if isinstance(response, Stream):
+            self._streams = True
+            self._making = self._net.spawn(self._stream(response, head_only), "http-stream")
         else:
-            self._reader = None
-            self._timer.cancel()
             self._making = self._net.spawn(self._make(response, head_only), "http-answer")
+
+    async def _stream(self, stream: Stream, head_only: bool) -> None:
+        assert self._transport is not None  # a request has come by it
+        self._transport.write(stream.head())
+        try:
+            if not head_only:
+                await stream.run(lambda event: self._send(event, stream.patience))
+        except TimeoutError:  # the peer is there, and reads no more
+            self.abort()
+            return
+        except Exception:
+            _log.exception("http_handler_failed")
+        self._making = None
+        self._transport.close()
+
+    async def _send(self, event: bytes, patience: float) -> None:
+        assert self._transport is not None
+        self._transport.writelines((b"data: ", event, b"\n\n"))
+        async with asyncio.timeout(patience):
+            await self._takes.wait()
 
     async def _make(self, response: Coroutine[Any, Any, Response], head_only: bool) -> None:
         try:

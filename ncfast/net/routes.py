@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
 from websockets.http11 import Request
 
-from ncfast.net.request import Response
+from ncfast.net.request import Answer, Response
 
-Answer = Response | Coroutine[Any, Any, Response]
 Routes = Mapping[str, tuple[str, Callable[[Request], Answer]]]  # path -> method, and who answers
 JSON = "application/json"
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text format

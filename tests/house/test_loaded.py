@@ -29,7 +29,7 @@ SCRAPED = {"prometheus_client", "ncfast.observe.exposition"}
 JUDGES = {"ncfast.auth", "ncfast.mesh", "ncfast.registry"}
 PUBLIC_KEYS = {"jwt", "cryptography", "ncfast.auth.publickeys", "ncfast.auth.remote", "ncfast.net.fetch"}
 PROXY = {"urllib.request", "http.client"}
-PEOPLE = {"ncfast.observe.statuspage", "html"}
+PEOPLE = {"ncfast.observe.page", "html"}
 ASKED = {"ncfast.agent.admin", "ncfast.agent.standing", "ncfast.agent.metrics", "ncfast.net.routes"}
 NEVER = {  # where they do not belong
     "hub": AGENT | CLUSTER | COMMANDS | SCRAPED | PROXY | PUBLIC_KEYS | PEOPLE,

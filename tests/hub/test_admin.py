@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import gc
-import hashlib
 import io
 import json
 import random
@@ -16,7 +14,6 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import asynccontextmanager, suppress
-from html.parser import HTMLParser
 
 import orjson
 import pytest
@@ -29,11 +26,12 @@ from support.until import PATIENCE, until
 
 from ncfast.config.hub import Admin as AdminConfig
 from ncfast.config.values import Address
+from ncfast.hub import page
 from ncfast.hub.admin import Admin
 from ncfast.hub.lockout import LockRefused
 from ncfast.net.request import BadRequest, HttpLimits, RequestReader, Response, answer
 from ncfast.net.seam import Net
-from ncfast.observe import log, statuspage, watchdog
+from ncfast.observe import log, watchdog
 from ncfast.observe.stats import Stats
 from ncfast.registry import Lock
 
@@ -444,105 +442,99 @@ def test_the_edge_closes_while_a_long_answer_is_made():
     run(main)
 
 
-class Tags(HTMLParser):
-    """Collects tags with attributes, and the text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_data(self, data):
-        self.text += data
+EVENT = re.compile(rb"data: (.+)\n\n")
 
 
-def hostile(value, text):
-    """The same structure with every string value replaced."""
-    if isinstance(value, dict):
-        return {key: hostile(entry, text) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [hostile(entry, text) for entry in value]
-    return text if isinstance(value, str) else value
+async def follow(port, path="/live"):
+    """The head of a stream, and what reads its next event."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(asking(path))
+    head = await reader.readuntil(b"\r\n\r\n")
+
+    async def event():
+        async with asyncio.timeout(PATIENCE):
+            return json.loads(EVENT.fullmatch(await reader.readuntil(b"\n\n"))[1])
+
+    return head, event, writer
 
 
-def test_the_page_shows_the_hub_without_outside_help():
-    page = statuspage.render(FakeHub(listeners=2, agents=3).document()).decode()
-    tags = Tags(page)
-    for shown in ("Hub hub-a: ready", "127.0.0.1:10001", "agent-canary-2"):
-        assert shown in tags.text
-    assert not {"script", "img", "link", "iframe", "form"} & set(tags.tags)
-    links = [value for name, value in tags.attributes if name in ("href", "src")]
-    assert links and all(link.startswith("/") for link in links)
-    style = re.search(r"<style>(.*?)</style>", page, re.S)[1]
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    assert f"'sha256-{digest}'" in statuspage.SECURITY_POLICY
-    assert "http-equiv=refresh" in page
-    assert "http-equiv=refresh" not in statuspage.render(FakeHub().document(), refresh=False).decode()
+def test_the_page_is_followed(monkeypatch):
+    monkeypatch.setattr(page, "PERIOD", 0.0)
+
+    async def main():
+        hub = FakeHub(agents=3)
+        async with admin_edge(hub) as (admin, port):
+            head, event, writer = await follow(port, "/live?filter=canary-2")
+            assert status_of(head) == 200 and b"Content-Type: text/event-stream\r\n" in head
+            assert b"Content-Length" not in head
+            shown = await event()
+            assert "agent-canary-2" in shown and "agent-canary-1" not in shown
+            hub.rows[2]["agent_id"] = "canary-2-b"
+            async with asyncio.timeout(PATIENCE):
+                while "canary-2-b" not in await event():
+                    pass
+            writer.close()
+            await until(lambda: not admin._http._live)
+            head = await exchange(port, asking("/live", "HEAD"))
+            assert status_of(head) == 200 and head.endswith(b"\r\n\r\n")
+
+    run(main)
 
 
-def test_the_page_escapes_every_string():
-    plain = Tags(statuspage.render(FakeHub(2, 3, 2, peers=2).document()).decode())
-    attacks = ("<script>alert(1)</script>", "'\"><img src=x onerror=y()>", "</style></title><b>", "\ud800")
-    for text in attacks:
-        tags = Tags(statuspage.render(hostile(FakeHub(2, 3, 2, peers=2).document(), text)).decode())
-        assert set(tags.tags) <= set(plain.tags)
-        assert {name for name, _ in tags.attributes} <= {name for name, _ in plain.attributes}
+@pytest.mark.parametrize("header", ["Origin: http://a.example", "Sec-Fetch-Site: cross-site"])
+def test_no_other_page_holds_a_readers_place(header):
+    async def main():
+        async with admin_edge() as (_, port):
+            request = f"GET /live HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n".encode()
+            assert status_of(await exchange(port, request)) == 403
+
+    run(main)
 
 
-def test_the_page_is_bounded_and_says_so():
-    page = statuspage.render(FakeHub(agents=5000).document()).decode()
-    assert "Agents (200 of 5000)" in page and page.count("agent-canary") == 200
-    page = statuspage.render(FakeHub(agents=5000, peers=2).document()).decode()
-    assert "Agents of the cluster (200 of 5000)" in page and page.count("agent-canary") == 400
+def test_an_event_is_one_line_whatever_an_agent_is_called():
+    async def main():
+        hub = FakeHub()
+        hub.rows[0]["agent_id"] = 'a\r\n\r\ndata: "b"\u2028\ud800'
+        async with admin_edge(hub) as (_, port):
+            _, event, writer = await follow(port)
+            assert "data: &quot;b&quot;" in await event()
+            writer.close()
+
+    run(main)
 
 
-@pytest.mark.parametrize(("misknown", "verdict"), [(None, "Ready for active."), (3, "Not ready for active: ldap")])
-def test_the_page_says_whether_shadow_is_ready_for_active(misknown, verdict):
-    hub = FakeHub(peers=1)
-    assert "Shadow" not in Tags(statuspage.render(hub.document()).decode()).text
-    hub.cluster["shadow"] = [{"connector": "ldap", "here": 1, "mesh": 2, "nobody": 1, "misknown_sec": misknown}]
-    text = Tags(statuspage.render(hub.document()).decode()).text
-    assert "Shadow: what active would have done" in text and "75 %" in text and verdict in text
+def test_so_many_follow_the_page_and_no_more(monkeypatch):
+    monkeypatch.setattr(page, "READERS", 2)
+
+    async def main():
+        async with admin_edge() as (admin, port):
+            readers = [await follow(port) for _ in range(2)]
+            for _, event, _ in readers:
+                await event()
+            assert status_of(await exchange(port, asking("/live"))) == 503
+            readers[0][2].close()
+            await until(lambda: len(admin._http._live) == 1)
+            head, event, writer = await follow(port)
+            assert status_of(head) == 200
+            for one in (readers[1][2], writer):
+                one.close()
+
+    run(main)
 
 
-def test_the_page_shows_the_cluster():
-    hub = FakeHub(agents=2, peers=2)
-    hub.rows[1]["standby"] = True
-    hub.cluster["mesh"][1] |= {"peer": "tls://192.0.2.3:9500", "state": "backoff", "rtt_ms": None, "carrier": None}
-    hub.cluster["registry"] |= {"healthy": False, "fresh": False, "breaker": "half_open"}
-    text = Tags(statuspage.render(hub.document()).decode()).text
-    for shown in (
-        "Registry in redis: unhealthy, its view is stale, breaker half open",
-        "this hub",
-        "0.25 ms",
-        "tls://192.0.2.3:9500",
-        "backoff",
-        "standby",
-        "Agents of the cluster (2)",
-        "peer-1",
-    ):
-        assert shown in text
-    rows = statuspage.hubs(hub.cluster)
-    assert [(row["name"], row["self"], bool(row["link"])) for row in rows] == [
-        ("hub-a", True, False),
-        ("peer-0", False, True),
-        ("peer-1", False, False),
-        ("tls://192.0.2.3:9500", False, True),
-    ]
-    assert "Cluster" not in statuspage.render(FakeHub().document()).decode()
+def test_who_follows_and_does_not_read_is_let_go(monkeypatch):
+    monkeypatch.setattr(page, "PERIOD", 0.0)
+    monkeypatch.setattr(page, "PATIENCE", 0.01)
 
+    async def main():
+        async with admin_edge(FakeHub(agents=200)) as (admin, port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+            writer.write(asking("/live"))
+            await until(lambda: admin._http._live)
+            await until(lambda: not admin._http._live)
+            writer.close()
 
-def test_the_page_without_agents_and_with_trouble():
-    hub = FakeHub(listeners=0, agents=0)
-    hub.readiness.fd_pressure = True
-    text = Tags(statuspage.render(hub.document()).decode()).text
-    assert "degraded" in text and "fd pressure" in text and "none" in text
+    run(main)
 
 
 def test_the_watchdog_names_what_blocks_the_loop(monkeypatch):

@@ -14,10 +14,12 @@ from hub.far import Agent
 from hub.rooms import Rooms, identity
 from ncfast._frames import FrameType
 from ncfast.core.errors import Reason
-from ncfast.hub import admin, snapshot
+from ncfast.hub import admin, page, snapshot
 from ncfast.hub.snapshot import Snapshot
 from ncfast.observe import metrics
+from ncfast.observe.history import History
 from ncfast.observe.metrics import Metrics
+from ncfast.observe.page.view import View
 from ncfast.observe.slices import spread
 from ncfast.observe.totals import LinkTotals
 
@@ -88,13 +90,13 @@ class Watch:
 
 
 def hub_of(found: Snapshot) -> SimpleNamespace:
-    return SimpleNamespace(snapshot=found, stats=found.ground.stats)
+    return SimpleNamespace(snapshot=found, stats=found.ground.stats, history=History())
 
 
 WORK = {
     "metrics": (lambda found: Metrics(hub_of(found)).render(), MANY),
     "status": (admin.status, 3 * MANY),  # rows here, rows of the cluster, sums
-    "page": (lambda found: admin.page(found, True), MANY + 2 * 200),
+    "page": (lambda found: page.page(hub_of(found), View()), 3 * MANY),
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ncfast.hub import admin
 from ncfast.hub.level import MoveRefused
+from ncfast.observe.history import History
 from ncfast.observe.readiness import Readiness, State
 from ncfast.observe.slices import Slices, T, each
 from ncfast.observe.stats import Stats
@@ -29,6 +30,7 @@ class FakeHub:
         """``peers`` other hubs make a cluster; None is a hub without one."""
         self.stats = Stats()
         self.readiness = Readiness(state=State.SERVING)
+        self.history = History()
         self.drains = 0
         self.hurried = False
         self.movable: dict[str, str] = {}  # agents that may be asked to move, and where to if nobody says
@@ -84,6 +86,7 @@ class FakeHub:
             "queued_frames": 2,
             "inflight_bytes": 100,
             "token_expires_sec": 3600,
+            "token_life_sec": 4000,
             "draining": False,
             "standby": False,
         }
@@ -154,12 +157,12 @@ class FakeHub:
     def snapshot(self) -> FakeHub:
         return self  # its own: what `ncfast.hub.snapshot` gives
 
-    def agents(self, take: Any, most: int | None = None) -> Slices[None]:
-        yield from each(self.rows[:most], SLICE, take)
+    def agents(self, take: Any) -> Slices[None]:
+        yield from each(self.rows, SLICE, take)
 
-    def cluster_agents(self, take: Any, most: int | None = None) -> Slices[None]:
+    def cluster_agents(self, take: Any) -> Slices[None]:
         if self.cluster is not None:
-            yield from each(self.cluster_rows[:most], SLICE, take)
+            yield from each(self.cluster_rows, SLICE, take)
 
     def totals(self) -> Slices[dict[str, Any]]:
         tunnels: dict[str, Any] = dict.fromkeys(("owned", "standby", "draining", "queued_frames", "inflight_bytes"), 0)

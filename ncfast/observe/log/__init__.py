@@ -9,22 +9,26 @@ from ncfast.observe.log.logger import (
     flush,
     get,
     mask_address,
+    recent,
     security,
     setup,
     suppressed,
     trace,
 )
+from ncfast.observe.log.recent import Event
 
 __all__ = [
     "FIELDS",
     "LEVELS",
     "MAX_TEXT",
+    "Event",
     "Logger",
     "access",
     "dropped",
     "flush",
     "get",
     "mask_address",
+    "recent",
     "security",
     "setup",
     "suppressed",

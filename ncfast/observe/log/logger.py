@@ -23,6 +23,7 @@ import orjson
 from ncfast.observe.log.limiter import BUSY_EVENTS, EventLimiter
 from ncfast.observe.log.line import shown
 from ncfast.observe.log.masking import Mask
+from ncfast.observe.log.recent import Event, Recent
 from ncfast.observe.log.writer import LogWriter
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -71,6 +72,7 @@ class Logger:
             line = shown(level, event, self._name, bound, _state.mask, _state.mask_agents)
             if held_back:
                 line["suppressed"] = held_back
+            _state.recent.note(line)
             _state.writer.put(_state.render(line), at_once=event not in BUSY_EVENTS)
         except Exception:  # the wall: whatever a value's __str__ does, the caller's work goes on
             _state.failed += 1
@@ -102,6 +104,7 @@ class _State:
         self.limiter = EventLimiter(time.monotonic)
         self.writer = LogWriter(sys.stderr)
         self.render: Callable[[dict[str, Any]], bytes] = _render_json
+        self.recent = Recent()
         self.failed = 0
 
 
@@ -161,6 +164,11 @@ def access(**fields: Any) -> None:
 def mask_address(text: str) -> str:
     """A client address as the configured rule shows it."""
     return _state.mask.address(text)
+
+
+def recent() -> list[Event]:
+    """The last events that matter, newest first, as they stand in the log."""
+    return _state.recent.events()
 
 
 def flush(timeout: float = 1.0) -> bool:
