@@ -31,7 +31,7 @@ COVERED := $(addprefix tests/,core net config auth observe registry mesh hub age
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-setup test-debug quick readme page-test recording coverage lint format simulate simulate-mutants soak bench benchmarks perf-ldap dashboards fuzz fuzz-debug debug-build build dist wheels deb \
+.PHONY: help demo test test-setup test-debug quick readme page-test recording coverage lint format simulate simulate-mutants soak bench bench-gate benchmarks perf-ldap dashboards fuzz fuzz-debug debug-build build dist wheels deb \
 	docs image image-rehearsal pin-base lock audit clean
 
 help:  ## list the targets
@@ -93,6 +93,10 @@ soak: test-setup  ## a cluster under real clients and faults for MINUTES (60), w
 
 bench: test-setup  ## measure beside two chained HAProxy processes (BENCH=--quick for a first look)
 	$(BIN)/python -m bench $(BENCH)
+
+bench-gate: test-setup  ## a minute of it, held against the ratios of docs/benchmarks.md; and LDAP clients, briefly
+	$(BIN)/python -m bench.gate
+	$(BIN)/python -m bench.ldap --seconds 1 --rate 50 --ways off,active-mesh --faults none --p99 1000 --errors 0
 
 benchmarks: test-setup  ## the run that docs/benchmarks.md shows, and by it README and docs/compare.md: tables and plots; on a quiet machine (BEFORE=DIR for an earlier tree beside)
 	$(BIN)/python -m bench $(if $(BEFORE),--before $(BEFORE)) --page docs/benchmarks.md

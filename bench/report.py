@@ -90,10 +90,12 @@ def save(
     samples: dict[str, list[Sample]],
     routes: Sequence[str],
     about: dict[str, Any],
+    kind: str = "",
 ) -> Path:
-    """Writes medians and every sample, and ``about`` the machine, to a new file in ``folder``."""
+    """Writes medians and every sample, and ``about`` the machine, to a new file in ``folder``; ``kind`` begins its
+    name."""
     folder.mkdir(exist_ok=True)
-    path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}.json"
+    path = folder / f"{kind}{datetime.now(UTC):%Y%m%dT%H%M%S}.json"
     path.write_bytes(
         orjson.dumps(
             {

@@ -3,7 +3,7 @@ with it.
 
 Sans-I/O. The environment is read with urllib's rules (`http_proxy` for ws, `https_proxy` for wss and https, `all_proxy`
 for each; an upper-case HTTP_PROXY is ignored under CGI, where a request header can set it), but for `no_proxy`, of
-which urllib knows neither networks nor `*.`.
+which urllib knows neither networks nor `*.`. Why not by `websockets.proxy`: docs/decisions/0020-sentinel.md.
 Credentials stay out of every message and repr.
 """
 

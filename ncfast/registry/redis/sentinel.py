@@ -1,4 +1,7 @@
-"""Where the master is: asked of Redis Sentinels, one after the other, over a connection that is kept."""
+"""Where the master is: asked of Redis Sentinels, one after the other, over a connection that is kept.
+
+Why not by redis-py's: docs/decisions/0020-sentinel.md.
+"""
 
 from __future__ import annotations
 
