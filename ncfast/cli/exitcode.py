@@ -16,7 +16,8 @@ class ExitCode(IntEnum):
 
 MEANINGS = {
     ExitCode.OK: "done; for hub and agent: drained after SIGTERM or SIGINT",
-    ExitCode.FAILURE: "failed while running; the message says at what. For check --strict: there are warnings",
+    ExitCode.FAILURE: "failed while running; the message says at what. For check --strict: there are warnings; "
+    "for conformance: a rule is broken",
     ExitCode.USAGE: "wrong arguments",
     ExitCode.UNAVAILABLE: (
         "no hub answers at the admin edge (status, drain, agents); a program is missing (demo --cluster)"

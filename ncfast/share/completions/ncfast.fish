@@ -50,13 +50,14 @@ function _shtab_ncfast_using
   test "$_shtab_ncfast_cmdpath" = "$argv"
 end
 
-set -g _shtab_ncfast_commands hub agent check token status drain agents 'agents list' 'agents move' kick unlock demo examples schema completion version
-set -g _shtab_ncfast_opts_with_value --agent-id --audience --ca-file --certificate --client-cert --client-key --config --connector --cuts --for --hub --key-file --reason --size --tenant --token-file --ttl --url --wait --watch
+set -g _shtab_ncfast_commands hub agent check token status drain agents 'agents list' 'agents move' kick unlock demo conformance examples schema completion version
+set -g _shtab_ncfast_opts_with_value --agent-id --audience --ca-file --certificate --client-cert --client-key --config --connector --cuts --for --hub --jobs --key-file --only --patience --reason --scenarios --size --tenant --token-file --ttl --url --wait --watch --without
 
 complete -c ncfast -e
 complete -c ncfast -f
 
 complete -c ncfast -n _shtab_ncfast_using -s h -l help -d 'show this help message and exit'
+complete -c ncfast -n _shtab_ncfast_using -l version -d 'print the version, as the command of that name'
 complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a hub -d 'Run a hub: listeners for clients, an edge for agents, an admin edge for operators.'
 complete -c ncfast -n '_shtab_ncfast_using hub' -s h -l help -d 'show this help message and exit'
 complete -c ncfast -n '_shtab_ncfast_using hub' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the hub'"'"'s YAML file (default: $NC_CONFIG)'
@@ -92,6 +93,7 @@ complete -c ncfast -n '_shtab_ncfast_using status' -l url -x -d 'the hub'"'"'s a
 complete -c ncfast -n '_shtab_ncfast_using status' -l token-file -xka "(__fish_complete_path (commandline -ct))" -d 'the secret of admin.token_file'
 complete -c ncfast -n '_shtab_ncfast_using status' -l ca-file -xka "(__fish_complete_path (commandline -ct))" -d 'who signed the certificate of an https:// edge'
 complete -c ncfast -n '_shtab_ncfast_using status' -l json -d 'the document as the hub sends it'
+complete -c ncfast -n '_shtab_ncfast_using status' -l shadow -d 'of a hub in shadow mode: what active would have done, and whether it is ready for it (exit code 0)'
 complete -c ncfast -n '_shtab_ncfast_using status' -l watch -x -d 'again and again (default: every 2)'
 complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a drain -d 'Drain a hub: balancers see it leave, then it takes nothing new, tells its agents to move, lets its flows finish, and'
 complete -c ncfast -n '_shtab_ncfast_using drain' -s h -l help -d 'show this help message and exit'
@@ -135,6 +137,14 @@ complete -c ncfast -n '_shtab_ncfast_using demo' -l cluster -d 'three hubs; kill
 complete -c ncfast -n '_shtab_ncfast_using demo' -l size -x -d 'to move each way (default: 256; with --cluster 64, three times)'
 complete -c ncfast -n '_shtab_ncfast_using demo' -l cuts -x -d 'cuts of the tunnel, not with --cluster (default: 5)'
 complete -c ncfast -n '_shtab_ncfast_using demo' -l stay -d 'keep everything up afterwards, to play with'
+complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a conformance -d 'Show whether an agent, of whatever make, keeps the rules of docs/protocol.md, and name each that it breaks.'
+complete -c ncfast -n '_shtab_ncfast_using conformance' -s h -l help -d 'show this help message and exit'
+complete -c ncfast -n '_shtab_ncfast_using conformance' -l without -xka "resume standby moves" -d 'leave out scenarios of a feature that the agent does not have; repeat for more'
+complete -c ncfast -n '_shtab_ncfast_using conformance' -l only -x -d 'play this scenario; repeat for more'
+complete -c ncfast -n '_shtab_ncfast_using conformance' -l scenarios -xka "(__fish_complete_path (commandline -ct))" -d 'others than those that come with ncfast'
+complete -c ncfast -n '_shtab_ncfast_using conformance' -l patience -x -d 'that a step may take, dials included (default: 30)'
+complete -c ncfast -n '_shtab_ncfast_using conformance' -l jobs -x -d 'at once (default: 4)'
+complete -c ncfast -n '_shtab_ncfast_using conformance' -l list -d 'list the scenarios and their rules, and play none'
 complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a examples -d 'Print a file to begin with: configurations, units of systemd, alerts of Prometheus, a dashboard of Grafana.'
 complete -c ncfast -n '_shtab_ncfast_using examples' -s h -l help -d 'show this help message and exit'
 complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a schema -d 'Print the JSON Schema of configuration files, by which editors complete keys and mark what is wrong.'
