@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from docs import measured
+from docs import measured, times
 from ncfast._frames import HEADER_SIZE, FrameType, decode
 from ncfast.agent import tunnel
 from ncfast.config import hardening, reference
@@ -240,6 +240,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "close-codes": close_codes,
     "states": states,
     "conformance": conformance,
+    "times": lambda: _table(("what", "whose", "default", "key", "fits"), times.rows()),
     "example": example,
     "link-states": link_states,
     "breaker-states": breaker_states,

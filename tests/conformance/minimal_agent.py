@@ -374,7 +374,7 @@ class MinimalAgent:
             return None
         flow = self.flows.get(cid)
         if flow is None:
-            told = type == F.M_RESUME or (type in (F.M_DATA, F.M_FIN) and cid not in self.gone)
+            told = type in (F.M_RESUME, F.M_OPEN_ACK) or (type in (F.M_DATA, F.M_FIN) and cid not in self.gone)
             if told and "is silent about unknown flows" not in faults:
                 self.send(F.M_RST, cid=cid, code=Reason.UNKNOWN_FLOW)
             return None
@@ -412,6 +412,9 @@ class MinimalAgent:
     def _of_flow(self, flow: Flow, type: F, code: int, seq: int, ack: int, limit: int, payload: bytes) -> int | None:
         if type == F.M_RST:
             flow.reset(Reason.CLOSED, told=True)
+            return None
+        if type == F.M_OPEN_ACK:
+            flow.reset(Reason.FLOW_CONTROL)
             return None
         if type == F.M_DETACH:
             flow.attached = flow.resumed = False

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from docs import generate
+from ncfast._frames import FrameType
 from ncfast.auth.errors import REASONS as TOKEN_REASONS
 from ncfast.cli import program
 from ncfast.config.agent import AgentConfig
@@ -161,6 +162,11 @@ def test_rules_keep_their_numbers():
     for section in {one for one, _ in numbered}:
         numbers = sorted(int(number) for one, number in numbered if one == section)
         assert numbers == list(range(1, len(numbers) + 1)), section
+
+
+def test_the_agents_tables_have_every_frame():
+    text = section("docs/protocol.md", "Frame by frame")
+    assert not [one.name for one in FrameType if not re.search(rf"^\|.*\b{one.name}\b.*?\|", text, re.MULTILINE)]
 
 
 # docs/operations.md
