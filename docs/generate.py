@@ -16,11 +16,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from docs import measured
+from docs import measured, times
 from ncfast._frames import HEADER_SIZE, FrameType, decode
 from ncfast.agent import metrics, tunnel
 from ncfast.config import hardening, reference
 from ncfast.config.hub import HubConfig
+from ncfast.conformance import scenario
 from ncfast.core import errors
 from ncfast.core.errors import RETRYABLE, Reason
 from ncfast.core.states import TRANSITIONS, FlowEvent, FlowState
@@ -29,6 +30,10 @@ from ncfast.registry import breaker
 
 DOCS = Path(__file__).parent
 VECTORS = DOCS.parent / "tests" / "vectors" / "frames.json"
+SCENARIOS = VECTORS.with_name("scenarios.json")
+RULE_SEEN = re.compile(
+    r'Broken\(\s*"([\w.-]+)"|"rule", "([\w.-]+)"|leave\(tunnel, "([\w.-]+)"\)|rule, again = \("([\w.-]+)"'
+)
 PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FIELDS = (
     ("type", 0, 1),
@@ -85,10 +90,35 @@ def reasons() -> str:
 
 def close_codes() -> str:
     rows = [
-        (row.close_code, f"`{reason.label}`", meanings()[reason], row.blame.value)
+        (row.close_code, int(reason), f"`{reason.label}`", meanings()[reason], row.blame.value)
         for reason, row in errors._LINKS.items()
     ]
-    return _table(("close code", "reason", "says", "at fault"), sorted(rows))
+    return _table(("close code", "code", "reason", "says", "at fault"), sorted(rows))
+
+
+def _by_number(label: str) -> list[tuple[int, str]]:
+    """Labels in the page's order."""
+    return [(int(part) if part.isdecimal() else 0, part) for part in label.split(".")]
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    more = [f"{len(names) - most} more"] if len(names) > most else []
+    return "; ".join([*names[:most], *more])
+
+
+def conformance() -> str:
+    """Each rule that the scripted hub can find broken, and by what."""
+    seen: dict[str, list[str]] = {}
+    for source in sorted((DOCS.parent / "ncfast" / "conformance").glob("*.py")):
+        for found in RULE_SEEN.findall(source.read_text()):
+            seen.setdefault("".join(found), [])
+    for one in scenario.read(SCENARIOS):
+        for rule in one.rules:
+            seen.setdefault(rule, []).append(one.name)
+    rows: list[tuple[object, ...]] = [
+        (f"`{rule}`", _some(seen[rule]) or "whatever is played") for rule in sorted(seen, key=_by_number)
+    ]
+    return _table(("rule", "shown by"), rows)
 
 
 def states() -> str:
@@ -218,6 +248,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "reasons": reasons,
     "close-codes": close_codes,
     "states": states,
+    "conformance": conformance,
+    "times": lambda: _table(("what", "whose", "default", "key", "fits"), times.rows()),
     "example": example,
     "link-states": link_states,
     "breaker-states": breaker_states,

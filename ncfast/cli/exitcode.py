@@ -17,7 +17,8 @@ class ExitCode(IntEnum):
 MEANINGS = {
     ExitCode.OK: "done; for hub and agent: drained after SIGTERM or SIGINT",
     ExitCode.FAILURE: (
-        "failed while running; the message says at what. For check --connect and agent --dry-run: a step failed"
+        "failed while running; the message says at what. For check --connect and agent --dry-run: a step failed; "
+        "for conformance: a rule is broken"
     ),
     ExitCode.USAGE: "wrong arguments",
     ExitCode.UNAVAILABLE: (

@@ -29,6 +29,7 @@ _COMMANDS = (  # as `--help` shows them
     "kick",
     "unlock",
     "demo",
+    "conformance",
     "examples",
     "schema",
     "completion",

@@ -6,7 +6,7 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_ncfast_agents_subparsers=(list move)
-_shtab_ncfast_subparsers=(hub agent check token status drain agents kick unlock demo examples schema completion version)
+_shtab_ncfast_subparsers=(hub agent check token status drain agents kick unlock demo conformance examples schema completion version)
 
 _shtab_ncfast_hub_option_strings=(-h --help --config)
 _shtab_ncfast_agent_option_strings=(-h --help --config --dry-run --hub --agent-id --connector --token-file --ca-file --client-cert --client-key --allow-plaintext)
@@ -20,6 +20,7 @@ _shtab_ncfast_agents_option_strings=(-h --help --url --token-file --ca-file)
 _shtab_ncfast_kick_option_strings=(-h --help --tenant --url --token-file --ca-file --for --reason)
 _shtab_ncfast_unlock_option_strings=(-h --help --tenant --url --token-file --ca-file)
 _shtab_ncfast_demo_option_strings=(-h --help --cluster --size --cuts --stay)
+_shtab_ncfast_conformance_option_strings=(-h --help --without --only --scenarios --patience --jobs --list)
 _shtab_ncfast_examples_option_strings=(-h --help)
 _shtab_ncfast_schema_option_strings=(-h --help)
 _shtab_ncfast_completion_option_strings=(-h --help)
@@ -49,10 +50,12 @@ _shtab_ncfast_kick___token_file_COMPGEN=_shtab_compgen_files
 _shtab_ncfast_kick___ca_file_COMPGEN=_shtab_compgen_files
 _shtab_ncfast_unlock___token_file_COMPGEN=_shtab_compgen_files
 _shtab_ncfast_unlock___ca_file_COMPGEN=_shtab_compgen_files
+_shtab_ncfast_conformance___scenarios_COMPGEN=_shtab_compgen_files
 
 _shtab_ncfast_agents_pos_0_choices=(list move)
+_shtab_ncfast_conformance___without_choices=(resume standby moves)
 _shtab_ncfast_completion_pos_0_choices=(bash zsh fish)
-_shtab_ncfast_pos_0_choices=(hub agent check token status drain agents kick unlock demo examples schema completion version)
+_shtab_ncfast_pos_0_choices=(hub agent check token status drain agents kick unlock demo conformance examples schema completion version)
 
 _shtab_ncfast_hub__h_nargs=0
 _shtab_ncfast_hub___help_nargs=0
@@ -93,6 +96,10 @@ _shtab_ncfast_demo__h_nargs=0
 _shtab_ncfast_demo___help_nargs=0
 _shtab_ncfast_demo___cluster_nargs=0
 _shtab_ncfast_demo___stay_nargs=0
+_shtab_ncfast_conformance_pos_0_nargs='*'
+_shtab_ncfast_conformance__h_nargs=0
+_shtab_ncfast_conformance___help_nargs=0
+_shtab_ncfast_conformance___list_nargs=0
 _shtab_ncfast_examples__h_nargs=0
 _shtab_ncfast_examples___help_nargs=0
 _shtab_ncfast_schema__h_nargs=0

@@ -50,8 +50,8 @@ function _shtab_ncfast_using
   test "$_shtab_ncfast_cmdpath" = "$argv"
 end
 
-set -g _shtab_ncfast_commands hub agent check token status drain agents 'agents list' 'agents move' kick unlock demo examples schema completion version
-set -g _shtab_ncfast_opts_with_value --agent-id --audience --ca-file --certificate --client-cert --client-key --config --connector --cuts --for --hub --key-file --reason --size --tenant --token-file --ttl --url --wait --watch
+set -g _shtab_ncfast_commands hub agent check token status drain agents 'agents list' 'agents move' kick unlock demo conformance examples schema completion version
+set -g _shtab_ncfast_opts_with_value --agent-id --audience --ca-file --certificate --client-cert --client-key --config --connector --cuts --for --hub --jobs --key-file --only --patience --reason --scenarios --size --tenant --token-file --ttl --url --wait --watch --without
 
 complete -c ncfast -e
 complete -c ncfast -f
@@ -140,6 +140,14 @@ complete -c ncfast -n '_shtab_ncfast_using demo' -l cluster -d 'three hubs; kill
 complete -c ncfast -n '_shtab_ncfast_using demo' -l size -x -d 'to move each way (default: 256; with --cluster 64, three times)'
 complete -c ncfast -n '_shtab_ncfast_using demo' -l cuts -x -d 'cuts of the tunnel, not with --cluster (default: 5)'
 complete -c ncfast -n '_shtab_ncfast_using demo' -l stay -d 'keep everything up afterwards, to play with'
+complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a conformance -d 'Show whether an agent, of whatever make, keeps the rules of docs/protocol.md, and name each that it breaks.'
+complete -c ncfast -n '_shtab_ncfast_using conformance' -s h -l help -d 'show this help message and exit'
+complete -c ncfast -n '_shtab_ncfast_using conformance' -l without -xka "resume standby moves" -d 'leave out scenarios of a feature that the agent does not have; repeat for more'
+complete -c ncfast -n '_shtab_ncfast_using conformance' -l only -x -d 'play this scenario; repeat for more'
+complete -c ncfast -n '_shtab_ncfast_using conformance' -l scenarios -xka "(__fish_complete_path (commandline -ct))" -d 'others than those that come with ncfast'
+complete -c ncfast -n '_shtab_ncfast_using conformance' -l patience -x -d 'that a step may take, dials included (default: 30)'
+complete -c ncfast -n '_shtab_ncfast_using conformance' -l jobs -x -d 'at once (default: 4)'
+complete -c ncfast -n '_shtab_ncfast_using conformance' -l list -d 'list the scenarios and their rules, and play none'
 complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a examples -d 'Print a file to begin with: configurations, units of systemd, alerts of Prometheus, a dashboard of Grafana.'
 complete -c ncfast -n '_shtab_ncfast_using examples' -s h -l help -d 'show this help message and exit'
 complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a schema -d 'Print the JSON Schema of configuration files, by which editors complete keys and mark what is wrong.'

@@ -1,0 +1,79 @@
+"""Show whether an agent, of whatever make, keeps the rules of docs/protocol.md, and name each that it breaks.
+
+For every scenario a scripted hub and a service are started on this machine, and COMMAND with them, as an agent of
+theirs. In its words {hub} and {other_hub} (URLs), {agent_id}, {connector}, {token_file}, {target} (host:port),
+{target_host} and {target_port} are replaced; the environment has them as CONFORMANCE_HUB and so on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ncfast.cli.exitcode import ExitCode
+
+HELP = "show whether an agent of any make keeps the protocol's rules"
+_PATIENCE, _JOBS = 30.0, 4
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("command", metavar="COMMAND", nargs="*", help="what starts the agent, behind --")
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        choices=("resume", "standby", "moves"),
+        help="leave out scenarios of a feature that the agent does not have; repeat for more",
+    )
+    parser.add_argument("--only", action="append", metavar="NAME", help="play this scenario; repeat for more")
+    parser.add_argument("--scenarios", type=Path, metavar="FILE", help="others than those that come with ncfast")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=_PATIENCE,
+        metavar="SECONDS",
+        help=f"that a step may take, dials included (default: {_PATIENCE:g})",
+    )
+    parser.add_argument("--jobs", type=int, default=_JOBS, metavar="N", help=f"at once (default: {_JOBS})")
+    parser.add_argument("--list", action="store_true", help="list the scenarios and their rules, and play none")
+    parser.set_defaults(usage_error=parser.error)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from ncfast.conformance.run import Verdict, launch, play_all
+    from ncfast.conformance.scenario import read
+
+    scenarios = [one for one in read(arguments.scenarios) if not one.needs & set(arguments.without)]
+    if arguments.only:
+        known = {one.name for one in scenarios}
+        if unknown := [name for name in arguments.only if name not in known]:
+            arguments.usage_error(f"there is no scenario {unknown[0]!r}; --list lists them")
+        scenarios = [one for one in scenarios if one.name in arguments.only]
+    if arguments.list:
+        for one in scenarios:
+            print(f"{one.name}: {', '.join(one.rules)}")
+        return ExitCode.OK
+    if not arguments.command:
+        arguments.usage_error("what starts the agent comes behind --, as in: ncfast conformance -- ./agent {hub}")
+
+    def told(verdict: Verdict) -> None:
+        if verdict.broken is None:
+            print(f"ok      {verdict.scenario.name}", flush=True)
+            return
+        print(f"BROKEN  {verdict.scenario.name}\n        rule {verdict.broken}", flush=True)
+        for line in verdict.output:
+            print(f"        | {line}", flush=True)
+
+    verdicts = asyncio.run(
+        play_all(
+            scenarios, launch(arguments.command), patience=arguments.patience, jobs=max(1, arguments.jobs), told=told
+        )
+    )
+    rules = sorted({one.broken.rule for one in verdicts if one.broken is not None})
+    if rules:
+        print(f"{sum(one.broken is not None for one in verdicts)} of {len(verdicts)} broken: rules {', '.join(rules)}")
+        return ExitCode.FAILURE
+    print(f"all {len(verdicts)} kept")
+    return ExitCode.OK
