@@ -1,4 +1,4 @@
-"""Which hub a command talks to, and what it shows there."""
+"""Which hub, or agent, a command talks to, and what it shows there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from ncfast.observe.adminclient import Place
 
 DEFAULT = "http://127.0.0.1:9400"
+AGENT = "http://127.0.0.1:9410"  # as the documentation has an agent's admin.bind
 
 
 def add_url(parser: argparse.ArgumentParser, *, again: bool = False) -> None:

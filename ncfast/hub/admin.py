@@ -1,5 +1,5 @@
-"""The admin edge: metrics, status, health on a port of their own that is never the public one; and what changes things,
-which is taken there or at a Unix socket, as `ncfast.hub.guard` has it.
+"""The admin edge: metrics, status, flows, health on a port of their own that is never the public one; and what changes
+things, or shows the process's inside, which is done there or at a Unix socket, as `ncfast.hub.guard` has it.
 
 What costs by the number of agents is made in slices, one answer at a time, while the loop serves everybody else.
 """
@@ -12,9 +12,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 import orjson
+from pydantic import BaseModel
 from websockets.http11 import Request
 
 from ncfast.config.hub import Admin as AdminConfig
+from ncfast.hub.flows import NoSuchFlow, Query, QueryRefused
 from ncfast.hub.guard import Guard, from_page
 from ncfast.hub.level import MoveRefused
 from ncfast.hub.lockout import LockRefused
@@ -22,7 +24,7 @@ from ncfast.net.ports import wanted_by
 from ncfast.net.request import HttpLimits, HttpServer, Response
 from ncfast.net.seam import Acceptor, Net
 from ncfast.net.tls import server_context
-from ncfast.observe import log, metrics
+from ncfast.observe import diag, log, metrics
 from ncfast.observe.readiness import Readiness
 from ncfast.observe.slices import Shared, Slices, spread
 from ncfast.registry import Lock
@@ -38,6 +40,7 @@ class Snapshot(metrics.Totals, Protocol):
 
     def agents(self, take: Callable[[Rows], object], most: int | None = None) -> Slices[None]: ...
     def cluster_agents(self, take: Callable[[Rows], object], most: int | None = None) -> Slices[None]: ...
+    def talkers(self) -> Slices[Rows]: ...
 
 
 class Lockout(Protocol):
@@ -46,6 +49,13 @@ class Lockout(Protocol):
     def kick(self, agent: str, tenant: str | None, seconds: float, reason: str = "") -> Lock: ...
     def unlock(self, agent: str, tenant: str | None) -> Lock: ...
     def knows(self, key: str) -> bool: ...
+
+
+class Flows(Protocol):
+    """What the admin edge shows of flows, and does to them; see `ncfast.hub.flows`."""
+
+    def select(self, query: Query) -> Slices[dict[str, Any]]: ...
+    def kill(self, cid: str) -> dict[str, Any]: ...
 
 
 class Hub(metrics.Hub, Protocol):
@@ -62,6 +72,12 @@ class Hub(metrics.Hub, Protocol):
     @property
     def lockout(self) -> Lockout: ...
 
+    @property
+    def flow_list(self) -> Flows: ...
+
+    @property
+    def config(self) -> BaseModel: ...
+
 
 Answer = Response | Coroutine[Any, Any, Response]
 JSON = "application/json"
@@ -74,7 +90,7 @@ class Admin:
     def __init__(self, hub: Hub, net: Net, limits: HttpLimits = HttpLimits()) -> None:
         self._hub = hub
         self._net = net
-        turn = asyncio.Lock()
+        turn = self._turn = asyncio.Lock()
         self._metrics = Shared(metrics.Metrics(hub).exposition, turn, net.spawn)
         self._status = Shared(lambda: spread(status(hub.snapshot)), turn, net.spawn)
         self._page = Shared(lambda: spread(page(hub.snapshot, refresh=True)), turn, net.spawn)
@@ -87,12 +103,15 @@ class Admin:
             "/": ("GET", self._page_html),
             "/metrics": ("GET", self._metrics_text),
             "/status": ("GET", self._status_json),
+            "/flows": ("GET", self._flows),
             "/healthz": ("GET", healthz),
             "/readyz": ("GET", lambda request: readyz(hub.readiness)),
             "/drain": ("POST", self._drain),
             "/agents/move": ("POST", self._move),
             "/agents/kick": ("POST", self._kick),
             "/agents/unlock": ("POST", self._unlock),
+            "/flows/kill": ("POST", self._kill),
+            **{f"/diag/{name}": ("GET", self._diag) for name in diag.PARTS},
         }
 
     async def start(self, config: AdminConfig) -> None:
@@ -144,7 +163,8 @@ class Admin:
     def _handle(self, request: Request, guard: Guard | None) -> Answer:
         path = request.path.partition("?")[0]
         change = self._routes[path][0] == "POST" if path in self._routes else False
-        if guard is not None and (refusal := guard.refusal(request, change=change)) is not None:
+        guarded = change or path.startswith("/diag/")
+        if guard is not None and (refusal := guard.refusal(request, change=guarded)) is not None:
             return refusal
         if path not in self._routes:
             return Response.text(404, "Not Found: " + " ".join(self._routes))
@@ -152,7 +172,7 @@ class Admin:
         if request.method != method and (request.method, method) != ("HEAD", "GET"):
             allow = "GET, HEAD" if method == "GET" else method
             return Response.text(405, "Method Not Allowed", ("Allow", allow))
-        if change and (refusal := from_page(request)) is not None:
+        if guarded and (refusal := from_page(request)) is not None:
             return refusal
         return answer(request)
 
@@ -168,6 +188,20 @@ class Admin:
 
     async def _status_json(self, request: Request) -> Response:
         return Response(200, JSON, await self._status.get())
+
+    async def _flows(self, request: Request) -> Response:
+        """``?order=``, ``&top=``, ``&listener=``, ``&agent=``, ``&client=``."""
+        try:
+            query = Query.read(request.path.partition("?")[2])
+        except QueryRefused as exc:
+            return Response.text(400, f"Bad Request: {exc}")
+        async with self._turn:
+            return json_response(200, await spread(self._hub.flow_list.select(query)))
+
+    async def _diag(self, request: Request) -> Response:
+        name = request.path.partition("?")[0].removeprefix("/diag/")
+        async with self._turn:
+            return Response(200, diag.PARTS[name], await spread(diag.part(name, lambda: self._hub.config)))
 
     def _drain(self, request: Request) -> Response:
         self._hub.request_drain(at_once=request.path.endswith("?delay=off"))
@@ -205,6 +239,14 @@ class Admin:
             return Response.text(400, "Bad Request: which agent? ?agent=site-1")
         return self._locked(lambda: self._hub.lockout.unlock(asked["agent"], asked.get("tenant")))
 
+    def _kill(self, request: Request) -> Response:
+        """``?cid=``"""
+        try:
+            row = self._hub.flow_list.kill(_asked(request).get("cid", ""))
+        except NoSuchFlow as exc:
+            return Response.text(409, str(exc))
+        return json_response(202, row)
+
     def _locked(self, change: Callable[[], Lock]) -> Response:
         try:
             lock = change()
@@ -226,7 +268,9 @@ def status(snapshot: Snapshot) -> Slices[list[bytes]]:
     cluster_agents: list[bytes] = []
     yield from snapshot.agents(lambda rows: _append(agents, rows))
     yield from snapshot.cluster_agents(lambda rows: _append(cluster_agents, rows))
+    talkers = yield from snapshot.talkers()
     document = yield from snapshot.totals()
+    document["talkers"] = talkers
     cluster = document.pop("cluster")
     parts = [_open(document), b',"agents":[', *agents, b'],"cluster":']
     if cluster is None:
@@ -253,7 +297,9 @@ def page(snapshot: Snapshot, refresh: bool) -> Slices[bytes]:
     cluster_agents: Rows = []
     yield from snapshot.agents(agents.extend, statuspage.MAX_AGENTS)
     yield from snapshot.cluster_agents(cluster_agents.extend, statuspage.MAX_AGENTS)
+    talkers = yield from snapshot.talkers()
     document = yield from snapshot.totals()
+    document["talkers"] = talkers
     document["agents"] = agents
     if document["cluster"] is not None:
         document["cluster"]["agents"] = cluster_agents

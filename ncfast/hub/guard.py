@@ -1,8 +1,9 @@
 """Who may do what at the admin edge, by where a request came in and what it shows.
 
-At the Unix socket whoever may connect may do all. At the TCP port everybody who reaches it may read; changes need the
-token if there is one, are not taken if there is a Unix socket for them, and are otherwise a matter of the address: at
-loopback they are taken, beyond it not.
+At the Unix socket whoever may connect may do all. At the TCP port everybody who reaches it may read status, flows and
+metrics; changes need the token if there is one, are not taken if there is a Unix socket for them, and are otherwise a
+matter of the address: at loopback they are taken, beyond it not. What shows the process's inside (/diag/…) is as a
+change.
 
 A browser reaches even a loopback port. What a page sends has an `Origin`, and changes nothing. A page whose own name
 was rebound to our address (DNS rebinding) is of our origin, and could read: but it asks by its name, and so the `Host`
@@ -78,7 +79,7 @@ class Guard:
                 if self._config.unix is not None
                 else "admin.unix or admin.token_file, of which none is set"
             )
-            return Response.text(403, f"Forbidden: here one reads; changes need {where}")
+            return Response.text(403, f"Forbidden: here one reads; changes and /diag need {where}")
         return None
 
     def _ours(self, request: Request) -> bool:
