@@ -88,6 +88,16 @@ FLEET = Row(
             (some(rate("shadow_decisions_total", "decision, agrees")), "{{decision}}, agrees: {{agrees}}"),
         ),
         graph(
+            "Shadow: clients that active would have served",
+            "Of the clients of each connector, the share that an agent here or across the mesh would have got.",
+            "percentunit",
+            (
+                'sum by (connector) (rate(nowconnect_shadow_clients_total{hub, served!="nobody"}[$__rate_interval]))'
+                " / sum by (connector) (rate(nowconnect_shadow_clients_total{hub}[$__rate_interval]))",
+                "{{connector}}",
+            ),
+        ),
+        graph(
             "Configuration refused",
             "1 while what runs is not what the file says.",
             "short",

@@ -440,8 +440,8 @@ METRICS = (
         "shadow_clients",
         "In shadow mode: clients by whom active mode would have served them: here, mesh or nobody.",
         lambda s, h: s.shadow_clients,
-        "connector",
-        "served",
+        connector=readings.connectors,
+        served=labels.SERVED,
     ),
     # Memory of everything that waits.
     _gauge(

@@ -26,7 +26,7 @@ CERTIFICATES_REFUSED = ("certificate", "forwarded_certificate", "forwarded_proto
 HANDSHAKES_REFUSED = (
     *("fd", "rate", "too_many_handshakes", "handshake_timeout", "tls", "websocket", "early_bytes"),
     *("request_line_too_long", "headers_too_large", "too_many_headers", "malformed", "host_header"),
-    *("query", "origin", "body", "not_serving", "agent_cap", "no_token", "agent_locked", "draining"),
+    *("query", "origin", "body", "not_serving", "agent_cap", "agent_rate", "no_token", "agent_locked", "draining"),
     *CERTIFICATES_REFUSED,
 )
 AUTH_FAILED = (
@@ -56,5 +56,6 @@ TAKEOVERS = ("fenced",)
 LEVEL_MOVES = ("asked", "done", "refused", "expired")
 DECISIONS = ("local", "mesh", "none")
 AGREES = ("yes", "no")
+SERVED = ("here", "mesh", "nobody")  # by whom a client would be, in shadow mode
 LOOKUPS = ("peer", "redis", "keys")  # what a hub looks names up for
 LOOKUP_OUTCOMES = ("answered", "failed", "hung", "kept")

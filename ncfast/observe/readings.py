@@ -21,6 +21,11 @@ def listeners(stats: Stats, hub: dict[str, Any]) -> Iterable[str]:
     return stats.listeners
 
 
+def connectors(stats: Stats, hub: dict[str, Any]) -> Iterable[str]:
+    """Those that listeners lead to."""
+    return {entry["connector"] for entry in hub["listeners"]}
+
+
 def linked(stats: Stats, hub: dict[str, Any]) -> Iterable[str]:
     """Peers to which a link stands."""
     return [link["peer"] for link in _links(hub) if link["state"] == "up"]

@@ -19,7 +19,13 @@ ROOT = Path(__file__).parents[2]
 LINK = Path("ncfast/share/examples")  # to config/
 OF_GIT = {Path(".gitignore"), Path(".git-blame-ignore-revs")}
 MADE = {Path("PKG-INFO"), Path("setup.cfg")}
-SHIPPED = {path.relative_to(ROOT) for path in (ROOT / "config").rglob("*") if path.is_file()}
+CHART = Path("config/helm/ncfast")
+LINKS = {LINK, CHART / "rules", CHART / "dashboards"}  # folders by another name; a package has their files
+SHIPPED = {
+    Path(folder).relative_to(ROOT) / name
+    for folder, _, names in os.walk(ROOT / "config", followlinks=True)
+    for name in names
+}
 
 
 def setup(directory: Path, command: str) -> Path:
@@ -59,8 +65,8 @@ def sdist(tracked: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_the_sdist_has_what_a_clone_has(sdist: Path, tracked: list[Path]) -> None:
     held = {path.relative_to(sdist) for path in sdist.rglob("*") if path.is_file()}
-    linked = {LINK / path.relative_to("config") for path in SHIPPED}
-    assert set(tracked) - held == {LINK, *OF_GIT}
+    linked = SHIPPED | {LINK / path.relative_to("config") for path in SHIPPED}
+    assert set(tracked) - held == LINKS | OF_GIT
     assert {path for path in held - set(tracked) - linked if "egg-info" not in path.parts[0]} == MADE
 
 
@@ -75,7 +81,8 @@ def test_a_wheel_made_from_the_sdist_is_whole(sdist: Path) -> None:
         for path in (ROOT / "ncfast").rglob("*.p*")
         if path.suffix in (".py", ".pxd", ".pyi")
     }
-    examples = {f"{LINK}/{path.relative_to('config')}" for path in SHIPPED if path.parts[1] != "bad"}
+    shipped = {path for path in SHIPPED if path.parts[1] != "bad" and not path.name.startswith(".")}
+    examples = {f"{LINK}/{path.relative_to('config')}" for path in shipped}
     completions = {f"ncfast/share/completions/{name}" for name in ("ncfast.bash", "_ncfast", "ncfast.fish")}
     assert ours == sources | examples | completions | {"ncfast/py.typed"}
     data = {name.partition(".data/data/")[2] for name in names if ".data/" in name}

@@ -11,6 +11,7 @@ from support.fake_hub import FakeHub, whole
 from ncfast.auth.errors import REASONS
 from ncfast.hub.claims import BROKEN
 from ncfast.hub.level import EVENTS
+from ncfast.hub.shadow import SERVED
 from ncfast.net.names import OUTCOMES
 from ncfast.observe import labels
 from ncfast.observe.families import METRICS
@@ -73,7 +74,8 @@ def test_the_other_words():
     assert set(labels.LEVEL_MOVES) == {"asked", *EVENTS}
     assert set(labels.RELOADS) == words(r'config_reloads\["(\w+)"\]', "serve/hub.py")
     assert labels.LOOKUP_OUTCOMES == OUTCOMES
-    assert set(labels.DECISIONS) == words(r'decision = "(\w+)"(?: if .* else "(\w+)")?', "hub/routing.py")
+    assert set(labels.DECISIONS) == words(r'decision = "(\w+)"(?: if .* else "(\w+)")?', "hub/shadow.py")
+    assert set(labels.SERVED) == set(SERVED.values())
 
 
 def series(hub: FakeHub) -> set[tuple[str, tuple[tuple[str, str], ...]]]:

@@ -12,7 +12,7 @@ _shtab_ncfast_hub_option_strings=(-h --help --config)
 _shtab_ncfast_agent_option_strings=(-h --help --config --hub --agent-id --connector --token-file --ca-file --client-cert --client-key --allow-plaintext)
 _shtab_ncfast_check_option_strings=(-h --help --all --quiet --strict)
 _shtab_ncfast_token_option_strings=(-h --help --key-file --agent-id --connector --tenant --ttl --audience --certificate)
-_shtab_ncfast_status_option_strings=(-h --help --url --token-file --ca-file --json --watch)
+_shtab_ncfast_status_option_strings=(-h --help --url --token-file --ca-file --json --shadow --watch)
 _shtab_ncfast_drain_option_strings=(-h --help --url --token-file --ca-file --now --wait)
 _shtab_ncfast_agents_list_option_strings=(-h --help --url --token-file --ca-file)
 _shtab_ncfast_agents_move_option_strings=(-h --help --url --token-file --ca-file)
@@ -24,7 +24,7 @@ _shtab_ncfast_examples_option_strings=(-h --help)
 _shtab_ncfast_schema_option_strings=(-h --help)
 _shtab_ncfast_completion_option_strings=(-h --help)
 _shtab_ncfast_version_option_strings=(-h --help)
-_shtab_ncfast_option_strings=(-h --help)
+_shtab_ncfast_option_strings=(-h --help --version)
 
 _shtab_ncfast_hub___config_COMPGEN=_shtab_compgen_files
 _shtab_ncfast_agent___config_COMPGEN=_shtab_compgen_files
@@ -69,6 +69,7 @@ _shtab_ncfast_token___help_nargs=0
 _shtab_ncfast_status__h_nargs=0
 _shtab_ncfast_status___help_nargs=0
 _shtab_ncfast_status___json_nargs=0
+_shtab_ncfast_status___shadow_nargs=0
 _shtab_ncfast_status___watch_nargs='?'
 _shtab_ncfast_drain__h_nargs=0
 _shtab_ncfast_drain___help_nargs=0
@@ -100,6 +101,7 @@ _shtab_ncfast_version___help_nargs=0
 _shtab_ncfast_pos_0_nargs=A...
 _shtab_ncfast__h_nargs=0
 _shtab_ncfast___help_nargs=0
+_shtab_ncfast___version_nargs=0
 
 
 # $1=COMP_WORDS[1]

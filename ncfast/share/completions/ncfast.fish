@@ -57,6 +57,7 @@ complete -c ncfast -e
 complete -c ncfast -f
 
 complete -c ncfast -n _shtab_ncfast_using -s h -l help -d 'show this help message and exit'
+complete -c ncfast -n _shtab_ncfast_using -l version -d 'print the version, as the command of that name'
 complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a hub -d 'Run a hub: listeners for clients, an edge for agents, an admin edge for operators.'
 complete -c ncfast -n '_shtab_ncfast_using hub' -s h -l help -d 'show this help message and exit'
 complete -c ncfast -n '_shtab_ncfast_using hub' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the hub'"'"'s YAML file (default: $NC_CONFIG)'
@@ -92,6 +93,7 @@ complete -c ncfast -n '_shtab_ncfast_using status' -l url -x -d 'the hub'"'"'s a
 complete -c ncfast -n '_shtab_ncfast_using status' -l token-file -xka "(__fish_complete_path (commandline -ct))" -d 'the secret of admin.token_file'
 complete -c ncfast -n '_shtab_ncfast_using status' -l ca-file -xka "(__fish_complete_path (commandline -ct))" -d 'who signed the certificate of an https:// edge'
 complete -c ncfast -n '_shtab_ncfast_using status' -l json -d 'the document as the hub sends it'
+complete -c ncfast -n '_shtab_ncfast_using status' -l shadow -d 'of a hub in shadow mode: what active would have done, and whether it is ready for it (exit code 0)'
 complete -c ncfast -n '_shtab_ncfast_using status' -l watch -x -d 'again and again (default: every 2)'
 complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a drain -d 'Drain a hub: balancers see it leave, then it takes nothing new, tells its agents to move, lets its flows finish, and'
 complete -c ncfast -n '_shtab_ncfast_using drain' -s h -l help -d 'show this help message and exit'
