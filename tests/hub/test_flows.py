@@ -15,6 +15,8 @@ from ncfast.hub import flows
 from ncfast.hub.flows import MOST, ORDERS, Flows, NoSuchFlow, Query, QueryRefused
 from ncfast.observe import log
 
+ANSWER = 120_000  # bytes: more than is written to a socket without asking
+
 
 def found(rooms: Rooms, **asked) -> dict:
     return whole(Flows(rooms.ground, rooms.relays).select(Query(**asked)))
@@ -32,6 +34,14 @@ def served(rooms: Rooms, agent, sent: int = 0, **settings):
         client.socket.send(b"x" * sent)
     rooms.run()
     return client
+
+
+def answer(agent, client) -> None:
+    """`ANSWER` bytes come for a client that reads nothing."""
+    client.socket.appetite = 0
+    for seq in range(0, ANSWER, ANSWER // 4):
+        payload = b"y" * (ANSWER // 4)
+        agent.send(FrameType.M_DATA, cid=client.flow.cid, epoch=client.flow.epoch, seq=seq, payload=payload)
 
 
 def acknowledge(agent, client, ack: int) -> None:
@@ -61,11 +71,10 @@ def test_bytes_that_wait_for_a_client_are_held_for_it():
     rooms = Rooms()
     agent = rooms.agent()
     slow = served(rooms, agent)
-    slow.socket.appetite = 0
-    agent.send(FrameType.M_DATA, cid=slow.flow.cid, epoch=slow.flow.epoch, payload=b"y" * 500)
+    answer(agent, slow)
     document = found(rooms)
-    assert document["flows"][0]["to_client_bytes"] == document["flows"][0]["held_bytes"] == 500
-    assert document["matching_held_bytes"] == document["memory"]["held_bytes"] == 500
+    assert document["flows"][0]["to_client_bytes"] == document["flows"][0]["held_bytes"] == ANSWER
+    assert document["matching_held_bytes"] == document["memory"]["held_bytes"] == ANSWER
 
 
 def test_who_is_asked_for():
@@ -170,9 +179,8 @@ def test_a_flow_that_is_killed_is_reset_at_both_ends_and_lets_go_of_all_it_held(
     rooms = Rooms()
     agent = rooms.agent()
     client = served(rooms, agent, 2000)
-    client.socket.appetite = 0
-    agent.send(FrameType.M_DATA, cid=client.flow.cid, epoch=client.flow.epoch, payload=b"y" * 500)
-    assert rooms.ground.context.held > 2000
+    answer(agent, client)
+    assert rooms.ground.context.held >= ANSWER + 2000
     agent.taken()
     row = Flows(rooms.ground, rooms.relays).kill(client.flow.cid.hex())
     assert row["cid"] == client.flow.cid.hex()
@@ -188,9 +196,8 @@ def test_a_flow_that_waits_behind_a_reader_s_end_is_killed_too():
     rooms = Rooms()
     agent = rooms.agent()
     client = served(rooms, agent)
-    client.socket.appetite = 0
-    agent.send(FrameType.M_DATA, cid=client.flow.cid, epoch=client.flow.epoch, payload=b"y" * 500)
-    agent.send(FrameType.M_FIN, cid=client.flow.cid, epoch=client.flow.epoch, seq=500)
+    answer(agent, client)
+    agent.send(FrameType.M_FIN, cid=client.flow.cid, epoch=client.flow.epoch, seq=ANSWER)
     Flows(rooms.ground, rooms.relays).kill(client.flow.cid.hex())
     rooms.run()
     assert client.reason is Reason.KILLED and rooms.ground.context.held == 0
@@ -203,6 +210,7 @@ def test_a_client_that_waits_for_an_agent_is_killed():
     assert sum(rooms.router.hold.count.values()) == 1
     Flows(rooms.ground, rooms.relays).kill(client.flow.cid.hex())
     rooms.run()
+    rooms.router.tick(rooms.ground.clock())
     assert client.reason is Reason.KILLED and sum(rooms.router.hold.count.values()) == 0
 
 

@@ -9,13 +9,14 @@ import socket
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.ncfast_process import ncfast
 from support.topology import MakeTopology, Topology
-from support.until import PATIENCE
+from support.until import PATIENCE, wait_until
 
 CANARY = "canary"
 
@@ -24,6 +25,7 @@ CANARY = "canary"
 def target() -> Iterator[socket.socket]:
     """A service that reads when it is told to."""
     with socket.create_server(("127.0.0.1", 0)) as door:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that what nobody reads waits with us
         door.settimeout(PATIENCE)
         yield door
 
@@ -55,12 +57,18 @@ def test_who_fills_the_memory_is_found_and_ended_at_both_ends(topology: MakeTopo
     quiet, quiet_service = connected(made, target)
     busy, busy_service = connected(made, target)
     with quiet, quiet_service, busy, busy_service:
-        busy.settimeout(0.5)
-        with pytest.raises(TimeoutError):  # nobody reads it
-            while True:
+        busy.setblocking(False)
+
+        def holds() -> str | None:
+            """Its cid, once so much of it waits that nobody reads."""
+            with suppress(BlockingIOError):
                 busy.send(b"y" * 65536)
+            first = json.loads(made.hub.get("/flows?top=1", admin=True)[1])["flows"][0]
+            return str(first["cid"]) if first["held_bytes"] > 65536 else None
+
+        cid = wait_until(holds, "bytes wait for the service")
         first, *_ = flows_of(made)["flows"]
-        assert first["client"].endswith(f":{busy.getsockname()[1]}") and first["held_bytes"] > 65536
+        assert first["cid"] == cid and first["client"].endswith(f":{busy.getsockname()[1]}")
         assert flows_of(made, "--listener", "elsewhere")["matching"] == 0
         done = asked(made, "flows", "kill", first["cid"])
         assert done.returncode == 0 and b": killed, of " in done.stdout, done

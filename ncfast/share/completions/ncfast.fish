@@ -50,8 +50,8 @@ function _shtab_ncfast_using
   test "$_shtab_ncfast_cmdpath" = "$argv"
 end
 
-set -g _shtab_ncfast_commands hub agent check token status drain agents 'agents list' 'agents move' kick unlock demo examples schema completion version
-set -g _shtab_ncfast_opts_with_value --agent-id --audience --ca-file --certificate --client-cert --client-key --config --connector --cuts --for --hub --key-file --reason --size --tenant --token-file --ttl --url --wait --watch
+set -g _shtab_ncfast_commands hub agent check token status flows 'flows list' 'flows kill' diag drain agents 'agents list' 'agents move' kick unlock demo examples schema completion version
+set -g _shtab_ncfast_opts_with_value --agent --agent-id --audience --ca-file --certificate --client --client-cert --client-key --config --connector --cuts --for --hub --key-file --listener --order --output --reason --size --tenant --token-file --top --ttl --url --wait --watch
 
 complete -c ncfast -e
 complete -c ncfast -f
@@ -95,6 +95,40 @@ complete -c ncfast -n '_shtab_ncfast_using status' -l ca-file -xka "(__fish_comp
 complete -c ncfast -n '_shtab_ncfast_using status' -l json -d 'the document as the hub sends it'
 complete -c ncfast -n '_shtab_ncfast_using status' -l shadow -d 'of a hub in shadow mode: what active would have done, and whether it is ready for it (exit code 0)'
 complete -c ncfast -n '_shtab_ncfast_using status' -l watch -x -d 'again and again (default: every 2)'
+complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a flows -d 'The flows of a hub one by one: the first by what is asked for, or one of them ended.'
+complete -c ncfast -n '_shtab_ncfast_using flows' -s h -l help -d 'show this help message and exit'
+complete -c ncfast -n '_shtab_ncfast_using flows' -l url -x -d 'the hub'"'"'s admin edge; unix:/path for its socket (default: http://127.0.0.1:9400)'
+complete -c ncfast -n '_shtab_ncfast_using flows' -l token-file -xka "(__fish_complete_path (commandline -ct))" -d 'the secret of admin.token_file'
+complete -c ncfast -n '_shtab_ncfast_using flows' -l ca-file -xka "(__fish_complete_path (commandline -ct))" -d 'who signed the certificate of an https:// edge'
+complete -c ncfast -n '_shtab_ncfast_using flows' -l order -xka "held age moved idle" -d 'by bytes held, age, bytes moved, or time without any; the greatest first (default: held)'
+complete -c ncfast -n '_shtab_ncfast_using flows' -l top -x -d 'how many, 1000 at most (default: 20)'
+complete -c ncfast -n '_shtab_ncfast_using flows' -l listener -x -d 'those of one listener'
+complete -c ncfast -n '_shtab_ncfast_using flows' -l agent -x -d 'those to one agent: its id, or tenant/id'
+complete -c ncfast -n '_shtab_ncfast_using flows' -l client -x -d 'those of one client, as it is shown; the port may be left out'
+complete -c ncfast -n '_shtab_ncfast_using flows' -l json -d 'the document as the hub sends it'
+complete -c ncfast -n '_shtab_ncfast_using flows; and test $_shtab_ncfast_npos -eq 0' -a list -d 'The flows of a hub one by one: the first by what is asked for, or one of them ended. Without an action, or with `list`: those that hold most of the memory; or, by --order, the oldest, those that have moved most, or those in which nothing has moved for longest. Flows of other hubs'"'"' clients, which this one only relays, are among them. CLIENT shows what the log would show. kill: the flow ends now; its client and its target see a reset, and what is on its way is lost. The access log calls it `killed`.'
+complete -c ncfast -n '_shtab_ncfast_using flows list' -s h -l help -d 'show this help message and exit'
+complete -c ncfast -n '_shtab_ncfast_using flows list' -l url -x -d 'the hub'"'"'s admin edge; unix:/path for its socket (default: http://127.0.0.1:9400)'
+complete -c ncfast -n '_shtab_ncfast_using flows list' -l token-file -xka "(__fish_complete_path (commandline -ct))" -d 'the secret of admin.token_file'
+complete -c ncfast -n '_shtab_ncfast_using flows list' -l ca-file -xka "(__fish_complete_path (commandline -ct))" -d 'who signed the certificate of an https:// edge'
+complete -c ncfast -n '_shtab_ncfast_using flows list' -l order -xka "held age moved idle" -d 'by bytes held, age, bytes moved, or time without any; the greatest first (default: held)'
+complete -c ncfast -n '_shtab_ncfast_using flows list' -l top -x -d 'how many, 1000 at most (default: 20)'
+complete -c ncfast -n '_shtab_ncfast_using flows list' -l listener -x -d 'those of one listener'
+complete -c ncfast -n '_shtab_ncfast_using flows list' -l agent -x -d 'those to one agent: its id, or tenant/id'
+complete -c ncfast -n '_shtab_ncfast_using flows list' -l client -x -d 'those of one client, as it is shown; the port may be left out'
+complete -c ncfast -n '_shtab_ncfast_using flows list' -l json -d 'the document as the hub sends it'
+complete -c ncfast -n '_shtab_ncfast_using flows; and test $_shtab_ncfast_npos -eq 0' -a kill -d 'The flows of a hub one by one: the first by what is asked for, or one of them ended. Without an action, or with `list`: those that hold most of the memory; or, by --order, the oldest, those that have moved most, or those in which nothing has moved for longest. Flows of other hubs'"'"' clients, which this one only relays, are among them. CLIENT shows what the log would show. kill: the flow ends now; its client and its target see a reset, and what is on its way is lost. The access log calls it `killed`.'
+complete -c ncfast -n '_shtab_ncfast_using flows kill' -s h -l help -d 'show this help message and exit'
+complete -c ncfast -n '_shtab_ncfast_using flows kill' -l url -x -d 'the hub'"'"'s admin edge; unix:/path for its socket (default: http://127.0.0.1:9400)'
+complete -c ncfast -n '_shtab_ncfast_using flows kill' -l token-file -xka "(__fish_complete_path (commandline -ct))" -d 'the secret of admin.token_file'
+complete -c ncfast -n '_shtab_ncfast_using flows kill' -l ca-file -xka "(__fish_complete_path (commandline -ct))" -d 'who signed the certificate of an https:// edge'
+complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a diag -d 'Pack what a hub, or an agent, tells of itself into one archive, to attach to a ticket.'
+complete -c ncfast -n '_shtab_ncfast_using diag' -s h -l help -d 'show this help message and exit'
+complete -c ncfast -n '_shtab_ncfast_using diag' -l url -x -d 'the hub'"'"'s admin edge; unix:/path for its socket (default: http://127.0.0.1:9400)'
+complete -c ncfast -n '_shtab_ncfast_using diag' -l token-file -xka "(__fish_complete_path (commandline -ct))" -d 'the secret of admin.token_file'
+complete -c ncfast -n '_shtab_ncfast_using diag' -l ca-file -xka "(__fish_complete_path (commandline -ct))" -d 'who signed the certificate of an https:// edge'
+complete -c ncfast -n '_shtab_ncfast_using diag' -l agent -d 'of an agent, at its admin edge (default: http://127.0.0.1:9410)'
+complete -c ncfast -n '_shtab_ncfast_using diag' -l output -xka "(__fish_complete_path (commandline -ct))" -d 'where to, - for standard output (default: ncfast-diag-TIME.tar.gz, here)'
 complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a drain -d 'Drain a hub: balancers see it leave, then it takes nothing new, tells its agents to move, lets its flows finish, and'
 complete -c ncfast -n '_shtab_ncfast_using drain' -s h -l help -d 'show this help message and exit'
 complete -c ncfast -n '_shtab_ncfast_using drain' -l url -x -d 'the hub'"'"'s admin edge; unix:/path for its socket (default: http://127.0.0.1:9400)'
