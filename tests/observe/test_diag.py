@@ -135,5 +135,5 @@ def test_every_part_is_made(monkeypatch):
     assert process["libraries"]["orjson"] != "?"
 
 
-def test_a_part_looks_at_few_tasks_in_a_slice():
+def test_the_log_is_given_line_by_line():
     assert whole(diag.part("log", hub)) == log.recent()
