@@ -1,5 +1,5 @@
 """The agent's admin edge, if one is configured: health, status and metrics, at loopback or a Unix socket. It changes
-nothing, so whoever reaches it may ask."""
+nothing, so whoever reaches it may ask; the process's inside (/diag/…) is shown at the socket alone, if there is one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from ncfast.net.ports import wanted_by
 from ncfast.net.request import Answer, HttpLimits, HttpServer, Response
 from ncfast.net.routes import EXPOSITION, Routes, healthz, json_response, path_of, unfit
 from ncfast.net.seam import Acceptor, Net
-from ncfast.observe import log
+from ncfast.observe import diag, log
+from ncfast.observe.slices import spread
 
 _log = log.get("agent")
 
@@ -32,10 +33,13 @@ class Admin:
             "/readyz": ("GET", lambda request: json_response(*standing.answer())),
             "/status": ("GET", self._status),
             "/metrics": ("GET", self._metrics),
+            **{f"/diag/{name}": ("GET", self._diag) for name in diag.PARTS},
         }
+        self._inside_at_bind = False
 
     async def start(self, config: AgentAdmin) -> None:
         """Opens what is configured. Raises OSError when it cannot be bound; nothing stays open then."""
+        self._inside_at_bind = config.unix is None
         try:
             if config.bind is not None:
                 with wanted_by("admin.bind"):
@@ -64,6 +68,8 @@ class Admin:
         """A request at the TCP port, which a web page may have sent there."""
         if not is_for(request, ()):
             return Response.text(421, "Misdirected Request: ask by localhost, or by an IP address")
+        if path_of(request).startswith("/diag/") and not self._inside_at_bind:
+            return Response.text(403, "Forbidden: /diag is shown at admin.unix")
         return self.handle_local(request)
 
     def handle_local(self, request: Request) -> Answer:
@@ -73,6 +79,11 @@ class Admin:
 
     async def _status(self, request: Request) -> Response:
         return json_response(200, await self._standing.document())
+
+    async def _diag(self, request: Request) -> Response:
+        name = path_of(request).removeprefix("/diag/")
+        config = self._standing.agent.ground.config
+        return Response(200, diag.PARTS[name], await spread(diag.part(name, lambda: config)))
 
     async def _metrics(self, request: Request) -> Response:
         return Response(200, EXPOSITION, await metrics.exposition(await self._standing.document()))

@@ -45,8 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
     except adminclient.Refused as error:
         print(f"ncfast: {error}", file=sys.stderr)
         return ExitCode.FAILURE
-    name, flows = before["replica_id"], before["flows"]["active"]
-    print(f"{name}: draining, {flows} flows active", flush=True)
+    name, flows = before["replica_id"], before["flows"]
+    relayed = f", {flows['relayed']} relayed for other hubs" if flows.get("relayed") else ""
+    print(f"{name}: draining, {flows['active']} flows active{relayed}", flush=True)
     if arguments.wait is None:
         return ExitCode.OK
     since = time.monotonic()

@@ -24,6 +24,8 @@ _COMMANDS = (  # as `--help` shows them
     "check",
     "token",
     "status",
+    "flows",
+    "diag",
     "drain",
     "agents",
     "kick",

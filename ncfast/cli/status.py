@@ -150,6 +150,7 @@ def _agents(agents: list[dict[str, Any]]) -> list[str]:
             "TENANT",
             "CONNECTORS",
             "REMOTE",
+            "BY",
             "EPOCH",
             "FLOWS",
             "RTT ms",
@@ -164,6 +165,7 @@ def _agents(agents: list[dict[str, Any]]) -> list[str]:
                 each["tenant"],
                 ",".join(each["connectors"]) or None,
                 each["remote"],
+                _tls(each),
                 "standby" if each.get("standby") else each["epoch"],
                 each["flows"],
                 each["rtt_ms"],
@@ -227,15 +229,26 @@ def _link(link: dict[str, Any] | None) -> tuple[object, ...]:
     return (
         link["state"],
         None if link["rtt_ms"] is None else f"{link['rtt_ms']:.2f}",
-        " ".join(filter(None, (link["carrier"], link["direction"]))),
+        " ".join(filter(None, (link["carrier"], _tls(link), link["direction"]))),
         link["flows"],
         link["queued_frames"],
         size(link["inflight_bytes"]),
         duration(link["since_sec"]),
         link["reconnects"],
         link["errors"],
-        link["last_error"] or None,
+        _last_error(link),
     )
+
+
+def _tls(row: dict[str, Any]) -> str | None:
+    """What is below a tunnel or a link; hubs of before did not say."""
+    return None if (tls := row.get("tls")) is None else "TLS" if tls else "plain"
+
+
+def _last_error(link: dict[str, Any]) -> str | None:
+    since = link.get("last_error_sec")
+    ago = f", {duration(since)} ago" if since is not None else ""
+    return f"{link['last_error']}{ago}" if link["last_error"] else None
 
 
 def _interval(text: str) -> float:

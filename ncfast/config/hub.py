@@ -237,9 +237,9 @@ class Edge(Section):
 
 
 class Admin(Section):
-    """The operator's HTTP edge. /metrics and /status ask for no password; what changes things (/drain, /agents/…) does
-    as `unix` and `token_file` say. With neither, it is taken at `bind` if that is a loopback address, and nowhere if
-    not."""
+    """The operator's HTTP edge. /metrics, /status and /flows ask for no password; what changes things (/drain,
+    /agents/…, /flows/kill), or shows the process's inside (/diag/…), does as `unix` and `token_file` say. With neither,
+    it is taken at `bind` if that is a loopback address, and nowhere if not."""
 
     bind: Address = key(
         Address("127.0.0.1", 9400),

@@ -55,11 +55,16 @@ def dotted(path: KeyPath) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
-def shown(path: KeyPath, text: str) -> str:
-    """The value as a message may show it: quoted, cut short, control characters escaped, secrets masked."""
+def is_secret(path: KeyPath, text: str) -> bool:
+    """Whether a value is secret by its key's name, or by its looks."""
     names = [part for part in path if isinstance(part, str)]
     secret = bool(names) and _SECRET_KEY.search(names[-1]) and not _FILE_KEY.search(names[-1])
-    if _SECRET_TEXT.search(text) or secret and not _REFERENCES.fullmatch(text):
+    return bool(_SECRET_TEXT.search(text) or secret and not _REFERENCES.fullmatch(text))
+
+
+def shown(path: KeyPath, text: str) -> str:
+    """The value as a message may show it: quoted, cut short, control characters escaped, secrets masked."""
+    if is_secret(path, text):
         return "'***'"
     text = _USER_INFO.sub("://***@", text)
     return ascii(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")

@@ -57,6 +57,7 @@ class Reason(enum.IntEnum):
     TARGET_LOST = 27  # the target's machine no longer answers: its connection timed out
     READER_PAUSED = 28  # bytes waited for a client or target that took none for reader_pause_sec
     AGENT_LOCKED = 29  # the agent is locked out; its tunnels end with it too
+    KILLED = 30  # an operator has ended it
     # links
     PROTOCOL_ERROR = 64  # malformed frame
     MESSAGE_TOO_BIG = 65  # WebSocket message or frame over its bound

@@ -194,7 +194,7 @@ cdef class Flow(Source):
     cdef int gap(self, bint told) except -1
     cdef int ask_again(self) except -1
     cdef int drop_out(self) except -1
-    cdef int evict(self) except -1
+    cpdef int cut(self, int code) except -1
     cdef int maybe_done(self) except -1
     cdef bint half_close_waits(self) except -1
     cdef int finish_end(self, int code) except -1

@@ -186,5 +186,8 @@ class Flow(Source, Generic[_InfoT]):
     def reset(self, code: int, *, behind: bool = False) -> None:
         """Ends the flow now; the peer is told `code`, the socket is reset."""
 
+    def cut(self, code: int) -> None:
+        """As `reset`, but nothing is brought to its end before: what the flow holds is free when this returns."""
+
     def check(self, now: float, timeouts: _Timeouts) -> Reason | None:
         """Which timer has run out. STALLED is the path's fault, not the flow's."""

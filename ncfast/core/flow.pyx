@@ -124,7 +124,7 @@ cdef class FlowContext:
                 if size > most:
                     most = size
                     payer = flow
-        return payer.evict()
+        return payer.cut(R_OVERLOADED)
 
     def due(self, double now):
         """The flows that a round of timers at `now` has to look at, in a list: call `check` of each. A flow of which
@@ -195,7 +195,7 @@ cdef class Sink:
         raise NotImplementedError
 
     cdef int cut(self) except -1:
-        """The flow is over for want of memory: reset the socket, and let go of what waits there."""
+        """The flow is cut: reset the socket, and let go of what waits there."""
         raise NotImplementedError
 
 
@@ -811,13 +811,15 @@ cdef class Flow(Source):
         self.send_rst(code)
         self.finish_end(code)
 
-    cdef int evict(self) except -1:
-        """Ends the flow for want of memory: what it holds is free when this returns."""
+    cpdef int cut(self, int code) except -1:
+        """Ends the flow at once, and nothing is brought to its end before: what it holds is free when this returns."""
+        if self.state == CLOSED:
+            return 0
         if self.sink is not None:
             self.sink.cut()
             self.sink = None
-        self.send_rst(R_OVERLOADED)
-        return self.finish_end(R_OVERLOADED)
+        self.send_rst(code)
+        return self.finish_end(code)
 
     cdef int send_rst(self, int code) except -1:
         if self.path is not None:

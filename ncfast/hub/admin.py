@@ -1,5 +1,5 @@
-"""The admin edge: metrics, status, health on a port of their own that is never the public one; and what changes things,
-which is taken there or at a Unix socket, as `ncfast.hub.guard` has it.
+"""The admin edge: metrics, status, flows, health on a port of their own that is never the public one; and what changes
+things, or shows the process's inside, which is done there or at a Unix socket, as `ncfast.hub.guard` has it.
 
 What costs by the number of agents is made in slices, one answer at a time, while the loop serves everybody else.
 """
@@ -12,9 +12,11 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import orjson
+from pydantic import BaseModel
 from websockets.http11 import Request
 
 from ncfast.config.hub import Admin as AdminConfig
+from ncfast.hub.flows import NoSuchFlow, Query, QueryRefused
 from ncfast.hub.guard import Guard
 from ncfast.hub.level import MoveRefused
 from ncfast.hub.lockout import LockRefused
@@ -25,7 +27,7 @@ from ncfast.net.request import Answer, HttpLimits, HttpServer, Response
 from ncfast.net.routes import EXPOSITION, JSON, Routes, healthz, json_response, path_of, unfit
 from ncfast.net.seam import Acceptor, Net
 from ncfast.net.tls import server_context
-from ncfast.observe import log, metrics
+from ncfast.observe import diag, log, metrics
 from ncfast.observe.history import History
 from ncfast.observe.readiness import Readiness
 from ncfast.observe.slices import Shared, Slices, spread
@@ -42,6 +44,7 @@ class Snapshot(metrics.Totals, Protocol):
 
     def agents(self, take: Callable[[Rows], object]) -> Slices[None]: ...
     def cluster_agents(self, take: Callable[[Rows], object]) -> Slices[None]: ...
+    def talkers(self) -> Slices[Rows]: ...
 
 
 class Lockout(Protocol):
@@ -50,6 +53,13 @@ class Lockout(Protocol):
     def kick(self, agent: str, tenant: str | None, seconds: float, reason: str = "") -> Lock: ...
     def unlock(self, agent: str, tenant: str | None) -> Lock: ...
     def knows(self, key: str) -> bool: ...
+
+
+class Flows(Protocol):
+    """What the admin edge shows of flows, and does to them; see `ncfast.hub.flows`."""
+
+    def select(self, query: Query) -> Slices[dict[str, Any]]: ...
+    def kill(self, cid: str) -> dict[str, Any]: ...
 
 
 class Hub(metrics.Hub, Protocol):
@@ -68,6 +78,12 @@ class Hub(metrics.Hub, Protocol):
     @property
     def lockout(self) -> Lockout: ...
 
+    @property
+    def flow_list(self) -> Flows: ...
+
+    @property
+    def config(self) -> BaseModel: ...
+
 
 HOUR = "3600"  # seconds of a lock, if nobody says
 
@@ -78,7 +94,7 @@ class Admin:
     def __init__(self, hub: Hub, net: Net, limits: HttpLimits = HttpLimits()) -> None:
         self._hub = hub
         self._net = net
-        turn = asyncio.Lock()
+        turn = self._turn = asyncio.Lock()
         self._metrics = Shared(metrics.Metrics(hub).exposition, turn, net.spawn)
         self._status = Shared(lambda: spread(status(hub.snapshot)), turn, net.spawn)
         page = Page(hub, turn, net.spawn)
@@ -91,12 +107,15 @@ class Admin:
             "/live": ("GET", page.live),
             "/metrics": ("GET", self._metrics_text),
             "/status": ("GET", self._status_json),
+            "/flows": ("GET", self._flows),
             "/healthz": ("GET", healthz),
             "/readyz": ("GET", lambda request: readyz(hub.readiness)),
             "/drain": ("POST", self._drain),
             "/agents/move": ("POST", self._move),
             "/agents/kick": ("POST", self._kick),
             "/agents/unlock": ("POST", self._unlock),
+            "/flows/kill": ("POST", self._kill),
+            **{f"/diag/{name}": ("GET", self._diag) for name in diag.PARTS},
         }
 
     async def start(self, config: AdminConfig) -> None:
@@ -148,11 +167,12 @@ class Admin:
     def _handle(self, request: Request, guard: Guard | None) -> Answer:
         path = path_of(request)
         change = self._routes[path][0] == "POST" if path in self._routes else False
-        if guard is not None and (refusal := guard.refusal(request, change=change)) is not None:
+        guarded = change or path.startswith("/diag/")
+        if guard is not None and (refusal := guard.refusal(request, change=guarded)) is not None:
             return refusal
         if (refusal := unfit(self._routes, request)) is not None:
             return refusal
-        if change and (refusal := from_page(request)) is not None:
+        if guarded and (refusal := from_page(request)) is not None:
             return refusal
         return self._routes[path][1](request)
 
@@ -161,6 +181,20 @@ class Admin:
 
     async def _status_json(self, request: Request) -> Response:
         return Response(200, JSON, await self._status.get())
+
+    async def _flows(self, request: Request) -> Response:
+        """``?order=``, ``&top=``, ``&listener=``, ``&agent=``, ``&client=``."""
+        try:
+            query = Query.read(request.path.partition("?")[2])
+        except QueryRefused as exc:
+            return Response.text(400, f"Bad Request: {exc}")
+        async with self._turn:
+            return json_response(200, await spread(self._hub.flow_list.select(query)))
+
+    async def _diag(self, request: Request) -> Response:
+        name = request.path.partition("?")[0].removeprefix("/diag/")
+        async with self._turn:
+            return Response(200, diag.PARTS[name], await spread(diag.part(name, lambda: self._hub.config)))
 
     def _drain(self, request: Request) -> Response:
         self._hub.request_drain(at_once=request.path.endswith("?delay=off"))
@@ -198,6 +232,14 @@ class Admin:
             return Response.text(400, "Bad Request: which agent? ?agent=site-1")
         return self._locked(lambda: self._hub.lockout.unlock(asked["agent"], asked.get("tenant")))
 
+    def _kill(self, request: Request) -> Response:
+        """``?cid=``"""
+        try:
+            row = self._hub.flow_list.kill(_asked(request).get("cid", ""))
+        except NoSuchFlow as exc:
+            return Response.text(409, str(exc))
+        return json_response(202, row)
+
     def _locked(self, change: Callable[[], Lock]) -> Response:
         try:
             lock = change()
@@ -219,7 +261,9 @@ def status(snapshot: Snapshot) -> Slices[list[bytes]]:
     cluster_agents: list[bytes] = []
     yield from snapshot.agents(lambda rows: _append(agents, rows))
     yield from snapshot.cluster_agents(lambda rows: _append(cluster_agents, rows))
+    talkers = yield from snapshot.talkers()
     document = yield from snapshot.totals()
+    document["talkers"] = talkers
     cluster = document.pop("cluster")
     parts = [_open(document), b',"agents":[', *agents, b'],"cluster":']
     if cluster is None:

@@ -341,6 +341,7 @@ class Handshake(asyncio.Protocol):
         self._waiting = False
         transport.write(accepted)
         session = AgentSession(ground, edge.ways, edge.tokens, edge.claims, identity, self.remote, certificate)
+        session.tls = transport.get_extra_info("ssl_object") is not None
         bounds = LinkBounds.of_tunnel(ground.config.tunnel)
         session.link, _ = carry_websocket(ground, transport, session, bounds, client=False, peer=identity.agent_id)
         ground.stats.tunnels_opened += 1

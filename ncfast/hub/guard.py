@@ -1,8 +1,9 @@
 """Who may do what at the admin edge, by where a request came in and what it shows.
 
-At the Unix socket whoever may connect may do all. At the TCP port everybody who reaches it may read; changes need the
-token if there is one, are not taken if there is a Unix socket for them, and are otherwise a matter of the address: at
-loopback they are taken, beyond it not. A web page changes nothing and reads nothing, as `ncfast.net.origin` has it.
+At the Unix socket whoever may connect may do all. At the TCP port everybody who reaches it may read status, flows and
+metrics; changes need the token if there is one, are not taken if there is a Unix socket for them, and are otherwise a
+matter of the address: at loopback they are taken, beyond it not. What shows the process's inside (/diag/…) is as a
+change. A web page changes nothing and reads nothing, as `ncfast.net.origin` has it.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Guard:
                 if self._config.unix is not None
                 else "admin.unix or admin.token_file, of which none is set"
             )
-            return Response.text(403, f"Forbidden: here one reads; changes need {where}")
+            return Response.text(403, f"Forbidden: here one reads; changes and /diag need {where}")
         return None
 
     def _shows_token(self, request: Request) -> bool:

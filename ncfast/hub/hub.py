@@ -31,6 +31,7 @@ from ncfast.hub.claims import Claims
 from ncfast.hub.client import ClientFlow
 from ncfast.hub.cluster import Cluster, mesh_url
 from ncfast.hub.edge import Edge
+from ncfast.hub.flows import Flows
 from ncfast.hub.ground import Ground
 from ncfast.hub.level import Level
 from ncfast.hub.listener import ClientListener
@@ -98,6 +99,7 @@ class Hub:
         self.sampler = Sampler(ground, ways)
         self.lockout = Lockout(ground, sessions, registry, steering, relays)
         self.tokens.on_change = Review(ground, sessions, self.tokens, self.lockout).begin
+        self.flow_list = Flows(ground, relays)
         self.listeners: dict[str, ClientListener] = {}
         self.snapshot = Snapshot(
             ground,
@@ -159,6 +161,11 @@ class Hub:
         )
 
     @property
+    def config(self) -> HubConfig:
+        """The one in force."""
+        return self.ground.config
+
+    @property
     def admin_address(self) -> str:
         return self.admin.address
 
@@ -199,7 +206,8 @@ class Hub:
             if config.drain.delay_sec and not self._delay_over.is_set():
                 self.readiness.move(State.LEAVING)
         if self.readiness.leaving:
-            _log.info("leaving", flows=len(self.flows), delay_sec=config.drain.delay_sec)
+            relayed = len(self.relays.by_cid)
+            _log.info("leaving", flows=len(self.flows), relayed=relayed, delay_sec=config.drain.delay_sec)
             await self._delay(config.drain.delay_sec)
         self.readiness.move(State.DRAINING)
         for listener in self.listeners.values():

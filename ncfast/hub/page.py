@@ -33,6 +33,7 @@ class Snapshot(metrics.Totals, Protocol):
 
     def agents(self, take: Callable[[Rows], object]) -> Slices[None]: ...
     def cluster_agents(self, take: Callable[[Rows], object]) -> Slices[None]: ...
+    def talkers(self) -> Slices[Rows]: ...
 
 
 class Hub(metrics.Hub, Protocol):
@@ -127,12 +128,10 @@ def page(hub: Hub, view: View) -> Slices[bytes]:
     chosen = view.chosen(here)
     yield
     document = yield from hub.snapshot.totals()
-    talkers = getattr(hub.snapshot, "talkers", None)
-    if talkers is not None:
-        document["talkers"] = yield from talkers()
+    document["talkers"] = yield from hub.snapshot.talkers()
     document |= {"ending": ending, "config_refused": hub.stats.config_refused}
     yield
     material = Material(
-        document, Chosen(chosen, len(here), count), Chosen(everywhere, found, found), census, hub.history, log.recent()
+        document, Chosen(chosen, len(here), count), Chosen(everywhere, found, found), census, hub.history, log.notable()
     )
     return (yield from render(material, view))

@@ -38,11 +38,12 @@ LAST_SECOND = 1.0  # seconds before the agent's own grace ends in which it is to
 class Relayed:
     """What the hub knows of a relay beside its two links."""
 
-    __slots__ = ("away_since", "opening", "relays", "session")
+    __slots__ = ("away_since", "opening", "relays", "session", "since")
 
-    def __init__(self, relays: Relays, session: AgentSession) -> None:
+    def __init__(self, relays: Relays, session: AgentSession, since: float) -> None:
         self.relays = relays
         self.session = session
+        self.since = since
         self.opening = ""  # the connector for which an open is without an answer
         self.away_since = -1.0  # without a mesh link since then
 
@@ -212,7 +213,7 @@ class Relays:
         return relay
 
     def _make(self, cid: bytes, session: AgentSession) -> Relay[Relayed]:
-        relay = Relay(cid, session.epoch, session.link, Relayed(self, session))
+        relay = Relay(cid, session.epoch, session.link, Relayed(self, session, self._ground.clock()))
         self.by_cid[cid] = relay
         return relay
 
@@ -239,6 +240,11 @@ class Relays:
             del self.by_cid[relay.cid]
         self._ground.stats.relays_ended += 1
 
+    def origin(self, relay: Relay[Relayed]) -> str | None:
+        """The hub where the client is; None while there is no link to it."""
+        peer = self._ways.origin(relay.cid)
+        return peer.replica_id if peer is not None else None
+
     # links
 
     def tunnel_lost(self, session: AgentSession) -> None:
@@ -252,11 +258,17 @@ class Relays:
     def locked(self, session: AgentSession) -> None:
         """The agent is locked out: its relayed flows end, at both sides."""
         for lane in list(session.link.lanes.values()):
-            relay = lane.relay
-            if relay.mesh is not None:
-                relay.mesh.refuse(relay.cid, Reason.AGENT_LOCKED, relay.epoch)
-            session.link.refuse(relay.cid, Reason.AGENT_LOCKED, relay.epoch)
-            self._cut(relay)
+            self._end(lane.relay, Reason.AGENT_LOCKED)
+
+    def kill(self, relay: Relay[Relayed]) -> None:
+        """An operator ends the flow, at both sides."""
+        self._end(relay, Reason.KILLED)
+
+    def _end(self, relay: Relay[Relayed], reason: Reason) -> None:
+        if relay.mesh is not None:
+            relay.mesh.refuse(relay.cid, reason, relay.epoch)
+        relay.tunnel.refuse(relay.cid, reason, relay.epoch)
+        self._cut(relay)
 
     def peer_lost(self, peer: Peer) -> None:
         """The origin will ask again when there is a link."""

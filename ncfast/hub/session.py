@@ -96,6 +96,7 @@ class AgentSession:
         self.identity = identity
         self.remote = remote
         self.certificate = certificate
+        self.tls = False  # below it, as far as this hub: an ingress may have ended it
         self.session_id = ground.net.entropy(16).hex()
         self.agent_id = identity.agent_id
         self.key = identity.key
@@ -210,6 +211,7 @@ class AgentSession:
             remote=self.remote,
             epoch=epoch,
             session=self.session_id,
+            tls=self.tls,
             connectors=sorted(self.connectors),
             software=self.software,
         )

@@ -17,6 +17,7 @@ from typing import Any
 from ncfast import __version__
 from ncfast.hub.client import ClientFlow, Key
 from ncfast.hub.edge import Edge
+from ncfast.hub.flows import Flows
 from ncfast.hub.ground import Ground
 from ncfast.hub.level import Level
 from ncfast.hub.listener import ClientListener
@@ -144,6 +145,10 @@ class Snapshot:
             known = list(self.registry.view.agents.values())
             yield from each(known, AGENTS, lambda some: take([_cluster_agent(entry) for entry in some]))
 
+    def talkers(self) -> Slices[Rows]:
+        """As `Flows.talkers`."""
+        return Flows(self.ground, self.relays).talkers()
+
     def _document(self, sums: Sums) -> dict[str, Any]:
         ground, router, flows = self.ground, self.router, sums.flows
         stats, context = ground.stats, ground.context
@@ -233,6 +238,7 @@ class Snapshot:
             "session": session.session_id,
             "connectors": sorted(session.connectors),
             "remote": mask_address(session.remote),
+            "tls": session.tls,
             "rtt_ms": round(link.rtt * 1000, 3),
             "flows": session.load,
             "bytes_in": link.bytes_in,

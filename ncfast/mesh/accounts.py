@@ -28,6 +28,7 @@ class Record:
     reconnects: int = 0
     errors: int = 0
     last_error: str = ""
+    last_error_at: float = 0.0
 
 
 class Accounts:
@@ -63,7 +64,7 @@ class Accounts:
             record.lost, record.lost_at = True, self._clock()
         if error:
             record.errors += 1
-            record.last_error = reason.label
+            record.last_error, record.last_error_at = reason.label, self._clock()
         self._totals.add(peer.link)
         self._drops.update(_drops(peer))
 
@@ -104,11 +105,13 @@ class Accounts:
         record = self._records.get(name) or Record()
         route = way if isinstance(way, Route) else None
         link = peer.link if peer is not None else None
+        last = route if route is not None and route.last_error else record
         return {
             "peer": name,
             "state": str(way.state),
             "url": way.url,
             "carrier": peer.carrier if peer is not None else None,
+            "tls": peer.tls if peer is not None else None,
             "direction": "out" if peer is None or peer.dialled else "in",
             "breaker": route.breaker.state if route is not None else "closed",
             "rtt_ms": round(link.rtt * 1000, 3) if link is not None else None,
@@ -121,7 +124,8 @@ class Accounts:
             "since_sec": round(now - (peer.since if peer is not None else way.since), 3),
             "reconnects": record.reconnects,
             "errors": max(record.errors, route.errors if route is not None else 0),
-            "last_error": (route.last_error if route is not None else "") or record.last_error,
+            "last_error": last.last_error,
+            "last_error_sec": round(now - last.last_error_at, 3) if last.last_error else None,
         }
 
 

@@ -141,6 +141,7 @@ class Connecting(asyncio.Protocol):
             dialled=True,
             remote=self.remote,
             carrier="websocket" if websocket else "stream",
+            tls=self._transport.get_extra_info("ssl_object") is not None,
         )
         carrier: TransportCarrier
         if websocket:

@@ -144,6 +144,7 @@ class Door:
     def _peer(self, credential: Credential, transport: Any, host: str | None, remote: str, carrier: str) -> Peer:
         way = Way(LinkState.HANDSHAKING, self._mesh.net.clock)
         binding = accepted(transport)
-        peer = Peer(self._mesh, way, credential, binding, dialled=False, remote=remote, carrier=carrier)
+        tls = transport.get_extra_info("ssl_object") is not None
+        peer = Peer(self._mesh, way, credential, binding, dialled=False, remote=remote, carrier=carrier, tls=tls)
         self.pending.enter(peer, self._source(host, remote))
         return peer

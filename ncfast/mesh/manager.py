@@ -281,6 +281,7 @@ class Mesh:
             remote=peer.remote,
             url=peer.way.url or None,
             carrier=peer.carrier,
+            tls=peer.tls,
             direction="out" if peer.dialled else "in",
             software=peer.software,
         )

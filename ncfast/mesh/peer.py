@@ -44,6 +44,7 @@ class Peer:
         dialled: bool,
         remote: str,
         carrier: str,
+        tls: bool,
     ) -> None:
         self.mesh = mesh
         self.way = way
@@ -52,6 +53,7 @@ class Peer:
         self.dialled = dialled
         self.remote = remote  # address, for the log
         self.carrier = carrier  # stream or websocket
+        self.tls = tls  # below it, as far as this end goes
         self.replica_id = ""
         self.instance = b""
         self.software = ""

@@ -38,6 +38,7 @@ class Route(Way):
         self._began = 0.0  # the latest one
         self.errors = 0
         self.last_error = ""
+        self.last_error_at = 0.0
         self._peer: Peer | None = None  # on the link that it has made
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -145,7 +146,7 @@ class Route(Way):
         self.errors += 1
         self.mesh.stats.mesh_errors += 1
         again = reason == self.last_error and self.breaker.failures
-        self.last_error = reason
+        self._blame(reason)
         pause = 0.0 if self._covered() else self._back_off()
         level = _log.debug if again and self.breaker.failures != TRIP else _log.warning
         level(
@@ -156,6 +157,9 @@ class Route(Way):
             attempt=self.attempts,
             delay_sec=round(pause, 3),
         )
+
+    def _blame(self, reason: str) -> None:
+        self.last_error, self.last_error_at = reason, self.mesh.net.clock()
 
     def _back_off(self) -> float:
         pause = self.breaker.failed()
@@ -173,7 +177,7 @@ class Route(Way):
             self.move(LinkEvent.SPARED)
             _log.info("mesh_own_url", url=self.url)
         elif not self._covered():
-            self.last_error = peer.failure or reason.label
+            self._blame(peer.failure or reason.label)
             if peer.established and self.mesh.net.clock() - peer.since >= STEADY:
                 self.breaker.succeeded()
             self._back_off()

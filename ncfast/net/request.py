@@ -11,7 +11,6 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
@@ -115,8 +114,10 @@ def answer(
     timer = call_later(linger, transport.abort)
     transport.writelines(response.serialize(head_only))
     if transport.can_write_eof():
-        with suppress(OSError):  # the peer has reset the connection, and its loss is told as ever
+        try:
             transport.write_eof()
+        except OSError:  # the peer has reset the connection, and the loop has not told yet
+            transport.abort()
     else:
         transport.close()
     return timer

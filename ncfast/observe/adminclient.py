@@ -59,7 +59,18 @@ def status(at: str | Place, role: str = "hub") -> dict[str, Any]:
 
 
 def ask(at: str | Place, path: str, method: str = "GET") -> dict[str, Any]:
-    """A JSON answer of the admin edge; proxies of the environment are not asked. Raises `Unavailable`, or `Refused`."""
+    """A JSON answer of the admin edge. Raises `Unavailable`, or `Refused`."""
+    try:
+        document = json.loads(fetch(at, path, method))
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise Unavailable(f"{_url(at)}{path} does not answer as a hub does; {_WHERE}")
+    return document
+
+
+def fetch(at: str | Place, path: str, method: str = "GET") -> bytes:
+    """An answer as it is; proxies of the environment are not asked. Raises `Unavailable`, or `Refused`."""
     place = at if isinstance(at, Place) else Place(at)
     url = place.url + path
     try:
@@ -71,16 +82,13 @@ def ask(at: str | Place, path: str, method: str = "GET") -> dict[str, Any]:
                 raise Refused(_printable(answer.read(_MAX_TEXT).decode(errors="replace")))
             if not 200 <= answer.status < 300:
                 raise Unavailable(f"{url} answers {answer.status}, as no admin edge does; {_WHERE}")
-            document = json.loads(answer.read(_MAX_BYTES))
+            return answer.read(_MAX_BYTES)
         finally:
             connection.close()
     except OSError as error:
         raise Unavailable(f"no answer from {url}: {error}") from None
     except (HTTPException, ValueError):
         raise Unavailable(f"{url} does not answer as a hub does; {_WHERE}") from None
-    if not isinstance(document, dict):
-        raise Unavailable(f"{url} does not answer as a hub does; {_WHERE}")
-    return document
 
 
 def _connection(place: Place, path: str) -> tuple[HTTPConnection, str]:

@@ -29,16 +29,17 @@ class Watchdog:
         self._loop = loop
         self._stats = stats
         self._due = 0.0  # when the next sample should run, by time.monotonic()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="ncfast-watchdog", daemon=True)
         self._loop_thread = 0
         self._gc_started = 0.0
 
     def start(self) -> None:
-        """Called on the loop's thread."""
+        """Called on the loop's thread. What the caller does until the loop turns again is the start's, and no lag."""
         self._loop_thread = threading.get_ident()
-        self._schedule()
+        self._due = float("inf")
+        self._timer = self._loop.call_soon(self._schedule)
         gc.callbacks.append(self._on_gc)
         self._thread.start()
 

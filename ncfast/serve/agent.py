@@ -14,6 +14,7 @@ from ncfast.observe import log
 from ncfast.observe.watchdog import freeze
 from ncfast.serve.notify import Supervisor
 from ncfast.serve.process import EXIT_OK, Signals, network, prepare, run
+from ncfast.serve.stacks import forget_stacks, tell_stacks
 
 _log = log.get("serve")
 
@@ -51,12 +52,14 @@ async def _agent(config: AgentConfig, path: str | Path | None) -> int:
         admin = Admin(Standing(agent), net)
         await admin.start(config.admin)
     Signals(stop, lambda: net.spawn(reload(), "reload")).install(net.loop)
+    tell_stacks(net)
     freeze()
     supervisor.ready()  # a site whose hubs are away is up all the same: it dials until they are there
     await agent.run()
     if admin is not None:
         admin.close()
     supervisor.close()
+    forget_stacks(net.loop)
     return EXIT_OK
 
 

@@ -17,6 +17,7 @@ from ncfast.observe import log
 from ncfast.observe.watchdog import Watchdog, freeze
 from ncfast.serve.notify import Supervisor
 from ncfast.serve.process import EXIT_OK, Signals, network, prepare, run
+from ncfast.serve.stacks import forget_stacks, tell_stacks
 
 _log = log.get("serve")
 
@@ -53,6 +54,7 @@ async def _hub(config: HubConfig, path: str | Path | None, on_ready: Callable[[H
 
     # before `hub_ready` is told: whoever reads it may send a signal at once
     Signals(lambda at_once: hub.request_drain(at_once=at_once), lambda: net.spawn(reload(), "reload")).install(net.loop)
+    tell_stacks(net)
     await hub.start()
     supervisor.ready()
     started.set()
@@ -66,6 +68,7 @@ async def _hub(config: HubConfig, path: str | Path | None, on_ready: Callable[[H
     await hub.drain()
     watchdog.stop()
     supervisor.close()
+    forget_stacks(net.loop)
     return EXIT_OK
 
 

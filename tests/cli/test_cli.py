@@ -567,6 +567,7 @@ def test_status_of_a_cluster(admin, capsys):
     hub = FakeHub(agents=2, peers=2)
     hub.rows[1] |= {"standby": True, "epoch": 0}
     hub.cluster["mesh"][1] |= {"peer": "tls://192.0.2.3:9500", "state": "backoff", "rtt_ms": None, "carrier": None}
+    hub.cluster["mesh"][1] |= {"tls": None}
     hub.cluster_rows[1]["agent_id"] = "si\x1b[2Jte"
     hub.cluster["registry"] |= {"healthy": False, "breaker": "half_open"}
     status = hub.document()
@@ -580,10 +581,10 @@ def test_status_of_a_cluster(admin, capsys):
     header = next(line for line in lines if line.startswith("HUB"))
     rows = lines[lines.index(header) + 1 :][:4]
     assert rows[0].startswith("hub-a (this one)")
-    assert rows[1].split()[:5] == ["peer-0", "up", "0.25", "stream", "out"]
+    assert rows[1].split()[:5] == ["peer-0", "up", "0.25", "stream", "TLS"]
     assert rows[2].split()[:2] == ["peer-1", "none"]
     assert rows[3].split()[:4] == ["tls://192.0.2.3:9500", "backoff", "-", "out"] and rows[3].endswith(
-        "connection_lost"
+        "connection_lost, 1 min 15 s ago"
     )
     assert any(line.split()[:4] == ["agent-canary-0", "-", "peer-0", "40"] for line in lines)
     assert "standby" in out and "\x1b" not in out

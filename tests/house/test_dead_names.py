@@ -18,6 +18,7 @@ USED_BY = {
     "the scenarios of conformance, as verbs": ["_do_*"],
     "http.client, of what it takes for a socket": ["makefile"],
     "the TLS library": ["num_tickets"],
+    "tarfile": ["mtime"],
     "the Redis client": ["ssl_context"],
     "docs/generate.py": ["section_text"],
     "the tests, of the registry as a whole": ["list_agents"],

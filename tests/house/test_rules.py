@@ -31,7 +31,8 @@ FLOW_REASONS = """none closed client_reset target_reset target_refused target_un
 no_such_connector scope_denied
     no_agent link_lost agent_restarted unknown_flow flow_control open_timeout idle_timeout half_close_timeout
     first_byte_timeout draining overloaded hold_timeout resume_denied not_owner origin_lost stale_epoch internal
-    client_lost target_lost reader_paused agent_locked"""
+    client_lost target_lost reader_paused agent_locked
+    killed"""
 LINK_REASONS = """protocol_error message_too_big keepalive_timeout stalled connection_lost superseded token_expired
 going_away
     handshake_timeout flood unauthorized version duplicate"""

@@ -10,6 +10,7 @@ import random
 import re
 import socket
 import struct
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -28,10 +29,11 @@ from ncfast.config.hub import Admin as AdminConfig
 from ncfast.config.values import Address
 from ncfast.hub import page
 from ncfast.hub.admin import Admin
+from ncfast.hub.flows import Query
 from ncfast.hub.lockout import LockRefused
 from ncfast.net.request import BadRequest, HttpLimits, RequestReader, Response, answer
 from ncfast.net.seam import Net
-from ncfast.observe import log, watchdog
+from ncfast.observe import diag, log, watchdog
 from ncfast.observe.stats import Stats
 from ncfast.registry import Lock
 
@@ -148,6 +150,68 @@ def test_agents_are_moved_by_post_and_by_no_web_page():
             assert (await get("/agents/move", "POST"))[0] == 400
             assert (await get(asked))[0] == 405
             assert (await get(asked, "POST", {"Origin": "http://evil.example"}))[0] == 403
+
+    run(main)
+
+
+def test_flows_are_read_by_all_and_killed_by_post():
+    async def main():
+        hub = FakeHub()
+        async with admin_edge(hub) as (_, port):
+
+            async def get(*arguments):
+                return await asyncio.to_thread(fetch, port, *arguments)
+
+            status, headers, body = await get("/flows?order=idle&top=1&listener=l0&agent=a&client=192.0.2.1")
+            assert status == 200 and headers["Content-Type"] == "application/json"
+            assert json.loads(body)["flows"] == hub.flow_list.rows[:1]
+            assert hub.flow_list.asked == [Query("idle", 1, "l0", "a", "192.0.2.1")]
+            assert (await get("/flows?order=size"))[::2] == (
+                400,
+                b"Bad Request: order is one of held, age, moved, idle\n",
+            )
+            cid = hub.flow_list.rows[1]["cid"]
+            assert (await get(f"/flows/kill?cid={cid}"))[0] == 405
+            assert (await get(f"/flows/kill?cid={cid}", "POST", {"Origin": "http://evil.example"}))[0] == 403
+            assert hub.flow_list.killed == []
+            status, _, body = await get(f"/flows/kill?cid={cid}", "POST")
+            assert status == 202 and json.loads(body)["cid"] == cid
+            assert (await get("/flows/kill?cid=00", "POST"))[::2] == (409, b"no such flow\n")
+            assert (await get("/flows/kill", "POST"))[0] == 409
+            assert hub.flow_list.killed == [cid, "00", ""]
+
+    run(main)
+
+
+@pytest.mark.parametrize("name", diag.PARTS)
+def test_the_process_s_inside_is_shown_as_changes_are_made(tmp_path, name):
+    """Not to whoever may read metrics."""
+    token = tmp_path / "token"
+    token.write_text("t" * 32)
+
+    async def main():
+        async with admin_edge() as (_, port):  # loopback, and nothing else said
+            status, headers, body = await asyncio.to_thread(fetch, port, f"/diag/{name}")
+            assert (status, headers["Content-Type"]) == (200, diag.PARTS[name])
+            assert (await asyncio.to_thread(fetch, port, f"/diag/{name}", "POST"))[0] == 405
+            asked = {"Origin": "http://evil.example"}
+            assert (await asyncio.to_thread(fetch, port, f"/diag/{name}", "GET", asked))[0] == 403
+        net = Net(asyncio.get_running_loop())
+        for more, shows, expected in (
+            ({"token_file": token}, {}, 401),
+            ({"token_file": token}, {"Authorization": f"Bearer {'t' * 32}"}, 200),
+            ({"unix": tmp_path / "socket"}, {}, 403),
+        ):
+            admin = Admin(FakeHub(), net)
+            await admin.start(AdminConfig(bind=Address("127.0.0.1", 0), **more))
+            try:
+                port = int(admin.address.rpartition(":")[2])
+                for method in ("GET", "HEAD"):
+                    got = await asyncio.to_thread(fetch, port, f"/diag/{name}", method, shows)
+                    assert got[0] == expected, (more, method)
+            finally:
+                admin.close()
+        await net.cancel_all()
 
     run(main)
 
@@ -569,6 +633,40 @@ def test_the_watchdog_names_what_blocks_the_loop(monkeypatch):
     assert any(place.endswith("blocks_the_loop") for place in event["trace"])
     assert sum(stats.gc_pause.counts) >= 1
     assert sum(stats.loop_lag.counts[-3:]) >= 1  # a lag above 0.1 s was seen
+
+
+def test_what_the_start_does_until_the_loop_turns_is_no_lag(monkeypatch):
+    """The loop stands while the last of the start runs, our own `freeze` in it: no news, and no sample."""
+    monkeypatch.setattr(watchdog, "STUCK", 0.0)
+    stream = io.StringIO()
+    log.setup(stream=stream, format="json")
+    stats = Stats()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        dog = watchdog.Watchdog(loop, stats)
+        dog.start()
+        looked = threading.Event()
+        was = dog._stop.wait
+        looks = iter(range(3))
+
+        def wait(period):
+            if next(looks, None) is None:
+                looked.set()
+                return was()
+            return was(period)
+
+        dog._stop.wait = wait
+        assert looked.wait(PATIENCE), "the watcher looks"
+        assert sum(stats.loop_lag.counts) == 0
+        dog.stop()
+
+    try:
+        run(main)
+        assert log.flush(10)
+    finally:
+        log.setup()
+    assert "loop_stuck" not in stream.getvalue()
 
 
 def test_freeze_takes_what_exists_out_of_the_collector():

@@ -97,6 +97,7 @@ def test_what_fails_a_flow_is_a_reason_of_ours_and_no_client_s_or_target_s():
     assert spared == {
         *("closed", "client_reset", "client_lost", "target_reset", "target_refused", "target_unreachable"),
         *("target_timeout", "target_lost", "reader_paused", "no_such_connector", "scope_denied", "agent_locked"),
+        "killed",
         *("idle_timeout", "half_close_timeout", "first_byte_timeout"),
     }
     assert set(TURNED_AWAY) <= set(labels.SHED)

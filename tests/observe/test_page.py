@@ -16,7 +16,7 @@ from support.fake_hub import FakeHub, whole
 
 from ncfast.hub.page import page
 from ncfast.observe import log
-from ncfast.observe.log.recent import KEPT, LONGEST, Recent
+from ncfast.observe.log.notable import KEPT, LONGEST, Notable
 from ncfast.observe.page.findings import findings
 from ncfast.observe.page.hubs import hubs
 from ncfast.observe.page.layout import SECURITY_POLICY
@@ -360,7 +360,7 @@ def test_the_greatest_flows_are_shown_if_the_hub_tells_them():
 
 
 def test_the_last_events_that_matter_are_kept():
-    recent = Recent()
+    recent = Notable()
     for number in range(KEPT + 5):
         recent.note({"ts": "2026-01-01T00:00:00.000Z", "level": "warning", "event": f"e{number}", "logger": "hub"})
         recent.note({"ts": "", "level": "info", "event": "flow_closed", "logger": "access"})

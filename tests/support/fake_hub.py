@@ -6,7 +6,9 @@ import json
 from collections import Counter
 from typing import Any
 
+from ncfast.config.hub import HubConfig
 from ncfast.hub import admin
+from ncfast.hub.flows import NoSuchFlow, Query
 from ncfast.hub.level import MoveRefused
 from ncfast.observe.history import History
 from ncfast.observe.readiness import Readiness, State
@@ -25,6 +27,58 @@ def whole(work: Slices[T]) -> T:
         return done.value
 
 
+class FakeFlows:
+    """`rows` are all that there are; `killed` is what was asked for."""
+
+    def __init__(self, count: int) -> None:
+        self.rows = [self._row(number) for number in range(count)]
+        self.asked: list[Query] = []
+        self.killed: list[str] = []
+
+    @staticmethod
+    def _row(number: int) -> dict[str, Any]:
+        return {
+            "cid": f"{number:032x}",
+            "path": "local",
+            "state": "open",
+            "listener": "l0",
+            "connector": "c0",
+            "tenant": None,
+            "agent_id": "agent-canary-0",
+            "hub": None,
+            "client": "198.51.100.0/24",
+            "age_sec": 60.0,
+            "idle_sec": 1.5,
+            "bytes_in": 1000,
+            "bytes_out": 2000,
+            "held_bytes": 4096,
+            "to_client_bytes": 1024,
+            "detached": False,
+            "resumes": 0,
+        }
+
+    def select(self, query: Query) -> Slices[dict[str, Any]]:
+        self.asked.append(query)
+        yield
+        return {
+            "replica_id": "hub-a",
+            "order": query.order,
+            "active": len(self.rows),
+            "relayed": 0,
+            "matching": len(self.rows),
+            "matching_held_bytes": 4096 * len(self.rows),
+            "memory": {"budget_bytes": 1 << 30, "held_bytes": 8192, "relayed_bytes": 0},
+            "flows": self.rows[: query.top],
+        }
+
+    def kill(self, cid: str) -> dict[str, Any]:
+        self.killed.append(cid)
+        for row in self.rows:
+            if row["cid"] == cid:
+                return row
+        raise NoSuchFlow("no such flow")
+
+
 class FakeHub:
     def __init__(self, listeners: int = 1, agents: int = 1, connectors: int = 1, peers: int | None = None) -> None:
         """``peers`` other hubs make a cluster; None is a hub without one."""
@@ -35,6 +89,7 @@ class FakeHub:
         self.hurried = False
         self.movable: dict[str, str] = {}  # agents that may be asked to move, and where to if nobody says
         self.active = 0
+        self.flow_list = FakeFlows(2)
         self.listeners = [self._listener(n, connectors) for n in range(listeners)]
         self.rows = [self._agent(n, connectors) for n in range(agents)]
         self.mesh_frames = {"in": {}, "out": {}}
@@ -78,6 +133,7 @@ class FakeHub:
             "session": "s",
             "connectors": [f"c{number % connectors}"],
             "remote": "198.51.100.77:4000",
+            "tls": False,
             "rtt_ms": 1.5,
             "flows": 1,
             "bytes_in": 10,
@@ -115,6 +171,7 @@ class FakeHub:
                     "peer": name,
                     "state": "up",
                     "carrier": "stream",
+                    "tls": True,
                     "direction": "out",
                     "rtt_ms": 0.25,
                     "queued_frames": 3,
@@ -126,6 +183,7 @@ class FakeHub:
                     "reconnects": 1,
                     "errors": 2,
                     "last_error": "connection_lost",
+                    "last_error_sec": 75.0,
                     "url": f"tcp://127.0.0.1:{20000 + number}",
                 }
                 for number, name in enumerate(names)
@@ -163,6 +221,14 @@ class FakeHub:
     def cluster_agents(self, take: Any) -> Slices[None]:
         if self.cluster is not None:
             yield from each(self.cluster_rows, SLICE, take)
+
+    def talkers(self) -> Slices[list[dict[str, Any]]]:
+        yield
+        return self.flow_list.rows
+
+    @property
+    def config(self) -> HubConfig:
+        return HubConfig.model_validate({"listeners": []})
 
     def totals(self) -> Slices[dict[str, Any]]:
         tunnels: dict[str, Any] = dict.fromkeys(("owned", "standby", "draining", "queued_frames", "inflight_bytes"), 0)

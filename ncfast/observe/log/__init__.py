@@ -9,13 +9,14 @@ from ncfast.observe.log.logger import (
     flush,
     get,
     mask_address,
+    notable,
     recent,
     security,
     setup,
     suppressed,
     trace,
 )
-from ncfast.observe.log.recent import Event
+from ncfast.observe.log.notable import Event
 
 __all__ = [
     "FIELDS",
@@ -28,6 +29,7 @@ __all__ = [
     "flush",
     "get",
     "mask_address",
+    "notable",
     "recent",
     "security",
     "setup",

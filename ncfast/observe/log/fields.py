@@ -22,7 +22,7 @@ FIELDS = (
         "attempt delay_sec host share to kept_sec connected_sec expires_in_sec target healthy lost detached "
         "queued_frames inflight_bytes owner software added withdrawn refresh standing until replica agents outage_ms "
         # the mesh
-        "carrier direction newest relayed "
+        "carrier direction newest relayed server "
         # flows
         "cid path bytes_in bytes_out duration duration_sec open_ms held_ms resumes retries flows reason "
         "flows_opened flows_closed "

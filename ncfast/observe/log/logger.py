@@ -23,7 +23,8 @@ import orjson
 from ncfast.observe.log.limiter import BUSY_EVENTS, EventLimiter
 from ncfast.observe.log.line import shown
 from ncfast.observe.log.masking import Mask
-from ncfast.observe.log.recent import Event, Recent
+from ncfast.observe.log.notable import Event, Notable
+from ncfast.observe.log.recent import Recent
 from ncfast.observe.log.writer import LogWriter
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -72,8 +73,10 @@ class Logger:
             line = shown(level, event, self._name, bound, _state.mask, _state.mask_agents)
             if held_back:
                 line["suppressed"] = held_back
-            _state.recent.note(line)
-            _state.writer.put(_state.render(line), at_once=event not in BUSY_EVENTS)
+            _state.notable.note(line)
+            text = _state.render(line)
+            _state.recent.put(text)
+            _state.writer.put(text, at_once=event not in BUSY_EVENTS)
         except Exception:  # the wall: whatever a value's __str__ does, the caller's work goes on
             _state.failed += 1
 
@@ -103,8 +106,9 @@ class _State:
         self.mask_agents = self.mask
         self.limiter = EventLimiter(time.monotonic)
         self.writer = LogWriter(sys.stderr)
-        self.render: Callable[[dict[str, Any]], bytes] = _render_json
         self.recent = Recent()
+        self.notable = Notable()
+        self.render: Callable[[dict[str, Any]], bytes] = _render_json
         self.failed = 0
 
 
@@ -166,14 +170,19 @@ def mask_address(text: str) -> str:
     return _state.mask.address(text)
 
 
-def recent() -> list[Event]:
+def notable() -> list[Event]:
     """The last events that matter, newest first, as they stand in the log."""
-    return _state.recent.events()
+    return _state.notable.events()
 
 
 def flush(timeout: float = 1.0) -> bool:
     """Waits, at most ``timeout`` seconds, until every line so far is written; done by itself at exit."""
     return _state.writer.flush(timeout)
+
+
+def recent() -> list[bytes]:
+    """The last lines, oldest first, as they were written: masked by the rule that was in force then."""
+    return _state.recent.lines()
 
 
 def suppressed() -> int:

@@ -1,49 +1,33 @@
-"""The last events that matter, for the admin edge's page: as the log has them, masked and thinned.
-
-What matters is every warning and error, and of the rest what changes how the hub stands. A fixed number is kept.
-"""
+"""The last lines of the log, kept in memory for whoever asks the process itself: where the log goes is often not at
+hand, and what its reader did not take in time is there too."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from threading import Lock
 
-KEPT = 50  # events
-LONGEST = 300  # characters of an event's fields, so that fifty take some 30 KiB at most
-WORTH_TELLING = frozenset(
-    "hub_ready leaving draining config_reloaded mesh_ready mesh_link_up mesh_link_draining mesh_files_reloaded "
-    "tls_files_reloaded redis_files_reloaded registry_back replica_restored level_begun level_ended move_asked "
-    "agent_lock_ended".split()
-)
-_SHOWN_APART = frozenset({"ts", "level", "event", "logger", "trace", "security"})
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One line of the log; `at` is its time in UTC (RFC 3339)."""
-
-    at: str
-    level: str
-    name: str
-    text: str
+MAX_LINES = 2000
+MAX_BYTES = 1 << 20  # of these lines: some 300 bytes each are usual, and 64 KiB can be
 
 
 class Recent:
-    """May be written from any thread: a deque's append is atomic."""
+    """The newest lines, within both bounds. May be called from any thread."""
 
-    def __init__(self) -> None:
-        self._kept: deque[Event] = deque(maxlen=KEPT)
+    def __init__(self, lines: int = MAX_LINES, size: int = MAX_BYTES) -> None:
+        self._most = lines
+        self._most_bytes = size
+        self._lines: deque[bytes] = deque()
+        self._bytes = 0
+        self._lock = Lock()
 
-    def note(self, line: Mapping[str, Any]) -> None:
-        """Keeps a line that was admitted to the log, if it matters."""
-        level, name = line["level"], line["event"]
-        if level in ("warning", "error") or name in WORTH_TELLING:
-            fields = " ".join(f"{key}={value}" for key, value in line.items() if key not in _SHOWN_APART)
-            text = fields if len(fields) <= LONGEST else fields[: LONGEST - 1] + "…"
-            self._kept.append(Event(line["ts"], level, name, text))
+    def put(self, line: bytes) -> None:
+        with self._lock:
+            self._lines.append(line)
+            self._bytes += len(line)
+            while len(self._lines) > self._most or self._bytes > self._most_bytes:
+                self._bytes -= len(self._lines.popleft())
 
-    def events(self) -> list[Event]:
-        """Newest first."""
-        return list(self._kept)[::-1]
+    def lines(self) -> list[bytes]:
+        """Oldest first, each with its newline."""
+        with self._lock:
+            return list(self._lines)

@@ -38,6 +38,7 @@ class Backend(ABC):
     `close` follows, so no reply can meet another's call."""
 
     connected: bool = False
+    server: str = ""  # host:port or path of the one that calls go to, or went to last; without what it takes to get in
     patience: float = 1.0  # how many timeouts `open` may take: more than one if it asks others for the way first
 
     @abstractmethod

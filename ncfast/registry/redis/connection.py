@@ -116,6 +116,11 @@ def _place(host: str, port: int) -> Place:
     return (parts.hostname or "localhost", parts.port or port)
 
 
+def _shown(place: Place) -> str:
+    host, port = place
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if port else host
+
+
 class _Tls:
     """What redis-py asks for its TLS context: ours."""
 
@@ -188,6 +193,7 @@ class RedisBackend(Backend):
         self._connection: AbstractConnection | None = None
         self._new = False  # it has not said its name yet
         self._at: Place | None = None
+        self.server = ",".join(map(_shown, self._location.places))
         self._listener: AbstractConnection | None = None
         self._listening_at: Place | None = None
         self.patience = 2.0 if self._location.sentinel else 1.0
@@ -203,6 +209,7 @@ class RedisBackend(Backend):
         self._leaving = False
         place, self._redirect = self._redirect, None
         place = place or await self._find()
+        self.server = _shown(place)
         self._connection = await self._connect(place)
         self._new = True
         self._at = place

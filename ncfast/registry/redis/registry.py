@@ -275,6 +275,7 @@ class RedisRegistry(DistributedRegistry):
     def snapshot(self) -> dict[str, Any]:
         return {
             "kind": "redis",
+            "server": self._backend.server,
             "healthy": self.is_healthy(),
             "fresh": self.view.fresh,
             "breaker": self._courier.breaker.state.value,
@@ -487,12 +488,16 @@ class RedisRegistry(DistributedRegistry):
 
     def away(self, reason: str) -> None:
         if self.view.fresh or not self._started.is_set():
-            _log.warning("registry_lost", reason=reason)
+            _log.warning("registry_lost", reason=reason, server=self._backend.server)
         self.view.doubt()
         self._started.set()  # nobody waits for it any longer
 
     def back(self) -> None:
-        _log.info("registry_back", duration_sec=round(self.net.clock() - self._courier.breaker.opened_at, 3))
+        _log.info(
+            "registry_back",
+            server=self._backend.server,
+            duration_sec=round(self.net.clock() - self._courier.breaker.opened_at, 3),
+        )
 
     # notices
 

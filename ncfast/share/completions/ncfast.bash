@@ -5,14 +5,19 @@
 #    source ~/.local/share/bash_completion/ncfast
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
+_shtab_ncfast_flows_subparsers=(list kill)
 _shtab_ncfast_agents_subparsers=(list move)
-_shtab_ncfast_subparsers=(hub agent check token status drain agents kick unlock demo conformance examples schema completion version)
+_shtab_ncfast_subparsers=(hub agent check token status flows diag drain agents kick unlock demo conformance examples schema completion version)
 
 _shtab_ncfast_hub_option_strings=(-h --help --config)
-_shtab_ncfast_agent_option_strings=(-h --help --config --dry-run --hub --agent-id --connector --token-file --ca-file --client-cert --client-key --allow-plaintext)
+_shtab_ncfast_agent_option_strings=(-h --help --config --dry-run --hub --agent-id --connector --token-file --ca-file --client-cert --client-key --allow-plaintext --check --admin --log-level --mask-agents)
 _shtab_ncfast_check_option_strings=(-h --help --all --quiet --strict --no-env --connect)
 _shtab_ncfast_token_option_strings=(-h --help --key-file --agent-id --connector --tenant --ttl --audience --certificate)
-_shtab_ncfast_status_option_strings=(-h --help --url --token-file --ca-file --json --shadow --watch)
+_shtab_ncfast_status_option_strings=(-h --help --url --token-file --ca-file --json --agent --shadow --watch)
+_shtab_ncfast_flows_list_option_strings=(-h --help --url --token-file --ca-file --order --top --listener --agent --client --json)
+_shtab_ncfast_flows_kill_option_strings=(-h --help --url --token-file --ca-file)
+_shtab_ncfast_flows_option_strings=(-h --help --url --token-file --ca-file --order --top --listener --agent --client --json)
+_shtab_ncfast_diag_option_strings=(-h --help --url --token-file --ca-file --agent --output)
 _shtab_ncfast_drain_option_strings=(-h --help --url --token-file --ca-file --now --wait)
 _shtab_ncfast_agents_list_option_strings=(-h --help --url --token-file --ca-file)
 _shtab_ncfast_agents_move_option_strings=(-h --help --url --token-file --ca-file)
@@ -38,6 +43,15 @@ _shtab_ncfast_token___key_file_COMPGEN=_shtab_compgen_files
 _shtab_ncfast_token___certificate_COMPGEN=_shtab_compgen_files
 _shtab_ncfast_status___token_file_COMPGEN=_shtab_compgen_files
 _shtab_ncfast_status___ca_file_COMPGEN=_shtab_compgen_files
+_shtab_ncfast_flows_list___token_file_COMPGEN=_shtab_compgen_files
+_shtab_ncfast_flows_list___ca_file_COMPGEN=_shtab_compgen_files
+_shtab_ncfast_flows_kill___token_file_COMPGEN=_shtab_compgen_files
+_shtab_ncfast_flows_kill___ca_file_COMPGEN=_shtab_compgen_files
+_shtab_ncfast_flows___token_file_COMPGEN=_shtab_compgen_files
+_shtab_ncfast_flows___ca_file_COMPGEN=_shtab_compgen_files
+_shtab_ncfast_diag___token_file_COMPGEN=_shtab_compgen_files
+_shtab_ncfast_diag___ca_file_COMPGEN=_shtab_compgen_files
+_shtab_ncfast_diag___output_COMPGEN=_shtab_compgen_files
 _shtab_ncfast_drain___token_file_COMPGEN=_shtab_compgen_files
 _shtab_ncfast_drain___ca_file_COMPGEN=_shtab_compgen_files
 _shtab_ncfast_agents_list___token_file_COMPGEN=_shtab_compgen_files
@@ -52,10 +66,13 @@ _shtab_ncfast_unlock___token_file_COMPGEN=_shtab_compgen_files
 _shtab_ncfast_unlock___ca_file_COMPGEN=_shtab_compgen_files
 _shtab_ncfast_conformance___scenarios_COMPGEN=_shtab_compgen_files
 
+_shtab_ncfast_flows_list___order_choices=(held age moved idle)
+_shtab_ncfast_flows_pos_0_choices=(list kill)
+_shtab_ncfast_flows___order_choices=(held age moved idle)
 _shtab_ncfast_agents_pos_0_choices=(list move)
 _shtab_ncfast_conformance___without_choices=(resume standby moves)
 _shtab_ncfast_completion_pos_0_choices=(bash zsh fish)
-_shtab_ncfast_pos_0_choices=(hub agent check token status drain agents kick unlock demo conformance examples schema completion version)
+_shtab_ncfast_pos_0_choices=(hub agent check token status flows diag drain agents kick unlock demo conformance examples schema completion version)
 
 _shtab_ncfast_hub__h_nargs=0
 _shtab_ncfast_hub___help_nargs=0
@@ -75,8 +92,21 @@ _shtab_ncfast_token___help_nargs=0
 _shtab_ncfast_status__h_nargs=0
 _shtab_ncfast_status___help_nargs=0
 _shtab_ncfast_status___json_nargs=0
+_shtab_ncfast_status___agent_nargs=0
 _shtab_ncfast_status___shadow_nargs=0
 _shtab_ncfast_status___watch_nargs='?'
+_shtab_ncfast_flows_list__h_nargs=0
+_shtab_ncfast_flows_list___help_nargs=0
+_shtab_ncfast_flows_list___json_nargs=0
+_shtab_ncfast_flows_kill__h_nargs=0
+_shtab_ncfast_flows_kill___help_nargs=0
+_shtab_ncfast_flows_pos_0_nargs=A...
+_shtab_ncfast_flows__h_nargs=0
+_shtab_ncfast_flows___help_nargs=0
+_shtab_ncfast_flows___json_nargs=0
+_shtab_ncfast_diag__h_nargs=0
+_shtab_ncfast_diag___help_nargs=0
+_shtab_ncfast_diag___agent_nargs=0
 _shtab_ncfast_drain__h_nargs=0
 _shtab_ncfast_drain___help_nargs=0
 _shtab_ncfast_drain___now_nargs=0
