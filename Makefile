@@ -194,7 +194,7 @@ $(VENV)/.fuzz: $(VENV)/.installed
 
 # axe-core alone: what drives the browser is tests/support/chromium.py.
 $(VENV)/.page: $(VENV)/.installed
-	$(PIP) --no-deps 'axe-playwright-python>=0.1.8,<0.2'
+	$(PIP) $(ALONE) --no-deps 'axe-playwright-python>=0.1.8,<0.2'
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.installed

@@ -37,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _files(directory: Traversable, above: str = "") -> Iterator[tuple[str, Traversable]]:
     """The files below a directory, by their paths."""
     for one in directory.iterdir():
+        if one.name.startswith("."):  # of other tools' concern; a wheel does not have them
+            continue
         if one.is_file():
             yield above + one.name, one
         elif one.name != _REFUSED:

@@ -15,7 +15,12 @@ from support.until import PATIENCE
 from ncfast.cli import main
 
 CONFIG = Path(__file__).parents[2] / "config"
-SHIPPED = sorted(str(path.relative_to(CONFIG)) for path in CONFIG.rglob("*") if path.is_file())
+SHIPPED = sorted(
+    str(Path(folder, name).relative_to(CONFIG))
+    for folder, _, names in os.walk(CONFIG, followlinks=True)
+    for name in names
+    if not name.startswith(".")
+)
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

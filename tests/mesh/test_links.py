@@ -19,7 +19,7 @@ from ncfast.core.errors import Reason
 from ncfast.mesh import peer as peer_module
 from ncfast.mesh.manager import Mesh
 from ncfast.mesh.states import LinkState
-from ncfast.observe import families
+from ncfast.observe import readings
 
 
 def tcp(hub: Hub) -> str:
@@ -469,7 +469,7 @@ def test_hubs_that_have_left_and_come_back_keep_what_carries_flows_until_there_i
 
 
 def test_states_shown_are_those_of_the_metrics():
-    assert {str(state) for state in LinkState} == set(families.LINK_STATES)
+    assert {str(state) for state in LinkState} == set(readings.LINK_STATES)
 
 
 # what comes from others

@@ -347,7 +347,7 @@ def test_a_query_that_is_none():
 
 
 def test_the_greatest_flows_are_shown_if_the_hub_tells_them():
-    hub = FakeHub()
+    hub = with_talkers(FakeHub())
     assert "Greatest" not in text_of(hub)
     with_talkers(
         hub,

@@ -276,7 +276,7 @@ class FakeHub:
                 "relayed": 0,
             },
             "token_expires_sec": 3600.0,
-            "certificates": {"edge": 86400.0, "mesh": 2592000.0},
+            "certificates": {"edge": 7776000.0, "mesh": 2592000.0},
             "locks": [],
             "bytes": self.bytes,
             "memory": {

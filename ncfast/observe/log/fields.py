@@ -15,7 +15,7 @@ FIELDS = (
         "version python pid state mode role replica_id transport signal timeout_sec uptime_sec "
         "file line key keys changed refused ok status ready reasons "
         # edges and listeners
-        "edge admin changes tls listeners listener bind method http_status size limit used backlog held active "
+        "edge admin unix changes tls listeners listener bind method http_status size limit used backlog held active "
         "count total "
         # tunnels
         "epoch session previous_epoch connectors connector tenant link code rtt_ms features draining "

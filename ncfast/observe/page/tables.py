@@ -103,7 +103,7 @@ def flows(hub: dict[str, Any], view: View) -> str:
     )
     closed = sorted(counts["closed"].items(), key=lambda item: (-item[1], item[0]))
     ended = _wide("Ended, by reason", ("reason", "flows"), (1,), ((name.replace("_", " "), n) for name, n in closed))
-    greatest = talkers(hub["talkers"], view) if "talkers" in hub else ""
+    greatest = talkers(hub["talkers"], view) if hub["talkers"] else ""
     return f"{told}{greatest}<h3>Ended, by reason</h3><div class=narrow>{ended}</div>"
 
 
