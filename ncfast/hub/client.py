@@ -89,7 +89,7 @@ class ClientInfo:
     def client(self) -> str:
         """Who it is: host:port."""
         host, port, _, _ = self.ends
-        return f"{host}:{port}"
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     @property
     def connector(self) -> str:

@@ -12,6 +12,7 @@ from websockets.http11 import Request
 
 from ncfast.auth import AuthError, ClientCertificate, Identity
 from ncfast.config.hub import ServerTls
+from ncfast.config.values import Address
 from ncfast.hub.admin import readyz
 from ncfast.hub.certificate import of_connection, of_ingress, prepare
 from ncfast.hub.claims import Claims
@@ -100,7 +101,7 @@ class Edge:
         log.security("handshake_refused", reason=reason, remote=remote)
 
     def _on_socket(self, sock: Any, peer: Any) -> None:
-        host, remote = peer[0], f"{peer[0]}:{peer[1]}"
+        host, remote = peer[0], str(Address(peer[0], peer[1]))
         # An ingress is not one source: each of its connections counts for itself, until it says whose it is.
         trusted = self.trusts(host)
         source = remote if trusted else source_of(host)

@@ -11,10 +11,14 @@ from mesh.wires import LINGER_0
 from hub import doors as d
 from hub.rooms import listener as config
 from ncfast.config.hub import Listener
+from ncfast.core.timeouts import Timeouts
 from ncfast.hub import listener as module
+from ncfast.hub.client import ClientInfo
 from ncfast.net import proxyproto, seam
 from ncfast.net.seam import TCP_NOTSENT_LOWAT
 from ncfast.net.throttle import Throttle
+from ncfast.observe.log.masking import Mask
+from ncfast.observe.stats import ListenerStats
 
 PROXIED = {"proxy_protocol": "any", "proxy_from": ["127.0.0.0/8"]}
 HEADER = b"PROXY TCP4 192.0.2.50 192.0.2.1 4711 389\r\n"
@@ -425,3 +429,14 @@ def test_a_client_that_was_silent_keeps_the_settings_with_which_it_came(tmp_path
         writer.close()
 
     play(tmp_path, scene, LATE)
+
+
+def test_a_client_by_ipv6_is_one_client_whatever_its_port():
+    """Without brackets the port would be a part of the address, and each port another client to `mask: hash`."""
+    shown = []
+    for port in (4000, 4001):
+        info = ClientInfo(config(), Timeouts(10.0, 30.0, 300.0, 30.0), "2001:db8::1", port, 0.0, ListenerStats())
+        shown.append(info.client)
+    assert shown == ["[2001:db8::1]:4000", "[2001:db8::1]:4001"]
+    mask = Mask("hash", b"k")
+    assert mask.address(shown[0]) == mask.address(shown[1])
