@@ -44,18 +44,19 @@ def serves(cluster: Cluster, name: str, peer: Peer, count: int = FLOWS) -> None:
 
 
 def decisions(cluster: Cluster, name: str) -> dict[tuple[str, ...], int]:
-    """(decision, agrees) of the hub's shadow."""
+    """(decision, agrees) of the hub's shadow, of what has happened."""
     return {
         (sample.labels["decision"], sample.labels["agrees"]): int(sample.value)
         for family in cluster.hubs[name].metrics()
         for sample in family.samples
-        if sample.name == "nowconnect_shadow_decisions_total"
+        if sample.name == "nowconnect_shadow_decisions_total" and sample.value
     }
 
 
 def served(cluster: Cluster, name: str) -> dict[tuple[str, ...], float]:
-    """Clients by (connector, whom active would have served them by)."""
-    return cluster.hubs[name].metric_by("nowconnect_shadow_clients_total")
+    """Clients by (connector, whom active would have served them by), where there were any."""
+    found = cluster.hubs[name].metric_by("nowconnect_shadow_clients_total")
+    return {labels: count for labels, count in found.items() if count}
 
 
 def mesh_frames(cluster: Cluster, name: str) -> dict[str, float]:
