@@ -51,10 +51,10 @@ def unreadable(section: str, exc: OSError, **files: Path | None) -> Unusable:
         except OSError as fault:
             return Unusable(f"{key}: {path}: {fault.strerror}")
     what = (exc.reason or "no PEM in it") if isinstance(exc, ssl.SSLError) else exc.strerror
-    shown = ", ".join(f"{key}: {path}" for key, path in named.items()) or section
-    return Unusable(
-        f"{shown}: cannot be loaded as certificate, key or CA ({what or type(exc).__name__}); "
-        "they have to be PEM, and certificate and key to belong together"
+    shown = ", ".join(f"{key}: {path}" for key, path in named.items())
+    return Unusable(  # the paths last: a line of the log is cut, and what is wrong must stay
+        f"{section}: certificate, key or CA cannot be loaded ({what or type(exc).__name__}); they have to be PEM, and"
+        f" certificate and key to belong together{shown and f': {shown}'}"
     )
 
 

@@ -109,7 +109,9 @@ def test_standard_descriptors_that_are_closed_are_no_harm(tmp_path: Path, closed
 @pytest.mark.parametrize("command", ["hub", "agent"])
 def test_a_hangup_before_the_handler_stands_does_not_kill(tmp_path: Path, command: str) -> None:
     """The file is a FIFO: whoever has opened it for writing knows that the process has come as far as reading it."""
-    text = hub_file(tmp_path).read_text() if command == "hub" else AGENT
+    token = tmp_path / "token"
+    token.write_text("a.b.c")
+    text = hub_file(tmp_path).read_text() if command == "hub" else AGENT.replace("/nowhere/token", str(token))
     fifo = tmp_path / "fifo.yaml"
     os.mkfifo(fifo)
     process = Program(command, ncfast(command, "--config", fifo), tmp_path)

@@ -174,9 +174,10 @@ def test_sigterm_right_after_a_thousand_flows_loses_no_line(topology: MakeTopolo
         assert (stopped["flows_opened"], stopped["flows_closed"]) == (1000, 1000)
 
 
-def test_nothing_private_is_in_the_logs_by_default(topology: MakeTopology, peer: Peer) -> None:
-    """Default masking, most talkative level; addresses, identities, tokens, payload are the canaries."""
-    talkative = {"logging": {"level": "debug", "mask": None}}
+def test_nothing_private_is_in_the_logs(topology: MakeTopology, peer: Peer) -> None:
+    """Addresses masked as by default, agents as they may be, the most talkative level; addresses, identities, tokens,
+    payload are the canaries."""
+    talkative = {"logging": {"level": "debug", "mask": None, "mask_agents": "truncate"}}
     made = topology({"peer": peer.address}, agents=0, hub=talkative, agent=talkative)
     secret_agent = "canary-agent-7f3a"
     made.add_agent(secret_agent)
