@@ -4,7 +4,9 @@ go."""
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Callable
 
 from ncfast.agent.ground import Ground
 from ncfast.agent.info import AgentInfo
@@ -28,9 +30,9 @@ TOKEN_RETRY = 30.0  # seconds before a token that the hub refused is shown again
 class Agent:
     """`await run()` until `stop()`; survives the loss of its tunnels and of hubs."""
 
-    def __init__(self, config: AgentConfig, net: Net) -> None:
+    def __init__(self, config: AgentConfig, net: Net, wall_clock: Callable[[], float] = time.time) -> None:
         """Raises OSError when a certificate cannot be read."""
-        self.ground = Ground(config, net)
+        self.ground = Ground(config, net, wall_clock)
         self.ground.context.owner = self
         self.net = net
         self.flows = self.ground.flows

@@ -286,7 +286,7 @@ class ModelBackend(Backend):
     network's state between the two, and while it is False messages are lost without a sign."""
 
     def __init__(self, server: Server, net: Net, delay: Callable[[], float] = lambda: 0.0002) -> None:
-        self.server = server
+        self._redis = server
         self.net = net
         self.delay = delay
         self.reachable = True
@@ -307,8 +307,8 @@ class ModelBackend(Backend):
             raise BackendError("lost")
 
         def work() -> list[Any]:
-            self.server.calls += len(calls)
-            return [self.server.data.run(call, self.net.entropy(8).hex().encode()) for call in calls]
+            self._redis.calls += len(calls)
+            return [self._redis.data.run(call, self.net.entropy(8).hex().encode()) for call in calls]
 
         return await self._exchange(work)
 
@@ -318,10 +318,10 @@ class ModelBackend(Backend):
         self._pending = answered
 
         def arrive() -> None:
-            if self.server.down:
+            if self._redis.down:
                 self._later("back", fail)
             else:
-                self.server.take(lambda: self._later("back", answer, work()))
+                self._redis.take(lambda: self._later("back", answer, work()))
 
         def answer(replies: Any) -> None:
             if not answered.done():
@@ -364,10 +364,10 @@ class ModelBackend(Backend):
         listening = self.net.loop.create_future()
 
         def arrive() -> None:
-            if self.server.down:
+            if self._redis.down:
                 self._later("notice", self._fail, listening)
             else:
-                self.server.take(subscribed)
+                self._redis.take(subscribed)
 
         def subscribed() -> None:
             self._notices = on_notice
@@ -381,7 +381,7 @@ class ModelBackend(Backend):
                     async with asyncio.timeout(5.0):
                         await asyncio.shield(listening)
                 except TimeoutError:
-                    if not self.reachable or self.server.frozen or self.server.down:
+                    if not self.reachable or self._redis.frozen or self._redis.down:
                         raise BackendError("timeout") from None
         finally:
             listening.cancel()
@@ -398,5 +398,5 @@ class ModelBackend(Backend):
 
     async def aclose(self) -> None:
         self.close()
-        if self in self.server.backends:
-            self.server.backends.remove(self)
+        if self in self._redis.backends:
+            self._redis.backends.remove(self)

@@ -216,7 +216,7 @@ class AgentProcess(Process):
         self.agent = None
 
     async def _main(self) -> None:
-        self.agent = Agent(self.config, self.net)
+        self.agent = Agent(self.config, self.net, lambda: WALL + self.world.now)
         await self.agent.run()
 
     @property
