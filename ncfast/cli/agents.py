@@ -10,7 +10,6 @@ HUB it is the one that has the fewest for its weight.
 from __future__ import annotations
 
 import argparse
-import sys
 import urllib.parse
 from typing import Any
 
@@ -35,17 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    try:
-        if arguments.action == "move":
-            print(_move(arguments))
-        else:
-            print("\n".join(listed(adminclient.status(hubs.place(arguments)))))
-    except adminclient.Unavailable as error:
-        print(f"ncfast: {error}", file=sys.stderr)
-        return ExitCode.UNAVAILABLE
-    except adminclient.Refused as error:
-        print(f"ncfast: {error}", file=sys.stderr)
-        return ExitCode.FAILURE
+    if arguments.action == "move":
+        print(_move(arguments))
+    else:
+        print("\n".join(listed(adminclient.status(hubs.place(arguments)))))
     return ExitCode.OK
 
 

@@ -51,16 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.url = hubs.AGENT
     files = PROCESS if arguments.agent else PROCESS | FLOWS
     about = {"of": "agent" if arguments.agent else "hub", "at": round(now, 3), "by": f"ncfast {__version__}"}
-    try:
-        place = hubs.place(arguments)
-        parts = {"about.json": json.dumps(about, indent=2).encode() + b"\n"}
-        parts |= {file: adminclient.fetch(place, path) for file, path in files.items()}
-    except adminclient.Unavailable as error:
-        print(f"ncfast: {error}", file=sys.stderr)
-        return ExitCode.UNAVAILABLE
-    except adminclient.Refused as error:
-        print(f"ncfast: {error}", file=sys.stderr)
-        return ExitCode.FAILURE
+    place = hubs.place(arguments)
+    parts = {"about.json": json.dumps(about, indent=2).encode() + b"\n"}
+    parts |= {file: adminclient.fetch(place, path) for file, path in files.items()}
     archive = packed(name, parts, now)
     if arguments.output == "-":
         sys.stdout.buffer.write(archive)

@@ -36,15 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    try:
-        before = adminclient.status(hubs.place(arguments))
-        adminclient.ask(hubs.place(arguments), "/drain?delay=off" if arguments.now else "/drain", "POST")
-    except adminclient.Unavailable as error:
-        print(f"ncfast: {error}", file=sys.stderr)
-        return ExitCode.UNAVAILABLE
-    except adminclient.Refused as error:
-        print(f"ncfast: {error}", file=sys.stderr)
-        return ExitCode.FAILURE
+    before = adminclient.status(hubs.place(arguments))
+    adminclient.ask(hubs.place(arguments), "/drain?delay=off" if arguments.now else "/drain", "POST")
     name, flows = before["replica_id"], before["flows"]
     relayed = f", {flows['relayed']} relayed for other hubs" if flows.get("relayed") else ""
     print(f"{name}: draining, {flows['active']} flows active{relayed}", flush=True)

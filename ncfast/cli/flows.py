@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import urllib.parse
 from typing import Any
 
@@ -61,19 +60,12 @@ def _add_query(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    try:
-        if arguments.action == "kill":
-            asked = urllib.parse.urlencode({"cid": arguments.cid})
-            print(_killed(adminclient.ask(hubs.place(arguments), f"/flows/kill?{asked}", "POST")))
-        else:
-            document = adminclient.ask(hubs.place(arguments), f"/flows?{_query(arguments)}")
-            print(json.dumps(document) if arguments.json else "\n".join(listed(document)))
-    except adminclient.Unavailable as error:
-        print(f"ncfast: {error}", file=sys.stderr)
-        return ExitCode.UNAVAILABLE
-    except adminclient.Refused as error:
-        print(f"ncfast: {error}", file=sys.stderr)
-        return ExitCode.FAILURE
+    if arguments.action == "kill":
+        asked = urllib.parse.urlencode({"cid": arguments.cid})
+        print(_killed(adminclient.ask(hubs.place(arguments), f"/flows/kill?{asked}", "POST")))
+    else:
+        document = adminclient.ask(hubs.place(arguments), f"/flows?{_query(arguments)}")
+        print(json.dumps(document) if arguments.json else "\n".join(listed(document)))
     return ExitCode.OK
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 import time
 import urllib.parse
 
@@ -48,14 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 def ask(arguments: argparse.Namespace, path: str, more: dict[str, str]) -> int:
     """Asks the hub, and says what it answers."""
     asked = {"agent": arguments.agent} | ({"tenant": arguments.tenant} if arguments.tenant else {}) | more
-    try:
-        answer = adminclient.ask(hubs.place(arguments), f"{path}?{urllib.parse.urlencode(asked)}", "POST")
-    except adminclient.Unavailable as error:
-        print(f"ncfast: {error}", file=sys.stderr)
-        return ExitCode.UNAVAILABLE
-    except adminclient.Refused as error:
-        print(f"ncfast: {error}", file=sys.stderr)
-        return ExitCode.FAILURE
+    answer = adminclient.ask(hubs.place(arguments), f"{path}?{urllib.parse.urlencode(asked)}", "POST")
     if not answer["locked"]:
         print(f"{answer['agent']}: let in again")
         return ExitCode.OK

@@ -130,7 +130,10 @@ def _known(error: Exception) -> ExitCode | None:
     from ncfast.config.files import Unusable
     from ncfast.config.problems import ConfigError
     from ncfast.core.errors import LocalError, NcfastError
+    from ncfast.observe.adminclient import Unavailable
 
+    if isinstance(error, Unavailable):
+        return ExitCode.UNAVAILABLE
     if isinstance(error, (ConfigError, AuthSetupError, Unusable)):
         return ExitCode.CONFIG
     if isinstance(error, LocalError):
