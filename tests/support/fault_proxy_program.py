@@ -47,6 +47,8 @@ class FaultProxyProgram:
             case "drop_down":
                 proxy.down.drop()
                 self._leave_ways()
+            case _:
+                raise ValueError(f"no fault is called {kind!r}")
         self._faults += 1
 
     def _shape(self, way: str, delay: float, trickle: float, slice_: int) -> None:
