@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 from support.ncfast_process import ACCESS
 from support.process import require
+from support.script import Outcome as End
 from support.until import PATIENCE, wait_until
 
 from bench.ldap.load import Felt, Histogram, Load
 
 from . import announced, ldap_load, programs, samples
 from .accounts import both_ends
+from .clients import whole
 from .ledger import CleanEnd, Corrupt, Fault, Ledger, Logs, Lost, Trial, stamp
 from .report import Outcome, render
 from .samples import MIB, Life, Sample
@@ -116,6 +118,14 @@ def lose(ledger: Ledger, error: Exception, received: int = 100, source: str = ""
             raise error
 
     asyncio.run(client())
+
+
+@pytest.mark.parametrize(("error", "manner"), [(None, CleanEnd), ("EOF", CleanEnd), ("ECONNRESET", Lost)])
+def test_a_reset_that_a_write_has_heard_of_is_no_clean_end(error: str | None, manner: type[Lost]) -> None:
+    """The kernel tells of it once; a read beside the write sees an end of stream."""
+    with pytest.raises(Lost) as told:
+        whole(End(received=3, eof=True, error=error), 10, "the client")
+    assert told.type is manner
 
 
 @pytest.mark.parametrize("error", [Lost("x"), CleanEnd("x"), Corrupt("x"), ConnectionResetError(104, "x")])
