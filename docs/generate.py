@@ -22,9 +22,10 @@ from ncfast.agent import metrics, tunnel
 from ncfast.config import hardening, reference
 from ncfast.config.hub import HubConfig
 from ncfast.conformance import scenario
-from ncfast.core import errors
+from ncfast.core import errors, features
 from ncfast.core.errors import RETRYABLE, Reason
 from ncfast.core.states import TRANSITIONS, FlowEvent, FlowState
+from ncfast.mesh import peer
 from ncfast.mesh import states as mesh
 from ncfast.registry import breaker
 
@@ -61,6 +62,14 @@ LINK_EVENTS = {
     mesh.LinkEvent.FAILED: "failed or lost",
     mesh.LinkEvent.SPARED: "another link stands",
     mesh.LinkEvent.NEEDED: "that link is gone",
+}
+T = tunnel.TunnelState
+TUNNEL_EDGES = {
+    (T.DIALLED, T.GREETING): "HELLO, standby",
+    (T.DIALLED, T.CLAIMING): "HELLO that claims",
+    (T.GREETING, T.STANDBY): "HELLO_ACK, epoch 0",
+    (T.STANDBY, T.CLAIMING): "second HELLO, which claims",
+    (T.CLAIMING, T.OWNER): "HELLO_ACK, an epoch",
 }
 MASK_KEY = bytes.fromhex("37fa213d")  # the key of RFC 6455, section 5.7
 LINKS = 64  # reasons from here on end a link
@@ -175,6 +184,24 @@ def tunnel_states() -> str:
     return _table(("state", "means"), _words(tunnel.TunnelState))
 
 
+def agent_tunnel() -> str:
+    """The states of an agent's tunnel, drawn from its table."""
+    edges = {(before, after) for before, rest in tunnel.AFTER.items() for after in rest if after is not T.ENDED}
+    assert edges == set(TUNNEL_EDGES)
+    assert all(T.ENDED in rest for state, rest in tunnel.AFTER.items() if state is not T.ENDED)
+    lines = ["stateDiagram-v2", "    [*] --> DIALLED: 101"]
+    lines += [f"    {before.name} --> {after.name}: {said}" for (before, after), said in TUNNEL_EDGES.items()]
+    return "```mermaid\n" + "\n".join(lines) + "\n```"
+
+
+def features_table() -> str:
+    """What the source says beside each feature."""
+    found = re.findall(r'^[A-Z_]+ = "([a-z0-9_-]+)" +# (.+)$', inspect.getsource(features), re.MULTILINE)
+    assert {name for name, _ in found} >= set(peer.FEATURES)
+    said = [(f"`{name}`", "agents, hubs" if name in peer.FEATURES else "agents", text) for name, text in found]
+    return _table(("feature", "said by", "who says it"), said)
+
+
 def ha_keys() -> str:
     return "\n".join(reference.section_text(HubConfig, "ha")).replace("### ", "#### ").strip()
 
@@ -251,6 +278,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "conformance": conformance,
     "times": lambda: _table(("what", "whose", "default", "key", "fits"), times.rows()),
     "example": example,
+    "agent-tunnel": agent_tunnel,
+    "features": features_table,
     "link-states": link_states,
     "breaker-states": breaker_states,
     "tunnel-states": tunnel_states,

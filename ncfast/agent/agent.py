@@ -113,9 +113,9 @@ class Agent:
 
     async def _look_after_all(self, late: bool) -> None:
         """`late`: we have stood still, and what came meanwhile is yet to be read; flows are judged by the next look."""
-        now, tunnel = self.net.clock(), self.ground.config.tunnel
+        now = self.net.clock()
         for one in self.tunnels.all():
-            one.link.tick(now, tunnel.ping_interval_sec, tunnel.ping_timeout_sec, self.ground.config.flow.stall_sec)
+            one.tick(now)
         self.services.look_after(now)
         left = deque(() if late else self.ground.context.due(now))
         while left:

@@ -10,6 +10,7 @@ from core.virtual import Wire
 from ncfast._frames import FrameType, encode
 from ncfast.auth import Identity
 from ncfast.core.errors import Reason
+from ncfast.core.features import MOVES
 from ncfast.core.messages import VERSION, Announce, Hello, Sought, Vouch
 from ncfast.core.opening import Opening
 from ncfast.hub.session import AgentSession, Desk
@@ -111,7 +112,7 @@ class Agent(Far):
             "agent_id": self.session.agent_id,
             "instance": self.process,
             "window": WINDOW,
-            "moves": True,
+            "features": [MOVES],
         }
         said = Hello.model_construct(**(known | {"connectors": list(connectors)} | fields))
         self.send(FrameType.HELLO, payload=said.pack())
