@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from ncfast._frames import FrameType
+from ncfast._frames import IGNORABLE, MAX_CONTROL, FrameType
 from ncfast.conformance.broken import Broken
 from ncfast.conformance.flow import Flow
 from ncfast.conformance.scenario import ScenarioError
@@ -21,6 +21,7 @@ from ncfast.core.errors import Reason
 WINDOW = 262144  # bytes that the other end may send on a flow unless a step says otherwise
 PIECE = 16384  # bytes of an M_DATA, unless a step says otherwise
 LARGEST = 1 << 24  # bytes of a window that is filled to see whether it ends
+STRANGE = 99  # a type of frame that nobody knows
 F = FrameType
 
 
@@ -55,8 +56,9 @@ class Player(Stage):
         """The tunnel's TCP connection ends without a word."""
         self._on(step).cut()
 
-    async def _do_ends(self, codes: list[int], step: dict[str, Any]) -> None:
-        """The other end closes the tunnel with one of these close codes; with none given, in any way."""
+    async def _do_ends(self, codes: list[int | None], step: dict[str, Any]) -> None:
+        """The other end closes the tunnel with one of these close codes, null for without a close
+        frame; with none given, in any way."""
         tunnel = self._on(step)
         while not tunnel.ended:
             tunnel.changed.clear()
@@ -107,6 +109,27 @@ class Player(Stage):
         for _ in range(step.get("times", 1)):
             self._on(step).send(bytes.fromhex(data))
 
+    async def _do_filler(self, count: int, step: dict[str, Any]) -> None:
+        """So many bytes at least, in frames of a type that nobody knows and that may be ignored."""
+        for _ in range(0, count, MAX_CONTROL):
+            self._on(step).frame(STRANGE, flags=IGNORABLE, payload=bytes(MAX_CONTROL))
+
+    async def _do_text(self, words: str, step: dict[str, Any]) -> None:
+        """A text message."""
+        self._on(step).text(words)
+
+    async def _do_wire(self, data: str, step: dict[str, Any]) -> None:
+        """Bytes below WebSocket, in hexadecimal."""
+        self._on(step).wire(bytes.fromhex(data))
+
+    async def _do_close(self, code: int, step: dict[str, Any]) -> None:
+        """We close the tunnel, with this code."""
+        self._on(step).close(code)
+
+    async def _do_deaf(self, _: bool, step: dict[str, Any]) -> None:
+        """From now on nothing is sent unless the script says so: PINGs get no answer."""
+        self._on(step).deaf = True
+
     async def _do_gather(self, _: bool, step: dict[str, Any]) -> None:
         """What is sent waits, until `pass_on`."""
         self._on(step).gather()
@@ -123,9 +146,10 @@ class Player(Stage):
 
     async def _do_data(self, count: int | str, step: dict[str, Any]) -> None:
         """So many bytes of ours, from `seq` on, or those behind what was sent; `over`: one more than is granted, `all`:
-        as many."""
+        as many. `seq` may be `limit`, the first number that is not granted."""
         tunnel, flow = self._on(step), self._flow(step)
         start = step.get("seq", flow.sent)
+        start = flow.granted if start == "limit" else start
         if isinstance(count, str):
             count = min(flow.granted - start, LARGEST) + (count == "over")
         end = start + count
@@ -226,6 +250,11 @@ class Player(Stage):
         """The other end has acknowledged below this number."""
         flow = self._flow(step)
         await self._until(flow, self._on(step), lambda: flow.acked >= number)
+
+    async def _do_granted_up_to(self, number: int, step: dict[str, Any]) -> None:
+        """The other end has granted numbers up to this one."""
+        flow = self._flow(step)
+        await self._until(flow, self._on(step), lambda: flow.granted >= number)
 
     async def _do_receive(self, count: int, step: dict[str, Any]) -> None:
         """The first so many bytes of the far side's have come through. They are acknowledged as they come, unless `ack`

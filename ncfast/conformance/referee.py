@@ -33,7 +33,8 @@ class Referee:
             if frame.seq == tunnel.pinged:
                 raise Broken("9.1", f"two PINGs say {frame.seq}")
             tunnel.pinged = frame.seq
-            tunnel.frame(F.PONG, epoch=tunnel.epoch, seq=frame.seq)
+            if not tunnel.deaf:
+                tunnel.frame(F.PONG, epoch=tunnel.epoch, seq=frame.seq)
         elif frame.type == F.PONG:
             if frame.seq > tunnel.pings or frame.seq <= tunnel.ponged:
                 raise Broken("9.1", f"a PONG brings back {frame.seq}, which no unanswered PING has said")

@@ -21,7 +21,7 @@ from ncfast.conformance.tunnel import Frame, Tunnel
 from ncfast.core.errors import Reason
 
 AGENT, CONNECTOR = "agent-1", "service"
-SAID = ("seq", "ack", "limit", "epoch")  # of a step: what its frame says instead of what is right
+SAID = ("seq", "ack", "limit", "epoch", "flags")  # of a step: what its frame says instead of what is right
 F = FrameType
 
 Places = dict[str, str]  # what stands for {name} in a command, and in the environment as CONFORMANCE_NAME

@@ -62,6 +62,7 @@ class Tunnel:
         self.pings = 0  # the `seq` of our last PING
         self.ponged = 0  # the highest `seq` that a PONG has brought back
         self.pinged = -1  # the `seq` of the other end's last PING
+        self.deaf = False  # PINGs of the other end get no answer
         self._reader = reader
         self._writer = writer
         self._judge = judge
@@ -160,6 +161,20 @@ class Tunnel:
                 self._ws.send_continuation(part, fin=number == len(parts))
         self._flush()
 
+    def text(self, words: str) -> None:
+        """A text message."""
+        self._ws.send_text(words.encode())
+        self._flush()
+
+    def close(self, code: int) -> None:
+        """A close frame of ours."""
+        self._ws.send_close(code)
+        self._flush()
+
+    def wire(self, data: bytes) -> None:
+        """Bytes below WebSocket, as they are."""
+        self._writer.write(data)
+
     async def ping(self) -> None:
         """A ping of WebSocket's own, and the wait for its answer."""
         self._ws.send_ping(b"conformance")
@@ -168,7 +183,7 @@ class Tunnel:
             self.changed.clear()
             await self.changed.wait()
 
-    def frame(self, type: FrameType, **fields: int | bytes) -> None:
+    def frame(self, type: int, **fields: int | bytes) -> None:
         """One frame in a message of its own."""
         self.send(encode(type, **fields))  # type: ignore[arg-type]
 

@@ -44,7 +44,7 @@ async def our_hub(places: Places) -> AsyncIterator[Launched]:
             "edge": {"bind": places["edge"]},
             "admin": {"bind": "127.0.0.1:0"},
             "auth": {"jwt": {"algorithms": ["HS256"], "key_file": places["key_file"]}},
-            "drain": {"delay_sec": 0, "timeout_sec": 1},
+            "drain": {"delay_sec": 0, "timeout_sec": 60},
         }
     )
     assert config.auth is not None
@@ -54,5 +54,6 @@ async def our_hub(places: Places) -> AsyncIterator[Launched]:
     try:
         yield Launched(stop=lambda: draining.append(asyncio.create_task(hub.drain())))
     finally:
-        await asyncio.gather(*draining)
+        for task in draining:
+            task.cancel()
         await hub.stop()

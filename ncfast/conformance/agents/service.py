@@ -41,7 +41,7 @@ class Service:
     async def accept(self, ours: Stream, own: Stream) -> FarSide:
         """The agent's next connection."""
         taken, _ = await asyncio.get_running_loop().sock_accept(self._socket)
-        target = FarSide("service", *await asyncio.open_connection(sock=taken), ours, own)
+        target = await FarSide.on(taken, "service", ours, own)
         self._targets.append(target)
         return target
 

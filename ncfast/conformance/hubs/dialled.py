@@ -30,16 +30,16 @@ class Dialled(Tunnel):
         self._client = ClientProtocol(parse_uri(url), extensions=None, max_size=MAX_MESSAGE, logger=QUIET)
         super().__init__(self._client, reader, writer, judge)
 
-    async def ask(self, line: str, more: Headers, early: bytes) -> Response:
+    async def ask(self, line: str, more: Headers, end: bytes) -> Response:
         """The answer to a request with this line, `more` headers in place of those of the same name (None for without
-        it, a list for more than one), and `early` bytes right behind it. Raises Broken for a 101 that is none, and
+        it, a list for more than one), and this end. Raises Broken for a 101 that is none, and
         ConnectionError if there is no answer."""
         headers: Headers = {**dict(self._client.connect().headers.raw_items()), "User-Agent": "conformance", **more}
         lines = [line]
         for name, value in headers.items():
             for one in [value] if isinstance(value, str) else value or []:
                 lines.append(f"{name}: {one}")
-        self._writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + early)
+        self._writer.write("\r\n".join([*lines, ""]).encode("latin-1") + end)
         response: Response | None = None
         while response is None:
             await self._hear()
@@ -48,7 +48,7 @@ class Dialled(Tunnel):
             for name in ("Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"):
                 if name in response.headers:
                     raise Broken("1.2", f"the answer has {name}")
-            if self._client.state is not State.OPEN:
+            if self._client.handshake_exc is not None:
                 raise Broken("1", f"the answer is no WebSocket handshake: {self._client.handshake_exc}")
         return response
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from typing import Any
 
@@ -29,6 +30,17 @@ class ScriptedAgent(HubStage):
         those that are otherwise, null for without. `token`: of its claims the same; `none`, `twice`. `early`: bytes
         behind it. `has`: headers of the answer. `agent`: who dials. `on`: the tunnel's name, or `owner`."""
         await self._dial(step, [status] if isinstance(status, int) else status)
+
+    async def _do_crowd(self, count: int, step: dict[str, Any]) -> None:
+        """So many handshakes of an agent at once: some are refused, by 429 and with Retry-After."""
+        asked = await asyncio.gather(*(self._ask(step) for _ in range(count)))
+        for tunnel, _ in asked:
+            tunnel.cut()
+        refused = [answer for _, answer in asked if answer.status_code == 429]
+        if not refused:
+            raise Broken(self._rule, f"{count} tunnels of an agent at once are all granted")
+        if not all("Retry-After" in answer.headers for answer in refused):
+            raise Broken("1.6", "the answer 429 has no Retry-After")
 
     async def _do_hello(self, more: dict[str, Any], step: dict[str, Any]) -> None:
         """HELLO, with these members otherwise, null for without; `instance` true: another process."""
@@ -71,7 +83,7 @@ class ScriptedAgent(HubStage):
             "instance": self._instances.setdefault(agent, secrets.token_hex(16)),
         }
         body = {name: value for name, value in body.items() if value is not None}
-        said = Hello.model_construct(**body)
+        said = Hello.model_construct(**{"connectors": [], **body})
         if not said.standby:
             self._claimed[agent] = body.get("last_epoch", 0)
         tunnel.hello = said
@@ -130,6 +142,7 @@ class ScriptedAgent(HubStage):
     async def _do_resume(self, _: bool, step: dict[str, Any]) -> None:
         """We send M_RESUME, are answered, and send everything from that `ack` on again, as the hub does."""
         tunnel, flow = self._on(step), self._flow(step)
+        flow.opened = True
         answer = await self._asked(tunnel, flow, step)
         if answer.ack < flow.acked:
             raise Broken("8.10", f"M_RESUME_ACK says ack {answer.ack}, and {flow.acked} was acknowledged before")

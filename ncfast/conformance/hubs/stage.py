@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jwt
+from websockets.http11 import Response
 
 from ncfast.conformance.broken import Broken
 from ncfast.conformance.farside import FarSide
@@ -19,6 +20,7 @@ from ncfast.conformance.hubs.referee import HubReferee
 from ncfast.conformance.player import Player
 from ncfast.conformance.scenario import Scenario
 from ncfast.conformance.stage import AGENT, CONNECTOR, Places
+from ncfast.conformance.tunnel import Tunnel
 
 AUDIENCE, LIFETIME = "nowconnect", 3600  # of tokens; seconds
 LOOK_SEC = 0.1  # between two attempts to reach a hub that starts
@@ -107,19 +109,22 @@ class HubStage(Player):
                 continue
             return sock
 
-    async def _dial(self, step: dict[str, Any], status: list[int]) -> Dialled:
-        """A handshake as the step says (`request`, `headers`, `token`, `early`), and one of these answers, which has
-        the headers of `has`."""
-        agent = step.get("agent", AGENT)
+    async def _ask(self, step: dict[str, Any]) -> tuple[Dialled, Response]:
+        """A handshake as the step says (`request`, `headers`, `token`, `early`, `part`), and what is answered."""
         token = step.get("token", {})
         shown: Headers = {}
         if token != "none":
-            bearer = f"Bearer {self._token(token if isinstance(token, dict) else {}, agent)}"
+            bearer = f"Bearer {self._token(token if isinstance(token, dict) else {}, step.get('agent', AGENT))}"
             shown["Authorization"] = [bearer, bearer] if token == "twice" else bearer
         streams = await asyncio.open_connection(sock=await self._connect(0))
         tunnel = Dialled(f"ws://{self.places['edge']}/tunnel", *streams, self._referee.judge)
-        line = step.get("request", LINE)
-        answer = await tunnel.ask(line, {**shown, **step.get("headers", {})}, bytes.fromhex(step.get("early", "")))
+        headers = {**shown, **step.get("headers", {})}
+        end = b"" if step.get("part") else b"\r\n" + bytes.fromhex(step.get("early", ""))
+        return tunnel, await tunnel.ask(step.get("request", LINE), headers, end)
+
+    async def _dial(self, step: dict[str, Any], status: list[int]) -> Tunnel:
+        """A handshake, and one of these answers, which has the headers of `has`."""
+        tunnel, answer = await self._ask(step)
         if answer.status_code not in status:
             expected = " or ".join(map(str, status))
             raise Broken(self._rule, f"the answer to the handshake is {answer.status_code}, and not {expected}")
@@ -135,8 +140,7 @@ class HubStage(Player):
 
     async def _client(self, flow: Flow) -> FarSide:
         """A client at the listener."""
-        streams = await asyncio.open_connection(sock=await self._connect(1, flow))
-        client = FarSide("client", *streams, flow.ours, flow.theirs)
+        client = await FarSide.on(await self._connect(1, flow), "client", flow.ours, flow.theirs)
         self._clients.append(client)
         return client
 
