@@ -21,7 +21,9 @@ from ncfast._frames import HEADER_SIZE, FrameType, decode
 from ncfast.agent import metrics, tunnel
 from ncfast.config import hardening, reference
 from ncfast.config.hub import HubConfig
-from ncfast.conformance import scenario
+from ncfast.conformance.agents.player import ScriptedHub
+from ncfast.conformance.hubs.player import ScriptedAgent
+from ncfast.conformance.stage import Stage
 from ncfast.core import errors, features
 from ncfast.core.errors import RETRYABLE, Reason
 from ncfast.core.states import TRANSITIONS, FlowEvent, FlowState
@@ -31,10 +33,7 @@ from ncfast.registry import breaker
 
 DOCS = Path(__file__).parent
 VECTORS = DOCS.parent / "tests" / "vectors" / "frames.json"
-SCENARIOS = VECTORS.with_name("scenarios.json")
-RULE_SEEN = re.compile(
-    r'Broken\(\s*"([\w.-]+)"|"rule", "([\w.-]+)"|leave\(tunnel, "([\w.-]+)"\)|rule, again = \("([\w.-]+)"'
-)
+RULE_SEEN = re.compile(r'(?:Broken\(\s*|"rule", |leave\(tunnel, |rule, again = \(|AGAIN = |BROKEN = )"([\w.-]+)"')
 PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FIELDS = (
     ("type", 0, 1),
@@ -115,19 +114,26 @@ def _some(names: list[str], most: int = 3) -> str:
     return "; ".join([*names[:most], *more])
 
 
-def conformance() -> str:
-    """Each rule that the scripted hub can find broken, and by what."""
+def shown(side: str, players: type[Stage]) -> dict[str, str]:
+    """Each rule that a scripted end can find broken on that side (`agents`, `hubs`), and by what."""
     seen: dict[str, list[str]] = {}
-    for source in sorted((DOCS.parent / "ncfast" / "conformance").glob("*.py")):
+    room = DOCS.parent / "ncfast" / "conformance"
+    for source in sorted([*room.glob("*.py"), *(room / side).glob("*.py")]):
         for found in RULE_SEEN.findall(source.read_text()):
-            seen.setdefault("".join(found), [])
-    for one in scenario.read(SCENARIOS):
+            seen.setdefault(found, [])
+    for one in players.scenarios():
         for rule in one.rules:
             seen.setdefault(rule, []).append(one.name)
+    return {rule: _some(names) or "whatever is played" for rule, names in seen.items()}
+
+
+def conformance() -> str:
+    """The rules that the scripted ends can find broken."""
+    agents, hubs = shown("agents", ScriptedHub), shown("hubs", ScriptedAgent)
     rows: list[tuple[object, ...]] = [
-        (f"`{rule}`", _some(seen[rule]) or "whatever is played") for rule in sorted(seen, key=_by_number)
+        (f"`{rule}`", agents.get(rule, ""), hubs.get(rule, "")) for rule in sorted({*agents, *hubs}, key=_by_number)
     ]
-    return _table(("rule", "shown by"), rows)
+    return _table(("rule", "shown of an agent by", "shown of a hub by"), rows)
 
 
 def states() -> str:

@@ -292,7 +292,8 @@ class AgentSession:
         self.link.send(FrameType.MOVE, Move(replica_id=replica_id).pack())
 
     def _on_frame__move(self, body: bytes) -> None:
-        if self._too_early():
+        if not self.owns:
+            self.link.fail(Reason.PROTOCOL_ERROR, "MOVE on a tunnel that owns nothing")
             return
         move: Move | None = Move.read(body, self.link)
         if move is not None:
@@ -346,8 +347,9 @@ class AgentSession:
         _log.info("agent_draining", agent_id=self.agent_id)
 
     def _on_frame__resume(self, cid: bytes, epoch: int, secret: bytes, ack: int, limit: int) -> bool:
-        if not self.owns:
-            return False
+        if not self.owns:  # "unknown" would end a flow that lives on the agent's other tunnel
+            self.link.fail(Reason.PROTOCOL_ERROR, "M_RESUME on a tunnel that owns nothing")
+            return True
         if len(secret) != SECRET_SIZE:  # what follows it between hubs is ours to say
             self.link.fail(Reason.PROTOCOL_ERROR, "M_RESUME of an agent holds the secret and nothing else")
             return True

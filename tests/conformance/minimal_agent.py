@@ -9,7 +9,6 @@ import os
 import random
 import socket
 import struct
-from collections import deque
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from ncfast._frames import FrameError, FrameType, decode, encode
-from ncfast.conformance.run import Places
+from ncfast.conformance.stage import Launched, Places
 from ncfast.core.errors import Reason
 from ncfast.core.opening import Opening
 
@@ -82,7 +81,7 @@ class Flow:
     # the target
 
     async def serve(self) -> None:
-        host, _, port = self.agent.places.target.rpartition(":")
+        host, _, port = self.agent.places["target"].rpartition(":")
         if "sends before M_OPEN_ACK" in self.agent.faults:
             self.send(F.M_FIN)
         try:
@@ -277,10 +276,10 @@ class MinimalAgent:
         self.gone.add(flow.cid)
 
     async def _tunnel(self) -> None:
-        self._shown = Path(self.places.token_file).read_text()
+        self._shown = Path(self.places["token_file"]).read_text()
         compression = "deflate" if "offers extensions" in self.faults else None
         async with connect(
-            self.places.hub,
+            self.places["hub"],
             additional_headers={"Authorization": f"Bearer {self._shown}"},
             compression=compression,
             ping_interval=None,
@@ -290,9 +289,9 @@ class MinimalAgent:
             self.said = max(self.last_epoch, self.said + 1)
             hello = {
                 "version": 1,
-                "agent_id": self.places.agent_id,
+                "agent_id": self.places["agent_id"],
                 "instance": self.instance,
-                "connectors": [self.places.connector],
+                "connectors": [self.places["connector"]],
                 "last_epoch": 0 if "claims above nothing" in self.faults else self.said,
                 "window": WINDOW,
             }
@@ -313,7 +312,7 @@ class MinimalAgent:
     async def _show_tokens(self) -> None:
         while "does not show a fresh token" not in self.faults:
             await asyncio.sleep(0.2)
-            token = Path(self.places.token_file).read_text()
+            token = Path(self.places["token_file"]).read_text()
             if token != self._shown and self.epoch:
                 self._shown = token
                 self.send(F.AUTH, payload=token.encode())
@@ -404,7 +403,7 @@ class MinimalAgent:
         opening = Opening.unpack(payload)
         if cid in self.gone:
             self.send(F.M_RST, cid=cid, code=Reason.LINK_LOST)
-        elif opening.connector != self.places.connector:
+        elif opening.connector != self.places["connector"]:
             self.send(F.M_RST, cid=cid, code=Reason.NO_SUCH_CONNECTOR)
         else:
             self.flows[cid] = Flow(self, cid, opening.secret, limit)
@@ -451,12 +450,12 @@ class MinimalAgent:
 
 
 @asynccontextmanager
-async def minimal(places: Places, faults: Collection[str] = ()) -> AsyncIterator[deque[str]]:
+async def minimal(places: Places, faults: Collection[str] = ()) -> AsyncIterator[Launched]:
     """The agent in this very process."""
     agent = MinimalAgent(places, faults)
     task = asyncio.create_task(agent.run())
     try:
-        yield deque()
+        yield Launched()
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):

@@ -4,52 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
 from support.until import PATIENCE
 
 from conformance.minimal_agent import FAULTS, minimal
-from ncfast.agent.agent import Agent
+from conformance.ours import our_agent
 from ncfast.cli import program
 from ncfast.cli.exitcode import ExitCode
-from ncfast.config.agent import AgentConfig
-from ncfast.conformance.run import Places, play, play_all
-from ncfast.conformance.scenario import ScenarioError, read
-from ncfast.net.seam import Net
+from ncfast.conformance.agents.player import ScriptedHub
+from ncfast.conformance.run import play, play_all
+from ncfast.conformance.scenario import ScenarioError
 
-SCENARIOS = read()
+SCENARIOS = ScriptedHub.scenarios()
 JOBS = 24
 
 
-@asynccontextmanager
-async def ours(places: Places) -> AsyncIterator[deque[str]]:
-    """Our agent in this very process."""
-    config = AgentConfig.model_validate(
-        {
-            "hubs": [places.hub, places.other_hub],
-            "agent_id": places.agent_id,
-            "token_file": places.token_file,
-            "connectors": [{"name": places.connector, "target": places.target}],
-            "http_proxy": "off",
-            "reconnect": {"min_sec": 0.05, "max_sec": 0.5},
-            "drain": {"timeout_sec": 0},
-        }
-    )
-    agent = Agent(config, Net(asyncio.get_running_loop()))
-    running = asyncio.create_task(agent.run())
-    try:
-        yield deque()
-    finally:
-        agent.stop()
-        await running
-
-
 def verdicts(scenarios, launcher):
-    return asyncio.run(play_all(scenarios, launcher, patience=PATIENCE, jobs=JOBS, told=lambda one: None))
+    return asyncio.run(play_all(ScriptedHub, scenarios, launcher, patience=PATIENCE, jobs=JOBS, told=lambda one: None))
 
 
 def broken(found):
@@ -57,7 +30,7 @@ def broken(found):
 
 
 def test_our_agent_keeps_every_rule():
-    assert not broken(verdicts(SCENARIOS, ours))
+    assert not broken(verdicts(SCENARIOS, our_agent))
 
 
 def test_an_agent_without_standby_keeps_every_rule():
@@ -71,7 +44,7 @@ async def named(fault):
     rule, name = FAULTS[fault]
     (scenario,) = (one for one in SCENARIOS if one.name == name)
     for patience in (1, 5, 25, PATIENCE):
-        found = (await play(scenario, partial(minimal, faults={fault}), patience)).broken
+        found = (await play(ScriptedHub, scenario, partial(minimal, faults={fault}), patience)).broken
         if found is None or found.rule == rule:
             break
     return found
@@ -133,7 +106,7 @@ def test_a_file_of_no_use_is_refused(tmp_path, text):
     path = tmp_path / "scenarios.json"
     path.write_text(text)
     with pytest.raises(ScenarioError):
-        read(path)
+        ScriptedHub.scenarios(path)
     assert program.main(["conformance", "--list", "--scenarios", str(path)]) == ExitCode.FAILURE
 
 
@@ -141,4 +114,4 @@ def test_a_step_of_no_verb_is_refused(tmp_path):
     path = tmp_path / "scenarios.json"
     path.write_text('{"scenarios": [{"name": "x", "steps": [{"dance": true}]}]}')
     with pytest.raises(ScenarioError, match="no verb dance"):
-        verdicts(read(path), minimal)
+        verdicts(ScriptedHub.scenarios(path), minimal)
