@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha1"
+	"crypto/subtle"
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/binary"
@@ -203,8 +204,11 @@ func (w *websocket) control(final bool, op byte, length uint64) error {
 
 // write sends one masked frame, final.
 func (w *websocket) write(op byte, payload []byte) error {
-	var key [4]byte
-	rand.Read(key[:])
+	var key [1024]byte // the four bytes of the key, again and again: they are applied by blocks
+	rand.Read(key[:4])
+	for n := 4; n < len(key); n *= 2 {
+		copy(key[n:], key[:n])
+	}
 	out := make([]byte, 2, 14+len(payload))
 	out[0] = 0x80 | op
 	switch n := len(payload); {
@@ -217,9 +221,11 @@ func (w *websocket) write(op byte, payload []byte) error {
 		out[1] = 0x80 | 127
 		out = binary.BigEndian.AppendUint64(out, uint64(n))
 	}
-	out = append(out, key[:]...)
-	for i, b := range payload {
-		out = append(out, b^key[i&3])
+	out = append(out, key[:4]...)
+	head := len(out)
+	out = append(out, payload...)
+	for masked := out[head:]; len(masked) > 0; {
+		masked = masked[subtle.XORBytes(masked, masked, key[:]):]
 	}
 	w.writes.Lock()
 	defer w.writes.Unlock()
