@@ -5,6 +5,7 @@ flows, of what the tunnel does, and of who is at the far side of the program und
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +15,8 @@ from ncfast._frames import IGNORABLE, MAX_CONTROL, FrameType
 from ncfast.conformance.broken import Broken
 from ncfast.conformance.flow import Flow
 from ncfast.conformance.scenario import ScenarioError
-from ncfast.conformance.stage import Stage, reason_name
+from ncfast.conformance.stage import Stage, code_of, reason_name
 from ncfast.conformance.tunnel import Frame, Tunnel
-from ncfast.core.errors import Reason
 
 WINDOW = 262144  # bytes that the other end may send on a flow unless a step says otherwise
 PIECE = 16384  # bytes of an M_DATA, unless a step says otherwise
@@ -68,11 +68,12 @@ class Player(Stage):
             raise Broken(self._rule, f"the tunnel ends with close code {tunnel.close_code}, not {codes}")
 
     async def _do_fence(self, times: int, step: dict[str, Any]) -> None:
-        """PING, and the wait for its PONG, so many times: what came before has been read by then."""
+        """PING, and the wait for its PONG, so many times: what came before has been read by then. `epoch`: what its
+        header says."""
         tunnel = self._on(step)
         for _ in range(times):
             tunnel.pings += 1
-            tunnel.frame(F.PING, epoch=tunnel.epoch, seq=tunnel.pings)
+            tunnel.frame(F.PING, epoch=step.get("epoch", tunnel.epoch), seq=tunnel.pings)
             while tunnel.ponged < tunnel.pings:
                 if tunnel.ended:
                     raise Broken(step.get("rule", "9.1"), f"the tunnel has ended (close code {tunnel.close_code})")
@@ -96,9 +97,10 @@ class Player(Stage):
                 raise Broken(self._rule, f"{frame.name} comes")
 
     async def _do_comes(self, name: str, step: dict[str, Any]) -> None:
-        """A frame of the tunnel's own, of this type. `code`: its reason."""
-        frame = await self._next(self._on(step), lambda one: one.type == FrameType[name])
-        self._says(name, frame, step)
+        """A frame of the tunnel's own, of this type; `times`: so many of them. `code`: its reason."""
+        for _ in range(step.get("times", 1)):
+            frame = await self._next(self._on(step), lambda one: one.type == FrameType[name])
+            self._says(name, frame, step)
 
     async def _do_wsping(self, _: bool, step: dict[str, Any]) -> None:
         """A ping of WebSocket's own is answered."""
@@ -164,17 +166,25 @@ class Player(Stage):
         self._say(self._on(step), F.M_FIN, flow, step, seq=flow.sent)
         flow.fin_sent = True
 
-    async def _do_rst(self, reason: str, step: dict[str, Any]) -> None:
-        """We reset the flow."""
+    async def _do_pour(self, count: int, step: dict[str, Any]) -> None:
+        """Our first so many bytes, as fast as they are granted; the far side hears each."""
+        tunnel, flow = self._on(step), self._flow(step)
+        while flow.sent < count:
+            await self._do_data(min(flow.granted, count) - flow.sent, step)
+            await self._far(step).hear(flow.sent, self._rule)
+            await self._until(flow, tunnel, lambda: flow.sent == count or flow.granted > flow.sent)
+
+    async def _do_rst(self, reason: str | int, step: dict[str, Any]) -> None:
+        """We reset the flow; a reason that nobody knows is a number."""
         flow = self._flow(step)
-        self._on(step).frame(F.M_RST, epoch=self._on(step).epoch, cid=flow.cid, code=Reason[reason.upper()])
+        self._on(step).frame(F.M_RST, epoch=self._on(step).epoch, cid=flow.cid, code=code_of(reason))
         flow.closed = True
 
     async def _do_send(self, name: str, step: dict[str, Any]) -> None:
         """Any other frame of a flow, M_ACK for one; `seq`, `ack`, `limit`, `code` as said. `older`: of an epoch so much
         below the tunnel's. `secret`: another one. `times`: so often."""
         flow = self._flow(step)
-        more: dict[str, Any] = {"code": Reason[step["code"].upper()]} if "code" in step else {}
+        more: dict[str, Any] = {"code": code_of(step["code"])} if "code" in step else {}
         if FrameType[name] == F.M_RESUME:
             more["payload"] = bytes.fromhex(step["secret"]) if "secret" in step else flow.secret
         for _ in range(step.get("times", 1)):
@@ -302,5 +312,16 @@ class Player(Stage):
         await self._far(step).hear_end(self._rule)
 
     async def _do_hear_reset(self, _: bool, step: dict[str, Any]) -> None:
-        """Its connection is reset."""
-        await self._far(step).hear_reset(self._rule)
+        """Its connection is reset. `pings`: before so many PINGs have come, by which the other end's own clock is read:
+        a slow machine makes nobody late."""
+        reset = asyncio.ensure_future(self._far(step).hear_reset(self._rule))
+        late = asyncio.ensure_future(self._do_comes("PING", {"times": step.get("pings", sys.maxsize)}))
+        try:
+            await asyncio.wait((reset, late), return_when=asyncio.FIRST_COMPLETED)
+            if not reset.done():
+                await late  # raises what has gone wrong on the tunnel
+                raise Broken(self._rule, f"the connection stands after {step['pings']} PINGs")
+            await reset
+        finally:
+            reset.cancel()
+            late.cancel()

@@ -151,6 +151,11 @@ class Stage:
         tunnel.frame(type, **fields)
 
 
+def code_of(reason: str | int) -> int:
+    """By its name in section 12, or a number as it is."""
+    return reason if isinstance(reason, int) else Reason[reason.upper()]
+
+
 def reason_name(code: int) -> str:
     """As section 12 names it; unknown ones by their number."""
     return Reason(code).label if code in Reason.__members__.values() else str(code)

@@ -63,11 +63,13 @@ class Tunnel:
         self.ponged = 0  # the highest `seq` that a PONG has brought back
         self.pinged = -1  # the `seq` of the other end's last PING
         self.deaf = False  # PINGs of the other end get no answer
+        self.most = MAX_MESSAGE  # bytes of a message of the other end's
         self._reader = reader
         self._writer = writer
         self._judge = judge
         self._ws = ws
         self._stream = bytearray()
+        self._size = 0  # of the message that comes
         self._answered = False  # the ping of WebSocket's own
         self._gathered: bytearray | None = None  # what waits to be sent in pieces
 
@@ -115,6 +117,9 @@ class Tunnel:
             self._answered = True
         if message.opcode not in (Opcode.BINARY, Opcode.CONT):
             return
+        self._size = len(message.data) + (self._size if message.opcode is Opcode.CONT else 0)
+        if self._size > self.most:
+            raise Broken("1.10", f"a message has {self._size} bytes or more, and {self.most} are taken")
         self._stream += message.data
         while True:
             try:

@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from support.until import PATIENCE
+
 from ncfast.agent.agent import Agent
 from ncfast.config.agent import AgentConfig
 from ncfast.config.hub import HubConfig
 from ncfast.conformance.stage import Launched, Places
+from ncfast.core.errors import Reason
 from ncfast.hub.hub import Hub
 from ncfast.net.seam import Net
 
@@ -23,16 +26,18 @@ async def our_agent(places: Places) -> AsyncIterator[Launched]:
             "token_file": places["token_file"],
             "connectors": [{"name": places["connector"], "target": places["target"]}],
             "http_proxy": "off",
-            "reconnect": {"min_sec": 0.05, "max_sec": 0.5},
-            "drain": {"timeout_sec": 0},
+            "reconnect": {"min_sec": 0.05},
+            "drain": {"timeout_sec": PATIENCE},
         }
     )
     agent = Agent(config, Net(asyncio.get_running_loop()))
     running = asyncio.create_task(agent.run())
     try:
-        yield Launched()
+        yield Launched(stop=agent.stop)
     finally:
         agent.stop()
+        for flow in list(agent.flows.values()):
+            flow.reset(Reason.DRAINING)
         await running
 
 

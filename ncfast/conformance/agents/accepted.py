@@ -25,15 +25,16 @@ class Accepted(Tunnel):
         self._server = ServerProtocol(max_size=MAX_MESSAGE, logger=QUIET)
         super().__init__(self._server, reader, writer, judge, hub)
 
-    async def handshake(self, token: str) -> Request:
-        """The agent's request; nothing is answered yet. Raises Broken, and ConnectionError if it goes away."""
+    async def handshake(self, token: str, elsewhere: str) -> Request:
+        """The agent's request; nothing is answered yet. `elsewhere`: the path that a redirect has named. Raises Broken,
+        and ConnectionError if it goes away."""
         request: Request | None = None
         while request is None:
             await self._read()
             request = next((one for one in self._ws.events_received() if isinstance(one, Request)), None)
         headers = request.headers
         if request.path != "/tunnel":
-            raise Broken("1.3", f"the request is for {request.path!r}")
+            raise Broken("1.7" if request.path == elsewhere else "1.3", f"the request is for {request.path!r}")
         if headers.get_all("Authorization") != [f"Bearer {token}"]:
             raise Broken("1.1", "there is not exactly one Authorization header with the token of the file")
         for name in ("Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"):

@@ -9,9 +9,8 @@ from ncfast._frames import FrameType, encode
 from ncfast.conformance.agents.stage import AgentStage
 from ncfast.conformance.broken import Broken
 from ncfast.conformance.player import WINDOW
-from ncfast.conformance.stage import CONNECTOR
+from ncfast.conformance.stage import CONNECTOR, code_of
 from ncfast.conformance.tunnel import Tunnel
-from ncfast.core.errors import Reason
 from ncfast.core.messages import Move
 from ncfast.core.opening import Opening
 
@@ -25,13 +24,13 @@ class ScriptedHub(AgentStage):
 
     async def _do_own(self, _: bool, step: dict[str, Any]) -> None:
         """The agent dials and claims, and is granted an epoch: `epoch` above its last one, if that is said. `cluster`:
-        there are other hubs. `answer` none: it waits for HELLO_ACK in vain. `not_before`: seconds until then, unless
-        another hub is dialled than the last time."""
-        before, since = self._tunnels.get("owner"), asyncio.get_running_loop().time()
+        there are other hubs. `answer` none: it waits for HELLO_ACK in vain. `not_before`: seconds until then. What
+        HELLO_ACK says otherwise has `_acknowledge`."""
+        since = asyncio.get_running_loop().time()
         tunnel = await self._dials("owner")
         took = asyncio.get_running_loop().time() - since
-        if before is not None and tunnel.hub == before.hub and took < step.get("not_before", 0):
-            raise Broken(self._rule, f"the hub is dialled again after {took:.2f} s")
+        if took < step.get("not_before", 0):
+            raise Broken(self._rule, f"a hub is dialled after {took:.2f} s")
         await self._claimed_on(tunnel, step)
 
     async def _do_claim(self, _: bool, step: dict[str, Any]) -> None:
@@ -69,9 +68,37 @@ class ScriptedHub(AgentStage):
             if tunnel.hub != self._tunnels["owner"].hub:
                 return
 
+    async def _do_flap(self, seconds: float, step: dict[str, Any]) -> None:
+        """For so long the agent is granted what it claims, and each tunnel is cut at once. More than `most` are too
+        many."""
+        loop, count = asyncio.get_running_loop(), 0
+        end = loop.time() + seconds
+        while (left := end - loop.time()) > 0:
+            try:
+                async with asyncio.timeout(left):
+                    tunnel = await self._dials("owner")
+            except TimeoutError:
+                return
+            await self._claimed_on(tunnel, step)
+            tunnel.cut()
+            count += 1
+            if count > step["most"]:
+                raise Broken(self._rule, f"{count} tunnels within {seconds} s, although none has stood")
+
+    async def _do_tell(self, _: bool, step: dict[str, Any]) -> None:
+        """HELLO_ACK again, with what of it is otherwise than before."""
+        tunnel = self._on(step)
+        self._acknowledge(tunnel, tunnel.epoch + step.get("epoch", 0), step)
+
+    async def _do_undialled(self, _: bool, step: dict[str, Any]) -> None:
+        """The agent has not dialled since."""
+        if not self._dialled.empty():
+            raise Broken(self._rule, "the agent dials")
+
     async def _do_refuse(self, status: int, step: dict[str, Any]) -> None:
         """The agent's next handshake gets this HTTP status, with `headers`; then the doors are open again."""
         self._refusal = (status, step.get("headers", {}))
+        self._elsewhere = step.get("headers", {}).get("Location", "")
         await self._dials("owner")
         self._refusal = None
 
@@ -88,10 +115,10 @@ class ScriptedHub(AgentStage):
             raise Broken(self._rule, "AUTH is not the token of the file")
         tunnel.frame(F.AUTH, epoch=tunnel.epoch, code=code)
 
-    async def _do_goaway(self, reason: str, step: dict[str, Any]) -> None:
-        """The hub says GOAWAY."""
+    async def _do_goaway(self, reason: str | int, step: dict[str, Any]) -> None:
+        """The hub says GOAWAY; a reason that nobody knows is a number."""
         tunnel = self._on(step)
-        tunnel.frame(F.GOAWAY, epoch=tunnel.epoch, code=Reason[reason.upper()])
+        tunnel.frame(F.GOAWAY, epoch=tunnel.epoch, code=code_of(reason))
 
     async def _do_move(self, name: str, step: dict[str, Any]) -> None:
         """The hub asks the agent to be owned by the hub of that tunnel."""
@@ -103,8 +130,8 @@ class ScriptedHub(AgentStage):
 
     async def _do_open(self, connector: str, step: dict[str, Any]) -> None:
         """M_OPEN. `limit`: the agent's credit. `data`, `fin`: so many bytes, and the end, in the very same message.
-        `packed`: in that form, if the agent reads it. `pieces`, `fragments`: cut into messages, or fragments of one, of
-        so many bytes."""
+        `packed`: in that form, if the agent reads it. `body`: another one, in hexadecimal. `origin`: another hub.
+        `pieces`, `fragments`: cut into messages, or fragments of one, of so many bytes."""
         tunnel, flow = self._on(step), self._flow(step)
         flow.limit = max(flow.limit, step.get("limit", WINDOW))
         flow.granted = max(flow.granted, self._window)
@@ -114,10 +141,11 @@ class ScriptedHub(AgentStage):
             connector or CONNECTOR,
             "conformance",
             flow.secret,
-            f"hub-{tunnel.hub}",
+            step.get("origin", f"hub-{tunnel.hub}"),
             ("192.0.2.7", 50123, "192.0.2.1", 389),
         )
         body = opening.pack() if step.get("packed") and self._packed_open else opening.json()
+        body = bytes.fromhex(step["body"]) if "body" in step else body
         early = flow.ours.part(0, step.get("data", 0))
         fields: dict[str, Any] = {"epoch": tunnel.epoch - step.get("older", 0), "cid": flow.cid, "limit": flow.limit}
         message = encode(F.M_OPEN, **fields, payload=body)
@@ -135,7 +163,7 @@ class ScriptedHub(AgentStage):
         tunnel's; then the agent is to leave."""
         tunnel, flow = self._on(step), self._flow(step)
         newest = {"seq": tunnel.epoch + step["above"]} if "above" in step else {}
-        tunnel.frame(F.M_DETACH, epoch=tunnel.epoch, cid=flow.cid, code=Reason[reason.upper()], **newest)
+        tunnel.frame(F.M_DETACH, epoch=tunnel.epoch, cid=flow.cid, code=code_of(reason), **newest)
         if "above" in step:
             self._epoch = max(self._epoch, tunnel.epoch + step["above"])
             return

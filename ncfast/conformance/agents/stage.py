@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from ncfast._frames import FrameType
 from ncfast.auth import mint
 from ncfast.conformance.agents.accepted import Accepted
@@ -21,6 +23,7 @@ from ncfast.conformance.scenario import Scenario
 from ncfast.conformance.stage import AGENT, CONNECTOR, Places
 from ncfast.conformance.tunnel import Tunnel
 from ncfast.core.errors import RemoteError
+from ncfast.core.features import PACKED_OPEN
 from ncfast.core.messages import VERSION, Hello, HelloAck
 
 HUBS = ("a", "b")
@@ -30,7 +33,7 @@ F = FrameType
 class AgentStage(Player):
     """The doors, and what of HELLO and HELLO_ACK steps have in common."""
 
-    OPTIONAL = ("resume", "standby", "moves")
+    OPTIONAL = ("resume", "standby", "moves", "drain")
     SCENARIOS = "scenarios.json"
     BROKEN = "15"
     _referee: AgentReferee
@@ -46,6 +49,7 @@ class AgentStage(Player):
         self._instance = ""
         self._dialled: asyncio.Queue[Accepted | Broken] = asyncio.Queue()
         self._refusal: tuple[int, dict[str, str]] | None = None  # the answer to the next handshake
+        self._elsewhere = ""  # where a redirect has led
         self._window, self._packed_open = 0, False  # of the last HELLO
 
     @staticmethod
@@ -86,7 +90,7 @@ class AgentStage(Player):
         async def accepting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             tunnel = Accepted(hub, reader, writer, self._referee.judge)
             try:
-                request = await tunnel.handshake(self._token)
+                request = await tunnel.handshake(self._token, self._elsewhere)
                 if self._refusal is not None:
                     tunnel.refuse(*self._refusal)
                     self._dialled.put_nowait(tunnel)
@@ -137,15 +141,22 @@ class AgentStage(Player):
         if self._instance and hello.instance != self._instance and "resume" in self.scenario.needs:
             raise Broken("8.5", "instance is another than before")
         self._instance = hello.instance
-        self._window, self._packed_open = hello.window, hello.packed_open
+        self._window, self._packed_open = hello.window, PACKED_OPEN in hello.known
         return hello
 
     def _acknowledge(self, tunnel: Tunnel, epoch: int, step: dict[str, Any]) -> None:
-        body = HelloAck(
+        """HELLO_ACK. `says`: more members. `header`: the epoch that its header has. `doubled`: a member stands twice,
+        and the last is right."""
+        session = secrets.token_hex(16) if tunnel.granted is None else tunnel.granted.session
+        tunnel.granted = HelloAck(
             version=step.get("version", VERSION),
             replica_id=step.get("replica", f"hub-{tunnel.hub}"),
-            session=secrets.token_hex(16),
+            session=session,
             epoch=epoch,
             cluster=step.get("cluster", False),
         )
-        tunnel.frame(F.HELLO_ACK, epoch=epoch, payload=body.pack())
+        says = step.get("says", {})
+        tunnel.most = says.get("max_message", tunnel.most)
+        body = orjson.dumps(orjson.loads(tunnel.granted.pack()) | says)
+        body = b'{"epoch":0,' + body[1:] if step.get("doubled") else body
+        tunnel.frame(F.HELLO_ACK, epoch=step.get("header", epoch), payload=body)
