@@ -26,7 +26,7 @@ from ncfast.core.opening import Opening
 
 F = FrameType
 FLOWS = (F.M_OPEN_ACK, F.M_DATA, F.M_ACK, F.M_FIN, F.M_RST, F.M_RESUME, F.M_RESUME_ACK)
-PATIENCE = 5.0  # seconds: for HELLO, for M_RESUME, of silence
+PATIENCE = 5  # seconds: for HELLO, for M_RESUME, of silence
 NOISE = 1000  # frames without effect that a tunnel may bring
 BURST, RATE = 10, 5  # tunnels of an agent: so many at once, and a second
 
@@ -168,7 +168,7 @@ class Tunnel:
         self.connectors: list[str] = []
         self.epoch = self.noise = self.pings = 0
         self.known = self.owns = self.leaving = False
-        self.heard_at = time.monotonic()
+        self.silent = 0  # turns of `_watch`
         self._out: asyncio.Queue[bytes] = asyncio.Queue()
 
     def send(self, type: F, **fields: Any) -> None:
@@ -212,23 +212,24 @@ class Tunnel:
                 await self.ws.send(await self._out.get())
 
     async def _watch(self) -> None:
-        """PINGs, and patience with who says nothing."""
-        begun = time.monotonic()
+        """PINGs, and patience with who says nothing; counted in turns of this loop, so that standing still is none."""
+        turns = 0
         while True:
             await asyncio.sleep(1)
-            now = time.monotonic()
+            turns += 1
+            self.silent += 1
             if self.known:
                 self.pings += "says the same PING again" not in self.faults
                 self.send(F.PING, seq=self.pings)
-                if now - self.heard_at > PATIENCE and "waits for a silent agent for ever" not in self.faults:
+                if self.silent > PATIENCE and "waits for a silent agent for ever" not in self.faults:
                     self.close(4001)
-            elif now - begun > PATIENCE and "waits for HELLO for ever" not in self.faults:
+            elif turns > PATIENCE and "waits for HELLO for ever" not in self.faults:
                 self.close(4005)
 
     async def _read(self) -> None:
         stream = b""
         async for message in self.ws:
-            self.heard_at = time.monotonic()
+            self.silent = 0
             if isinstance(message, str):
                 if "reads text messages" in self.faults:
                     continue
