@@ -141,9 +141,14 @@ class HubStage(Player):
         return tunnel
 
     async def _client(self, flow: Flow, *, slow: bool) -> FarSide:
-        """A client at the listener."""
-        sock = await self._connect(1, flow, slow=slow)
-        client = await FarSide.on(sock, "client", flow.ours, flow.theirs, 0 if slow else AHEAD)
+        """A client at the listener; a hub may reset it at once, which a connect may see already."""
+        who = ("client", flow.ours, flow.theirs, 0 if slow else AHEAD)
+        try:
+            client = await FarSide.on(await self._connect(1, flow, slow=slow), *who)
+        except ConnectionResetError as exc:
+            client = FarSide(*who)
+            client.connection_lost(exc)
+            return client
         self._clients.append(client)
         return client
 
