@@ -11,7 +11,8 @@ from typing import Any, Self
 
 from ncfast.conformance.broken import Broken
 
-AHEAD = 131072  # bytes that are read before the script asks for them; more wait in the kernel, as with a slow reader
+AHEAD = 131072  # bytes that are read before the script asks for them; more wait in the kernel
+SLOW = 16384  # bytes that the kernel holds for a slow one, which reads when it is asked to
 _LONGEST = 1 << 21  # bytes of a stream
 
 
@@ -30,8 +31,9 @@ class FarSide(asyncio.Protocol):
     """One connection. It says `own`, and is to hear `ours`, what the tunnel's scripted end sends. Bytes are counted
     from 0 in each direction; `who` is a word for reports. What came before a reset is heard before it."""
 
-    def __init__(self, who: str, ours: Stream, own: Stream) -> None:
+    def __init__(self, who: str, ours: Stream, own: Stream, ahead: int = AHEAD) -> None:
         self._who = who
+        self._ahead = ahead
         self._ours = ours
         self._own = own
         self._transport: Any = None
@@ -46,9 +48,9 @@ class FarSide(asyncio.Protocol):
         self.ended = False  # its own direction
 
     @classmethod
-    async def on(cls, sock: socket.socket, who: str, ours: Stream, own: Stream) -> Self:
-        """That of a socket which is connected."""
-        _, far = await asyncio.get_running_loop().create_connection(lambda: cls(who, ours, own), sock=sock)
+    async def on(cls, sock: socket.socket, *said: Any) -> Self:
+        """That of a socket which is connected, and what else `__init__` takes."""
+        _, far = await asyncio.get_running_loop().create_connection(lambda: cls(*said), sock=sock)
         return far
 
     # asyncio
@@ -58,7 +60,7 @@ class FarSide(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._waiting += data
-        if len(self._waiting) > AHEAD:
+        if len(self._waiting) > self._ahead:
             self._transport.pause_reading()
         self._changed.set()
 
@@ -130,7 +132,7 @@ class FarSide(asyncio.Protocol):
             await self._changed.wait()
         data = bytes(self._waiting[:most])
         del self._waiting[:most]
-        if not self._over and len(self._waiting) <= AHEAD:
+        if not self._over and len(self._waiting) <= self._ahead:
             self._transport.resume_reading()
         return data
 

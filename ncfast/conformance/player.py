@@ -82,8 +82,8 @@ class Player(Stage):
                 await tunnel.changed.wait()
 
     async def _do_wait(self, seconds: float, step: dict[str, Any]) -> None:
-        """Time passes. `silent`: of these frame types none may come meanwhile."""
-        await asyncio.sleep(seconds)
+        """Time passes. `silent`: of these frame types none may come meanwhile; who has much patience waits longer."""
+        await asyncio.sleep(max(seconds, self.patience / 20) if "silent" in step else seconds)
         self._quiet(step)
 
     async def _do_silent(self, types: list[str], step: dict[str, Any]) -> None:

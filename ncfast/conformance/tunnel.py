@@ -105,9 +105,9 @@ class Tunnel:
         if self._ws.parser_exc is not None and self._ws.close_rcvd is None:
             too_big = isinstance(self._ws.parser_exc, PayloadTooBig)
             raise Broken("1.10" if too_big else "1.12", f"a WebSocket frame is refused: {self._ws.parser_exc}")
-        if self._ws.state is not State.OPEN:
+        if self._ws.close_rcvd is not None:
             self.ended = True
-            self.close_code = self._ws.close_rcvd.code if self._ws.close_rcvd is not None else None
+            self.close_code = self._ws.close_rcvd.code
         self.changed.set()
 
     def _message(self, message: Message) -> None:

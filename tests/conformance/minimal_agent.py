@@ -18,7 +18,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from conformance.minimal_flow import PIECE, WINDOW, Flow
+from conformance.minimal_end import PIECE, WINDOW, End
 from ncfast._frames import FrameError, FrameType, decode, encode
 from ncfast.conformance.stage import Launched, Places
 from ncfast.core.errors import Reason, RemoteError
@@ -36,6 +36,51 @@ class Dial(Following):
 
     def process_redirect(self, exc: Exception) -> Exception | str:
         return exc
+
+
+class Flow(End):
+    """The agent's end."""
+
+    LOST = Reason.TARGET_RESET
+    side: MinimalAgent
+    giving_up: asyncio.TimerHandle | None = None
+
+    async def serve(self) -> None:
+        host, _, port = self.side.places["target"].rpartition(":")
+        if "sends before M_OPEN_ACK" in self.side.faults:
+            self.send(F.M_FIN)
+        try:
+            reader, self.writer = await asyncio.open_connection(host, int(port))
+        except OSError:
+            self.reset(Reason.TARGET_REFUSED)
+            return
+        if self.attached:
+            self.send(F.M_OPEN_ACK)
+        self.writer.write(self.early)
+        if self.peer_ended:
+            self.writer.write_eof()
+        if self.gap:
+            self.ask()
+        await self.read(reader)
+
+    def tell(self, type: F, **fields: Any) -> None:
+        self.side.send(type, cid=self.cid, **fields)
+
+    def leave(self) -> None:
+        """It waits, for the grace."""
+        self.attached = self.resumed = False
+        if self.giving_up is None:
+            loop = asyncio.get_running_loop()
+            self.giving_up = loop.call_later(self.side.grace, lambda: self.reset(Reason.LINK_LOST, told=True))
+
+    def come(self, *, resumed: bool) -> None:
+        self.attached, self.resumed = True, resumed
+        self.wait_no_more()
+
+    def wait_no_more(self) -> None:
+        if self.giving_up is not None:
+            self.giving_up.cancel()
+            self.giving_up = None
 
 
 class MinimalAgent:
@@ -93,6 +138,7 @@ class MinimalAgent:
 
     def forget(self, flow: Flow) -> None:
         self.flows.pop(flow.cid, None)
+        flow.wait_no_more()
         self.gone.add(flow.cid)
 
     async def _tunnel(self) -> None:

@@ -123,10 +123,10 @@ class ScriptedAgent(HubStage):
 
     # verbs: of a flow
 
-    async def _do_client(self, _: str, step: dict[str, Any]) -> None:
-        """A client comes to the listener."""
+    async def _do_client(self, how: str, step: dict[str, Any]) -> None:
+        """A client comes to the listener. `slow`: the kernel holds little for it, and it reads when it is to hear."""
         flow = self._flow(step)
-        flow.far = await self._client(flow)
+        flow.far = await self._client(flow, slow=how == "slow")
 
     async def _do_opened(self, _: bool, step: dict[str, Any]) -> None:
         """M_OPEN comes for the client."""

@@ -13,7 +13,7 @@ import jwt
 from websockets.http11 import Response
 
 from ncfast.conformance.broken import Broken
-from ncfast.conformance.farside import FarSide
+from ncfast.conformance.farside import AHEAD, SLOW, FarSide
 from ncfast.conformance.flow import Flow
 from ncfast.conformance.hubs.dialled import LINE, Dialled, Headers
 from ncfast.conformance.hubs.referee import HubReferee
@@ -92,12 +92,14 @@ class HubStage(Player):
 
     # the way to the hub
 
-    async def _connect(self, door: int, flow: Flow | None = None) -> socket.socket:
+    async def _connect(self, door: int, flow: Flow | None = None, *, slow: bool = False) -> socket.socket:
         """To the edge (0) or the listener (1), as soon as the hub listens there. A client's flow is known by its
         address before the hub can see it."""
         while True:
             sock = socket.socket()
             sock.setblocking(False)
+            if slow:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLOW)
             if flow is not None:
                 sock.bind((LOOPBACK, 0))
                 self._referee.clients[sock.getsockname()] = flow
@@ -138,9 +140,15 @@ class HubStage(Player):
             tunnel.cut()
         return tunnel
 
-    async def _client(self, flow: Flow) -> FarSide:
-        """A client at the listener."""
-        client = await FarSide.on(await self._connect(1, flow), "client", flow.ours, flow.theirs)
+    async def _client(self, flow: Flow, *, slow: bool) -> FarSide:
+        """A client at the listener; a hub may reset it at once, which a connect may see already."""
+        who = ("client", flow.ours, flow.theirs, 0 if slow else AHEAD)
+        try:
+            client = await FarSide.on(await self._connect(1, flow, slow=slow), *who)
+        except ConnectionResetError as exc:
+            client = FarSide(*who)
+            client.connection_lost(exc)
+            return client
         self._clients.append(client)
         return client
 

@@ -1,99 +1,86 @@
-"""A flow at the minimal agent, with its target."""
+"""One end of a flow with nothing in it but the protocol, for the minimal agent and the minimal hub; with the faults
+that are the end's own."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import struct
+from collections.abc import Collection
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
 from ncfast._frames import FrameType
 from ncfast.core.errors import Reason
-
-if TYPE_CHECKING:
-    from conformance.minimal_agent import MinimalAgent
 
 F = FrameType
 WINDOW = 65536
 PIECE = 16384
 
 
-class Flow:
-    """The agent's end."""
+class Side(Protocol):
+    """The agent or hub that it is an end of."""
 
-    def __init__(self, agent: MinimalAgent, cid: bytes, secret: bytes, limit: int) -> None:
-        self.agent, self.cid, self.secret = agent, cid, secret
-        self.credit = limit  # of ours: the hub's limit
+    faults: Collection[str]
+
+    def forget(self, end: Any) -> None:
+        """The flow is over."""
+
+
+class End:
+    """`writer` is of its socket; without one the socket is not connected yet."""
+
+    LOST: ClassVar[Reason]  # the socket was reset
+
+    def __init__(self, side: Side, cid: bytes, secret: bytes, credit: int) -> None:
+        self.side, self.cid, self.secret = side, cid, secret
+        self.credit = credit  # of ours: the peer's limit
         self.out = bytearray()  # from `una` on
         self.una = self.sent = 0
         self.ended = self.fin_sent = self.fin_acked = False  # our direction
         self.wanted = 0
-        self.hub_ended = False
+        self.peer_ended = False
         self.early = bytearray()
         self.writer: asyncio.StreamWriter | None = None
         self.resumed = True
         self.attached = True
         self.gap = False
         self.late_reset = False
-        self.giving_up: asyncio.TimerHandle | None = None
         self.task = asyncio.create_task(self.serve())
 
-    # the target
-
     async def serve(self) -> None:
-        host, _, port = self.agent.places["target"].rpartition(":")
-        if "sends before M_OPEN_ACK" in self.agent.faults:
-            self.send(F.M_FIN)
-        try:
-            reader, self.writer = await asyncio.open_connection(host, int(port))
-        except OSError:
-            self.reset(Reason.TARGET_REFUSED)
-            return
-        if self.attached:
-            self.send(F.M_OPEN_ACK)
-        self.writer.write(self.early)
-        if self.hub_ended:
-            self.writer.write_eof()
-        if self.gap:
-            self.ask()
+        """Connects, and reads the socket."""
+        raise NotImplementedError
+
+    def tell(self, type: F, **fields: Any) -> None:
+        """A frame on the tunnel that the flow is on."""
+        raise NotImplementedError
+
+    async def read(self, reader: asyncio.StreamReader) -> None:
+        """The socket, until its end."""
+        hasty = "drops what came before a reset" in self.side.faults
         try:
             while data := await reader.read(PIECE):
                 self.out += data
-                if "drops what came before a reset" not in self.agent.faults:
+                if not hasty:
                     self.pump()
             self.ended = True
             self.pump()
         except ConnectionResetError:
-            if "drops what came before a reset" in self.agent.faults:
-                self.reset(Reason.TARGET_RESET)
+            if hasty:
+                self.reset(self.LOST)
             else:
                 self.late_reset = True
                 self.pump()
 
-    # its way
-
-    def leave(self) -> None:
-        """It waits, for the grace."""
-        self.attached = self.resumed = False
-        if self.giving_up is None:
-            loop = asyncio.get_running_loop()
-            self.giving_up = loop.call_later(self.agent.grace, lambda: self.reset(Reason.LINK_LOST, told=True))
-
-    def come(self, *, resumed: bool) -> None:
-        self.attached, self.resumed = True, resumed
-        if self.giving_up is not None:
-            self.giving_up.cancel()
-            self.giving_up = None
-
-    # to the hub
+    # to the peer
 
     def send(self, type: F, **fields: Any) -> None:
-        connected = self.writer is not None or "acknowledges before the target is connected" in self.agent.faults
-        ack = self.wanted + self.hub_ended if connected else 0
-        if "acknowledges nothing" in self.agent.faults and type == F.M_ACK:
+        connected = self.writer is not None or "acknowledges before the target is connected" in self.side.faults
+        ack = self.wanted + self.peer_ended if connected else 0
+        if "acknowledges nothing" in self.side.faults and type == F.M_ACK:
             ack = 0
-        self.agent.send(type, cid=self.cid, ack=ack, limit=self.limit, **fields)
+        self.tell(type, ack=ack, limit=self.limit, **fields)
 
     @property
     def limit(self) -> int:
@@ -102,7 +89,7 @@ class Flow:
 
     def pump(self) -> None:
         """Sends what credit allows."""
-        faults = self.agent.faults
+        faults = self.side.faults
         mute = not self.attached and "sends while it is detached" not in faults
         waits = not self.resumed and "sends before M_RESUME is answered" not in faults
         if mute or (self.attached and waits):
@@ -114,45 +101,44 @@ class Flow:
             self.send(F.M_DATA, seq=self.sent, payload=piece)
             self.sent += len(piece)
         if self.sent == end and self.late_reset:
-            self.reset(Reason.TARGET_RESET)
+            self.reset(self.LOST)
         elif self.sent == end and self.ended and not self.fin_sent:
             self.fin_sent = True
             self.send(F.M_FIN, seq=end)
             if "closes both directions at one end" in faults and self.writer is not None:
                 self.writer.close()
-        elif self.sent == end and "closes both directions at one end" in faults and self.hub_ended:
+        elif self.sent == end and "closes both directions at one end" in faults and self.peer_ended:
             self.fin_sent = True
             self.send(F.M_FIN, seq=end)
 
     def ask(self) -> None:
-        if "does not ask for what is missing" not in self.agent.faults:
+        if "does not ask for what is missing" not in self.side.faults:
             self.gap = True
             self.send(F.M_RESUME, payload=self.secret)
 
     def rewind(self) -> None:
-        if "goes on where it was" not in self.agent.faults:
+        if "goes on where it was" not in self.side.faults:
             self.sent = self.una
             self.fin_sent = False
 
     def reset(self, reason: Reason, *, told: bool = False) -> None:
         """Ends the flow, in both directions."""
-        self.agent.forget(self)
-        self.come(resumed=False)
+        self.side.forget(self)
         if not told and self.attached:
-            self.agent.send(F.M_RST, cid=self.cid, code=reason)
+            self.tell(F.M_RST, code=reason)
         if self.writer is not None:
-            if "closes in order when it is reset" in self.agent.faults:
+            if "closes in order when it is reset" in self.side.faults:
                 self.writer.close()
             else:
                 abort(self.writer)
         if asyncio.current_task() is not self.task:
             self.task.cancel()
 
-    # from the hub
+    # from the peer
 
     def acknowledged(self, ack: int, limit: int) -> bool:
         if ack > self.sent + self.fin_sent and self.una + len(self.out) + self.ended < ack:
-            if "takes any acknowledgement" not in self.agent.faults:
+            if "takes any acknowledgement" not in self.side.faults:
                 self.reset(Reason.FLOW_CONTROL)
                 return False
             return True
@@ -165,8 +151,8 @@ class Flow:
         return True
 
     def data(self, seq: int, payload: bytes) -> None:
-        faults = self.agent.faults
-        if seq + len(payload) > self.limit or (self.hub_ended and seq + len(payload) > self.wanted):
+        faults = self.side.faults
+        if seq + len(payload) > self.limit or (self.peer_ended and seq + len(payload) > self.wanted):
             self.reset(Reason.FLOW_CONTROL)
             return
         if seq > self.wanted:
@@ -192,8 +178,8 @@ class Flow:
         elif seq > self.wanted:
             self.ask()
         else:
-            if not self.hub_ended:
-                self.hub_ended = True
+            if not self.peer_ended:
+                self.peer_ended = True
                 if self.writer is not None:
                     self.writer.write_eof()
             if self.writer is not None:
@@ -201,7 +187,7 @@ class Flow:
                 self.pump()
 
     def over(self) -> bool:
-        return self.hub_ended and self.fin_acked
+        return self.peer_ended and self.fin_acked
 
 
 def abort(writer: asyncio.StreamWriter) -> None:

@@ -1,72 +1,19 @@
-"""The scripted hub: our agent and a minimal one keep every rule; each planted fault is named by its rule."""
+"""ncfast conformance: what it plays with, and what it says."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from functools import partial
+from pathlib import Path
 
 import pytest
 from support.until import PATIENCE
 
-from conformance.faults import FAULTS
-from conformance.minimal_agent import minimal
-from conformance.ours import our_agent
 from ncfast.cli import program
 from ncfast.cli.exitcode import ExitCode
 from ncfast.conformance.agents.player import ScriptedHub
-from ncfast.conformance.run import play, play_all
 from ncfast.conformance.scenario import ScenarioError
 
-SCENARIOS = ScriptedHub.scenarios()
-JOBS = 24
-
-
-def verdicts(scenarios, launcher):
-    return asyncio.run(play_all(ScriptedHub, scenarios, launcher, patience=PATIENCE, jobs=JOBS, told=lambda one: None))
-
-
-def broken(found):
-    return {one.scenario.name: str(one.broken) for one in found if one.broken is not None}
-
-
-def test_our_agent_keeps_every_rule():
-    assert not broken(verdicts(SCENARIOS, our_agent))
-
-
-def test_an_agent_without_standby_keeps_every_rule():
-    without = [one for one in SCENARIOS if not one.needs & {"standby", "moves", "drain"}]
-    assert len(without) > 80 and not broken(verdicts(without, minimal))
-
-
-async def named(fault):
-    """What the scripted hub says of an agent with the fault. Some are silence: patience grows until the rule is the
-    expected one, so that a slow machine takes longer, and is not wrong."""
-    rule, name = FAULTS[fault]
-    (scenario,) = (one for one in SCENARIOS if one.name == name)
-    for patience in (1, 5, 25, PATIENCE):
-        found = (await play(ScriptedHub, scenario, partial(minimal, faults={fault}), patience)).broken
-        if found is None or found.rule == rule:
-            break
-    return found
-
-
-@pytest.fixture(scope="module")
-def told():
-    async def all_of_them():
-        return await asyncio.gather(*map(named, FAULTS))
-
-    return dict(zip(FAULTS, asyncio.run(all_of_them()), strict=True))
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_named_by_its_rule(told, fault):
-    found = told[fault]
-    assert found is not None and found.rule == FAULTS[fault][0], found
-
-
-# the command
-
+CONFIG = Path(__file__).parents[2] / "config" / "conformance.yaml"
 AGENT = [sys.executable, "-m", "ncfast", "agent", "--hub", "{hub}", "--agent-id", "{agent_id}"]
 AGENT += ["--connector", "{connector}={target_host}:{target_port}", "--token-file", "{token_file}"]
 
@@ -74,6 +21,15 @@ AGENT += ["--connector", "{connector}={target_host}:{target_port}", "--token-fil
 def test_the_command_plays_with_a_process(capsys):
     code = program.main(["conformance", "--only", "hello and ping", "--patience", str(PATIENCE), "--", *AGENT])
     assert (code, capsys.readouterr().out) == (ExitCode.OK, "ok      hello and ping\nall 1 kept\n")
+
+
+HUB = [sys.executable, "-m", "ncfast", "hub", "--config", str(CONFIG)]
+
+
+def test_the_command_plays_with_a_hub(capsys):
+    words = ["--hub", "--only", "bytes both ways", "--only", "the hub drains", "--patience", str(PATIENCE)]
+    code = program.main(["conformance", *words, "--jobs", "2", "--", *HUB])
+    assert (code, capsys.readouterr().out.splitlines()[-1]) == (ExitCode.OK, "all 2 kept")
 
 
 def test_the_command_names_the_rule_and_shows_what_the_process_wrote(capsys):
@@ -90,6 +46,9 @@ def test_the_command_lists_scenarios(capsys):
     assert program.main(["conformance", "--list", "--without", "standby"]) == ExitCode.OK
     said = capsys.readouterr().out
     assert "a gap: 5.M_OPEN, " in said and "a standby takes over" not in said
+    assert program.main(["conformance", "--hub", "--list", "--without", "drain"]) == ExitCode.OK
+    said = capsys.readouterr().out
+    assert "claims grow: 8.1" in said and "the hub drains" not in said
 
 
 @pytest.mark.parametrize("words", [[], ["--only", "no such thing", "--", "true"], ["--without", "bytes"]], ids=str)
@@ -109,10 +68,3 @@ def test_a_file_of_no_use_is_refused(tmp_path, text):
     with pytest.raises(ScenarioError):
         ScriptedHub.scenarios(path)
     assert program.main(["conformance", "--list", "--scenarios", str(path)]) == ExitCode.FAILURE
-
-
-def test_a_step_of_no_verb_is_refused(tmp_path):
-    path = tmp_path / "scenarios.json"
-    path.write_text('{"scenarios": [{"name": "x", "steps": [{"dance": true}]}]}')
-    with pytest.raises(ScenarioError, match="no verb dance"):
-        verdicts(ScriptedHub.scenarios(path), minimal)
