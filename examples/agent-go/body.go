@@ -131,9 +131,15 @@ func readOpening(body []byte) (opening, error) {
 		pair := &object{members: map[string]json.RawMessage{"address": client[2*i], "port": client[2*i+1]}}
 		member(pair, "address", &p.client[i], true)
 		member(pair, "port", &p.ports[i], true)
-		o.err = pair.err
+		if o.err = pair.err; o.err == nil && (p.ports[i] < 0 || p.ports[i] > 65535 || !isAddress(p.client[i])) {
+			o.err = broken("client is malformed")
+		}
 	}
 	return p, o.err
+}
+
+func isAddress(text string) bool {
+	return utf8.ValidString(text) && utf8.RuneCountInString(text) <= 64
 }
 
 func readPacked(body []byte) (p opening, err error) {
@@ -150,8 +156,11 @@ func readPacked(body []byte) (p opening, err error) {
 			return p, malformed
 		}
 		*text, rest = string(rest[1:1+rest[0]]), rest[1+rest[0]:]
-		isName, optional := i >= 2, i >= 5
-		if isName && !nameForm.MatchString(*text) && !(optional && *text == "") || !utf8.ValidString(*text) {
+		fits := isAddress(*text)
+		if i >= 2 {
+			fits = nameForm.MatchString(*text) || i >= 5 && *text == ""
+		}
+		if !fits {
 			return p, malformed
 		}
 	}

@@ -15,7 +15,7 @@ from support.process import Program, require
 from support.transfer import Transfer, strike
 from support.until import wait_until
 
-from conformance.test_conformance import JOBS, SCENARIOS, broken, verdicts
+from conformance.test_conformance import SCENARIOS, broken, verdicts
 from ncfast.auth import mint
 from ncfast.conformance.run import launch
 
