@@ -75,6 +75,9 @@ func member[T any](o *object, name string, into *T, needed bool) {
 }
 
 func (o *object) text(name string, form *regexp.Regexp, needed bool) (text string) {
+	if !needed && string(o.members[name]) == "null" {
+		delete(o.members, name)
+	}
 	member(o, name, &text, needed)
 	if _, there := o.members[name]; there && o.err == nil && !form.MatchString(text) {
 		o.err = broken("%s is malformed", name)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import pytest
 from support.until import PATIENCE
@@ -22,6 +24,7 @@ from ncfast.conformance.scenario import ScenarioError, read
 from ncfast.net.seam import Net
 
 SCENARIOS = read()
+PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 JOBS = 24
 
 
@@ -63,6 +66,13 @@ def test_our_agent_keeps_every_rule():
 def test_an_agent_without_standby_keeps_every_rule():
     without = [one for one in SCENARIOS if not one.needs & {"standby", "moves"}]
     assert len(without) > 40 and not broken(verdicts(without, minimal))
+
+
+def test_the_notes_for_implementers_name_every_scenario_once():
+    _, _, notes = PAGE.read_text().partition("## 19. Notes for implementers")
+    assert sorted(re.findall(r"\*([^*|]+)\*", notes.partition("\nAfter step")[0])) == sorted(
+        one.name for one in SCENARIOS
+    )
 
 
 async def named(fault):
