@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from docs import measured, times
+from docs import measured, times, transcript
 from ncfast._frames import HEADER_SIZE, FrameType, decode
 from ncfast.agent import metrics, tunnel
 from ncfast.config import hardening, reference
@@ -286,6 +286,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "example": example,
     "agent-tunnel": agent_tunnel,
     "features": features_table,
+    "transcript": transcript.text,
     "link-states": link_states,
     "breaker-states": breaker_states,
     "tunnel-states": tunnel_states,

@@ -53,8 +53,9 @@ type agent struct {
 	notUntil time.Time        // Retry-After
 	quiet    time.Time        // no claims before: superseded
 
-	granted uint64 // the highest epoch that was granted, or that M_DETACH has told of
-	say     uint64 // the least that the next claim says as last_epoch
+	grace   time.Duration // of a flow without a way, at the last owner
+	granted uint64        // the highest epoch that was granted, or that M_DETACH has told of
+	say     uint64        // the least that the next claim says as last_epoch
 	fenced  time.Time
 	moving  string // the hub that MOVE names
 
@@ -173,7 +174,7 @@ func (a *agent) hello(t *tunnel, claims bool) {
 	}
 	body, _ := json.Marshal(hello{
 		Version: versionHere, AgentID: a.id, Instance: a.instance, Connectors: connectors, LastEpoch: last,
-		Standby: !claims, Moves: true, PackedOpen: true, Window: window, Software: software,
+		Standby: !claims, Features: []string{"packed_open", "moves"}, Window: window, Software: software,
 	})
 	t.claims, t.said = claims, last
 	a.greeting = t
@@ -199,6 +200,8 @@ func (a *agent) welcomed(t *tunnel, body []byte) {
 		a.greeting = nil
 		t.waits.Stop()
 		t.replica, t.session, t.cluster = ack.replicaID, ack.session, ack.cluster
+		t.grace = min(graceTime, seconds(ack.grace, graceTime))
+		t.pingTime = min(pingTime, seconds(ack.pingTimeout, 2*pingTime)/2)
 		if len(ack.refused) > 0 {
 			log.Printf("the token does not cover %v", ack.refused)
 		}
@@ -218,6 +221,7 @@ func (a *agent) welcomed(t *tunnel, body []byte) {
 func (a *agent) owned(t *tunnel, epoch uint64) {
 	log.Printf("%s owns us under epoch %d", t.replica, epoch)
 	t.epoch, a.granted, a.moving = epoch, epoch, ""
+	a.grace = t.grace
 	if a.standby == t {
 		a.standby = nil
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"regexp"
+	"time"
 	"unicode/utf8"
 )
 
@@ -16,8 +17,7 @@ type hello struct {
 	Connectors []string `json:"connectors"`
 	LastEpoch  uint64   `json:"last_epoch"`
 	Standby    bool     `json:"standby"`
-	Moves      bool     `json:"moves"`
-	PackedOpen bool     `json:"packed_open"`
+	Features   []string `json:"features"`
 	Window     int      `json:"window"`
 	Software   string   `json:"software"`
 }
@@ -29,6 +29,10 @@ type helloAck struct {
 	epoch     uint64
 	cluster   bool
 	refused   []string
+
+	// what the hub is configured to, in seconds and bytes; nil: it does not say
+	grace, pingTimeout, drain *float64
+	maxMessage                *int
 }
 
 type opening struct {
@@ -75,6 +79,9 @@ func member[T any](o *object, name string, into *T, needed bool) {
 }
 
 func (o *object) text(name string, form *regexp.Regexp, needed bool) (text string) {
+	if !needed && string(o.members[name]) == "null" {
+		delete(o.members, name)
+	}
 	member(o, name, &text, needed)
 	if _, there := o.members[name]; there && o.err == nil && !form.MatchString(text) {
 		o.err = broken("%s is malformed", name)
@@ -94,6 +101,16 @@ func readHelloAck(body []byte) (h helloAck, err error) {
 	member(o, "epoch", &h.epoch, true)
 	member(o, "cluster", &h.cluster, false)
 	member(o, "refused", &h.refused, false)
+	for name, into := range map[string]**float64{"grace": &h.grace, "ping_timeout": &h.pingTimeout, "drain": &h.drain} {
+		member(o, name, into, false)
+		if s := *into; o.err == nil && s != nil && (*s < 0 || *s > 86400 || *s == 0 && name == "ping_timeout") {
+			o.err = broken("%s is beyond its bounds", name)
+		}
+	}
+	member(o, "max_message", &h.maxMessage, false)
+	if o.err == nil && h.maxMessage != nil && *h.maxMessage < 1<<18 { // we stay far below
+		o.err = broken("max_message is below its bound")
+	}
 	if o.err == nil && (h.epoch > largestEpoch || len(h.refused) > 256) {
 		o.err = broken("epoch or refused is beyond its bound")
 	}
@@ -103,6 +120,14 @@ func readHelloAck(body []byte) (h helloAck, err error) {
 		}
 	}
 	return h, o.err
+}
+
+// seconds is what was said, or something else instead.
+func seconds(said *float64, otherwise time.Duration) time.Duration {
+	if said == nil {
+		return otherwise
+	}
+	return time.Duration(*said * float64(time.Second))
 }
 
 func readMove(body []byte) (replicaID string, err error) {
@@ -131,9 +156,15 @@ func readOpening(body []byte) (opening, error) {
 		pair := &object{members: map[string]json.RawMessage{"address": client[2*i], "port": client[2*i+1]}}
 		member(pair, "address", &p.client[i], true)
 		member(pair, "port", &p.ports[i], true)
-		o.err = pair.err
+		if o.err = pair.err; o.err == nil && (p.ports[i] < 0 || p.ports[i] > 65535 || !isAddress(p.client[i])) {
+			o.err = broken("client is malformed")
+		}
 	}
 	return p, o.err
+}
+
+func isAddress(text string) bool {
+	return utf8.ValidString(text) && utf8.RuneCountInString(text) <= 64
 }
 
 func readPacked(body []byte) (p opening, err error) {
@@ -150,8 +181,11 @@ func readPacked(body []byte) (p opening, err error) {
 			return p, malformed
 		}
 		*text, rest = string(rest[1:1+rest[0]]), rest[1+rest[0]:]
-		isName, optional := i >= 2, i >= 5
-		if isName && !nameForm.MatchString(*text) && !(optional && *text == "") || !utf8.ValidString(*text) {
+		fits := isAddress(*text)
+		if i >= 2 {
+			fits = nameForm.MatchString(*text) || i >= 5 && *text == ""
+		}
+		if !fits {
 			return p, malformed
 		}
 	}

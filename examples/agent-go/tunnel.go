@@ -6,9 +6,9 @@ import (
 )
 
 const (
-	pingTime    = 2 * time.Second
-	silentPings = 3       // so many without a byte end a tunnel, so after 4 to 6 s
-	mostSent    = 1 << 16 // bytes of one message of ours
+	pingTime   = 2 * time.Second
+	silentTime = 6 * time.Second // PINGs of so long without a byte end a tunnel
+	mostSent   = 1 << 16         // bytes of one message of ours
 )
 
 // tunnel is one connection to a hub. Two goroutines read and write it; its other members are the agent's goroutine's.
@@ -27,13 +27,16 @@ type tunnel struct {
 	cluster          bool // there are other hubs
 	away             bool // GOAWAY has come, or a newer owner is known
 
-	pings  uint64
-	heard  atomic.Bool // a byte came since the last PING
-	silent int
+	grace time.Duration // of its hub and us, for a flow without a way
+
+	pingTime time.Duration
+	pings    uint64
+	heard    atomic.Bool // a byte came since the last PING
+	silent   time.Duration
 }
 
 func newTunnel(a *agent, ws *websocket, token string) *tunnel {
-	t := &tunnel{agent: a, ws: ws, token: token, out: newQueue()}
+	t := &tunnel{agent: a, ws: ws, token: token, out: newQueue(), pingTime: pingTime}
 	go t.read()
 	go t.write()
 	a.after(pingTime, t.ping)
@@ -93,15 +96,15 @@ func (t *tunnel) ping() {
 	if t.gone {
 		return
 	}
-	t.silent++
+	t.silent += t.pingTime
 	if t.heard.Swap(false) {
 		t.silent = 0
 	}
-	if t.silent == silentPings {
+	if t.silent >= silentTime {
 		t.agent.end(t, &closing{code: 4001, text: "keepalive_timeout"})
 		return
 	}
 	t.pings++
 	t.send(frame{typ: PING, seq: t.pings})
-	t.agent.after(pingTime, t.ping)
+	t.agent.after(t.pingTime, t.ping)
 }

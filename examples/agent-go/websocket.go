@@ -172,7 +172,7 @@ func (w *websocket) length(second byte) (length uint64, err error) {
 	case 127:
 		_, err = io.ReadFull(w.in, more[:])
 		length = binary.BigEndian.Uint64(more[:])
-		if err == nil && (length < 65536 || length >= 1<<63) {
+		if err == nil && length < 65536 {
 			err = broken("a length in more bytes than it needs")
 		}
 	}

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Protocol, Self, TypeVar
+from typing import Annotated, Any, Protocol, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ncfast import __version__
 from ncfast.core.errors import Reason, RemoteError
@@ -28,6 +28,15 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Host = Annotated[str, Field(max_length=HOST_SIZE)]  # an IP address
 Epoch = Annotated[int, Field(ge=0, lt=2**53)]  # what every JSON reader holds exactly
 Seconds = Annotated[float, Field(ge=0, le=86400)]
+
+
+def _said(value: Any) -> Any:
+    if value is None:
+        raise ValueError("null is not the same as not to say it")
+    return value
+
+
+Said = BeforeValidator(_said)  # of a member that is None where it is left out
 
 
 class Failing(Protocol):
@@ -77,8 +86,10 @@ class Hello(Message):
     last_epoch: Epoch = 0  # above it the hub grants; no two HELLOs of an agent that claim say the same
     standby: bool = False  # to be ready only: claims nothing, carries no flow
     features: Features = []  # what the agent knows beyond version 1
-    moves: bool = False  # the feature, as agents said it before there was a list of them
-    packed_open: bool = False  # the same
+    moves: Annotated[bool, Field(exclude=True)] = (
+        False  # the feature, as agents said it before there was a list of them
+    )
+    packed_open: Annotated[bool, Field(exclude=True)] = False  # the same
     window: Annotated[
         int, Field(ge=65536, lt=2**40)
     ]  # bytes of credit that each new flow's agent end starts with; a frame must fit
@@ -101,10 +112,13 @@ class HelloAck(Message):
     cluster: bool = False  # other hubs may take over: a standby is of use
     refused: Annotated[list[Name], Field(max_length=256)] = []  # announced, and not in the token
     # what the hub is configured to, in seconds and bytes; None: it does not say
-    grace: Seconds | None = None  # for which it keeps a flow without a way
-    ping_timeout: Annotated[Seconds, Field(gt=0)] | None = None  # silence after which it ends the tunnel
-    drain: Seconds | None = None  # from its GOAWAY to the tunnel's end
-    max_message: Annotated[int, Field(ge=LEAST_MESSAGE)] | None = None  # longest WebSocket message that it takes
+    grace: Annotated[Seconds | None, Said] = None  # for which it keeps a flow without a way
+    ping_timeout: Annotated[Annotated[Seconds, Field(gt=0)] | None, Said] = (
+        None  # silence after which it ends the tunnel
+    )
+    drain: Annotated[Seconds | None, Said] = None  # from its GOAWAY to the tunnel's end
+    # longest WebSocket message that it takes
+    max_message: Annotated[Annotated[int, Field(ge=LEAST_MESSAGE)] | None, Said] = None
 
 
 class Open(Message):

@@ -145,6 +145,10 @@ class Tunnel:
             limit=limit,
             payload=payload,
         )
+        self.write(wire)
+
+    def write(self, wire: bytes) -> None:
+        """Frames as they are, in a message of their own."""
         if not self.gone:
             self._writer.write(ws_header(len(wire), masked=False) + wire)
 

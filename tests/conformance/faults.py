@@ -15,7 +15,7 @@ FAULTS = {
     "pings when it likes": ("4.HELLO_ACK", "a hub that bears no silence"),
     "comes back at once when it is superseded": ("5.HELLO_ACK", "superseded"),
     "takes a HELLO_ACK at any time": ("5.HELLO_ACK", "HELLO_ACK again"),
-    "serves before it is owned": ("5.other-end", "a flow before HELLO is answered"),
+    "serves before it is owned": ("8.16", "a flow before HELLO is answered"),
     "takes any secret": ("8.9", "another secret"),
     "asks for each frame that is missing": ("6.5", "a gap is asked for once"),
     "ignores a reset whose reason it does not know": ("14.4", "a reset without a known reason"),

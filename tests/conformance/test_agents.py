@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from support.until import PATIENCE
 
@@ -13,6 +16,7 @@ from ncfast.conformance.agents.player import ScriptedHub
 from ncfast.conformance.scenario import ScenarioError
 
 SCENARIOS = ScriptedHub.scenarios()
+PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 
 
 def test_our_agent_keeps_every_rule():
@@ -22,6 +26,13 @@ def test_our_agent_keeps_every_rule():
 def test_an_agent_without_standby_keeps_every_rule():
     without = [one for one in SCENARIOS if not one.needs & {"standby", "moves", "drain"}]
     assert len(without) > 80 and not broken(ScriptedHub, without, minimal)
+
+
+def test_the_notes_for_implementers_name_every_scenario_once():
+    _, _, notes = PAGE.read_text().partition("## 19. Notes for implementers")
+    assert sorted(re.findall(r"\*([^*|]+)\*", notes.partition("\nAfter step")[0])) == sorted(
+        one.name for one in SCENARIOS
+    )
 
 
 @pytest.fixture(scope="module")
