@@ -38,6 +38,10 @@ class HubReferee(Referee):
             if frame.type == F.MOVE and not (tunnel.hello is not None and tunnel.hello.moves):
                 raise Broken("8.20", "MOVE comes to an agent that has not said that it moves")
 
+    def _before(self, tunnel: Tunnel, flow: Flow, frame: Frame) -> None:
+        if frame.type == F.M_OPEN_ACK:
+            raise Broken("5.M_OPEN_ACK", "M_OPEN_ACK comes, and the agent has opened nothing")
+
     def _hello_ack(self, tunnel: Tunnel, frame: Frame) -> None:
         hello, before = tunnel.hello, tunnel.granted
         if hello is None:
