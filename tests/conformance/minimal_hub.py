@@ -21,6 +21,7 @@ from conformance.minimal_end import WINDOW, End, abort
 from ncfast._frames import FrameError, FrameType, decode, encode
 from ncfast.conformance.stage import Launched, Places
 from ncfast.core.errors import Reason, RemoteError
+from ncfast.core.features import PACKED_OPEN
 from ncfast.core.messages import Announce, Hello, HelloAck, is_name
 from ncfast.core.opening import Opening
 
@@ -323,7 +324,7 @@ class Tunnel:
         if not hello.standby and hello.last_epoch > most:
             return 1002
         self.known = True
-        self.instance, self.window, self.packed = hello.instance, hello.window, hello.packed_open
+        self.instance, self.window, self.packed = hello.instance, hello.window, PACKED_OPEN in hello.known
         self.connectors = list(hello.connectors)
         if not hello.standby:
             before = self.hub.epochs.get(self.agent, 0)

@@ -11,6 +11,8 @@ from websockets.server import ServerProtocol
 from ncfast.conformance.broken import Broken
 from ncfast.conformance.tunnel import MAX_MESSAGE, QUIET, Frame, Tunnel
 
+MOST_BYTES, MOST_HEADERS = 8192, 64  # of a request that every hub takes
+
 
 class Accepted(Tunnel):
     """`hub`: at whose door it was."""
@@ -47,6 +49,10 @@ class Accepted(Tunnel):
 
     def accept(self, request: Request) -> None:
         """Answers 101. Raises Broken."""
+        if self._server.reader.buffer:
+            raise Broken("1.4", "something comes behind the request, which is not answered yet")
+        if len(request.serialize()) > MOST_BYTES or len(list(request.headers.raw_items())) > MOST_HEADERS:
+            raise Broken("1.5", f"the request has more than {MOST_BYTES} bytes or {MOST_HEADERS} headers")
         response = self._server.accept(request)
         self._server.send_response(response)
         self._flush()

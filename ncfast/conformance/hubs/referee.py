@@ -8,6 +8,7 @@ from ncfast.conformance.flow import Flow
 from ncfast.conformance.referee import Referee
 from ncfast.conformance.tunnel import Frame, Tunnel
 from ncfast.core.errors import RemoteError
+from ncfast.core.features import PACKED_OPEN
 from ncfast.core.messages import VERSION, Hello, HelloAck
 from ncfast.core.opening import PACKED, Opening
 
@@ -37,6 +38,10 @@ class HubReferee(Referee):
             self._under_epoch(tunnel, frame)
             if frame.type == F.MOVE and not (tunnel.hello is not None and tunnel.hello.moves):
                 raise Broken("8.20", "MOVE comes to an agent that has not said that it moves")
+
+    def _before(self, tunnel: Tunnel, flow: Flow, frame: Frame) -> None:
+        if frame.type == F.M_OPEN_ACK:
+            raise Broken("5.M_OPEN_ACK", "M_OPEN_ACK comes, and the agent has opened nothing")
 
     def _hello_ack(self, tunnel: Tunnel, frame: Frame) -> None:
         hello, before = tunnel.hello, tunnel.granted
@@ -77,7 +82,7 @@ class HubReferee(Referee):
         if not tunnel.owns or tunnel.hello is None or tunnel.granted is None:
             raise Broken("8.16", "M_OPEN on a tunnel that owns nothing")
         self._under_epoch(tunnel, frame)
-        if frame.payload.startswith(PACKED) and not tunnel.hello.packed_open:
+        if frame.payload.startswith(PACKED) and PACKED_OPEN not in tunnel.hello.known:
             raise Broken("4.M_OPEN", "the packed form comes to an agent that has not said that it reads it")
         try:
             opening = Opening.unpack(frame.payload)
