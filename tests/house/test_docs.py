@@ -20,9 +20,12 @@ from ncfast.core.errors import Reason
 from ncfast.observe.readiness import Readiness
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *(page for room in ("docs", "examples") for page in sorted((ROOT / room).rglob("*.md"))),
+]
 SOURCES = [path for path in sorted((ROOT / "ncfast").rglob("*.py*")) if path.suffix in (".py", ".pyx")]
-NAMED_PATH = re.compile(r"`((?:ncfast|tests|docs|bench|config|\.ci)/[\w./-]*[\w/-])`")
+NAMED_PATH = re.compile(r"`((?:ncfast|tests|docs|examples|bench|config|\.ci)/[\w./-]*[\w/-])`")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(?:#[\w-]*)?\)")
 EVENT_CALL = re.compile(
     r"(?:_log\.(?:debug|info|warning|error|exception)|log\.security)\(\s*(?:\(|\w+ if \w+ else )*\"(\w+)\""
