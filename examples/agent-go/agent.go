@@ -292,7 +292,7 @@ func (a *agent) lost(t *tunnel, err error) {
 	a.seek()
 }
 
-// fence claims again above an epoch that another hub has granted (section 8, rule 19).
+// fence claims again above an epoch that another hub has granted (8.19).
 func (a *agent) fence(epoch uint64) {
 	if epoch > max(a.granted, from2026)+tenYears || epoch <= a.granted || time.Since(a.fenced) < fencedTime {
 		return
@@ -306,7 +306,7 @@ func (a *agent) fence(epoch uint64) {
 	}
 }
 
-// move seeks the hub that owns us wants to (section 8, rule 20): a standby there, and then its ownership.
+// move seeks the hub that owns us wants to (8.20): a standby there, and then its ownership.
 func (a *agent) move(body []byte) error {
 	replica, err := readMove(body)
 	if err != nil || replica == a.owner.replica {

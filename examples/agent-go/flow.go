@@ -129,7 +129,7 @@ func (f *flow) pump() {
 	}
 }
 
-// fail ends the flow because of its target: what that has said goes first (section 7, rule 4). Without a way there is
+// fail ends the flow because of its target: what that has said goes first (7.4). Without a way there is
 // nobody to tell, unless bytes wait.
 func (f *flow) fail(why uint16) {
 	if f.conn == nil || f.way == nil && len(f.kept) == 0 {
@@ -227,7 +227,7 @@ func (f *flow) resume() {
 	f.say(frame{typ: M_RESUME, payload: f.secret[:]})
 }
 
-// ask sends M_RESUME because a relay has dropped frames (section 6, rule 5): for the same byte once, or after M_GAP
+// ask sends M_RESUME because a relay has dropped frames (6.5): for the same byte once, or after M_GAP
 // once in askTime.
 func (f *flow) ask(because byte) {
 	switch {

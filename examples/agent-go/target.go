@@ -114,7 +114,7 @@ func (f *flow) write() {
 	}
 }
 
-// drain waits until the target's machine has all that was written: a reset must not take that away (section 7, rule 3).
+// drain waits until the target's machine has all that was written: a reset must not take that away (7.3).
 func (f *flow) drain() {
 	raw, err := f.conn.SyscallConn()
 	for until := time.Now().Add(resetTime); err == nil && time.Now().Before(until); time.Sleep(5 * time.Millisecond) {

@@ -22,13 +22,13 @@ import (
 const (
 	opContinuation, opText, opBinary, opClose, opPing, opPong = 0x0, 0x1, 0x2, 0x8, 0x9, 0xa
 
-	mostMessage  = 1 << 20 // bytes of a message of the hub's (section 1, rule 10)
+	mostMessage  = 1 << 20 // bytes of a message of the hub's (1.10)
 	connectTime  = 10 * time.Second
 	farewellTime = time.Second
 )
 
 // websocket is the agent's end of a tunnel's connection (RFC 6455). It is read as one stream of bytes: borders of
-// messages and of fragments mean nothing (section 1, rule 8).
+// messages and of fragments mean nothing (1.8).
 type websocket struct {
 	conn   net.Conn
 	in     *bufio.Reader
@@ -233,7 +233,7 @@ func (w *websocket) write(op byte, payload []byte) error {
 	return err
 }
 
-// end says a close frame and ends TCP at once (section 1, rule 13); after 4001 and 4002 TCP is aborted.
+// end says a close frame and ends TCP at once (1.13); after 4001 and 4002 TCP is aborted.
 func (w *websocket) end(c *closing) {
 	if c.code == 4001 || c.code == 4002 {
 		abort(w.conn)

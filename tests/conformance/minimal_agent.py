@@ -114,6 +114,8 @@ class MinimalAgent:
             except ConnectionClosed as exc:
                 superseded = exc.rcvd is not None and exc.rcvd.code == 4003
                 wait = CONFLICT if superseded and "comes back at once when it is superseded" not in self.faults else 0
+                if exc.rcvd is not None and exc.rcvd.code == 1002 and not self.epoch:
+                    self.last_epoch, self.said = 0, -1  # nobody believes what was granted
             except (OSError, InvalidHandshake):
                 pass
             for flow in list(self.flows.values()):

@@ -18,7 +18,7 @@ from support.until import until
 from ncfast._frames import encode
 
 AGENT, CONNECTOR = "canary", "echo"  # as `World` has them
-ACK_WAIT = 0.25  # seconds in which an acknowledgement comes that waits for company (section 6, rule 10)
+ACK_WAIT = 0.25  # seconds in which an acknowledgement comes that waits for company (6.10)
 
 Line = dict[str, Any]
 Alike = Callable[[Frame, Frame], bool]  # whether a frame is the one that stands there

@@ -137,7 +137,7 @@ def test_every_reason_says_what_it_means():
 
 
 def test_the_agents_tables_have_every_frame():
-    text = section("docs/protocol.md", "Frame by frame")
+    text = section("docs/protocol.md", "Frame by frame, at an agent")
     assert not [one.name for one in FrameType if not re.search(rf"^\|.*\b{one.name}\b.*?\|", text, re.MULTILINE)]
 
 

@@ -36,7 +36,7 @@ class Accepted(Tunnel):
             request = next((one for one in self._ws.events_received() if isinstance(one, Request)), None)
         headers = request.headers
         if request.path != "/tunnel":
-            raise Broken("1.7" if request.path == elsewhere else "1.3", f"the request is for {request.path!r}")
+            raise Broken("1.17" if request.path == elsewhere else "1.3", f"the request is for {request.path!r}")
         if headers.get_all("Authorization") != [f"Bearer {token}"]:
             raise Broken("1.1", "there is not exactly one Authorization header with the token of the file")
         for name in ("Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"):

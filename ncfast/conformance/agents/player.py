@@ -24,7 +24,8 @@ class ScriptedHub(AgentStage):
 
     async def _do_own(self, _: bool, step: dict[str, Any]) -> None:
         """The agent dials and claims, and is granted an epoch: `epoch` above its last one, if that is said. `cluster`:
-        there are other hubs. `answer` none: it waits for HELLO_ACK in vain. `not_before`: seconds until then. What
+        there are other hubs. `answer` none: it waits for HELLO_ACK in vain. `not_before`: seconds until then.
+        `anew`: above nothing, for the last claim was not believed. What
         HELLO_ACK says otherwise has `_acknowledge`."""
         since = asyncio.get_running_loop().time()
         tunnel = await self._dials("owner")
@@ -41,6 +42,10 @@ class ScriptedHub(AgentStage):
         hello = await self._hello(tunnel)
         if hello.standby:
             raise Broken("8.17", "a HELLO that should claim says standby")
+        if step.get("anew"):
+            self._epoch, self._claimed = 0, -1
+            if hello.last_epoch:
+                raise Broken(self._rule, f"last_epoch is {hello.last_epoch}, which no hub believes")
         if hello.last_epoch < self._epoch:
             raise Broken("4.HELLO", f"last_epoch is {hello.last_epoch}, and {self._epoch} was granted")
         if hello.last_epoch <= self._claimed:
@@ -56,7 +61,7 @@ class ScriptedHub(AgentStage):
         tunnel.epoch = epoch
         tunnel.owns = True
         for flow in self._flows.values():
-            flow.leave(tunnel, "8.8")
+            flow.leave(tunnel, "8.24")
 
     async def _do_stand(self, _: bool, step: dict[str, Any]) -> None:
         """The agent dials another hub than the owner's for a standby. `epoch`: what it is granted, wrongly."""
