@@ -31,7 +31,7 @@ COVERED := $(addprefix tests/,core net config auth observe registry mesh hub age
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-setup test-debug quick readme page-test recording coverage lint format simulate simulate-mutants soak bench bench-gate benchmarks perf-ldap dashboards fuzz fuzz-debug debug-build build dist wheels deb \
+.PHONY: help demo test test-setup test-debug test-previous quick readme page-test recording coverage lint format simulate simulate-mutants soak bench bench-gate benchmarks perf-ldap dashboards fuzz fuzz-debug debug-build build dist wheels deb \
 	docs image image-rehearsal pin-base lock audit clean
 
 help:  ## list the targets
@@ -80,6 +80,14 @@ test-debug: $(VENV)/.test debug-build  ## tests of the Cython modules under gcc'
 	cd $(DEBUG) && $(SANITIZED) ASAN_OPTIONS=detect_leaks=0 $(CURDIR)/$(BIN)/python -m pytest -q --capture=sys \
 		tests/core tests/net/test_raw.py tests/net/test_websocket.py
 	cd $(DEBUG) && $(SANITIZED) $(CURDIR)/$(BIN)/python -m pytest -q --capture=sys tests/core/test_flow.py tests/core/test_link.py
+
+# The tree of another release beside ours, with our packages: N - 1 until a release has a tag.
+PREVIOUS = build/previous
+BEFORE_US = d7b4d7a66f3ef1ea90c6bf9d8f348f39b5a63b4e
+test-previous: test-setup  ## ends of the tree before (BEFORE_US=COMMIT) and of this one together: agent, hub, one cluster of both; some minutes
+	rm -rf $(PREVIOUS) && mkdir -p $(PREVIOUS) && git archive $(BEFORE_US) | tar -x -C $(PREVIOUS)
+	cd $(PREVIOUS) && $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace
+	NCFAST_PREVIOUS=$(CURDIR)/$(PREVIOUS) $(BIN)/python -m pytest -q tests/previous
 
 simulate: build $(VENV)/.test  ## a whole cluster on a virtual clock, SEEDS times (200) from FIRST (1)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)

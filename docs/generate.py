@@ -16,24 +16,24 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from docs import measured, times
+from docs import measured, times, transcript
 from ncfast._frames import HEADER_SIZE, FrameType, decode
 from ncfast.agent import metrics, tunnel
 from ncfast.config import hardening, reference
 from ncfast.config.hub import HubConfig
-from ncfast.conformance import scenario
-from ncfast.core import errors
+from ncfast.conformance.agents.player import ScriptedHub
+from ncfast.conformance.hubs.player import ScriptedAgent
+from ncfast.conformance.stage import Stage
+from ncfast.core import errors, features
 from ncfast.core.errors import RETRYABLE, Reason
 from ncfast.core.states import TRANSITIONS, FlowEvent, FlowState
+from ncfast.mesh import peer
 from ncfast.mesh import states as mesh
 from ncfast.registry import breaker
 
 DOCS = Path(__file__).parent
 VECTORS = DOCS.parent / "tests" / "vectors" / "frames.json"
-SCENARIOS = VECTORS.with_name("scenarios.json")
-RULE_SEEN = re.compile(
-    r'Broken\(\s*"([\w.-]+)"|"rule", "([\w.-]+)"|leave\(tunnel, "([\w.-]+)"\)|rule, again = \("([\w.-]+)"'
-)
+RULE_SEEN = re.compile(r'(?:Broken\(\s*|"rule", |leave\(tunnel, |rule, again = \(|AGAIN = |BROKEN = )"([\w.-]+)"')
 PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FIELDS = (
     ("type", 0, 1),
@@ -61,6 +61,14 @@ LINK_EVENTS = {
     mesh.LinkEvent.FAILED: "failed or lost",
     mesh.LinkEvent.SPARED: "another link stands",
     mesh.LinkEvent.NEEDED: "that link is gone",
+}
+T = tunnel.TunnelState
+TUNNEL_EDGES = {
+    (T.DIALLED, T.GREETING): "HELLO, standby",
+    (T.DIALLED, T.CLAIMING): "HELLO that claims",
+    (T.GREETING, T.STANDBY): "HELLO_ACK, epoch 0",
+    (T.STANDBY, T.CLAIMING): "second HELLO, which claims",
+    (T.CLAIMING, T.OWNER): "HELLO_ACK, an epoch",
 }
 MASK_KEY = bytes.fromhex("37fa213d")  # the key of RFC 6455, section 5.7
 LINKS = 64  # reasons from here on end a link
@@ -106,19 +114,26 @@ def _some(names: list[str], most: int = 3) -> str:
     return "; ".join([*names[:most], *more])
 
 
-def conformance() -> str:
-    """Each rule that the scripted hub can find broken, and by what."""
+def shown(side: str, players: type[Stage]) -> dict[str, str]:
+    """Each rule that a scripted end can find broken on that side (`agents`, `hubs`), and by what."""
     seen: dict[str, list[str]] = {}
-    for source in sorted((DOCS.parent / "ncfast" / "conformance").glob("*.py")):
+    room = DOCS.parent / "ncfast" / "conformance"
+    for source in sorted([*room.glob("*.py"), *(room / side).glob("*.py")]):
         for found in RULE_SEEN.findall(source.read_text()):
-            seen.setdefault("".join(found), [])
-    for one in scenario.read(SCENARIOS):
+            seen.setdefault(found, [])
+    for one in players.scenarios():
         for rule in one.rules:
             seen.setdefault(rule, []).append(one.name)
+    return {rule: _some(names) or "whatever is played" for rule, names in seen.items()}
+
+
+def conformance() -> str:
+    """The rules that the scripted ends can find broken."""
+    agents, hubs = shown("agents", ScriptedHub), shown("hubs", ScriptedAgent)
     rows: list[tuple[object, ...]] = [
-        (f"`{rule}`", _some(seen[rule]) or "whatever is played") for rule in sorted(seen, key=_by_number)
+        (f"`{rule}`", agents.get(rule, ""), hubs.get(rule, "")) for rule in sorted({*agents, *hubs}, key=_by_number)
     ]
-    return _table(("rule", "shown by"), rows)
+    return _table(("rule", "shown of an agent by", "shown of a hub by"), rows)
 
 
 def states() -> str:
@@ -173,6 +188,24 @@ def breaker_states() -> str:
 
 def tunnel_states() -> str:
     return _table(("state", "means"), _words(tunnel.TunnelState))
+
+
+def agent_tunnel() -> str:
+    """The states of an agent's tunnel, drawn from its table."""
+    edges = {(before, after) for before, rest in tunnel.AFTER.items() for after in rest if after is not T.ENDED}
+    assert edges == set(TUNNEL_EDGES)
+    assert all(T.ENDED in rest for state, rest in tunnel.AFTER.items() if state is not T.ENDED)
+    lines = ["stateDiagram-v2", "    [*] --> DIALLED: 101"]
+    lines += [f"    {before.name} --> {after.name}: {said}" for (before, after), said in TUNNEL_EDGES.items()]
+    return "```mermaid\n" + "\n".join(lines) + "\n```"
+
+
+def features_table() -> str:
+    """What the source says beside each feature."""
+    found = re.findall(r'^[A-Z_]+ = "([a-z0-9_-]+)" +# (.+)$', inspect.getsource(features), re.MULTILINE)
+    assert {name for name, _ in found} >= set(peer.FEATURES)
+    said = [(f"`{name}`", "agents, hubs" if name in peer.FEATURES else "agents", text) for name, text in found]
+    return _table(("feature", "said by", "who says it"), said)
 
 
 def ha_keys() -> str:
@@ -251,6 +284,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "conformance": conformance,
     "times": lambda: _table(("what", "whose", "default", "key", "fits"), times.rows()),
     "example": example,
+    "agent-tunnel": agent_tunnel,
+    "features": features_table,
+    "transcript": transcript.text,
     "link-states": link_states,
     "breaker-states": breaker_states,
     "tunnel-states": tunnel_states,

@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "build" / "pages"  # docs_dir and site_dir of zensical.toml
 SITE = ROOT / "build" / "site"
-COPIED = ("docs", "config", "tests/vectors")  # beside the pages of the root: what those of docs/ link to
+COPIED = ("docs", "examples", "config", "tests/vectors")  # beside the pages of the root: what those of docs/ link to
 
 
 class Page(HTMLParser):

@@ -63,10 +63,13 @@ class Agent:
         for tunnel in self.tunnels.all():
             tunnel.goaway()
         _log.info("draining", flows=len(self.flows), timeout_sec=self.ground.config.drain.timeout_sec)
-        deadline = self.net.clock() + self.ground.config.drain.timeout_sec
+        now = self.net.clock()
+        deadline = now + self.ground.config.drain.timeout_sec
+        crossed = now + 2 * max((tunnel.link.rtt for tunnel in self.tunnels.all()), default=0.0)  # opens, by GOAWAY
         # a flow's last bytes may still wait for its target when the flow is over
-        while (self.flows or self.net.sockets > len(self.tunnels.all())) and self.net.clock() < deadline:
+        while (self.flows or self.net.sockets > len(self.tunnels.all()) or now < crossed) and now < deadline:
             await asyncio.sleep(0.05)
+            now = self.net.clock()
         for flow in list(self.flows.values()):
             flow.reset(Reason.DRAINING)
         await asyncio.sleep(0)
@@ -113,9 +116,9 @@ class Agent:
 
     async def _look_after_all(self, late: bool) -> None:
         """`late`: we have stood still, and what came meanwhile is yet to be read; flows are judged by the next look."""
-        now, tunnel = self.net.clock(), self.ground.config.tunnel
+        now = self.net.clock()
         for one in self.tunnels.all():
-            one.link.tick(now, tunnel.ping_interval_sec, tunnel.ping_timeout_sec, self.ground.config.flow.stall_sec)
+            one.tick(now)
         self.services.look_after(now)
         left = deque(() if late else self.ground.context.due(now))
         while left:

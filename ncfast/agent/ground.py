@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ncfast.agent.counts import Counts
@@ -45,3 +46,9 @@ class Ground:
         self.timeouts = Timeouts(
             open=flow.open_timeout_sec, grace=flow.grace_sec, half_close=flow.half_close_sec, stall=flow.stall_sec
         )
+
+    def bound_grace(self, seconds: float | None) -> None:
+        """The owner's hub keeps a flow without a way for `seconds`, if it says so: nobody asks for it later, and a
+        target need not wait for that."""
+        own = self.config.flow.grace_sec
+        self.timeouts = replace(self.timeouts, grace=own if seconds is None else min(own, seconds))

@@ -1,7 +1,7 @@
 """An agent's way tried once, step by step, before it runs: each hub from its name to a HELLO, each target up to the
 health dialogue.
 
-To a hub it is a standby that claims nothing and leaves again (docs/protocol.md, section 8, rule 16): an agent of the
+To a hub it is a standby that claims nothing and leaves again (docs/protocol.md, 8.16): an agent of the
 same id that runs keeps its tunnels and flows, for a hub has room for one tunnel more than an agent has itself. So one
 hub is tried after the other, as several URLs may lead to one.
 """

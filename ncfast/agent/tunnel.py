@@ -13,7 +13,8 @@ from ncfast.agent.info import AgentInfo
 from ncfast.agent.reasons import words
 from ncfast.agent.services import Services
 from ncfast.core.epochs import LARGEST
-from ncfast.core.errors import Reason
+from ncfast.core.errors import LocalError, Reason
+from ncfast.core.features import MOVES, PACKED_OPEN
 from ncfast.core.flow import Flow
 from ncfast.core.link import Link
 from ncfast.core.messages import SOFTWARE, VERSION, Announce, Hello, HelloAck, Move
@@ -24,8 +25,8 @@ _log = log.get("agent")
 
 
 class TunnelState(enum.Enum):
-    """GREETING -HELLO_ACK-> STANDBY -`claim`-> CLAIMING -HELLO_ACK-> OWNER. A tunnel that is to own at once starts by
-    `claim`; the link's end leads from anywhere to ENDED."""
+    """A first HELLO leads to GREETING, or, if it claims, to CLAIMING, and so does the second of a STANDBY. HELLO_ACK
+    makes STANDBY and OWNER of both. The link's end leads from anywhere to ENDED."""
 
     DIALLED = "dialled"  # no HELLO yet
     GREETING = "greeting"  # a HELLO that claims nothing is unanswered
@@ -33,6 +34,18 @@ class TunnelState(enum.Enum):
     CLAIMING = "claiming"  # a HELLO that claims is unanswered
     OWNER = "owner"  # the hub has granted an epoch
     ENDED = "ended"
+
+
+T = TunnelState
+
+AFTER: dict[TunnelState, frozenset[TunnelState]] = {
+    T.DIALLED: frozenset({T.GREETING, T.CLAIMING, T.ENDED}),
+    T.GREETING: frozenset({T.STANDBY, T.ENDED}),
+    T.STANDBY: frozenset({T.CLAIMING, T.ENDED}),
+    T.CLAIMING: frozenset({T.OWNER, T.ENDED}),
+    T.OWNER: frozenset({T.ENDED}),
+    T.ENDED: frozenset(),
+}
 
 
 class Keeper(Protocol):
@@ -72,6 +85,10 @@ class AgentTunnel:
         self.epoch = 0
         self.heard = False  # the last HELLO was answered
         self.cluster = False  # the hub has others beside it
+        # what the hub is configured to, in seconds; None: it does not say
+        self.grace: float | None = None
+        self.drain: float | None = None
+        self._ping_timeout: float | None = None
         self.since = ground.clock()  # of the state
         self.link: Link = None  # type: ignore[assignment]  # set by the dialer before any frame can come
         self._said = 0  # last_epoch of the claim
@@ -106,8 +123,7 @@ class AgentTunnel:
                 connectors=self._announced,
                 last_epoch=last_epoch,
                 standby=standby,
-                moves=ground.config.standby,
-                packed_open=True,
+                features=[PACKED_OPEN, MOVES] if ground.config.standby else [PACKED_OPEN],
                 window=ground.context.promise,
                 software=SOFTWARE,
             ).pack(),
@@ -117,6 +133,9 @@ class AgentTunnel:
         self.link.fail(Reason.HANDSHAKE_TIMEOUT, "no HELLO_ACK")
 
     def _move(self, state: TunnelState) -> None:
+        """The only place where the tunnel's state changes. Raises LocalError for an edge that the table lacks."""
+        if state not in AFTER[self.state]:
+            raise LocalError(f"a tunnel in {self.state.name} cannot take {state.name}")
         self.state = state
         self.since = self._ground.clock()
         if self._timer is not None:
@@ -145,6 +164,7 @@ class AgentTunnel:
             self.link.fail(Reason.PROTOCOL_ERROR, "an epoch that was not claimed")
             return
         self.replica_id, self.session, self.cluster = ack.replica_id, ack.session, ack.cluster
+        self.grace, self.drain, self._ping_timeout = ack.grace, ack.drain, ack.ping_timeout
         if claiming:
             self.epoch = ack.epoch
             self.link.establish(ack.epoch)
@@ -280,13 +300,14 @@ class AgentTunnel:
         """Whether a flow that we do not have may be asked for in a moment."""
         return False
 
-    def _on_frame__stale(self, cid: bytes, epoch: int) -> None:
-        self._keeper.outdated(self, epoch)
+    def _on_frame__lost(self, cid: bytes, newest: int) -> None:
+        if newest:
+            self._keeper.outdated(self, newest)
 
     # the rest
 
     def _on_frame__goaway(self, reason: Reason) -> None:
-        _log.info("hub_draining", hub=self.url, reason=reason.label)
+        _log.info("hub_draining", hub=self.url, reason=reason.label, timeout_sec=self.drain)
         if not self.draining:
             self.draining = True
             self._keeper.leaving(self)
@@ -311,6 +332,14 @@ class AgentTunnel:
 
     def _on_frame__announce(self, body: bytes) -> None:
         self.link.fail(Reason.PROTOCOL_ERROR, "ANNOUNCE is the agent's to send")
+
+    def tick(self, now: float) -> None:
+        """Timers of the tunnel, about twice a second."""
+        tunnel = self._ground.config.tunnel
+        interval = tunnel.ping_interval_sec
+        if self._ping_timeout is not None:
+            interval = min(interval, self._ping_timeout / 2)  # one PING may be late, and the hub still hears us
+        self.link.tick(now, interval, tunnel.ping_timeout_sec, self._ground.config.flow.stall_sec)
 
     def link_rtt(self, link: Link, seconds: float) -> None:
         """Nothing to count here; the link keeps it for its flows' windows."""

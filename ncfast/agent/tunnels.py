@@ -30,7 +30,9 @@ Claims, in rules:
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
+from functools import partial
 
 from ncfast.agent.counts import Failure
 from ncfast.agent.dialer import DialError, dial
@@ -46,15 +48,11 @@ from ncfast.observe import log
 _log = log.get("agent")
 
 CONFLICT_DELAY = 30.0  # seconds to wait at least when another process took over under our id
-CLAIM_TIMEOUT = (
-    3.0  # seconds for the answer to a claim over a standby: a registry that is away costs the hub less than 1
-)
+CLAIM_TIMEOUT = 3.0  # seconds for the answer to a claim over a standby: an absent registry costs the hub less than 1
 CLAIM_MEMORY = 10.0  # seconds in which a hub may still carry out a claim that we have given up
 SETTLE = 3.0  # bound of the pause before a standby is sought, so that the agents of a lost hub do not all dial at once
 MOVE_TIME = 60.0  # seconds for a tunnel to the hub that we are asked to move to: a balancer may take several dials
-# seconds, to one and a half times as long, after which the standby's hub is drawn anew: one that was away when it was
-# sought has its part of the standbys again
-REDRAW = 600.0
+REDRAW = 600.0  # seconds, to one and a half times as long, after which the standby's hub is drawn anew
 STOOD = 10.0  # an owner that stood so many seconds was well: rule 4 begins anew
 STEADY = 5.0  # a standby that stood so many seconds was well, and the next is sought without a longer pause
 RENEWAL = 5.0  # seconds between two claims that rule 5 makes: a peer's word costs no more than that
@@ -195,9 +193,17 @@ class Tunnels:
         """Dials when there is an owner in a cluster, and no standby that may stay, or another is wanted."""
         while True:
             await self._while(lambda: not self._lacks_standby())
-            if await self._while(self._lacks_standby, self._standby_pause.next()):
+            leaving, pause = self._leaving, self._standby_pause.next()  # drawn anew when the owner's hub drains
+            if await self._while(partial(self._may_wait, leaving), pause):
                 url, self._redrawn = self._standby_url(), ""
                 await self._dial(url, "standby", self._standby_pause)
+
+    def _may_wait(self, leaving: bool) -> bool:
+        return self._lacks_standby() and self._leaving is leaving
+
+    @property
+    def _leaving(self) -> bool:
+        return self.owner is not None and self.owner.draining
 
     def _standby_url(self) -> str:
         """The next that may lead to another hub than the owner's, and to the one that we are to move to; if none has so
@@ -218,7 +224,7 @@ class Tunnels:
         self._redraw_timer = self.net.call_later(self.net.rng.uniform(REDRAW, 1.5 * REDRAW), self._redraw)
 
     def _redraw(self) -> None:
-        """The standby's hub is drawn anew; mostly that is where it is."""
+        """The standby's hub is drawn anew, so that one that was away has its part of them again; mostly it stays."""
         self._redraw_later()
         url = self.net.rng.choice(self._others())
         if self.standby is not None and self._leads.get(url) != self.standby.replica_id:
@@ -297,6 +303,7 @@ class Tunnels:
         self._settled()
         self._leads[tunnel.url] = tunnel.replica_id
         self.last_epoch = tunnel.epoch
+        self._ground.bound_grace(tunnel.grace)
         self._cluster = tunnel.cluster
         self._next_hub = self.config.hubs.index(tunnel.url)
         self._useless = {tunnel.url}
@@ -312,8 +319,7 @@ class Tunnels:
             flows=flows,
         )
         if before is not None:
-            # first: for what still comes there, a flow that has left would be an unknown one, and the hub would be told
-            # so
+            # first: of flows that had left, what still comes there would be unknown, and the hub would be told so
             before.close("moved to another hub")
             _log.info(
                 "moved",
@@ -371,7 +377,9 @@ class Tunnels:
             self._changed.set()
 
     def leaving(self, tunnel: AgentTunnel) -> None:
-        """The tunnel's hub drains."""
+        """The tunnel's hub drains, and ends the tunnel in so many seconds as it has said."""
+        if tunnel is self.owner:
+            self._standby_pause.reset(tunnel.drain / 2 if tunnel.drain else math.inf)
         self._take_over()
         self._changed.set()
 

@@ -1,8 +1,11 @@
-"""Show whether an agent, of whatever make, keeps the rules of docs/protocol.md, and name each that it breaks.
+"""Show whether an agent or a hub, of whatever make, keeps the rules of docs/protocol.md, and name each that it breaks.
 
-For every scenario a scripted hub and a service are started on this machine, and COMMAND with them, as an agent of
-theirs. In its words {hub} and {other_hub} (URLs), {agent_id}, {connector}, {token_file}, {target} (host:port),
-{target_host} and {target_port} are replaced; the environment has them as CONFORMANCE_HUB and so on.
+For every scenario COMMAND is started on this machine: an agent between a scripted hub and a service, or with --hub a
+hub between a scripted agent and clients. In its words {name} is replaced; the environment has the same as
+CONFORMANCE_NAME. For an agent: {hub} and {other_hub} (URLs), {agent_id}, {connector}, {token_file}, {target}
+(host:port), {target_host}, {target_port}. For a hub: {edge} (host:port where agents will dial), {edge_port}, {listener}
+(host:port where clients will come), {listener_port}, {connector} that the listener is for, {key_file} (the secret of
+tokens, HS256), {audience} of tokens, {directory} for files of its own.
 """
 
 from __future__ import annotations
@@ -12,18 +15,19 @@ from pathlib import Path
 
 from ncfast.cli.exitcode import ExitCode
 
-HELP = "show whether an agent of any make keeps the protocol's rules"
+HELP = "show whether an agent or hub of any make keeps the protocol's rules"
 _PATIENCE, _JOBS = 30.0, 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("command", metavar="COMMAND", nargs="*", help="what starts the agent, behind --")
+    parser.add_argument("command", metavar="COMMAND", nargs="*", help="what starts the agent or hub, behind --")
+    parser.add_argument("--hub", action="store_true", help="COMMAND starts a hub")
     parser.add_argument(
         "--without",
         action="append",
         default=[],
-        choices=("resume", "standby", "moves"),
-        help="leave out scenarios of a feature that the agent does not have; repeat for more",
+        choices=("resume", "standby", "moves", "drain"),
+        help="leave out scenarios of a feature that the program does not have; repeat for more",
     )
     parser.add_argument("--only", action="append", metavar="NAME", help="play this scenario; repeat for more")
     parser.add_argument("--scenarios", type=Path, metavar="FILE", help="others than those that come with ncfast")
@@ -32,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=_PATIENCE,
         metavar="SECONDS",
-        help=f"that a step may take, dials included (default: {_PATIENCE:g})",
+        help=f"that a step may take, dials and starts included (default: {_PATIENCE:g})",
     )
     parser.add_argument("--jobs", type=int, default=_JOBS, metavar="N", help=f"at once (default: {_JOBS})")
     parser.add_argument("--list", action="store_true", help="list the scenarios and their rules, and play none")
@@ -42,10 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     import asyncio
 
+    from ncfast.conformance.agents.player import ScriptedHub
+    from ncfast.conformance.hubs.player import ScriptedAgent
     from ncfast.conformance.run import Verdict, launch, play_all
-    from ncfast.conformance.scenario import read
 
-    scenarios = [one for one in read(arguments.scenarios) if not one.needs & set(arguments.without)]
+    players = ScriptedAgent if arguments.hub else ScriptedHub
+    scenarios = [one for one in players.scenarios(arguments.scenarios) if not one.needs & set(arguments.without)]
     if arguments.only:
         known = {one.name for one in scenarios}
         if unknown := [name for name in arguments.only if name not in known]:
@@ -56,7 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{one.name}: {', '.join(one.rules)}")
         return ExitCode.OK
     if not arguments.command:
-        arguments.usage_error("what starts the agent comes behind --, as in: ncfast conformance -- ./agent {hub}")
+        example = "--hub -- ./hub {edge_port} {listener_port}" if arguments.hub else "-- ./agent {hub}"
+        arguments.usage_error(f"what starts the program comes behind --, as in: ncfast conformance {example}")
 
     def told(verdict: Verdict) -> None:
         if verdict.broken is None:
@@ -68,7 +75,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     verdicts = asyncio.run(
         play_all(
-            scenarios, launch(arguments.command), patience=arguments.patience, jobs=max(1, arguments.jobs), told=told
+            players,
+            scenarios,
+            launch(arguments.command),
+            patience=arguments.patience,
+            jobs=max(1, arguments.jobs),
+            told=told,
         )
     )
     rules = sorted({one.broken.rule for one in verdicts if one.broken is not None})

@@ -1,4 +1,4 @@
-"""What the whole room raises when the agent is at fault."""
+"""What the whole room raises when the program under test is at fault."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ncfast.core.errors import NcfastError
 
 
 class Broken(NcfastError):
-    """The agent breaks `rule`, a label of docs/protocol.md; the text says how it shows."""
+    """It breaks `rule`, a label of docs/protocol.md; the text says how it shows."""
 
     def __init__(self, rule: str, text: str) -> None:
         super().__init__(f"{rule}: {text}")

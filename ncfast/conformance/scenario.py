@@ -1,8 +1,9 @@
-"""Scenarios: what the scripted hub does, step by step, and which rule is broken when the agent does not follow.
+"""Scenarios: what a scripted hub or agent does, step by step, and which rule is broken when the other end does not
+follow.
 
 A file holds `{"scenarios": [{"name", "needs", "steps"}]}`. In a step the first member is the verb, the others are its
-arguments (`ncfast.conformance.player` has all verbs), and `rule` is the label in docs/protocol.md that is broken
-if the step fails. `needs` names what an agent may do without: `resume`, `standby`, `moves`.
+arguments (`ncfast.conformance.player` has the verbs, and `agents` and `hubs` those of one side), and `rule` is the
+label in docs/protocol.md that is broken if the step fails. `needs` names what a program may do without.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from typing import Any
 import orjson
 
 from ncfast.core.errors import NcfastError
-
-OPTIONAL = ("resume", "standby", "moves")  # features that an agent may lack
 
 
 class ScenarioError(NcfastError):
@@ -35,19 +34,19 @@ class Scenario:
         return list(dict.fromkeys(step["rule"] for step in self.steps if "rule" in step))
 
 
-def read(path: Path | None = None) -> list[Scenario]:
-    """The scenarios of a file, or those that come with the package. Raises ScenarioError."""
+def read(name: str, optional: tuple[str, ...], path: Path | None = None) -> list[Scenario]:
+    """The scenarios of a file, or those of this name that come with the package. Raises ScenarioError."""
     try:
-        text = files("ncfast").joinpath("share/scenarios.json").read_bytes() if path is None else path.read_bytes()
-        return [_scenario(one) for one in orjson.loads(text)["scenarios"]]
+        text = files("ncfast").joinpath(f"share/{name}").read_bytes() if path is None else path.read_bytes()
+        return [_scenario(one, optional) for one in orjson.loads(text)["scenarios"]]
     except OSError as exc:
-        raise ScenarioError(f"{path or 'scenarios.json'}: {exc.strerror}") from None
+        raise ScenarioError(f"{path or name}: {exc.strerror}") from None
     except (ValueError, KeyError, TypeError) as exc:
-        raise ScenarioError(f"{path or 'scenarios.json'}: no file of scenarios: {exc}") from None
+        raise ScenarioError(f"{path or name}: no file of scenarios: {exc}") from None
 
 
-def _scenario(said: dict[str, Any]) -> Scenario:
+def _scenario(said: dict[str, Any], optional: tuple[str, ...]) -> Scenario:
     needs = frozenset(said.get("needs", ()))
-    if not needs <= set(OPTIONAL):
-        raise ValueError(f"{said['name']}: needs {', '.join(sorted(needs - set(OPTIONAL)))}")
+    if unknown := sorted(needs - set(optional)):
+        raise ValueError(f"{said['name']}: needs {', '.join(unknown)}")
     return Scenario(said["name"], needs, tuple(said["steps"]))

@@ -1,4 +1,4 @@
-"""The hub's end of one WebSocket tunnel: the agent's handshake judged, its messages as one stream of frames."""
+"""Our end of one WebSocket tunnel: the other end's messages as one stream of frames, each judged as it comes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import NamedTuple
 from websockets.exceptions import PayloadTooBig
 from websockets.frames import Frame as Message
 from websockets.frames import Opcode
-from websockets.http11 import Request
-from websockets.protocol import State
-from websockets.server import ServerProtocol
+from websockets.protocol import Protocol, State
 
 from ncfast._frames import FrameError, FrameType, decode, encode
 from ncfast.conformance.broken import Broken
+from ncfast.core.messages import Hello, HelloAck
 
 MAX_MESSAGE = 1 << 20  # bytes: section 13
 QUIET = logging.Logger("conformance", logging.CRITICAL)  # the library's own words are of no use here
@@ -43,65 +42,36 @@ class Tunnel:
 
     def __init__(
         self,
-        hub: str,
+        ws: Protocol,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         judge: Callable[[Tunnel, Frame], None],
+        hub: str = "",
     ) -> None:
+        """`hub`: of which the tunnel is, where there are several."""
         self.hub = hub
+        self.hello: Hello | None = None  # the agent's last one, and the hub's answer to it
+        self.granted: HelloAck | None = None
         self.epoch = 0
         self.owns = False
         self.ended = False
-        self.close_code: int | None = None  # of the agent's close frame
+        self.close_code: int | None = None  # of the other end's close frame
         self.frames: list[Frame] = []
         self.broken: Broken | None = None
         self.changed = asyncio.Event()
         self.pings = 0  # the `seq` of our last PING
         self.ponged = 0  # the highest `seq` that a PONG has brought back
+        self.pinged = -1  # the `seq` of the other end's last PING
+        self.deaf = False  # PINGs of the other end get no answer
+        self.most = MAX_MESSAGE  # bytes of a message of the other end's
         self._reader = reader
         self._writer = writer
         self._judge = judge
-        self._ws = ServerProtocol(max_size=MAX_MESSAGE, logger=QUIET)
+        self._ws = ws
         self._stream = bytearray()
+        self._size = 0  # of the message that comes
         self._answered = False  # the ping of WebSocket's own
-
-    # the handshake
-
-    async def handshake(self, token: str) -> Request:
-        """The agent's request; nothing is answered yet. Raises Broken, and ConnectionError if it goes away."""
-        request: Request | None = None
-        while request is None:
-            await self._read()
-            request = next((one for one in self._ws.events_received() if isinstance(one, Request)), None)
-        headers = request.headers
-        if request.path != "/tunnel":
-            raise Broken("1.3", f"the request is for {request.path!r}")
-        if headers.get_all("Authorization") != [f"Bearer {token}"]:
-            raise Broken("1.1", "there is not exactly one Authorization header with the token of the file")
-        for name in ("Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"):
-            if name in headers:
-                raise Broken("1.2", f"the request has {name}")
-        for name in ("Origin", "Content-Length", "Transfer-Encoding"):
-            if name in headers:
-                raise Broken("1.3", f"the request has {name}")
-        return request
-
-    def accept(self, request: Request) -> None:
-        """Answers 101. Raises Broken."""
-        response = self._ws.accept(request)
-        self._ws.send_response(response)
-        self._flush()
-        if response.status_code != 101:
-            raise Broken("1", f"no WebSocket handshake: {response.body.decode(errors='replace').strip()}")
-
-    def refuse(self, status: int, headers: dict[str, str]) -> None:
-        """Answers with another status, and closes."""
-        response = self._ws.reject(status, "not now\n")
-        for name, value in headers.items():
-            response.headers[name] = value
-        self._ws.send_response(response)
-        self._flush()
-        self._writer.close()
+        self._gathered: bytearray | None = None  # what waits to be sent in pieces
 
     # in
 
@@ -135,9 +105,9 @@ class Tunnel:
         if self._ws.parser_exc is not None and self._ws.close_rcvd is None:
             too_big = isinstance(self._ws.parser_exc, PayloadTooBig)
             raise Broken("1.10" if too_big else "1.12", f"a WebSocket frame is refused: {self._ws.parser_exc}")
-        if self._ws.state is not State.OPEN:
+        if self._ws.close_rcvd is not None:
             self.ended = True
-            self.close_code = self._ws.close_rcvd.code if self._ws.close_rcvd is not None else None
+            self.close_code = self._ws.close_rcvd.code
         self.changed.set()
 
     def _message(self, message: Message) -> None:
@@ -147,6 +117,9 @@ class Tunnel:
             self._answered = True
         if message.opcode not in (Opcode.BINARY, Opcode.CONT):
             return
+        self._size = len(message.data) + (self._size if message.opcode is Opcode.CONT else 0)
+        if self._size > self.most:
+            raise Broken("1.10", f"a message has {self._size} bytes or more, and {self.most} are taken")
         self._stream += message.data
         while True:
             try:
@@ -164,13 +137,26 @@ class Tunnel:
     # out
 
     def send(self, data: bytes) -> None:
-        """A binary message. What the agent has closed already takes nothing."""
-        if self._ws.state is State.OPEN and not self.ended:
+        """A binary message. What the other end has closed already takes nothing."""
+        if self._gathered is not None:
+            self._gathered += data
+        elif self._ws.state is State.OPEN and not self.ended:
             self._ws.send_binary(data)
             self._flush()
 
+    def gather(self) -> None:
+        """What is sent waits, until `pass_on`."""
+        self._gathered = bytearray()
+
+    def pass_on(self, size: int, *, fragments: bool) -> None:
+        """All that was gathered goes, cut into pieces of `size` bytes."""
+        data, self._gathered = bytes(self._gathered or b""), None
+        self.send_in([data[at : at + size] for at in range(0, len(data), size)], fragments)
+
     def send_in(self, parts: list[bytes], fragments: bool) -> None:
         """Messages, or fragments of one."""
+        if self._ws.state is not State.OPEN or self.ended:
+            return
         for number, part in enumerate(parts, 1):
             if not fragments:
                 self._ws.send_binary(part)
@@ -180,6 +166,20 @@ class Tunnel:
                 self._ws.send_continuation(part, fin=number == len(parts))
         self._flush()
 
+    def text(self, words: str) -> None:
+        """A text message."""
+        self._ws.send_text(words.encode())
+        self._flush()
+
+    def close(self, code: int) -> None:
+        """A close frame of ours."""
+        self._ws.send_close(code)
+        self._flush()
+
+    def wire(self, data: bytes) -> None:
+        """Bytes below WebSocket, as they are."""
+        self._writer.write(data)
+
     async def ping(self) -> None:
         """A ping of WebSocket's own, and the wait for its answer."""
         self._ws.send_ping(b"conformance")
@@ -188,7 +188,7 @@ class Tunnel:
             self.changed.clear()
             await self.changed.wait()
 
-    def frame(self, type: FrameType, **fields: int | bytes) -> None:
+    def frame(self, type: int, **fields: int | bytes) -> None:
         """One frame in a message of its own."""
         self.send(encode(type, **fields))  # type: ignore[arg-type]
 

@@ -60,5 +60,6 @@ cdef class Link(Queues):
     cdef int _on_resume(self, bytes payload) except -1
     cdef int _relay_data(self, uint8_t* p, Py_ssize_t n) except -1
     cdef int _relay_control(self, Lane lane) except -1
+    cdef int _tell_lost(self, bytes cid) except -1
     cdef int _relay_over(self, Lane lane) except -1
     cdef int _answer(self, int type, const uint8_t* cid, uint64_t epoch, int code, uint64_t seq) except -1

@@ -337,11 +337,11 @@ cdef class Link(Queues):
         elif type == M_DETACH:
             flow.detach()
             flow.left = self
-            if self._h.code == R_STALE_EPOCH:
-                self.handler._on_frame__stale(flow.cid, self._h.seq)
+            self._tell_lost(flow.cid)
         elif type == M_GAP:
             self._flow_noise(1)
             flow.gap(True)
+            self._tell_lost(flow.cid)
         return 0
 
     cdef int _on_resume_ack(self, Flow flow) except -1:
@@ -451,6 +451,8 @@ cdef class Link(Queues):
         cdef int type = self._h.type
         cdef bytes frame
         cdef bint passed
+        if (type == M_DETACH or type == M_GAP) and not self.between_hubs:
+            return self._tell_lost(lane.cid)     # an agent's, and no news for the origin
         if type == M_ACK:
             self._flow_noise(self._h.ack <= lane.ack and self._h.limit <= lane.limit)
         elif type == M_FIN:
@@ -480,8 +482,14 @@ cdef class Link(Queues):
         if (passed or type == M_FIN or type == M_RESUME_ACK) and lane.relay is not None and lane.relay.saw(
                 lane, type, self._h.seq, self._h.ack if passed else 0, self._h.limit if passed else 0):
             self._relay_over(lane)
-        if type == M_DETACH and self._h.code == R_STALE_EPOCH:
-            self.handler._on_frame__stale(lane.cid, self._h.seq)
+        if type == M_DETACH:
+            self._tell_lost(lane.cid)
+        return 0
+
+    cdef int _tell_lost(self, bytes cid) except -1:
+        """Of M_DETACH and M_GAP the handler hears, and ends a link whose other end has no relay to say so of."""
+        cdef bint stale = self._h.type == M_DETACH and self._h.code == R_STALE_EPOCH
+        self.handler._on_frame__lost(cid, self._h.seq if stale else 0)
         return 0
 
     cdef int _relay_over(self, Lane lane) except -1:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Protocol, Self, TypeVar
+from typing import Annotated, Any, Protocol, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ncfast import __version__
 from ncfast.core.errors import Reason, RemoteError
+from ncfast.core.features import MOVES, PACKED_OPEN, Features
 
 VERSION = 1  # of the protocol
 Body = TypeVar("Body")
@@ -19,12 +20,23 @@ SOFTWARE = f"ncfast/{__version__}"  # said for the other side's log
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 is_name = re.compile(_NAME).fullmatch
 HOST_SIZE = 64  # characters of an address, at most
+LEAST_MESSAGE = 256 * 1024  # bytes of a WebSocket message, which every hub takes
 
 Name = Annotated[str, Field(pattern=f"^{_NAME}$")]
 Hex16 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]  # 16 bytes in hexadecimal
 Port = Annotated[int, Field(ge=0, le=65535)]
 Host = Annotated[str, Field(max_length=HOST_SIZE)]  # an IP address
 Epoch = Annotated[int, Field(ge=0, lt=2**53)]  # what every JSON reader holds exactly
+Seconds = Annotated[float, Field(ge=0, le=86400)]
+
+
+def _said(value: Any) -> Any:
+    if value is None:
+        raise ValueError("null is not the same as not to say it")
+    return value
+
+
+Said = BeforeValidator(_said)  # of a member that is None where it is left out
 
 
 class Failing(Protocol):
@@ -73,12 +85,21 @@ class Hello(Message):
     connectors: Annotated[list[Name], Field(max_length=256)]
     last_epoch: Epoch = 0  # above it the hub grants; no two HELLOs of an agent that claim say the same
     standby: bool = False  # to be ready only: claims nothing, carries no flow
-    moves: bool = False  # may be asked to move (MOVE)
-    packed_open: bool = False  # reads the packed body of M_OPEN, too
+    features: Features = []  # what the agent knows beyond version 1
+    moves: Annotated[bool, Field(exclude=True)] = (
+        False  # the feature, as agents said it before there was a list of them
+    )
+    packed_open: Annotated[bool, Field(exclude=True)] = False  # the same
     window: Annotated[
         int, Field(ge=65536, lt=2**40)
     ]  # bytes of credit that each new flow's agent end starts with; a frame must fit
     software: Annotated[str, Field(max_length=64)] = ""
+
+    @property
+    def known(self) -> frozenset[str]:
+        """All features that are said, in either form."""
+        single = ((MOVES, self.moves), (PACKED_OPEN, self.packed_open))
+        return frozenset(self.features).union(name for name, said in single if said)
 
 
 class HelloAck(Message):
@@ -90,6 +111,14 @@ class HelloAck(Message):
     epoch: Annotated[int, Field(ge=0, le=2**53)]  # granted; 0 to a standby, which owns nothing
     cluster: bool = False  # other hubs may take over: a standby is of use
     refused: Annotated[list[Name], Field(max_length=256)] = []  # announced, and not in the token
+    # what the hub is configured to, in seconds and bytes; None: it does not say
+    grace: Annotated[Seconds | None, Said] = None  # for which it keeps a flow without a way
+    ping_timeout: Annotated[Annotated[Seconds, Field(gt=0)] | None, Said] = (
+        None  # silence after which it ends the tunnel
+    )
+    drain: Annotated[Seconds | None, Said] = None  # from its GOAWAY to the tunnel's end
+    # longest WebSocket message that it takes
+    max_message: Annotated[Annotated[int, Field(ge=LEAST_MESSAGE)] | None, Said] = None
 
 
 class Open(Message):

@@ -12,6 +12,7 @@ from typing import Protocol
 from ncfast._frames import SECRET_SIZE, FrameType
 from ncfast.auth import AuthError, ClientCertificate, Identity
 from ncfast.core.errors import Blame, LocalError, Reason, blame
+from ncfast.core.features import MOVES, PACKED_OPEN
 from ncfast.core.link import Link
 from ncfast.core.messages import VERSION, Announce, Hello, HelloAck, Move
 from ncfast.hub.ground import Ground
@@ -178,8 +179,8 @@ class AgentSession:
             return
         self.instance = hello.instance
         self.software = hello.software
-        self.moves = hello.moves
-        self.packed_open = hello.packed_open
+        self.moves = MOVES in hello.known
+        self.packed_open = PACKED_OPEN in hello.known
         self.link.peer_window = hello.window
         self._announcements.forget()
         self._announce(frozenset(hello.connectors))
@@ -229,6 +230,7 @@ class AgentSession:
         self.link.ping()
 
     def _hello_ack(self) -> None:
+        config = self._ground.config
         self._refused = self.announced - self.connectors
         self.link.send(
             FrameType.HELLO_ACK,
@@ -239,6 +241,10 @@ class AgentSession:
                 epoch=self.epoch,
                 cluster=self._ways.active,
                 refused=sorted(self._refused),
+                grace=config.flow.grace_sec,
+                ping_timeout=config.tunnel.ping_timeout_sec,
+                drain=config.drain.timeout_sec,
+                max_message=config.tunnel.max_message_bytes,
             ).pack(),
         )
 
@@ -286,7 +292,8 @@ class AgentSession:
         self.link.send(FrameType.MOVE, Move(replica_id=replica_id).pack())
 
     def _on_frame__move(self, body: bytes) -> None:
-        if self._too_early():
+        if not self.owns:
+            self.link.fail(Reason.PROTOCOL_ERROR, "MOVE on a tunnel that owns nothing")
             return
         move: Move | None = Move.read(body, self.link)
         if move is not None:
@@ -340,8 +347,9 @@ class AgentSession:
         _log.info("agent_draining", agent_id=self.agent_id)
 
     def _on_frame__resume(self, cid: bytes, epoch: int, secret: bytes, ack: int, limit: int) -> bool:
-        if not self.owns:
-            return False
+        if not self.owns:  # "unknown" would end a flow that lives on the agent's other tunnel
+            self.link.fail(Reason.PROTOCOL_ERROR, "M_RESUME on a tunnel that owns nothing")
+            return True
         if len(secret) != SECRET_SIZE:  # what follows it between hubs is ours to say
             self.link.fail(Reason.PROTOCOL_ERROR, "M_RESUME of an agent holds the secret and nothing else")
             return True
@@ -354,8 +362,8 @@ class AgentSession:
     def _on_frame__open(self, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
         self.link.fail(Reason.PROTOCOL_ERROR, "agents do not open flows")
 
-    def _on_frame__stale(self, cid: bytes, epoch: int) -> None:
-        self.link.fail(Reason.PROTOCOL_ERROR, "agents do not lose their way to themselves")
+    def _on_frame__lost(self, cid: bytes, newest: int) -> None:
+        self.link.fail(Reason.PROTOCOL_ERROR, "agents relay nothing that could get lost")
 
     def _on_frame__hello_ack(self, body: bytes) -> None:
         self.link.fail(Reason.PROTOCOL_ERROR, "HELLO_ACK is the hub's to send")

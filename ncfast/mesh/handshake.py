@@ -19,6 +19,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ncfast.core.features import Features
 from ncfast.core.messages import Message, Name
 
 NONCE_SIZE = 32  # bytes
@@ -26,7 +27,6 @@ NONCE_SIZE = 32  # bytes
 Instance = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Dialled = Annotated[str, Field(pattern=r"^[\x21-\x7e]{0,512}$")]  # no zero byte: the proof's text has them between
-Feature = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
 
 
 class Hello(Message):
@@ -37,7 +37,7 @@ class Hello(Message):
     replica_id: Name
     instance: Instance  # drawn at the hub's start
     nonce: Hex32  # drawn for this link
-    features: Annotated[list[Feature], Field(max_length=64)] = []
+    features: Features = []
     software: Annotated[str, Field(max_length=64)] = ""
     url: Dialled = ""  # what the dialler has dialled; this and the next two are empty in HELLO_ACK
     place: Dialled = ""  # the address that it has found there

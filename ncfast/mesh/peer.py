@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ncfast._frames import FrameType
 from ncfast.core.errors import Reason, RemoteError
+from ncfast.core.features import PACKED_OPEN
 from ncfast.core.link import Link
 from ncfast.core.messages import SOFTWARE, VERSION
 from ncfast.mesh.binding import Binding, fits
@@ -27,7 +28,6 @@ _log = log.get("mesh")
 Greeting = TypeVar("Greeting", Hello, HelloAck)
 Kind = TypeVar("Kind", Hello, HelloAck, Auth)
 
-PACKED_OPEN = "packed_open"
 FEATURES = [PACKED_OPEN]  # what this hub can beyond version 1
 
 
@@ -238,9 +238,9 @@ class Peer:
         """Whether a flow that we do not have is the peer's own: we relay it no longer, and it may find another way."""
         return not cid.startswith(self.mesh.instance)
 
-    def _on_frame__stale(self, cid: bytes, epoch: int) -> None:
-        if self.established:
-            self.mesh.host.mesh_stale(self, cid, epoch)
+    def _on_frame__lost(self, cid: bytes, newest: int) -> None:
+        if newest and self.established:
+            self.mesh.host.mesh_stale(self, cid, newest)
 
     def _on_frame__announce(self, body: bytes) -> None:
         self.link.fail(Reason.PROTOCOL_ERROR, "hubs announce nothing to each other")

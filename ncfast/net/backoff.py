@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 
@@ -26,6 +27,6 @@ class Backoff:
         self.least = 0.0
         return pause
 
-    def reset(self) -> None:
-        """An attempt was well: begin anew."""
-        self._bound = self._first
+    def reset(self, most: float = math.inf) -> None:
+        """An attempt was well: begin anew, and below `most`."""
+        self._bound = min(self._first, most)

@@ -112,6 +112,7 @@ class Tunnel:
         self.gone = False
         self.leaving = False  # closed or cut by the hub, which the agent may not know yet
         self.taken = 0
+        self.pings = 0  # that came
         self._writer = writer
 
     @property
@@ -144,6 +145,10 @@ class Tunnel:
             limit=limit,
             payload=payload,
         )
+        self.write(wire)
+
+    def write(self, wire: bytes) -> None:
+        """Frames as they are, in a message of their own."""
         if not self.gone:
             self._writer.write(ws_header(len(wire), masked=False) + wire)
 
@@ -160,6 +165,7 @@ class Tunnel:
                     "session": "5" * 32,
                     "epoch": epoch,
                     "cluster": self.hub.cluster,
+                    **self.hub.says,
                 }
             ).encode(),
         )
@@ -212,6 +218,7 @@ class Tunnel:
 
     def received(self, frame: Frame) -> None:
         if frame.type == PING:
+            self.pings += 1
             self.send(PONG, seq=frame.seq)
         elif frame.type != PONG:
             self.frames.append(frame)
@@ -229,6 +236,7 @@ class Hub:
         self.world = world
         self.replica_id = replica_id
         self.cluster = True
+        self.says: dict[str, Any] = {}  # more in each HELLO_ACK
         self.frozen = False  # as after SIGSTOP: the kernel accepts, nobody reads or answers
         self.down = False  # as without a process: connects are reset
         self.refuses = b""  # an answer to each handshake instead of 101

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 
 import pytest
-from support.until import until
+from support.until import PATIENCE, until
 
 from agent.hubs import (
     DRAINING,
@@ -275,6 +275,23 @@ def test_the_grace_ends_what_nobody_resumes(play, answered):
         assert world.events("flow_closed")[0]["reason"] == "link_lost"
 
     play(scenario, flow={"flow_grace_sec": 1.5})
+
+
+def test_the_hubs_grace_ends_it_if_that_is_shorter(play):
+    async def scenario(world: World) -> None:
+        world["b"].says = {"grace": 0.5}
+        owner, warm = await world["a"].owner(), await world["b"].standby()
+        flow = await opened(world, owner)
+        assert world.agent.ground.timeouts.grace == PATIENCE, "a hub that says nothing of it"
+        owner.cut()
+        assert await resumed(warm, flow) == 0
+        warm.send(M_DETACH, cid=flow.cid, code=LINK_LOST)
+        await until(lambda: world.service.ends == ["reset"], "the target told")
+        warm.cut()
+        await world["a"].owner()
+        assert world.agent.ground.timeouts.grace == PATIENCE
+
+    play(scenario, flow={"flow_grace_sec": PATIENCE})
 
 
 def test_a_flow_without_a_way_moves_to_the_next_owner(play):

@@ -522,6 +522,38 @@ def test_a_hub_that_says_when_to_come_back_is_not_asked_before(play):
     play(scenario, "a", reconnect={"max_sec": 30})
 
 
+def test_pings_come_often_enough_for_the_hub(play):
+    async def scenario(world: World) -> None:
+        world["a"].says = {"ping_timeout": 1.0}
+        owner = await world["a"].owner()
+        await until(lambda: owner.pings > 2, "more PINGs than the one behind HELLO_ACK")
+
+    play(scenario, "a", tunnel={"ping_interval_sec": 300, "ping_timeout_sec": 900})
+
+
+def test_an_owner_that_drains_is_left_in_the_time_that_it_gives(play, monkeypatch):
+    """No standby is there, and the next would be sought in an hour."""
+    bounds: list[float] = []
+    drawn = Backoff.next
+
+    def draw(self: Backoff) -> float:
+        if self._first < standby.SETTLE:
+            return drawn(self)
+        bounds.append(self._bound)
+        return 3600.0 if len(bounds) == 1 else 0.0
+
+    async def scenario(world: World) -> None:
+        world["a"].says = {"drain": standby.SETTLE}
+        owner = await world["a"].owner()
+        await until(lambda: bounds, "a standby is sought")
+        owner.send(GOAWAY, code=DRAINING)
+        await world["b"].owner()
+        assert bounds[:2] == [standby.SETTLE, standby.SETTLE / 2]
+
+    monkeypatch.setattr(Backoff, "next", draw)
+    play(scenario, "ab")
+
+
 @pytest.mark.parametrize("answer", ["down", "401", "503"])
 def test_hubs_that_refuse_are_tried_in_turn_until_one_takes_us(play, answer):
     async def scenario(world: World) -> None:

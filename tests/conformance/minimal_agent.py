@@ -4,86 +4,50 @@ which breaks one rule of docs/protocol.md."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import random
-import socket
-import struct
-from collections import deque
+import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
+from conformance.minimal_end import PIECE, WINDOW, End
 from ncfast._frames import FrameError, FrameType, decode, encode
-from ncfast.conformance.run import Places
-from ncfast.core.errors import Reason
+from ncfast.conformance.stage import Launched, Places
+from ncfast.core.errors import Reason, RemoteError
 from ncfast.core.opening import Opening
 
 F = FrameType
-WINDOW = 65536
-PIECE = 16384
+EPOCH_2026, TEN_YEARS = 1_767_225_600_000_000, 315_360_000_000_000  # microseconds
+GRACE, PING_EVERY, PING_TIMEOUT, STOOD, CONFLICT = 30.0, 2.0, 5.0, 10.0, 30.0  # seconds
 
-# fault: the rule that it breaks, and the scenario that shows it
-FAULTS = {
-    "offers extensions": ("1.2", "hello and ping"),
-    "never waits as it is told": ("1.6", "a hub that asks to wait"),
-    "takes each message for a frame": ("1.8", "frames cut anywhere"),
-    "ends the tunnel at an unknown frame that may be ignored": ("3", "frames that may be ignored"),
-    "does not look at lengths": ("3", "a frame that is too long"),
-    "claims above nothing": ("4.HELLO", "claims grow"),
-    "sends before M_OPEN_ACK": ("5.M_OPEN_ACK", "early bytes"),
-    "does not show a fresh token": ("5.AUTH", "a fresh token"),
-    "delivers duplicates": ("6.4", "duplicates"),
-    "does not ask for what is missing": ("6.5", "a gap"),
-    "takes any acknowledgement": ("6.6", "an acknowledgement of what was never sent"),
-    "acknowledges before the target is connected": ("6.8", "early bytes"),
-    "acknowledges nothing": ("6.10", "bytes both ways"),
-    "sends without credit": ("6.12", "credit"),
-    "closes both directions at one end": ("7.1", "the service ends first"),
-    "closes in order when it is reset": ("7.2", "the client resets"),
-    "drops what came before a reset": ("7.4", "the service resets behind bytes"),
-    "is silent about unknown flows": ("7.5", "flows that the agent does not have"),
-    "takes any epoch": ("8.1", "an epoch that is not above the last"),
-    "sends no epoch": ("8.2", "hello and ping"),
-    "acts upon old epochs": ("8.3", "an epoch that is over"),
-    "is another process after a cut": ("8.5", "a cut under bytes"),
-    "sends before M_RESUME is answered": ("8.8", "a cut before M_RESUME is answered"),
-    "goes on where it was": ("8.11", "a cut under bytes"),
-    "sends while it is detached": ("8.18", "M_DETACH, and the hub asks"),
-    "does not claim above a newer owner": ("8.19", "a newer owner is known"),
-    "answers no PING": ("9.1", "hello and ping"),
-    "answers PING with a number of its own": ("9.1", "hello and ping"),
-}
+Following = connect  # as the library has it
 
 
-class Flow:
+class Dial(Following):
+    """What answers with a redirect is no hub."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+class Flow(End):
     """The agent's end."""
 
-    def __init__(self, agent: MinimalAgent, cid: bytes, secret: bytes, limit: int) -> None:
-        self.agent, self.cid, self.secret = agent, cid, secret
-        self.credit = limit  # of ours: the hub's limit
-        self.out = bytearray()  # from `una` on
-        self.una = self.sent = 0
-        self.ended = self.fin_sent = self.fin_acked = False  # our direction
-        self.wanted = 0
-        self.hub_ended = False
-        self.early = bytearray()
-        self.writer: asyncio.StreamWriter | None = None
-        self.resumed = True
-        self.attached = True
-        self.gap = False
-        self.late_reset = False
-        self.task = asyncio.create_task(self.serve())
-
-    # the target
+    LOST = Reason.TARGET_RESET
+    side: MinimalAgent
+    giving_up: asyncio.TimerHandle | None = None
 
     async def serve(self) -> None:
-        host, _, port = self.agent.places.target.rpartition(":")
-        if "sends before M_OPEN_ACK" in self.agent.faults:
+        host, _, port = self.side.places["target"].rpartition(":")
+        if "sends before M_OPEN_ACK" in self.side.faults:
             self.send(F.M_FIN)
         try:
             reader, self.writer = await asyncio.open_connection(host, int(port))
@@ -93,147 +57,30 @@ class Flow:
         if self.attached:
             self.send(F.M_OPEN_ACK)
         self.writer.write(self.early)
-        if self.hub_ended:
+        if self.peer_ended:
             self.writer.write_eof()
         if self.gap:
             self.ask()
-        try:
-            while data := await reader.read(PIECE):
-                self.out += data
-                if "drops what came before a reset" not in self.agent.faults:
-                    self.pump()
-            self.ended = True
-            self.pump()
-        except ConnectionResetError:
-            if "drops what came before a reset" in self.agent.faults:
-                self.reset(Reason.TARGET_RESET)
-            else:
-                self.late_reset = True
-                self.pump()
+        await self.read(reader)
 
-    # to the hub
+    def tell(self, type: F, **fields: Any) -> None:
+        self.side.send(type, cid=self.cid, **fields)
 
-    def send(self, type: F, **fields: Any) -> None:
-        connected = self.writer is not None or "acknowledges before the target is connected" in self.agent.faults
-        ack = self.wanted + self.hub_ended if connected else 0
-        if "acknowledges nothing" in self.agent.faults and type == F.M_ACK:
-            ack = 0
-        self.agent.send(type, cid=self.cid, ack=ack, limit=self.limit, **fields)
+    def leave(self) -> None:
+        """It waits, for the grace."""
+        self.attached = self.resumed = False
+        if self.giving_up is None:
+            loop = asyncio.get_running_loop()
+            self.giving_up = loop.call_later(self.side.grace, lambda: self.reset(Reason.LINK_LOST, told=True))
 
-    @property
-    def limit(self) -> int:
-        """A window above what the target was given."""
-        return WINDOW + (self.wanted if self.writer is not None else 0)
+    def come(self, *, resumed: bool) -> None:
+        self.attached, self.resumed = True, resumed
+        self.wait_no_more()
 
-    def pump(self) -> None:
-        """Sends what credit allows."""
-        faults = self.agent.faults
-        mute = not self.attached and "sends while it is detached" not in faults
-        waits = not self.resumed and "sends before M_RESUME is answered" not in faults
-        if mute or (self.attached and waits):
-            return
-        end = self.una + len(self.out)
-        while self.sent < (end if "sends without credit" in faults else min(end, self.credit)):
-            at = self.sent - self.una
-            piece = bytes(self.out[at : at + min(PIECE, max(self.credit - self.sent, 1))])
-            self.send(F.M_DATA, seq=self.sent, payload=piece)
-            self.sent += len(piece)
-        if self.sent == end and self.late_reset:
-            self.reset(Reason.TARGET_RESET)
-        elif self.sent == end and self.ended and not self.fin_sent:
-            self.fin_sent = True
-            self.send(F.M_FIN, seq=end)
-            if "closes both directions at one end" in faults and self.writer is not None:
-                self.writer.close()
-        elif self.sent == end and "closes both directions at one end" in faults and self.hub_ended:
-            self.fin_sent = True
-            self.send(F.M_FIN, seq=end)
-
-    def ask(self) -> None:
-        if "does not ask for what is missing" not in self.agent.faults:
-            self.gap = True
-            self.send(F.M_RESUME, payload=self.secret)
-
-    def rewind(self) -> None:
-        if "goes on where it was" not in self.agent.faults:
-            self.sent = self.una
-            self.fin_sent = False
-
-    def reset(self, reason: Reason, *, told: bool = False) -> None:
-        """Ends the flow, in both directions."""
-        self.agent.forget(self)
-        if not told and self.attached:
-            self.agent.send(F.M_RST, cid=self.cid, code=reason)
-        if self.writer is not None:
-            if "closes in order when it is reset" in self.agent.faults:
-                self.writer.close()
-            else:
-                abort(self.writer)
-        if asyncio.current_task() is not self.task:
-            self.task.cancel()
-
-    # from the hub
-
-    def acknowledged(self, ack: int, limit: int) -> bool:
-        if ack > self.sent + self.fin_sent and self.una + len(self.out) + self.ended < ack:
-            if "takes any acknowledgement" not in self.agent.faults:
-                self.reset(Reason.FLOW_CONTROL)
-                return False
-            return True
-        self.credit = max(self.credit, limit)
-        bytes_acked = min(ack, self.una + len(self.out))
-        if bytes_acked > self.una:
-            del self.out[: bytes_acked - self.una]
-            self.una = bytes_acked
-            self.sent = max(self.sent, self.una)
-        return True
-
-    def data(self, seq: int, payload: bytes) -> None:
-        faults = self.agent.faults
-        if seq + len(payload) > self.limit or (self.hub_ended and seq + len(payload) > self.wanted):
-            self.reset(Reason.FLOW_CONTROL)
-            return
-        if seq > self.wanted:
-            if self.writer is None:
-                self.gap = True
-            elif not self.gap:
-                self.ask()
-            return
-        fresh = payload if "delivers duplicates" in faults else payload[self.wanted - seq :]
-        self.wanted = max(self.wanted, seq + len(payload))
-        if fresh and self.writer is None:
-            self.early += fresh
-        elif fresh and self.writer is not None:
-            self.writer.write(fresh)
-        if fresh:
-            self.gap = False
-        if self.writer is not None or "acknowledges before the target is connected" in faults:
-            self.send(F.M_ACK)
-
-    def fin(self, seq: int) -> None:
-        if seq < self.wanted:
-            self.reset(Reason.FLOW_CONTROL)
-        elif seq > self.wanted:
-            self.ask()
-        else:
-            if not self.hub_ended:
-                self.hub_ended = True
-                if self.writer is not None:
-                    self.writer.write_eof()
-            if self.writer is not None:
-                self.send(F.M_ACK)
-                self.pump()
-
-    def over(self) -> bool:
-        return self.hub_ended and self.fin_acked
-
-
-def abort(writer: asyncio.StreamWriter) -> None:
-    """RST instead of FIN."""
-    sock = writer.get_extra_info("socket")
-    with suppress(OSError):  # it is closed already
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
+    def wait_no_more(self) -> None:
+        if self.giving_up is not None:
+            self.giving_up.cancel()
+            self.giving_up = None
 
 
 class MinimalAgent:
@@ -247,25 +94,44 @@ class MinimalAgent:
         self.flows: dict[bytes, Flow] = {}
         self.gone: set[bytes] = set()
         self.ws: ClientConnection | None = None
+        self.grace = GRACE
         self._out: asyncio.Queue[bytes] = asyncio.Queue()
         self._shown = ""
+        self._ping_every = PING_EVERY
+        self._heard_at = 0.0
+        self._granted_at: float | None = None
+        self._session = ("", 0)  # and epoch, of the last HELLO_ACK
 
     async def run(self) -> None:
         pause = 0.05
         while True:
             wait = 0.0
+            self._granted_at = None
             try:
                 await self._tunnel()
             except InvalidStatus as exc:
-                wait = float(exc.response.headers.get("Retry-After", "0"))
-            except (OSError, InvalidHandshake, ConnectionClosed):
+                wait = self._told(exc.response.headers.get("Retry-After", "0"))
+            except ConnectionClosed as exc:
+                superseded = exc.rcvd is not None and exc.rcvd.code == 4003
+                wait = CONFLICT if superseded and "comes back at once when it is superseded" not in self.faults else 0
+                if exc.rcvd is not None and exc.rcvd.code == 1002 and not self.epoch:
+                    self.last_epoch, self.said = 0, -1  # nobody believes what was granted
+            except (OSError, InvalidHandshake):
                 pass
-            for flow in self.flows.values():
-                flow.attached = flow.resumed = False
-            if "never waits as it is told" in self.faults:
-                wait = 0
+            for flow in list(self.flows.values()):
+                flow.leave()
+            stood = self._granted_at is not None and asyncio.get_running_loop().time() - self._granted_at >= STOOD
+            if stood or (self._granted_at is not None and "begins anew with each HELLO_ACK" in self.faults):
+                pause = 0.05
             await asyncio.sleep(max(wait, random.uniform(0, pause)))
-            pause = min(2 * pause, 1.0)
+            pause = min(2 * pause, 30.0)
+
+    def _told(self, after: str) -> float:
+        if "never waits as it is told" in self.faults:
+            return 0.0
+        if "believes a date" in self.faults and not after.isdecimal():
+            return parsedate_to_datetime(after).timestamp() - time.time()
+        return float(after) if after.isdecimal() else 0.0
 
     def send(self, type: F, **fields: Any) -> None:
         if type != F.HELLO and "sends no epoch" not in self.faults:
@@ -274,13 +140,14 @@ class MinimalAgent:
 
     def forget(self, flow: Flow) -> None:
         self.flows.pop(flow.cid, None)
+        flow.wait_no_more()
         self.gone.add(flow.cid)
 
     async def _tunnel(self) -> None:
-        self._shown = Path(self.places.token_file).read_text()
+        self._shown = Path(self.places["token_file"]).read_text()
         compression = "deflate" if "offers extensions" in self.faults else None
-        async with connect(
-            self.places.hub,
+        async with (Following if "follows redirects" in self.faults else Dial)(
+            self.places["hub"],
             additional_headers={"Authorization": f"Bearer {self._shown}"},
             compression=compression,
             ping_interval=None,
@@ -290,15 +157,17 @@ class MinimalAgent:
             self.said = max(self.last_epoch, self.said + 1)
             hello = {
                 "version": 1,
-                "agent_id": self.places.agent_id,
+                "agent_id": self.places["agent_id"],
                 "instance": self.instance,
-                "connectors": [self.places.connector],
+                "connectors": [self.places["connector"]],
                 "last_epoch": 0 if "claims above nothing" in self.faults else self.said,
                 "window": WINDOW,
             }
             self.epoch, self._out = 0, asyncio.Queue()
             self.send(F.HELLO, payload=json.dumps(hello).encode())
-            tasks = [asyncio.create_task(self._write(self.ws)), asyncio.create_task(self._show_tokens())]
+            tasks = [
+                asyncio.create_task(one) for one in (self._write(self.ws), self._show_tokens(), self._ping(self.ws))
+            ]
             try:
                 await self._read(self.ws)
             finally:
@@ -308,12 +177,27 @@ class MinimalAgent:
     async def _write(self, ws: ClientConnection) -> None:
         with suppress(ConnectionClosed):
             while True:
-                await ws.send(await self._out.get())
+                message = await self._out.get()
+                if "sends long messages" in self.faults and len(message) > PIECE:
+                    await asyncio.sleep(0.5)
+                    while not self._out.empty():
+                        message += self._out.get_nowait()
+                await ws.send(message)
+
+    async def _ping(self, ws: ClientConnection) -> None:
+        clock = asyncio.get_running_loop().time
+        self._heard_at = clock()
+        for number in itertools.count(1):
+            await asyncio.sleep(PING_EVERY if "pings when it likes" in self.faults else self._ping_every)
+            if clock() - self._heard_at >= PING_TIMEOUT and "does not hear a hub's silence" not in self.faults:
+                ws.transport.abort()
+                return
+            self.send(F.PING, seq=number)
 
     async def _show_tokens(self) -> None:
         while "does not show a fresh token" not in self.faults:
             await asyncio.sleep(0.2)
-            token = Path(self.places.token_file).read_text()
+            token = Path(self.places["token_file"]).read_text()
             if token != self._shown and self.epoch:
                 self._shown = token
                 self.send(F.AUTH, payload=token.encode())
@@ -321,7 +205,10 @@ class MinimalAgent:
     async def _read(self, ws: ClientConnection) -> None:
         stream = b""
         async for message in ws:
-            assert isinstance(message, bytes)
+            if isinstance(message, str):
+                await ws.close(1002)
+                return
+            self._heard_at = asyncio.get_running_loop().time()
             stream = message if "takes each message for a frame" in self.faults else stream + message
             while True:
                 try:
@@ -370,8 +257,9 @@ class MinimalAgent:
                 self.send(F.M_RST, cid=cid, epoch=epoch, code=Reason.STALE_EPOCH)
             return None
         if type == F.M_OPEN:
-            self._open(cid, limit, payload)
-            return None
+            if not self.epoch and "serves before it is owned" not in faults:
+                return 1002
+            return self._open(cid, limit, payload)
         flow = self.flows.get(cid)
         if flow is None:
             told = type in (F.M_RESUME, F.M_OPEN_ACK) or (type in (F.M_DATA, F.M_FIN) and cid not in self.gone)
@@ -383,11 +271,17 @@ class MinimalAgent:
     def _granted(self, said: dict[str, Any]) -> int | None:
         if said["version"] != 1:
             return 4007
+        if self.epoch and "takes a HELLO_ACK at any time" not in self.faults:
+            return None if self._session == (said["session"], said["epoch"]) else 1002
         if said["epoch"] <= self.said and "takes any epoch" not in self.faults:
             return 1002
         self.epoch = self.last_epoch = said["epoch"]
+        self._session = (said["session"], said["epoch"])
+        self._granted_at = asyncio.get_running_loop().time()
+        self.grace = GRACE if "takes its own grace alone" in self.faults else min(GRACE, said.get("grace", GRACE))
+        self._ping_every = min(PING_EVERY, said.get("ping_timeout", PING_TIMEOUT) / 2)
         for flow in self.flows.values():
-            flow.attached, flow.resumed = True, flow.writer is None
+            flow.come(resumed=flow.writer is None)
             flow.gap = False
             flow.rewind()
             if flow.writer is not None:
@@ -395,31 +289,38 @@ class MinimalAgent:
                 flow.pump()
         return None
 
-    def _open(self, cid: bytes, limit: int, payload: bytes) -> None:
+    def _open(self, cid: bytes, limit: int, payload: bytes) -> int | None:
         if (flow := self.flows.get(cid)) is not None:
             if not flow.attached:
-                flow.attached, flow.resumed = True, False
+                flow.come(resumed=False)
                 flow.send(F.M_RESUME, payload=flow.secret)
-            return
-        opening = Opening.unpack(payload)
+            return None
+        try:
+            opening = Opening.unpack(payload)
+        except RemoteError:
+            return 1002
         if cid in self.gone:
             self.send(F.M_RST, cid=cid, code=Reason.LINK_LOST)
-        elif opening.connector != self.places.connector:
+        elif opening.connector != self.places["connector"]:
             self.send(F.M_RST, cid=cid, code=Reason.NO_SUCH_CONNECTOR)
         else:
             self.flows[cid] = Flow(self, cid, opening.secret, limit)
+        return None
 
     def _of_flow(self, flow: Flow, type: F, code: int, seq: int, ack: int, limit: int, payload: bytes) -> int | None:
         if type == F.M_RST:
-            flow.reset(Reason.CLOSED, told=True)
+            known = code in Reason.__members__.values()
+            if known or "ignores a reset whose reason it does not know" not in self.faults:
+                flow.reset(Reason.CLOSED, told=True)
             return None
         if type == F.M_OPEN_ACK:
             flow.reset(Reason.FLOW_CONTROL)
             return None
         if type == F.M_DETACH:
-            flow.attached = flow.resumed = False
+            flow.leave()
             flow.rewind()
-            if code == Reason.STALE_EPOCH and "does not claim above a newer owner" not in self.faults:
+            beyond = seq > max(self.epoch, EPOCH_2026) + TEN_YEARS
+            if code == Reason.STALE_EPOCH and not beyond and "does not claim above a newer owner" not in self.faults:
                 self.said = max(self.said, seq)
                 return 1001
             return None
@@ -428,6 +329,9 @@ class MinimalAgent:
                 flow.gap = True
             else:
                 asyncio.get_running_loop().call_later(1.0, flow.ask)
+            return None
+        if type == F.M_RESUME and payload != flow.secret and "takes any secret" not in self.faults:
+            self.send(F.M_RST, cid=flow.cid, code=Reason.UNKNOWN_FLOW)
             return None
         if not flow.acknowledged(ack, limit):
             return None
@@ -438,7 +342,7 @@ class MinimalAgent:
         elif type == F.M_FIN:
             flow.fin(seq)
         elif type == F.M_RESUME:
-            flow.attached = flow.resumed = True
+            flow.come(resumed=True)
             flow.rewind()
             flow.send(F.M_RESUME_ACK)
         elif type == F.M_RESUME_ACK:
@@ -451,12 +355,12 @@ class MinimalAgent:
 
 
 @asynccontextmanager
-async def minimal(places: Places, faults: Collection[str] = ()) -> AsyncIterator[deque[str]]:
+async def minimal(places: Places, faults: Collection[str] = ()) -> AsyncIterator[Launched]:
     """The agent in this very process."""
     agent = MinimalAgent(places, faults)
     task = asyncio.create_task(agent.run())
     try:
-        yield deque()
+        yield Launched()
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):

@@ -179,6 +179,9 @@ class Session:
     def foreign(self, cid: bytes) -> bool:
         return False
 
+    def _on_frame__lost(self, cid: bytes, newest: int) -> None:
+        self.seen.append(("lost", cid, newest))
+
     def _on_frame__goaway(self, reason: Reason) -> None:
         self.seen.append(("goaway", reason))
 

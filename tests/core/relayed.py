@@ -43,8 +43,9 @@ class Handler:
     def foreign(self, cid: bytes) -> bool:
         return not cid.startswith(self.hub.instance)
 
-    def _on_frame__stale(self, cid: bytes, epoch: int) -> None:
-        self.stale.append((cid, epoch))
+    def _on_frame__lost(self, cid: bytes, newest: int) -> None:
+        if newest:
+            self.stale.append((cid, newest))
 
     def _on_frame__goaway(self, reason: Reason) -> None:
         self.link.fail(reason)  # the last word on a bare stream
@@ -81,12 +82,12 @@ class ToOwner(Handler):
             return not flow.closed
         return True
 
-    def _on_frame__stale(self, cid: bytes, epoch: int) -> None:
-        super()._on_frame__stale(cid, epoch)
+    def _on_frame__lost(self, cid: bytes, newest: int) -> None:
+        super()._on_frame__lost(cid, newest)
         flow = self.hub.flows.get(cid)
-        if flow is not None and not flow.attached and not flow.opening and epoch > self.hub.newest.get(cid, 0):
-            self.hub.newest[cid] = epoch
-            flow.attach(self.link, resumed=False, epoch=epoch)
+        if flow is not None and not flow.attached and not flow.opening and newest > self.hub.newest.get(cid, 0):
+            self.hub.newest[cid] = newest
+            flow.attach(self.link, resumed=False, epoch=newest)
 
 
 class Origin(End):
@@ -210,6 +211,9 @@ class OwnerSession(Handler):
         self.link.establish(registry.epoch)
         self.link.send(FrameType.HELLO_ACK, registry.epoch.to_bytes(8, "big"))
 
+    def _on_frame__lost(self, cid: bytes, newest: int) -> None:
+        self.link.fail(Reason.PROTOCOL_ERROR)
+
     def _on_frame__resume(self, cid: bytes, epoch: int, secret: bytes, ack: int, limit: int) -> bool:
         up = self.hub.up
         if up is None or up.link.closed:
@@ -296,7 +300,7 @@ class MovingAgent(Agent):
         flow.resume(self.path, ack, limit, True)
         return not flow.closed
 
-    def _on_frame__stale(self, cid: bytes, epoch: int) -> None:
+    def _on_frame__lost(self, cid: bytes, newest: int) -> None:
         pass
 
 

@@ -348,7 +348,7 @@ def test_short_of_memory_each_direction_keeps_a_little():
     assert rig.owner.context.held == rig.owner.context.relayed == 2 * (10_000 + HEADER + COST)
 
 
-@pytest.mark.parametrize("type_", [DETACH, GAP, RESUME_ACK, ACK, OPEN_ACK, FIN], ids=str)
+@pytest.mark.parametrize("type_", [RESUME_ACK, ACK, OPEN_ACK, FIN], ids=str)
 def test_a_blocked_link_holds_no_more_control_frames_than_its_bound(type_):
     rig = Between(queue_depth=5)
     rig.open()
@@ -584,7 +584,6 @@ def test_no_agent_can_end_a_link_between_hubs():
         of_flow(FIN, seq=7),
         of_flow(OPEN_ACK),
         of_flow(RESUME_ACK),
-        of_flow(GAP),
         of_flow(ACK, epoch=9),
     ]:
         arrives(session.wire, message(frame * 700))
@@ -596,7 +595,7 @@ def test_no_agent_can_end_a_link_between_hubs():
     for link in (cluster.origin.way.link, owner.up.link):
         link.tick(cluster.time.now + 0.5, 5.0, 15.0, 30.0)
         assert not link.closed
-    arrives(session.wire, message(of_flow(GAP) * 2000))
+    arrives(session.wire, message(of_flow(RESUME_ACK) * 2000))
     assert session.ended == [Reason.FLOOD] and wire.lost is False
 
 
@@ -632,8 +631,6 @@ def test_an_agent_that_asks_for_flows_that_no_hub_has_ends_its_own_tunnel():
         of_flow(FIN, seq=7),
         of_flow(OPEN_ACK),
         of_flow(RESUME_ACK),
-        of_flow(GAP),
-        of_flow(DETACH),
         of_flow(RESUME, payload=bytes(16)),
     ],
     ids=lambda frame: FrameType(frame[0]).name,
@@ -644,6 +641,17 @@ def test_what_an_agent_repeats_ends_its_own_tunnel(frame):
     rig.from_agent(frame * 1100)
     rig.tick()
     assert rig.tunnel.ended == [Reason.FLOOD] and not rig.mesh.link.closed
+
+
+@pytest.mark.parametrize("type_", [DETACH, GAP], ids=str)
+def test_what_only_a_relay_may_say_ends_the_agents_tunnel_and_is_not_passed_on(type_):
+    rig = Between()
+    rig.open()
+    rig.from_agent(of_flow(type_, epoch=2) + of_flow(type_, 2))  # of another epoch, of an unknown flow: dropped
+    assert rig.tunnel.ended == []
+    rig.from_agent(of_flow(type_, code=Reason.STALE_EPOCH if type_ is DETACH else 0, seq=9 * (type_ is DETACH)))
+    assert rig.tunnel.ended == [Reason.PROTOCOL_ERROR] and not rig.mesh.link.closed
+    assert [(frame.type, frame.code) for frame in rig.to_origin()] == [(DETACH, Reason.LINK_LOST)]  # it is lost
 
 
 def test_relayed_flows_count_where_noise_is_weighed():
@@ -1023,7 +1031,7 @@ def test_handlers_are_asked_for_nothing_on_the_way(monkeypatch):
     for name in dir(Handler):
         if name.startswith("_on_frame__") or name == "foreign":
             monkeypatch.setattr(Handler, name, lambda *_: 1 / 0)
-    rig.from_agent(data(), of_flow(ACK, ack=1), of_flow(GAP), of_flow(RESUME_ACK), of_flow(FIN, seq=100))
-    rig.from_origin(data(), of_flow(ACK, ack=101), of_flow(FIN, seq=100))
+    rig.from_agent(data(), of_flow(ACK, ack=1), of_flow(RESUME_ACK), of_flow(FIN, seq=100))
+    rig.from_origin(data(), of_flow(ACK, ack=101), of_flow(GAP), of_flow(FIN, seq=100))
     rig.from_agent(of_flow(ACK, ack=101))
     assert rig.owner.relays == {} and rig.owner.over == [cid(1)]

@@ -20,9 +20,12 @@ from ncfast.core.errors import Reason
 from ncfast.observe.readiness import Readiness
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *(page for room in ("docs", "examples") for page in sorted((ROOT / room).rglob("*.md"))),
+]
 SOURCES = [path for path in sorted((ROOT / "ncfast").rglob("*.py*")) if path.suffix in (".py", ".pyx")]
-NAMED_PATH = re.compile(r"`((?:ncfast|tests|docs|bench|config|\.ci)/[\w./-]*[\w/-])`")
+NAMED_PATH = re.compile(r"`((?:ncfast|tests|docs|examples|bench|config|\.ci)/[\w./-]*[\w/-])`")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(?:#[\w-]*)?\)")
 EVENT_CALL = re.compile(
     r"(?:_log\.(?:debug|info|warning|error|exception)|log\.security)\(\s*(?:\(|\w+ if \w+ else )*\"(\w+)\""
@@ -133,39 +136,8 @@ def test_every_reason_says_what_it_means():
 # docs/protocol.md
 
 
-def labels() -> set[str]:
-    """Of the rules on the page: of its sections, numbered rules, and what it says of single frames."""
-    found: set[str] = set()
-    section = ""
-    for line in (ROOT / "docs" / "protocol.md").read_text().splitlines():
-        if head := re.match(r"## (\d+)\. ", line):
-            section = head[1]
-            found.add(section)
-        elif rule := re.match(r"(\d+)\. ", line):
-            assert f"{section}.{rule[1]}" not in found, f"{section}.{rule[1]} is there twice"
-            found.add(f"{section}.{rule[1]}")
-        elif names := re.match(r"\*\*([A-Z_, ]+)\*\*|\| ([A-Z_]+) \| \| \|", line):
-            found |= {f"{section}.{name}" for name in (names[1] or names[2]).split(", ")}
-        elif said := re.match(r"\*\*.*?\*\* \(`([\w.-]+)`\)", line):
-            found.add(said[1])
-    return found
-
-
-def test_rules_that_are_named_are_on_the_page():
-    named = set(re.findall(r"^\| `([\w.-]+)` \|", generate.conformance(), re.MULTILINE))
-    assert len(named) > 45 and not named - labels()
-
-
-def test_rules_keep_their_numbers():
-    """None is left out within a section: a rule that is gone leaves its number."""
-    numbered = [label.split(".") for label in labels() if re.fullmatch(r"\d+\.\d+", label)]
-    for section in {one for one, _ in numbered}:
-        numbers = sorted(int(number) for one, number in numbered if one == section)
-        assert numbers == list(range(1, len(numbers) + 1)), section
-
-
 def test_the_agents_tables_have_every_frame():
-    text = section("docs/protocol.md", "Frame by frame")
+    text = section("docs/protocol.md", "Frame by frame, at an agent")
     assert not [one.name for one in FrameType if not re.search(rf"^\|.*\b{one.name}\b.*?\|", text, re.MULTILINE)]
 
 

@@ -174,7 +174,7 @@ def test_sockets_are_opened_by_the_seam_alone():
     sources = [
         path
         for path in PYTHON
-        if path.parts[-2] not in ("cli", "demo", "conformance") and path.name != "adminclient.py"
+        if not {"cli", "demo", "conformance"} & set(path.parts) and path.name != "adminclient.py"
     ]
     assert [path.name for path in sources if made.search(path.read_text())] == ["connect.py", "seam.py", "notify.py"]
 

@@ -15,7 +15,10 @@ from docs.site import PAGES as STAGED
 from docs.site import SITE, dead_links
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *(page for room in ("docs", "examples") for page in sorted((ROOT / room).rglob("*.md"))),
+]
 PROJECT = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]
 CODE = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)")

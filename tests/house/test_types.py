@@ -19,7 +19,7 @@ PLANTS = [
     # what only Cython calls
     ("hub", "def _on_frame__goaway(", "def _on_frame__going_away(", MEMBER.format("_on_frame__goaway")),
     ("mesh", "def _on_frame__goaway(", "def _on_frame__going_away(", MEMBER.format("_on_frame__goaway")),
-    ("agent", "def _on_frame__stale(", "def _on_frame__old(", MEMBER.format("_on_frame__stale")),
+    ("agent", "def _on_frame__lost(", "def _on_frame__gone(", MEMBER.format("_on_frame__lost")),
     ("mesh", "def foreign(self, cid: bytes)", "def foreign(self, cid: str)", MEMBER.format(r"    def foreign\(.*")),
     ("hub", "def flow_closed(", "def flow_ended(", MEMBER.format("flow_closed")),
     ("agent", "def flow_closed(", "def flow_ended(", MEMBER.format("flow_closed")),

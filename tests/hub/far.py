@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from core.raw import Frame, bare_frames, frames, message
@@ -10,7 +11,8 @@ from core.virtual import Wire
 from ncfast._frames import FrameType, encode
 from ncfast.auth import Identity
 from ncfast.core.errors import Reason
-from ncfast.core.messages import VERSION, Announce, Hello, Sought, Vouch
+from ncfast.core.features import MOVES
+from ncfast.core.messages import VERSION, Announce, Sought, Vouch
 from ncfast.core.opening import Opening
 from ncfast.hub.session import AgentSession, Desk
 from ncfast.mesh import handshake as mesh_handshake
@@ -111,10 +113,9 @@ class Agent(Far):
             "agent_id": self.session.agent_id,
             "instance": self.process,
             "window": WINDOW,
-            "moves": True,
+            "features": [MOVES],
         }
-        said = Hello.model_construct(**(known | {"connectors": list(connectors)} | fields))
-        self.send(FrameType.HELLO, payload=said.pack())
+        self.send(FrameType.HELLO, payload=json.dumps(known | {"connectors": list(connectors)} | fields).encode())
 
     def claim(self, *connectors: str, **fields: Any) -> Agent:
         """HELLO that is answered: the agent is owned here."""

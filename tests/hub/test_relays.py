@@ -53,7 +53,7 @@ def test_an_open_goes_to_the_agent_and_its_answer_back():
 def test_an_open_is_passed_on_as_it_is_to_who_reads_it(packed, reads):
     rooms = Rooms("active")
     hub = rooms.hub()
-    agent = Agent(rooms, identity("site")).claim(last_epoch=4, packed_open=reads)
+    agent = Agent(rooms, identity("site")).claim(last_epoch=4, features=["packed_open"] if reads else [])
     said = hub.open(hub.cid(), 5, packed=packed)
     passed = agent.only(OPEN).payload
     assert Opening.unpack(passed) == Opening.unpack(said)

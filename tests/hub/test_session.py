@@ -198,8 +198,9 @@ def test_a_second_hello_of_a_standby_claims_as_the_same_process(agent, desk, wro
 
 @pytest.mark.parametrize(
     ("wrong", "reason"),
-    [({"agent_id": "other"}, "unauthorized"), ({"version": 2}, "version"), ({"instance": "x"}, "protocol_error")],
-    ids=["name", "version", "malformed"],
+    [({"agent_id": "other"}, "unauthorized"), ({"version": 2}, "version"), ({"instance": "x"}, "protocol_error")]
+    + [({"features": ["No feature"]}, "protocol_error")],
+    ids=["name", "version", "malformed", "feature"],
 )
 def test_a_hello_that_cannot_be_taken_ends_the_tunnel(agent, desk, wrong, reason):
     agent.hello("ldap", **wrong)
@@ -277,6 +278,29 @@ def test_an_owner_alone_hears_that_the_mode_has_changed(agent, desk):
     lead(agent, desk, S.OWNER)
     agent.session.tell_again()
     assert agent.types() == [HELLO_ACK]
+
+
+def test_hello_ack_says_what_the_hub_is_configured_to(agent, desk, rooms):
+    agent.hello("ldap")
+    ack = HelloAck.unpack(agent.only(HELLO_ACK).payload)
+    config = rooms.ground.config
+    assert (ack.grace, ack.drain) == (config.flow.grace_sec, config.drain.timeout_sec)
+    assert (ack.ping_timeout, ack.max_message) == (config.tunnel.ping_timeout_sec, config.tunnel.max_message_bytes)
+
+
+@pytest.mark.parametrize(
+    ("said", "moves", "packed_open"),
+    [
+        ({"features": []}, False, False),
+        ({"features": [], "moves": True, "packed_open": True}, True, True),  # as before there were features
+        ({"features": ["packed_open", "later_1"]}, False, True),
+        ({"features": ["moves"]}, True, False),
+    ],
+    ids=str,
+)
+def test_what_an_agent_knows_is_used_alone(agent, desk, said, moves, packed_open):
+    agent.hello("ldap", **said)
+    assert (agent.session.moves, agent.session.packed_open) == (moves, packed_open)
 
 
 # tokens

@@ -34,7 +34,7 @@ def test_an_open_is_packed_for_who_reads_that(packed):
     rooms = Rooms("active")
     hub = rooms.hub(features=["packed_open"] if packed else [])
     rooms.elsewhere()
-    near = Agent(rooms, identity("near")).claim("near", packed_open=packed)
+    near = Agent(rooms, identity("near")).claim("near", features=["packed_open"] if packed else [])
     rooms.client(listener(connector="near"))
     rooms.client()
     bodies = [near.only(OPEN).payload, hub.only(OPEN).payload]

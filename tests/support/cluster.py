@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -220,8 +220,10 @@ class Cluster:
         scope: Iterable[str] | None = None,
         tenant: str | None = None,
         name: str = "",
+        prefix: Sequence[str] = (),
     ) -> Agent:
-        """One more agent; ``first`` is the hub that it tries before the others, ``scope`` what its token allows."""
+        """One more agent; ``first`` is the hub that it tries before the others, ``scope`` what its token allows,
+        ``prefix`` words before its command."""
         order = sorted(self.names, key=lambda name: (name != first, name))
         targets = self.connectors if connectors is None else connectors
         allowed = list(targets if scope is None else scope)
@@ -233,6 +235,7 @@ class Cluster:
             connectors={name: f"{host}:{port}" for name, (host, port) in targets.items()},
             overrides={"allow_plaintext": True, **self._agent_overrides},  # namespaces are no loopback
             name=name or f"agent-{agent_id}",
+            prefix=prefix,
         )
         self.agents.append(agent)
         return agent

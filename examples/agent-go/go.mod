@@ -1,0 +1,3 @@
+module ncfast.example/agent-go
+
+go 1.22

@@ -1,0 +1,1 @@
+"""Against agents: a scripted hub, and the service beside the agent."""

@@ -1,0 +1,1 @@
+"""Against hubs: a scripted agent, and clients at the hub's listener."""
