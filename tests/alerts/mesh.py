@@ -1,0 +1,111 @@
+"""Faults between the hubs."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import closing, suppress
+
+from support.until import PATIENCE, wait_until
+
+from .fault import fault
+from .stage import MIB, Stage
+
+
+@fault(NcfastMeshLinkMissing=("mesh_link_down", "unreachable"))
+def link_cut(stage: Stage) -> Iterator[None]:
+    """Nothing comes through between two hubs."""
+    owner, _, third = stage.settle()
+    doors = [stage.cluster.proxies["mesh", name] for name in (owner, third)]  # either may dial the other
+    for door in doors:
+        door.fault("down")
+    yield
+    for door in doors:
+        door.up()
+    wait_until(lambda: stage.cluster.linked(owner, third), "the link")
+
+
+@fault(NcfastMeshFlapping=("RECONNECTS", "mesh_link_down"))
+def link_reset(stage: Stage) -> Iterator[None]:
+    """The link between two hubs is reset every second."""
+    owner, _, third = stage.settle()
+    with stage.again(lambda: stage.cluster.mesh_proxy(owner, third).fault("rst"), pause=1):
+        yield
+
+
+@fault(NcfastMeshDrops=("mesh_backpressure_drops", "away"))
+def link_lost_under_load(stage: Stage) -> Iterator[None]:
+    """The link between two hubs is lost while downloads cross it."""
+    owner, _, third = stage.settle()
+    doors = [stage.cluster.proxies["mesh", name] for name in (owner, third)]
+    with closing(stage.pull(third, 256 * MIB)) as client, stage.again(lambda: client.recv(MIB), pause=0.01):
+        for door in doors:
+            door.fault("down")
+        for door in doors:
+            door.up()
+        yield
+    wait_until(lambda: stage.cluster.linked(owner, third), "the link")
+
+
+@fault(NcfastEpochMismatch=("owner_epoch_mismatch",))
+def stale_owner(stage: Stage) -> Iterator[None]:
+    """The hub that has the agent is frozen (SIGSTOP) under a download until the agent has another, and wakes up."""
+    owner, _, third = stage.settle()
+    cluster = stage.cluster
+    before = cluster.grants()
+    with closing(stage.pull(third, 1024 * MIB)) as client, stage.again(lambda: client.recv(MIB), pause=0.01):
+        cluster.freeze(owner)
+        cluster.wait_grant(before)
+        cluster.thaw(owner)
+        yield
+
+
+@fault(NcfastMeshStrangers=("mesh_refused",))
+def strangers(stage: Stage) -> Iterator[None]:
+    """Somebody without a certificate knocks at a hub's mesh port."""
+    _, _, third = stage.settle()
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    def knock() -> None:
+        with (
+            suppress(OSError),
+            socket.create_connection(stage.cluster.mesh_address(third), timeout=PATIENCE) as raw,
+            context.wrap_socket(raw) as sock,
+        ):
+            sock.recv(1)
+
+    with stage.again(knock):
+        yield
+
+
+@fault(NcfastNoStandby=("standby",))
+def one_hub_in_reach(stage: Stage) -> Iterator[None]:
+    """The agent reaches one hub of three."""
+    owner, _, _ = stage.settle()
+    doors = [stage.cluster.proxies["tunnel", name] for name in stage.cluster.names if name != owner]
+    for door in doors:
+        door.fault("down")
+    yield
+    for door in doors:
+        door.up()
+
+
+@fault(NcfastShadowDisagrees=("shadow_decisions_total", "mesh"))
+def shadow(stage: Stage) -> Iterator[None]:
+    """The hubs are in shadow mode, and a client comes to one that has not the agent."""
+    _, _, third = stage.settle()
+    _turn(stage, "shadow")
+    wait_until(lambda: stage.cluster.routes(third), "the agent known there")
+    stage.refused(third)
+    yield
+    _turn(stage, "active")
+
+
+def _turn(stage: Stage, mode: str) -> None:
+    for hub in stage.cluster.hubs.values():
+        hub.config["ha"]["mode"] = mode
+        assert hub.reload(hub.config)
+
+

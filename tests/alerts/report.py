@@ -1,0 +1,77 @@
+"""What was seen of every alert, as a page."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from support.report import table, wrapped
+
+from .stage import BY, OBJECTIVES_BY
+
+
+@dataclass
+class Seen:
+    """Of one alert: seconds from the fault until it fired, and from the fault's end until it was over."""
+
+    alert: str
+    fault: str
+    signs: tuple[str, ...]
+    fired: float | None = None
+    cleared: float | None = None
+    page: str = ""
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        return self.fired is not None and self.cleared is not None and not self.failures
+
+
+HEAD = f"""\
+Every alert of `monitoring/`, fired by a fault that was made on real processes: three hubs with mutual TLS, agents,
+Redis, and Prometheus with the rules of `config/prometheus/`. `make alerts` does it anew and writes this page
+(`ALERTS="--only redis_frozen"` for some; a wrong name lists all).
+
+The rules are evaluated with every duration in them (windows, `for`, intervals) divided by {BY}, those of the objectives
+by {OBJECTIVES_BY}; scrapes come as much more often, and thresholds are what they are. So seconds below are of those short
+windows: `fired` from the fault's beginning, `over` from its end. The page is what `runbook_url` of the firing alert
+names; its first commands were then run at the hub that the alert's `instance` names, with that hub's paths and
+addresses, and had to show the words of the last column, which the page itself uses.
+"""
+
+
+def render(seen: Iterable[Seen], minutes: float) -> str:
+    """The whole page."""
+    every = list(seen)
+    good = sum(one.passed for one in every)
+    failures = [f"- `{one.alert}`: {failure}" for one in every for failure in one.failures]
+    lines = [
+        "# Alerts",
+        "",
+        *HEAD.splitlines(),
+        "",
+        f"**{good} of {len(every)}** fired, led to a page that names the cause, and were over after the fault; "
+        f"{minutes:.0f} minutes in all. Python {platform.python_version()}.",
+        "",
+        *table(("alert", "fault", "fired, s", "over, s", "page", "its commands show"), _rows(every)),
+        *(["## Failures", "", *failures, ""] if failures else []),
+    ]
+    return "\n".join(part for line in lines for part in wrapped(line)).rstrip() + "\n"
+
+
+def _rows(every: list[Seen]) -> Iterator[tuple[str, ...]]:
+    for one in sorted(every, key=lambda seen: seen.alert):
+        page = one.page.removeprefix("docs/")
+        yield (
+            f"`{one.alert}`",
+            one.fault,
+            _seconds(one.fired),
+            _seconds(one.cleared),
+            f"[{page.removeprefix('runbooks/')}](../{page})" if page else "",
+            ", ".join(f"`{sign}`" for sign in one.signs),
+        )
+
+
+def _seconds(value: float | None) -> str:
+    return "**no**" if value is None else f"{value:.0f}"

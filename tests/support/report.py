@@ -1,0 +1,25 @@
+"""Pieces of reports in Markdown."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator
+
+WIDTH = 120  # columns
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> Iterator[str]:
+    """Lines of a table, and an empty one behind it."""
+    titles = list(head)
+    yield "| " + " | ".join(titles) + " |"
+    yield "| --- |" + " --- |" * (len(titles) - 1)
+    for row in rows:
+        yield "| " + " | ".join(map(str, row)) + " |"
+    yield ""
+
+
+def wrapped(line: str) -> list[str]:
+    """Prose in lines as the documents have it; nothing else."""
+    if line.startswith(("|", "#", " ")) or not line:
+        return [line]
+    return textwrap.wrap(line, WIDTH, subsequent_indent="  " if line.startswith("- ") else "", break_on_hyphens=False)
