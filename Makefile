@@ -31,7 +31,7 @@ COVERED := $(addprefix tests/,core net config auth observe registry mesh hub age
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-setup test-debug quick readme page-test recording coverage lint format simulate simulate-mutants soak bench bench-gate benchmarks perf-ldap dashboards fuzz fuzz-debug debug-build build dist wheels deb \
+.PHONY: help demo test test-setup test-debug quick readme walks alerts page-test recording coverage lint format simulate simulate-mutants soak bench bench-gate benchmarks perf-ldap dashboards fuzz fuzz-debug debug-build build dist wheels deb \
 	docs image image-rehearsal pin-base lock audit clean
 
 help:  ## list the targets
@@ -48,6 +48,12 @@ quick: build $(VENV)/.test  ## the tests that take less than a minute, for betwe
 
 readme: test-setup  ## README's commands in a fresh clone, as a new reader would type them: some minutes
 	FRESH=1 $(BIN)/python -m pytest -q tests/integration/test_readme.py
+
+walks: test-setup  ## a new user's walks in a fresh clone: to the first LDAP search, to three hubs with mutual TLS, from ten faults to their pages (docs/reports/walks.md; half an hour)
+	$(BIN)/python -m tests.walks --report docs/reports/walks.md $(WALKS)
+
+alerts: test-setup  ## every alert fired by a real fault, and led to its page: docs/reports/alerts.md (ALERTS="--only redis_frozen --report FILE"; half an hour)
+	$(BIN)/python -m tests.alerts --report docs/reports/alerts.md $(ALERTS)
 
 page-test: test-setup $(VENV)/.page  ## the admin edge's page in a real browser, with axe-core (PICTURES=DIR leaves pictures there)
 	.ci/need chromium

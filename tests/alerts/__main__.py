@@ -23,7 +23,7 @@ from .stage import Stage
 
 FIRES_SEC = 120.0  # for an alert to fire
 SHOWS_SEC = 20.0  # for its page's commands to show the cause
-ENDS_SEC = 400.0  # for one to be over: windows of six hours are three minutes
+ENDS_SEC = 600.0  # for one to be over: windows of six hours are six minutes
 
 
 def main() -> int:

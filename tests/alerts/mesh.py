@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 
@@ -35,30 +36,47 @@ def link_reset(stage: Stage) -> Iterator[None]:
 
 
 @fault(NcfastMeshDrops=("mesh_backpressure_drops", "away"))
-def link_lost_under_load(stage: Stage) -> Iterator[None]:
-    """The link between two hubs is lost while downloads cross it."""
-    owner, _, third = stage.settle()
-    doors = [stage.cluster.proxies["mesh", name] for name in (owner, third)]
-    with closing(stage.pull(third, 256 * MIB)) as client, stage.again(lambda: client.recv(MIB), pause=0.01):
-        for door in doors:
-            door.fault("down")
-        for door in doors:
-            door.up()
-        yield
-    wait_until(lambda: stage.cluster.linked(owner, third), "the link")
+def tunnel_lost_under_load(stage: Stage) -> Iterator[None]:
+    """An agent's tunnel is reset again and again while an upload comes to it across the mesh."""
+    _, _, third = stage.settle()
+
+    def reset() -> None:
+        stage.cluster.proxies["tunnel", stage.cluster.wait_owner()].fault("rst")
+
+    with closing(stage.push(third)) as client:
+        stop = threading.Event()
+        upload = threading.Thread(target=_upload, args=(client, stop))
+        upload.start()
+        with stage.again(reset, pause=2):
+            yield
+        stop.set()
+        upload.join()
+
+
+def _upload(client: socket.socket, stop: threading.Event) -> None:
+    while not stop.is_set():
+        with suppress(TimeoutError):
+            client.send(bytes(MIB))
 
 
 @fault(NcfastEpochMismatch=("owner_epoch_mismatch",))
-def stale_owner(stage: Stage) -> Iterator[None]:
-    """The hub that has the agent is frozen (SIGSTOP) under a download until the agent has another, and wakes up."""
+def stale_view(stage: Stage) -> Iterator[None]:
+    """A hub is cut from Redis, the agent comes back to its own under a new epoch, and a client comes to the first."""
     owner, _, third = stage.settle()
     cluster = stage.cluster
+    registry = cluster.proxies["redis", third]
+    doors = [cluster.proxies["tunnel", name] for name in cluster.names if name != owner]
+    for door in (registry, *doors):
+        door.fault("down")
+    stage.wait_reasons(third, "registry_unhealthy")
     before = cluster.grants()
-    with closing(stage.pull(third, 1024 * MIB)) as client, stage.again(lambda: client.recv(MIB), pause=0.01):
-        cluster.freeze(owner)
-        cluster.wait_grant(before)
-        cluster.thaw(owner)
-        yield
+    cluster.proxies["tunnel", owner].fault("rst")
+    cluster.wait_grant(before)
+    with suppress(OSError, AssertionError), closing(stage.talk(third)):
+        pass
+    yield
+    for door in (registry, *doors):
+        door.up()
 
 
 @fault(NcfastMeshStrangers=("mesh_refused",))
@@ -107,5 +125,3 @@ def _turn(stage: Stage, mode: str) -> None:
     for hub in stage.cluster.hubs.values():
         hub.config["ha"]["mode"] = mode
         assert hub.reload(hub.config)
-
-

@@ -78,7 +78,7 @@ def mutual_tls(walk: Walk, folder: Path) -> None:
     assert said[state].count("stream TLS") == 2
     searches = [text for line, text in said.items() if line.startswith("ldapsearch")]
     assert [FOUND in text for text in searches] == [True] * 3
-    ways = {path: 0 for path in ("local", "mesh")}
+    ways = dict.fromkeys(("local", "mesh"), 0)
     for host in ("127.0.0.11", "127.0.0.12", "127.0.0.13"):
         metrics = walk.type(f"curl -s http://{host}:9400/metrics")
         for path in ways:

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 WIDTH = 120  # columns
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> Iterator[str]:
-    """Lines of a table, and an empty one behind it."""
+def table(head: Iterable[str], rows: Iterable[Iterable[object]], *, figures: bool = False) -> Iterator[str]:
+    """Lines of a table, and an empty one behind it; with `figures` all columns but the first are aligned as such."""
     titles = list(head)
     yield "| " + " | ".join(titles) + " |"
-    yield "| --- |" + " --- |" * (len(titles) - 1)
+    yield "| --- |" + (" ---: |" if figures else " --- |") * (len(titles) - 1)
     for row in rows:
         yield "| " + " | ".join(map(str, row)) + " |"
     yield ""
