@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 
 from support.until import PATIENCE, wait_until
 
@@ -35,28 +34,29 @@ def link_reset(stage: Stage) -> Iterator[None]:
         yield
 
 
-@fault(NcfastMeshDrops=("mesh_backpressure_drops", "away"))
-def tunnel_lost_under_load(stage: Stage) -> Iterator[None]:
-    """An agent's tunnel is reset again and again while an upload comes to it across the mesh."""
+@fault(NcfastMeshDrops=("mesh_backpressure_drops", "queue"))
+def link_too_slow(stage: Stage) -> Iterator[None]:
+    """Links with room for 64 KiB take 256 KiB a second, and downloads cross them."""
     _, _, third = stage.settle()
-
-    def reset() -> None:
-        stage.cluster.proxies["tunnel", stage.cluster.wait_owner()].fault("rst")
-
-    with closing(stage.push(third)) as client:
-        stop = threading.Event()
-        upload = threading.Thread(target=_upload, args=(client, stop))
-        upload.start()
-        with stage.again(reset, pause=2):
-            yield
-        stop.set()
-        upload.join()
-
-
-def _upload(client: socket.socket, stop: threading.Event) -> None:
-    while not stop.is_set():
-        with suppress(TimeoutError):
-            client.send(bytes(MIB))
+    cluster = stage.cluster
+    small = {"ha": {"mesh": {"per_link_max_inflight_bytes": 65536, "send_queue_depth": 16}}}
+    doors = [cluster.proxies["mesh", name] for name in cluster.names]
+    with ExitStack() as stack:
+        for name in cluster.names:
+            stack.enter_context(stage.reloaded(name, small))
+        for door in doors:
+            door.fault("rst")  # what is reloaded counts for links that are made from then on
+            door.shape(trickle=256 * 1024)
+        stage.settle()
+        for _ in range(4):
+            client = stack.enter_context(closing(stage.pull(third, 64 * MIB)))
+            stack.enter_context(stage.again(lambda client=client: client.recv(MIB), pause=0))
+        yield
+        for door in doors:
+            door.shape()
+            door.fault("rst")
+    for door in doors:
+        door.fault("rst")
 
 
 @fault(NcfastEpochMismatch=("owner_epoch_mismatch",))

@@ -20,7 +20,7 @@ def mesh_slow(stage: Stage) -> Iterator[None]:
         door.shape()
 
 
-@fault(NcfastCrossReplicaShare=("flows_by_path_total", "mesh"))
+@fault(NcfastCrossReplicaShare=("flows_by_path", "mesh"))
 def clients_elsewhere(stage: Stage) -> Iterator[None]:
     """Clients come to a hub that has not the agent; afterwards to the one that has."""
     owner, _, third = stage.settle()
@@ -30,8 +30,8 @@ def clients_elsewhere(stage: Stage) -> Iterator[None]:
 
 
 @fault(
-    NcfastBudgetBurnsFast=("flows_closed_total", "hold_timeout"),
-    NcfastBudgetBurnsSlowly=("flows_closed_total", "hold_timeout"),
+    NcfastBudgetBurnsFast=("flows_closed", "hold_timeout"),
+    NcfastBudgetBurnsSlowly=("flows_closed", "hold_timeout"),
 )
 def many_refused(stage: Stage) -> Iterator[None]:
     """A site of two is down, and its clients are refused; those of the other are served, then and afterwards."""

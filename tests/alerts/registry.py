@@ -22,7 +22,7 @@ def redis_frozen(stage: Stage) -> Iterator[None]:
     redis.thaw()
 
 
-@fault(NcfastRegistrySlow=("registry_latency",))
+@fault(NcfastRegistrySlow=("registry_latency_seconds_sum",))
 def redis_far(stage: Stage) -> Iterator[None]:
     """Every command of a hub to Redis takes 0.15 s."""
     _, _, third = stage.settle()
@@ -32,7 +32,7 @@ def redis_far(stage: Stage) -> Iterator[None]:
     door.shape()
 
 
-@fault(NcfastRegistryErrors=("registry_errors", "channel_denied"))
+@fault(NcfastRegistryErrors=("channel_denied",))
 def redis_denies(stage: Stage) -> Iterator[None]:
     """The user of the hubs loses its right to Redis' channels."""
     stage.settle()

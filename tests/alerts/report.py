@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from support.report import table, wrapped
 
-from .stage import BY, OBJECTIVES_BY
+from .stage import BY, OBJECTIVES_BY, SOONEST
 
 
 @dataclass
@@ -34,9 +34,9 @@ Redis, and Prometheus with the rules of `config/prometheus/`. `make alerts` does
 (`ALERTS="--only redis_frozen"` for some; a wrong name lists all).
 
 The rules are evaluated with every duration in them (windows, `for`, intervals) divided by {BY}, those of the objectives
-by {OBJECTIVES_BY}; scrapes come as much more often, and thresholds are what they are. So seconds below are of those short
-windows: `fired` from the fault's beginning, `over` from its end. The page is what `runbook_url` of the firing alert
-names; its first commands were then run at the hub that the alert's `instance` names, with that hub's paths and
+by {OBJECTIVES_BY}; scrapes come every {SOONEST:g} s, and thresholds are what they are. So seconds below are of those
+short windows: `fired` from the fault's beginning, `over` from its end. The page is what `runbook_url` of the firing
+alert names; its first commands were then run at the hub that the alert's `instance` names, with that hub's paths and
 addresses, and had to show the words of the last column, which the page itself uses.
 """
 

@@ -113,12 +113,6 @@ class Stage:
             assert sock.recv(1)
         return sock
 
-    def push(self, name: str) -> socket.socket:
-        """A client whose flow takes whatever is sent; a send that is not taken for a second times out."""
-        sock = socket.create_connection(self.address(name), timeout=1)
-        sock.sendall(order_line(self.peer.next_seed(), [["drain"]]))
-        return sock
-
     def visit(self, name: str) -> None:
         """A short flow, from beginning to end."""
         with self.talk(name) as sock:

@@ -85,11 +85,8 @@ class Hub:
         self.unlogged_flows = 0  # whose access-log line the test itself has switched off
         self.config_path = directory / f"{name}.yaml"
         self.write_config(self.config)
-        self._directory, self.max_files, self.prefix = (
-            directory,
-            max_files,
-            list(prefix),
-        )  # the latter for the next start
+        self._directory = directory
+        self.max_files, self.prefix = max_files, list(prefix)  # of the next start
         self._begin = 0  # where the present process's log begins
         self.start()
 
