@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
 import sys
 import tempfile
 import time
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,12 @@ ENDS_SEC = 600.0  # for one to be over: windows of six hours are six minutes
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.alerts", description=__doc__)
     parser.add_argument("--only", metavar="FAULT,…", help="only these; a wrong name lists all")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="where the page goes (standard output)")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="where the page goes (standard output); with --only the other rows stay",
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="logs and files stay there (thrown away)")
     arguments = parser.parse_args()
     names = [one.name for one in FAULTS]
@@ -38,31 +46,50 @@ def main() -> int:
         sys.exit(f"no fault is called {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     directory = arguments.keep or Path(tempfile.mkdtemp(prefix="alerts-"))
     directory.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
+    seen: list[Seen] = []
+    broken: list[str] = []
+    before = arguments.report.read_text() if arguments.only and arguments.report and arguments.report.exists() else ""
     try:
-        with Stage(directory) as stage:
-            seen = [one for name in wanted for one in _play(stage, FAULTS[names.index(name)])]
-            broken = [*stage.prometheus.broken_rules(), *stage.objectives.broken_rules()]
+        for some in _played(directory, [FAULTS[names.index(name)] for name in wanted], broken):
+            seen += some
+            if arguments.report:  # so that what was seen stays, should it be broken off
+                arguments.report.write_text(render(seen, before))
     except pytest.skip.Exception as missing:
         sys.exit(f"cannot fire alerts: {missing}")
     finally:
         if not arguments.keep:
             shutil.rmtree(directory, ignore_errors=True)
     left = {alert.name for alert in ALERTS} - {one.alert for one in seen} if not arguments.only else set()
-    text = render(seen, (time.monotonic() - began) / 60)
-    if arguments.report:
-        arguments.report.write_text(text)
-    else:
-        print(text)
+    if not arguments.report:
+        print(render(seen))
     for line in (*broken, *(f"{name}: no fault is known" for name in sorted(left))):
         tell(line)
     return 0 if all(one.passed for one in seen) and not broken and not left else 1
 
 
-def _play(stage: Stage, fault: Fault) -> list[Seen]:
-    """One fault, from its beginning until its alerts are over."""
+def _played(directory: Path, faults: list[Fault], broken: list[str]) -> Iterator[list[Seen]]:
+    """All of them, on a new stage after one that did not end as it should; rules that could not be evaluated go to
+    `broken`."""
+    left = deque(faults)
+    for number in itertools.count():
+        whole = True
+        place = directory / str(number)
+        place.mkdir()
+        with Stage(place) as stage:
+            while left and whole:
+                seen, whole = _play(stage, left.popleft())
+                yield seen
+            if whole:
+                broken += (*stage.prometheus.broken_rules(), *stage.objectives.broken_rules())
+        if not left:
+            return
+
+
+def _play(stage: Stage, fault: Fault) -> tuple[list[Seen], bool]:
+    """One fault, from its beginning until its alerts are over; and whether it could be made and ended."""
     seen = [Seen(alert, fault.says, signs) for alert, signs in fault.signs.items()]
     tell(f"{fault.name}: {fault.says}")
+    whole = False
     try:
         for one in seen:
             wait_until(lambda one=one: not _firing(stage, one.alert), f"{one.alert} quiet before its fault", ENDS_SEC)
@@ -70,26 +97,35 @@ def _play(stage: Stage, fault: Fault) -> list[Seen]:
             began = time.monotonic()
             with fault.make(stage):
                 _see(stage, seen, began)
+            whole = True
             ended = time.monotonic()
             for one in seen:
                 if one.fired is not None:
                     wait_until(lambda one=one: not _firing(stage, one.alert), f"{one.alert} over", ENDS_SEC)
                     one.cleared = time.monotonic() - ended
-    except AssertionError as error:
+    except (AssertionError, OSError) as error:
         for one in seen:
             if one.cleared is None:
-                one.failures.append(str(error)[:1000])
+                one.failures.append(repr(error)[:500])
     for one in seen:
         tell(f"  {one.alert}: fired {one.fired}, over {one.cleared}, {one.page} {one.failures or ''}")
-    return seen
+    return seen, whole
 
 
 def _see(stage: Stage, seen: list[Seen], began: float) -> None:
     """All fire; then each leads to its page, and the page's first commands at the hub that it names show the cause."""
     for one in seen:
-        wait_until(lambda one=one: _firing(stage, one.alert), f"{one.alert} firing", FIRES_SEC)
-        one.fired = time.monotonic() - began
+        try:
+            wait_until(lambda one=one: _firing(stage, one.alert), f"{one.alert} firing", FIRES_SEC)
+            one.fired = time.monotonic() - began
+        except AssertionError as error:
+            one.failures.append(str(error))
     for one in seen:
+        if one.failures:
+            continue
+        if not _firing(stage, one.alert):
+            one.failures.append("over before its page was followed")
+            continue
         page = Page(_firing(stage, one.alert)[0]["annotations"]["runbook_url"])
         one.page = page.name
         if not page.leads(one.alert):
@@ -98,21 +134,23 @@ def _see(stage: Stage, seen: list[Seen], began: float) -> None:
 
 
 def _follow(stage: Stage, one: Seen, page: Page) -> None:
-    """The page's first commands, at the hubs that the alert names, or at any where it names none."""
-    shown = ""
+    """The page's first commands, at the hubs that the alert names, or at any where it names none: one must show it."""
+    missing: dict[str, list[str]] = {}
 
-    def missing() -> list[str]:
-        nonlocal shown
-        named = {alert["labels"].get("instance") for alert in _firing(stage, one.alert)}
-        hubs = sorted(filter(None, named)) or sorted(stage.cluster.live)
-        shown = "".join(page.shown(stage.cluster, name, stage.directory / "desk") for name in hubs)
-        return page.missing(one.signs, shown)
+    def named() -> bool:
+        instances = {alert["labels"].get("instance") for alert in _firing(stage, one.alert)}
+        for name in sorted(filter(None, instances)) or sorted(stage.cluster.live):
+            shown = page.shown(stage.cluster, name, stage.directory / "desk")
+            missing[name] = [sign for sign in one.signs if sign not in shown]
+            if not missing[name]:
+                return True
+            (stage.directory / f"{one.alert}-{name}.txt").write_text(shown)
+        return False
 
     try:
-        wait_until(lambda: not missing(), "", SHOWS_SEC)
+        wait_until(named, "", SHOWS_SEC)
     except AssertionError:
-        one.failures.append(f"{page.name}: its first commands do not show {page.missing(one.signs, shown)}")
-        tell(shown)
+        one.failures.append(f"{page.name}: its first commands do not show {missing}")
 
 
 def _firing(stage: Stage, alert: str) -> list[dict[str, Any]]:

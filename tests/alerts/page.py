@@ -66,10 +66,6 @@ class Page:
         )
         return done.stdout
 
-    def missing(self, signs: tuple[str, ...], shown: str) -> list[str]:
-        """Of the signs those that the page does not name, or its commands did not show."""
-        return [sign for sign in signs if sign not in self.text or sign not in shown]
-
 
 def _lay_out(cluster: Cluster, name: str, desk: Path, url: str) -> None:
     """A folder as the pages have it."""

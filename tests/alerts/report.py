@@ -6,9 +6,11 @@ import platform
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from support.report import table, wrapped
+from support.report import prose, table, wrapped
 
 from .stage import BY, OBJECTIVES_BY, SOONEST
+
+NO = "**no**"
 
 
 @dataclass
@@ -41,27 +43,34 @@ addresses, and had to show the words of the last column, which the page itself u
 """
 
 
-def render(seen: Iterable[Seen], minutes: float) -> str:
-    """The whole page."""
+def render(seen: Iterable[Seen], before: str = "") -> str:
+    """The whole page; of a page as it was `before` the rows of alerts that were not seen now."""
     every = list(seen)
-    good = sum(one.passed for one in every)
+    head, rule, *rows = table(("alert", "fault", "fired, s", "over, s", "page", "its commands show"), _rows(every))
+    now = {_alert(row): row for row in filter(None, rows)}
+    now = {_alert(row): row for row in before.splitlines() if row.startswith("| `")} | now
+    good = sum(NO not in row for row in now.values())
     failures = [f"- `{one.alert}`: {failure}" for one in every for failure in one.failures]
     lines = [
         "# Alerts",
         "",
-        *HEAD.splitlines(),
+        *prose(HEAD),
+        f"**{good} of {len(now)}** fired, led to a page that names the cause, and were over after the fault. "
+        f"Python {platform.python_version()}.",
         "",
-        f"**{good} of {len(every)}** fired, led to a page that names the cause, and were over after the fault; "
-        f"{minutes:.0f} minutes in all. Python {platform.python_version()}.",
+        *(head, rule, *(row for _, row in sorted(now.items()))),
         "",
-        *table(("alert", "fault", "fired, s", "over, s", "page", "its commands show"), _rows(every)),
         *(["## Failures", "", *failures, ""] if failures else []),
     ]
     return "\n".join(part for line in lines for part in wrapped(line)).rstrip() + "\n"
 
 
+def _alert(row: str) -> str:
+    return row.split("`")[1]
+
+
 def _rows(every: list[Seen]) -> Iterator[tuple[str, ...]]:
-    for one in sorted(every, key=lambda seen: seen.alert):
+    for one in every:
         page = one.page.removeprefix("docs/")
         yield (
             f"`{one.alert}`",
@@ -69,9 +78,9 @@ def _rows(every: list[Seen]) -> Iterator[tuple[str, ...]]:
             _seconds(one.fired),
             _seconds(one.cleared),
             f"[{page.removeprefix('runbooks/')}](../{page})" if page else "",
-            ", ".join(f"`{sign}`" for sign in one.signs),
+            NO if one.failures or not one.page else ", ".join(f"`{sign}`" for sign in one.signs),
         )
 
 
 def _seconds(value: float | None) -> str:
-    return "**no**" if value is None else f"{value:.0f}"
+    return NO if value is None else f"{value:.0f}"

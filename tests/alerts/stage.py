@@ -22,6 +22,7 @@ from support.until import PATIENCE, wait_until
 
 BY = 12
 OBJECTIVES_BY = 60
+HOLD_SEC = 5  # that a client is held for, until it is refused
 SOONEST = 2.0  # seconds between two scrapes: a busy machine answers within
 MIB = 1 << 20
 
@@ -52,7 +53,7 @@ class Stage:
                 proxied=("mesh", "tunnel", "redis"),
                 security="tls",
                 hub=HUB,
-                listener={"hold_sec": 1},
+                listener={"hold_sec": HOLD_SEC},
             )
             self._running.callback(self.cluster.close)
             self.prometheus = self._prometheus("alerts", BY)

@@ -18,6 +18,13 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]], *, figures: boo
     yield ""
 
 
+def prose(text: str) -> Iterator[str]:
+    """Paragraphs, each one line to be wrapped, and an empty one behind each."""
+    for paragraph in text.strip().split("\n\n"):
+        yield paragraph.replace("\n", " ")
+        yield ""
+
+
 def wrapped(line: str) -> list[str]:
     """Prose in lines as the documents have it; nothing else."""
     if line.startswith(("|", "#", " ")) or not line:

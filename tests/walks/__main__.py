@@ -19,7 +19,7 @@ import pytest
 from support.namespaces import Namespaces
 from support.process import child_env
 from support.reader import CLUSTERS, README, ROOT, first_use, mutual_tls
-from support.report import table, wrapped
+from support.report import prose, table, wrapped
 from support.walk import Walk, blocks
 
 # Of those on call, ten that are unlike each other; the others are for `make alerts`.
@@ -63,8 +63,7 @@ def main() -> int:
     lines = [
         "# Walks",
         "",
-        *HEAD.splitlines(),
-        "",
+        *prose(HEAD),
         *table(
             ("from a fresh clone to", "by", "machine, min", "reader, min"),
             ((one.what, one.by, f"{one.machine:.1f}", f"{one.reader:.1f}") for one in walked),
