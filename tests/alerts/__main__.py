@@ -25,7 +25,7 @@ from .report import Seen, render
 from .stage import Stage
 
 FIRES_SEC = 120.0  # for an alert to fire
-SHOWS_SEC = 20.0  # for its page's commands to show the cause
+SHOWS_SEC = 40.0  # for its page's commands to show the cause
 ENDS_SEC = 600.0  # for one to be over: windows of six hours are six minutes
 
 
@@ -121,20 +121,20 @@ def _see(stage: Stage, seen: list[Seen], began: float) -> None:
         except AssertionError as error:
             one.failures.append(str(error))
     for one in seen:
-        if one.failures:
-            continue
-        if not _firing(stage, one.alert):
-            one.failures.append("over before its page was followed")
-            continue
-        page = Page(_firing(stage, one.alert)[0]["annotations"]["runbook_url"])
-        one.page = page.name
-        if not page.leads(one.alert):
-            one.failures.append(f"{page.name} does not say that the alert leads there")
-        _follow(stage, one, page)
+        if not one.failures:
+            try:
+                _follow(stage, one)
+            except AssertionError as error:
+                one.failures.append(str(error))
 
 
-def _follow(stage: Stage, one: Seen, page: Page) -> None:
-    """The page's first commands, at the hubs that the alert names, or at any where it names none: one must show it."""
+def _follow(stage: Stage, one: Seen) -> None:
+    """To the page, whose first commands have to show the cause at one of the hubs that the alert names, or at any if it
+    names none."""
+    (alert, *_) = wait_until(lambda: _firing(stage, one.alert), f"{one.alert} still firing", SHOWS_SEC)
+    page = Page(alert["annotations"]["runbook_url"])
+    one.page = page.name
+    assert page.leads(one.alert), f"{page.name} does not say that the alert leads there"
     missing: dict[str, list[str]] = {}
 
     def named() -> bool:
@@ -147,10 +147,7 @@ def _follow(stage: Stage, one: Seen, page: Page) -> None:
             (stage.directory / f"{one.alert}-{name}.txt").write_text(shown)
         return False
 
-    try:
-        wait_until(named, "", SHOWS_SEC)
-    except AssertionError:
-        one.failures.append(f"{page.name}: its first commands do not show {missing}")
+    wait_until(named, lambda: f"{page.name}: its first commands do not show {missing}", SHOWS_SEC)
 
 
 def _firing(stage: Stage, alert: str) -> list[dict[str, Any]]:

@@ -55,8 +55,8 @@ def site_down(stage: Stage) -> Iterator[None]:
     owner, _, third = stage.settle()
     with closing(stage.talk(owner)), closing(stage.talk(third)):
         stage.cluster.agent.program.kill()
-        stage.refused(third)
-        yield
+        with stage.again(lambda: stage.refused(third)):
+            yield
         stage.cluster.agent.start()
 
 
