@@ -6,11 +6,9 @@ import platform
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from support.report import prose, table, wrapped
+from support.report import NO, prose, table, wrapped
 
 from .stage import BY, OBJECTIVES_BY, SOONEST
-
-NO = "**no**"
 
 
 @dataclass

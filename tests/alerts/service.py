@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -76,28 +75,16 @@ def agent_restarted(stage: Stage) -> Iterator[None]:
 
 @fault(NcfastClientsTurnedAway=("accept_shed", "listener_cap"))
 def too_many_clients(stage: Stage) -> Iterator[None]:
-    """A listener that takes two clients (`max_connections`) is asked by a third."""
+    """A listener that takes two clients (`max_connections`) is asked by a third, again and again."""
     _, _, third = stage.settle()
     cap = [{**one, "max_connections": 2} for one in stage.cluster.hubs[third].config["listeners"]]
     with (
         stage.reloaded(third, {"listeners": cap}),
         closing(stage.talk(third)),
         closing(stage.talk(third)),
+        stage.again(lambda: stage.refused(third)),
     ):
-        stage.refused(third)
         yield
-
-
-@fault(NcfastListenerPaused=("listener_down",), NcfastDegraded=("degraded", "listener_down"))
-def port_taken(stage: Stage) -> Iterator[None]:
-    """A reload brings a listener whose port another process has."""
-    _, _, third = stage.settle()
-    hub = stage.cluster.hubs[third]
-    hub.expected_errors |= {"listener_down"}
-    with socket.create_server((stage.address(third)[0], 0)) as other:
-        one = {"name": "second", "bind": "%s:%d" % other.getsockname(), "connector": "peer"}
-        with stage.reloaded(third, {"listeners": [*hub.config["listeners"], one]}):
-            yield
 
 
 @fault(NcfastAgentFlapping=("superseded", "tunnels_closed_total"))

@@ -23,7 +23,7 @@ from support.until import PATIENCE, wait_until
 BY = 12
 OBJECTIVES_BY = 60
 HOLD_SEC = 5  # that a client is held for, until it is refused
-SOONEST = 2.0  # seconds between two scrapes: a busy machine answers within
+SOONEST = 3.0  # seconds between two scrapes: a busy machine answers within
 MIB = 1 << 20
 
 # A link outlives a hub that is frozen, as it may where the operator has chosen so: then a stale owner is heard.

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 WIDTH = 120  # columns
+NO = "**no**"  # in place of what was to be seen
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]], *, figures: bool = False) -> Iterator[str]:
