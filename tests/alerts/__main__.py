@@ -108,7 +108,7 @@ def _play(stage: Stage, fault: Fault) -> tuple[list[Seen], bool]:
             if one.cleared is None:
                 one.failures.append(repr(error)[:500])
     for one in seen:
-        tell(f"  {one.alert}: fired {one.fired}, over {one.cleared}, {one.page} {one.failures or ''}")
+        tell(f"  {one.alert}: fired {one.fired}, led {one.led}, over {one.cleared}, {one.page} {one.failures or ''}")
     return seen, whole
 
 
@@ -124,6 +124,7 @@ def _see(stage: Stage, seen: list[Seen], began: float) -> None:
         if not one.failures:
             try:
                 _follow(stage, one)
+                one.led = time.monotonic() - began
             except AssertionError as error:
                 one.failures.append(str(error))
 

@@ -98,7 +98,7 @@ def strangers(stage: Stage) -> Iterator[None]:
         yield
 
 
-@fault(NcfastNoStandby=("standby",))
+@fault(NcfastNoStandby=("nowconnect_agents_standby",))
 def one_hub_in_reach(stage: Stage) -> Iterator[None]:
     """The agent reaches one hub of three."""
     owner, _, _ = stage.settle()

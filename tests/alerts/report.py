@@ -13,12 +13,14 @@ from .stage import BY, OBJECTIVES_BY, SOONEST
 
 @dataclass
 class Seen:
-    """Of one alert: seconds from the fault until it fired, and from the fault's end until it was over."""
+    """Of one alert: seconds from the fault until it fired, and until its page had shown the cause; and from the fault's
+    end until it was over."""
 
     alert: str
     fault: str
     signs: tuple[str, ...]
     fired: float | None = None
+    led: float | None = None
     cleared: float | None = None
     page: str = ""
     failures: list[str] = field(default_factory=list)
@@ -35,7 +37,8 @@ Redis, and Prometheus with the rules of `config/prometheus/`. `make alerts` does
 
 The rules are evaluated with every duration in them (windows, `for`, intervals) divided by {BY}, those of the objectives
 by {OBJECTIVES_BY}; scrapes come every {SOONEST:g} s, and thresholds are what they are. So seconds below are of those
-short windows: `fired` from the fault's beginning, `over` from its end. The page is what `runbook_url` of the firing
+short windows: `fired` from the fault's beginning, `led` until its page had shown the cause (of several alerts of a
+fault one after the other), `over` from the fault's end. The page is what `runbook_url` of the firing
 alert names; its first commands were then run at the hub that the alert's `instance` names, with that hub's paths and
 addresses, and had to show the words of the last column, which the page itself uses.
 """
@@ -44,7 +47,8 @@ addresses, and had to show the words of the last column, which the page itself u
 def render(seen: Iterable[Seen], before: str = "") -> str:
     """The whole page; of a page as it was `before` the rows of alerts that were not seen now."""
     every = list(seen)
-    head, rule, *rows = table(("alert", "fault", "fired, s", "over, s", "page", "its commands show"), _rows(every))
+    titles = ("alert", "fault", "fired, s", "led, s", "over, s", "page", "its commands show")
+    head, rule, *rows = table(titles, _rows(every))
     now = {_alert(row): row for row in filter(None, rows)}
     now = {_alert(row): row for row in before.splitlines() if row.startswith("| `")} | now
     good = sum(NO not in row for row in now.values())
@@ -74,6 +78,7 @@ def _rows(every: list[Seen]) -> Iterator[tuple[str, ...]]:
             f"`{one.alert}`",
             one.fault,
             _seconds(one.fired),
+            _seconds(one.led),
             _seconds(one.cleared),
             f"[{page.removeprefix('runbooks/')}](../{page})" if page else "",
             NO if one.failures or not one.page else ", ".join(f"`{sign}`" for sign in one.signs),

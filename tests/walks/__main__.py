@@ -66,7 +66,7 @@ def main() -> int:
         *prose(HEAD),
         *table(
             ("from a fresh clone to", "by", "machine, min", "reader, min"),
-            ((one.what, one.by, f"{one.machine:.1f}", f"{one.reader:.1f}") for one in walked),
+            ((one.what, one.by, f"{one.machine:.1f}", f"{one.reader:.1f}" if one.reader else "") for one in walked),
         ),
         *alerts,
     ]
