@@ -21,6 +21,8 @@ REPORT ?= build/soak.md
 LOCKED ?=
 PIP := $(BIN)/pip install -q
 ALONE := $(if $(LOCKED),--no-index)
+# Without the Cython modules, which are built in place, once, and found there.
+EDITABLE := NCFAST_UNBUILT=1 $(PIP) $(ALONE) --no-build-isolation -e
 # A lock is for every Python and machine that we name; what it holds moves by `make lock` alone.
 LOCK := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 # Rooms whose tests take a minute together, and need no other programs: not those of several processes, nor the benches.
@@ -31,7 +33,7 @@ COVERED := $(addprefix tests/,core net config auth observe registry mesh hub age
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-setup test-debug test-previous quick readme page-test recording coverage lint format simulate simulate-mutants soak bench bench-gate benchmarks perf-ldap dashboards fuzz fuzz-debug debug-build build dist wheels deb \
+.PHONY: help demo test test-setup test-debug test-previous quick readme walks alerts page-test recording coverage lint format simulate simulate-mutants soak bench bench-gate benchmarks perf-ldap dashboards fuzz fuzz-debug debug-build build dist wheels deb \
 	docs image image-rehearsal pin-base lock audit clean
 
 help:  ## list the targets
@@ -48,6 +50,12 @@ quick: build $(VENV)/.test  ## the tests that take less than a minute, for betwe
 
 readme: test-setup  ## README's commands in a fresh clone, as a new reader would type them: some minutes
 	FRESH=1 $(BIN)/python -m pytest -q tests/integration/test_readme.py
+
+walks: test-setup  ## a new user's walks in a fresh clone: to the first LDAP search, to three hubs with mutual TLS, from ten faults to their pages (docs/reports/walks.md; half an hour)
+	$(BIN)/python -m tests.walks --report docs/reports/walks.md $(WALKS)
+
+alerts: test-setup  ## every alert fired by a real fault, and led to its page: docs/reports/alerts.md (ALERTS="--only redis_frozen --report FILE"; half an hour)
+	$(BIN)/python -m tests.alerts --report docs/reports/alerts.md $(ALERTS)
 
 page-test: test-setup $(VENV)/.page  ## the admin edge's page in a real browser, with axe-core (PICTURES=DIR leaves pictures there)
 	.ci/need chromium
@@ -176,7 +184,7 @@ clean:  ## remove all that is built here, the virtual environment too
 		.mypy_cache .ruff_cache .cache .coverage*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The package is installed editable: Python files need nothing more, Cython files are built again below.
+# The package is installed editable: Python files need nothing more, Cython files are built below.
 $(VENV)/.installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.14 found; say where it is: make PYTHON=..."; exit 1; }
 	$(PYTHON) -c 'import ensurepip, os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
@@ -184,7 +192,7 @@ $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(if $(LOCKED),$(PIP) --require-hashes -r locks/dev.txt)
 	$(PIP) $(ALONE) 'setuptools>=77' 'cython>=3.2,<4'
-	$(PIP) $(ALONE) --no-build-isolation -e .
+	$(EDITABLE) .
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(SOURCES)
@@ -192,12 +200,12 @@ $(VENV)/.built: $(VENV)/.installed $(SOURCES)
 	touch $@
 
 $(VENV)/.test: $(VENV)/.installed
-	$(PIP) $(ALONE) --no-build-isolation -e '.[test]'
+	$(EDITABLE) '.[test]'
 	touch $@
 
 $(VENV)/.fuzz: $(VENV)/.installed
 	$(if $(LOCKED),$(PIP) --require-hashes -r locks/fuzz.txt)
-	$(PIP) $(ALONE) --no-build-isolation -e '.[fuzz]'
+	$(EDITABLE) '.[fuzz]'
 	touch $@
 
 # axe-core alone: what drives the browser is tests/support/chromium.py.
@@ -207,15 +215,13 @@ $(VENV)/.page: $(VENV)/.installed
 
 $(VENV)/.bench: $(VENV)/.installed
 	$(if $(LOCKED),$(PIP) --require-hashes -r locks/bench.txt)
-	$(PIP) $(ALONE) --no-build-isolation -e '.[bench]'
+	$(EDITABLE) '.[bench]'
 	touch $@
 
 $(VENV)/.dist: $(VENV)/.installed
-	$(PIP) $(ALONE) --no-build-isolation -e '.[dist]'
+	$(EDITABLE) '.[dist]'
 	touch $@
 
-# By itself, so that the Cython modules are not built again for it.
 $(VENV)/.docs: $(VENV)/.installed
-	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' \
-		| $(PIP) $(ALONE) -r /dev/stdin
+	$(EDITABLE) '.[docs]'
 	touch $@

@@ -4,7 +4,8 @@ They are built hardened: canaries on the stack, the C library's checked copies, 
 writes to after loading. Cython checks the bounds of what it indexes.
 
 ``NCFAST_DEBUG=1`` builds for `make test-debug`: with gcc's address and undefined-behaviour sanitizers, and with
-Cython's checks of None and division. Such modules load only under LD_PRELOAD of libasan.
+Cython's checks of None and division. Such modules load only under LD_PRELOAD of libasan. ``NCFAST_UNBUILT=1`` leaves
+them out: `make` installs the package editable, for each extra again, and builds its modules in place once.
 """
 
 import os
@@ -15,6 +16,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 DEBUG = os.environ.get("NCFAST_DEBUG") == "1"
+UNBUILT = os.environ.get("NCFAST_UNBUILT") == "1"
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 # -U: what a distribution has built into its compiler or its Python may be another level. A C library or compiler that
 # does not know level 3 takes it for 2.
@@ -33,7 +35,9 @@ extensions = [
 ]
 
 setup(
-    ext_modules=cythonize(
+    ext_modules=[]
+    if UNBUILT
+    else cythonize(
         extensions,
         compiler_directives={
             "language_level": 3,

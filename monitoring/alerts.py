@@ -59,8 +59,9 @@ SERVICE = (
         "critical",
         "runbooks/listener.md",
         "Hub {{ $labels.instance }} runs and does not serve.",
-        "Its doors are closed: it has not finished its start, or it has stopped. Its log since the start says why.",
-        "1m",
+        "It has not finished its start. It waits for Redis, for twice `redis_timeout_sec` (four times, by Sentinel) at"
+        " most; where it does not go on then, its log since the start says why.",
+        "15s",
     ),
     Alert(
         "NcfastDegraded",
@@ -205,9 +206,9 @@ CLUSTER = (
         of_cluster(grew("nowconnect_mesh_backpressure_drops_total", ", peer, reason", "5m")),
         "warning",
         "runbooks/flows-lost.md",
-        "Hub {{ $labels.instance }} has dropped relayed frames to {{ $labels.peer }} ({{ $labels.reason }}).",
-        "queue: the link cannot take what is relayed over it. away: it was gone. Their flows recover them by resuming,"
-        " and are slower for it; no byte is lost.",
+        "Hub {{ $labels.instance }} has dropped relayed frames of {{ $labels.peer }} ({{ $labels.reason }}).",
+        "queue: the link to it cannot take what is relayed over it. away: what came from it was for an agent whose"
+        " tunnel was gone. Their flows recover them by resuming, and are slower for it; no byte is lost.",
     ),
     Alert(
         "NcfastEpochMismatch",

@@ -85,6 +85,14 @@ CASES = (
         {"status": "not_serving"},
     ),
     Case(
+        "NcfastNotServing",
+        {'nowconnect_readiness{status="not_serving"}': f"0+0x19 1 1 1 0+0x{30 * PER_MINUTE}"},
+        5.5,
+        7,
+        {"status": "not_serving"},
+        "a start waits for Redis for 40 s at most, with the longest of time limits",
+    ),
+    Case(
         "NcfastDegraded", {'nowconnect_readiness{status="degraded"}': between(5, 10, 1)}, 8, 12, {"status": "degraded"}
     ),
     Case(

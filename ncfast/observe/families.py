@@ -361,7 +361,8 @@ METRICS = (
     _gauge("mesh_link_flows", "Flows that a mesh link carries.", readings.per_link("flows"), "peer"),
     _counter(
         "mesh_backpressure_drops",
-        "Frames that a relay dropped at a bound of the link to a peer; their flows recover them by resuming.",
+        "Frames that a relay dropped: for a peer at a bound of its link (queue), or from it for an agent whose tunnel"
+        " was gone (away); their flows recover them by resuming.",
         lambda s, h: s.mesh_drops,
         peer=readings.linked,
         reason=labels.MESH_DROPS,

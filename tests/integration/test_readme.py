@@ -1,4 +1,4 @@
-"""README's commands, in the order written, in a clone, by a reader who has nothing else.
+"""Commands of README and docs, in the order written, in a clone, by a reader who has nothing else.
 
 By default the clone is a folder with the configuration, and this interpreter stands in for what `make demo` builds.
 With FRESH=1 (`make readme`) it is a real one, and `make demo` is what builds it.
@@ -17,37 +17,13 @@ from pathlib import Path
 import pytest
 from support.namespaces import Namespaces
 from support.process import PACKAGE_ROOT, child_env, require
+from support.reader import README, first_use, mutual_tls
 from support.until import wait_until
 from support.walk import Walk, blocks
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
 FRESH = os.environ.get("FRESH") == "1"
 SHORTER = {"256M": "32M", "16M": "8M"}  # so that a download takes seconds
-LDIF = """\
-dn: dc=example,dc=net
-objectClass: dcObject
-objectClass: organization
-o: Example
-dc: example
-
-dn: uid=ann,dc=example,dc=net
-objectClass: inetOrgPerson
-uid: ann
-cn: Ann
-sn: Example
-"""
-SLAPD = """\
-include /etc/ldap/schema/core.schema
-include /etc/ldap/schema/cosine.schema
-include /etc/ldap/schema/inetorgperson.schema
-modulepath /usr/lib/ldap
-moduleload back_mdb
-pidfile {folder}/pid
-database mdb
-suffix dc=example,dc=net
-directory {folder}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -89,19 +65,12 @@ def begin(clone: Path) -> Iterator[Callable[[], Walk]]:
     spaces.close()
 
 
-def test_first_use(begin, clone: Path, tmp_path: Path) -> None:
-    slapd, slapadd, _ = require("slapd", "slapadd", "ldapsearch")
-    config, ldif = tmp_path / "slapd.conf", tmp_path / "ldif"
-    config.write_text(SLAPD.format(folder=tmp_path))
-    ldif.write_text(LDIF)
-    subprocess.run([slapadd, "-q", "-f", config, "-l", ldif], check=True, capture_output=True)
-    walk = begin()
-    walk.type(f"{slapd} -d 256 -f {config} -h ldap://127.0.0.1:389/")
-    (lines,) = blocks(README, "First use: LDAP")
-    said = {line: walk.type(line.replace("HUB", "127.0.0.1")) for line in lines}
-    (search,) = (text for line, text in said.items() if line.startswith("ldapsearch"))
-    assert "uid: ann" in search
-    assert "l1 " in said["ncfast status"] and " 1 opened" in said["ncfast status"]
+def test_first_use(begin, tmp_path: Path) -> None:
+    first_use(begin(), tmp_path)
+
+
+def test_three_hubs_with_mutual_tls(begin, tmp_path: Path) -> None:
+    mutual_tls(begin(), tmp_path)
 
 
 def test_three_hubs(begin, clone: Path) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import platform
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import isinf
+
+from support.report import table, wrapped
 
 from .ledger import Fault, Ledger
 from .samples import BOUNDS, MIB, Life
 
 SHOWN = 30  # failures
-WIDTH = 120  # columns
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,8 @@ class Outcome:
         return not self.ledger.failures and not self.broken_off and sum(self.ledger.done.values()) > 0
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> Iterator[str]:
-    titles = list(head)
-    yield "| " + " | ".join(titles) + " |"
-    yield "| --- |" + " ---: |" * (len(titles) - 1)
-    for row in rows:
-        yield "| " + " | ".join(map(str, row)) + " |"
-    yield ""
+def _table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> Iterator[str]:
+    return table(head, rows, figures=True)
 
 
 def render(outcome: Outcome) -> str:
@@ -56,18 +51,18 @@ def render(outcome: Outcome) -> str:
         "",
         "## Clients",
         "",
-        *table(("kind", "done", "lost as announced", "failed", "lost by"), _clients(ledger)),
+        *_table(("kind", "done", "lost as announced", "failed", "lost by"), _clients(ledger)),
         "## LDAP operations",
         "",
         "Of the LDAP load (`bench/ldap/clients.c`), faults and all; milliseconds from when an operation was due.",
         "",
-        *table(("clients", "operation", "answered", "failed", "p50", "p99", "p99.9", "longest"), _ldap(ledger)),
+        *_table(("clients", "operation", "answered", "failed", "p50", "p99", "p99.9", "longest"), _ldap(ledger)),
         "## Faults",
         "",
         "The longest standstill is that of a conversation's turn (64 bytes there and back) that was under way while "
         "the fault lasted; at the hub it was done to, and at the others.",
         "",
-        *table(
+        *_table(
             ("kind", "played", "standstill there, s", "elsewhere, s", "until all was in its place, s"),
             _faults(ledger),
         ),
@@ -76,7 +71,7 @@ def render(outcome: Outcome) -> str:
         f"Sampled every {outcome.interval:g} s; medians of the first and the last third of a process's life after "
         f"{outcome.warm_up:g} s. {_bounds()}",
         "",
-        *table(
+        *_table(
             ("process", "pid", "samples", "RSS, MiB", "descriptors", "threads", "most held, KiB", "loop lag up to, s"),
             _processes(outcome),
         ),
@@ -85,7 +80,7 @@ def render(outcome: Outcome) -> str:
         "Of each hub's last process, when no client was left: opened = closed + active; bytes in = acknowledged + "
         "discarded + held.",
         "",
-        *table(("hub", *next(iter(outcome.accounts.values()), {})), _accounts(outcome)),
+        *_table(("hub", *next(iter(outcome.accounts.values()), {})), _accounts(outcome)),
         "## Failures",
         "",
         "With what the origin has logged of the flow, and what all have logged around it (once, if several come at a "
@@ -93,14 +88,7 @@ def render(outcome: Outcome) -> str:
         "",
         *(_failures(ledger) if ledger.failures else ["None."]),
     ]
-    return "\n".join(wrapped for line in lines for wrapped in _wrapped(line))
-
-
-def _wrapped(line: str) -> list[str]:
-    """Prose in lines as the documents have it; nothing else."""
-    if line.startswith(("|", "#", " ")) or not line:
-        return [line]
-    return textwrap.wrap(line, WIDTH, subsequent_indent="  " if line.startswith("- ") else "", break_on_hyphens=False)
+    return "\n".join(part for line in lines for part in wrapped(line))
 
 
 def _clients(ledger: Ledger) -> Iterator[tuple[object, ...]]:

@@ -7,6 +7,7 @@ import secrets
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,9 +129,11 @@ class Cluster:
         pem = b"".join(authority.cert_pem.bytes() for authority in authorities)
         (self.directory / "mesh-ca.pem").write_bytes(pem)
 
-    def certify(self, name: str, authority: trustme.CA, names: str | None = None) -> None:
+    def certify(
+        self, name: str, authority: trustme.CA, names: str | None = None, not_after: datetime | None = None
+    ) -> None:
         """Write the hub's key and certificate; its alternative name is the hub's (DNS), or ``names``."""
-        issued = authority.issue_cert(names or name)
+        issued = authority.issue_cert(names or name, not_after=not_after)
         path = self.directory / f"{name}.pem"
         fresh = path.with_suffix(".new")
         fresh.write_bytes(issued.private_key_and_cert_chain_pem.bytes())

@@ -85,14 +85,15 @@ class Hub:
         self.unlogged_flows = 0  # whose access-log line the test itself has switched off
         self.config_path = directory / f"{name}.yaml"
         self.write_config(self.config)
-        self._directory, self._max_files, self._prefix = directory, max_files, prefix
+        self._directory = directory
+        self.max_files, self.prefix = max_files, list(prefix)  # of the next start
         self._begin = 0  # where the present process's log begins
         self.start()
 
     def start(self) -> None:
         """Run the process, again after it has ended; its log goes on in the same file."""
-        argv = [*self._prefix, *ncfast("hub", "--config", self.config_path)]
-        self.program = Program(self.name, argv, self._directory, max_files=self._max_files)
+        argv = [*self.prefix, *ncfast("hub", "--config", self.config_path)]
+        self.program = Program(self.name, argv, self._directory, max_files=self.max_files)
         self.log = EventLog(self.program.err_path, self.program.exit_code)
         self._begin = self.log.mark()
         self.ready = self.log.wait("hub_ready", after=self._begin)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,31 @@ SHIPPED = Path(__file__).parents[2] / "config" / "prometheus"
 RULES = ("alerts.yaml", "objectives.yaml")
 EVERY = "1s"  # scrapes, and evaluations of rules
 HOLD = "2s"  # what an alert waits that waits at all
+SCRAPED = 15.0  # seconds: how often the shipped rules want it
+LOOKBACK = 300.0  # seconds, Prometheus' default: for how long a series' last sample counts
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+WINDOW = re.compile(r"(?<=\[)(\d+)([smhd])(?=\])")
+RECORDED = re.compile(r"(?<=\]\) \* )(\d+)(?= >=)")  # seconds between two samples of a recorded rate that are added up
 
 
 class Prometheus:
-    """`targets` are the admin edges by what their instance is called."""
+    """`targets` are the admin edges by what their instance is called. `rules` makes of the document that is shipped the
+    one that is evaluated; `every` is a duration, between two scrapes and two evaluations."""
 
-    def __init__(self, directory: Path, places: Places, targets: Mapping[str, Address]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        places: Places,
+        targets: Mapping[str, Address],
+        *,
+        rules: Callable[[Path], dict[str, Any]] | None = None,
+        every: str = EVERY,
+        lookback: str = "5m",
+    ) -> None:
         (program,) = require("prometheus")
         self.address: Address = (places.host("prometheus"), places.port("prometheus"))
         for name in RULES:
-            (directory / name).write_text(yaml.safe_dump(_hurried(SHIPPED / name)))
+            (directory / name).write_text(yaml.safe_dump((rules or _hurried)(SHIPPED / name)))
         scrape = {
             "job_name": "ncfast",
             "static_configs": [
@@ -37,13 +53,14 @@ class Prometheus:
             ],
         }
         config = {
-            "global": {"scrape_interval": EVERY, "evaluation_interval": EVERY},
+            "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every},
             "rule_files": list(RULES),
             "scrape_configs": [scrape],
         }
         path = directory / "prometheus.yml"
         path.write_text(yaml.safe_dump(config))
         argv = [program, f"--config.file={path}", f"--storage.tsdb.path={directory / 'data'}"]
+        argv.append(f"--query.lookback-delta={lookback}")
         argv.append("--web.listen-address={}:{}".format(*self.address))
         self.program = Program("prometheus", argv, directory)
         wait_until(self._answers, lambda: f"Prometheus\n{self.program.tail()}")
@@ -84,6 +101,10 @@ class Prometheus:
         """Until it fires no more."""
         wait_until(lambda: alert not in self.firing(), f"{alert} over")
 
+    def alerts(self) -> list[dict[str, Any]]:
+        """Those that fire, each with `labels` and `annotations` as those on call get them."""
+        return [alert for alert in self._get("alerts")["alerts"] if alert["state"] == "firing"]
+
     def broken_rules(self) -> list[str]:
         """Rules that could not be evaluated, with what Prometheus says of them."""
         return [
@@ -105,3 +126,27 @@ def _hurried(path: Path) -> dict[str, Any]:
             if "for" in rule:
                 rule["for"] = HOLD
     return rules
+
+
+def scaled(path: Path, by: float) -> dict[str, Any]:
+    """The rules with every duration in them divided: windows, what an alert waits, how often is evaluated, and what a
+    sum of recorded rates is multiplied by. No other number is touched."""
+    rules: dict[str, Any] = yaml.safe_load(path.read_text())
+    for group in rules["groups"]:
+        group["interval"] = shorter(group["interval"], by)
+        for rule in group["rules"]:
+            expr = WINDOW.sub(lambda found: shorter(found[0], by), rule["expr"])
+            rule["expr"] = RECORDED.sub(lambda found: f"{int(found[0]) / by:g}", expr)
+            if "for" in rule:
+                rule["for"] = shorter(rule["for"], by)
+    return rules
+
+
+def shorter(duration: str, by: float) -> str:
+    """A duration of Prometheus, divided."""
+    return milliseconds(int(duration[:-1]) * SECONDS[duration[-1]] / by)
+
+
+def milliseconds(seconds: float) -> str:
+    """As Prometheus writes them."""
+    return f"{round(seconds * 1000)}ms"

@@ -6,13 +6,13 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from support.until import wait_until
 
 SERVERS = {  # how a command that does not end says that it serves
-    r"(?:NC_\w+=\S+ )?ncfast hub\b": '"event":"hub_ready"',
+    r"(?:\w+=\S+ )*ncfast hub\b": '"event":"hub_ready"',
     r"ncfast agent\b": '"event":"tunnel_up"',
     r"redis-server\b": "Ready to accept connections",
     r"python -m http\.server\b": "Serving HTTP",
@@ -21,18 +21,21 @@ SERVERS = {  # how a command that does not end says that it serves
 
 
 def blocks(page: str, heading: str) -> list[list[str]]:
-    """The command lines of a section's `sh` blocks: continued lines put together, comments taken away."""
+    """The commands of a section's `sh` blocks: continued lines put together, loops whole, comments taken away."""
     section = re.split(r"^## ", page.partition(f"\n## {heading}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
-    return [
-        [
-            line
-            for line in (
-                re.sub(r"(?:^|\s+)# .*", "", raw).strip() for raw in re.sub(r"\\\n\s*", " ", block).splitlines()
-            )
-            if line
-        ]
-        for block in re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
-    ]
+    return [list(_commands(block)) for block in re.findall(r"```sh\n(.*?)```", section, re.DOTALL)]
+
+
+def _commands(block: str) -> Iterator[str]:
+    loop: list[str] = []
+    for raw in re.sub(r"\\\n\s*", " ", block).splitlines():
+        line = re.sub(r"(?:^|\s+)# .*", "", raw).strip()
+        if loop or re.match(r"for .*; do$", line):
+            loop.append(line)
+            line = "\n".join(loop) if line == "done" else ""
+        if line:
+            loop.clear()
+            yield line
 
 
 class Walk:
