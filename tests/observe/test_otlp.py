@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
+import trustme
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +26,7 @@ from ncfast.observe.otlp import Outlet, Wish
 from ncfast.observe.otlp.attributes import NAMES, PLACES, attributes, nanoseconds
 
 ROOT = Path(__file__).parents[2]
+LINE = {"ts": "2026-11-27T06:31:09.123Z", "level": "info", "event": "flow_closed", "logger": "access"}
 
 
 def wish(endpoint: str, **keys: Any) -> Wish:
@@ -67,7 +70,7 @@ def test_a_time_keeps_its_milliseconds():
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    st.none() | st.booleans() | st.integers() | st.sampled_from([2**63, 2**64 - 1]) | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=6,
 )
@@ -97,32 +100,55 @@ def test_any_line_can_be_sent(several):
 
 def test_the_queue_follows_to_another_collector():
     """What waits for one that is away goes to the one that is named instead."""
-    line = {"ts": "2026-11-27T06:31:09.123Z", "level": "info", "event": "flow_closed", "logger": "access"}
     outlet = Outlet()
     with collector(status=400) as wrong, collector() as right:
         outlet.follow(wish(wrong.endpoint))
-        outlet.put(line)
+        outlet.put(LINE)
         wait_until(lambda: outlet.results["failed"] == 1)
         outlet.follow(wish(right.endpoint, interval_sec=300))
-        outlet.put(line | {"event": "tunnel_up"})  # not asked for
-        outlet.put(line)
+        outlet.put(LINE | {"event": "tunnel_up"})  # not asked for
+        outlet.put(LINE)
         outlet.follow(wish(right.endpoint, flush_sec=300))
         wait_until(lambda: outlet.results["exported"] == 1)
         outlet.follow(None)
-        outlet.put(line)
+        outlet.put(LINE)
         outlet.close()
     assert outlet.results == {"exported": 1, "dropped": 0, "failed": 1}
     assert (len(wrong.taken), [record.body for record in right.taken]) == (0, ["flow_closed"])
 
 
+def test_tls_is_proven_both_ways(tmp_path, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere")  # which requests would ask before the file's word
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    ours = ca.issue_cert("hub-a")
+    (tmp_path / "cert.pem").write_bytes(b"".join(pem.bytes() for pem in ours.cert_chain_pems))
+    ours.private_key_pem.write_to_path(tmp_path / "key.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    ca.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    named = {name: str(tmp_path / f"{name.removesuffix('_file')}.pem") for name in ("ca_file", "cert_file", "key_file")}
+    outlet = Outlet()
+    with collector(tls=context) as at:
+        for number, tls in enumerate(({}, {"ca_file": named["ca_file"]})):  # not trusted by us; not trusting us
+            outlet.follow(wish(at.endpoint, tls=tls, timeout_sec=0.5))
+            outlet.put(LINE)
+            wait_until(lambda n=number: outlet.results["failed"] == n + 1)
+        assert not at.asked
+        outlet.follow(wish(at.endpoint, tls=named, timeout_sec=300, flush_sec=300))
+        outlet.put(LINE)
+        outlet.close()
+    assert outlet.results == {"exported": 1, "dropped": 0, "failed": 2}
+
+
 def test_a_defect_costs_its_batch_alone():
     outlet = Outlet()
-    line = {"ts": "2026-11-27T06:31:09.123Z", "level": "info", "event": "flow_closed", "logger": "access"}
     with collector() as at:
         outlet.follow(wish(at.endpoint, flush_sec=300))
-        outlet.put(line | {"ts": "never"})
+        outlet.put(LINE | {"ts": "never"})
         wait_until(lambda: outlet.results["failed"] == 1)
-        outlet.put(line)
+        outlet.put(LINE)
         outlet.close()
     assert outlet.results == {"exported": 1, "dropped": 0, "failed": 1}
 

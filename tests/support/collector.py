@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,11 +38,12 @@ class Collector:
     headers: dict[str, str] = field(default_factory=dict)  # of the last request, names in small letters
     raw: bytes = b""  # all that was ever sent, unpacked
     taken: list[Record] = field(default_factory=list)  # what was answered with 200
+    tls: ssl.SSLContext | None = None
     port: int = 0
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1/logs"
+        return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.port}/v1/logs"
 
     def of(self, service: str) -> list[Record]:
         """What this service has sent."""
@@ -80,6 +82,8 @@ def collector(**state: Any) -> Iterator[Collector]:
             """Senders that have given up."""
 
     with Server(("127.0.0.1", 0), Handler) as server:
+        if made.tls is not None:
+            server.socket = made.tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         made.port = server.server_port
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

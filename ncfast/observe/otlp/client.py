@@ -81,9 +81,11 @@ class _Session(requests.Session):
     def __init__(self) -> None:
         super().__init__()
         self.stream = True
+        self.auth = lambda request: request  # else ~/.netrc comes before a header that is given
         self.outcome = ""
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+        kwargs["verify"] = self.verify  # else $REQUESTS_CA_BUNDLE comes before what a session says
         try:
             response = super().request(*args, **kwargs)
         except requests.RequestException as exc:
