@@ -97,6 +97,13 @@ METRICS = (
     ),
     Metric("nowconnect_agent_memory_held_bytes", "Bytes that wait now.", lambda d: d["memory"]["held_bytes"]),
     Metric(
+        "nowconnect_otlp_records_total",
+        "Log lines for a collector (`otlp`), by what became of them; dropped: too many waited.",
+        lambda d: d["otlp"],
+        ("result",),
+        "counter",
+    ),
+    Metric(
         "nowconnect_agent_token_expires_seconds",
         "For how long the agent's token still counts. Negative: it has ended. No sample: it does not say.",
         lambda d: d["token"]["expires_sec"],

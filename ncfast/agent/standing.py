@@ -11,6 +11,7 @@ from ncfast.agent.agent import Agent
 from ncfast.agent.counts import Failure
 from ncfast.agent.target import Target
 from ncfast.agent.tunnel import AgentTunnel
+from ncfast.observe import otlp
 
 STATUSES = ("ready", "degraded", "not_ready", "draining")
 
@@ -83,6 +84,7 @@ class Standing:
                 "expires_sec": None if token.expires_at is None else round(token.expires_at - wall, 1),
                 "fault": token.fault,
             },
+            "otlp": otlp.results(),
             "certificates": {} if certificate is None else {"client": round(certificate - wall, 1)},
         }
 

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 import time
 
-from ncfast.config.agent import ClientTls
+from ncfast.config.sections import ClientTls
 from ncfast.net.expiry import ends_at
 from ncfast.net.seam import Net
 from ncfast.net.tls import client_context

@@ -71,8 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     elif bool(arguments.client_cert) != bool(arguments.client_key):
         arguments.usage_error("--client-cert and --client-key belong together")
 
-    from ncfast.config.agent import ClientTls
     from ncfast.config.loader import agent_from_flags, load_agent
+    from ncfast.config.sections import ClientTls
 
     if arguments.config:
         config = load_agent(arguments.config)

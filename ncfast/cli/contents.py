@@ -14,6 +14,7 @@ from ncfast.hub.guard import read_admin_token
 from ncfast.mesh.certificates import Certificates, read_secret
 from ncfast.net.tls import client_context, server_context, unreadable, web_context
 from ncfast.registry.redis.access import Access
+from ncfast.serve.collector import wish
 
 Reader = tuple[list[Path | None], Callable[[], object]]  # the files, and what reads them
 
@@ -47,6 +48,7 @@ def _of_hub(config: HubConfig, jwt: Jwt | None) -> Iterator[Reader]:
     if config.admin.tls is not None:
         admin = config.admin.tls
         yield [admin.cert_file, admin.key_file, admin.client_ca_file], lambda: server_context(admin, "admin.tls")
+    yield from _of_both(config)
     if config.admin.token_file is not None:
         admin_token = config.admin.token_file
         yield [admin_token], lambda: read_admin_token(admin_token)
@@ -56,6 +58,13 @@ def _of_hub(config: HubConfig, jwt: Jwt | None) -> Iterator[Reader]:
     if config.ha.enabled and mesh.tls is not None and name is not None:
         tls = mesh.tls
         yield [tls.ca_bundle, tls.cert_file, tls.key_file], lambda: Certificates(tls, config.ha.cluster, name)
+
+
+def _of_both(config: HubConfig | AgentConfig) -> Iterator[Reader]:
+    if config.otlp is not None:
+        export, tls = config.otlp, config.otlp.tls
+        files = [export.headers_file, *((tls.ca_file, tls.cert_file, tls.key_file) if tls is not None else ())]
+        yield files, lambda: wish(export, "", None)
 
 
 def _authority(key: str, path: Path) -> None:
@@ -68,6 +77,7 @@ def _authority(key: str, path: Path) -> None:
 
 def _of_agent(config: AgentConfig) -> Iterator[Reader]:
     tls = config.tls
+    yield from _of_both(config)
     yield [config.token_file], lambda: token_of(config.token_file)
     if tls is not None:
         yield [tls.ca_file, tls.cert_file, tls.key_file], lambda: client_context(tls)

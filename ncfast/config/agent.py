@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 
 from pydantic import model_validator
 
+from ncfast.config.otlp import Otlp
 from ncfast.config.sections import (
-    CertifiedTls,
+    ClientTls,
     Drain,
     EndLimits,
     FlowConfig,
@@ -101,12 +102,6 @@ class Connector(Section):
     )
 
 
-class ClientTls(CertifiedTls):
-    """TLS towards the hubs (wss://). Files that are replaced are taken for the next dial."""
-
-    ca_file: FilePath | None = key(None, why="CA bundle to trust instead of the system's, PEM.")
-
-
 def is_plaintext(hub: str) -> bool:
     """Whether who is on the way to the hub can read the token."""
     url = urlsplit(hub)
@@ -168,7 +163,7 @@ class AgentConfig(Section):
     agent_id: AgentId = key(why="This agent's identity; must equal the token's sub.")
     token_file: FilePath = key(why="File with the token; read again before it expires.")
     connectors: list[Connector] = key(min_length=1, why="The services offered.")
-    tls: ClientTls | None = key(None, why="TLS towards the hubs; without it the system's CAs.")
+    tls: ClientTls | None = key(None, why="TLS towards the hubs (wss://); without it the system's CAs.")
     reconnect: Reconnect = section(why="Attempts to reach a hub.")
     standby: Switch = key(
         True,
@@ -182,6 +177,7 @@ class AgentConfig(Section):
     tunnel: Tunnel = section(why="Keepalive and queues of a tunnel.")
     drain: Drain = section(why="The orderly end.")
     logging: Logging = section(why="Log lines.")
+    otlp: Otlp | None = key(None, why="Log lines to an OpenTelemetry Collector, too.")
     admin: AgentAdmin | None = key(None, why="Where one asks how the agent is; without it nowhere.")
 
     @model_validator(mode="after")

@@ -23,6 +23,7 @@ RELOADED_MESH = (
 RELOADED: tuple[tuple[str, ...], ...] = (
     ("listeners",),
     ("logging",),
+    ("otlp",),
     ("auth",),
     ("edge", "tls"),
     ("ha", "mode"),

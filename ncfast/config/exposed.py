@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ncfast.config.hub import HubConfig, Jwt
 
 # keys that name a file of which nobody else may know the content; of other files only the writing matters
-SECRET = frozenset({"key_file", "token_file", "secret_file", "redis_password_file", "redis_key_file"})
+SECRET = frozenset({"key_file", "token_file", "secret_file", "redis_password_file", "redis_key_file", "headers_file"})
 
 
 def exposed(config: HubConfig | AgentConfig | Jwt, key: str = "") -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import field_validator, model_validator
 
 from ncfast.config.ha import Ha
+from ncfast.config.otlp import Otlp
 from ncfast.config.sections import (
     KIB,
     Drain,
@@ -467,6 +468,7 @@ class HubConfig(Section):
     tunnel: Tunnel = section(why="Keepalive and queues of a tunnel.")
     drain: HubDrain = section(why="The orderly end.")
     logging: Logging = section(why="Log lines.")
+    otlp: Otlp | None = key(None, why="Log lines to an OpenTelemetry Collector, too.")
     ha: Ha = section(why="Several hubs as one cluster.")
 
     @model_validator(mode="after")

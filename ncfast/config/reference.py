@@ -53,7 +53,7 @@ name it in their first line.
 
 ## Reload
 
-On SIGHUP a hub reads its file again. Listeners, logging, token keys (`auth`), the edge's certificates
+On SIGHUP a hub reads its file again. Listeners, logging, `otlp`, token keys (`auth`), the edge's certificates
 (`edge.tls`), the cluster's mode and what it does without Redis (`ha.mode`, `ha.without_redis`), and of the mesh
 (`ha.mesh`) all but where it listens, what it advertises and whether it requires mTLS change without losing a flow.
 Any other changed key waits for a restart, and the log names it. A file with a problem is refused whole and the

@@ -291,3 +291,9 @@ class CertifiedTls(Section):
         if self.key_file and not self.cert_file:
             raise fault("key_file without cert_file", "name the certificate of this key", "key_file", "cert_file")
         return self
+
+
+class ClientTls(CertifiedTls):
+    """TLS as a client. Files that are replaced are taken for the next connection."""
+
+    ca_file: FilePath | None = key(None, why="CA bundle to trust instead of the system's, PEM.")

@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*\.?")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+_EVENT = re.compile(r"^([a-z][a-z0-9_]{0,63}|[*])$")
 _AGENT_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
 _URL_FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\xa0\\<>\"{}|^`]")  # urlsplit() would drop or guess at these
 
@@ -245,6 +246,20 @@ def _jwks_url(value: str) -> str:
     return value
 
 
+def _otlp_url(value: str) -> str:
+    url = split_url(value, "http", "https")
+    _no_user(url)
+    if url.path in ("", "/"):
+        raise fault("the URL has no path", f"write {value.rstrip('/')}/v1/logs")
+    return value
+
+
+def _event_name(value: str) -> str:
+    if not _EVENT.fullmatch(value):
+        raise fault("not the name of an event", "use the words of the log, as flow_closed, or '*' for all")
+    return value
+
+
 CHECK_BYTES = 1024  # of a text that a health check says or expects; a request line and some headers
 
 SENTINEL = ("redis+sentinel://", "rediss+sentinel://")
@@ -352,6 +367,8 @@ CIDR = Annotated[
 TunnelUrl = Annotated[str, AfterValidator(_tunnel_url), _text("URL", "^wss?://.*/tunnel$")]
 MeshUrl = Annotated[str, AfterValidator(_mesh_url), _text("URL", "^(wss?://.*/mesh|(tls|tcp)://.*|unix:///.*)$")]
 MeshPlace = Annotated[str, AfterValidator(_mesh_place), _text("network or host name", "^[^/:]+(:.*)?(/[0-9]+)?$")]
+OtlpUrl = Annotated[str, AfterValidator(_otlp_url), _text("URL", "^https?://.*/.*$")]
+EventName = Annotated[str, AfterValidator(_event_name), _text("Event", _EVENT.pattern)]
 JwksUrl = Annotated[str, AfterValidator(_jwks_url), _text("URL", "^https://")]
 RedisUrl = Annotated[
     str, AfterValidator(_redis_url), PlainSerializer(mask_url), _text("URL", "^(rediss?([+]sentinel)?|unix)://")

@@ -19,7 +19,8 @@ SERVER_FIRST = {21: "FTP", 22: "SSH", 25: "SMTP", 110: "POP3", 143: "IMAP", 587:
 
 def warnings(config: HubConfig | AgentConfig) -> list[str]:
     """What is allowed, but better known: one line each, ``key: text``."""
-    return list(_hub_warnings(config) if isinstance(config, HubConfig) else _agent_warnings(config))
+    own = _hub_warnings(config) if isinstance(config, HubConfig) else _agent_warnings(config)
+    return [*own, *_collector_warnings(config)]
 
 
 def _hub_warnings(config: HubConfig) -> Iterator[str]:
@@ -148,3 +149,14 @@ def _agent_warnings(config: AgentConfig) -> Iterator[str]:
                 f"connectors[{index}].health: MySQL and MariaDB block who only connects, and all clients with it;"
                 " write protocol: mysql"
             )
+
+
+def _collector_warnings(config: HubConfig | AgentConfig) -> Iterator[str]:
+    if config.otlp is None:
+        return
+    url = urlsplit(config.otlp.endpoint)
+    if url.scheme == "http" and not Address(url.hostname or "", 0).is_loopback:
+        what = "log lines" if config.otlp.headers_file is None else "log lines, and what headers_file holds,"
+        yield f"otlp.endpoint: http:// to another machine; {what} travel in clear"
+    if config.logging.level in ("warning", "error") and "flow_closed" in config.otlp.events:
+        yield f"otlp.events: flow_closed, which logging.level {config.logging.level} does not write, so it is not sent"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from ncfast.config.files import Unusable
 
 if TYPE_CHECKING:
-    from ncfast.config.agent import ClientTls
     from ncfast.config.hub import ServerTls
+    from ncfast.config.sections import ClientTls
 
 
 # OpenSSL's words for a record that is none of TLS: 1.1 and 3.0 the first, 3.2 and later the others
@@ -75,8 +75,8 @@ def server_context(tls: ServerTls, section: str = "edge.tls") -> ssl.SSLContext:
     return context
 
 
-def client_context(tls: ClientTls | None) -> ssl.SSLContext:
-    """TLS towards hubs: the system's authorities or `ca_file`, and our certificate if there is one.
+def client_context(tls: ClientTls | None, section: str = "tls") -> ssl.SSLContext:
+    """TLS towards hubs, or a collector: the system's authorities or `ca_file`, and our certificate if there is one.
 
     Raises OSError whose text names the section and the remedy.
     """
@@ -86,5 +86,5 @@ def client_context(tls: ClientTls | None) -> ssl.SSLContext:
             context.load_cert_chain(tls.cert_file, tls.key_file)
     except OSError as exc:
         files = {} if tls is None else {"ca_file": tls.ca_file, "cert_file": tls.cert_file, "key_file": tls.key_file}
-        raise unreadable("tls", exc, **files) from None
+        raise unreadable(section, exc, **files) from None
     return context

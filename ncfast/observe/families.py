@@ -13,7 +13,7 @@ from itertools import product
 from typing import Any
 
 from ncfast import __version__
-from ncfast.observe import labels, log, readings
+from ncfast.observe import labels, log, otlp, readings
 from ncfast.observe.readiness import STATUSES, State
 from ncfast.observe.stats import Histogram, Stats
 
@@ -489,5 +489,11 @@ METRICS = (
         "log_dropped",
         "Log lines lost because the log's reader stood still.",
         lambda s, h: log.dropped(),
+    ),
+    _counter(
+        "otlp_records",
+        "Log lines for a collector (`otlp`), by what became of them; dropped: too many waited.",
+        lambda s, h: otlp.results(),
+        result=otlp.RESULTS,
     ),
 )

@@ -8,9 +8,10 @@ from ncfast.agent.agent import Agent
 from ncfast.agent.token import token_of
 from ncfast.config.agent import AgentConfig
 from ncfast.config.exposed import exposed
+from ncfast.config.files import Unusable
 from ncfast.config.loader import load_agent
 from ncfast.config.problems import ConfigError
-from ncfast.observe import log
+from ncfast.observe import log, otlp
 from ncfast.observe.watchdog import freeze
 from ncfast.serve.notify import Supervisor
 from ncfast.serve.process import EXIT_OK, Signals, network, prepare, run
@@ -20,13 +21,22 @@ _log = log.get("serve")
 
 
 def run_agent(config: AgentConfig, *, config_path: str | Path | None = None) -> int:
-    """Stays connected until SIGTERM or SIGINT; SIGHUP reads token and log settings again. Returns the exit code.
+    """Stays connected until SIGTERM or SIGINT; SIGHUP reads token, log and `otlp` again. Returns the exit code.
 
     Raises ConfigError when it could serve nobody, and Unusable for a certificate, key or token file of no use.
     """
     prepare(config.logging)
+    otlp.begin(_wish(config))
     token_of(config.token_file)
     return run(_agent(config, config_path))
+
+
+def _wish(config: AgentConfig) -> otlp.Wish | None:
+    if config.otlp is None:
+        return None
+    from ncfast.serve.collector import wish  # of use to few
+
+    return wish(config.otlp, "ncfast-agent", config.agent_id, config.logging.mask_agents)
 
 
 async def _agent(config: AgentConfig, path: str | Path | None) -> int:
@@ -67,13 +77,16 @@ async def _reload_agent(agent: Agent, path: str | Path | None) -> None:
     if path is not None:
         try:
             config = load_agent(path)
-        except ConfigError as exc:
+            wanted = _wish(config)
+        except (ConfigError, Unusable) as exc:
+            problems = exc.problems if isinstance(exc, ConfigError) else [exc]
             _log.error(
                 "config_refused",
-                problems=[str(problem) for problem in exc.problems],
+                problems=[str(problem) for problem in problems],
                 detail="the old configuration stays",
             )
             return
         log.setup(**config.logging.model_dump())
+        otlp.follow(wanted)
     await agent.refresh()
     _log.info("config_reloaded")

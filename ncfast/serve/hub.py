@@ -13,7 +13,7 @@ from ncfast.config.hub import HubConfig, Jwt
 from ncfast.config.loader import load_hub
 from ncfast.config.problems import ConfigError
 from ncfast.hub.hub import Hub
-from ncfast.observe import log
+from ncfast.observe import log, otlp
 from ncfast.observe.watchdog import Watchdog, freeze
 from ncfast.serve.notify import Supervisor
 from ncfast.serve.process import EXIT_OK, Signals, network, prepare, run
@@ -30,7 +30,16 @@ def run_hub(
     Raises ConfigError, AuthSetupError or OSError when it cannot start.
     """
     prepare(config.logging, config.limits.fd_reserve)
+    otlp.begin(_wish(config))
     return run(_hub(config, config_path, on_ready))
+
+
+def _wish(config: HubConfig) -> otlp.Wish | None:
+    if config.otlp is None:
+        return None
+    from ncfast.serve.collector import wish  # of use to few
+
+    return wish(config.otlp, "ncfast-hub", config.ha.replica_id)
 
 
 def _tell_exposed(config: HubConfig, jwt: Jwt | None = None) -> None:
@@ -79,12 +88,14 @@ async def _reload_hub(hub: Hub, path: str | Path | None) -> None:
     try:
         config = load_hub(path)
         _tell_exposed(config)
+        wanted = _wish(config)
         await hub.reload(config, resolve_auth(config))
     except ConfigError as exc:
         _refused(hub, [str(problem) for problem in exc.problems])
     except (OSError, AuthSetupError) as exc:
         _refused(hub, [str(exc)])
     else:
+        otlp.follow(wanted)
         hub.stats.config_reloads["ok"] += 1
         hub.stats.config_refused = False
 

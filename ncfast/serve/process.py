@@ -15,7 +15,7 @@ import uvloop
 from ncfast.config.problems import ENVIRONMENT, ConfigError, Problem
 from ncfast.core.errors import NcfastError
 from ncfast.net.seam import OWN_DESCRIPTORS, Net
-from ncfast.observe import log
+from ncfast.observe import log, otlp
 
 if TYPE_CHECKING:
     from ncfast.config.sections import Logging
@@ -63,9 +63,11 @@ def prepare(logging: Logging, reserve: int = 0) -> None:
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:
-    """Runs `main` on a loop of its own; returns its exit code, with every log line written."""
+    """Runs `main` on a loop of its own; returns its exit code, with every log line written, and sent if a collector is
+    wanted and takes it in time."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(main)
+    otlp.close()
     log.flush()
     return code
 

@@ -17,8 +17,8 @@ from support.until import PATIENCE
 
 from ncfast.agent.dialer import DialError, dial
 from ncfast.agent.ground import Ground
-from ncfast.config.agent import ClientTls
 from ncfast.config.loader import agent_from_flags
+from ncfast.config.sections import ClientTls
 from ncfast.net.seam import Net
 
 

@@ -30,10 +30,11 @@ JUDGES = {"ncfast.auth", "ncfast.mesh", "ncfast.registry"}
 PUBLIC_KEYS = {"jwt", "cryptography", "ncfast.auth.publickeys", "ncfast.auth.remote", "ncfast.net.fetch"}
 PROXY = {"urllib.request", "http.client"}
 PEOPLE = {"ncfast.observe.page", "html"}
+OTLP = {"ncfast.observe.otlp.client", "opentelemetry", "google.protobuf", "requests"}
 ASKED = {"ncfast.agent.admin", "ncfast.agent.standing", "ncfast.agent.metrics", "ncfast.net.routes"}
 NEVER = {  # where they do not belong
-    "hub": AGENT | CLUSTER | COMMANDS | SCRAPED | PROXY | PUBLIC_KEYS | PEOPLE,
-    "agent": HUB | CLUSTER | COMMANDS | SCRAPED | PROXY | PUBLIC_KEYS | PEOPLE | JUDGES | ASKED,
+    "hub": AGENT | CLUSTER | COMMANDS | SCRAPED | PROXY | PUBLIC_KEYS | PEOPLE | OTLP,
+    "agent": HUB | CLUSTER | COMMANDS | SCRAPED | PROXY | PUBLIC_KEYS | PEOPLE | OTLP | JUDGES | ASKED,
 }
 
 

@@ -77,6 +77,8 @@ class Logger:
             text = _state.render(line)
             _state.recent.put(text)
             _state.writer.put(text, at_once=event not in BUSY_EVENTS)
+            if _state.also is not None:
+                _state.also(line)
         except Exception:  # the wall: whatever a value's __str__ does, the caller's work goes on
             _state.failed += 1
 
@@ -109,6 +111,7 @@ class _State:
         self.recent = Recent()
         self.notable = Notable()
         self.render: Callable[[dict[str, Any]], bytes] = _render_json
+        self.also: Callable[[dict[str, Any]], None] | None = None
         self.failed = 0
 
 
@@ -165,9 +168,20 @@ def access(**fields: Any) -> None:
     _access._emit("info", "flow_closed", fields)
 
 
+def also(take: Callable[[dict[str, Any]], None] | None) -> None:
+    """Gives every line from now on to `take`, too, as it is written: masked and thinned. None: to nobody. It may
+    neither block nor change the line, and is called from any thread."""
+    _state.also = take
+
+
 def mask_address(text: str) -> str:
     """A client address as the configured rule shows it."""
     return _state.mask.address(text)
+
+
+def mask_identity(text: str) -> str:
+    """An agent's id as the configured rule shows it."""
+    return _state.mask_agents.identity(text)
 
 
 def notable() -> list[Event]:
