@@ -89,13 +89,8 @@ test-debug: $(VENV)/.test debug-build  ## tests of the Cython modules under gcc'
 		tests/core tests/net/test_raw.py tests/net/test_websocket.py
 	cd $(DEBUG) && $(SANITIZED) $(CURDIR)/$(BIN)/python -m pytest -q --capture=sys tests/core/test_flow.py tests/core/test_link.py
 
-# The tree of another release beside ours, with our packages: N - 1 until a release has a tag.
-PREVIOUS = build/previous
-BEFORE_US = d7b4d7a66f3ef1ea90c6bf9d8f348f39b5a63b4e
-test-previous: test-setup  ## ends of the tree before (BEFORE_US=COMMIT) and of this one together: agent, hub, one cluster of both; some minutes
-	rm -rf $(PREVIOUS) && mkdir -p $(PREVIOUS) && git archive $(BEFORE_US) | tar -x -C $(PREVIOUS)
-	cd $(PREVIOUS) && $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace
-	NCFAST_PREVIOUS=$(CURDIR)/$(PREVIOUS) $(BIN)/python -m pytest -q tests/previous
+test-previous: test-setup  ## ends of the last release and of this tree together: agent, hub, one cluster of both; some minutes
+	NCFAST_PREVIOUS=1 $(BIN)/python -m pytest -q tests/previous
 
 simulate: build $(VENV)/.test  ## a whole cluster on a virtual clock, SEEDS times (200) from FIRST (1)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)

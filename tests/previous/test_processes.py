@@ -1,11 +1,13 @@
-"""N with N - 1 as processes: an agent and two hubs, some of them of the tree before (`make test-previous`). Flows of both
-hubs' clients survive cuts of tunnel and mesh, and the kill of their owner, whoever is older."""
+"""N with N - 1 as processes: an agent and two hubs, some of them of the last release. Flows of both hubs' clients
+survive cuts of tunnel and mesh, and the kill of their owner, whoever is older. Two mixtures are tried always, the
+others by `make test-previous`."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.cluster import AGENT, Cluster
@@ -15,38 +17,39 @@ from support.process import TESTS
 from support.transfer import Transfer, strike
 from support.until import wait_until
 
-TREE = os.environ.get("NCFAST_PREVIOUS", "")
 HUBS = ("hub-a", "hub-b")
-
-pytestmark = pytest.mark.skipif(not TREE, reason="make test-previous builds the tree before")
+ALWAYS: tuple[set[str], ...] = ({"hub-a"}, {"agent", "hub-b"})
+SELDOM: tuple[set[str], ...] = ({"agent"}, {*HUBS}, {"hub-b"}, {"agent", "hub-a"})
+UNKNOWN_THEN = {"edge": {"tunnels_per_agent_per_sec": None}}  # keys of `FAST_HUB` that the release had not yet
 
 
 class Mixed(Loopback):
-    """Whoever is `older` runs from the tree before."""
+    """Whoever is `older` runs from the release's tree."""
 
-    def __init__(self, older: frozenset[str]) -> None:
+    def __init__(self, tree: Path, older: frozenset[str]) -> None:
         super().__init__()
+        self.tree = tree
         self.older = older
 
     def prefix(self, name: str) -> list[str]:
-        return ["env", f"PYTHONPATH={os.pathsep.join((TREE, str(TESTS)))}"] if name in self.older else []
+        return ["env", f"PYTHONPATH={os.pathsep.join((str(self.tree), str(TESTS)))}"] if name in self.older else []
 
 
-@pytest.fixture
-def peer(tmp_path: Path) -> Iterator[Peer]:
-    service = Peer(tmp_path)
-    yield service
-    service.stop()
+def mixtures() -> list[Any]:
+    seldom = pytest.mark.skipif(not os.environ.get("NCFAST_PREVIOUS"), reason="make test-previous")
+    return [*ALWAYS, *(pytest.param(one, marks=seldom) for one in SELDOM)]
 
 
-@pytest.fixture(
-    params=[{"agent"}, {*HUBS}, {"hub-a"}, {"hub-b"}, {"agent", "hub-a"}, {"agent", "hub-b"}],
-    ids=lambda older: " and ".join(sorted(older)),
-)
-def cluster(request: pytest.FixtureRequest, tmp_path: Path, peer: Peer) -> Iterator[Cluster]:
-    places = Mixed(frozenset(request.param))
+@pytest.fixture(params=mixtures(), ids=lambda older: " and ".join(sorted(older)))
+def cluster(request: pytest.FixtureRequest, tmp_path: Path, peer: Peer, released: Path) -> Iterator[Cluster]:
     made = Cluster(
-        tmp_path, {"peer": peer.address}, names=HUBS, proxied=["tunnel", "mesh"], places=places, agents=False
+        tmp_path,
+        {"peer": peer.address},
+        names=HUBS,
+        proxied=["tunnel", "mesh"],
+        places=(places := Mixed(released, frozenset(request.param))),
+        hub=UNKNOWN_THEN,
+        agents=False,
     )
     made.add_agent(AGENT, first="hub-a", prefix=places.prefix("agent"))
     yield made
@@ -64,9 +67,13 @@ def test_flows_survive_whoever_is_older(cluster: Cluster, peer: Peer) -> None:
         )
 
     owned_by("hub-a")
+    places = cluster.places
+    assert isinstance(places, Mixed)
     parts = {"agent": cluster.agent.program, **{name: hub.program for name, hub in cluster.hubs.items()}}
-    older = {name for name, program in parts.items() if TREE in Path(f"/proc/{program.pid}/maps").read_text()}
-    assert older == cluster.places.older, "who has the older modules loaded"
+    older = {
+        name for name, program in parts.items() if str(places.tree) in Path(f"/proc/{program.pid}/maps").read_text()
+    }
+    assert older == places.older, "who has the older modules loaded"
     near, far = (Transfer(peer, cluster.address(name), f"cut, of {name}") for name in HUBS)
     with near, far:
         strike(lambda: cluster.proxies["tunnel", "hub-a"].fault("rst"), near, far)
