@@ -60,7 +60,7 @@ def problems_of(file: Path, env: dict[str, str] | None = None) -> list[str]:
 
 @pytest.mark.parametrize("file", GOOD, ids=lambda file: file.name)
 def test_example_loads(file):
-    load_any(file, {"TOKEN_ISSUER": "https://id.example.net/"})
+    load_any(file, {"TOKEN_ISSUER": "https://id.example.net/", "HUB": "hub-a", "ADDRESS": "127.0.0.11"})
 
 
 @pytest.mark.parametrize("file", BAD, ids=lambda file: file.name)

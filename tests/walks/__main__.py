@@ -28,6 +28,7 @@ FAULTS = (
     *("link_cut", "redis_frozen", "few_descriptors", "slow_readers", "wrong_file"),
 )
 WORDS_A_MINUTE = 200  # of one who reads to understand
+BY_HAND = "\n## By hand\n"  # what somebody has written of a walk without the program: it stays
 HEAD = f"""\
 What a new user needs, in a fresh clone, with nothing but README and docs: the commands are taken from the pages as they
 stand there, and typed by a program (`make walks`, which writes this page). Minutes of the machine are those that the
@@ -71,6 +72,9 @@ def main() -> int:
         *alerts,
     ]
     text = "\n".join(part for line in lines for part in wrapped(line)).rstrip() + "\n"
+    if arguments.report and arguments.report.exists():
+        _, heading, by_hand = arguments.report.read_text().partition(BY_HAND)
+        text += heading + by_hand
     if arguments.report:
         arguments.report.write_text(text)
     else:
