@@ -31,8 +31,8 @@ class Otlp(Section):
         le=10_000,
         unit="lines",
         why=(
-            "In one request. Encoding 100 takes the interpreter some 3 ms, less than it lets a thread run before the"
-            " next (5 ms)."
+            "In one request. Encoding 100 holds the interpreter for 3 to 5 ms, and 5 ms is how long it lets a thread"
+            " run before the next."
         ),
     )
     queue_max: Count = key(

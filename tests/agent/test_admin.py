@@ -212,5 +212,9 @@ def test_an_edge_that_others_would_reach_is_refused(section, says):
 def test_names_say_whose_they_are():
     """An agent's series beside a hub's in one Prometheus: only what both mean alike is called alike."""
     both = {metric.name for metric in METRICS} & {metric.name for metric in HUB_METRICS}
-    assert both == {"nowconnect_agent_token_expires_seconds", "nowconnect_certificate_expires_seconds"}
-    assert all(re.match("nowconnect_(agent|certificate)_", metric.name) for metric in METRICS)
+    assert both == {
+        "nowconnect_agent_token_expires_seconds",
+        "nowconnect_certificate_expires_seconds",
+        "nowconnect_otlp_records_total",
+    }
+    assert all(re.match("nowconnect_(agent|certificate|otlp)_", metric.name) for metric in METRICS)
