@@ -1,5 +1,5 @@
-"""N with N - 1 as processes: an agent and two hubs, some of them of the tree before (`make test-previous`). Flows of both
-hubs' clients survive cuts of tunnel and mesh, and the kill of their owner, whoever is older."""
+"""N with N - 1 as processes: an agent and two hubs, some of them of the tree before (`make test-previous`). Flows of
+clients of both hubs survive cuts of tunnel and mesh, and the kill of their owner, whoever is older."""
 
 from __future__ import annotations
 
