@@ -70,6 +70,7 @@ OTHERS = {
         **{f"10.{number}": "of hubs" for number in range(1, 19)},
         **{f"11.{name}": "of hubs" for name in ("HELLO", "HELLO_ACK", *range(1, 11))},
         "1.7": LATER,
+        "1.11": "libraries read what they should refuse, and nothing else shows",
         "1.13": LATER,
         "5.GOAWAY": LATER,
         "5.HELLO_ACK": LATER,
