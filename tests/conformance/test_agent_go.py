@@ -27,7 +27,7 @@ OFFLINE = {"GOTOOLCHAIN": "local", "GOPROXY": "off", "GOFLAGS": "-buildvcs=false
 
 
 def go(*words: str) -> subprocess.CompletedProcess[str]:
-    (program,) = require("go", places=["/usr/local/go/bin"])
+    (program,) = require("go")
     return subprocess.run([program, *words], cwd=SOURCE, env={**os.environ, **OFFLINE}, capture_output=True, text=True)
 
 
