@@ -23,6 +23,7 @@ from ncfast.config import hardening, reference
 from ncfast.config.hub import HubConfig
 from ncfast.conformance.agents.player import ScriptedHub
 from ncfast.conformance.hubs.player import ScriptedAgent
+from ncfast.conformance.mesh.player import ScriptedPeer
 from ncfast.conformance.stage import Stage
 from ncfast.core import errors, features
 from ncfast.core.errors import RETRYABLE, Reason
@@ -34,6 +35,7 @@ from ncfast.registry import breaker
 DOCS = Path(__file__).parent
 VECTORS = DOCS.parent / "tests" / "vectors" / "frames.json"
 RULE_SEEN = re.compile(r'(?:Broken\(\s*|"rule", |leave\(tunnel, |rule, again = \(|AGAIN = |BROKEN = )"([\w.-]+)"')
+PLAYERS: dict[str, type[Stage]] = {"agents": ScriptedHub, "hubs": ScriptedAgent, "mesh": ScriptedPeer}
 PART = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FIELDS = (
     ("type", 0, 1),
@@ -114,22 +116,23 @@ def _some(names: list[str], most: int = 3) -> str:
     return "; ".join([*names[:most], *more])
 
 
-def shown(side: str, players: type[Stage]) -> dict[str, str]:
-    """Each rule that a scripted end can find broken on that side (`agents`, `hubs`), and by what."""
+def shown(*sides: str) -> dict[str, str]:
+    """Each rule that the scripted ends can find broken on that side (`agents`; `hubs`, `mesh`), and by what."""
     seen: dict[str, list[str]] = {}
     room = DOCS.parent / "ncfast" / "conformance"
-    for source in sorted([*room.glob("*.py"), *(room / side).glob("*.py")]):
+    for source in sorted([*room.glob("*.py"), *(path for side in sides for path in (room / side).glob("*.py"))]):
         for found in RULE_SEEN.findall(source.read_text()):
             seen.setdefault(found, [])
-    for one in players.scenarios():
-        for rule in one.rules:
-            seen.setdefault(rule, []).append(one.name)
+    for side in sides:
+        for one in PLAYERS[side].scenarios():
+            for rule in one.rules:
+                seen.setdefault(rule, []).append(one.name)
     return {rule: _some(names) or "whatever is played" for rule, names in seen.items()}
 
 
 def conformance() -> str:
     """The rules that the scripted ends can find broken."""
-    agents, hubs = shown("agents", ScriptedHub), shown("hubs", ScriptedAgent)
+    agents, hubs = shown("agents"), shown("hubs", "mesh")
     rows: list[tuple[object, ...]] = [
         (f"`{rule}`", agents.get(rule, ""), hubs.get(rule, "")) for rule in sorted({*agents, *hubs}, key=_by_number)
     ]

@@ -374,8 +374,9 @@ func (a *agent) flowFrame(t *tunnel, fr frame) {
 			rst(staleEpoch)
 		}
 	case f != nil:
+		here := f.way == t
 		f.frame(t, fr)
-		if fr.typ == M_DETACH && fr.code == staleEpoch {
+		if here && fr.typ == M_DETACH && fr.code == staleEpoch {
 			a.fence(fr.seq)
 		}
 	case fr.typ == M_OPEN && a.remembered[fr.cid]:

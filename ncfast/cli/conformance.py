@@ -1,11 +1,12 @@
 """Show whether an agent or a hub, of whatever make, keeps the rules of docs/protocol.md, and name each that it breaks.
 
-For every scenario COMMAND is started on this machine: an agent between a scripted hub and a service, or with --hub a
-hub between a scripted agent and clients. In its words {name} is replaced; the environment has the same as
-CONFORMANCE_NAME. For an agent: {hub} and {other_hub} (URLs), {agent_id}, {connector}, {token_file}, {target}
-(host:port), {target_host}, {target_port}. For a hub: {edge} (host:port where agents will dial), {edge_port}, {listener}
-(host:port where clients will come), {listener_port}, {connector} that the listener is for, {key_file} (the secret of
-tokens, HS256), {audience} of tokens, {directory} for files of its own.
+For every scenario COMMAND is started on this machine: an agent between a scripted hub and a service; with --hub a hub
+between a scripted agent and clients; with --mesh a hub of a cluster, beside a scripted one. In its words {name} is
+replaced; the environment has the same as CONFORMANCE_NAME. For an agent: {hub} and {other_hub} (URLs), {agent_id},
+{connector}, {token_file}, {target} (host:port), {target_host}, {target_port}. For a hub: {edge} (host:port where agents
+will dial), {edge_port}, {listener} (host:port where clients will come), {listener_port}, {connector} that the listener
+is for, {key_file} (the secret of tokens, HS256), {audience} of tokens, {directory} for files of its own. For a hub of
+a cluster these, and {mesh} (host:port where hubs will dial), {mesh_port}, {cluster}, {replica_id}, {secret_file}.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _PATIENCE, _JOBS = 30.0, 4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("command", metavar="COMMAND", nargs="*", help="what starts the agent or hub, behind --")
-    parser.add_argument("--hub", action="store_true", help="COMMAND starts a hub")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--hub", action="store_true", help="COMMAND starts a hub")
+    kind.add_argument("--mesh", action="store_true", help="COMMAND starts a hub of a cluster")
     parser.add_argument(
         "--without",
         action="append",
@@ -48,9 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ncfast.conformance.agents.player import ScriptedHub
     from ncfast.conformance.hubs.player import ScriptedAgent
+    from ncfast.conformance.mesh.player import ScriptedPeer
     from ncfast.conformance.run import Verdict, launch, play_all
 
-    players = ScriptedAgent if arguments.hub else ScriptedHub
+    players = ScriptedPeer if arguments.mesh else ScriptedAgent if arguments.hub else ScriptedHub
     scenarios = [one for one in players.scenarios(arguments.scenarios) if not one.needs & set(arguments.without)]
     if arguments.only:
         known = {one.name for one in scenarios}
@@ -62,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{one.name}: {', '.join(one.rules)}")
         return ExitCode.OK
     if not arguments.command:
-        example = "--hub -- ./hub {edge_port} {listener_port}" if arguments.hub else "-- ./agent {hub}"
+        example = "-- ./agent {hub}, or --hub -- ./hub {edge_port} {listener_port} {key_file}"
         arguments.usage_error(f"what starts the program comes behind --, as in: ncfast conformance {example}")
 
     def told(verdict: Verdict) -> None:

@@ -4,7 +4,6 @@ drain. With faults, each of which breaks one rule of docs/protocol.md."""
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
@@ -17,145 +16,19 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from conformance.minimal_end import WINDOW, End, abort
+from conformance.minimal_end import abort
+from conformance.minimal_hub_end import Flow
 from ncfast._frames import FrameError, FrameType, decode, encode
 from ncfast.conformance.stage import Launched, Places
 from ncfast.core.errors import Reason, RemoteError
 from ncfast.core.features import PACKED_OPEN
 from ncfast.core.messages import Announce, Hello, HelloAck, is_name
-from ncfast.core.opening import Opening
 
 F = FrameType
 FLOWS = (F.M_OPEN_ACK, F.M_DATA, F.M_ACK, F.M_FIN, F.M_RST, F.M_RESUME, F.M_RESUME_ACK)
 PATIENCE = 5  # seconds: for HELLO, for M_RESUME, of silence
 NOISE = 1000  # frames without effect that a tunnel may bring
 BURST, RATE = 10, 5  # tunnels of an agent: so many at once, and a second
-
-# fault: the rule that it breaks, and the scenario that shows it
-FAULTS = {
-    "accepts extensions": ("1.2", "an agent that offers extensions"),
-    "takes a token that is shown twice": ("1.1", "tokens that are refused"),
-    "takes a token in the URL": ("1.3", "tokens that are refused"),
-    "takes browsers": ("1.3", "requests for something else"),
-    "answers on every path": ("1.6", "requests for something else"),
-    "grants every tunnel": ("1.18", "an agent that comes too often"),
-    "takes each message for a frame": ("1.8", "frames cut anywhere"),
-    "reads text messages": ("1.9", "messages that are none"),
-    "reads messages of any length": ("1.10", "a message that is too long"),
-    "looks at no signature": ("2", "tokens that are refused"),
-    "takes tokens that are over": ("2", "tokens that are refused"),
-    "looks at no connectors": ("5.ANNOUNCE", "connectors beyond the token"),
-    "ends the tunnel at an unknown frame that may be ignored": ("3", "frames that may be ignored"),
-    "does not look at lengths": ("3", "malformed frames"),
-    "does not look into HELLO": ("4.HELLO", "HELLOs that are refused"),
-    "grants a standby": ("4.HELLO_ACK", "a standby has no flows"),
-    "packs M_OPEN for everybody": ("4.M_OPEN", "bytes both ways"),
-    "names another client": ("4.M_OPEN", "bytes both ways"),
-    "waits for HELLO for ever": ("5.HELLO", "no HELLO"),
-    "takes another agent's HELLO": ("5.HELLO", "HELLOs that are refused"),
-    "keeps the former tunnel": ("5.HELLO_ACK", "the newest tunnel wins"),
-    "takes any fresh token": ("5.AUTH", "a fresh token"),
-    "does not answer AUTH": ("5.AUTH", "a fresh token"),
-    "opens what is not announced": ("5.ANNOUNCE", "what is announced"),
-    "opens at an agent that goes": ("5.GOAWAY", "the agent goes"),
-    "lets agents grant epochs": ("5.other-end", "frames that the agent must not send"),
-    "delivers duplicates": ("6.4", "duplicates"),
-    "does not ask for what is missing": ("6.5", "a gap"),
-    "takes any acknowledgement": ("6.6", "an acknowledgement of what was never sent"),
-    "acknowledges nothing": ("6.10", "bytes both ways"),
-    "sends without credit": ("6.12", "credit"),
-    "does not bound what is sent to it": ("6.12", "bytes beyond the limit"),
-    "closes both directions at one end": ("7.1", "the agent ends first"),
-    "closes in order when it is reset": ("7.2", "the agent resets"),
-    "drops what came before a reset": ("7.4", "the client resets behind bytes"),
-    "is silent about unknown flows": ("7.5", "flows that the hub does not have"),
-    "grants the same epoch again": ("8.1", "claims grow"),
-    "grants any last epoch": ("8.22", "an epoch that nobody can have granted"),
-    "sends no epoch": ("8.2", "hello and ping"),
-    "acts upon old epochs": ("8.3", "an epoch that is over"),
-    "keeps the flows of another process": ("8.6", "another process after a cut"),
-    "does not open again": ("8.7", "a cut while the agent dials"),
-    "opens again with another secret": ("8.7", "a cut while the agent dials"),
-    "takes any secret": ("8.9", "a wrong secret"),
-    "ends a flow for a wrong secret": ("8.9", "a wrong secret"),
-    "does not look at scope again": ("8.9", "a flow that the token no longer covers"),
-    "goes on where it was": ("8.10", "a cut under bytes"),
-    "sends before it is asked": ("8.10", "the client says more during a cut"),
-    "waits for M_RESUME for ever": ("8.13", "a flow that is not resumed"),
-    "loses a slow client's tail": ("8.13", "a slow client's tail"),
-    "answers each M_RESUME": ("8.28", "M_RESUME again and again"),
-    "opens on a standby": ("8.16", "a standby has no flows"),
-    "answers no PING": ("9.1", "hello and ping"),
-    "answers PING with a number of its own": ("9.1", "hello and ping"),
-    "says the same PING again": ("9.1", "an agent that says nothing"),
-    "waits for a silent agent for ever": ("9.2", "an agent that says nothing"),
-    "bears any noise": ("13", "acknowledgements that say nothing"),
-}
-
-
-class Flow(End):
-    """The hub's end."""
-
-    LOST = Reason.CLIENT_RESET
-    side: MinimalHub
-
-    def __init__(self, hub: MinimalHub, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        super().__init__(hub, os.urandom(16), os.urandom(16), 0)
-        self.reader, self.writer = reader, writer
-        self.tunnel: Tunnel | None = None
-        self.agent = self.instance = ""
-        self.opened = self.attached = False
-        self.asked_at = 0.0
-
-    async def serve(self) -> None:
-        await self.read(self.reader)
-
-    @property
-    def limit(self) -> int:
-        return 1 << 40 if "does not bound what is sent to it" in self.side.faults else super().limit
-
-    def tell(self, type: F, **fields: Any) -> None:
-        if self.tunnel is not None:
-            self.tunnel.send(type, cid=self.cid, **fields)
-
-    def open_on(self, tunnel: Tunnel) -> None:
-        """M_OPEN, and what the client has said already."""
-        faults = self.side.faults
-        if self.agent and "opens again with another secret" in faults:
-            self.secret = os.urandom(16)
-        self.go(tunnel)
-        self.agent, self.instance = tunnel.agent, tunnel.instance
-        self.credit = max(self.credit, tunnel.window)
-        assert self.writer is not None
-        host, port = self.writer.get_extra_info("peername")
-        ends = (host, port + ("names another client" in faults), *self.writer.get_extra_info("sockname"))
-        said = Opening("service", "clients", self.secret, "minimal", ends)
-        packed = tunnel.packed or "packs M_OPEN for everybody" in faults
-        self.tell(F.M_OPEN, limit=WINDOW, payload=said.pack() if packed else said.json())
-        self.rewind()
-        self.pump()
-
-    def go(self, tunnel: Tunnel) -> None:
-        """On this tunnel from now on."""
-        self.tunnel, self.attached, self.resumed = tunnel, True, True
-
-    def wait(self) -> None:
-        """Without a tunnel."""
-        self.tunnel, self.attached = None, False
-
-    def reset(self, reason: Reason, *, told: bool = False) -> None:
-        if told and self.peer_ended and self.writer is not None:
-            self.side.forget(self)
-            self.writer.close()
-        else:
-            super().reset(reason, told=told)
-
-    def unasked(self) -> None:
-        """The agent has not asked for it in time: it does not have it any more."""
-        if self.peer_ended and "loses a slow client's tail" not in self.side.faults:
-            self.reset(Reason.LINK_LOST, told=True)
-        else:
-            self.reset(Reason.LINK_LOST)
 
 
 class Tunnel:

@@ -43,6 +43,16 @@ async def our_agent(places: Places) -> AsyncIterator[Launched]:
 
 @asynccontextmanager
 async def our_hub(places: Places) -> AsyncIterator[Launched]:
+    """Of a cluster, where there is to be one."""
+    mesh = "mesh" in places and {
+        "ha": {
+            "enabled": True,
+            "mode": "active",
+            "cluster": places["cluster"],
+            "replica_id": places["replica_id"],
+            "mesh": {"listen": places["mesh"], "require_mtls": False, "secret_file": places["secret_file"]},
+        }
+    }
     config = HubConfig.model_validate(
         {
             "listeners": [{"name": "clients", "bind": places["listener"], "connector": places["connector"]}],
@@ -50,6 +60,7 @@ async def our_hub(places: Places) -> AsyncIterator[Launched]:
             "admin": {"bind": "127.0.0.1:0"},
             "auth": {"jwt": {"algorithms": ["HS256"], "key_file": places["key_file"]}},
             "drain": {"delay_sec": 0, "timeout_sec": 60},
+            **(mesh or {}),
         }
     )
     assert config.auth is not None

@@ -13,7 +13,7 @@ from ncfast.cli.exitcode import ExitCode
 from ncfast.conformance.agents.player import ScriptedHub
 from ncfast.conformance.scenario import ScenarioError
 
-CONFIG = Path(__file__).parents[2] / "config" / "conformance.yaml"
+CONFIG = Path(__file__).parents[2] / "config"
 AGENT = [sys.executable, "-m", "ncfast", "agent", "--hub", "{hub}", "--agent-id", "{agent_id}"]
 AGENT += ["--connector", "{connector}={target_host}:{target_port}", "--token-file", "{token_file}"]
 
@@ -23,12 +23,19 @@ def test_the_command_plays_with_a_process(capsys):
     assert (code, capsys.readouterr().out) == (ExitCode.OK, "ok      hello and ping\nall 1 kept\n")
 
 
-HUB = [sys.executable, "-m", "ncfast", "hub", "--config", str(CONFIG)]
+HUB = [sys.executable, "-m", "ncfast", "hub", "--config"]
 
 
-def test_the_command_plays_with_a_hub(capsys):
-    words = ["--hub", "--only", "bytes both ways", "--only", "the hub drains", "--patience", str(PATIENCE)]
-    code = program.main(["conformance", *words, "--jobs", "2", "--", *HUB])
+@pytest.mark.parametrize(
+    ("kind", "names", "file"),
+    [
+        ("--hub", ("bytes both ways", "the hub drains"), "conformance.yaml"),
+        ("--mesh", ("a link", "the tunnel is lost"), "conformance-mesh.yaml"),
+    ],
+)
+def test_the_command_plays_with_a_hub(capsys, kind, names, file):
+    words = [kind, "--only", names[0], "--only", names[1], "--patience", str(PATIENCE), "--jobs", "2"]
+    code = program.main(["conformance", *words, "--", *HUB, str(CONFIG / file)])
     assert (code, capsys.readouterr().out.splitlines()[-1]) == (ExitCode.OK, "all 2 kept")
 
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 from support.until import PATIENCE
 
-from conformance.minimal_hub import FAULTS, minimal_hub
+from conformance.hub_faults import FAULTS
+from conformance.minimal_hub import minimal_hub
 from conformance.ours import our_hub
 from conformance.playing import broken, named
 from ncfast.conformance.hubs.player import ScriptedAgent

@@ -84,7 +84,7 @@ def test_a_wheel_made_from_the_sdist_is_whole(sdist: Path) -> None:
     shipped = {path for path in SHIPPED if path.parts[1] != "bad" and not path.name.startswith(".")}
     examples = {f"{LINK}/{path.relative_to('config')}" for path in shipped}
     completions = {f"ncfast/share/completions/{name}" for name in ("ncfast.bash", "_ncfast", "ncfast.fish")}
-    scenarios = {"ncfast/share/scenarios.json", "ncfast/share/hub_scenarios.json"}
+    scenarios = {f"ncfast/share/{kind}scenarios.json" for kind in ("", "hub_", "mesh_")}
     assert ours == sources | examples | completions | scenarios | {"ncfast/py.typed"}
     data = {name.partition(".data/data/")[2] for name in names if ".data/" in name}
     assert {f"share/man/man1/{path.name}" for path in (ROOT / "docs" / "man").iterdir()} < data

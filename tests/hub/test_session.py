@@ -216,10 +216,11 @@ def test_nothing_comes_before_hello_is_answered(agent, desk, state, type):
 
 
 @pytest.mark.parametrize("state", [S.GREETING, S.STANDBY, S.CLAIMING, S.TAKING_OVER], ids=lambda state: state.value)
-def test_who_does_not_own_the_agent_gets_no_flow(agent, desk, state):
+@pytest.mark.parametrize("type", [FrameType.M_RESUME, FrameType.MOVE], ids=lambda type: type.name)
+def test_who_does_not_own_the_agent_is_asked_for_no_flow_and_no_move(agent, desk, state, type):
     lead(agent, desk, state)
-    agent.resume(bytes(16), bytes(16))
-    assert "resume" not in desk.told
+    agent.send(type, payload=bytes(16) if type is FrameType.M_RESUME else b'{"replica_id":"hub-b"}')
+    assert "resume" not in desk.told and desk.told[-1] == "ended: protocol_error"
 
 
 def test_an_owner_gets_flows_and_says_nothing_behind_the_secret(agent, desk):

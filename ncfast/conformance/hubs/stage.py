@@ -7,7 +7,7 @@ import secrets
 import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jwt
 from websockets.http11 import Response
@@ -30,7 +30,7 @@ LOOPBACK = "127.0.0.1"
 class HubStage(Player):
     """The way to the hub, and clients."""
 
-    OPTIONAL = ("drain",)
+    OPTIONAL: ClassVar[tuple[str, ...]] = ("drain",)
     SCENARIOS = "hub_scenarios.json"
     BROKEN = "1"
     _referee: HubReferee
@@ -38,7 +38,7 @@ class HubStage(Player):
     def __init__(self, scenario: Scenario, directory: Path, patience: float) -> None:
         super().__init__(scenario, directory, patience)
         self._key_file = directory / "key"
-        self._doors = [_kept_port(), _kept_port()]
+        self._doors = [kept_port(), kept_port()]
         self._instances: dict[str, str] = {}  # by agent
         self._claimed: dict[str, int] = {}  # the last `last_epoch` that a HELLO which claims has said, by agent
         self._clients: list[FarSide] = []
@@ -50,7 +50,7 @@ class HubStage(Player):
 
     @property
     def places(self) -> Places:
-        edge, listener = (str(door.getsockname()[1]) for door in self._doors)
+        edge, listener = (str(door.getsockname()[1]) for door in self._doors[:2])
         return {
             "edge": f"{LOOPBACK}:{edge}",
             "edge_port": edge,
@@ -93,8 +93,8 @@ class HubStage(Player):
     # the way to the hub
 
     async def _connect(self, door: int, flow: Flow | None = None, *, slow: bool = False) -> socket.socket:
-        """To the edge (0) or the listener (1), as soon as the hub listens there. A client's flow is known by its
-        address before the hub can see it."""
+        """To the edge (0), the listener (1) or another door, as soon as the hub listens there. A client's flow is known
+        by its address before the hub can see it."""
         while True:
             sock = socket.socket()
             sock.setblocking(False)
@@ -153,7 +153,7 @@ class HubStage(Player):
         return client
 
 
-def _kept_port() -> socket.socket:
+def kept_port() -> socket.socket:
     """A loopback port that nobody else is given. It is bound and does not listen, so that a program which sets
     SO_REUSEADDR, as servers do, may bind it as well."""
     sock = socket.socket()

@@ -182,6 +182,7 @@ complete -c ncfast -n '_shtab_ncfast_using demo' -l stay -d 'keep everything up 
 complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a conformance -d 'Show whether an agent or a hub, of whatever make, keeps the rules of docs/protocol.md, and name each that it breaks.'
 complete -c ncfast -n '_shtab_ncfast_using conformance' -s h -l help -d 'show this help message and exit'
 complete -c ncfast -n '_shtab_ncfast_using conformance' -l hub -d 'COMMAND starts a hub'
+complete -c ncfast -n '_shtab_ncfast_using conformance' -l mesh -d 'COMMAND starts a hub of a cluster'
 complete -c ncfast -n '_shtab_ncfast_using conformance' -l without -xka "resume standby moves drain" -d 'leave out scenarios of a feature that the program does not have; repeat for more'
 complete -c ncfast -n '_shtab_ncfast_using conformance' -l only -x -d 'play this scenario; repeat for more'
 complete -c ncfast -n '_shtab_ncfast_using conformance' -l scenarios -xka "(__fish_complete_path (commandline -ct))" -d 'others than those that come with ncfast'

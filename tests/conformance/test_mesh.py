@@ -1,0 +1,73 @@
+"""The scripted hub of a cluster: ours keeps every rule beside it, and each planted fault is named by its rule."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import pytest
+from support.until import PATIENCE
+
+from conformance.ours import our_hub
+from conformance.playing import broken
+from ncfast.conformance.mesh.player import ScriptedPeer
+from ncfast.conformance.run import play
+from ncfast.core.messages import Vouch
+from ncfast.hub.relays import Relays
+from ncfast.hub.resuming import Resuming
+from ncfast.mesh.peer import Peer
+
+SCENARIOS = {one.name: one for one in ScriptedPeer.scenarios()}
+refusal = Relays._refusal
+
+
+def any_epoch(relays, session, key, epoch, request):
+    return refusal(relays, session, key, epoch if session is None else session.epoch, request)
+
+
+def vouching_for_nobody(**said):
+    return Vouch(**{**said, "instance": "0" * 32})
+
+
+def nothing(*_):
+    return None
+
+
+def always(*_):
+    return True
+
+
+# fault: the rule that it breaks, the scenario that shows it, and what of our hub is otherwise
+PLANTS = {
+    "believes any proof": ("11.4", "strangers", "ncfast.mesh.peer.proves", always),
+    "does not look where it was reached": ("11.4", "strangers", (Peer, "_meant"), always),
+    "knows every cluster": ("11.HELLO", "strangers", (Peer, "_knows"), always),
+    "hears announcements": ("11.10", "frames that have no place on a link", (Peer, "_on_frame__announce"), nothing),
+    "relays under any epoch": ("10.10", "opens that are refused", (Relays, "_refusal"), any_epoch),
+    "does not say that a tunnel is lost": ("10.15", "the tunnel is lost", (Relays, "tunnel_lost"), nothing),
+    "does not say that a link is lost": ("10.16", "the link is lost", (Relays, "peer_lost"), nothing),
+    "vouches for nobody": ("10.11", "the tunnel is lost", "ncfast.hub.relays.Vouch", vouching_for_nobody),
+    "believes any owner": ("10.11", "an owner that may not ask", (Resuming, "_may_resume"), always),
+}
+
+
+@contextmanager
+def planted(where, other):
+    with patch(where, other) if isinstance(where, str) else patch.object(*where, other):
+        yield
+
+
+def test_our_hub_keeps_every_rule_of_the_mesh():
+    assert len(SCENARIOS) > 20 and not broken(ScriptedPeer, [*SCENARIOS.values()], our_hub)
+
+
+@pytest.mark.parametrize("fault", PLANTS)
+def test_a_fault_is_named_by_its_rule(fault):
+    rule, name, where, other = PLANTS[fault]
+    with planted(where, other):
+        for patience in (2, 8, 30, PATIENCE):
+            found = asyncio.run(play(ScriptedPeer, SCENARIOS[name], our_hub, patience)).broken
+            if found is not None and found.rule == rule:
+                break
+    assert found is not None and found.rule == rule, found
