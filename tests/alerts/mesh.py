@@ -30,7 +30,8 @@ def link_cut(stage: Stage) -> Iterator[None]:
 def link_reset(stage: Stage) -> Iterator[None]:
     """The link between two hubs is reset every second."""
     owner, _, third = stage.settle()
-    with stage.again(lambda: stage.cluster.mesh_proxy(owner, third).fault("rst"), pause=1):
+    doors = [stage.cluster.proxies["mesh", name] for name in (owner, third)]  # whichever has dialled the other
+    with stage.again(lambda: [door.fault("rst") for door in doors], pause=1):
         yield
 
 

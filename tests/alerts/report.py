@@ -40,7 +40,7 @@ by {OBJECTIVES_BY}; scrapes come every {SOONEST:g} s, and thresholds are what th
 short windows: `fired` from the fault's beginning, `led` until its page had shown the cause (of several alerts of a
 fault one after the other), `over` from the fault's end. The page is what `runbook_url` of the firing
 alert names; its first commands were then run at the hub that the alert's `instance` names, with that hub's paths and
-addresses, and had to show the words of the last column, which the page itself uses.
+addresses, and had to show the words of the last column, which the page itself uses. Rows may be of several runs.
 """
 
 
