@@ -57,8 +57,8 @@ class Player(Stage):
         self._on(step).cut()
 
     async def _do_ends(self, codes: list[int | None], step: dict[str, Any]) -> None:
-        """The other end closes the tunnel with one of these close codes, null for without a close
-        frame; with none given, in any way."""
+        """The other end closes the tunnel with one of these close codes; null: without a close frame,
+        which is lost when TCP ends under bytes of ours. With none given, in any way."""
         tunnel = self._on(step)
         while not tunnel.ended:
             tunnel.changed.clear()
