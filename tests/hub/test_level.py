@@ -266,7 +266,7 @@ def test_an_operator_is_told_why_not(agent, hub, why):
 
 def test_an_agent_that_has_not_said_that_it_moves_is_not_asked():
     rooms = rooms_with("one", "two", hubs=("hub-b",), rested=False)
-    rooms.there += [Agent(rooms, identity(name)).claim(moves=False) for name in ("old", "older")]
+    rooms.there += [Agent(rooms, identity(name)).claim(features=[]) for name in ("old", "older")]
     pass_time(rooms, 70)
     assert moved(rooms).keys() == {"one", "two"}
     with pytest.raises(MoveRefused, match="old does not move"):
