@@ -149,11 +149,23 @@ class Admin:
         """host:port as bound; "" if nowhere yet."""
         return self._server.address if self._server is not None else ""
 
+    def hold(self) -> None:
+        """Stops accepting for a while; connections that are open are answered."""
+        for acceptor in self._acceptors():
+            acceptor.hold()
+
+    def go_on(self) -> None:
+        """Accepts again."""
+        for acceptor in self._acceptors():
+            acceptor.go_on()
+
+    def _acceptors(self) -> list[Acceptor]:
+        return [one for one in (self._server, self._unix) if one is not None]
+
     def close(self) -> None:
         """Stops listening and ends open connections."""
-        for acceptor in (self._server, self._unix):
-            if acceptor is not None:
-                acceptor.close()
+        for acceptor in self._acceptors():
+            acceptor.close()
         self._http.close()
 
     def handle(self, request: Request) -> Answer:

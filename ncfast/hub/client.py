@@ -32,10 +32,12 @@ class ClientInfo:
         "counts",
         "ends",
         "epoch",
+        "handovers",
         "hold_until",
         "instance",
         "key",
         "listener",
+        "lost_at",
         "on_opened",
         "owner",
         "peer",
@@ -80,6 +82,8 @@ class ClientInfo:
         self.sends = 0  # of M_OPEN to this agent
         self.hold_until = 0.0  # the end of its time in the queue, if it ever came there
         self.resumes = 0
+        self.handovers = 0  # from one process of this hub to the next
+        self.lost_at = -1.0  # passed by another process, it has had no way since then
         self.sought_at = float("-inf")  # when we last asked an owner for it
         self.tried: frozenset[str] = EMPTY  # agents that have refused it
         self.refusals = 0  # by hubs that did not own the agent

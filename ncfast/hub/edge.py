@@ -81,6 +81,16 @@ class Edge:
     def address(self) -> str:
         return self._acceptor.address if self._acceptor is not None else ""
 
+    def hold(self) -> None:
+        """Stops accepting for a while; handshakes go on."""
+        if self._acceptor is not None:
+            self._acceptor.hold()
+
+    def go_on(self) -> None:
+        """Accepts again."""
+        if self._acceptor is not None:
+            self._acceptor.go_on()
+
     def close(self) -> None:
         """Stops accepting and ends unfinished handshakes."""
         if self._acceptor is not None:
@@ -231,7 +241,7 @@ class Handshake(asyncio.Protocol):
             self._answer(readyz(self._ground.readiness))
         elif not self._admitted(request):
             self._refuse(429, "rate", "Too many requests", ("Retry-After", "1"))
-        elif path == "/mesh" and mesh is not None and not mesh.retiring and not question:
+        elif path == "/mesh" and mesh is not None and mesh.running and not question:
             self._mesh(request, mesh)
         elif path != "/tunnel":
             self._answer(Response.text(404, "Not Found"))

@@ -7,20 +7,21 @@ the balancer's own check, or if the listener opens nothing before a client speak
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any
 
 from ncfast.config.hub import Listener as ListenerConfig
 from ncfast.core.errors import Reason
 from ncfast.core.timeouts import Timeouts
-from ncfast.hub.client import ClientInfo
+from ncfast.hub.client import ClientFlow, ClientInfo
 from ncfast.hub.ground import Ground
 from ncfast.hub.networks import Networks
 from ncfast.net.newcomers import source_of
 from ncfast.net.ports import wanted_by
 from ncfast.net.proxyproto import Parser, ProxyProtocolError
 from ncfast.net.seam import Acceptor, reset, tune_end
-from ncfast.net.socket import SocketEnd
+from ncfast.net.socket import SocketEnd, SocketState
 from ncfast.net.syscalls import Accepted
 from ncfast.net.throttle import Throttle
 from ncfast.observe import log
@@ -48,7 +49,7 @@ class ClientListener:
         self.on_client = on_client
         self.active = 0
         self.per_source: dict[str, int] = {}
-        self.waiting: set[FirstByte] = set()
+        self.waiting: set[FirstByte | ProxyHeader] = set()  # those who have no flow yet
         self._acceptor: Acceptor | None = None
         self.share = ground.context.budget.share(config.weight)
         self.counts = ground.stats.listener(config.name)
@@ -98,10 +99,21 @@ class ClientListener:
             self._acceptor.close()
         self.share.weigh(0)
 
+    def hold(self) -> None:
+        """Stops accepting for a while: who connects waits in the kernel's queue."""
+        if self._acceptor is not None:
+            self._acceptor.hold()
+
+    def go_on(self) -> None:
+        """Accepts again."""
+        if self._acceptor is not None:
+            self._acceptor.go_on()
+
     def turn_away(self, reason: str) -> None:
         """Resets those for whom nothing is open yet."""
         for one in list(self.waiting):
-            one.refuse(reason)
+            if isinstance(one, FirstByte):
+                one.refuse(reason)
 
     @property
     def address(self) -> str:
@@ -134,10 +146,35 @@ class ClientListener:
             return self.shed("listener_cap", sock)
         if not proxied and (reason := self.refusal(host)) is not None:
             return self.shed(reason, sock)
-        self.active += 1
-        self.net.opened()
+        self._enters()
         self.net.adopt_end(sock, ProxyHeader(self, host, port) if proxied else self.client(host, port))
         return None
+
+    # clients of another process of this hub
+
+    def adopt(self, state: SocketState, flow: ClientFlow) -> None:
+        """Puts a flow under the socket that it had there."""
+        self._enters()
+        info = flow.info
+        client = _Passed(self, info, flow)
+        state.adopt(self.net, client.end())
+
+    def put(self, head: dict[str, Any], sock: socket.socket) -> None:
+        """Goes on with a client that has no flow yet, as its `detach` has it. Raises KeyError for what is none."""
+        self._enters()
+        host, port = head["client"]
+        one = (
+            ProxyHeader(self, host, port, head["due"])
+            if head["kind"] == "header"
+            else FirstByte(_Client(self, host, port), head["as"], head["due"])
+        )
+        self.net.adopt_end(sock, one)
+        if read := head["read"].encode("latin-1"):
+            one.data_received(read)
+
+    def _enters(self) -> None:
+        self.active += 1
+        self.net.opened()
 
     def client(self, host: str, port: int) -> SocketEnd | FirstByte:
         """What a client that is let in is at first."""
@@ -175,14 +212,14 @@ class ClientListener:
 class _Client:
     """Owner of one client's socket. The listener's settings are those with which the client came."""
 
-    __slots__ = ("_host", "_port", "config", "listener", "source", "timeouts")
+    __slots__ = ("config", "host", "listener", "port", "source", "timeouts")
 
     def __init__(self, listener: ClientListener, host: str, port: int) -> None:
         self.listener = listener
         self.config = listener.config
         self.timeouts = listener.timeouts
-        self._host = host
-        self._port = port
+        self.host = host
+        self.port = port
         source = self.source = source_of(host)
         listener.per_source[source] = listener.per_source.get(source, 0) + 1
 
@@ -194,7 +231,7 @@ class _Client:
     def socket_ready(self, end: SocketEnd) -> None:
         listener = self.listener
         now = listener.ground.clock()
-        info = ClientInfo(self.config, self.timeouts, self._host, self._port, now, listener.counts, listener.share)
+        info = ClientInfo(self.config, self.timeouts, self.host, self.port, now, listener.counts, listener.share)
         listener.on_client(end, info)
 
     def socket_gone(self, end: SocketEnd | None) -> None:
@@ -205,6 +242,21 @@ class _Client:
             listener.per_source[self.source] = left
         else:
             del listener.per_source[self.source]
+
+
+class _Passed(_Client):
+    """Owner of the socket of a flow that another process of this hub has passed."""
+
+    __slots__ = ("_flow",)
+
+    def __init__(self, listener: ClientListener, info: ClientInfo, flow: ClientFlow) -> None:
+        super().__init__(listener, *info.ends[:2])
+        self.config = info.listener
+        self.timeouts = info.timeouts
+        self._flow = flow
+
+    def socket_ready(self, end: SocketEnd) -> None:
+        end.carry(self._flow)
 
 
 def _hand_over(transport: Any, protocol: SocketEnd | FirstByte, data: bytes) -> None:
@@ -219,10 +271,11 @@ class FirstByte(asyncio.Protocol):
     """A connection that has said nothing, and for which nothing is open. Its first byte makes it a client like any
     other; if it ends before, in whatever way, it was a probe. Bounded by the time in which a client has to speak."""
 
-    def __init__(self, client: _Client, kind: str) -> None:
-        """`kind` is what a probe is counted as."""
+    def __init__(self, client: _Client, kind: str, due: float | None = None) -> None:
+        """`kind` is what a probe is counted as; `due` is when its time is over, if that is known."""
         self._client = client
         self._kind = kind
+        self._due = due
         self._timer: asyncio.TimerHandle | None = None
         self._transport: Any = None
         self._settled = False
@@ -231,8 +284,11 @@ class FirstByte(asyncio.Protocol):
         self._transport = transport
         client = self._client
         client.listener.waiting.add(self)
-        if seconds := client.timeouts.first_byte or client.timeouts.idle:
-            self._timer = client.listener.net.call_later(seconds, self.refuse, "first_byte_timeout")
+        now = client.listener.ground.clock()
+        if self._due is None and (seconds := client.timeouts.first_byte or client.timeouts.idle):
+            self._due = now + seconds
+        if self._due is not None:
+            self._timer = client.listener.net.call_later(max(0.0, self._due - now), self.refuse, "first_byte_timeout")
 
     def feed(self, data: bytes) -> None:
         client = self._client
@@ -257,6 +313,16 @@ class FirstByte(asyncio.Protocol):
             self._settle()
         self._client.socket_gone(None)
 
+    def detach(self) -> tuple[dict[str, Any], socket.socket]:
+        """Gives the client up, for another process of this hub: how far it has come, and its socket. Raises
+        RuntimeError if it is gone."""
+        sock, _ = self._transport.detach()
+        client = self._client
+        self._settle()
+        client.socket_gone(None)
+        head = {"kind": "first", "client": [client.host, client.port], "as": self._kind, "due": self._due, "read": ""}
+        return {**head, "listener": client.config}, sock
+
     def refuse(self, reason: str) -> None:
         """Resets it."""
         self._settle()
@@ -277,9 +343,11 @@ class ProxyHeader(asyncio.Protocol):
     The source decides whether a header is expected, never the content (PROXY protocol specification, section 2).
     """
 
-    def __init__(self, listener: ClientListener, host: str, port: int) -> None:
+    def __init__(self, listener: ClientListener, host: str, port: int, due: float | None = None) -> None:
+        """`due` is when its time is over, if that is known."""
         self._listener = listener
         self._peer = (host, port)
+        self._due = due if due is not None else listener.ground.clock() + PROXY_HEADER_TIMEOUT
         version = listener.config.proxy_protocol
         assert version != "off"
         self._parser = Parser(version)
@@ -289,7 +357,10 @@ class ProxyHeader(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        self._timer = self._listener.net.call_later(PROXY_HEADER_TIMEOUT, self._refuse, "proxy_header_timeout")
+        listener = self._listener
+        listener.waiting.add(self)
+        left = max(0.0, self._due - listener.ground.clock())
+        self._timer = listener.net.call_later(left, self._refuse, "proxy_header_timeout")
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -304,7 +375,7 @@ class ProxyHeader(asyncio.Protocol):
         if not result.local and (reason := listener.refusal(host)) is not None:
             self._refuse(reason)
             return
-        self._timer.cancel()  # type: ignore[union-attr]
+        self._settle()
         self._handed_over = True
         protocol = listener.check(host, port) if result.local else listener.client(host, port)
         _hand_over(self._transport, protocol, result.rest)
@@ -318,11 +389,26 @@ class ProxyHeader(asyncio.Protocol):
         self.connection_lost(exc)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if not self._handed_over:
+            self._settle()
+            self._gone()
+
+    def detach(self) -> tuple[dict[str, Any], socket.socket]:
+        """As `FirstByte.detach`."""
+        sock, _ = self._transport.detach()
+        self._settle()
+        self._gone()
+        head = {"kind": "header", "client": self._peer, "due": self._due, "read": self._parser.read.decode("latin-1")}
+        return {**head, "listener": self._listener.config}, sock
+
+    def _settle(self) -> None:
+        self._listener.waiting.discard(self)
         if self._timer is not None:
             self._timer.cancel()
-        if not self._handed_over:
-            self._listener.active -= 1
-            self._listener.net.gone()
+
+    def _gone(self) -> None:
+        self._listener.active -= 1
+        self._listener.net.gone()
 
     def _refuse(self, reason: str) -> None:
         self._listener.shed(reason)

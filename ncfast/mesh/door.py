@@ -53,13 +53,27 @@ class Door:
             self.close()
             raise
 
+    def hold(self) -> None:
+        """Stops accepting for a while, and ends what is not a link yet."""
+        for acceptor in self._acceptors:
+            acceptor.hold()
+        self._abort()
+
+    def go_on(self) -> None:
+        """Accepts again."""
+        for acceptor in self._acceptors:
+            acceptor.go_on()
+
+    def _abort(self) -> None:
+        for one in self.pending:
+            if isinstance(one, Entrance):
+                one.abort()
+
     def close(self) -> None:
         """Stops listening, and ends what is not a link yet."""
         for acceptor in self._acceptors:
             acceptor.close()
-        for one in self.pending:
-            if isinstance(one, Entrance):
-                one.abort()
+        self._abort()
 
     @property
     def address(self) -> str:

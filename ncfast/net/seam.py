@@ -71,6 +71,21 @@ class Net:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._errors: ErrorWatch | None = None
         self._poller: Poller | None = None
+        self._acceptors: list[tuple[str, Acceptor]] = []
+        self._inherited: dict[str, list[list[socket.socket]]] = {}
+
+    def doors(self) -> list[tuple[str, list[socket.socket]]]:
+        """Listening sockets by what was asked to be bound."""
+        return [(key, one.sockets) for key, one in self._acceptors if not one.closed]
+
+    def inherit(self, doors: list[tuple[str, list[socket.socket]]]) -> None:
+        """Sockets that `listen` and `listen_unix` take instead of binding."""
+        for key, socks in doors:
+            self._inherited.setdefault(key, []).append(socks)
+
+    def _heirloom(self, key: str) -> list[socket.socket] | None:
+        found = self._inherited.get(key)
+        return found.pop(0) if found else None
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """A task that is not lost, and whose exception is logged."""
@@ -127,6 +142,9 @@ class Net:
         a family that this machine has not (IPv6 is off) are passed over while another is left. Raises OSError when an
         address cannot be bound.
         """
+        key = f"tcp:{address}"
+        if (heirloom := self._heirloom(key)) is not None:
+            return self._accept_from(key, Acceptor(self, heirloom, on_socket, reserve, on_shed, bare))
         infos = await self.loop.getaddrinfo(
             address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
@@ -153,7 +171,11 @@ class Net:
             for sock in socks:
                 sock.close()
             raise OSError(exc.errno, f"cannot listen on {address}: {refusal(exc, port)}") from None
-        return Acceptor(self, socks, on_socket, reserve, on_shed, bare)
+        return self._accept_from(key, Acceptor(self, socks, on_socket, reserve, on_shed, bare))
+
+    def _accept_from(self, key: str, acceptor: Acceptor) -> Acceptor:
+        self._acceptors.append((key, acceptor))
+        return acceptor
 
     async def listen_unix(
         self,
@@ -168,6 +190,9 @@ class Net:
 
         Raises OSError when the path cannot be bound: it is no socket, or somebody listens there.
         """
+        key = f"unix:{path}"
+        if (heirloom := self._heirloom(key)) is not None:
+            return self._accept_from(key, Acceptor(self, heirloom, on_socket, reserve, on_shed))
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
@@ -178,7 +203,7 @@ class Net:
         except OSError as exc:
             sock.close()
             raise OSError(exc.errno, f"cannot listen on {path}: {os.strerror(exc.errno or 0)}") from None
-        return Acceptor(self, [sock], on_socket, reserve, on_shed)
+        return self._accept_from(key, Acceptor(self, [sock], on_socket, reserve, on_shed))
 
     def peek(self, sock: socket.socket, on_byte: Callable[[bytes], None]) -> Callable[[], object]:
         """Calls `on_byte` once, with the first byte that comes on an accepted socket, which stays unread, or with
@@ -337,7 +362,7 @@ class Acceptor:
         self._on_shed = on_shed
         self._bare = bare
         self._timer: asyncio.TimerHandle | None = None
-        self.closed = False
+        self.closed = self.held = False
         where = socks[0].getsockname()
         self.address = (
             where if isinstance(where, str) else str(Address(*where[:2]))
@@ -348,6 +373,26 @@ class Acceptor:
     def paused(self) -> bool:
         """Whether descriptors ran out a moment ago."""
         return self._timer is not None
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        return self._socks
+
+    def hold(self) -> None:
+        """Stops accepting, and stays bound."""
+        if not self.held and not self.closed:
+            self.held = True
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            for sock in self._socks:
+                self._net.loop.remove_reader(sock)
+
+    def go_on(self) -> None:
+        """After `hold`."""
+        if self.held and not self.closed:
+            self.held = False
+            self._resume()
 
     def _resume(self) -> None:
         self._timer = None
@@ -383,7 +428,7 @@ class Acceptor:
                 Accepted(descriptor) if self._bare else socket.socket(sock.family, _UNBLOCKED, sock.proto, descriptor),
                 peer,
             )
-            if self.closed:
+            if self.closed or self.held:
                 return None
         return None
 
@@ -397,7 +442,7 @@ class Acceptor:
             self._timer = None
         for sock in self._socks:
             self._net.loop.remove_reader(sock)
-            if sock.family == socket.AF_UNIX:
+            if sock.family == socket.AF_UNIX and not self.held:
                 _unlink(sock.getsockname())
             sock.close()
 
