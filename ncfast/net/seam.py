@@ -226,6 +226,11 @@ class Net:
         """Whether another connection may be accepted with `reserve` descriptors left for others."""
         return self.sockets + reserve + OWN_DESCRIPTORS < self.fd_limit
 
+    @staticmethod
+    def pair() -> tuple[socket.socket, socket.socket]:
+        """Two Unix sockets that are connected to each other, for a process and the one that it starts."""
+        return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+
     def opened(self) -> None:
         """A connection has come into being; its protocol calls `gone` when it is lost."""
         self.sockets += 1
