@@ -181,9 +181,7 @@ class Claims:
         awaited = self._ground.awaited
         if awaited is None or cid not in awaited or awaited.complete(session.key):
             return False
-        awaited.keep(
-            cid, session.link, session.epoch, partial(self._resume_again, session, cid, secret, ack, limit)
-        )
+        awaited.keep(cid, session.link, session.epoch, partial(self._resume_again, session, cid, secret, ack, limit))
         return True
 
     def _resume_again(self, session: AgentSession, cid: bytes, secret: bytes, ack: int, limit: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ncfast.config.hub import Listener
 from ncfast.core.budget import Share
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 Key = tuple[str | None, str]  # tenant, connector
 EMPTY: frozenset[Any] = frozenset()
 ClientFlow: TypeAlias = "Flow[ClientInfo]"
+
+
+class Place(Protocol):
+    """A client's place at its listener."""
+
+    def leave(self) -> None:
+        """Its socket is another process's."""
 
 
 class ClientInfo:
@@ -41,6 +48,7 @@ class ClientInfo:
         "on_opened",
         "owner",
         "peer",
+        "place",
         "refusals",
         "refused",
         "remote",
@@ -71,6 +79,7 @@ class ClientInfo:
         self.ends: Ends = (host, port, "", 0)
         self.accepted_at = now
         self.on_opened: Callable[[ClientFlow], None]
+        self.place: Place | None = None
         self.agent_key = ""
         self.instance = ""  # of the agent's process
         self.session: AgentSession | None = None  # the tunnel by which it goes, or

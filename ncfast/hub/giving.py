@@ -41,6 +41,7 @@ _log = log.get("upgrade")
 
 CIDS = 1 << 32  # numbers of cids that are left to us: more than we give out until the end
 LOOK = 0.01  # seconds between two looks at what is left
+REPORT = 0.25  # seconds between two words on that to the successor
 BATCH = 32  # clients in a message: some 3 ms of work at either end
 BATCH_BYTES = 1 << 20  # of a message, about: what is kept for replay is most of it
 AHEAD = 4  # messages that are on their way and not taken yet
@@ -74,6 +75,7 @@ class Giving:
         self._pumping = False
         self._asked: dict[AgentSession, float] = {}  # to move, and until when they may take for it
         self._moved: set[AgentSession] = set()  # to the successor, where they have claimed
+        self._report_at = 0.0
         self.passed = 0
         self.begun_at = self._net.clock()
 
@@ -123,6 +125,8 @@ class Giving:
 
     def _say_heritage(self) -> None:
         hub, ground = self._hub, self._ground
+        for key, socks in self._net.doors():
+            self._channel.send("doors", {"doors": [[key, len(socks)]]}, fds=[sock.fileno() for sock in socks])
         self._channel.send(
             "heritage",
             {
@@ -140,9 +144,17 @@ class Giving:
         while not done():
             if self._failed:
                 raise HandoverFailed(self._failed)
+            self._report()
             await asyncio.sleep(LOOK)
         if self._failed:
             raise HandoverFailed(self._failed)
+
+    def _report(self) -> None:
+        """Tells the successor, whom people ask, what is left here."""
+        now = self._net.clock()
+        if self._serving and now >= self._report_at:
+            self._report_at = now + REPORT
+            self._channel.send("left", self.left)
 
     def _leave_mesh(self) -> None:
         hub = self._hub
@@ -159,13 +171,8 @@ class Giving:
             listener.hold()
         self._channel.send("listen", {})
         self._pass([flow for flow in self._ground.flows.values() if not flow.attached])
-        early = []
-        for listener in listeners:
-            for one in list(listener.waiting):
-                try:
-                    early.append(self._passing.client(one))
-                except RuntimeError:  # it is about to be told that it has ended
-                    continue
+        waiting = [one for listener in listeners for one in list(listener.waiting)]
+        early = [parcel for one in waiting if (parcel := self._passing.client(one)) is not None]
         for start in range(0, len(early), BATCH):
             self._send(early[start : start + BATCH])
 
@@ -225,6 +232,7 @@ class Giving:
         begun, asked = clock(), 0
         while len(hub.sessions) or len(hub.edge.pending):
             await self._until(lambda: True)
+            self._report()
             now = clock()
             while order and asked <= (now - begun) * AGENTS_PER_SEC:
                 asked += self._ask(order.popleft(), now)
@@ -306,9 +314,8 @@ class Giving:
             self._queued.discard(one)
             if one.closed or one.attached:
                 continue
-            try:
-                parcel = self._passing.flow(one)
-            except RuntimeError:  # its socket is about to be told that it has ended
+            parcel = self._passing.flow(one)
+            if parcel is None:
                 continue
             parcels.append(parcel)
             size += len(parcel.record) + len(parcel.unsent)

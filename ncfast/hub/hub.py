@@ -222,11 +222,16 @@ class Hub:
     # upgrades
 
     async def hand_over(self, channel: Channel) -> None:
-        """As `Giving.give`: to another process of this hub, at the other end of the channel. Afterwards `stop`."""
-        from ncfast.hub.giving import Giving  # once in a process's life
+        """As `Giving.give`: to another process of this hub, at the other end of the channel. Afterwards `stop`. Raises
+        HandoverFailed."""
+        from ncfast.hub.giving import Giving, HandoverFailed  # once in a process's life
 
         async with self._reload.lock:
-            await Giving(self, channel).give()
+            try:
+                await Giving(self, channel).give()
+            except HandoverFailed:
+                self.stats.handovers["failed"] += 1
+                raise
 
     def take_over(self, channel: Channel) -> None:
         """All is bound, as `start` does it: from the process at the other end of the channel, which `heritage` was
@@ -248,8 +253,10 @@ class Hub:
 
     def open_doors(self) -> None:
         """After `hold_doors`, and whatever else was held."""
-        for door in (self.edge, self.admin, *self.listeners.values()):
-            door.go_on()
+        self.edge.go_on()
+        self.admin.go_on()
+        for listener in self.listeners.values():
+            listener.go_on()
 
     def _close_doors(self) -> None:
         for listener in self.listeners.values():

@@ -155,9 +155,11 @@ class ClientListener:
     def adopt(self, state: SocketState, flow: ClientFlow) -> None:
         """Puts a flow under the socket that it had there."""
         self._enters()
-        info = flow.info
-        client = _Passed(self, info, flow)
-        state.adopt(self.net, client.end())
+        host, port, _, _ = flow.info.ends
+        client = flow.info.place = _Client(self, host, port)
+        end = client.end()
+        end.inherit(flow, state)
+        self.net.adopt_end(state.sock, end)
 
     def put(self, head: dict[str, Any], sock: socket.socket) -> None:
         """Goes on with a client that has no flow yet, as its `detach` has it. Raises KeyError for what is none."""
@@ -232,9 +234,14 @@ class _Client:
         listener = self.listener
         now = listener.ground.clock()
         info = ClientInfo(self.config, self.timeouts, self.host, self.port, now, listener.counts, listener.share)
+        info.place = self
         listener.on_client(end, info)
 
-    def socket_gone(self, end: SocketEnd | None) -> None:
+    def socket_gone(self, end: SocketEnd) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Its place at the listener is free."""
         listener = self.listener
         listener.active -= 1
         listener.net.gone()
@@ -242,21 +249,6 @@ class _Client:
             listener.per_source[self.source] = left
         else:
             del listener.per_source[self.source]
-
-
-class _Passed(_Client):
-    """Owner of the socket of a flow that another process of this hub has passed."""
-
-    __slots__ = ("_flow",)
-
-    def __init__(self, listener: ClientListener, info: ClientInfo, flow: ClientFlow) -> None:
-        super().__init__(listener, *info.ends[:2])
-        self.config = info.listener
-        self.timeouts = info.timeouts
-        self._flow = flow
-
-    def socket_ready(self, end: SocketEnd) -> None:
-        end.carry(self._flow)
 
 
 def _hand_over(transport: Any, protocol: SocketEnd | FirstByte, data: bytes) -> None:
@@ -311,17 +303,19 @@ class FirstByte(asyncio.Protocol):
         if not self._settled:
             self._client.listener.ground.stats.probes[self._kind] += 1
             self._settle()
-        self._client.socket_gone(None)
+        self._client.leave()
 
-    def detach(self) -> tuple[dict[str, Any], socket.socket]:
-        """Gives the client up, for another process of this hub: how far it has come, and its socket. Raises
-        RuntimeError if it is gone."""
-        sock, _ = self._transport.detach()
+    def detach(self) -> tuple[dict[str, Any], socket.socket] | None:
+        """Gives the client up, for another process of this hub: how far it has come, and its socket. None if it is
+        gone."""
+        given = self._transport.detach()
+        if given is None:
+            return None
         client = self._client
         self._settle()
-        client.socket_gone(None)
+        client.leave()
         head = {"kind": "first", "client": [client.host, client.port], "as": self._kind, "due": self._due, "read": ""}
-        return {**head, "listener": client.config}, sock
+        return {**head, "listener": client.config}, given[0]
 
     def refuse(self, reason: str) -> None:
         """Resets it."""
@@ -393,13 +387,15 @@ class ProxyHeader(asyncio.Protocol):
             self._settle()
             self._gone()
 
-    def detach(self) -> tuple[dict[str, Any], socket.socket]:
+    def detach(self) -> tuple[dict[str, Any], socket.socket] | None:
         """As `FirstByte.detach`."""
-        sock, _ = self._transport.detach()
+        given = self._transport.detach()
+        if given is None:
+            return None
         self._settle()
         self._gone()
         head = {"kind": "header", "client": self._peer, "due": self._due, "read": self._parser.read.decode("latin-1")}
-        return {**head, "listener": self._listener.config}, sock
+        return {**head, "listener": self._listener.config}, given[0]
 
     def _settle(self) -> None:
         self._listener.waiting.discard(self)

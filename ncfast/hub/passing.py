@@ -97,23 +97,30 @@ class Passing:
 
     # off
 
-    def flow(self, flow: ClientFlow) -> Parcel:
-        """Takes off a flow that has no way. It is nobody's here from now on, and not counted as closed."""
-        info = flow.info
+    def flow(self, flow: ClientFlow) -> Parcel | None:
+        """Takes off a flow that has no way. It is nobody's here from now on, and not counted as closed. None if its
+        connection is over, which ends it here in a moment."""
+        info, end = flow.info, flow.sink
+        state = None
+        if isinstance(end, SocketEnd) and (state := end.detach()) is None:
+            return None
         head = self._head_of(info, flow.detached_at if flow.detached_at >= 0 else self._ground.clock())
-        end = flow.sink
         self._steering.passes(flow)
         record = export(flow).pack()
         self._ground.stats.flows_passed += 1
-        if not isinstance(end, SocketEnd):
+        if state is None:
             return Parcel(head, record, b"", None)
-        state = end.detach()
-        head["end"] = state.flags
+        if info.place is not None:
+            info.place.leave()
+        head["eof"] = [state.eof_in, state.eof_out]
         return Parcel(head, record, state.unsent, state.sock)
 
-    def client(self, one: ProxyHeader | FirstByte) -> Parcel:
-        """Takes off a client that has no flow yet."""
-        head, sock = one.detach()
+    def client(self, one: ProxyHeader | FirstByte) -> Parcel | None:
+        """Takes off a client that has no flow yet. None if it is gone."""
+        given = one.detach()
+        if given is None:
+            return None
+        head, sock = given
         head["settings"] = self._text(head.pop("listener"))
         return Parcel(head, b"", b"", sock)
 
@@ -197,7 +204,7 @@ class Passing:
         else:
             ground.stats.flows_passed -= 1
         if parcel.sock is not None:
-            state = SocketState(parcel.sock, parcel.unsent, head["end"])
+            state = SocketState(parcel.sock, parcel.unsent, *head["eof"])
             listener.adopt(state, flow)
         if not flow.closed:
             self._returns(flow)

@@ -70,6 +70,7 @@ class Taking:
         self._over = False
         self._meshed = self._listening = False
         self.passed = 0
+        self.left = {"flows": 0, "agents": len(heritage.registry.get("agents", ())), "sockets": 0}
         self.longest = 0.0  # pause of a flow, seconds
         self.begun_at = hub.net.clock()
         self._ground.taking = self
@@ -81,7 +82,7 @@ class Taking:
             "seconds": round(self._net.clock() - self.begun_at, 3),
             "passed": self.passed,
             "longest_pause_sec": round(self.longest, 6),
-            "awaited": len(self._awaited),
+            "left": self.left,
         }
 
     def take_over(self, channel: Channel) -> None:
@@ -97,6 +98,8 @@ class Taking:
         match message.kind:
             case "flows":
                 self._take(message)
+            case "left":
+                self.left = body
             case "complete":
                 self._awaited.settle(body["agent"])
             case "gone":
