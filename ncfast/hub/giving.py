@@ -171,7 +171,7 @@ class Giving:
             listener.hold()
         self._channel.send("listen", {})
         self._pass([flow for flow in self._ground.flows.values() if not flow.attached])
-        waiting = [one for listener in listeners for one in list(listener.waiting)]
+        waiting = [one for listener in listeners for one in (*listener.heading, *listener.waiting)]
         early = [parcel for one in waiting if (parcel := self._passing.client(one)) is not None]
         for start in range(0, len(early), BATCH):
             self._send(early[start : start + BATCH])

@@ -49,7 +49,8 @@ class ClientListener:
         self.on_client = on_client
         self.active = 0
         self.per_source: dict[str, int] = {}
-        self.waiting: set[FirstByte | ProxyHeader] = set()  # those who have no flow yet
+        self.waiting: set[FirstByte] = set()
+        self.heading: set[ProxyHeader] = set()  # whose header is not complete
         self._acceptor: Acceptor | None = None
         self.share = ground.context.budget.share(config.weight)
         self.counts = ground.stats.listener(config.name)
@@ -112,8 +113,7 @@ class ClientListener:
     def turn_away(self, reason: str) -> None:
         """Resets those for whom nothing is open yet."""
         for one in list(self.waiting):
-            if isinstance(one, FirstByte):
-                one.refuse(reason)
+            one.refuse(reason)
 
     @property
     def address(self) -> str:
@@ -352,7 +352,7 @@ class ProxyHeader(asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         listener = self._listener
-        listener.waiting.add(self)
+        listener.heading.add(self)
         left = max(0.0, self._due - listener.ground.clock())
         self._timer = listener.net.call_later(left, self._refuse, "proxy_header_timeout")
 
@@ -398,7 +398,7 @@ class ProxyHeader(asyncio.Protocol):
         return {**head, "listener": self._listener.config}, given[0]
 
     def _settle(self) -> None:
-        self._listener.waiting.discard(self)
+        self._listener.heading.discard(self)
         if self._timer is not None:
             self._timer.cancel()
 
