@@ -166,8 +166,9 @@ def test_what_a_peer_sends_never_meets_an_assert():
 
 def test_sockets_are_opened_by_the_seam_alone():
     """Net makes, binds and connects every socket of hub and agent, those that listen by ncfast/net/binding.py and
-    acceptor.py, those of dials by connect.py; others only set options and say how to close. Commands ask hubs by sockets
-    of their own, and notify.py tells systemd; demo and conformance are hubs, services and clients of their own."""
+    acceptor.py, those of dials by connect.py; others only set options and say how to close. Commands ask hubs by
+    sockets of their own, and notify.py tells systemd; demo and conformance are hubs, services and clients of their
+    own."""
     made = re.compile(
         r"\bsocket\.socket\(|\.create_connection\(|\.create_server\(|\.sock_connect\(|asyncio\.open_connection\("
     )
