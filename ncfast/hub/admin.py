@@ -21,11 +21,12 @@ from ncfast.hub.guard import Guard
 from ncfast.hub.level import MoveRefused
 from ncfast.hub.lockout import LockRefused
 from ncfast.hub.page import Page
+from ncfast.net.acceptor import Acceptor
 from ncfast.net.origin import from_page
 from ncfast.net.ports import wanted_by
 from ncfast.net.request import Answer, HttpLimits, HttpServer, Response
 from ncfast.net.routes import EXPOSITION, JSON, Routes, healthz, json_response, path_of, unfit
-from ncfast.net.seam import Acceptor, Net
+from ncfast.net.seam import Net
 from ncfast.net.tls import server_context
 from ncfast.observe import diag, log, metrics
 from ncfast.observe.history import History
@@ -124,13 +125,15 @@ class Admin:
         context = server_context(config.tls, "admin.tls") if config.tls is not None else None
         with wanted_by("admin.bind"):
             self._server = await self._net.listen(
-                config.bind, lambda sock, peer: self._http.accept(sock, peer, context)
+                config.bind, lambda sock, peer: self._http.accept(sock, peer, context), use="admin"
             )
         if config.unix is not None:
             try:
                 with wanted_by("admin.unix"):
                     self._unix = await self._net.listen_unix(
-                        str(config.unix), lambda sock, peer: self._http.accept(sock, None, None, self.handle_local)
+                        str(config.unix),
+                        lambda sock, peer: self._http.accept(sock, None, None, self.handle_local),
+                        use="admin",
                     )
             except OSError:
                 self.close()

@@ -22,13 +22,13 @@ from ncfast.hub.sessions import TUNNELS, Sessions
 from ncfast.hub.tokens import Tokens
 from ncfast.hub.ways import Ways
 from ncfast.mesh.trust import Refused
+from ncfast.net.acceptor import Acceptor
 from ncfast.net.handshake import accept
 from ncfast.net.links import LinkBounds, carry_websocket
 from ncfast.net.newcomers import Newcomers, source_of
 from ncfast.net.ports import wanted_by
 from ncfast.net.request import BadRequest, HttpLimits, RequestReader, Response, answer
 from ncfast.net.routes import healthz
-from ncfast.net.seam import Acceptor
 from ncfast.net.throttle import Throttle
 from ncfast.net.tls import server_context
 from ncfast.observe import log
@@ -64,7 +64,10 @@ class Edge:
         """Binds the port. Raises OSError."""
         with wanted_by("edge.bind"):
             self._acceptor = await self.net.listen(
-                self.ground.config.edge.bind, self._on_socket, on_shed=lambda reason: self._refused(reason, "")
+                self.ground.config.edge.bind,
+                self._on_socket,
+                on_shed=lambda reason: self._refused(reason, ""),
+                use="edge",
             )
 
     def load_tls(self, tls: ServerTls | None) -> ssl.SSLContext | None:

@@ -17,10 +17,11 @@ from ncfast.core.timeouts import Timeouts
 from ncfast.hub.client import ClientFlow, ClientInfo
 from ncfast.hub.ground import Ground
 from ncfast.hub.networks import Networks
+from ncfast.net.acceptor import Acceptor
 from ncfast.net.newcomers import source_of
 from ncfast.net.ports import wanted_by
 from ncfast.net.proxyproto import Parser, ProxyProtocolError
-from ncfast.net.seam import Acceptor, reset, tune_end
+from ncfast.net.seam import reset, tune_end
 from ncfast.net.socket import SocketEnd, SocketState
 from ncfast.net.syscalls import Accepted
 from ncfast.net.throttle import Throttle
@@ -91,6 +92,7 @@ class ClientListener:
                 on_shed=self.shed,
                 tune=lambda sock: tune_end(sock, self.ground.config.flow.notsent_lowat),
                 bare=True,
+                use=f"listeners.{self.name}",
             )
 
     def close(self) -> None:

@@ -13,12 +13,12 @@ from ncfast.mesh.binding import accepted
 from ncfast.mesh.peer import Peer
 from ncfast.mesh.states import LinkState, Way
 from ncfast.mesh.trust import Credential, Refused, is_among
+from ncfast.net.acceptor import Acceptor
 from ncfast.net.handshake import accept
 from ncfast.net.links import carry_stream, carry_websocket
 from ncfast.net.newcomers import Newcomers, source_of
 from ncfast.net.ports import wanted_by
 from ncfast.net.request import Response
-from ncfast.net.seam import Acceptor
 from ncfast.net.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -43,11 +43,15 @@ class Door:
         try:
             if config.listen is not None:
                 with wanted_by("ha.mesh.listen"):
-                    self._acceptors.append(await net.listen(config.listen, self._on_socket, on_shed=self._on_shed))
+                    self._acceptors.append(
+                        await net.listen(config.listen, self._on_socket, on_shed=self._on_shed, use="ha.mesh.listen")
+                    )
             if config.listen_unix is not None:
                 with wanted_by("ha.mesh.listen_unix"):
                     self._acceptors.append(
-                        await net.listen_unix(str(config.listen_unix), self._on_unix_socket, on_shed=self._on_shed)
+                        await net.listen_unix(
+                            str(config.listen_unix), self._on_unix_socket, on_shed=self._on_shed, use="ha.mesh.listen"
+                        )
                     )
         except OSError:
             self.close()

@@ -21,6 +21,7 @@ from typing import Any
 
 import orjson
 
+from ncfast.core.errors import NcfastError
 from ncfast.net.seam import Net
 from ncfast.observe import log
 
@@ -38,7 +39,7 @@ _CONTROL = socket.CMSG_SPACE(MAX_FDS * 4)
 _log = log.get("net")
 
 
-class Garbage(ValueError):
+class Garbage(NcfastError):
     """What came is no message."""
 
 
