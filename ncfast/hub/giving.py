@@ -161,7 +161,7 @@ class Giving:
     def _leave_mesh(self) -> None:
         hub = self._hub
         hub.cluster.part()
-        self._channel.send("mesh", {})
+        self._channel.send("mesh", {}, self._ground.context.closed.pack())  # and which flows have ended lately
         for flow in hub.router.hold.clear():
             self.passes(flow)
         self._pass([flow for flow in self._ground.flows.values() if flow.detached_at >= 0 and not flow.attached])

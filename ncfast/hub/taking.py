@@ -106,6 +106,7 @@ class Taking:
             case "gone":
                 self._release(body["agent"], body["epoch"])
             case "mesh":
+                self._ground.context.closed.take(message.payload)
                 self._join()
             case "listen":
                 self._listen()

@@ -189,8 +189,8 @@ def test_who_has_not_said_all_of_a_header_or_nothing_at_all(topology: MakeTopolo
         wait_until(lambda: made.hub.status()["listeners"][0]["active"] == 1, "it is let in")
         # the time for a header is not the test's: as soon as may be
         done = made.hub.upgrade()
-        if said and made.hub.metric("nowconnect_clients_shed_total"):
-            pytest.skip("the machine took longer than a header may take")
+        if said and made.hub.log.events("client_shed"):
+            pytest.skip("the machine took longer to start a process than a header may take")
         assert done["passed"] == 1
         assert made.hub.status()["listeners"][0]["active"] == 1
         seed = peer.next_seed()
@@ -205,6 +205,7 @@ def test_who_has_not_said_all_of_a_header_or_nothing_at_all(topology: MakeTopolo
 
 def test_a_successor_that_dies_before_it_serves_has_changed_nothing(topology: MakeTopology, peer: Peer) -> None:
     made = topology({"peer": peer.address})
+    made.hub.may_print = True
     with Steady(peer, made.address("peer")) as transfer:
         transfer.wait_under_way()
         good = made.hub.config_path.read_text()
