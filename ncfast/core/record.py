@@ -106,12 +106,14 @@ class FlowRecord(NamedTuple):
             raise ValueError("a flow's record is cut")
         if crc32(data[_LEAD.size : early_at]) != check:
             raise ValueError("a flow's record is garbled")
-        record = cls(
-            *members,
-            bytes(data[_BEGIN:sought_at]) if opens else None,
-            bytes(data[sought_at:early_at]) if seeks else None,
-            bytes(data[early_at:kept_at]),
-            bytes(data[kept_at:]),
+        record = cls._make(
+            (
+                *members,
+                bytes(data[_BEGIN:sought_at]) if opens else None,
+                bytes(data[sought_at:early_at]) if seeks else None,
+                bytes(data[early_at:kept_at]),
+                bytes(data[kept_at:]),
+            )
         )
         if not record.makes_sense():
             raise ValueError("a flow's record contradicts itself")

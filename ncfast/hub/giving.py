@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from ncfast.core.errors import NcfastError, Reason
 from ncfast.hub.client import ClientFlow
+from ncfast.hub.listener import FirstByte, ProxyHeader
 from ncfast.hub.passing import Parcel, packed
 from ncfast.hub.session import AgentSession
 from ncfast.observe import log
@@ -108,6 +109,7 @@ class Giving:
         self._ground.giving = self
         hub.registry.quiet(True)
         hub.hold_doors()
+        self._net.share(True)
         try:
             self._say_heritage()
             await self._serves()
@@ -178,7 +180,9 @@ class Giving:
             listener.hold()
         self._channel.send("listen", {})
         self._pass([flow for flow in self._ground.flows.values() if not flow.attached])
-        waiting = [one for listener in listeners for one in (*listener.heading, *listener.waiting)]
+        waiting: list[ProxyHeader | FirstByte] = []
+        for listener in listeners:
+            waiting += (*listener.heading, *listener.waiting)
         early = [parcel for one in waiting if (parcel := self._passing.client(one)) is not None]
         for start in range(0, len(early), BATCH):
             self._send(early[start : start + BATCH])
@@ -197,6 +201,7 @@ class Giving:
             for parcel in parcels:
                 self._passing.put(parcel, passed=False)
         hub.registry.quiet(False)
+        self._net.share(False)
         hub.open_doors()
         if self._serving:
             hub.cluster.rejoin()

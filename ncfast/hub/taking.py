@@ -74,6 +74,7 @@ class Taking:
         self.longest = 0.0  # pause of a flow, seconds
         self.begun_at = hub.net.clock()
         self._ground.taking = self
+        self._net.share(True)  # until the predecessor is over: it may have to go on
         self._adopted = hub.registry.adopt(heritage.registry)
 
     def snapshot(self) -> dict[str, Any]:
@@ -145,6 +146,7 @@ class Taking:
 
     def _end(self, result: str) -> None:
         self._over = True
+        self._net.share(False)
         self._join()
         self._listen()
         self._ground.taking = None

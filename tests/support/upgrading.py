@@ -20,15 +20,19 @@ class UpgradingHub(Hub):
     """One hub in the test's eyes, whichever process it is."""
 
     def start(self) -> None:
+        self._dies = self._directory / f"{self.name}.dies"
+        self._dies.write_text("")
         argv = [*self._prefix, sys.executable, "-m", "support.upgrading_program", str(self.config_path)]
         self.program = Program(self.name, argv, self._directory, max_files=self._max_files)
         self.log = EventLog(self.program.err_path, self.program.exit_code)
         self._begin = self.log.mark()
         self.ready = self.log.wait("hub_ready", after=self._begin)
 
-    def begin_upgrade(self) -> int:
-        """Asks for one; where its log begins."""
+    def begin_upgrade(self, dies: str = "") -> int:
+        """Asks for one; where its log begins. `dies`: the first message of its predecessor's that a successor does not
+        live to take."""
         mark = self.log.mark()
+        self._dies.write_text(dies)
         self.program.signal(signal.SIGUSR2)
         return mark
 
@@ -36,17 +40,17 @@ class UpgradingHub(Hub):
         """One from beginning to end: what the successor says of it."""
         mark = self.begin_upgrade()
         done = self.log.wait("upgrade_done", after=mark)
-        self.log.wait("predecessor_over", after=mark)
+        self.log.wait("succeeded", after=mark)
         return done
 
 
-PIECES = 400  # gates of a steady transfer
-PIECE = 65536  # bytes each way between two of them
-BEAT = 0.02  # seconds between two gates: 3 MiB/s each way
+PIECES = 2000  # gates of a steady transfer
+PIECE = 16384  # bytes each way between two of them
+BEAT = 0.04  # seconds between two gates: what a busy machine needs for two upgrades goes by
 
 
 class Steady(Transfer):
-    """Bytes go both ways all the time until it is released, so that whatever happens meets them. After `PIECES` it is
+    """Bytes go both ways all the time until it is released, so that whatever happens meets them; after `PIECES` it is
     silent."""
 
     def __init__(self, peer: Peer, address: Address, name: str = "") -> None:
@@ -55,7 +59,8 @@ class Steady(Transfer):
         self._beats = threading.Thread(target=self._beat, name=f"beats {name}")
 
     def _sending(self) -> list[Step]:
-        return [step for number in range(PIECES) for step in (["wait", f"{self._seed}.{number}"], ["send", PIECE])]
+        steps = [step for number in range(PIECES) for step in (["wait", f"{self._seed}.{number}"], ["send", PIECE])]
+        return [*steps, ["wait", self._rest]]
 
     def _beat(self) -> None:
         for number in range(PIECES):
@@ -72,4 +77,6 @@ class Steady(Transfer):
 
     def release(self) -> None:
         self._over.set()
-        self._beats.join()
+        if self._beats.ident is not None:
+            self._beats.join()
+        self._open(self._rest)

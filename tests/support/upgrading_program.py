@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from ncfast.config.auth import resolve_auth
 from ncfast.config.loader import load_hub
@@ -50,6 +51,18 @@ async def inherited(net: Net, descriptor: int) -> tuple[Channel, Heritage]:
     return channel, Heritage.read(body)
 
 
+def die_at(channel: Channel, kind: str) -> None:
+    """Ends this process before it hears the first message of this kind."""
+    hear = channel.on_message
+
+    def hear_or_die(message: Message) -> None:
+        if message.kind == kind:
+            os._exit(3)
+        hear(message)
+
+    channel.on_message = hear_or_die
+
+
 async def successor(net: Net, argv: list[str]) -> Channel:
     """Starts it, and waits until it is ready."""
     ready = asyncio.Event()
@@ -79,6 +92,7 @@ async def main(path: str, descriptor: int | None) -> int:
     await hub.start()
     if channel is not None:
         hub.take_over(channel)
+        die_at(channel, Path(path).with_suffix(".dies").read_text())
     freeze()
     drain = asyncio.ensure_future(hub.drain_requested.wait())
     while True:
@@ -114,14 +128,15 @@ def parent() -> int:
 
     def pass_on(number: int, frame: object) -> None:
         for pid in children()[:1]:
-            os.kill(pid, number)
+            os.kill(pid, signal.SIGKILL if number == signal.SIGUSR1 else number)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
         signal.signal(number, pass_on)
     while True:
         _, status = os.waitpid(-1, 0)
         if not children():
             return os.waitstatus_to_exitcode(status)
+        print('{"event": "succeeded"}', file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
