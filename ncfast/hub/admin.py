@@ -28,10 +28,12 @@ from ncfast.net.request import Answer, HttpLimits, HttpServer, Response
 from ncfast.net.routes import EXPOSITION, JSON, Routes, healthz, json_response, path_of, unfit
 from ncfast.net.seam import Net
 from ncfast.net.tls import server_context
+from ncfast.net.upgrading import begun, standing
 from ncfast.observe import diag, log, metrics
 from ncfast.observe.history import History
 from ncfast.observe.readiness import Readiness
 from ncfast.observe.slices import Shared, Slices, spread
+from ncfast.observe.upgrading import Upgrades
 from ncfast.registry import Lock
 from ncfast.registry.locks import REASON
 
@@ -85,6 +87,8 @@ class Hub(metrics.Hub, Protocol):
     @property
     def config(self) -> BaseModel: ...
 
+    upgrades: Upgrades | None
+
 
 HOUR = "3600"  # seconds of a lock, if nobody says
 
@@ -112,6 +116,8 @@ class Admin:
             "/healthz": ("GET", healthz),
             "/readyz": ("GET", lambda request: readyz(hub.readiness)),
             "/drain": ("POST", self._drain),
+            "/upgrade": ("POST", lambda request: begun(hub.upgrades)),
+            "/upgrade/state": ("GET", lambda request: standing(hub.upgrades)),
             "/agents/move": ("POST", self._move),
             "/agents/kick": ("POST", self._kick),
             "/agents/unlock": ("POST", self._unlock),

@@ -112,7 +112,7 @@ class Giving:
         self._net.share(True)
         try:
             self._say_heritage()
-            await self._until(lambda: self._serving)
+            await self._serves()
             hub.registry.quiet(True, beats=False)
             self._leave_mesh()
             await self._move_agents()
@@ -123,7 +123,6 @@ class Giving:
             raise
         channel.send("over", {})
         _log.info("upgrade_passed", passed=self.passed, duration_sec=round(self._net.clock() - self.begun_at, 3))
-        await self._linger()
 
     def _say_heritage(self) -> None:
         hub, ground = self._hub, self._ground
@@ -140,6 +139,14 @@ class Giving:
                 "departed": hub.router.departed(),
             },
         )
+
+    async def _serves(self) -> None:
+        """Returns when the successor has bound everything. Raises HandoverFailed, also when it takes too long."""
+        seconds = self._ground.config.upgrade.timeout_sec
+        deadline = self._net.clock() + seconds
+        await self._until(lambda: self._serving or self._net.clock() >= deadline)
+        if not self._serving:
+            raise HandoverFailed(f"it did not serve within {seconds:g} s (upgrade.timeout_sec)")
 
     async def _until(self, done: Callable[[], bool]) -> None:
         """Raises HandoverFailed when the successor goes before that."""
@@ -180,7 +187,8 @@ class Giving:
         for start in range(0, len(early), BATCH):
             self._send(early[start : start + BATCH])
 
-    async def _linger(self) -> None:
+    async def linger(self) -> None:
+        """After `give`, until no socket is left that lingers over its last bytes, for `drain.timeout_sec` at most."""
         deadline = self._net.clock() + self._ground.config.drain.timeout_sec
         while self.left["sockets"] and self._net.clock() < deadline:
             await asyncio.sleep(LOOK)

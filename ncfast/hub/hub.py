@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from ncfast import __version__
@@ -56,6 +56,7 @@ from ncfast.net.throttle import Throttle
 from ncfast.observe import log
 from ncfast.observe.history import History
 from ncfast.observe.readiness import State
+from ncfast.observe.upgrading import Upgrades
 from ncfast.registry import DistributedRegistry, Replica, make_registry
 
 if TYPE_CHECKING:
@@ -129,8 +130,10 @@ class Hub:
             ground, sessions, self.tokens, self.cluster, self.edge, self.listeners, self._make_listener
         )
         self.drain_requested = asyncio.Event()
+        self.upgrades: Upgrades | None = None  # whoever runs the hub sets it
         self._delay_over = asyncio.Event()
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._linger: Callable[[], Awaitable[None]]
 
     def _inherit(self, heritage: Heritage) -> None:
         ground = self.ground
@@ -222,16 +225,22 @@ class Hub:
     # upgrades
 
     async def hand_over(self, channel: Channel) -> None:
-        """As `Giving.give`: to another process of this hub, at the other end of the channel. Afterwards `stop`. Raises
+        """As `Giving.give`: to another process of this hub, at the other end of the channel. Afterwards `linger` and `stop`. Raises
         HandoverFailed."""
         from ncfast.hub.giving import Giving, HandoverFailed  # once in a process's life
 
+        giving = Giving(self, channel)
         async with self._reload.lock:
             try:
-                await Giving(self, channel).give()
+                await giving.give()
             except HandoverFailed:
                 self.stats.handovers["failed"] += 1
                 raise
+        self._linger = giving.linger
+
+    async def linger(self) -> None:
+        """As `Giving.linger`."""
+        await self._linger()
 
     def take_over(self, channel: Channel) -> None:
         """All is bound, as `start` does it: from the process at the other end of the channel, which `heritage` was

@@ -205,6 +205,11 @@ class Net:
         """Two Unix sockets that are connected to each other, for a process and the one that it starts."""
         return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
 
+    @staticmethod
+    def inherited(descriptor: int) -> socket.socket:
+        """A socket that another process has left to this one. Raises OSError."""
+        return socket.socket(fileno=descriptor)
+
     def opened(self) -> None:
         """A connection has come into being; its protocol calls `gone` when it is lost."""
         self.sockets += 1
