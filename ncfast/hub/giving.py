@@ -12,7 +12,7 @@ hubs and agents see a mesh link, or a tunnel, that was lost and came back (docs/
  4. A flow follows its way: whichever has none here is passed (`flows`), those of which something is under way first.
     Clients are let in here until no agent is left, and passed at once. `complete` says that all of an agent's have gone.
  5. `listen`: clients are let in there. Those who have no flow yet are passed. `over`: nothing is left but sockets that
-    linger over their last bytes, which end here.
+    linger over their last bytes, which end here when it has said `done`.
 
 A parcel is ours until the successor has said that it is `taken`, which it says before it does anything with it. If it
 goes before the end, we put together again what it has not taken, open the doors, and go on; what it had taken is gone
@@ -66,7 +66,7 @@ class Giving:
         self._net = hub.net
         self._channel = channel
         self._passing = hub.passing
-        self._serving = False
+        self._serving = self._done = False
         self._failed = ""
         # flows that are to be passed, and marks (agents' keys) behind the last of an agent's
         self._leaving: deque[ClientFlow | str] = deque()
@@ -118,10 +118,11 @@ class Giving:
             await self._move_agents()
             self._close_to_clients()
             await self._until(lambda: not self._ground.flows and not self._leaving and not self._on_way)
+            channel.send("over", {})
+            await self._until(lambda: self._done)
         except HandoverFailed:
             self._take_back()
             raise
-        channel.send("over", {})
         _log.info("upgrade_passed", passed=self.passed, duration_sec=round(self._net.clock() - self.begun_at, 3))
 
     def _say_heritage(self) -> None:
@@ -228,6 +229,8 @@ class Giving:
                     parcel.close()
                 self.passed += len(parcels)
                 self._pump_soon()
+            case "done":
+                self._done = True
             case "failed":
                 self._failed = body["reason"]
 

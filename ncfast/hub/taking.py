@@ -111,6 +111,8 @@ class Taking:
             case "listen":
                 self._listen()
             case "over":
+                assert self._channel is not None
+                self._channel.send("done", {})
                 self._end("done")
             case _:
                 message.close()

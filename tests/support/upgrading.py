@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 from typing import Any
@@ -23,8 +22,10 @@ class UpgradingHub(Hub):
         self.may_print = False
         self._dies = self._directory / f"{self.name}.dies"
         self._dies.write_text("")
-        argv = [*self._prefix, sys.executable, "-m", "support.upgrading_program", str(self.config_path)]
-        self.program = Program(self.name, argv, self._directory, max_files=self._max_files)
+        command = [sys.executable, "-m", "support.dying_program", "hub", "--stay-parent", "--config"]
+        self.program = Program(
+            self.name, [*self._prefix, *command, str(self.config_path)], self._directory, max_files=self._max_files
+        )
         self.log = EventLog(self.program.err_path, self.program.exit_code)
         self._begin = self.log.mark()
         self.ready = self.log.wait("hub_ready", after=self._begin)
@@ -52,14 +53,15 @@ class UpgradingHub(Hub):
         live to take."""
         mark = self.log.mark()
         self._dies.write_text(dies)
-        self.program.signal(signal.SIGUSR2)
+        code, body = self.get("/upgrade", admin=True, method="POST")
+        assert code == 202, (code, body)
         return mark
 
     def upgrade(self) -> dict[str, Any]:
         """One from beginning to end: what the successor says of it."""
         mark = self.begin_upgrade()
         done = self.log.wait("upgrade_done", after=mark)
-        self.log.wait("succeeded", after=mark)
+        self.log.wait("stopped", after=mark)  # by the predecessor
         return done
 
 
