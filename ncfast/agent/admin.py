@@ -8,11 +8,12 @@ from websockets.http11 import Request
 from ncfast.agent import metrics
 from ncfast.agent.standing import Standing
 from ncfast.config.agent import AgentAdmin
+from ncfast.net.acceptor import Acceptor
 from ncfast.net.origin import is_for
 from ncfast.net.ports import wanted_by
 from ncfast.net.request import Answer, HttpLimits, HttpServer, Response
 from ncfast.net.routes import EXPOSITION, Routes, healthz, json_response, path_of, unfit
-from ncfast.net.seam import Acceptor, Net
+from ncfast.net.seam import Net
 from ncfast.observe import diag, log
 from ncfast.observe.slices import spread
 
@@ -43,14 +44,16 @@ class Admin:
         try:
             if config.bind is not None:
                 with wanted_by("admin.bind"):
-                    door = await self._net.listen(config.bind, self._http.accept)
+                    door = await self._net.listen(config.bind, self._http.accept, use="admin")
                 self._doors.append(door)
                 self.address = door.address
             if config.unix is not None:
                 with wanted_by("admin.unix"):
                     self._doors.append(
                         await self._net.listen_unix(
-                            str(config.unix), lambda sock, peer: self._http.accept(sock, None, None, self.handle_local)
+                            str(config.unix),
+                            lambda sock, peer: self._http.accept(sock, None, None, self.handle_local),
+                            use="admin",
                         )
                     )
         except OSError:

@@ -15,6 +15,7 @@ from ncfast.config.sections import (
     Logging,
     Section,
     Tunnel,
+    Upgrade,
     key,
     section,
 )
@@ -181,6 +182,7 @@ class AgentConfig(Section):
     flow: FlowConfig = section(why="Timers and windows of a flow.")
     tunnel: Tunnel = section(why="Keepalive and queues of a tunnel.")
     drain: Drain = section(why="The orderly end.")
+    upgrade: Upgrade = section(why="Handing over to a new process.")
     logging: Logging = section(why="Log lines.")
     admin: AgentAdmin | None = key(None, why="Where one asks how the agent is; without it nowhere.")
 

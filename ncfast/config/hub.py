@@ -15,6 +15,7 @@ from ncfast.config.sections import (
     Logging,
     Section,
     Tunnel,
+    Upgrade,
     key,
     section,
 )
@@ -466,6 +467,7 @@ class HubConfig(Section):
     flow: FlowConfig = section(why="Timers and windows of a flow.")
     tunnel: Tunnel = section(why="Keepalive and queues of a tunnel.")
     drain: HubDrain = section(why="The orderly end.")
+    upgrade: Upgrade = section(why="Handing over to a new process.")
     logging: Logging = section(why="Log lines.")
     ha: Ha = section(why="Several hubs as one cluster.")
 

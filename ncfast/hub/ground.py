@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ncfast.config.hub import HubConfig
 from ncfast.core.flow import Flow, FlowContext
@@ -15,6 +15,11 @@ from ncfast.observe.readiness import Readiness
 from ncfast.observe.stats import Stats
 from ncfast.registry import Locks
 
+if TYPE_CHECKING:
+    from ncfast.hub.awaited import Awaited
+    from ncfast.hub.giving import Giving
+    from ncfast.hub.taking import Taking
+
 
 class Ground:
     """Configuration, seam, counters, the context of all flows, and who this hub is.
@@ -22,7 +27,10 @@ class Ground:
     `config` is replaced by a reload: read it where it is needed, and keep no part of it that may change.
     """
 
-    def __init__(self, config: HubConfig, net: Net, wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self, config: HubConfig, net: Net, wall_clock: Callable[[], float], instance: bytes | None = None
+    ) -> None:
+        """`instance` is the predecessor's, if there is one: to all others this process is the same hub."""
         self.config = config
         self.net = net
         self.clock = net.clock  # monotonic seconds
@@ -31,7 +39,10 @@ class Ground:
         self.stats = Stats()
         self.readiness = Readiness(mode=self.mode)  # the hub's state is kept there
         self.replica_id = config.ha.replica_id or "hub"
-        self.instance = net.entropy(8)  # first half of every cid: unique across hubs and restarts
+        self.instance = instance or net.entropy(8)  # first half of every cid: unique across hubs and restarts
+        self.giving: Giving | None = None  # while a successor takes over what is here
+        self.taking: Taking | None = None  # while this process takes over what is at a predecessor
+        self.awaited: Awaited | None = None  # the flows that have not come from there yet
         self.context = FlowContext(
             net.clock,
             budget=config.limits.memory_bytes,
@@ -58,5 +69,9 @@ class Ground:
             self.certificates[use] = end
 
     def ours(self, cid: bytes) -> bool:
-        """Whether a flow's client came to this very process."""
+        """Whether a flow's client came to this very process, or to one that it has followed."""
         return cid.startswith(self.instance)
+
+    def awaits(self, cid: bytes) -> bool:
+        """Whether a flow that is not here may come in a moment, from our predecessor."""
+        return self.awaited is not None and cid in self.awaited

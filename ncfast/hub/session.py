@@ -103,6 +103,7 @@ class AgentSession:
         self.instance = ""
         self.software = ""
         self.moves = False  # may be asked to move
+        self.moves_again = False  # also to another process of this hub
         self.packed_open = False  # reads that form of M_OPEN
         self.epoch = 0
         self.state = SessionState.GREETING
@@ -179,6 +180,7 @@ class AgentSession:
         self.instance = hello.instance
         self.software = hello.software
         self.moves = hello.moves
+        self.moves_again = hello.moves_again
         self.packed_open = hello.packed_open
         self.link.peer_window = hello.window
         self._announcements.forget()
@@ -348,6 +350,10 @@ class AgentSession:
         return self._desk.resume(self, cid, secret, ack, limit)
 
     def foreign(self, cid: bytes) -> bool:
+        """Whether a flow that we do not have may be another hub's, or come from our predecessor in a moment."""
+        return self.relayed(cid) or self._ground.awaits(cid)
+
+    def relayed(self, cid: bytes) -> bool:
         """Whether a flow that we do not have may be another hub's."""
         return self._ways.clustered and not self._ground.ours(cid)
 

@@ -129,6 +129,30 @@ class Steering:
         if gives_room:
             self.give_turns(flow.info.agent_key, flow.info.connector, 1)
 
+    def adopt(self, flow: ClientFlow) -> None:
+        """The flow, which another process of this hub has passed, is its agent's."""
+        self._flows_of.setdefault(flow.info.agent_key, {})[flow] = None
+
+    def passes(self, flow: ClientFlow) -> None:
+        """The flow is another process's from now on."""
+        self.answered(flow)
+        self._leave(flow)
+
+    def return_to_way(self, flow: ClientFlow) -> None:
+        """Rules 1 and 2 for a flow that was passed: wherever its agent is it is asked for, or opened again."""
+        info = flow.info
+        session = self._sessions.current(info.agent_key)
+        if session is None:
+            self.seek(flow, self._ground.clock())
+        elif info.instance != session.instance:
+            flow.reset(Reason.AGENT_RESTARTED)
+        elif flow.opening:
+            self._send_again(flow, session, session.epoch)
+        elif session.epoch >= info.epoch:
+            session.resuming()
+            self.use(flow, session, session.epoch)
+            flow.attach(session.link, resumed=False, epoch=session.epoch)
+
     def _leave(self, flow: ClientFlow) -> None:
         flows = self._flows_of.get(flow.info.agent_key)
         if flows is not None:

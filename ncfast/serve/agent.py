@@ -51,7 +51,7 @@ async def _agent(config: AgentConfig, path: str | Path | None) -> int:
 
         admin = Admin(Standing(agent), net)
         await admin.start(config.admin)
-    Signals(stop, lambda: net.spawn(reload(), "reload")).install(net.loop)
+    Signals(stop, lambda: net.spawn(reload(), "reload"), lambda: None).install(net.loop)
     tell_stacks(net)
     freeze()
     supervisor.ready()  # a site whose hubs are away is up all the same: it dials until they are there

@@ -341,6 +341,7 @@ class SimNet(Net):
         on_shed: Callable[[str], None] = lambda reason: None,
         tune: Callable[[Any], None] = lambda sock: None,
         bare: bool = False,
+        use: str = "",
     ) -> SimAcceptor:
         return SimAcceptor(self, address, address.port, on_socket, reserve, on_shed, tune)
 

@@ -35,6 +35,7 @@ class Topology:
         agents: int = 1,
         max_files: int | None = None,
         prefix: Sequence[str] = (),
+        make_hub: type[Hub] = Hub,
     ) -> None:
         self.connectors = dict(connectors)
         self.direct = direct
@@ -64,7 +65,7 @@ class Topology:
             },
         )
         try:
-            self._hub = Hub(directory, merged(base, hub or {}), max_files=max_files, prefix=prefix)
+            self._hub = make_hub(directory, merged(base, hub or {}), max_files=max_files, prefix=prefix)
             if via_proxy:
                 self.proxy = FaultProxy(directory, self._hub.edge)
             for number in range(1, agents + 1):
