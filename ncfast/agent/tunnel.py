@@ -107,6 +107,7 @@ class AgentTunnel:
                 last_epoch=last_epoch,
                 standby=standby,
                 moves=ground.config.standby,
+                moves_again=True,
                 packed_open=True,
                 window=ground.context.promise,
                 software=SOFTWARE,

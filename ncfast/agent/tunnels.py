@@ -22,7 +22,8 @@ Claims, in rules:
     above it, over the standby or over a new tunnel: on the old epoch that flow would be lost.
  6. A hub that has too many agents may ask us to move to a certain other (MOVE). We claim there when a tunnel to it
     stands, and never give the owner up before. The standby, if that is at a third hub, stays as it is meanwhile. If we
-    do not get there within `MOVE_TIME`, or keep no standby, we say that we stay.
+    do not get there within `MOVE_TIME`, or keep no standby, we say that we stay. If it names itself, another process
+    is about to take its place: we dial its URL again, whether or not there are others, and claim over that tunnel.
  7. A hub that calls our claim a protocol error may not believe the `last_epoch`, which was granted when a registry was
     poisoned, or a clock wrong. Then we forget it, and claim as if we had just started; or we would never get in again.
 """
@@ -86,6 +87,7 @@ class Tunnels:
         )  # so that not all agents of a hub have the same other
         self._leads: dict[str, str] = {}  # URL -> the hub that has answered there last
         self._target = ""  # the hub that we are to move to: rule 6
+        self._again = ""  # the owner's own, if it is to own us over another tunnel
         self._target_timer: asyncio.TimerHandle | None = None
         self._redrawn = ""  # the URL that a new draw gives the standby
         self._redraw_timer: asyncio.TimerHandle | None = None
@@ -159,8 +161,9 @@ class Tunnels:
 
     # dialling
 
-    def _lacks_owner(self) -> bool:
-        return self.owner is None and self.claimant is None
+    def _wants_owner(self) -> bool:
+        """Nothing owns or claims, or the hub that owns wants it over another tunnel."""
+        return self.claimant is None and (self.owner is None or bool(self._again))
 
     def _lacks_standby(self) -> bool:
         return (
@@ -177,11 +180,13 @@ class Tunnels:
         """Dials when nothing owns and no standby can take over; the hubs in turn."""
         await self._dial_next()  # at once: rule 4
         while True:
-            await self._while(lambda: not self._lacks_owner())
+            await self._while(lambda: not self._wants_owner())
             wait = max(self._owner_pause.next(), self._conflict_until - self.net.clock())
-            if not await self._while(self._lacks_owner, wait) or self.net.clock() < self._conflict_until:
+            if not await self._while(self._wants_owner, wait) or self.net.clock() < self._conflict_until:
                 continue
-            if self.standby is not None:  # spared in a conflict that is over
+            if self.owner is not None:
+                await self._dial(self.owner.url, "owner", self._owner_pause)
+            elif self.standby is not None:  # spared in a conflict that is over
                 self._take_over()
             else:
                 await self._dial_next()
@@ -272,7 +277,7 @@ class Tunnels:
         timeout = self.config.reconnect.connect_timeout_sec
         if tunnel.link.closed or self._closed:
             tunnel.abandon()
-        elif self._lacks_owner() and self.net.clock() >= self._conflict_until:
+        elif self._wants_owner() and self.net.clock() >= self._conflict_until:
             self._claim(tunnel, timeout)
         elif self._lacks_standby():
             self.greeting = tunnel
@@ -376,31 +381,34 @@ class Tunnels:
         self._changed.set()
 
     def asked_to_move(self, tunnel: AgentTunnel, replica_id: str) -> None:
-        """The owner's hub has more agents than its share: rule 6."""
+        """The owner's hub has more agents than its share, or is about to be another process: rule 6."""
         if tunnel is not self.owner or self.claimant is not None:
             return  # it is being left already
         self._settled()
         _log.info("move_asked", hub=tunnel.url, replica=tunnel.replica_id, to=replica_id)
-        self._target = replica_id
-        possible = self.config.standby and self._cluster and replica_id != tunnel.replica_id
+        if replica_id == tunnel.replica_id:
+            self._again, possible, pause = replica_id, True, self._owner_pause
+        else:
+            self._target, possible, pause = replica_id, self.config.standby and self._cluster, self._standby_pause
         if not possible or self._ground.stopping.is_set():
             self._stay()
             return
         self._target_timer = self.net.call_later(MOVE_TIME, self._stay)
-        self._standby_pause.reset()
+        pause.reset()
         self._take_over()
         self._changed.set()
 
     def _stay(self) -> None:
         """We do not get where we are to move."""
         if self.owner is not None:
-            self.owner.stay(self._target)
-            _log.info("move_refused", hub=self.owner.url, replica=self.owner.replica_id, to=self._target)
+            there = self._target or self._again
+            self.owner.stay(there)
+            _log.info("move_refused", hub=self.owner.url, replica=self.owner.replica_id, to=there)
         self._settled()
 
     def _settled(self) -> None:
         """We are to move nowhere."""
-        self._target = ""
+        self._target = self._again = ""
         if self._target_timer is not None:
             self._target_timer.cancel()
             self._target_timer = None
@@ -434,7 +442,7 @@ class Tunnels:
             self.greeting = None
         elif tunnel is self.claimant:
             self.claimant = None
-            if self._target:
+            if self._target or self._again:
                 self._stay()
             self._conflict(reason, now)
             self._given_up_at = now
