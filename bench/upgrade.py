@@ -139,8 +139,8 @@ async def measured(folder: Path, echo: Address, flows: int, busy: int) -> dict[s
             await asyncio.sleep(CALM_SEC)
             hub.signal(signal.SIGUSR2)
             successor = (await _event(hub, "upgrade_started"))["pid"]
-            watch = Watch(hub.pid, successor)
             await _event(hub, "hub_ready", 2)
+            watch = Watch(hub.pid, successor)
             clients.measure()
             watch.start()
             done = await _event(hub, "upgrade_done")
@@ -148,6 +148,9 @@ async def measured(folder: Path, echo: Address, flows: int, busy: int) -> dict[s
             watch.over.set()
             longest = sorted(clients.longest.values())
             await clients.check()
+            if os.environ.get("SHOW"):
+                for name in ("hub.log", "agent.log"):
+                    print("\n".join(x[:620] for x in (folder / name).read_text().splitlines() if "flow_closed" not in x))
     if (done["result"], done["passed"]) != ("done", flows):
         raise RuntimeError(f"not all has passed: {done}")
     return {

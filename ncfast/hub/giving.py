@@ -75,6 +75,7 @@ class Giving:
         self._number = 0
         self._pumping = False
         self._asked: dict[AgentSession, float] = {}  # to move, and until when they may take for it
+        self._ranked: dict[AgentSession, list[ClientFlow]] = {}  # its flows, as they are to be passed
         self._moved: set[AgentSession] = set()  # to the successor, where they have claimed
         self._report_at = 0.0
         self.passed = 0
@@ -262,6 +263,7 @@ class Giving:
         """Whether that was somebody who comes again at once."""
         if session.link.closed:
             return False
+        self._rank(session)
         if session.owns and session.moves_again:
             self._asked[session] = now + MOVES
             session.ask_to_move(self._ground.replica_id)
@@ -287,9 +289,16 @@ class Giving:
         """The tunnel of an agent that was owned here has ended; its flows have lost their way."""
         if session not in self._moved:
             self._channel.send("gone", {"agent": session.key, "epoch": session.epoch})
-        self._pass([flow for flow in self._hub.steering.flows_of(session.key) if not flow.attached])
+        ranked = self._ranked.pop(session, None) or self._hub.steering.flows_of(session.key)
+        self._pass([flow for flow in ranked if not flow.attached and not flow.closed])
+        self._pass([flow for flow in self._hub.steering.flows_of(session.key) if not flow.attached])  # come since
         self._leaving.append(session.key)
         self._pump_soon()
+
+    def _rank(self, session: AgentSession) -> None:
+        """Before its flows lose their way, which makes them all alike: those that have moved last are first."""
+        flows = self._hub.steering.flows_of(session.key)
+        self._ranked[session] = sorted(flows, key=lambda one: one.since, reverse=True)
 
     # clients
 
@@ -304,8 +313,8 @@ class Giving:
         return True
 
     def _pass(self, flows: list[ClientFlow]) -> None:
-        """Those of which something is under way first, the others in the order of when something last was."""
-        for flow in sorted(flows, key=lambda one: (not (one.backlog or one.snd_nxt > one.snd_una), -one.since)):
+        """Those of which something is under way first."""
+        for flow in sorted(flows, key=lambda one: not (one.backlog or one.snd_nxt > one.snd_una)):
             self.passes(flow)
 
     def _pump_soon(self) -> None:
