@@ -148,9 +148,6 @@ async def measured(folder: Path, echo: Address, flows: int, busy: int) -> dict[s
             watch.over.set()
             longest = sorted(clients.longest.values())
             await clients.check()
-            if os.environ.get("SHOW"):
-                for name in ("hub.log", "agent.log"):
-                    print("\n".join(x[:620] for x in (folder / name).read_text().splitlines() if "flow_closed" not in x))
     if (done["result"], done["passed"]) != ("done", flows):
         raise RuntimeError(f"not all has passed: {done}")
     return {
@@ -173,7 +170,11 @@ async def main(counts: list[int], busy: int) -> None:
             figures = await measured(Path(made), echo.address, count, min(busy, count))
         if not number:
             print("| " + " | ".join(figures) + " |\n|" + " --- |" * len(figures))
-        print("| " + " | ".join(f"{figure:,.1f}" if i else f"{figure:,}" for i, figure in enumerate(figures.values())) + " |")
+        print(
+            "| "
+            + " | ".join(f"{figure:,.1f}" if i else f"{figure:,}" for i, figure in enumerate(figures.values()))
+            + " |"
+        )
 
 
 if __name__ == "__main__":

@@ -289,9 +289,9 @@ class Giving:
         """The tunnel of an agent that was owned here has ended; its flows have lost their way."""
         if session not in self._moved:
             self._channel.send("gone", {"agent": session.key, "epoch": session.epoch})
-        ranked = self._ranked.pop(session, None) or self._hub.steering.flows_of(session.key)
-        self._pass([flow for flow in ranked if not flow.attached and not flow.closed])
-        self._pass([flow for flow in self._hub.steering.flows_of(session.key) if not flow.attached])  # come since
+        now = self._hub.steering.flows_of(session.key)
+        flows = dict.fromkeys((*self._ranked.pop(session, ()), *now))  # those that have come since at the end
+        self._pass([flow for flow in flows if not flow.attached and not flow.closed])
         self._leaving.append(session.key)
         self._pump_soon()
 
@@ -314,8 +314,11 @@ class Giving:
 
     def _pass(self, flows: list[ClientFlow]) -> None:
         """Those of which something is under way first."""
-        for flow in sorted(flows, key=lambda one: not (one.backlog or one.snd_nxt > one.snd_una)):
-            self.passes(flow)
+        busy = [one for one in flows if one.backlog or one.snd_nxt > one.snd_una]
+        first = dict.fromkeys((*busy, *flows))
+        self._leaving.extend(one for one in first if one not in self._queued)
+        self._queued.update(first)
+        self._pump_soon()
 
     def _pump_soon(self) -> None:
         if not self._pumping and self._leaving:

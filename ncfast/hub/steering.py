@@ -93,7 +93,7 @@ class Steering:
             info.epoch = epoch
         info.session, info.peer = session, peer
         if peer is None:
-            flow.direct(self._said(flow, way))
+            flow.direct(self._said(flow, way) if flow.opening else UNDIRECTED)
         else:
             tenant, _, agent = info.agent_key.partition("/")
             flow.direct(self._said(flow, way, agent, tenant), _sought(agent, tenant, info.connector))
