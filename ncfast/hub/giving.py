@@ -1,7 +1,7 @@
 """The predecessor's side of an upgrade: all that is here passes to another process of this hub, its successor.
 
 The successor is the same hub: replica_id, the first half of its cids, and the entries of the registry are ours. So other
-hubs and agents see a mesh link, or a tunnel, that was lost and came back (docs/decisions/0023-upgrade.md). In order:
+hubs and agents see a mesh link, or a tunnel, that was lost and came back (docs/decisions/0022-upgrade.md). In order:
 
  1. `heritage`: who we are, and every listening socket. We claim nothing any more; agents and hubs that connect wait in
     the kernel's queue. Until the successor is `serving` nothing else has changed.
