@@ -15,7 +15,8 @@ order:
 
 All is ours until it is `taken`. If the successor goes before that, we put the flows under their sockets again, refuse
 the opens that we had given up, and go on with the tunnels that we have. For `taken` we wait as long as it lives: who
-has the flows must not be in doubt.
+has the flows must not be in doubt. If it goes between `taken` and its claim, the flows have ended with it, and we are an
+agent that has just started.
 """
 
 from __future__ import annotations
@@ -87,7 +88,9 @@ class Giving:
             pause_ms=round((self._net.clock() - stopped) * 1000, 3),
             duration_sec=round(self._net.clock() - begun, 3),
         )
-        await self._until("owner", LEAVES)
+        if not await self._until("owner", LEAVES) and self._lost:
+            self._start_anew()
+            raise HandoverFailed(self._lost)
         self._tunnels.close("another process of this agent goes on")
 
     def _heritage(self) -> dict[str, Any]:
@@ -134,6 +137,13 @@ class Giving:
         if batch:
             heads, payload, fds = packed(batch)
             self._channel.send("flows", {"heads": heads}, payload, fds)
+
+    def _start_anew(self) -> None:
+        """The successor has gone with all flows: what is left is an agent without any, and hubs are to know."""
+        for tunnel in self._tunnels.all():
+            tunnel.close("the process that had taken over has gone")
+        self._ground.instance = self._net.entropy(16).hex()
+        self._tunnels.go_on()
 
     def _take_back(self, parcels: list[Parcel]) -> None:
         """The successor has gone."""

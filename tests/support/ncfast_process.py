@@ -237,6 +237,7 @@ class Agent:
         wait: bool = True,
     ) -> None:
         self.agent_id = agent_id
+        self.expected_errors: frozenset[str] = frozenset()  # events at level error that the test provokes
         self.token_file = directory / f"{name}.token"
         self.token_file.write_text(token)
         self.token_file.chmod(0o600)
@@ -273,7 +274,7 @@ class Agent:
 
     def check_log(self) -> None:
         """Nothing but JSON lines, and no defect of ours among them."""
-        check_log(self.log)
+        check_log(self.log, self.expected_errors)
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""
