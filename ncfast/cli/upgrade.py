@@ -1,5 +1,5 @@
-"""Put a new process in the place of a hub, or of an agent, that runs, without a client or a service noticing more than a
-pause: whatever is installed now takes over connections, flows and ports.
+"""Put a new process in the place of a hub, or of an agent, that runs: whatever is installed now takes over connections,
+flows and ports, and no client or service notices more than a pause.
 
 As SIGUSR2 does, but over the admin edge. Nothing changes until the new process is ready; if it is not, the old one goes
 on, and the command says why. It returns when the old one has handed over.

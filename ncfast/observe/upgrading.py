@@ -1,7 +1,7 @@
 """How an upgrade stands, as whoever asked for it is told: by the process that began it, and by its successor.
 
-`state` is `starting` (the successor is not ready), `passing`, `done`, `failed` (this process goes on; `reason` says why)
-or `cut` (the predecessor died in the middle, and what it had not passed has ended with it).
+`state` is `starting` (the successor is not ready), `passing`, `done`, `failed` (this process goes on; `reason` says
+why) or `cut` (the predecessor died in the middle, and what it had not passed has ended with it).
 """
 
 from __future__ import annotations

@@ -19,8 +19,11 @@ from ncfast.core.record import FORMAT
 from ncfast.net.channel import Channel, Message
 from ncfast.net.peercred import pid_of
 from ncfast.net.seam import Net
+from ncfast.observe import log
 
 HANDOVER = "NCFAST_HANDOVER"  # the number of the descriptor, in the environment
+DEATH_SEC = 1.0  # for a predecessor that has closed its end to be seen dead: the kernel does both in one go
+_LOOK = 0.005  # seconds between two looks
 
 
 class NotOurs(NcfastError):
@@ -55,6 +58,7 @@ class Heir:
 
     def __init__(self, net: Net, descriptor: int) -> None:
         self._net = net
+        self._parent = os.getppid()
         self._doors: list[tuple[str, list[socket.socket]]] = []
         self._heritage: asyncio.Future[dict[str, Any]] = net.loop.create_future()
         self._taker: Callable[[Message], object] | None = None
@@ -130,12 +134,25 @@ class Heir:
             return
         if self._taker is None:
             raise SystemExit(f"the process that this one was to succeed has given up: {reason}")
+        if self._complete:
+            self._end(reason)
+        else:
+            self._net.spawn(self._outlive(reason), "outlive")
+
+    async def _outlive(self, reason: str) -> None:
+        """Goes on alone if the predecessor has died. If it lives, it has given us up, and serves on: we end."""
+        deadline = self._net.clock() + DEATH_SEC
+        while os.getppid() == self._parent:
+            if self._net.clock() >= deadline:
+                log.flush()
+                os._exit(1)  # an orderly end would tell agents and the registry that the hub goes
+            await asyncio.sleep(_LOOK)
+        told = {"state": "cut", "reason": "the predecessor died: what it had not passed has ended with it"}
+        self.standing |= told
+        self._end(reason)
+
+    def _end(self, reason: str) -> None:
         self._ended(reason)
-        if not self._complete:
-            self.standing |= {
-                "state": "cut",
-                "reason": "the predecessor died: what it had not passed has ended with it",
-            }
         self._net.share(False)
         self._net.close_unclaimed()
         self.over.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,7 +76,7 @@ async def _hub(
 
     async def reload() -> None:
         await started.wait()
-        if not upgrading.reload():
+        if not upgrading.passes(signal.SIGHUP) and not upgrading.reload():
             with supervisor.reloading():
                 await _reload_hub(hub, path)
 
@@ -85,6 +86,8 @@ async def _hub(
     upgrading.refusal, upgrading.reloads = refusal, begin_reload
 
     def stop(at_once: bool) -> bool:
+        if upgrading.passes(signal.SIGTERM):
+            return True
         upgrading.at_once |= at_once
         return hub.request_drain(at_once=at_once)
 

@@ -27,7 +27,8 @@ def become(pid: int) -> NoReturn:
 
 
 def children() -> list[int]:
-    """Of this process, and those that it has taken in, the oldest first."""
+    """Of this process, and those that it has taken in, the oldest first; those, too, that have ended and are not taken
+    note of."""
     found: list[tuple[int, int]] = []
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -36,7 +37,7 @@ def children() -> list[int]:
                     fields = file.read().rpartition(b")")[2].split()
             except OSError:  # it has just ended
                 continue
-            if int(fields[1]) == os.getpid() and fields[0] != b"Z":
+            if int(fields[1]) == os.getpid():
                 found.append((int(fields[19]), int(name)))  # proc_pid_stat(5): starttime
     return [pid for _, pid in sorted(found)]
 

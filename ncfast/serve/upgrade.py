@@ -1,9 +1,9 @@
 """An upgrade, from the side of the process that runs: it starts its successor, and hands over to it.
 
-The successor is started by the command line of this process, with the same interpreter, so it is whatever is installed
-now; nothing in a request says what is run. It gets one end of a socket pair, whose number is in `HANDOVER`. Until it has
-said that it is ready, and that it reads what we write, nothing has changed here; if it dies, refuses or is silent before
-that, we log why and go on. Then hub or agent hands over, as `Subject` has it. What follows for the process:
+The successor is started by the command line of this process, with the same interpreter, so it is whatever is
+installed now; nothing in a request says what is run. It gets one end of a socket pair, whose number is in `HANDOVER`.
+Until it has said that it is ready, and that it reads what we write, nothing has changed here; if it dies, refuses or is
+silent before that, we log why and go on. Then hub or agent hands over, as `Subject` has it. Signals meanwhile:
 
   starting   SIGTERM ends the successor, and drains as ever
   passing    SIGTERM and SIGHUP are the successor's, which stops, or reads its file again, when it has everything; ours,
@@ -94,6 +94,8 @@ class Upgrading:
     def begin(self) -> dict[str, Any]:
         """Raises UpgradeRefused."""
         reason = "an upgrade is under way" if self.under_way else self.refusal()
+        if self.handed_over.is_set():
+            reason = "this process has handed over, and is about to end"
         if reason:
             _log.warning("upgrade_refused", reason=reason)
             raise UpgradeRefused(reason)
@@ -102,10 +104,20 @@ class Upgrading:
         return self.standing()
 
     def on_signal(self) -> None:
+        """SIGUSR2"""
+        if self.passes(signal.SIGUSR2):
+            return
         try:
             self.begin()
         except UpgradeRefused:  # it is in the log
             pass
+
+    def passes(self, number: int) -> bool:
+        """Whether a signal that has come is the successor's, which gets it: its parent does that, and is not yet."""
+        ours = self.stays and self.handed_over.is_set() and self._child is not None and self._child.poll() is None
+        if ours:
+            os.kill(self.pid, number)
+        return ours
 
     def reload(self) -> bool:
         """Whether it is the successor that reads its file again; if it fails, we do."""
@@ -193,7 +205,8 @@ class Upgrading:
         version = str(said.get("version"))
         if FORMAT not in said.get("formats", ()):
             raise UpgradeFailed(
-                f"ncfast {version} does not read what this release hands over (format {FORMAT}): drain and restart instead"
+                f"ncfast {version} does not read what this release hands over (format {FORMAT}): drain and restart"
+                " instead"
             )
         return version
 
@@ -212,9 +225,9 @@ class Upgrading:
             self._said.set_exception(UpgradeFailed(reason))
 
     async def _fail(self, reason: str) -> None:
+        code = await self._end_child()
         if self._channel is not None:
             self._channel.close()
-        code = await self._end_child()
         if code == _CONFIG_REFUSED:
             reason = f"its configuration was refused (exit code {code}): `ncfast check` says why"
         elif code is not None and code >= 0:
@@ -234,7 +247,8 @@ class Upgrading:
         child = self._child
         if child is None:
             return None
-        deadline = self._net.clock() + REAP_SEC
+        gone = self._channel is not None and self._channel.closed
+        deadline = self._net.clock() + (REAP_SEC if gone else 0)
         while child.poll() is None:
             if self._net.clock() >= deadline:
                 child.kill()
