@@ -2,7 +2,8 @@
 
 A file holds `{"scenarios": [{"name", "needs", "steps"}]}`. In a step the first member is the verb, the others are its
 arguments (`ncfast.conformance.player` has all verbs), and `rule` is the label in docs/protocol.md that is broken
-if the step fails. `needs` names what an agent may do without: `resume`, `standby`, `moves`.
+if the step fails. `needs` names what an agent may do without: `resume`, `standby`, `moves`,
+`moves_again`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import orjson
 
 from ncfast.core.errors import NcfastError
 
-OPTIONAL = ("resume", "standby", "moves")  # features that an agent may lack
+OPTIONAL = ("resume", "standby", "moves", "moves_again")  # features that an agent may lack
 
 
 class ScenarioError(NcfastError):

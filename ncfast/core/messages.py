@@ -74,7 +74,7 @@ class Hello(Message):
     last_epoch: Epoch = 0  # above it the hub grants; no two HELLOs of an agent that claim say the same
     standby: bool = False  # to be ready only: claims nothing, carries no flow
     moves: bool = False  # may be asked to move (MOVE)
-    moves_again: bool = False  # may be asked to move to another process of the hub where it is
+    moves_again: bool = False  # also to the hub that it is at, over another tunnel
     packed_open: bool = False  # reads the packed body of M_OPEN, too
     window: Annotated[
         int, Field(ge=65536, lt=2**40)

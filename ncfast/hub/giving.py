@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any
 from ncfast.core.errors import NcfastError, Reason
 from ncfast.hub.client import ClientFlow
 from ncfast.hub.listener import FirstByte, ProxyHeader
-from ncfast.hub.passing import Parcel, packed
 from ncfast.hub.session import AgentSession
+from ncfast.net.parcel import Parcel, packed
 from ncfast.observe import log
 
 if TYPE_CHECKING:

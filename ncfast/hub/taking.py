@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ncfast.core.errors import NcfastError
 from ncfast.hub.awaited import Awaited
-from ncfast.hub.passing import unpacked
 from ncfast.hub.session import AgentSession
+from ncfast.net.parcel import unpacked
 from ncfast.observe import log
 from ncfast.registry import Lock
 

@@ -32,9 +32,9 @@ cdef double RESET_POLL = 0.01  # seconds between two looks at whether a socket t
 cdef frozenset LOST = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH})
 
 
-# A socket between two ends that it is under, one here and one in a process to come, with what the kernel does not know:
-# bytes that it has not taken, whether the far side's end of stream was read, and ours written, be it behind those bytes.
-SocketState = namedtuple("SocketState", "sock unsent eof_in eof_out")
+# A socket between two ends that it is under, one here and one in a process to come, with what the kernel does not
+# know: bytes that it has not taken, whether the far side's end of stream was read, and ours written, be it behind them.
+SocketState = namedtuple("SocketState", "sock unsent eof_in eof_out", module=__name__)
 
 
 cdef class SocketEnd(Sink):
