@@ -1,5 +1,6 @@
-"""The agent's admin edge, if one is configured: health, status and metrics, at loopback or a Unix socket. It changes
-nothing, so whoever reaches it may ask; the process's inside (/diag/…) is shown at the socket alone, if there is one."""
+"""The agent's admin edge, if one is configured: health, status and metrics, at loopback or a Unix socket. Whoever
+reaches it may ask; the process's inside (/diag/…) is shown at the socket alone, if there is one, and an upgrade is
+begun there alone."""
 
 from __future__ import annotations
 
@@ -14,8 +15,11 @@ from ncfast.net.ports import wanted_by
 from ncfast.net.request import Answer, HttpLimits, HttpServer, Response
 from ncfast.net.routes import EXPOSITION, Routes, healthz, json_response, path_of, unfit
 from ncfast.net.seam import Net
+from ncfast.net.upgrading import begun
+from ncfast.net.upgrading import standing as how_it_stands
 from ncfast.observe import diag, log
 from ncfast.observe.slices import spread
+from ncfast.observe.upgrading import Upgrades
 
 _log = log.get("agent")
 
@@ -23,7 +27,9 @@ _log = log.get("agent")
 class Admin:
     """Answers for one agent."""
 
-    def __init__(self, standing: Standing, net: Net, limits: HttpLimits = HttpLimits()) -> None:
+    def __init__(
+        self, standing: Standing, net: Net, limits: HttpLimits = HttpLimits(), upgrades: Upgrades | None = None
+    ) -> None:
         self._standing = standing
         self._net = net
         self._http = HttpServer(self.handle, limits, net)
@@ -34,6 +40,8 @@ class Admin:
             "/readyz": ("GET", lambda request: json_response(*standing.answer())),
             "/status": ("GET", self._status),
             "/metrics": ("GET", self._metrics),
+            "/upgrade": ("POST", lambda request: begun(upgrades)),
+            "/upgrade/state": ("GET", lambda request: how_it_stands(upgrades)),
             **{f"/diag/{name}": ("GET", self._diag) for name in diag.PARTS},
         }
         self._inside_at_bind = False
@@ -73,6 +81,8 @@ class Admin:
             return Response.text(421, "Misdirected Request: ask by localhost, or by an IP address")
         if path_of(request).startswith("/diag/") and not self._inside_at_bind:
             return Response.text(403, "Forbidden: /diag is shown at admin.unix")
+        if path_of(request) == "/upgrade":
+            return Response.text(403, "Forbidden: an upgrade is begun at admin.unix, or by SIGUSR2")
         return self.handle_local(request)
 
     def handle_local(self, request: Request) -> Answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import hmac
-from typing import Protocol
+from typing import Protocol, cast
 
 from ncfast._frames import FrameType
 from ncfast.agent.ground import Ground
@@ -18,6 +18,7 @@ from ncfast.core.flow import Flow
 from ncfast.core.link import Link
 from ncfast.core.messages import SOFTWARE, VERSION, Announce, Hello, HelloAck, Move
 from ncfast.core.opening import Opening
+from ncfast.net.links import TunnelCarrier
 from ncfast.observe import log
 
 _log = log.get("agent")
@@ -217,6 +218,17 @@ class AgentTunnel:
     def carry(self, flow: Flow[AgentInfo]) -> None:
         """Takes over a flow that has no way, or none that leads anywhere. Without an answer its grace ends it."""
         flow.attach(self.link, resumed=False)
+
+    def hold(self) -> None:
+        """Looks at nothing that comes until `go_on`."""
+        cast(TunnelCarrier, self.link.carrier).hold()
+
+    def go_on(self) -> None:
+        cast(TunnelCarrier, self.link.carrier).go_on()
+
+    def refuse(self, cid: bytes, reason: Reason) -> None:
+        """Tells the hub that a flow is not opened after all."""
+        self.link.refuse(cid, reason)
 
     def close(self, detail: str) -> None:
         """Ends the tunnel in order."""

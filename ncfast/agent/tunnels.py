@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from ncfast.agent.counts import Failure
 from ncfast.agent.dialer import DialError, dial
@@ -102,13 +103,16 @@ class Tunnels:
         self._renewal: asyncio.TimerHandle | None = None
         self._conflict_until = float("-inf")
         self._closed = False
+        self.on_granted: Callable[[], object] = lambda: None  # a hub owns us, and the flows have moved there
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     # life
 
-    def start(self) -> None:
-        """Begins to dial."""
+    def start(self, ahead: AgentTunnel | None = None) -> None:
+        """Begins to dial; over a tunnel that was dialled `ahead`, and has said nothing yet, it claims at once."""
+        if ahead is not None and not ahead.link.closed:
+            self._claim(ahead, self.config.reconnect.connect_timeout_sec)
         self._tasks = [self.net.spawn(self._keep_owner(), "tunnel"), self.net.spawn(self._keep_standby(), "standby")]
         self._redraw_later()
 
@@ -122,6 +126,46 @@ class Tunnels:
                 timer.cancel()
         for tunnel in self.all():
             tunnel.close(detail)
+
+    # handed over
+
+    def heritage(self) -> dict[str, Any]:
+        """What the process that follows has to know to claim above us, and where."""
+        owner = self.owner
+        return {"last_epoch": self.last_epoch, "said": self._said, "hub": "" if owner is None else owner.url}
+
+    def inherit(self, last_epoch: int, said: int) -> None:
+        """Of the process before us: rule 2."""
+        self.last_epoch, self._said = last_epoch, said
+
+    async def dial_ahead(self, url: str) -> AgentTunnel | None:
+        """A tunnel that has said nothing yet, to the hub at `url` if our file names that, to the first otherwise. None
+        if there is none now."""
+        tunnel = AgentTunnel(
+            self._ground, self._services, self, url if url in self.config.hubs else self.config.hubs[0]
+        )
+        return tunnel if await self._dial_with(tunnel, "owner", self._owner_pause) else None
+
+    def hold(self) -> None:
+        """Nothing is read from the tunnels, and none is dialled or claimed over, until `go_on`, or the end."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        for timer in (self._renewal, self._redraw_timer):
+            if timer is not None:
+                timer.cancel()
+        self._renewal = None
+        self._settled()
+        for tunnel in self.all():
+            tunnel.hold()
+
+    def go_on(self) -> None:
+        """After `hold`: all is as it was."""
+        self._closed = False
+        for tunnel in self.all():
+            tunnel.go_on()
+        self.start()
+        self._take_over()
 
     def all(self) -> list[AgentTunnel]:
         """Those that have said HELLO, the owner's first."""
@@ -178,7 +222,8 @@ class Tunnels:
 
     async def _keep_owner(self) -> None:
         """Dials when nothing owns and no standby can take over; the hubs in turn."""
-        await self._dial_next()  # at once: rule 4
+        if self._wants_owner():
+            await self._dial_next()  # at once: rule 4
         while True:
             await self._while(lambda: not self._wants_owner())
             wait = max(self._owner_pause.next(), self._conflict_until - self.net.clock())
@@ -244,10 +289,16 @@ class Tunnels:
     async def _dial(self, url: str, role: str, pause: Backoff) -> bool:
         """Whether a hub has answered the handshake; what its tunnel is for, the moment decides."""
         tunnel = AgentTunnel(self._ground, self._services, self, url)
+        if not await self._dial_with(tunnel, role, pause):
+            return False
+        self._dialled(tunnel)
+        return True
+
+    async def _dial_with(self, tunnel: AgentTunnel, role: str, pause: Backoff) -> bool:
+        url = tunnel.url
         try:
             tunnel.token = await self._token.read()
             await dial(self._ground, url, tunnel.token, tunnel)
-            self._dialled(tunnel)
         except asyncio.CancelledError:
             tunnel.abandon()  # it may have come about just now
             raise
@@ -343,6 +394,7 @@ class Tunnels:
         for flow in flows_here:
             tunnel.carry(flow)
         self._changed.set()
+        self.on_granted()
 
     def standing(self, tunnel: AgentTunnel) -> None:
         """The tunnel's hub has answered, and would take a claim."""

@@ -3,78 +3,63 @@
     a flow                          its record (`ncfast.core.record`), its `ClientInfo`, its socket
     a client that has no flow yet   how far it has come (`ncfast.hub.listener`), its socket
 
-A `Parcel` is all there is of the client until somebody has put it together again: the process that it was meant for, or,
-if that died before it said that it has the parcel, the one that made it. Times are CLOCK_MONOTONIC, one for both.
+A `Parcel` is all there is of the client until somebody has put it together again: the process that it was meant for,
+or, if that died before it said that it has the parcel, the one that made it. Times are CLOCK_MONOTONIC, one for both.
 """
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Protocol
 
 from ncfast.config.hub import Listener
 from ncfast.core.handover import export, restore
 from ncfast.core.record import FlowRecord
 from ncfast.core.timeouts import Timeouts
 from ncfast.hub.client import ClientFlow, ClientInfo
+from ncfast.hub.cluster import Cluster
+from ncfast.hub.edge import Edge
 from ncfast.hub.ground import Ground
 from ncfast.hub.listener import ClientListener, FirstByte, ProxyHeader
+from ncfast.hub.routing import Router
+from ncfast.hub.sessions import Sessions
 from ncfast.hub.steering import Steering
+from ncfast.net.parcel import Head, Parcel
+from ncfast.net.seam import Net
 from ncfast.net.socket import SocketEnd, SocketState
-from ncfast.net.syscalls import Accepted
+from ncfast.registry import DistributedRegistry
 
 LISTENERS = 1024  # settings with which clients have come, kept as they are written
-
-Head = dict[str, Any]
-
-
-@dataclass(slots=True)
-class Parcel:
-    """A client between two processes. Whoever drops it closes its socket by a reset, if it is the last to have it."""
-
-    head: Head  # as JSON holds it
-    record: bytes  # of the flow; b"" if there is none yet
-    unsent: bytes  # what the socket has not taken
-    sock: socket.socket | Accepted | None  # None: a flow whose client is gone, and of which an end is still owed
-
-    def close(self) -> None:
-        """The other process has it."""
-        if self.sock is not None:
-            with self.sock:
-                pass
-
-
-def packed(parcels: Iterable[Parcel]) -> tuple[list[Head], list[bytes], list[int]]:
-    """What a message says of them: heads, payload, descriptors."""
-    heads: list[Head] = []
-    payload: list[bytes] = []
-    fds: list[int] = []
-    for one in parcels:
-        heads.append({**one.head, "size": [len(one.record), len(one.unsent)], "sock": one.sock is not None})
-        payload += (one.record, one.unsent)
-        if isinstance(one.sock, socket.socket):
-            fds.append(one.sock.fileno())
-    return heads, payload, fds
-
-
-def unpacked(heads: list[Head], payload: bytes, fds: Iterable[int]) -> Iterator[Parcel]:
-    """The parcels of a message. Raises ValueError, KeyError or TypeError for what is none."""
-    at = 0
-    left = iter(fds)
-    view = memoryview(payload)
-    for head in heads:
-        record, unsent = head["size"]
-        sock = Accepted(next(left)) if head["sock"] else None
-        yield Parcel(head, bytes(view[at : at + record]), bytes(view[at + record : at + record + unsent]), sock)
-        at += record + unsent
 
 
 @lru_cache(LISTENERS)
 def _listener(text: str) -> Listener:
     return Listener.model_validate_json(text)
+
+
+class Handed(Protocol):
+    """A hub, as both sides of a hand-over need it."""
+
+    ground: Ground
+    net: Net
+    registry: DistributedRegistry
+    sessions: Sessions
+    steering: Steering
+    router: Router
+    cluster: Cluster
+    edge: Edge
+    listeners: dict[str, ClientListener]
+    passing: Passing
+
+    def hold_doors(self) -> None:
+        """Agents, other hubs and operators wait."""
+
+    def open_doors(self) -> None:
+        """After that."""
+
+    async def join_mesh(self) -> None:
+        """The predecessor has left it."""
 
 
 class Passing:
