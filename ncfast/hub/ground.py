@@ -51,7 +51,9 @@ class Taking(Protocol):
 class Awaited(Protocol):
     """And of the flows that are yet to come from there (`ncfast.hub.awaited`)."""
 
-    def __contains__(self, cid: bytes, /) -> bool: ...
+    def awaits(self, cid: bytes) -> bool:
+        """Whether it is one of them."""
+
     def complete(self, agent: str) -> bool:
         """Whether all flows of this agent are here."""
 
@@ -115,4 +117,4 @@ class Ground:
 
     def awaits(self, cid: bytes) -> bool:
         """Whether a flow that is not here may come in a moment, from our predecessor."""
-        return self.awaited is not None and cid in self.awaited
+        return self.awaited is not None and self.awaited.awaits(cid)
