@@ -42,7 +42,8 @@ class Awaited:
         ground.awaited = self
         ground.context.stray_reset = self._reset
 
-    def __contains__(self, cid: bytes) -> bool:
+    def awaits(self, cid: bytes) -> bool:
+        """Whether it is a flow that may be yet to come."""
         ground = self._ground
         return (
             cid < self._first

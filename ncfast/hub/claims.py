@@ -179,7 +179,7 @@ class Claims:
     def _keeps(self, session: AgentSession, cid: bytes, secret: bytes, ack: int, limit: int) -> bool:
         """Whether the flow may be yet to come from our predecessor: then it is asked for when it has."""
         awaited = self._ground.awaited
-        if awaited is None or cid not in awaited or awaited.complete(session.key):
+        if awaited is None or not awaited.awaits(cid) or awaited.complete(session.key):
             return False
         awaited.keep(cid, session.link, session.epoch, partial(self._resume_again, session, cid, secret, ack, limit))
         return True

@@ -132,7 +132,7 @@ class Cluster:
 
     def mesh_resume(self, peer: Peer, cid: bytes, epoch: int, payload: bytes, ack: int, limit: int) -> bool:
         """M_RESUME from another hub: for a client of ours, or for one of its own. False: there is no such flow."""
-        if (awaited := self._ground.awaited) is not None and cid in awaited:
+        if (awaited := self._ground.awaited) is not None and awaited.awaits(cid):
             awaited.keep(cid, peer.link, epoch, partial(self._resume_again, peer, cid, epoch, payload, ack, limit))
             return True
         if self._ground.ours(cid):
