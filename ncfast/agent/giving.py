@@ -15,8 +15,8 @@ order:
 
 All is ours until it is `taken`. If the successor goes before that, we put the flows under their sockets again, refuse
 the opens that we had given up, and go on with the tunnels that we have. For `taken` we wait as long as it lives: who
-has the flows must not be in doubt. If it goes between `taken` and its claim, the flows have ended with it, and we are an
-agent that has just started.
+has the flows must not be in doubt. If it goes between `taken` and its claim, the flows have ended with it, and we are
+an agent that has just started.
 """
 
 from __future__ import annotations

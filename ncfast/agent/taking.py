@@ -99,6 +99,7 @@ class Taking:
                 lost += 1
         _log.info("upgrade_taken", flows=len(self._parcels) - lost, lost=lost)
         self._parcels = []
+        agent.ground.counts.handovers["done"] += 1
 
     def _begin(self) -> None:
         self._begun = True
@@ -116,5 +117,6 @@ class Taking:
             parcel.close()  # the last to have it: a reset
         _log.error("upgrade_cut", flows=len(self._parcels), reason=reason)
         self._parcels = []
+        agent.ground.counts.handovers["cut"] += 1
         agent.ground.instance = agent.net.entropy(16).hex()
         self._begin()
