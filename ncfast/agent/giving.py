@@ -22,19 +22,16 @@ an agent that has just started.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ncfast.agent.info import AgentInfo
-from ncfast.agent.passing import Passing
+from ncfast.agent.passing import Agent, Passing
 from ncfast.core.errors import NcfastError, Reason
 from ncfast.core.flow import Flow
 from ncfast.core.handover import export
 from ncfast.net.channel import MAX_FDS, Channel, Message
 from ncfast.net.parcel import Parcel, packed
 from ncfast.observe import log
-
-if TYPE_CHECKING:
-    from ncfast.agent.agent import Agent
 
 _log = log.get("upgrade")
 

@@ -9,17 +9,14 @@ process is an agent that has just started.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from ncfast.agent.passing import Passing
+from ncfast.agent.passing import Agent, Passing
+from ncfast.agent.tunnel import AgentTunnel
 from ncfast.core.errors import NcfastError
 from ncfast.net.channel import Channel, Message
 from ncfast.net.parcel import Parcel, unpacked
 from ncfast.observe import log
-
-if TYPE_CHECKING:
-    from ncfast.agent.agent import Agent
-    from ncfast.agent.tunnel import AgentTunnel
 
 _log = log.get("upgrade")
 
