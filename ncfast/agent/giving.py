@@ -11,7 +11,8 @@ order:
  3. Every flow is taken off its socket and passed (`flows`), those of which something is under way first, then `commit`
     with the last epoch that we know of, and with the flows that ended lately.
  4. The successor says `taken` before it does anything with them, and claims. Our tunnels are closed when it owns, or
-    after `LEAVES`, so that the hub sees a newer claim, and at no time an agent that has left.
+    after `LEAVES`, so that the hub sees a newer claim, and at no time an agent that has left. `over`: nothing is left
+    but sockets that linger over their last bytes, which end here.
 
 All is ours until it is `taken`. If the successor goes before that, we put the flows under their sockets again, refuse
 the opens that we had given up, and go on with the tunnels that we have. For `taken` we wait as long as it lives: who
@@ -89,6 +90,7 @@ class Giving:
             self._start_anew()
             raise HandoverFailed(self._lost)
         self._tunnels.close("another process of this agent goes on")
+        channel.send("over", {})
 
     def _heritage(self) -> dict[str, Any]:
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Protocol
 
 from ncfast.agent.ground import Ground
@@ -68,11 +69,12 @@ class Passing:
             raise
         if parcel.sock is None:
             return
-        keep_alive(parcel.sock)
+        sock = parcel.sock if isinstance(parcel.sock, socket.socket) else ground.net.inherited(parcel.sock.detach())
+        keep_alive(sock)
         ground.net.opened()
         end = SocketEnd(ground.context, self, ground.net.call_later, Reason.TARGET_RESET, Reason.TARGET_LOST)
-        end.inherit(flow, SocketState(parcel.sock, parcel.unsent, *head["eof"]))
-        ground.net.adopt_end(parcel.sock, end)
+        end.inherit(flow, SocketState(sock, parcel.unsent, *head["eof"]))
+        ground.net.adopt_end(sock, end)
 
     def socket_ready(self, end: SocketEnd) -> None:
         """Not called: an end that goes on was ready before."""

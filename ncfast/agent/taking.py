@@ -52,6 +52,7 @@ class Taking:
         self._parcels: list[Parcel] = []
         self._ahead: AgentTunnel | None = None
         self._begun = False  # we are the agent
+        self._passed = 0
         agent.ground.instance = heritage.instance
         for name in heritage.down:
             target = agent.services.target(name)
@@ -76,6 +77,8 @@ class Taking:
                 self._parcels += unpacked(message.body["heads"], message.payload, message.fds)
             case "commit":
                 self._commit(message)
+            case "over":
+                _log.info("upgrade_done", result="done", passed=self._passed)
             case _:
                 message.close()
 
@@ -94,7 +97,8 @@ class Taking:
                 passing.put(parcel, passed=True)
             except (ValueError, KeyError, TypeError, OSError, NcfastError):  # one that cannot be is reset
                 lost += 1
-        _log.info("upgrade_taken", flows=len(self._parcels) - lost, lost=lost)
+        self._passed = len(self._parcels) - lost
+        _log.info("upgrade_taken", flows=self._passed, lost=lost)
         self._parcels = []
         agent.ground.counts.handovers["done"] += 1
 

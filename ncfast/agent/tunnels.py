@@ -345,7 +345,8 @@ class Tunnels:
 
     def granted(self, tunnel: AgentTunnel) -> None:
         """The tunnel's hub owns the agent from now on; the flows move there."""
-        flows_here = self._ground.flows
+        # those that have moved last ask first; to lose their way makes all alike
+        flows_here = sorted(self._ground.flows.values(), key=lambda flow: flow.since, reverse=True)
         before, self.owner, self.claimant = self.owner, tunnel, None
         self._ground.counts.granted += 1
         lost_at, self._lost_at = self._lost_at, None
@@ -390,7 +391,7 @@ class Tunnels:
             )
         if self.standby is not None and self.standby.replica_id == tunnel.replica_id:
             self.standby.close("the owner is on the same hub")
-        for flow in list(flows_here.values()):
+        for flow in flows_here:
             tunnel.carry(flow)
         self._changed.set()
         self.on_granted()

@@ -12,7 +12,7 @@ hubs and agents see a mesh link, or a tunnel, that was lost and came back (docs/
  4. A flow follows its way: whichever has none here is passed (`flows`), those of which something is under way first.
     Clients are let in here until no agent is left, and passed at once. `complete` says that all of an agent's have gone.
  5. `listen`: clients are let in there. Those who have no flow yet are passed. `over`: nothing is left but sockets that
-    linger over their last bytes, which end here.
+    linger over their last bytes, which end here when it has said `done`.
 
 A parcel is ours until the successor has said that it is `taken`, which it says before it does anything with it. If it
 goes before the end, we put together again what it has not taken, open the doors, and go on; what it had taken is gone
@@ -66,7 +66,7 @@ class Giving:
         self._net = hub.net
         self._channel = channel
         self._passing = hub.passing
-        self._serving = False
+        self._serving = self._done = False
         self._failed = ""
         # flows that are to be passed, and marks (agents' keys) behind the last of an agent's
         self._leaving: deque[ClientFlow | str] = deque()
@@ -75,6 +75,7 @@ class Giving:
         self._number = 0
         self._pumping = False
         self._asked: dict[AgentSession, float] = {}  # to move, and until when they may take for it
+        self._ranked: dict[AgentSession, list[ClientFlow]] = {}  # its flows, as they are to be passed
         self._moved: set[AgentSession] = set()  # to the successor, where they have claimed
         self._report_at = 0.0
         self.passed = 0
@@ -118,10 +119,11 @@ class Giving:
             await self._move_agents()
             self._close_to_clients()
             await self._until(lambda: not self._ground.flows and not self._leaving and not self._on_way)
+            channel.send("over", {})
+            await self._until(lambda: self._done)
         except HandoverFailed:
             self._take_back()
             raise
-        channel.send("over", {})
         _log.info("upgrade_passed", passed=self.passed, duration_sec=round(self._net.clock() - self.begun_at, 3))
 
     def _say_heritage(self) -> None:
@@ -168,7 +170,7 @@ class Giving:
     def _leave_mesh(self) -> None:
         hub = self._hub
         hub.cluster.part()
-        self._channel.send("mesh", {})
+        self._channel.send("mesh", {}, self._ground.context.closed.pack())  # and which flows have ended lately
         for flow in hub.router.hold.clear():
             self.passes(flow)
         self._pass([flow for flow in self._ground.flows.values() if flow.detached_at >= 0 and not flow.attached])
@@ -228,6 +230,8 @@ class Giving:
                     parcel.close()
                 self.passed += len(parcels)
                 self._pump_soon()
+            case "done":
+                self._done = True
             case "failed":
                 self._failed = body["reason"]
 
@@ -259,6 +263,7 @@ class Giving:
         """Whether that was somebody who comes again at once."""
         if session.link.closed:
             return False
+        self._rank(session)
         if session.owns and session.moves_again:
             self._asked[session] = now + MOVES
             session.ask_to_move(self._ground.replica_id)
@@ -284,9 +289,16 @@ class Giving:
         """The tunnel of an agent that was owned here has ended; its flows have lost their way."""
         if session not in self._moved:
             self._channel.send("gone", {"agent": session.key, "epoch": session.epoch})
-        self._pass([flow for flow in self._hub.steering.flows_of(session.key) if not flow.attached])
+        now = self._hub.steering.flows_of(session.key)
+        flows = dict.fromkeys((*self._ranked.pop(session, ()), *now))  # those that have come since at the end
+        self._pass([flow for flow in flows if not flow.attached and not flow.closed])
         self._leaving.append(session.key)
         self._pump_soon()
+
+    def _rank(self, session: AgentSession) -> None:
+        """Before its flows lose their way, which makes them all alike: those that have moved last are first."""
+        flows = self._hub.steering.flows_of(session.key)
+        self._ranked[session] = sorted(flows, key=lambda one: one.since, reverse=True)
 
     # clients
 
@@ -301,9 +313,12 @@ class Giving:
         return True
 
     def _pass(self, flows: list[ClientFlow]) -> None:
-        """Those of which something is under way first, the others in the order of when something last was."""
-        for flow in sorted(flows, key=lambda one: (not (one.backlog or one.snd_nxt > one.snd_una), -one.since)):
-            self.passes(flow)
+        """Those of which something is under way first."""
+        busy = [one for one in flows if one.backlog or one.snd_nxt > one.snd_una]
+        first = dict.fromkeys((*busy, *flows))
+        self._leaving.extend(one for one in first if one not in self._queued)
+        self._queued.update(first)
+        self._pump_soon()
 
     def _pump_soon(self) -> None:
         if not self._pumping and self._leaving:

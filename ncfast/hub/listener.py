@@ -163,7 +163,7 @@ class ClientListener:
         end.inherit(flow, state)
         self.net.adopt_end(state.sock, end)
 
-    def put(self, head: dict[str, Any], sock: socket.socket) -> None:
+    def put(self, head: dict[str, Any], sock: socket.socket | Accepted) -> None:
         """Goes on with a client that has no flow yet, as its `detach` has it. Raises KeyError for what is none."""
         self._enters()
         host, port = head["client"]

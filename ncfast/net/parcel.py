@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ncfast.net.syscalls import Accepted
+
 Head = dict[str, Any]
 
 
@@ -17,12 +19,13 @@ class Parcel:
     head: Head  # as JSON holds it
     record: bytes  # of the flow; b"" if there is none yet
     unsent: bytes  # what the socket has not taken
-    sock: socket.socket | None  # None: a flow whose client is gone, and of which an end is still owed
+    sock: socket.socket | Accepted | None  # None: a flow whose client is gone, and of which an end is still owed
 
     def close(self) -> None:
         """The other process has it."""
         if self.sock is not None:
-            self.sock.close()
+            with self.sock:
+                pass
 
 
 def packed(parcels: Iterable[Parcel]) -> tuple[list[Head], list[bytes], list[int]]:
@@ -33,7 +36,7 @@ def packed(parcels: Iterable[Parcel]) -> tuple[list[Head], list[bytes], list[int
     for one in parcels:
         heads.append({**one.head, "size": [len(one.record), len(one.unsent)], "sock": one.sock is not None})
         payload += (one.record, one.unsent)
-        if one.sock is not None:
+        if isinstance(one.sock, socket.socket):
             fds.append(one.sock.fileno())
     return heads, payload, fds
 
@@ -45,6 +48,6 @@ def unpacked(heads: list[Head], payload: bytes, fds: Iterable[int]) -> Iterator[
     view = memoryview(payload)
     for head in heads:
         record, unsent = head["size"]
-        sock = socket.socket(fileno=next(left)) if head["sock"] else None
+        sock = Accepted(next(left)) if head["sock"] else None
         yield Parcel(head, bytes(view[at : at + record]), bytes(view[at + record : at + record + unsent]), sock)
         at += record + unsent

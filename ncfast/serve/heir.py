@@ -113,6 +113,7 @@ class Heir:
             case "heritage":
                 self._heritage.set_result(message.body)
             case "main":
+                self._complete = True
                 self.on_main()
             case "reload" | "stop" if self._taker is None:
                 self._early.append(message)

@@ -13,6 +13,7 @@ from ncfast.config.exposed import exposed
 from ncfast.config.hub import HubConfig, Jwt
 from ncfast.config.loader import load_hub
 from ncfast.config.problems import ConfigError
+from ncfast.hub import giving  # noqa: F401  # now: later a newer release may lie where it is read from
 from ncfast.hub.hub import Hub
 from ncfast.hub.taking import Heritage
 from ncfast.observe import log

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 from typing import Any
@@ -20,27 +19,49 @@ class UpgradingHub(Hub):
     """One hub in the test's eyes, whichever process it is."""
 
     def start(self) -> None:
+        self.may_print = False
         self._dies = self._directory / f"{self.name}.dies"
         self._dies.write_text("")
-        argv = [*self._prefix, sys.executable, "-m", "support.upgrading_program", str(self.config_path)]
-        self.program = Program(self.name, argv, self._directory, max_files=self._max_files)
+        command = [sys.executable, "-m", "support.dying_program", "hub", "--stay-parent", "--config"]
+        self.program = Program(
+            self.name, [*self._prefix, *command, str(self.config_path)], self._directory, max_files=self._max_files
+        )
         self.log = EventLog(self.program.err_path, self.program.exit_code)
         self._begin = self.log.mark()
         self.ready = self.log.wait("hub_ready", after=self._begin)
+
+    def check_conservation(self) -> None:
+        """As ever, but that lines of the access log are those of all processes."""
+        status = self.wait_idle()
+        flows, read = status["flows"], status["bytes"]
+        closed = sum(flows["closed"].values())
+        assert flows["opened"] == closed, flows
+        assert status["memory"]["held_bytes"] == 0, status["memory"]
+        assert read["client_in"] == read["acknowledged"] + read["discarded"], read
+        wait_until(lambda: len(self.access_lines()) >= closed, f"{closed} access-log lines")
+        lines = self.access_lines()
+        assert len({line["cid"] for line in lines}) == len(lines), "a flow has two access-log lines"
+
+    def check_log(self) -> None:
+        """What a successor that is to fail has printed is no line of the log."""
+        if self.may_print:
+            self.log.stray.clear()
+        super().check_log()
 
     def begin_upgrade(self, dies: str = "") -> int:
         """Asks for one; where its log begins. `dies`: the first message of its predecessor's that a successor does not
         live to take."""
         mark = self.log.mark()
         self._dies.write_text(dies)
-        self.program.signal(signal.SIGUSR2)
+        code, body = self.get("/upgrade", admin=True, method="POST")
+        assert code == 202, (code, body)
         return mark
 
     def upgrade(self) -> dict[str, Any]:
         """One from beginning to end: what the successor says of it."""
         mark = self.begin_upgrade()
         done = self.log.wait("upgrade_done", after=mark)
-        self.log.wait("succeeded", after=mark)
+        self.log.wait("stopped", after=mark)  # by the predecessor
         return done
 
 
