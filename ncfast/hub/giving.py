@@ -1,18 +1,20 @@
 """The predecessor's side of an upgrade: all that is here passes to another process of this hub, its successor.
 
-The successor is the same hub: replica_id, the first half of its cids, and the entries of the registry are ours. So other
-hubs and agents see a mesh link, or a tunnel, that was lost and came back (docs/decisions/0023-upgrade.md). In order:
+The successor is the same hub: replica_id, the first half of its cids, and the entries of the registry are ours. So
+other hubs and agents see a mesh link, or a tunnel, that was lost and came back (docs/decisions/0022-upgrade.md). In
+order:
 
- 1. `heritage`: who we are, and every listening socket. We claim nothing any more; agents and hubs that connect wait in
-    the kernel's queue. Until the successor is `serving` nothing else has changed.
+ 1. `heritage`: who we are, and every listening socket. We claim nothing any more; agents and hubs that connect wait
+    in the kernel's queue. Until the successor is `serving` nothing else has changed.
  2. `mesh`: our links to other hubs have ended, its may begin.
- 3. Agents are asked to claim there (MOVE that names our own replica_id), some each moment, those that carry most first.
-    Who cannot move, or does not, loses the tunnel and claims there as after any loss. Of each claim we hear (`claimed`),
-    and the agent leaves its tunnel here; of each tunnel that ends without one we tell (`gone`).
+ 3. Agents are asked to claim there (MOVE that names our own replica_id), some each moment, those that carry most
+    first. Who cannot move, or does not, loses the tunnel and claims there as after any loss. Of each claim we hear
+    (`claimed`), and the agent leaves its tunnel here; of each tunnel that ends without one we tell (`gone`).
  4. A flow follows its way: whichever has none here is passed (`flows`), those of which something is under way first.
-    Clients are let in here until no agent is left, and passed at once. `complete` says that all of an agent's have gone.
- 5. `listen`: clients are let in there. Those who have no flow yet are passed. `over`: nothing is left but sockets that
-    linger over their last bytes, which end here when it has said `done`.
+    Clients are let in here until no agent is left, and passed at once. `complete` says that all of an agent's have
+    gone.
+ 5. `listen`: clients are let in there. Those who have no flow yet are passed. `over`: nothing is left but sockets
+    that linger over their last bytes, which end here when it has said `done`.
 
 A parcel is ours until the successor has said that it is `taken`, which it says before it does anything with it. If it
 goes before the end, we put together again what it has not taken, open the doors, and go on; what it had taken is gone
@@ -30,12 +32,12 @@ from typing import TYPE_CHECKING, Any
 from ncfast.core.errors import NcfastError, Reason
 from ncfast.hub.client import ClientFlow
 from ncfast.hub.listener import FirstByte, ProxyHeader
+from ncfast.hub.passing import Handed
 from ncfast.hub.session import AgentSession
 from ncfast.net.parcel import Parcel, packed
 from ncfast.observe import log
 
 if TYPE_CHECKING:
-    from ncfast.hub.hub import Hub
     from ncfast.net.channel import Channel, Message
 
 _log = log.get("upgrade")
@@ -60,7 +62,7 @@ class Giving:
 
     role = "giving"
 
-    def __init__(self, hub: Hub, channel: Channel) -> None:
+    def __init__(self, hub: Handed, channel: Channel) -> None:
         self._hub = hub
         self._ground = hub.ground
         self._net = hub.net
@@ -276,7 +278,7 @@ class Giving:
         self._asked[session] = self._net.clock()
 
     def _claimed(self, agent: str, epoch: int) -> None:
-        """The agent is the successor's, and is about to leave its tunnel here: what it has said there is still heard."""
+        """The agent is the successor's, and is about to leave its tunnel here: what it has said is still heard."""
         session = self._hub.sessions.current(agent)
         if session is None or session.epoch >= epoch:
             return

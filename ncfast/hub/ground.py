@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ncfast.config.hub import HubConfig
 from ncfast.core.flow import Flow, FlowContext
@@ -15,10 +15,51 @@ from ncfast.observe.readiness import Readiness
 from ncfast.observe.stats import Stats
 from ncfast.registry import Locks
 
-if TYPE_CHECKING:
-    from ncfast.hub.awaited import Awaited
-    from ncfast.hub.giving import Giving
-    from ncfast.hub.taking import Taking
+
+class Giving(Protocol):
+    """What the rooms ask of a hand-over to a successor (`ncfast.hub.giving`)."""
+
+    def passes(self, flow: Any) -> bool:
+        """Whether the successor gets a flow that has no way here."""
+
+    def stays(self, session: Any) -> None:
+        """The agent does not come to the successor by itself."""
+
+    def lost(self, session: Any) -> None:
+        """The tunnel of an agent that was owned here has ended."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """For /status."""
+
+
+class Taking(Protocol):
+    """What they ask of one from a predecessor (`ncfast.hub.taking`)."""
+
+    def take_over(self, channel: Any) -> None:
+        """All is bound."""
+
+    def granted(self, session: Any) -> None:
+        """An agent has claimed here."""
+
+    def resumed(self, pause: float) -> None:
+        """A flow that has come goes on, after so many seconds."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """For /status."""
+
+
+class Awaited(Protocol):
+    """And of the flows that are yet to come from there (`ncfast.hub.awaited`)."""
+
+    def __contains__(self, cid: bytes, /) -> bool: ...
+    def complete(self, agent: str) -> bool:
+        """Whether all flows of this agent are here."""
+
+    def keep(self, cid: bytes, link: Any, epoch: int, again: Callable[[], object]) -> None:
+        """The flow is asked for."""
+
+    def came(self, cid: bytes) -> bool:
+        """The flow is here: works with what was asked for it. False: nobody has."""
 
 
 class Ground:

@@ -139,7 +139,7 @@ class Hub:
         ground = self.ground
         if heritage.replica_id != ground.replica_id:
             raise NoHeritage(
-                f"ha.replica_id is {ground.replica_id}, and the hub that runs is {heritage.replica_id}: drain it instead"
+                f"ha.replica_id is {ground.replica_id}, and the hub that runs is {heritage.replica_id}: drain that"
             )
         self.router.flow_number = heritage.number
         self.router.departs(heritage.departed)
@@ -225,8 +225,8 @@ class Hub:
     # upgrades
 
     async def hand_over(self, channel: Channel) -> None:
-        """As `Giving.give`: to another process of this hub, at the other end of the channel. Afterwards `linger` and `stop`. Raises
-        HandoverFailed."""
+        """As `Giving.give`: to another process of this hub, at the other end of the channel. Afterwards `linger` and
+        `stop`. Raises HandoverFailed."""
         from ncfast.hub.giving import Giving, HandoverFailed  # once in a process's life
 
         giving = Giving(self, channel)

@@ -3,25 +3,32 @@
     a flow                          its record (`ncfast.core.record`), its `ClientInfo`, its socket
     a client that has no flow yet   how far it has come (`ncfast.hub.listener`), its socket
 
-A `Parcel` is all there is of the client until somebody has put it together again: the process that it was meant for, or,
-if that died before it said that it has the parcel, the one that made it. Times are CLOCK_MONOTONIC, one for both.
+A `Parcel` is all there is of the client until somebody has put it together again: the process that it was meant for,
+or, if that died before it said that it has the parcel, the one that made it. Times are CLOCK_MONOTONIC, one for both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Protocol
 
 from ncfast.config.hub import Listener
 from ncfast.core.handover import export, restore
 from ncfast.core.record import FlowRecord
 from ncfast.core.timeouts import Timeouts
 from ncfast.hub.client import ClientFlow, ClientInfo
+from ncfast.hub.cluster import Cluster
+from ncfast.hub.edge import Edge
 from ncfast.hub.ground import Ground
 from ncfast.hub.listener import ClientListener, FirstByte, ProxyHeader
+from ncfast.hub.routing import Router
+from ncfast.hub.sessions import Sessions
 from ncfast.hub.steering import Steering
 from ncfast.net.parcel import Head, Parcel
+from ncfast.net.seam import Net
 from ncfast.net.socket import SocketEnd, SocketState
+from ncfast.registry import DistributedRegistry
 
 LISTENERS = 1024  # settings with which clients have come, kept as they are written
 
@@ -29,6 +36,30 @@ LISTENERS = 1024  # settings with which clients have come, kept as they are writ
 @lru_cache(LISTENERS)
 def _listener(text: str) -> Listener:
     return Listener.model_validate_json(text)
+
+
+class Handed(Protocol):
+    """A hub, as both sides of a hand-over need it."""
+
+    ground: Ground
+    net: Net
+    registry: DistributedRegistry
+    sessions: Sessions
+    steering: Steering
+    router: Router
+    cluster: Cluster
+    edge: Edge
+    listeners: dict[str, ClientListener]
+    passing: Passing
+
+    def hold_doors(self) -> None:
+        """Agents, other hubs and operators wait."""
+
+    def open_doors(self) -> None:
+        """After that."""
+
+    async def join_mesh(self) -> None:
+        """The predecessor has left it."""
 
 
 class Passing:

@@ -1,9 +1,9 @@
 """The successor's side of an upgrade: this process is the hub that another has been, and takes over what is there.
 
-`ncfast.hub.giving` has the order. Here: the listening sockets are inherited, and bound before anything is said; edge and
-admin edge accept at once, the mesh when the predecessor has left it (`mesh`), listeners when no agent is left there
-(`listen`). A parcel is acknowledged before anything is done with it. If the predecessor goes before the end, all that it
-had not passed has ended with it, and everything is opened at once.
+`ncfast.hub.giving` has the order. Here: the listening sockets are inherited, and bound before anything is said; edge
+and admin edge accept at once, the mesh when the predecessor has left it (`mesh`), listeners when no agent is left
+there (`listen`). A parcel is acknowledged before anything is done with it. If the predecessor goes before the end,
+all that it had not passed has ended with it, and everything is opened at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ncfast.core.errors import NcfastError
 from ncfast.core.messages import Hello, HelloAck, Sought, Vouch
 from ncfast.hub.awaited import Awaited
+from ncfast.hub.passing import Handed
 from ncfast.hub.session import AgentSession
 from ncfast.net.channel import Message
 from ncfast.net.parcel import Parcel, unpacked
@@ -22,7 +23,6 @@ from ncfast.observe import log
 from ncfast.registry import Lock
 
 if TYPE_CHECKING:
-    from ncfast.hub.hub import Hub
     from ncfast.net.channel import Channel
 
 _log = log.get("upgrade")
@@ -66,7 +66,7 @@ class Taking:
 
     role = "taking"
 
-    def __init__(self, hub: Hub, heritage: Heritage) -> None:
+    def __init__(self, hub: Handed, heritage: Heritage) -> None:
         self._hub = hub
         self._ground = hub.ground
         self._net = hub.net
