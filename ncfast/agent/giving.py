@@ -11,30 +11,28 @@ order:
  3. Every flow is taken off its socket and passed (`flows`), those of which something is under way first, then `commit`
     with the last epoch that we know of, and with the flows that ended lately.
  4. The successor says `taken` before it does anything with them, and claims. Our tunnels are closed when it owns, or
-    after `LEAVES`, so that the hub sees a newer claim, and at no time an agent that has left.
+    after `LEAVES`, so that the hub sees a newer claim, and at no time an agent that has left. `over`: nothing is left
+    but sockets that linger over their last bytes, which end here.
 
 All is ours until it is `taken`. If the successor goes before that, we put the flows under their sockets again, refuse
 the opens that we had given up, and go on with the tunnels that we have. For `taken` we wait as long as it lives: who
-has the flows must not be in doubt. If it goes between `taken` and its claim, the flows have ended with it, and we are an
-agent that has just started.
+has the flows must not be in doubt. If it goes between `taken` and its claim, the flows have ended with it, and we are
+an agent that has just started.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ncfast.agent.info import AgentInfo
-from ncfast.agent.passing import Passing
+from ncfast.agent.passing import Agent, Passing
 from ncfast.core.errors import NcfastError, Reason
 from ncfast.core.flow import Flow
 from ncfast.core.handover import export
 from ncfast.net.channel import MAX_FDS, Channel, Message
 from ncfast.net.parcel import Parcel, packed
 from ncfast.observe import log
-
-if TYPE_CHECKING:
-    from ncfast.agent.agent import Agent
 
 _log = log.get("upgrade")
 
@@ -92,6 +90,7 @@ class Giving:
             self._start_anew()
             raise HandoverFailed(self._lost)
         self._tunnels.close("another process of this agent goes on")
+        channel.send("over", {})
 
     def _heritage(self) -> dict[str, Any]:
         return {

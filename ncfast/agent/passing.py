@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import socket
+from typing import Protocol
 
 from ncfast.agent.ground import Ground
 from ncfast.agent.info import AgentInfo
 from ncfast.agent.services import Services
+from ncfast.agent.tunnels import Tunnels
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
 from ncfast.core.handover import export, restore
 from ncfast.core.record import FlowRecord
 from ncfast.net.parcel import Parcel
-from ncfast.net.seam import keep_alive
+from ncfast.net.seam import Net, keep_alive
 from ncfast.net.socket import SocketEnd, SocketState
+
+
+class Agent(Protocol):
+    """What is handed over, as both sides need it (`ncfast.agent.agent`)."""
+
+    ground: Ground
+    net: Net
+    services: Services
+    tunnels: Tunnels
 
 
 class Passing:

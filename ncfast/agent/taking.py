@@ -9,17 +9,14 @@ process is an agent that has just started.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from ncfast.agent.passing import Passing
+from ncfast.agent.passing import Agent, Passing
+from ncfast.agent.tunnel import AgentTunnel
 from ncfast.core.errors import NcfastError
 from ncfast.net.channel import Channel, Message
 from ncfast.net.parcel import Parcel, unpacked
 from ncfast.observe import log
-
-if TYPE_CHECKING:
-    from ncfast.agent.agent import Agent
-    from ncfast.agent.tunnel import AgentTunnel
 
 _log = log.get("upgrade")
 
@@ -55,6 +52,7 @@ class Taking:
         self._parcels: list[Parcel] = []
         self._ahead: AgentTunnel | None = None
         self._begun = False  # we are the agent
+        self._passed = 0
         agent.ground.instance = heritage.instance
         for name in heritage.down:
             target = agent.services.target(name)
@@ -79,6 +77,8 @@ class Taking:
                 self._parcels += unpacked(message.body["heads"], message.payload, message.fds)
             case "commit":
                 self._commit(message)
+            case "over":
+                _log.info("upgrade_done", result="done", passed=self._passed)
             case _:
                 message.close()
 
@@ -97,8 +97,10 @@ class Taking:
                 passing.put(parcel, passed=True)
             except (ValueError, KeyError, TypeError, OSError, NcfastError):  # one that cannot be is reset
                 lost += 1
-        _log.info("upgrade_taken", flows=len(self._parcels) - lost, lost=lost)
+        self._passed = len(self._parcels) - lost
+        _log.info("upgrade_taken", flows=self._passed, lost=lost)
         self._parcels = []
+        agent.ground.counts.handovers["done"] += 1
 
     def _begin(self) -> None:
         self._begun = True
@@ -116,5 +118,6 @@ class Taking:
             parcel.close()  # the last to have it: a reset
         _log.error("upgrade_cut", flows=len(self._parcels), reason=reason)
         self._parcels = []
+        agent.ground.counts.handovers["cut"] += 1
         agent.ground.instance = agent.net.entropy(16).hex()
         self._begin()

@@ -14,8 +14,9 @@ ROOT = 0
 def pid_of(descriptor: int) -> int | None:
     """Which process has made the pair of Unix stream sockets that the descriptor is one end of; None if it is none.
     Raises OSError."""
-    with socket.socket(fileno=os.dup(descriptor)) as sock:
-        if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM or sock.getpeername():
+    with socket.fromfd(descriptor, socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        kind = [sock.getsockopt(socket.SOL_SOCKET, option) for option in (socket.SO_DOMAIN, socket.SO_TYPE)]
+        if kind != [socket.AF_UNIX, socket.SOCK_STREAM] or sock.getpeername():
             return None
         pid, _, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         return int(pid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -52,11 +53,13 @@ async def _agent(config: AgentConfig, path: str | Path | None, stay: bool, descr
         return "the agent is about to end" if agent.ground.stopping.is_set() else ""
 
     def stop(at_once: bool) -> bool:
+        if upgrading.passes(signal.SIGTERM):
+            return True
         upgrading.at_once |= at_once
         return agent.stop()
 
     async def reload() -> None:
-        if not upgrading.reload():
+        if not upgrading.passes(signal.SIGHUP) and not upgrading.reload():
             with supervisor.reloading():
                 await _reload_agent(agent, path)
 

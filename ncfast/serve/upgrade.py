@@ -129,7 +129,7 @@ class Upgrading:
 
     async def until(self, asked: asyncio.Event) -> bool:
         """Returns when the process is to end: as it is `asked` to, or since it has handed over (True)."""
-        ends = [asyncio.ensure_future(event.wait()) for event in (asked, self.handed_over)]
+        ends = [self._net.spawn(event.wait(), "end") for event in (asked, self.handed_over)]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for one in ends:
             one.cancel()

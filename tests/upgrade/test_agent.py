@@ -82,6 +82,7 @@ class UpgradingAgent(Agent):
         """Until the predecessor has ended, and signals are the successor's."""
         successor = self.log.wait("upgraded", after=mark)["pid"]
         wait_until(lambda: children(self.program.pid) == [successor], "the predecessor has ended")
+        self.log.wait("upgrade_done", after=mark)
 
 
 @pytest.fixture
