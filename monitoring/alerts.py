@@ -186,8 +186,8 @@ SERVICE = (
         "warning",
         "runbooks/rollback.md",
         "An upgrade of hub {{ $labels.instance }} has not gone as it should ({{ $labels.result }}).",
-        "failed: the old process goes on as before, and `upgrade_failed` in its log says why. cut: the old process died in"
-        " the middle, and what it had not passed has ended.",
+        "failed: the old process goes on as before, and `upgrade_failed` in its log says why. cut: the old process died"
+        " in the middle, and what it had not passed has ended.",
     ),
 )
 
