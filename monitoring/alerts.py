@@ -181,6 +181,15 @@ SERVICE = (
         "`config_refused` in the log names the problems; `ncfast check FILE` finds them again. It fires until a reload"
         " is taken: until then a restart would not come up.",
     ),
+    Alert(
+        "NcfastUpgradeFailed",
+        of_cluster(grew("nowconnect_handovers_total", ", result", "15m", '{result!="done"}')),
+        "warning",
+        "runbooks/rollback.md",
+        "An upgrade of hub {{ $labels.instance }} has not gone as it should ({{ $labels.result }}).",
+        "failed: the old process goes on as before, and `upgrade_failed` in its log says why. cut: the old process died"
+        " in the middle, and what it had not passed has ended.",
+    ),
 )
 
 CLUSTER = (

@@ -167,6 +167,13 @@ CASES = (
         {"reason": "expired"},
     ),
     Case(
+        "NcfastUpgradeFailed",
+        {'nowconnect_handovers_total{result="failed"}': at_once(1)},
+        6,
+        25,
+        {"result": "failed"},
+    ),
+    Case(
         "NcfastConfigRefused", {"nowconnect_config_refused": between(5, 30, 1)}, 29, 31, {}, "for as long as it is so"
     ),
     Case(

@@ -103,6 +103,7 @@ FLEET = Row(
             "short",
             ("nowconnect_config_refused{hub}", "{{instance}}"),
         ),
+        graph("Pause at an upgrade", "Of flows that were passed.", "s", *quantiles("handover_pause")),
     ),
 )
 

@@ -86,6 +86,12 @@ class DedupRing:
     def record(self, cid: bytes, seq: int) -> None:
         """Remembers that flow `cid` ended having received up to `seq`."""
 
+    def pack(self) -> bytes:
+        """All entries, the oldest first, for another ring."""
+
+    def take(self, packed: bytes) -> None:
+        """Records what another ring has packed. Raises ValueError for what is no row of entries."""
+
     def longest_run(self) -> int:
         """The most index slots in a row that are taken: what the longest search looks at."""
 

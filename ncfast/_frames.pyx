@@ -291,6 +291,10 @@ def siphash13(uint64_t k0, uint64_t k1, bytes data not None):
     return nc_siphash13(k0, k1, words[0], words[1])
 
 
+cdef enum:
+    PACKED_ENTRY = CID_SIZE + 8
+
+
 cdef class DedupRing:
     """Which flows ended lately, and how far they had got: a late replay is dropped and counted, not answered.
 
@@ -380,6 +384,27 @@ cdef class DedupRing:
         self._hashes[entry] = hashed
         self._index[slot] = entry + 1
         self._next = (entry + 1) % self.capacity
+
+    def pack(self):
+        """All entries, the oldest first, for another ring: 24 bytes each, a cid and its sequence."""
+        cdef uint32_t i, entry = self._next if self.used == self.capacity else 0
+        cdef bytes packed = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>self.used * PACKED_ENTRY)
+        cdef uint8_t* at = <uint8_t*>PyBytes_AS_STRING(packed)
+        for i in range(self.used):
+            memcpy(at, &self._cids[2 * entry], CID_SIZE)
+            nc_store64(at + CID_SIZE, self._seqs[entry])
+            at += PACKED_ENTRY
+            entry = (entry + 1) % self.capacity
+        return packed
+
+    def take(self, bytes packed not None):
+        """Records what another ring has packed. Raises ValueError for what is no row of entries."""
+        cdef Py_ssize_t at
+        if PyBytes_GET_SIZE(packed) % PACKED_ENTRY:
+            raise ValueError("entries of a ring are 24 bytes each")
+        for at in range(0, PyBytes_GET_SIZE(packed), PACKED_ENTRY):
+            self.record(packed[at:at + CID_SIZE],
+                        nc_load64(<uint8_t*>PyBytes_AS_STRING(packed) + at + CID_SIZE))
 
     def longest_run(self):
         """The most index slots in a row that are taken: what the longest search looks at."""

@@ -8,15 +8,18 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from ncfast.agent.giving import Giving, HandoverFailed
 from ncfast.agent.ground import Ground
 from ncfast.agent.info import AgentInfo
 from ncfast.agent.services import Services
+from ncfast.agent.taking import Heritage, Taking
 from ncfast.agent.token import OwnToken, TokenFault
 from ncfast.agent.tunnels import Tunnels
 from ncfast.config.agent import AgentConfig
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
 from ncfast.core.timeouts import STOOD_STILL
+from ncfast.net.channel import Channel
 from ncfast.net.seam import Net
 from ncfast.observe import log
 
@@ -30,8 +33,14 @@ TOKEN_RETRY = 30.0  # seconds before a token that the hub refused is shown again
 class Agent:
     """`await run()` until `stop()`; survives the loss of its tunnels and of hubs."""
 
-    def __init__(self, config: AgentConfig, net: Net, wall_clock: Callable[[], float] = time.time) -> None:
-        """Raises OSError when a certificate cannot be read."""
+    def __init__(
+        self,
+        config: AgentConfig,
+        net: Net,
+        wall_clock: Callable[[], float] = time.time,
+        heritage: Heritage | None = None,
+    ) -> None:
+        """`heritage`: what a predecessor has told of itself. Raises OSError when a certificate cannot be read."""
         self.ground = Ground(config, net, wall_clock)
         self.ground.context.owner = self
         self.net = net
@@ -41,16 +50,43 @@ class Agent:
         self.tunnels = Tunnels(self.ground, self.services, self.token)
         self.services.on_changed = self.tunnels.announce
         self._token_fault = ""  # of the token file, as it was told last
+        self._taking = None if heritage is None else Taking(self, heritage)
 
     # life
 
     async def run(self) -> None:
         """Connects, serves, reconnects, until `stop` is called; then lets open flows end within `drain.timeout_sec`."""
+        self.start()
+        await self.ground.stopping.wait()
+        await self.drain()
+
+    def start(self) -> None:
+        """Connects, and serves; a successor when it has been given everything."""
         self.services.start()
         self.net.spawn(self._keep_time(), "timers")
-        self.tunnels.start()
-        await self.ground.stopping.wait()
-        await self._drain()
+        if self._taking is None:
+            self.tunnels.start()
+
+    async def hand_over(self, channel: Channel) -> None:
+        """Passes everything to the process at the other end of the channel. Raises HandoverFailed when that is gone
+        before it has said that it has it; then this one goes on."""
+        try:
+            await Giving(self, channel).give()
+        except HandoverFailed:
+            self.ground.counts.handovers["failed"] += 1
+            raise
+
+    def take_over(self, channel: Channel) -> None:
+        """Takes what a predecessor passes."""
+        assert self._taking is not None
+        self._taking.listen(channel)
+
+    async def linger(self) -> None:
+        """After `hand_over`, until no target's socket is left that lingers over its last bytes, within
+        `drain.timeout_sec`."""
+        deadline = self.net.clock() + self.ground.config.drain.timeout_sec
+        while self.net.sockets > 0 and self.net.clock() < deadline:
+            await asyncio.sleep(0.05)
         await self.net.cancel_all()
 
     def stop(self) -> bool:
@@ -59,7 +95,8 @@ class Agent:
         self.ground.stopping.set()
         return news
 
-    async def _drain(self) -> None:
+    async def drain(self) -> None:
+        """Lets open flows end within `drain.timeout_sec`, and closes everything."""
         for tunnel in self.tunnels.all():
             tunnel.goaway()
         _log.info("draining", flows=len(self.flows), timeout_sec=self.ground.config.drain.timeout_sec)
@@ -76,6 +113,7 @@ class Agent:
         self.tunnels.close("the agent stops")
         await asyncio.sleep(0.05)  # closing frames reach the kernel
         _log.info("stopped")
+        await self.net.cancel_all()
 
     # files
 
@@ -157,5 +195,6 @@ class Agent:
             bytes_out=flow.snd_nxt,
             duration=round(self.net.clock() - flow.info.since, 6),
             resumes=flow.info.resumes,
+            handovers=flow.info.handovers,
             reason=reason.label,
         )

@@ -25,6 +25,7 @@ class Counts:
     closed: Counter[str] = field(default_factory=Counter)  # flows, by reason
     granted: int = 0  # claims: tunnels that came to own the agent
     failed: Counter[str] = field(default_factory=Counter)  # dials of hubs, by role
+    handovers: Counter[str] = field(default_factory=Counter)  # by result: done and cut here, failed at a predecessor
     last_failure: Failure | None = None
 
     def dial_failed(self, failure: Failure) -> None:

@@ -28,7 +28,8 @@ class Ground:
         self.wall_clock = wall_clock  # Unix seconds
         self.started_at = net.clock()
         self.counts = Counts()
-        self.instance = net.entropy(16).hex()  # drawn at each start: a hub tells processes of one agent apart by it
+        # drawn at each start, and left to the process that takes over: a hub tells processes of one agent apart by it
+        self.instance = net.entropy(16).hex()
         self.context = FlowContext(
             net.clock,
             budget=config.limits.memory_bytes,

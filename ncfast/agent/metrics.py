@@ -14,7 +14,7 @@ from typing import Any
 from ncfast import __version__
 from ncfast.agent.counts import ROLES
 from ncfast.agent.standing import STATUSES
-from ncfast.observe.labels import FLOWS_CLOSED
+from ncfast.observe.labels import FLOWS_CLOSED, HANDOVERS
 
 Document = dict[str, Any]
 Value = float | Mapping[Any, float] | None  # by the value of the one label, or a tuple of theirs; None: no sample
@@ -61,6 +61,13 @@ METRICS = (
         "Tunnels that came to own the agent; each after the first is a move or a loss.",
         lambda d: d["granted"],
         kind="counter",
+    ),
+    Metric(
+        "nowconnect_agent_handovers_total",
+        "Upgrades: done, or cut short because the predecessor died, by the successor; failed, by one that goes on.",
+        lambda d: dict.fromkeys(HANDOVERS, 0) | d["handovers"],
+        ("result",),
+        "counter",
     ),
     Metric(
         "nowconnect_agent_connects_failed_total",

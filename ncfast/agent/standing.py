@@ -68,6 +68,7 @@ class Standing:
             "ready": self.ready(),
             "tunnels": [self._tunnel(one) for one in self.agent.tunnels.all()],
             "granted": counts.granted,
+            "handovers": dict(counts.handovers),
             "dials": {
                 "failed": dict(counts.failed),
                 "last_failure": None if counts.last_failure is None else self._failure(counts.last_failure),

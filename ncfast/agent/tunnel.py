@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import hmac
-from typing import Protocol
+from typing import Protocol, cast
 
 from ncfast._frames import FrameType
 from ncfast.agent.ground import Ground
@@ -14,11 +14,12 @@ from ncfast.agent.reasons import words
 from ncfast.agent.services import Services
 from ncfast.core.epochs import LARGEST
 from ncfast.core.errors import LocalError, Reason
-from ncfast.core.features import MOVES, PACKED_OPEN
+from ncfast.core.features import MOVES, MOVES_AGAIN, PACKED_OPEN
 from ncfast.core.flow import Flow
 from ncfast.core.link import Link
 from ncfast.core.messages import SOFTWARE, VERSION, Announce, Hello, HelloAck, Move
 from ncfast.core.opening import Opening
+from ncfast.net.links import TunnelCarrier
 from ncfast.observe import log
 
 _log = log.get("agent")
@@ -123,7 +124,7 @@ class AgentTunnel:
                 connectors=self._announced,
                 last_epoch=last_epoch,
                 standby=standby,
-                features=[PACKED_OPEN, MOVES] if ground.config.standby else [PACKED_OPEN],
+                features=[PACKED_OPEN, MOVES_AGAIN, *([MOVES] if ground.config.standby else [])],
                 window=ground.context.promise,
                 software=SOFTWARE,
             ).pack(),
@@ -236,6 +237,17 @@ class AgentTunnel:
     def carry(self, flow: Flow[AgentInfo]) -> None:
         """Takes over a flow that has no way, or none that leads anywhere. Without an answer its grace ends it."""
         flow.attach(self.link, resumed=False)
+
+    def hold(self) -> None:
+        """Looks at nothing that comes until `go_on`."""
+        cast(TunnelCarrier, self.link.carrier).hold()
+
+    def go_on(self) -> None:
+        cast(TunnelCarrier, self.link.carrier).go_on()
+
+    def refuse(self, cid: bytes, reason: Reason) -> None:
+        """Tells the hub that a flow is not opened after all."""
+        self.link.refuse(cid, reason)
 
     def close(self, detail: str) -> None:
         """Ends the tunnel in order."""

@@ -22,7 +22,8 @@ Claims, in rules:
     above it, over the standby or over a new tunnel: on the old epoch that flow would be lost.
  6. A hub that has too many agents may ask us to move to a certain other (MOVE). We claim there when a tunnel to it
     stands, and never give the owner up before. The standby, if that is at a third hub, stays as it is meanwhile. If we
-    do not get there within `MOVE_TIME`, or keep no standby, we say that we stay.
+    do not get there within `MOVE_TIME`, or keep no standby, we say that we stay. If it names itself, another process
+    is about to take its place: we dial its URL again, whether or not there are others, and claim over that tunnel.
  7. A hub that calls our claim a protocol error may not believe the `last_epoch`, which was granted when a registry was
     poisoned, or a clock wrong. Then we forget it, and claim as if we had just started; or we would never get in again.
 """
@@ -33,6 +34,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from ncfast.agent.counts import Failure
 from ncfast.agent.dialer import DialError, dial
@@ -84,6 +86,7 @@ class Tunnels:
         )  # so that not all agents of a hub have the same other
         self._leads: dict[str, str] = {}  # URL -> the hub that has answered there last
         self._target = ""  # the hub that we are to move to: rule 6
+        self._again = ""  # the owner's own, if it is to own us over another tunnel
         self._target_timer: asyncio.TimerHandle | None = None
         self._redrawn = ""  # the URL that a new draw gives the standby
         self._redraw_timer: asyncio.TimerHandle | None = None
@@ -98,13 +101,16 @@ class Tunnels:
         self._renewal: asyncio.TimerHandle | None = None
         self._conflict_until = float("-inf")
         self._closed = False
+        self.on_granted: Callable[[], object] = lambda: None  # a hub owns us, and the flows have moved there
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     # life
 
-    def start(self) -> None:
-        """Begins to dial."""
+    def start(self, ahead: AgentTunnel | None = None) -> None:
+        """Begins to dial; over a tunnel that was dialled `ahead`, and has said nothing yet, it claims at once."""
+        if ahead is not None and not ahead.link.closed:
+            self._claim(ahead, self.config.reconnect.connect_timeout_sec)
         self._tasks = [self.net.spawn(self._keep_owner(), "tunnel"), self.net.spawn(self._keep_standby(), "standby")]
         self._redraw_later()
 
@@ -118,6 +124,46 @@ class Tunnels:
                 timer.cancel()
         for tunnel in self.all():
             tunnel.close(detail)
+
+    # handed over
+
+    def heritage(self) -> dict[str, Any]:
+        """What the process that follows has to know to claim above us, and where."""
+        owner = self.owner
+        return {"last_epoch": self.last_epoch, "said": self._said, "hub": "" if owner is None else owner.url}
+
+    def inherit(self, last_epoch: int, said: int) -> None:
+        """Of the process before us: rule 2."""
+        self.last_epoch, self._said = last_epoch, said
+
+    async def dial_ahead(self, url: str) -> AgentTunnel | None:
+        """A tunnel that has said nothing yet, to the hub at `url` if our file names that, to the first otherwise. None
+        if there is none now."""
+        tunnel = AgentTunnel(
+            self._ground, self._services, self, url if url in self.config.hubs else self.config.hubs[0]
+        )
+        return tunnel if await self._dial_with(tunnel, "owner", self._owner_pause) else None
+
+    def hold(self) -> None:
+        """Nothing is read from the tunnels, and none is dialled or claimed over, until `go_on`, or the end."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        for timer in (self._renewal, self._redraw_timer):
+            if timer is not None:
+                timer.cancel()
+        self._renewal = None
+        self._settled()
+        for tunnel in self.all():
+            tunnel.hold()
+
+    def go_on(self) -> None:
+        """After `hold`: all is as it was."""
+        self._closed = False
+        for tunnel in self.all():
+            tunnel.go_on()
+        self.start()
+        self._take_over()
 
     def all(self) -> list[AgentTunnel]:
         """Those that have said HELLO, the owner's first."""
@@ -157,8 +203,9 @@ class Tunnels:
 
     # dialling
 
-    def _lacks_owner(self) -> bool:
-        return self.owner is None and self.claimant is None
+    def _wants_owner(self) -> bool:
+        """Nothing owns or claims, or the hub that owns wants it over another tunnel."""
+        return self.claimant is None and (self.owner is None or bool(self._again))
 
     def _lacks_standby(self) -> bool:
         return (
@@ -173,13 +220,16 @@ class Tunnels:
 
     async def _keep_owner(self) -> None:
         """Dials when nothing owns and no standby can take over; the hubs in turn."""
-        await self._dial_next()  # at once: rule 4
+        if self._wants_owner():
+            await self._dial_next()  # at once: rule 4
         while True:
-            await self._while(lambda: not self._lacks_owner())
+            await self._while(lambda: not self._wants_owner())
             wait = max(self._owner_pause.next(), self._conflict_until - self.net.clock())
-            if not await self._while(self._lacks_owner, wait) or self.net.clock() < self._conflict_until:
+            if not await self._while(self._wants_owner, wait) or self.net.clock() < self._conflict_until:
                 continue
-            if self.standby is not None:  # spared in a conflict that is over
+            if self.owner is not None:
+                await self._dial(self.owner.url, "owner", self._owner_pause)
+            elif self.standby is not None:  # spared in a conflict that is over
                 self._take_over()
             else:
                 await self._dial_next()
@@ -245,10 +295,16 @@ class Tunnels:
     async def _dial(self, url: str, role: str, pause: Backoff) -> bool:
         """Whether a hub has answered the handshake; what its tunnel is for, the moment decides."""
         tunnel = AgentTunnel(self._ground, self._services, self, url)
+        if not await self._dial_with(tunnel, role, pause):
+            return False
+        self._dialled(tunnel)
+        return True
+
+    async def _dial_with(self, tunnel: AgentTunnel, role: str, pause: Backoff) -> bool:
+        url = tunnel.url
         try:
             tunnel.token = await self._token.read()
             await dial(self._ground, url, tunnel.token, tunnel)
-            self._dialled(tunnel)
         except asyncio.CancelledError:
             tunnel.abandon()  # it may have come about just now
             raise
@@ -278,7 +334,7 @@ class Tunnels:
         timeout = self.config.reconnect.connect_timeout_sec
         if tunnel.link.closed or self._closed:
             tunnel.abandon()
-        elif self._lacks_owner() and self.net.clock() >= self._conflict_until:
+        elif self._wants_owner() and self.net.clock() >= self._conflict_until:
             self._claim(tunnel, timeout)
         elif self._lacks_standby():
             self.greeting = tunnel
@@ -295,7 +351,8 @@ class Tunnels:
 
     def granted(self, tunnel: AgentTunnel) -> None:
         """The tunnel's hub owns the agent from now on; the flows move there."""
-        flows_here = self._ground.flows
+        # those that have moved last ask first; to lose their way makes all alike
+        flows_here = sorted(self._ground.flows.values(), key=lambda flow: flow.since, reverse=True)
         before, self.owner, self.claimant = self.owner, tunnel, None
         self._ground.counts.granted += 1
         lost_at, self._lost_at = self._lost_at, None
@@ -340,9 +397,10 @@ class Tunnels:
             )
         if self.standby is not None and self.standby.replica_id == tunnel.replica_id:
             self.standby.close("the owner is on the same hub")
-        for flow in list(flows_here.values()):
+        for flow in flows_here:
             tunnel.carry(flow)
         self._changed.set()
+        self.on_granted()
 
     def standing(self, tunnel: AgentTunnel) -> None:
         """The tunnel's hub has answered, and would take a claim."""
@@ -384,31 +442,34 @@ class Tunnels:
         self._changed.set()
 
     def asked_to_move(self, tunnel: AgentTunnel, replica_id: str) -> None:
-        """The owner's hub has more agents than its share: rule 6."""
+        """The owner's hub has more agents than its share, or is about to be another process: rule 6."""
         if tunnel is not self.owner or self.claimant is not None:
             return  # it is being left already
         self._settled()
         _log.info("move_asked", hub=tunnel.url, replica=tunnel.replica_id, to=replica_id)
-        self._target = replica_id
-        possible = self.config.standby and self._cluster and replica_id != tunnel.replica_id
+        if replica_id == tunnel.replica_id:
+            self._again, possible, pause = replica_id, True, self._owner_pause
+        else:
+            self._target, possible, pause = replica_id, self.config.standby and self._cluster, self._standby_pause
         if not possible or self._ground.stopping.is_set():
             self._stay()
             return
         self._target_timer = self.net.call_later(MOVE_TIME, self._stay)
-        self._standby_pause.reset()
+        pause.reset()
         self._take_over()
         self._changed.set()
 
     def _stay(self) -> None:
         """We do not get where we are to move."""
         if self.owner is not None:
-            self.owner.stay(self._target)
-            _log.info("move_refused", hub=self.owner.url, replica=self.owner.replica_id, to=self._target)
+            there = self._target or self._again
+            self.owner.stay(there)
+            _log.info("move_refused", hub=self.owner.url, replica=self.owner.replica_id, to=there)
         self._settled()
 
     def _settled(self) -> None:
         """We are to move nowhere."""
-        self._target = ""
+        self._target = self._again = ""
         if self._target_timer is not None:
             self._target_timer.cancel()
             self._target_timer = None
@@ -442,7 +503,7 @@ class Tunnels:
             self.greeting = None
         elif tunnel is self.claimant:
             self.claimant = None
-            if self._target:
+            if self._target or self._again:
                 self._stay()
             self._conflict(reason, now)
             self._given_up_at = now

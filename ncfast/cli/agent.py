@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from ncfast.cli.start import collect_later, forbid_core_dumps, ignore_hangup
+from ncfast.cli.start import add_stay, collect_later, forbid_core_dumps, ignore_hangup
 
 HELP = "run an agent"
 
@@ -19,6 +19,7 @@ HELP = "run an agent"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="the agent's YAML file, instead of the flags below")
     parser.add_argument("--dry-run", action="store_true", help="try the way to hubs and targets, and end")
+    add_stay(parser)
     flags = parser.add_argument_group("without a file")
     flags.add_argument("--hub", action="append", metavar="URL", help="wss://host/tunnel; repeat for more hubs")
     flags.add_argument("--agent-id", metavar="ID", help="this agent's name, the token's sub")
@@ -97,4 +98,4 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ncfast.serve.agent import run_agent
 
-    return run_agent(config, config_path=arguments.config)
+    return run_agent(config, config_path=arguments.config, stay=arguments.stay_parent)

@@ -1,7 +1,8 @@
 """See it work on this machine: a hub, an agent, a small service, its clients, and a tunnel that is cut.
 
 Data flows both ways while the tunnel is cut again and again; SHA-256 shows that nothing was lost. With --cluster there
-are three hubs and a Redis, and the hub that owns the agent is killed, frozen and drained instead. It ends by itself.
+are three hubs and a Redis, and the hub that owns the agent is killed, frozen and drained instead; with --upgrade hub
+and agent are upgraded, five times each. It ends by itself.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ import argparse
 from ncfast.cli.exitcode import ExitCode
 
 HELP = "see flows survive a tunnel that is cut, or a hub that is killed, under them"
-_SIZE, _SIZE_CLUSTER, _CUTS = 256, 64, 5
+_SIZE, _SIZE_CLUSTER, _SIZE_UPGRADE, _CUTS = 256, 64, 64, 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cluster", action="store_true", help="three hubs; kill, freeze and drain the one that owns the agent"
     )
+    parser.add_argument("--upgrade", action="store_true", help="upgrade the hub and the agent, five times each")
     parser.add_argument(
         "--size",
         type=_positive,
         metavar="MIB",
-        help=f"to move each way (default: {_SIZE}; with --cluster {_SIZE_CLUSTER}, three times)",
+        help=f"to move each way (default: {_SIZE}; with --cluster {_SIZE_CLUSTER}, three times; with --upgrade"
+        f" {_SIZE_UPGRADE}, again and again)",
     )
     parser.add_argument(
         "--cuts", type=_positive, metavar="N", help=f"cuts of the tunnel, not with --cluster (default: {_CUTS})"
@@ -35,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     import asyncio
     import sys
 
+    if arguments.cluster and arguments.upgrade:
+        arguments.usage_error("--cluster and --upgrade are two demos")
     if arguments.cluster:
         from ncfast.demo import cluster
 
@@ -44,6 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"ncfast: {problem}", file=sys.stderr)
             return ExitCode.UNAVAILABLE
         playing = cluster.run(sys.stdout, megabytes=arguments.size or _SIZE_CLUSTER, stay=arguments.stay)
+    elif arguments.upgrade:
+        from ncfast.demo import upgrade
+
+        if arguments.cuts is not None:
+            arguments.usage_error("--cuts is for the demo of one hub, not for --upgrade")
+        playing = upgrade.run(sys.stdout, megabytes=arguments.size or _SIZE_UPGRADE, stay=arguments.stay)
     else:
         from ncfast.demo import scenario
 

@@ -2,7 +2,7 @@
 
 The file is --config, or else what NC_CONFIG names. With neither, the hub runs in development mode: loopback
 only, a registry in memory, a random signing key, and it prints the command that starts an agent.
-SIGHUP reads the file again, SIGTERM drains.
+SIGHUP reads the file again, SIGTERM drains, SIGUSR2 upgrades.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import argparse
 import os
 
-from ncfast.cli.start import collect_later, forbid_core_dumps, ignore_hangup
+from ncfast.cli.start import add_stay, collect_later, forbid_core_dumps, ignore_hangup
 
 HELP = "run a hub (the default)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="the hub's YAML file (default: $NC_CONFIG)")
+    add_stay(parser)
 
 
 @collect_later()
@@ -37,4 +38,4 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ncfast.serve.hub import run_hub
 
-    return run_hub(config, config_path=path)
+    return run_hub(config, config_path=path, stay=arguments.stay_parent)

@@ -27,6 +27,7 @@ _COMMANDS = (  # as `--help` shows them
     "flows",
     "diag",
     "drain",
+    "upgrade",
     "agents",
     "kick",
     "unlock",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
 import os
@@ -42,6 +43,15 @@ def collect_later() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def add_stay(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--stay-parent",
+        action="store_true",
+        help="stay as the parent of the next process when this one is upgraded, for a supervisor that knows it by its"
+        " number (as the first process of a container does by itself)",
+    )
 
 
 def ignore_hangup() -> None:

@@ -12,6 +12,7 @@ from ncfast.cli import hubs, standing
 from ncfast.cli.exitcode import ExitCode
 from ncfast.cli.table import table
 from ncfast.observe import adminclient, shadow
+from ncfast.observe.page.findings import upgraded
 from ncfast.observe.page.hubs import hubs as hubs_with_links
 from ncfast.observe.units import duration, size
 
@@ -93,6 +94,7 @@ def render(status: dict[str, Any]) -> str:
         f"{status['replica_id']} (ncfast {status['version']}, pid {status['pid']}): {status['state']},"
         f" {ready['status']}{reasons}, up {duration(status['uptime_sec'])}",
         f"edge {status['edge']}   admin {status['admin']}   ha {status['mode']}",
+        *_upgrade(status.get("upgrade")),
         "",
         f"flows   {flows['active']} active, {flows['opening']} opening, {flows['detached']} detached,"
         f" {flows['held']} held   {flows['opened']} opened, {flows['resumed']} resumed",
@@ -107,6 +109,10 @@ def render(status: dict[str, Any]) -> str:
         *_cluster(status.get("cluster")),
     ]
     return "\n".join(lines)
+
+
+def _upgrade(upgrade: dict[str, Any] | None) -> list[str]:
+    return [f"upgrade {upgraded(upgrade)}"] if upgrade is not None else []
 
 
 def _paths(flows: dict[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from ncfast.config.sections import (
     Logging,
     Section,
     Tunnel,
+    Upgrade,
     key,
     section,
 )
@@ -176,6 +177,7 @@ class AgentConfig(Section):
     flow: FlowConfig = section(why="Timers and windows of a flow.")
     tunnel: Tunnel = section(why="Keepalive and queues of a tunnel.")
     drain: Drain = section(why="The orderly end.")
+    upgrade: Upgrade = section(why="Handing over to a new process.")
     logging: Logging = section(why="Log lines.")
     otlp: Otlp | None = key(None, why="Log lines to an OpenTelemetry Collector, too.")
     admin: AgentAdmin | None = key(None, why="Where one asks how the agent is; without it nowhere.")

@@ -16,6 +16,7 @@ from ncfast.config.sections import (
     Logging,
     Section,
     Tunnel,
+    Upgrade,
     key,
     section,
 )
@@ -467,6 +468,7 @@ class HubConfig(Section):
     flow: FlowConfig = section(why="Timers and windows of a flow.")
     tunnel: Tunnel = section(why="Keepalive and queues of a tunnel.")
     drain: HubDrain = section(why="The orderly end.")
+    upgrade: Upgrade = section(why="Handing over to a new process.")
     logging: Logging = section(why="Log lines.")
     otlp: Otlp | None = key(None, why="Log lines to an OpenTelemetry Collector, too.")
     ha: Ha = section(why="Several hubs as one cluster.")

@@ -232,6 +232,21 @@ class Drain(Section):
     )
 
 
+class Upgrade(Section):
+    """Handing over to a new process, on SIGUSR2, or by `ncfast upgrade`."""
+
+    timeout_sec: Seconds = key(
+        30,
+        ge=1,
+        le=3600,
+        unit="s",
+        why=(
+            "How long the new process may take to load, read its configuration and be ready. When it does not, it is"
+            " ended, and the old one goes on as if nothing had been."
+        ),
+    )
+
+
 class Logging(Section):
     """Log lines on standard error. Takes effect on reload (SIGHUP)."""
 

@@ -9,5 +9,6 @@ from pydantic import Field
 
 PACKED_OPEN = "packed_open"  # reads the packed body of M_OPEN, too
 MOVES = "moves"  # may be asked to be owned by another hub (MOVE)
+MOVES_AGAIN = "moves_again"  # and by the hub that it is at, over another tunnel
 
 Features = Annotated[list[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]], Field(max_length=64)]

@@ -45,6 +45,7 @@ cdef class FlowContext:
     cdef dict _watched               # those that the next round of timers looks at -> None
     cdef dict _resting               # the others, by the round in which they are due -> {flow: None}
     cdef public object owner
+    cdef public object stray_reset   # (link, cid, code): M_RST for a flow that is not here, and may be yet to come
     cdef readonly Budget budget
     cdef readonly Share share        # of what is relayed, and of flows that have no other
     cdef public Py_ssize_t window_initial

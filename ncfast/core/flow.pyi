@@ -52,6 +52,7 @@ class FlowContext:
     clock: Callable[[], float]
     flows: dict[bytes, Flow[Any]]  # all that live
     owner: _Owner
+    stray_reset: Callable[[Path, bytes, int], None] | None  # M_RST for a flow that is not here, and may be yet to come
     budget: Budget
     share: Share  # of what is relayed, and of flows that have no other
     window_initial: int

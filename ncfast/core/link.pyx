@@ -254,6 +254,8 @@ cdef class Link(Queues):
         if flow is not None and type != M_RESUME:
             self.stale_epoch += 1        # it has another way now, and this is what was still on the old one
             return 0
+        if type == M_RST and self.ctx.stray_reset is not None and self.ctx.closed.last(cid) is None:
+            self.ctx.stray_reset(self, cid, self._h.code)
         if type != M_RESUME and type != M_RST and type != M_DETACH and type != M_GAP \
                 and self.ctx.closed.last(cid) is None and self.handler.foreign(cid):
             self._flow_noise(1)

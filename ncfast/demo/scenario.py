@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TextIO
 
 from ncfast.auth import mint
+from ncfast.core.errors import NcfastError
 from ncfast.demo import stage
-from ncfast.demo.children import Child, ChildEnded
+from ncfast.demo.children import Child
 from ncfast.demo.clients import Conversations, Transfer
 from ncfast.demo.faultproxy import FaultProxy
 from ncfast.demo.service import Service
@@ -31,6 +32,9 @@ DEADLINE_SEC = 60  # a demo that takes longer has failed; some ten seconds are u
 
 class Demo:
     """One run: `megabytes` are moved each way, the tunnel is cut `cuts` times meanwhile."""
+
+    options: tuple[str, ...] = ()  # of the commands of hub and agent
+    deadline_sec: float = DEADLINE_SEC
 
     def __init__(self, out: TextIO, *, megabytes: int, cuts: int) -> None:
         self._transfers = [Transfer("up", megabytes * MIB, seed=1), Transfer("down", megabytes * MIB, seed=2)]
@@ -47,7 +51,7 @@ class Demo:
 
         key = secrets.token_hex(32)
         hub_file = stage.hub_file(directory / "hub.yaml", stage.write(directory / "jwt.key", key))
-        self._hub = await stack.enter_async_context(Child("hub", "--config", hub_file))
+        self._hub = await stack.enter_async_context(Child("hub", "--config", hub_file, *self.options))
         ready = await self._hub.event("hub_ready")
         self._clients_at = ready["listeners"]["demo"]
         self._status_at = f"http://{ready['admin']}"
@@ -57,7 +61,7 @@ class Demo:
         proxy_at = "{}:{}".format(*self._proxy.address)
         token_file = stage.write(directory / "token", mint(key.encode(), AGENT, [CONNECTOR]))
         agent_file = stage.agent_file(directory / "agent.yaml", [proxy_at], token_file, service.address)
-        self._agent = await stack.enter_async_context(Child("agent", "--config", agent_file))
+        self._agent = await stack.enter_async_context(Child("agent", "--config", agent_file, *self.options))
         await self._agent.event("tunnel_up")
         self._view.event(f"agent connected, by way of a fault proxy at {proxy_at}")
 
@@ -66,11 +70,11 @@ class Demo:
         size = self._transfers[0].size // MIB
         self._view.event(f"traffic: {size} MiB up, {size} MiB down, {SMALL_FLOWS} small flows beside them")
         try:
-            async with asyncio.timeout(DEADLINE_SEC):
+            async with asyncio.timeout(self.deadline_sec):
                 await self._traffic()
         except* TimeoutError:
-            self._view.event(f"gave up after {DEADLINE_SEC} s")
-        except* (ConnectionError, ChildEnded) as group:
+            self._view.event(f"gave up after {self.deadline_sec:g} s")
+        except* (ConnectionError, NcfastError) as group:
             self._view.event(f"it broke: {stage.first(group)}")
         self._view.close()
         return self._summary()
@@ -101,14 +105,17 @@ class Demo:
         async with asyncio.TaskGroup() as around:
             talking = around.create_task(self._conversations.run(clients_at, stop))
             helpers = [around.create_task(each) for each in (self._draw(), self._hub.ended(), self._agent.ended())]
-            async with asyncio.TaskGroup() as work:
-                for transfer in self._transfers:
-                    work.create_task(transfer.run(clients_at))
-                work.create_task(self._cut_under_way())
+            await self._work()
             stop.set()
             await talking
             for helper in helpers:
                 helper.cancel()
+
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as work:
+            for transfer in self._transfers:
+                work.create_task(transfer.run(address(self._clients_at)))
+            work.create_task(self._cut_under_way())
 
     async def _cut_under_way(self) -> None:
         """Cut at even steps of the faster transfer, so that both are running each time."""

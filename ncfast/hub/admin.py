@@ -21,16 +21,19 @@ from ncfast.hub.guard import Guard
 from ncfast.hub.level import MoveRefused
 from ncfast.hub.lockout import LockRefused
 from ncfast.hub.page import Page
+from ncfast.net.acceptor import Acceptor
 from ncfast.net.origin import from_page
 from ncfast.net.ports import wanted_by
 from ncfast.net.request import Answer, HttpLimits, HttpServer, Response
 from ncfast.net.routes import EXPOSITION, JSON, Routes, healthz, json_response, path_of, unfit
-from ncfast.net.seam import Acceptor, Net
+from ncfast.net.seam import Net
 from ncfast.net.tls import server_context
+from ncfast.net.upgrading import begun, standing
 from ncfast.observe import diag, log, metrics
 from ncfast.observe.history import History
 from ncfast.observe.readiness import Readiness
 from ncfast.observe.slices import Shared, Slices, spread
+from ncfast.observe.upgrading import Upgrades
 from ncfast.registry import Lock
 from ncfast.registry.locks import REASON
 
@@ -84,6 +87,8 @@ class Hub(metrics.Hub, Protocol):
     @property
     def config(self) -> BaseModel: ...
 
+    upgrades: Upgrades | None
+
 
 HOUR = "3600"  # seconds of a lock, if nobody says
 
@@ -111,6 +116,8 @@ class Admin:
             "/healthz": ("GET", healthz),
             "/readyz": ("GET", lambda request: readyz(hub.readiness)),
             "/drain": ("POST", self._drain),
+            "/upgrade": ("POST", lambda request: begun(hub.upgrades)),
+            "/upgrade/state": ("GET", lambda request: standing(hub.upgrades)),
             "/agents/move": ("POST", self._move),
             "/agents/kick": ("POST", self._kick),
             "/agents/unlock": ("POST", self._unlock),
@@ -124,13 +131,15 @@ class Admin:
         context = server_context(config.tls, "admin.tls") if config.tls is not None else None
         with wanted_by("admin.bind"):
             self._server = await self._net.listen(
-                config.bind, lambda sock, peer: self._http.accept(sock, peer, context)
+                config.bind, lambda sock, peer: self._http.accept(sock, peer, context), use="admin"
             )
         if config.unix is not None:
             try:
                 with wanted_by("admin.unix"):
                     self._unix = await self._net.listen_unix(
-                        str(config.unix), lambda sock, peer: self._http.accept(sock, None, None, self.handle_local)
+                        str(config.unix),
+                        lambda sock, peer: self._http.accept(sock, None, None, self.handle_local),
+                        use="admin",
                     )
             except OSError:
                 self.close()
@@ -149,11 +158,23 @@ class Admin:
         """host:port as bound; "" if nowhere yet."""
         return self._server.address if self._server is not None else ""
 
+    def hold(self) -> None:
+        """Stops accepting for a while; connections that are open are answered."""
+        for acceptor in self._acceptors():
+            acceptor.hold()
+
+    def go_on(self) -> None:
+        """Accepts again."""
+        for acceptor in self._acceptors():
+            acceptor.go_on()
+
+    def _acceptors(self) -> list[Acceptor]:
+        return [one for one in (self._server, self._unix) if one is not None]
+
     def close(self) -> None:
         """Stops listening and ends open connections."""
-        for acceptor in (self._server, self._unix):
-            if acceptor is not None:
-                acceptor.close()
+        for acceptor in self._acceptors():
+            acceptor.close()
         self._http.close()
 
     def handle(self, request: Request) -> Answer:

@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 
 from ncfast.auth import Identity
 from ncfast.core.errors import Reason
@@ -62,6 +63,9 @@ class Claims:
     async def claim(self, session: AgentSession, hello: Hello) -> None:
         """Asks the registry for an epoch, and makes the session the agent's one and only: rules 1, 2 and 5."""
         sessions, registry = self._sessions, self._registry
+        if self._ground.giving is not None:
+            session.link.fail(Reason.GOING_AWAY, "another process of this hub grants claims")
+            return
         if hello.last_epoch > registry.claimable():
             log.security("epoch_disbelieved", agent_id=session.agent_id, remote=session.remote)
             session.link.fail(Reason.PROTOCOL_ERROR, "last_epoch is above any that was granted")
@@ -75,6 +79,10 @@ class Claims:
             window=hello.window,
         )
         old = sessions.current(session.key)
+        if self._ground.giving is not None:  # since the claim began
+            session.link.fail(Reason.GOING_AWAY, "another process of this hub grants claims")
+            await registry.release(session.key, epoch)
+            return
         if session.link.closed:  # the agent has gone elsewhere meanwhile, or was locked out
             if old is not None and old.epoch < epoch:
                 old.link.fail(Reason.GOING_AWAY, "another claim has overtaken it, and come to nothing")
@@ -117,6 +125,8 @@ class Claims:
         """The session owns its agent from now on."""
         self._steering.agent_up(session)
         self._route(session)
+        if self._ground.taking is not None:
+            self._ground.taking.granted(session)
 
     def announced(self, session: AgentSession) -> None:
         """What it serves has changed."""
@@ -146,6 +156,8 @@ class Claims:
 
     def stays(self, session: AgentSession, replica_id: str) -> None:
         """It was asked to move, and cannot."""
+        if self._ground.giving is not None:
+            self._ground.giving.stays(session)
         self._level.stays(session, replica_id)
 
     def _orphan(self, session: AgentSession) -> None:
@@ -155,14 +167,26 @@ class Claims:
 
     def resume(self, session: AgentSession, cid: bytes, secret: bytes, ack: int, limit: int) -> bool:
         """The agent asks for a flow: one of another hub's clients, or of ours. False: there is no such flow."""
-        if session.foreign(cid):
+        if session.relayed(cid):
             self._relays.resume_from_agent(session, cid, secret, ack, limit)
             return True
         flow = self._ground.flows.get(cid)
         if flow is None:
-            return False
+            return self._keeps(session, cid, secret, ack, limit)
         session.resuming()
         return self._resuming.by_agent(flow, session, secret, ack, limit)
+
+    def _keeps(self, session: AgentSession, cid: bytes, secret: bytes, ack: int, limit: int) -> bool:
+        """Whether the flow may be yet to come from our predecessor: then it is asked for when it has."""
+        awaited = self._ground.awaited
+        if awaited is None or not awaited.awaits(cid) or awaited.complete(session.key):
+            return False
+        awaited.keep(cid, session.link, session.epoch, partial(self._resume_again, session, cid, secret, ack, limit))
+        return True
+
+    def _resume_again(self, session: AgentSession, cid: bytes, secret: bytes, ack: int, limit: int) -> None:
+        if not session.link.closed and not self.resume(session, cid, secret, ack, limit):
+            session.link.refuse(cid, Reason.UNKNOWN_FLOW)
 
     def ended(self, session: AgentSession, reason: Reason, *, owned: bool) -> None:
         """The tunnel is gone; its flows have detached and wait for the agent. `owned`: until now it owned the agent."""
@@ -181,6 +205,8 @@ class Claims:
         elif owned:
             self._orphan(session)
             self._steering.agent_lost(session)
+        if owned and self._ground.giving is not None:
+            self._ground.giving.lost(session)
 
     # what others ask
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ncfast.config.hub import Listener
 from ncfast.core.budget import Share
@@ -21,6 +21,13 @@ EMPTY: frozenset[Any] = frozenset()
 ClientFlow: TypeAlias = "Flow[ClientInfo]"
 
 
+class Place(Protocol):
+    """A client's place at its listener."""
+
+    def leave(self) -> None:
+        """Its socket is another process's."""
+
+
 class ClientInfo:
     """What the hub knows of a flow beside its bytes. The listener's settings are those with which the client came
     in."""
@@ -32,13 +39,16 @@ class ClientInfo:
         "counts",
         "ends",
         "epoch",
+        "handovers",
         "hold_until",
         "instance",
         "key",
         "listener",
+        "lost_at",
         "on_opened",
         "owner",
         "peer",
+        "place",
         "refusals",
         "refused",
         "remote",
@@ -69,6 +79,7 @@ class ClientInfo:
         self.ends: Ends = (host, port, "", 0)
         self.accepted_at = now
         self.on_opened: Callable[[ClientFlow], None]
+        self.place: Place | None = None
         self.agent_key = ""
         self.instance = ""  # of the agent's process
         self.session: AgentSession | None = None  # the tunnel by which it goes, or
@@ -80,6 +91,8 @@ class ClientInfo:
         self.sends = 0  # of M_OPEN to this agent
         self.hold_until = 0.0  # the end of its time in the queue, if it ever came there
         self.resumes = 0
+        self.handovers = 0  # from one process of this hub to the next
+        self.lost_at = -1.0  # passed by another process, it has had no way since then
         self.sought_at = float("-inf")  # when we last asked an owner for it
         self.tried: frozenset[str] = EMPTY  # agents that have refused it
         self.refusals = 0  # by hubs that did not own the agent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ncfast.config.ha import Ha
@@ -83,6 +84,18 @@ class Cluster:
             self._ground.stats.epochs_refused += mesh.totals().stale_epoch
             await mesh.stop()
 
+    def part(self) -> None:
+        """Our successor takes our place in the mesh: all links end, their flows have detached, and the door stays as it
+        is. `rejoin` takes the place back."""
+        if self._ways.mesh is not None:
+            self._ways.mesh.part()
+
+    def rejoin(self) -> None:
+        """After `part`."""
+        if self._ways.mesh is not None:
+            self._ways.mesh.go_on()
+            self.replicas_changed()
+
     def replicas_changed(self) -> None:
         """The registry knows of other hubs than before."""
         if self._ways.mesh is not None:
@@ -119,10 +132,21 @@ class Cluster:
 
     def mesh_resume(self, peer: Peer, cid: bytes, epoch: int, payload: bytes, ack: int, limit: int) -> bool:
         """M_RESUME from another hub: for a client of ours, or for one of its own. False: there is no such flow."""
+        if (awaited := self._ground.awaited) is not None and awaited.awaits(cid):
+            awaited.keep(cid, peer.link, epoch, partial(self._resume_again, peer, cid, epoch, payload, ack, limit))
+            return True
         if self._ground.ours(cid):
             return self._resuming.by_owner(peer, cid, epoch, payload, ack, limit)
         self._relays.resume_from_origin(peer, cid, epoch, payload, ack, limit)
         return True
+
+    def _resume_again(self, peer: Peer, cid: bytes, epoch: int, payload: bytes, ack: int, limit: int) -> None:
+        if not peer.link.closed and not self.mesh_resume(peer, cid, epoch, payload, ack, limit):
+            peer.link.refuse(cid, Reason.UNKNOWN_FLOW, epoch)
+
+    def awaits(self, cid: bytes) -> bool:
+        """Whether a client's flow that is not here may come in a moment, from our predecessor."""
+        return self._ground.awaits(cid)
 
     def mesh_stale(self, peer: Peer, cid: bytes, epoch: int) -> None:
         """The owner of a flow's agent knows of a later epoch than ours."""

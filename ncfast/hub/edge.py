@@ -22,13 +22,13 @@ from ncfast.hub.sessions import TUNNELS, Sessions
 from ncfast.hub.tokens import Tokens
 from ncfast.hub.ways import Ways
 from ncfast.mesh.trust import Refused
+from ncfast.net.acceptor import Acceptor
 from ncfast.net.handshake import accept
 from ncfast.net.links import LinkBounds, carry_websocket
 from ncfast.net.newcomers import Newcomers, source_of
 from ncfast.net.ports import wanted_by
 from ncfast.net.request import BadRequest, HttpLimits, RequestReader, Response, answer
 from ncfast.net.routes import healthz
-from ncfast.net.seam import Acceptor
 from ncfast.net.throttle import Throttle
 from ncfast.net.tls import server_context
 from ncfast.observe import log
@@ -64,7 +64,10 @@ class Edge:
         """Binds the port. Raises OSError."""
         with wanted_by("edge.bind"):
             self._acceptor = await self.net.listen(
-                self.ground.config.edge.bind, self._on_socket, on_shed=lambda reason: self._refused(reason, "")
+                self.ground.config.edge.bind,
+                self._on_socket,
+                on_shed=lambda reason: self._refused(reason, ""),
+                use="edge",
             )
 
     def load_tls(self, tls: ServerTls | None) -> ssl.SSLContext | None:
@@ -80,6 +83,16 @@ class Edge:
     @property
     def address(self) -> str:
         return self._acceptor.address if self._acceptor is not None else ""
+
+    def hold(self) -> None:
+        """Stops accepting for a while; handshakes go on."""
+        if self._acceptor is not None:
+            self._acceptor.hold()
+
+    def go_on(self) -> None:
+        """Accepts again."""
+        if self._acceptor is not None:
+            self._acceptor.go_on()
 
     def close(self) -> None:
         """Stops accepting and ends unfinished handshakes."""
@@ -231,7 +244,7 @@ class Handshake(asyncio.Protocol):
             self._answer(readyz(self._ground.readiness))
         elif not self._admitted(request):
             self._refuse(429, "rate", "Too many requests", ("Retry-After", "1"))
-        elif path == "/mesh" and mesh is not None and not mesh.retiring and not question:
+        elif path == "/mesh" and mesh is not None and mesh.running and not question:
             self._mesh(request, mesh)
         elif path != "/tunnel":
             self._answer(Response.text(404, "Not Found"))

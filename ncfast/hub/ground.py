@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ncfast.config.hub import HubConfig
 from ncfast.core.flow import Flow, FlowContext
@@ -16,13 +16,64 @@ from ncfast.observe.stats import Stats
 from ncfast.registry import Locks
 
 
+class Giving(Protocol):
+    """What the rooms ask of a hand-over to a successor (`ncfast.hub.giving`)."""
+
+    def passes(self, flow: Any) -> bool:
+        """Whether the successor gets a flow that has no way here."""
+
+    def stays(self, session: Any) -> None:
+        """The agent does not come to the successor by itself."""
+
+    def lost(self, session: Any) -> None:
+        """The tunnel of an agent that was owned here has ended."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """For /status."""
+
+
+class Taking(Protocol):
+    """What they ask of one from a predecessor (`ncfast.hub.taking`)."""
+
+    def take_over(self, channel: Any) -> None:
+        """All is bound."""
+
+    def granted(self, session: Any) -> None:
+        """An agent has claimed here."""
+
+    def resumed(self, pause: float) -> None:
+        """A flow that has come goes on, after so many seconds."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """For /status."""
+
+
+class Awaited(Protocol):
+    """And of the flows that are yet to come from there (`ncfast.hub.awaited`)."""
+
+    def awaits(self, cid: bytes) -> bool:
+        """Whether it is one of them."""
+
+    def complete(self, agent: str) -> bool:
+        """Whether all flows of this agent are here."""
+
+    def keep(self, cid: bytes, link: Any, epoch: int, again: Callable[[], object]) -> None:
+        """The flow is asked for."""
+
+    def came(self, cid: bytes) -> bool:
+        """The flow is here: works with what was asked for it. False: nobody has."""
+
+
 class Ground:
     """Configuration, seam, counters, the context of all flows, and who this hub is.
 
     `config` is replaced by a reload: read it where it is needed, and keep no part of it that may change.
     """
 
-    def __init__(self, config: HubConfig, net: Net, wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self, config: HubConfig, net: Net, wall_clock: Callable[[], float], instance: bytes | None = None
+    ) -> None:
+        """`instance` is the predecessor's, if there is one: to all others this process is the same hub."""
         self.config = config
         self.net = net
         self.clock = net.clock  # monotonic seconds
@@ -31,7 +82,10 @@ class Ground:
         self.stats = Stats()
         self.readiness = Readiness(mode=self.mode)  # the hub's state is kept there
         self.replica_id = config.ha.replica_id or "hub"
-        self.instance = net.entropy(8)  # first half of every cid: unique across hubs and restarts
+        self.instance = instance or net.entropy(8)  # first half of every cid: unique across hubs and restarts
+        self.giving: Giving | None = None  # while a successor takes over what is here
+        self.taking: Taking | None = None  # while this process takes over what is at a predecessor
+        self.awaited: Awaited | None = None  # the flows that have not come from there yet
         self.context = FlowContext(
             net.clock,
             budget=config.limits.memory_bytes,
@@ -58,5 +112,9 @@ class Ground:
             self.certificates[use] = end
 
     def ours(self, cid: bytes) -> bool:
-        """Whether a flow's client came to this very process."""
+        """Whether a flow's client came to this very process, or to one that it has followed."""
         return cid.startswith(self.instance)
+
+    def awaits(self, cid: bytes) -> bool:
+        """Whether a flow that is not here may come in a moment, from our predecessor."""
+        return self.awaited is not None and self.awaited.awaits(cid)

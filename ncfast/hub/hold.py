@@ -67,6 +67,13 @@ class Hold:
             if not queue:
                 self._queues.pop(key, None)
 
+    def clear(self) -> list[ClientFlow]:
+        """Nobody waits here any longer: who did, each connector's in order."""
+        waiting = [flow for flow in self.flows() if not flow.closed]
+        self._queues.clear()
+        self.count.clear()
+        return waiting
+
     def flows(self) -> list[ClientFlow]:
         """All that wait."""
         return [flow for queue in self._queues.values() for flow, _ in queue]

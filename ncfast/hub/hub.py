@@ -19,7 +19,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from ncfast import __version__
 from ncfast._frames import FrameType
@@ -36,6 +37,7 @@ from ncfast.hub.ground import Ground
 from ncfast.hub.level import Level
 from ncfast.hub.listener import ClientListener
 from ncfast.hub.lockout import Lockout
+from ncfast.hub.passing import Passing
 from ncfast.hub.pending import PendingOpens
 from ncfast.hub.relays import Relays
 from ncfast.hub.reload import Reload
@@ -46,6 +48,7 @@ from ncfast.hub.sampler import Sampler
 from ncfast.hub.sessions import Sessions
 from ncfast.hub.snapshot import Snapshot
 from ncfast.hub.steering import Steering
+from ncfast.hub.taking import Heritage, NoHeritage, Taking
 from ncfast.hub.tokens import Tokens
 from ncfast.hub.ways import Ways
 from ncfast.net.seam import Net
@@ -53,7 +56,11 @@ from ncfast.net.throttle import Throttle
 from ncfast.observe import log
 from ncfast.observe.history import History
 from ncfast.observe.readiness import State
+from ncfast.observe.upgrading import Upgrades
 from ncfast.registry import DistributedRegistry, Replica, make_registry
+
+if TYPE_CHECKING:
+    from ncfast.net.channel import Channel
 
 _log = log.get("hub")
 
@@ -73,9 +80,11 @@ class Hub:
         net: Net,
         wall_clock: Callable[[], float] = time.time,
         make: Callable[..., DistributedRegistry] = make_registry,
+        heritage: Heritage | None = None,
     ) -> None:
-        """Raises AuthSetupError for keys, OSError for certificates that cannot be used."""
-        ground = self.ground = Ground(config, net, wall_clock)
+        """With `heritage` it is the hub that another process has been. Raises AuthSetupError for keys, OSError for
+        certificates that cannot be used, NoHeritage for a configuration that is another hub's."""
+        ground = self.ground = Ground(config, net, wall_clock, heritage.instance if heritage is not None else None)
         self.net = net
         self.stats = ground.stats
         self.readiness = ground.readiness
@@ -114,12 +123,29 @@ class Hub:
             lambda: self.admin_address,
         )
         self.admin = Admin(self, net)
+        self.passing = Passing(ground, steering, self.listeners, self._make_listener, router.returns)
+        if heritage is not None:
+            self._inherit(heritage)
         self._reload = Reload(
             ground, sessions, self.tokens, self.cluster, self.edge, self.listeners, self._make_listener
         )
         self.drain_requested = asyncio.Event()
+        self.upgrades: Upgrades | None = None  # whoever runs the hub sets it
         self._delay_over = asyncio.Event()
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._linger: Callable[[], Awaitable[None]]
+
+    def _inherit(self, heritage: Heritage) -> None:
+        ground = self.ground
+        if heritage.replica_id != ground.replica_id:
+            raise NoHeritage(
+                f"ha.replica_id is {ground.replica_id}, and the hub that runs is {heritage.replica_id}: drain that"
+            )
+        self.router.flow_number = heritage.number
+        self.router.departs(heritage.departed)
+        for lock in heritage.locks:
+            ground.locks.take(lock)
+        Taking(self, heritage)
 
     def _make_listener(self, config: Listener) -> ClientListener:
         return ClientListener(self.ground, config, self._opens, self.router.client_ready)
@@ -136,11 +162,14 @@ class Hub:
             for one in config.listeners:
                 listener = self._make_listener(one)
                 await listener.open()
+                if self.ground.taking is not None:
+                    listener.hold()
                 self.listeners[one.name] = listener
             await self.edge.open()
             await self.admin.start(config.admin)
             self.ground.shows("admin", config.admin.tls.cert_file if config.admin.tls is not None else None)
-            await self.cluster.follow_mode()
+            if self.ground.taking is None:
+                await self.cluster.follow_mode()
         except OSError:
             self._close_doors()
             raise
@@ -192,6 +221,51 @@ class Hub:
     async def reload(self, config: HubConfig, jwt: Jwt) -> None:
         """As `Reload.apply`."""
         await self._reload.apply(config, jwt)
+
+    # upgrades
+
+    async def hand_over(self, channel: Channel) -> None:
+        """As `Giving.give`: to another process of this hub, at the other end of the channel. Afterwards `linger` and
+        `stop`. Raises HandoverFailed."""
+        from ncfast.hub.giving import Giving, HandoverFailed  # once in a process's life
+
+        giving = Giving(self, channel)
+        async with self._reload.lock:
+            try:
+                await giving.give()
+            except HandoverFailed:
+                self.stats.handovers["failed"] += 1
+                raise
+        self._linger = giving.linger
+
+    async def linger(self) -> None:
+        """As `Giving.linger`."""
+        await self._linger()
+
+    def take_over(self, channel: Channel) -> None:
+        """All is bound, as `start` does it: from the process at the other end of the channel, which `heritage` was
+        of."""
+        assert self.ground.taking is not None  # the hub was made with a heritage
+        self.ground.taking.take_over(channel)
+
+    async def join_mesh(self) -> None:
+        """The predecessor has left it."""
+        try:
+            await self.cluster.follow_mode()
+        except OSError as exc:
+            _log.error("mesh_down", detail=str(exc))
+
+    def hold_doors(self) -> None:
+        """Agents, other hubs and operators wait in the kernel's queue."""
+        self.edge.hold()
+        self.admin.hold()
+
+    def open_doors(self) -> None:
+        """After `hold_doors`, and whatever else was held."""
+        self.edge.go_on()
+        self.admin.go_on()
+        for listener in self.listeners.values():
+            listener.go_on()
 
     def _close_doors(self) -> None:
         for listener in self.listeners.values():
@@ -273,8 +347,14 @@ class Hub:
 
     def flow_resumed(self, flow: ClientFlow) -> None:
         """The flow goes on after it had lost its way, or by another."""
-        flow.info.resumes += 1
+        info = flow.info
+        info.resumes += 1
         self.stats.flows_resumed += 1
+        if info.lost_at >= 0:
+            pause, info.lost_at = self.net.clock() - info.lost_at, -1.0
+            self.stats.handover_pause.observe(pause)
+            if self.ground.taking is not None:
+                self.ground.taking.resumed(pause)
 
     def flow_closed(self, flow: ClientFlow, reason: Reason) -> None:
         """The one place where a flow leaves the hub."""
@@ -296,6 +376,7 @@ class Hub:
             bytes_out=flow.rcv_nxt,
             duration=round(duration, 6),
             resumes=info.resumes,
+            handovers=info.handovers,
             reason=reason.label,
         )
 

@@ -7,20 +7,22 @@ the balancer's own check, or if the listener opens nothing before a client speak
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any
 
 from ncfast.config.hub import Listener as ListenerConfig
 from ncfast.core.errors import Reason
 from ncfast.core.timeouts import Timeouts
-from ncfast.hub.client import ClientInfo
+from ncfast.hub.client import ClientFlow, ClientInfo
 from ncfast.hub.ground import Ground
 from ncfast.hub.networks import Networks
+from ncfast.net.acceptor import Acceptor
 from ncfast.net.newcomers import source_of
 from ncfast.net.ports import wanted_by
 from ncfast.net.proxyproto import Parser, ProxyProtocolError
-from ncfast.net.seam import Acceptor, reset, tune_end
-from ncfast.net.socket import SocketEnd
+from ncfast.net.seam import reset, tune_end
+from ncfast.net.socket import SocketEnd, SocketState
 from ncfast.net.syscalls import Accepted
 from ncfast.net.throttle import Throttle
 from ncfast.observe import log
@@ -49,6 +51,7 @@ class ClientListener:
         self.active = 0
         self.per_source: dict[str, int] = {}
         self.waiting: set[FirstByte] = set()
+        self.heading: set[ProxyHeader] = set()  # whose header is not complete
         self._acceptor: Acceptor | None = None
         self.share = ground.context.budget.share(config.weight)
         self.counts = ground.stats.listener(config.name)
@@ -89,6 +92,7 @@ class ClientListener:
                 on_shed=self.shed,
                 tune=lambda sock: tune_end(sock, self.ground.config.flow.notsent_lowat),
                 bare=True,
+                use=f"listeners.{self.name}",
             )
 
     def close(self) -> None:
@@ -97,6 +101,16 @@ class ClientListener:
         if self._acceptor is not None:
             self._acceptor.close()
         self.share.weigh(0)
+
+    def hold(self) -> None:
+        """Stops accepting for a while: who connects waits in the kernel's queue."""
+        if self._acceptor is not None:
+            self._acceptor.hold()
+
+    def go_on(self) -> None:
+        """Accepts again."""
+        if self._acceptor is not None:
+            self._acceptor.go_on()
 
     def turn_away(self, reason: str) -> None:
         """Resets those for whom nothing is open yet."""
@@ -134,10 +148,37 @@ class ClientListener:
             return self.shed("listener_cap", sock)
         if not proxied and (reason := self.refusal(host)) is not None:
             return self.shed(reason, sock)
-        self.active += 1
-        self.net.opened()
+        self._enters()
         self.net.adopt_end(sock, ProxyHeader(self, host, port) if proxied else self.client(host, port))
         return None
+
+    # clients of another process of this hub
+
+    def adopt(self, state: SocketState, flow: ClientFlow) -> None:
+        """Puts a flow under the socket that it had there."""
+        self._enters()
+        host, port, _, _ = flow.info.ends
+        client = flow.info.place = _Client(self, host, port)
+        end = client.end()
+        end.inherit(flow, state)
+        self.net.adopt_end(state.sock, end)
+
+    def put(self, head: dict[str, Any], sock: socket.socket | Accepted) -> None:
+        """Goes on with a client that has no flow yet, as its `detach` has it. Raises KeyError for what is none."""
+        self._enters()
+        host, port = head["client"]
+        one = (
+            ProxyHeader(self, host, port, head["due"])
+            if head["kind"] == "header"
+            else FirstByte(_Client(self, host, port), head["as"], head["due"])
+        )
+        self.net.adopt_end(sock, one)
+        if read := head["read"].encode("latin-1"):
+            one.data_received(read)
+
+    def _enters(self) -> None:
+        self.active += 1
+        self.net.opened()
 
     def client(self, host: str, port: int) -> SocketEnd | FirstByte:
         """What a client that is let in is at first."""
@@ -175,14 +216,14 @@ class ClientListener:
 class _Client:
     """Owner of one client's socket. The listener's settings are those with which the client came."""
 
-    __slots__ = ("_host", "_port", "config", "listener", "source", "timeouts")
+    __slots__ = ("config", "host", "listener", "port", "source", "timeouts")
 
     def __init__(self, listener: ClientListener, host: str, port: int) -> None:
         self.listener = listener
         self.config = listener.config
         self.timeouts = listener.timeouts
-        self._host = host
-        self._port = port
+        self.host = host
+        self.port = port
         source = self.source = source_of(host)
         listener.per_source[source] = listener.per_source.get(source, 0) + 1
 
@@ -194,10 +235,15 @@ class _Client:
     def socket_ready(self, end: SocketEnd) -> None:
         listener = self.listener
         now = listener.ground.clock()
-        info = ClientInfo(self.config, self.timeouts, self._host, self._port, now, listener.counts, listener.share)
+        info = ClientInfo(self.config, self.timeouts, self.host, self.port, now, listener.counts, listener.share)
+        info.place = self
         listener.on_client(end, info)
 
-    def socket_gone(self, end: SocketEnd | None) -> None:
+    def socket_gone(self, end: SocketEnd) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Its place at the listener is free."""
         listener = self.listener
         listener.active -= 1
         listener.net.gone()
@@ -219,10 +265,11 @@ class FirstByte(asyncio.Protocol):
     """A connection that has said nothing, and for which nothing is open. Its first byte makes it a client like any
     other; if it ends before, in whatever way, it was a probe. Bounded by the time in which a client has to speak."""
 
-    def __init__(self, client: _Client, kind: str) -> None:
-        """`kind` is what a probe is counted as."""
+    def __init__(self, client: _Client, kind: str, due: float | None = None) -> None:
+        """`kind` is what a probe is counted as; `due` is when its time is over, if that is known."""
         self._client = client
         self._kind = kind
+        self._due = due
         self._timer: asyncio.TimerHandle | None = None
         self._transport: Any = None
         self._settled = False
@@ -231,8 +278,11 @@ class FirstByte(asyncio.Protocol):
         self._transport = transport
         client = self._client
         client.listener.waiting.add(self)
-        if seconds := client.timeouts.first_byte or client.timeouts.idle:
-            self._timer = client.listener.net.call_later(seconds, self.refuse, "first_byte_timeout")
+        now = client.listener.ground.clock()
+        if self._due is None and (seconds := client.timeouts.first_byte or client.timeouts.idle):
+            self._due = now + seconds
+        if self._due is not None:
+            self._timer = client.listener.net.call_later(max(0.0, self._due - now), self.refuse, "first_byte_timeout")
 
     def feed(self, data: bytes) -> None:
         client = self._client
@@ -255,7 +305,19 @@ class FirstByte(asyncio.Protocol):
         if not self._settled:
             self._client.listener.ground.stats.probes[self._kind] += 1
             self._settle()
-        self._client.socket_gone(None)
+        self._client.leave()
+
+    def detach(self) -> tuple[dict[str, Any], socket.socket] | None:
+        """Gives the client up, for another process of this hub: how far it has come, and its socket. None if it is
+        gone."""
+        given = self._transport.detach()
+        if given is None:
+            return None
+        client = self._client
+        self._settle()
+        client.leave()
+        head = {"kind": "first", "client": [client.host, client.port], "as": self._kind, "due": self._due, "read": ""}
+        return {**head, "listener": client.config}, given[0]
 
     def refuse(self, reason: str) -> None:
         """Resets it."""
@@ -277,9 +339,11 @@ class ProxyHeader(asyncio.Protocol):
     The source decides whether a header is expected, never the content (PROXY protocol specification, section 2).
     """
 
-    def __init__(self, listener: ClientListener, host: str, port: int) -> None:
+    def __init__(self, listener: ClientListener, host: str, port: int, due: float | None = None) -> None:
+        """`due` is when its time is over, if that is known."""
         self._listener = listener
         self._peer = (host, port)
+        self._due = due if due is not None else listener.ground.clock() + PROXY_HEADER_TIMEOUT
         version = listener.config.proxy_protocol
         assert version != "off"
         self._parser = Parser(version)
@@ -289,7 +353,10 @@ class ProxyHeader(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        self._timer = self._listener.net.call_later(PROXY_HEADER_TIMEOUT, self._refuse, "proxy_header_timeout")
+        listener = self._listener
+        listener.heading.add(self)
+        left = max(0.0, self._due - listener.ground.clock())
+        self._timer = listener.net.call_later(left, self._refuse, "proxy_header_timeout")
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -304,7 +371,7 @@ class ProxyHeader(asyncio.Protocol):
         if not result.local and (reason := listener.refusal(host)) is not None:
             self._refuse(reason)
             return
-        self._timer.cancel()  # type: ignore[union-attr]
+        self._settle()
         self._handed_over = True
         protocol = listener.check(host, port) if result.local else listener.client(host, port)
         _hand_over(self._transport, protocol, result.rest)
@@ -318,11 +385,28 @@ class ProxyHeader(asyncio.Protocol):
         self.connection_lost(exc)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if not self._handed_over:
+            self._settle()
+            self._gone()
+
+    def detach(self) -> tuple[dict[str, Any], socket.socket] | None:
+        """As `FirstByte.detach`."""
+        given = self._transport.detach()
+        if given is None:
+            return None
+        self._settle()
+        self._gone()
+        head = {"kind": "header", "client": self._peer, "due": self._due, "read": self._parser.read.decode("latin-1")}
+        return {**head, "listener": self._listener.config}, given[0]
+
+    def _settle(self) -> None:
+        self._listener.heading.discard(self)
         if self._timer is not None:
             self._timer.cancel()
-        if not self._handed_over:
-            self._listener.active -= 1
-            self._listener.net.gone()
+
+    def _gone(self) -> None:
+        self._listener.active -= 1
+        self._listener.net.gone()
 
     def _refuse(self, reason: str) -> None:
         self._listener.shed(reason)

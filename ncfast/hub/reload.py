@@ -83,7 +83,7 @@ class Reload:
                 session.tell_again()
         log.setup(**config.logging.model_dump())
         if later := waits_for_restart(old, config):
-            _log.warning("restart_needed", keys=later)
+            _log.warning("restart_needed", keys=later, detail="`ncfast upgrade` applies them without a loss")
         _log.info("config_reloaded", listeners={name: listener.address for name, listener in self._listeners.items()})
 
     def _leaving(self, wanted: dict[str, Listener]) -> list[str]:

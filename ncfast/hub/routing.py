@@ -78,7 +78,7 @@ class Router:
         self._barred: dict[Key, str] = {}  # connectors whose last agent, which it was, has been locked out
         self._elsewhere: dict[str, list[Key]] = {}  # what agents of other hubs served when we last looked
         self._served_elsewhere: Counter[Key] = Counter()  # how many of them serve a connector, live or not
-        self._flow_number = 0
+        self.flow_number = 0  # of the last one here; a successor's begin above those of its predecessor
         self._secrets = Secrets(ground.net.entropy)
         self.shadow = Shadow(
             ground, sessions, registry, lambda: self._guided, lambda info: self._remote_way(info) is not None
@@ -90,8 +90,8 @@ class Router:
     def client_ready(self, end: SocketEnd, info: ClientInfo) -> None:
         """A client's socket is there: give it a flow and a way."""
         ground = self._ground
-        self._flow_number += 1
-        cid = ground.instance + self._flow_number.to_bytes(8, "big")
+        self.flow_number += 1
+        cid = ground.instance + self.flow_number.to_bytes(8, "big")
         if local := end.transport.get_extra_info("sockname"):
             host, port, _, _ = info.ends
             info.ends = (host, port, local[0], local[1])
@@ -103,7 +103,22 @@ class Router:
         end.carry(flow)
         if ground.mode == "shadow":
             self.shadow.decide(info)
-        if info.key in self.hold or not self.dispatch(flow):
+        self._enter(flow)
+
+    def returns(self, flow: ClientFlow) -> None:
+        """A flow that another process of this hub has passed, or could not take, and that has no way: it goes on as
+        after a lost way, or as a new client if it was on none."""
+        flow.info.on_opened = self._opened
+        if not flow.info.agent_key:
+            self._enter(flow)
+            return
+        self._steering.adopt(flow)
+        awaited = self._ground.awaited
+        if awaited is None or not awaited.came(flow.cid) or not (flow.attached or flow.closed):
+            self._steering.return_to_way(flow)
+
+    def _enter(self, flow: ClientFlow) -> None:
+        if flow.info.key in self.hold or not self.dispatch(flow):
             self._hold_or_refuse(flow)  # behind those who wait already
 
     # choosing
@@ -227,7 +242,7 @@ class Router:
             return True
         if reason is Reason.OVERLOADED:  # another hub's agent has as many opens in progress as it may
             info.tried = EMPTY
-        return (reason in NOT_HERE or reason is Reason.OVERLOADED) and self.hold.add(flow)
+        return (reason in NOT_HERE or reason is Reason.OVERLOADED) and (self._passes(flow) or self.hold.add(flow))
 
     def _ask_again_later(self, flow: ClientFlow, refused: tuple[str, int] | None) -> None:
         pause = ASK_AGAIN * 2 ** min(flow.info.refusals, ASK_DOUBLES)
@@ -250,11 +265,18 @@ class Router:
     def _hold_or_refuse(self, flow: ClientFlow) -> None:
         """While the connector's agents are reconnecting, or have all the opens they may have in progress, a client
         waits, in a bounded queue for a bounded time."""
+        if self._passes(flow):
+            return
         hopeful = self._hopeful(flow.info.key)
         if hopeful and self.hold.add(flow):
             return
         locked = self._barred.get(flow.info.key, "") in self._ground.locks
         self._refuse(flow, Reason.OVERLOADED if hopeful else Reason.AGENT_LOCKED if locked else Reason.NO_AGENT)
+
+    def _passes(self, flow: ClientFlow) -> bool:
+        """Whether a successor gets the flow, which has no way here."""
+        giving = self._ground.giving
+        return giving is not None and giving.passes(flow)
 
     def _hopeful(self, key: Key) -> bool:
         ground, now = self._ground, self._ground.clock()
@@ -288,6 +310,14 @@ class Router:
         self._departed[key] = self._ground.clock()
         while len(self._departed) > ROUTE_MEMORY:
             del self._departed[next(iter(self._departed))]
+
+    def departed(self) -> list[tuple[str | None, str, float]]:
+        """Connectors whose last agent was lost, and when: for a successor."""
+        return [(tenant, connector, at) for (tenant, connector), at in self._departed.items()]
+
+    def departs(self, departed: list[tuple[str | None, str, float]]) -> None:
+        """As a predecessor has seen it."""
+        self._departed.update({(tenant, connector): at for tenant, connector, at in departed})
 
     def barred(self, key: Key, agent: str) -> None:
         """The connector's last agent is locked out: nobody is held for it."""
@@ -349,6 +379,8 @@ class Router:
         elif reason is not None:
             flow.reset(reason)
         elif flow.detached_at >= 0:
+            if self._passes(flow):
+                return
             if self._forgotten(flow, now):
                 flow.reset(Reason.LINK_LOST)
             elif self._ways.active and now - flow.info.sought_at >= SEEK_EVERY and now - flow.detached_at >= SEEK_EVERY:

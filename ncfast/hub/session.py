@@ -12,7 +12,7 @@ from typing import Protocol
 from ncfast._frames import SECRET_SIZE, FrameType
 from ncfast.auth import AuthError, ClientCertificate, Identity
 from ncfast.core.errors import Blame, LocalError, Reason, blame
-from ncfast.core.features import MOVES, PACKED_OPEN
+from ncfast.core.features import MOVES, MOVES_AGAIN, PACKED_OPEN
 from ncfast.core.link import Link
 from ncfast.core.messages import VERSION, Announce, Hello, HelloAck, Move
 from ncfast.hub.ground import Ground
@@ -104,6 +104,7 @@ class AgentSession:
         self.instance = ""
         self.software = ""
         self.moves = False  # may be asked to move
+        self.moves_again = False  # also to another process of this hub
         self.packed_open = False  # reads that form of M_OPEN
         self.epoch = 0
         self.state = SessionState.GREETING
@@ -180,6 +181,7 @@ class AgentSession:
         self.instance = hello.instance
         self.software = hello.software
         self.moves = MOVES in hello.known
+        self.moves_again = MOVES_AGAIN in hello.known
         self.packed_open = PACKED_OPEN in hello.known
         self.link.peer_window = hello.window
         self._announcements.forget()
@@ -356,6 +358,10 @@ class AgentSession:
         return self._desk.resume(self, cid, secret, ack, limit)
 
     def foreign(self, cid: bytes) -> bool:
+        """Whether a flow that we do not have may be another hub's, or come from our predecessor in a moment."""
+        return self.relayed(cid) or self._ground.awaits(cid)
+
+    def relayed(self, cid: bytes) -> bool:
         """Whether a flow that we do not have may be another hub's."""
         return self._ways.clustered and not self._ground.ours(cid)
 

@@ -164,6 +164,7 @@ class Snapshot:
             "pid": os.getpid(),
             "uptime_sec": round(ground.clock() - ground.started_at, 3),
             "state": ground.readiness.state,
+            "upgrade": self._upgrade(),
             "ready": ground.readiness.status(),
             "edge": self.edge.address,
             "admin": self.admin_address(),
@@ -176,6 +177,7 @@ class Snapshot:
                 "held": sum(router.hold.count.values()),
                 "opened": stats.flows_opened,
                 "closed": dict(stats.flows_closed),
+                "passed": stats.flows_passed,
                 "resumed": stats.flows_resumed,
                 "by_path": {"local": flows["local"], "mesh": flows["mesh"]},
                 "relayed": len(self.relays.by_cid),
@@ -210,6 +212,11 @@ class Snapshot:
             "locks": [self._lock(lock) for lock in ground.locks.in_force()],
             "cluster": self._cluster(),
         }
+
+    def _upgrade(self) -> dict[str, Any] | None:
+        """What is passed and what is left, while one is under way."""
+        under_way = self.ground.giving or self.ground.taking
+        return under_way.snapshot() if under_way is not None else None
 
     def _listener(self, one: ClientListener, reach: dict[Key, int]) -> dict[str, Any]:
         config = one.config

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     Way = AgentSession | Peer  # the tunnel of an agent that is owned here, or the link to the hub that owns it
 
 UNDIRECTED = b""  # what M_OPEN says of a flow that is on no way yet
+ASKS = 0.5  # seconds for an agent to ask for a flow that was passed, before we do
 KNOWN = 1024  # agents and connectors for which what M_RESUME says is kept
 
 
@@ -92,7 +93,7 @@ class Steering:
             info.epoch = epoch
         info.session, info.peer = session, peer
         if peer is None:
-            flow.direct(self._said(flow, way))
+            flow.direct(self._said(flow, way) if flow.opening else UNDIRECTED)
         else:
             tenant, _, agent = info.agent_key.partition("/")
             flow.direct(self._said(flow, way, agent, tenant), _sought(agent, tenant, info.connector))
@@ -128,6 +129,37 @@ class Steering:
         self._leave(flow)
         if gives_room:
             self.give_turns(flow.info.agent_key, flow.info.connector, 1)
+
+    def adopt(self, flow: ClientFlow) -> None:
+        """The flow, which another process of this hub has passed, is its agent's."""
+        self._flows_of.setdefault(flow.info.agent_key, {})[flow] = None
+
+    def passes(self, flow: ClientFlow) -> None:
+        """The flow is another process's from now on."""
+        self.answered(flow)
+        self._leave(flow)
+
+    def return_to_way(self, flow: ClientFlow) -> None:
+        """Rules 1 and 2 for a flow that was passed: wherever its agent is it is asked for, or opened again."""
+        info = flow.info
+        session = self._sessions.current(info.agent_key)
+        if session is None:
+            self.seek(flow, self._ground.clock())
+        elif info.instance != session.instance:
+            flow.reset(Reason.AGENT_RESTARTED)
+        elif flow.opening:
+            self._send_again(flow, session, session.epoch)
+        else:
+            session.resuming()
+            self._ground.net.call_later(ASKS, self._ask, flow, session)
+
+    def _ask(self, flow: ClientFlow, session: AgentSession) -> None:
+        """The agent, which asks for all its flows when it claims, may have been told to wait for this one: then we
+        ask."""
+        lost = not flow.closed and not flow.attached
+        if lost and self._sessions.current(flow.info.agent_key) is session and session.epoch >= flow.info.epoch:
+            self.use(flow, session, session.epoch)
+            flow.attach(session.link, resumed=False, epoch=session.epoch)
 
     def _leave(self, flow: ClientFlow) -> None:
         flows = self._flows_of.get(flow.info.agent_key)

@@ -13,12 +13,12 @@ from ncfast.mesh.binding import accepted
 from ncfast.mesh.peer import Peer
 from ncfast.mesh.states import LinkState, Way
 from ncfast.mesh.trust import Credential, Refused, is_among
+from ncfast.net.acceptor import Acceptor
 from ncfast.net.handshake import accept
 from ncfast.net.links import carry_stream, carry_websocket
 from ncfast.net.newcomers import Newcomers, source_of
 from ncfast.net.ports import wanted_by
 from ncfast.net.request import Response
-from ncfast.net.seam import Acceptor
 from ncfast.net.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -43,23 +43,41 @@ class Door:
         try:
             if config.listen is not None:
                 with wanted_by("ha.mesh.listen"):
-                    self._acceptors.append(await net.listen(config.listen, self._on_socket, on_shed=self._on_shed))
+                    self._acceptors.append(
+                        await net.listen(config.listen, self._on_socket, on_shed=self._on_shed, use="ha.mesh.listen")
+                    )
             if config.listen_unix is not None:
                 with wanted_by("ha.mesh.listen_unix"):
                     self._acceptors.append(
-                        await net.listen_unix(str(config.listen_unix), self._on_unix_socket, on_shed=self._on_shed)
+                        await net.listen_unix(
+                            str(config.listen_unix), self._on_unix_socket, on_shed=self._on_shed, use="ha.mesh.listen"
+                        )
                     )
         except OSError:
             self.close()
             raise
 
+    def hold(self) -> None:
+        """Stops accepting for a while, and ends what is not a link yet."""
+        for acceptor in self._acceptors:
+            acceptor.hold()
+        self._abort()
+
+    def go_on(self) -> None:
+        """Accepts again."""
+        for acceptor in self._acceptors:
+            acceptor.go_on()
+
+    def _abort(self) -> None:
+        for one in self.pending:
+            if isinstance(one, Entrance):
+                one.abort()
+
     def close(self) -> None:
         """Stops listening, and ends what is not a link yet."""
         for acceptor in self._acceptors:
             acceptor.close()
-        for one in self.pending:
-            if isinstance(one, Entrance):
-                one.abort()
+        self._abort()
 
     @property
     def address(self) -> str:

@@ -53,5 +53,8 @@ class PeerHost(Protocol):
     def mesh_resume(self, peer: Peer, cid: bytes, epoch: int, payload: bytes, ack: int, limit: int) -> bool:
         """M_RESUME came; False: there is no such flow."""
 
+    def awaits(self, cid: bytes) -> bool:
+        """Whether a flow of ours that is not here may come in a moment, from our predecessor."""
+
     def mesh_stale(self, peer: Peer, cid: bytes, epoch: int) -> None:
         """The far end of one of our flows knows of a higher epoch."""

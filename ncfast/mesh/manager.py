@@ -87,21 +87,36 @@ class Mesh:
         self._running = False
         self.door.close()
         self.keys.close()
-        for route in self.routes.values():
-            route.drop()
-        self.routes.clear()
+        self._unlist()
         for peer in [*self._handshakes, *self._peers.values()]:
             peer.link.fail(Reason.GOING_AWAY, "this hub stops")
         await asyncio.sleep(0)  # cancelled dials close their connections
+
+    def part(self) -> None:
+        """Ends all links without a word of leaving, and takes none: a successor of our name has our place. Where we
+        listen stays bound."""
+        self._running = False
+        self.door.hold()
+        self._unlist()
+        for peer in [*self._handshakes, *self._peers.values()]:
+            peer.link.fail(Reason.GOING_AWAY, "another process of this hub goes on")
+
+    def go_on(self) -> None:
+        """After `part`: there is no successor after all."""
+        self.door.go_on()
+        self._begin()
+
+    def _unlist(self) -> None:
+        for route in self.routes.values():
+            route.drop()
+        self.routes.clear()
 
     def retire(self) -> None:
         """No new links, and no new flows on those that stand; each ends when it carries nothing any more."""
         self._running = False
         self.retiring = True
         self.door.close()
-        for route in self.routes.values():
-            route.drop()
-        self.routes.clear()
+        self._unlist()
         for peer in list(self._handshakes):
             peer.link.fail(Reason.GOING_AWAY, "this hub leaves the mesh")
         self.say_leaving()
@@ -124,6 +139,11 @@ class Mesh:
         for peer in self.peers:
             if not peer.link.load:
                 peer.link.fail(Reason.GOING_AWAY, "this hub has left the mesh, and no flow needs the link")
+
+    @property
+    def running(self) -> bool:
+        """Whether there may be new links."""
+        return self._running
 
     @property
     def retired(self) -> bool:

@@ -235,8 +235,9 @@ class Peer:
         return self._too_early() or self.mesh.host.mesh_resume(self, cid, epoch, payload, ack, limit)
 
     def foreign(self, cid: bytes) -> bool:
-        """Whether a flow that we do not have is the peer's own: we relay it no longer, and it may find another way."""
-        return not cid.startswith(self.mesh.instance)
+        """Whether a flow that we do not have is the peer's own: we relay it no longer, and it may find another way. Or
+        it is ours, and yet to come."""
+        return not cid.startswith(self.mesh.instance) or self.mesh.host.awaits(cid)
 
     def _on_frame__lost(self, cid: bytes, newest: int) -> None:
         if newest and self.established:

@@ -90,6 +90,22 @@ class _Attended:
 class TunnelCarrier(_Attended, WebSocketCarrier):
     """WebSocket messages."""
 
+    _held = False
+
+    def hold(self) -> None:
+        """Looks at nothing that comes, until `go_on`: it waits in the kernel."""
+        self._held = True
+        self.transport.pause_reading()
+
+    def go_on(self) -> None:
+        self._held = False
+        self.transport.resume_reading()
+
+    def _next_turn(self) -> None:
+        super()._next_turn()  # type: ignore[misc]
+        if self._held:
+            self.transport.pause_reading()
+
 
 class StreamCarrier(_Attended, RawCarrier):
     """The bare byte stream."""

@@ -68,6 +68,11 @@ class Parser:
         self._version = version
         self._buffer = bytearray()
 
+    @property
+    def read(self) -> bytes:
+        """What has come so far."""
+        return bytes(self._buffer)
+
     def feed(self, data: bytes) -> Result | None:
         """Take the next bytes; None asks for more. Raises `ProxyProtocolError` as soon as one is wrong."""
         self._buffer += data

@@ -8,13 +8,11 @@ its place, so that a whole cluster runs on a virtual clock and a simulated netwo
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import random
 import resource
 import socket
 import ssl as ssl_module
-import stat
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -22,22 +20,19 @@ import aiofastnet
 from aiofastnet.selector_transport import SelectorSocketTransport  # type: ignore[import-not-found]  # no stubs
 
 from ncfast.config.values import Address
-from ncfast.net.connect import OUT_OF_DESCRIPTORS
+from ncfast.net.acceptor import Acceptor
+from ncfast.net.binding import Inherited, bind_tcp, bind_unix, key_of
 from ncfast.net.dial import Dial, waited_for
 from ncfast.net.errorwatch import ErrorWatch
 from ncfast.net.names import Names, Share
-from ncfast.net.ports import refusal
-from ncfast.net.syscalls import Accepted, accept
+from ncfast.net.syscalls import Accepted
 from ncfast.net.transport import Poller
 from ncfast.observe import log
 
 _log = log.get("net")
 
-ACCEPT_BATCH = 64  # accepts a turn of the loop, so that a flood of connects does not starve open flows
-ACCEPT_PAUSE = 0.2  # seconds without accepting when descriptors run out; the kernel's queue holds the clients
-OF_EVERY_IPV6 = frozenset({"::", "::1"})  # addresses that a machine has if it has IPv6 at all
+OWN_DESCRIPTORS = 32  # loop, logs, listening sockets, look-ups
 HANDSHAKE_TIMEOUT = 5.0  # seconds for a TLS handshake
-_UNBLOCKED = socket.SOCK_STREAM | socket.SOCK_NONBLOCK  # what a descriptor is already
 TCP_NOTSENT_LOWAT = 25  # linux/tcp.h; the socket module has no name for it
 
 
@@ -71,6 +66,9 @@ class Net:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._errors: ErrorWatch | None = None
         self._poller: Poller | None = None
+        self._acceptors: list[tuple[str, Acceptor]] = []
+        self._inherited = Inherited()
+        self._shared = False
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """A task that is not lost, and whose exception is logged."""
@@ -119,41 +117,26 @@ class Net:
         on_shed: Callable[[str], None] = lambda reason: None,
         tune: Callable[[socket.socket], None] | None = None,
         bare: bool = False,
+        use: str = "",
     ) -> Acceptor:
         """Listens on every address that `address` names; `on_socket(connection, peer)` gets each accepted socket, or
         of a `bare` one no more than `adopt_end` and `reset` want (`Accepted`).
 
-        `reserve` descriptors are left free for others. `tune` sets options that accepted sockets inherit. Addresses of
-        a family that this machine has not (IPv6 is off) are passed over while another is left. Raises OSError when an
-        address cannot be bound.
+        `reserve` descriptors are left free for others. `tune` sets options that accepted sockets inherit. `use` is the
+        configuration's key that asks for it. Raises OSError when an address cannot be bound, as `bind_tcp` has it.
         """
-        infos = await self.loop.getaddrinfo(
-            address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        socks: list[socket.socket] = []
-        lacking: OSError | None = None
-        port = address.port
-        try:
-            for family, *_, where in dict.fromkeys(infos):
-                try:
-                    sock = _bound(family, (where[0], port, *where[2:]))
-                except OSError as exc:
-                    if not _lacks_family(exc, where[0]):
-                        raise
-                    lacking = exc
-                    continue
-                socks.append(sock)
+        where = f"tcp:{address}"
+        if socks := self._inherited.take(use, where):
+            for sock in socks:
                 if tune is not None:
                     tune(sock)
                 sock.listen(backlog)
-                port = sock.getsockname()[1]  # with port 0 both families get the same
-            if lacking is not None and not socks:
-                raise lacking
-        except OSError as exc:
-            for sock in socks:
-                sock.close()
-            raise OSError(exc.errno, f"cannot listen on {address}: {refusal(exc, port)}") from None
-        return Acceptor(self, socks, on_socket, reserve, on_shed, bare)
+        else:
+            infos = await self.loop.getaddrinfo(
+                address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            socks = bind_tcp(infos, address, backlog, tune)
+        return self._accepting(key_of(use, where), Acceptor(self, socks, on_socket, reserve, on_shed, bare))
 
     async def listen_unix(
         self,
@@ -163,22 +146,38 @@ class Net:
         backlog: int = 1024,
         reserve: int = 0,
         on_shed: Callable[[str], None] = lambda reason: None,
+        use: str = "",
     ) -> Acceptor:
-        """Listens on a Unix socket that only this user may connect to, in place of one that a process left behind.
+        """Listens on a Unix socket that only this user may connect to; the rest as for `listen`. Raises OSError when
+        the path cannot be bound, as `bind_unix` has it."""
+        where = f"unix:{path}"
+        socks = self._inherited.take(use, where) or [bind_unix(path, backlog)]
+        return self._accepting(key_of(use, where), Acceptor(self, socks, on_socket, reserve, on_shed))
 
-        Raises OSError when the path cannot be bound: it is no socket, or somebody listens there.
-        """
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.setblocking(False)
-            _clear(path)
-            sock.bind(path)
-            os.chmod(path, 0o600)  # before `listen`: until then nobody can connect
-            sock.listen(backlog)
-        except OSError as exc:
-            sock.close()
-            raise OSError(exc.errno, f"cannot listen on {path}: {os.strerror(exc.errno or 0)}") from None
-        return Acceptor(self, [sock], on_socket, reserve, on_shed)
+    def _accepting(self, key: str, acceptor: Acceptor) -> Acceptor:
+        acceptor.shared = self._shared
+        self._acceptors = [(name, one) for name, one in self._acceptors if not one.closed] + [(key, acceptor)]
+        return acceptor
+
+    # handing listening sockets to the process that succeeds this one
+
+    def doors(self) -> list[tuple[str, list[socket.socket]]]:
+        """Every socket that listens, those of one place together, by what they are known by there; they stay ours."""
+        return [(key, one.sockets) for key, one in self._acceptors if not one.closed]
+
+    def inherit(self, doors: list[tuple[str, list[socket.socket]]]) -> None:
+        """`doors()` of the process before us: `listen` and `listen_unix` take these instead of binding."""
+        self._inherited.add(doors)
+
+    def share(self, shared: bool) -> None:
+        """Whether another process listens on the same sockets now: paths of Unix sockets are left to it."""
+        self._shared = shared
+        for _, acceptor in self._acceptors:
+            acceptor.shared = shared
+
+    def close_unclaimed(self) -> None:
+        """Inherited sockets that nobody has asked for."""
+        self._inherited.close()
 
     def peek(self, sock: socket.socket, on_byte: Callable[[bytes], None]) -> Callable[[], object]:
         """Calls `on_byte` once, with the first byte that comes on an accepted socket, which stays unread, or with
@@ -200,6 +199,16 @@ class Net:
     def has_room(self, reserve: int) -> bool:
         """Whether another connection may be accepted with `reserve` descriptors left for others."""
         return self.sockets + reserve + OWN_DESCRIPTORS < self.fd_limit
+
+    @staticmethod
+    def pair() -> tuple[socket.socket, socket.socket]:
+        """Two Unix sockets that are connected to each other, for a process and the one that it starts."""
+        return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+
+    @staticmethod
+    def inherited(descriptor: int) -> socket.socket:
+        """A socket that another process has left to this one. Raises OSError."""
+        return socket.socket(fileno=descriptor)
 
     def opened(self) -> None:
         """A connection has come into being; its protocol calls `gone` when it is lost."""
@@ -313,135 +322,6 @@ class Net:
         async with asyncio.timeout(timeout):
             transport, _ = await aiofastnet.create_unix_connection(self.loop, lambda: protocol, path)
         return transport
-
-
-OWN_DESCRIPTORS = 32  # loop, logs, listening sockets, look-ups
-
-
-class Acceptor:
-    """Listening sockets, and the loop that accepts from them; it survives running out of descriptors."""
-
-    def __init__(
-        self,
-        net: Net,
-        socks: list[socket.socket],
-        on_socket: Callable[[Any, Any], object],
-        reserve: int,
-        on_shed: Callable[[str], None],
-        bare: bool = False,
-    ) -> None:
-        self._net = net
-        self._socks = socks
-        self._on_socket = on_socket
-        self._reserve = reserve
-        self._on_shed = on_shed
-        self._bare = bare
-        self._timer: asyncio.TimerHandle | None = None
-        self.closed = False
-        where = socks[0].getsockname()
-        self.address = (
-            where if isinstance(where, str) else str(Address(*where[:2]))
-        )  # as bound; told also when it is closed
-        self._resume()
-
-    @property
-    def paused(self) -> bool:
-        """Whether descriptors ran out a moment ago."""
-        return self._timer is not None
-
-    def _resume(self) -> None:
-        self._timer = None
-        for sock in self._socks:
-            self._net.loop.add_reader(sock, self._ready, sock)
-
-    def _pause(self) -> None:
-        self._on_shed("fd")
-        for sock in self._socks:
-            self._net.loop.remove_reader(sock)
-        self._timer = self._net.call_later(ACCEPT_PAUSE, self._resume)
-
-    def _ready(self, sock: socket.socket) -> None:
-        self._accept(sock)
-        self._net.poll()
-
-    def _accept(self, sock: socket.socket) -> None:
-        for _ in range(ACCEPT_BATCH):
-            if not self._net.has_room(self._reserve):
-                return self._pause()
-            try:
-                found = accept(sock.fileno())
-            except (InterruptedError, ConnectionAbortedError):
-                return None
-            except OSError as exc:
-                if exc.errno in OUT_OF_DESCRIPTORS:
-                    return self._pause()
-                raise
-            if found is None:
-                return None
-            descriptor, peer = found
-            self._on_socket(
-                Accepted(descriptor) if self._bare else socket.socket(sock.family, _UNBLOCKED, sock.proto, descriptor),
-                peer,
-            )
-            if self.closed:
-                return None
-        return None
-
-    def close(self) -> None:
-        """Stops listening; accepted connections live on."""
-        if self.closed:
-            return
-        self.closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for sock in self._socks:
-            self._net.loop.remove_reader(sock)
-            if sock.family == socket.AF_UNIX:
-                _unlink(sock.getsockname())
-            sock.close()
-
-
-def _bound(family: int, where: tuple[Any, ...]) -> socket.socket:
-    """A TCP socket of one family, bound. Raises OSError; nothing stays open then."""
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(where)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _lacks_family(exc: OSError, host: object) -> bool:
-    """Whether the address family is missing here: from the kernel, or by a setting (net.ipv6.conf.all.disable_ipv6)."""
-    return exc.errno == errno.EAFNOSUPPORT or exc.errno == errno.EADDRNOTAVAIL and host in OF_EVERY_IPV6
-
-
-def _clear(path: str) -> None:
-    """Removes a Unix socket that nobody listens on any more. Raises OSError (EADDRINUSE) for whatever else is there."""
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    if stat.S_ISSOCK(mode):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.setblocking(False)
-            if probe.connect_ex(path) == errno.ECONNREFUSED:
-                _unlink(path)
-                return
-    raise OSError(errno.EADDRINUSE, "in use")
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:  # somebody has tidied up
-        pass
 
 
 def tune_end(sock: socket.socket, notsent_lowat: int) -> None:

@@ -13,6 +13,7 @@ cdef class SocketEnd(Sink):
     cdef Share share                 # of the flow, and still when that is over
     cdef readonly Stream transport
     cdef object _owner
+    cdef object _inherits            # the SocketState that it begins with, until it is made
     cdef object _call_later
     cdef object _timer
     cdef object _view
@@ -32,4 +33,5 @@ cdef class SocketEnd(Sink):
     cdef int _count(self, Py_ssize_t left) except -1
     cdef Py_ssize_t reserve(self, uint8_t** at) except -1
     cdef int received(self, Py_ssize_t n) except -1
+    cdef int _go_on(self, state) except -1
     cdef int _read_rest(self, Flow flow) except -1

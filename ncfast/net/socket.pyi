@@ -1,7 +1,7 @@
 """The socket end of a flow."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ncfast.core.flow import Flow, FlowContext, Sink
 from ncfast.net.stream import Stream
@@ -12,6 +12,14 @@ class _SocketOwner(Protocol):
 
     def socket_gone(self, end: SocketEnd, /) -> None:
         """It is closed."""
+
+class SocketState(NamedTuple):
+    """A socket between two ends that it is under, with what the kernel does not know."""
+
+    sock: Any  # what `Net.adopt_end` takes
+    unsent: bytes  # that the kernel has not taken
+    eof_in: bool  # the far side's end of stream was read
+    eof_out: bool  # ours was written, be it behind `unsent`
 
 class SocketEnd(Sink):
     """An asyncio BufferedProtocol over a client's or a target's TCP connection."""
@@ -35,6 +43,14 @@ class SocketEnd(Sink):
     ) -> None: ...
     def carry(self, flow: Flow[Any]) -> None:
         """Puts the flow on this socket."""
+
+    def detach(self) -> SocketState | None:
+        """Gives up the socket of a flow that is to be exported in the same turn; None if either is over. The owner is
+        told nothing."""
+
+    def inherit(self, flow: Flow[Any], state: SocketState) -> None:
+        """Before this end is adopted on `state.sock`: it goes on with a flow that was restored, and calls no
+        `socket_ready`."""
 
     def feed(self, data: bytes) -> None:
         """Bytes that were read before this end took the socket over."""

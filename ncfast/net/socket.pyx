@@ -6,6 +6,7 @@ returns. `SocketTransport` calls it without Python's calls (`reserve`, `received
 """
 
 import errno
+from collections import namedtuple
 
 from cpython.buffer cimport PyBUF_WRITE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -31,6 +32,11 @@ cdef double RESET_POLL = 0.01  # seconds between two looks at whether a socket t
 cdef frozenset LOST = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETUNREACH})
 
 
+# A socket between two ends that it is under, one here and one in a process to come, with what the kernel does not
+# know: bytes that it has not taken, whether the far side's end of stream was read, and ours written, be it behind them.
+SocketState = namedtuple("SocketState", "sock unsent eof_in eof_out", module=__name__)
+
+
 cdef class SocketEnd(Sink):
     """`owner.socket_ready(end)` is called when the socket is usable, `owner.socket_gone(end)` when it is closed.
 
@@ -50,6 +56,42 @@ cdef class SocketEnd(Sink):
         self.share = flow.share
         flow.bind(self)
 
+    # passed on
+
+    def detach(self):
+        """Gives up the socket of a flow that is to be exported in the same turn: a `SocketState`. The owner is told
+        nothing. None if the connection is over, which is told in a moment, or the flow is."""
+        if self._lost or self._released:
+            return None
+        given = self.transport.detach()
+        if given is None:
+            return None
+        sock, unsent = given
+        self._lost = True
+        self.flow = self.transport = self._view = None
+        return SocketState(sock, unsent, self._eof_in, self._eof_out)
+
+    def inherit(self, Flow flow not None, state not None):
+        """What comes before this end is adopted on `state.sock`: it goes on with a flow that was restored, and in place
+        of `socket_ready` nothing is called. If the connection cannot be had, the flow is reset."""
+        self.flow = flow
+        self.share = flow.share
+        self._inherits = state
+
+    cdef int _go_on(self, state) except -1:
+        cdef Flow flow = self.flow
+        self._eof_in, self._eof_out = state.eof_in, state.eof_out
+        self.transport.pause_reading()
+        try:
+            self.transport.inherit(state.unsent, state.eof_in, state.eof_out)
+        except OSError:
+            pass                         # reset meanwhile: connection_lost is on its way
+        if self._eof_out and self.transport.get_write_buffer_size() == 0:
+            self.transport.closes_by_reset(False)
+        flow.bind(self)
+        flow.on_drained()
+        return flow.update_reading()
+
     # asyncio
 
     def is_buffered_protocol(self):
@@ -62,7 +104,11 @@ cdef class SocketEnd(Sink):
         # that was cut short for a whole one, be it that this process ends
         transport.closes_by_reset(True)
         try:
-            self._owner.socket_ready(self)
+            if self._inherits is None:
+                self._owner.socket_ready(self)
+            else:
+                state, self._inherits = self._inherits, None
+                self._go_on(state)
         except:
             self.abort()                 # a defect must not leave a socket that nobody serves
             raise
@@ -135,7 +181,11 @@ cdef class SocketEnd(Sink):
 
     def handshake_failed(self, exc):
         """The transport could not be made."""
+        cdef Flow flow = self.flow
         self._lost = True
+        self.flow = None
+        if flow is not None:
+            flow.reset(self._reset_code)
         self._owner.socket_gone(self)
 
     def connection_lost(self, exc):

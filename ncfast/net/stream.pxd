@@ -13,6 +13,8 @@ cdef class Stream:
     cpdef resume_reading(self)
     cpdef close(self)
     cpdef abort(self)
+    cpdef detach(self)
+    cpdef inherit(self, bytes unsent, bint eof_in, bint eof_out)
 
     # beyond asyncio's
     cdef int send(self, const uint8_t* p, Py_ssize_t n) except -1

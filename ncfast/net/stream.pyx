@@ -52,6 +52,17 @@ cdef class Stream:
     cpdef abort(self):
         raise NotImplementedError
 
+    cpdef detach(self):
+        """Gives up the socket, and the bytes that it has not taken: the connection is whoever has them now, and nothing
+        more is told of it here. None if it is over: that is told in a moment."""
+        raise NotImplementedError
+
+    cpdef inherit(self, bytes unsent, bint eof_in, bint eof_out):
+        """Goes on where another that has given this socket up was: `unsent` is written first, the far side's end
+        (`eof_in`) is not told again, ours (`eof_out`) was written, or is behind `unsent`. Raises OSError as `write_eof`
+        does."""
+        raise NotImplementedError
+
     cdef int send(self, const uint8_t* p, Py_ssize_t n) except -1:
         """`write`, of memory that is the caller's again when this returns."""
         self.write(PyMemoryView_FromMemory(<char*>p, n, PyBUF_READ))

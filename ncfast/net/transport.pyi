@@ -32,5 +32,8 @@ class SocketTransport(Stream):
     def resume_reading(self) -> None: ...
     def close(self) -> None: ...
     def abort(self) -> None: ...
-    def detach(self) -> tuple[socket.socket, bytes]:
-        """Gives the socket up, and the bytes that it has not taken."""
+    def detach(self) -> tuple[socket.socket, bytes] | None:
+        """Gives up the socket, and the bytes that it has not taken; None if the connection is over."""
+
+    def inherit(self, unsent: bytes, eof_in: bool, eof_out: bool) -> None:
+        """Goes on where another that has given this socket up was."""

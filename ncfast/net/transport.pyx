@@ -480,11 +480,11 @@ cdef class SocketTransport(Stream):
             self._fd = -1
         return 0
 
-    def detach(self):
-        """Gives the socket up, and the bytes that it has not taken: the connection is whoever has them now. Nothing
-        more is told of it here."""
+    # given up, and taken over
+
+    cpdef detach(self):
         if self._over:
-            raise RuntimeError("the connection is over")
+            return None
         unsent = b"" if self._backlog is None else self._backlog.rest()
         sock = self.get_extra_info("socket")
         epoll_ctl(self._poller._epoll, EPOLL_CTL_DEL, self._fd, NULL)
@@ -492,3 +492,12 @@ cdef class SocketTransport(Stream):
         self._closing = self._over = True
         self._fd, self._sock, self._protocol, self._end, self._backlog = -1, None, None, None, None
         return sock, unsent
+
+    cpdef inherit(self, bytes unsent, bint eof_in, bint eof_out):
+        self._eof_in = eof_in
+        if unsent:
+            self.write(unsent)
+            if eof_out:
+                self.write_eof()
+        else:
+            self._eof_out = eof_out

@@ -104,6 +104,18 @@ METRICS = (
         lambda s, h: float(s.config_refused),
     ),
     _counter(
+        "handovers",
+        "Upgrades: done, or cut short because the predecessor died, by the successor; failed, by a predecessor that "
+        "goes on.",
+        lambda s, h: s.handovers,
+        result=labels.HANDOVERS,
+    ),
+    _histogram(
+        "handover_pause",
+        "How long a flow that was passed at an upgrade had no way.",
+        lambda s, h: s.handover_pause,
+    ),
+    _counter(
         "name_lookups",
         "Look-ups of names, by what for (peer, redis, keys) and how they ended; hung: not within 2 s; kept: a dial "
         "that used an older answer.",

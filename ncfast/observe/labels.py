@@ -53,6 +53,7 @@ REGISTRY_ERRORS = (
 )
 CLAIMS = ("redis", "memory")
 TAKEOVERS = ("fenced",)
+HANDOVERS = ("done", "cut", "failed")
 LEVEL_MOVES = ("asked", "done", "refused", "expired")
 DECISIONS = ("local", "mesh", "none")
 AGREES = ("yes", "no")

@@ -101,10 +101,12 @@ class ListenerStats:
 
 @dataclass(slots=True, eq=False)
 class Stats:
-    """Counters since the start. Conservation: flows opened = flows closed over all reasons + active."""
+    """Counters since the start. Conservation: flows opened = flows closed over all reasons + active + passed
+    to a successor, which counts them as opened."""
 
     flows_opened: int = 0
     flows_resumed: int = 0  # re-attached to a new link without losing a byte
+    flows_passed: int = 0  # to a successor: neither open nor closed here
     flows_retried: int = 0  # opens sent again to another agent before the target saw a byte
 
     listeners: dict[str, ListenerStats] = field(default_factory=dict)  # by name, those that are gone too
@@ -119,6 +121,7 @@ class Stats:
     protocol_errors: Counter[str] = field(default_factory=Counter)  # by reason
 
     config_reloads: Counter[str] = field(default_factory=Counter)  # ok, refused
+    handovers: Counter[str] = field(default_factory=Counter)  # by result: done and cut here, failed at a predecessor
     config_refused: bool = False  # the last one was: what runs is not what the file says
 
     # The cluster: mesh links, registry, ownership. All stay 0 on a hub without one.
@@ -145,6 +148,7 @@ class Stats:
     mesh_rtt: Histogram = _histogram(MESH_RTT_BUCKETS)
     registry_latency: Histogram = _histogram(REGISTRY_BUCKETS)  # one command, its retry not included
     flow_duration: Histogram = _histogram(DURATION_BUCKETS)
+    handover_pause: Histogram = _histogram(PAUSE_BUCKETS)  # of a flow that a predecessor has passed
     loop_lag: Histogram = _histogram(PAUSE_BUCKETS)
     gc_pause: Histogram = _histogram(PAUSE_BUCKETS)
 

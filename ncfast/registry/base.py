@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from ncfast.core import epochs
@@ -12,6 +12,18 @@ from ncfast.net.seam import Net
 from ncfast.registry.entry import AgentEntry, Replica
 from ncfast.registry.locks import Lock, Locks
 from ncfast.registry.view import View
+
+
+def _written(entry: AgentEntry) -> dict[str, Any]:
+    return {**asdict(entry), "connectors": sorted(entry.connectors)}
+
+
+def inherited(heritage: dict[str, Any]) -> list[AgentEntry]:
+    """The entries of `DistributedRegistry.heritage`. Raises ValueError."""
+    try:
+        return [AgentEntry(**{**one, "connectors": frozenset(one["connectors"])}) for one in heritage["agents"]]
+    except (KeyError, TypeError) as exc:
+        raise ValueError(f"no heritage of a registry: {exc}") from None
 
 
 class DistributedRegistry(ABC):
@@ -93,6 +105,26 @@ class DistributedRegistry(ABC):
     @abstractmethod
     async def set_draining(self) -> None:
         """Says that this replica takes no new flows; the others route around it."""
+
+    # a process that hands over to another of the same replica_id and process name (`ncfast.hub.giving`)
+
+    def heritage(self) -> dict[str, Any]:
+        """What the successor adopts: the agents that are held here, under their epochs."""
+        return {"agents": [_written(entry) for entry in self.held()]}
+
+    @abstractmethod
+    def held(self) -> list[AgentEntry]:
+        """The agents that this replica owns."""
+
+    @abstractmethod
+    def adopt(self, heritage: dict[str, Any]) -> list[AgentEntry]:
+        """Before `start`: what the predecessor held is held here from now on, so that no route is lost in between.
+        Returns it. Raises ValueError for what no predecessor says."""
+
+    @abstractmethod
+    def quiet(self, on: bool, *, beats: bool = True) -> None:
+        """From now on a process of the same name says what this one would: nothing is asserted, released or fenced
+        here, also not by `aclose`; without `beats` the replica is not even shown to live. Off: everything again."""
 
     def set_weight(self, weight: int) -> None:
         """The share of the agents that this replica is to have; the others see it when its presence is renewed."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from ncfast.net.seam import Net
 from ncfast.observe.stats import Stats
-from ncfast.registry.base import DistributedRegistry
+from ncfast.registry.base import DistributedRegistry, inherited
 from ncfast.registry.entry import AgentEntry, Replica
 from ncfast.registry.locks import Lock
 from ncfast.registry.view import View
@@ -74,6 +74,19 @@ class MemoryRegistry(DistributedRegistry):
     async def set_draining(self) -> None:
         self.replica = replace(self.replica, draining=True)
         self._show()
+
+    def held(self) -> list[AgentEntry]:
+        return list(self.view.agents.values())
+
+    def adopt(self, heritage: dict[str, Any]) -> list[AgentEntry]:
+        entries = inherited(heritage)
+        for entry in entries:
+            self._epochs[entry.key] = entry.epoch
+            self._put(entry)
+        return entries
+
+    def quiet(self, on: bool, *, beats: bool = True) -> None:
+        """There is nobody to tell."""
 
     def spread(self, lock: Lock) -> None:
         """There is no other hub to tell."""

@@ -26,15 +26,18 @@ class Supervisor:
     Where the unit has WatchdogSec= it is told twice in that time that the loop runs, from `ready` on.
     """
 
-    def __init__(self, net: Net, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, net: Net, *, silent: bool = False, environment: Mapping[str, str] = os.environ) -> None:
+        """Until it is `ready`, a `silent` one says nothing: it is another process that the supervisor listens to."""
         self._net = net
+        self._silent = silent
         self._address = environment.get("NOTIFY_SOCKET", "")
-        ours = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        ours = silent or environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self._alive_sec = int(environment.get("WATCHDOG_USEC", "0")) / 2e6 if ours else 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def ready(self) -> None:
         """Once, when it serves."""
+        self._silent = False
         self._tell("READY=1")
         if self._address and self._alive_sec:
             self._timer = self._net.loop.call_later(self._alive_sec, self._alive)
@@ -52,6 +55,12 @@ class Supervisor:
         """When it begins to end, however long that takes; the supervisor's deadline for it runs from here."""
         self._tell("STOPPING=1")
 
+    def passes_to(self, pid: int) -> None:
+        """That process is the service from now on, and tells the rest: this one says nothing more."""
+        self._tell(f"MAINPID={pid}")
+        self._silent = True
+        self.close()
+
     def close(self) -> None:
         """Before the loop ends."""
         if self._timer is not None:
@@ -62,7 +71,7 @@ class Supervisor:
         self._timer = self._net.loop.call_later(self._alive_sec, self._alive)
 
     def _tell(self, *lines: str) -> None:
-        if not self._address:
+        if not self._address or self._silent:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         try:

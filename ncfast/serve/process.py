@@ -16,6 +16,7 @@ from ncfast.config.problems import ENVIRONMENT, ConfigError, Problem
 from ncfast.core.errors import NcfastError
 from ncfast.net.seam import OWN_DESCRIPTORS, Net
 from ncfast.observe import log, otlp
+from ncfast.serve.parent import become
 
 if TYPE_CHECKING:
     from ncfast.config.sections import Logging
@@ -62,29 +63,41 @@ def prepare(logging: Logging, reserve: int = 0) -> None:
     check_descriptors(hard, reserve)
 
 
-def run(main: Coroutine[Any, Any, int]) -> int:
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """What `main` returns that has handed over to a process, of which this one is to be the parent."""
+
+    pid: int
+
+
+def run(main: Coroutine[Any, Any, int | Stay]) -> int:
     """Runs `main` on a loop of its own; returns its exit code, with every log line written, and sent if a collector is
     wanted and takes it in time."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(main)
     otlp.close()
     log.flush()
+    if isinstance(code, Stay):
+        become(code.pid)
     return code
 
 
 @dataclass
 class Signals:
     """SIGTERM and SIGINT ask for an orderly end. SIGINT, or a second of them, asks for it without delay, as whoever
-    sits at the terminal need not wait; a second one that changes nothing ends at once. SIGHUP reloads."""
+    sits at the terminal need not wait; a second one that changes nothing ends at once. SIGHUP reloads,
+    SIGUSR2 upgrades."""
 
     stop: Callable[[bool], bool]  # without delay?; returns whether that was news
     reload: Callable[[], object]
+    upgrade: Callable[[], object]
     asked: bool = False
 
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
+        loop.add_signal_handler(signal.SIGUSR2, self.upgrade)
 
     def _stop(self, number: signal.Signals) -> None:
         again, self.asked = self.asked, True

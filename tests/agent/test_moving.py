@@ -7,7 +7,7 @@ import json
 import pytest
 from support.until import until
 
-from agent.hubs import AGENT_GOES, MOVE, Tunnel, World
+from agent.hubs import AGENT_GOES, M_OPEN_ACK, M_RESUME, MOVE, Tunnel, World
 from ncfast.agent import tunnels as standby
 
 
@@ -69,7 +69,7 @@ def test_behind_a_balancer_an_agent_dials_until_it_gets_to_the_hub(play):
     play(scenario, "a")
 
 
-@pytest.mark.parametrize("why", ["nobody there", "its own hub", "no standby", "the claim is lost"])
+@pytest.mark.parametrize("why", ["nobody there", "no standby", "the claim is lost"])
 def test_an_agent_that_cannot_move_says_so_and_stays(play, monkeypatch, why):
     monkeypatch.setattr(standby, "MOVE_TIME", 0.5)
 
@@ -79,7 +79,7 @@ def test_an_agent_that_cannot_move_says_so_and_stays(play, monkeypatch, why):
             await world["b"].standby()
         if why == "the claim is lost":
             world["b"].on_hello = lambda tunnel, hello: tunnel.cut()
-        asked = {"nobody there": "hub-z", "its own hub": "hub-a"}.get(why, "hub-b")
+        asked = "hub-z" if why == "nobody there" else "hub-b"
         move(owner, asked)
         answer = await owner.want(MOVE)
         assert answer.body == {"replica_id": asked}
@@ -87,6 +87,65 @@ def test_an_agent_that_cannot_move_says_so_and_stays(play, monkeypatch, why):
         assert [event["to"] for event in world.events("move_refused")] == [asked]
 
     play(scenario, standby=why != "no standby")
+
+
+def test_an_agent_that_is_asked_to_move_to_where_it_is_claims_over_another_tunnel_there(play):
+    """One hub and no cluster; the tunnel that owns is closed when another does, and its flow goes on there."""
+
+    async def scenario(world: World) -> None:
+        world["a"].cluster = False
+        owner = await world["a"].owner()
+        flow = world.flow()
+        owner.open(flow)
+        await owner.want(M_OPEN_ACK)
+        held = []
+        world["a"].on_hello = lambda tunnel, hello: held.append((tunnel, hello))
+        move(owner, "hub-a")
+        await until(lambda: held, "the claim")
+        tunnel, hello = held[0]
+        assert hello["last_epoch"] >= owner.epoch and not hello["standby"] and hello["moves_again"]
+        assert owner.owns and world.agent.tunnels.owner.epoch == owner.epoch
+        world["a"].grant(tunnel, hello)
+        assert (await tunnel.want(M_RESUME)).cid == flow.cid
+        await until(lambda: owner.code == AGENT_GOES, "the old tunnel closed")
+        assert len(world["a"].live) == 1 and world["a"].connects == 2
+        assert [event["replica"] for event in world.events("moved")] == ["hub-a"]
+        assert not world.events("move_refused", "takeover", "tunnel_lost")
+
+    play(scenario, "a")
+
+
+def test_a_dial_that_fails_is_made_again_until_the_agent_has_moved(play):
+    async def scenario(world: World) -> None:
+        owner = await world["a"].owner()
+        world["a"].down = True
+        move(owner, "hub-a")
+        await until(lambda: world["a"].connects >= 3, "dialled, and dialled again")
+        assert owner.owns
+        world["a"].down = False
+        await until(lambda: owner.code == AGENT_GOES, "moved")
+        await world["a"].owner()
+
+    play(scenario, "a")
+
+
+@pytest.mark.parametrize("why", ["it does not answer", "the claim is lost"])
+def test_an_agent_that_does_not_get_another_tunnel_says_so_and_stays(play, monkeypatch, why):
+    if why == "it does not answer":
+        monkeypatch.setattr(standby, "MOVE_TIME", 0.5)
+
+    async def scenario(world: World) -> None:
+        owner = await world["a"].owner()
+        if why == "it does not answer":
+            world["a"].down = True
+        else:
+            world["a"].on_hello = lambda tunnel, hello: tunnel.cut()
+        move(owner, "hub-a")
+        assert (await owner.want(MOVE)).body == {"replica_id": "hub-a"}
+        assert owner.owns and world.agent.tunnels.owner.epoch == owner.epoch
+        assert [event["to"] for event in world.events("move_refused")] == ["hub-a"]
+
+    play(scenario, "a")
 
 
 def test_an_owner_that_dies_while_a_move_is_under_way_is_replaced_at_once(play):

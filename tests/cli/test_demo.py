@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from support.until import PATIENCE
 
+from ncfast.demo import upgrade
 from ncfast.demo.children import Child, ChildEnded
 from ncfast.demo.clients import Conversations, Transfer
 from ncfast.demo.cluster import Standstill
@@ -219,3 +220,12 @@ def test_a_demo_of_a_cluster_interrupted_half_way_reaps_its_children():
         demo.send_signal(signal.SIGTERM)
         assert demo.wait(PATIENCE) == 130
         assert len(children) >= 4 and not any(Path("/proc", child).exists() for child in children)
+
+
+def test_the_demo_of_upgrades(monkeypatch):
+    monkeypatch.setattr(upgrade, "EACH", 1)
+    out = io.StringIO()
+    assert asyncio.run(upgrade.run(out, megabytes=1, stay=False)), out.getvalue()
+    said = out.getvalue()
+    assert "the hub is process" in said and "the agent is process" in said and "  2 upgrades\n" in said
+    assert " 0 of them not intact" in said and said.endswith("Nothing was lost, repeated or reordered.\n")

@@ -16,7 +16,9 @@ from core.virtual import Socket, Time, Turns, Wire
 from ncfast._frames import FrameType
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow, FlowContext
+from ncfast.core.handover import export, restore
 from ncfast.core.link import Link
+from ncfast.core.record import FlowRecord
 from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.raw import RawCarrier
 from ncfast.net.socket import SocketEnd
@@ -55,6 +57,13 @@ class End:
     ) -> None:
         self.turns = Turns(time)
         self.client = client
+        self._again = {
+            "window": window,
+            "window_max": window_max,
+            "max_inflight": max_inflight,
+            "kernel": kernel,
+            "queue_depth": queue_depth,
+        }
         self.context = FlowContext(time, budget=budget, window_initial=window, window_max=window_max)
         self.context.owner = self
         self.shares = [self.context.share, self.context.budget.share(2)]  # flows take them in turns
@@ -114,6 +123,30 @@ class End:
         end.connection_made(transport)
         end.carry(flow)
         return transport
+
+    def succeed(self, before: End) -> None:
+        """Takes over from a process that ends: its flows and their sockets, by their records. What is over there, and
+        only lingers, stays there. Both have one loop."""
+        self.turns, self.reasons = before.turns, before.reasons
+        self.context.budget.resize(before.context.budget.size)
+        self.context.closed.take(before.context.closed.pack())
+        while any(transport.lost and transport.protocol.flow for transport in before.sockets.values()):
+            before.turns.run()  # an end that is on its way to its flow
+        for cid, flow in list(before.flows.items()):
+            transport = before.sockets.get(cid)
+            old = None if transport is None else transport.protocol
+            state = None if old is None else old.detach()
+            share = self.shares[before.shares.index(flow.share)]
+            record = export(flow)
+            assert flow.closed and not flow.attached and cid not in before.flows
+            flow = restore(self.context, FlowRecord.read(record.pack()), self, share)
+            assert not flow.attached
+            if state is not None:
+                code = Reason.TARGET_RESET if self.client else Reason.CLIENT_RESET
+                end = SocketEnd(self.context, self, self.turns.call_later, code, LOST[code])
+                end.inherit(flow, state)
+                self.sockets[cid] = before.sockets.pop(cid)
+                state.sock.adopt(end)
 
     def socket_ready(self, end: SocketEnd) -> None:
         pass
@@ -211,6 +244,12 @@ class Hub(End):
         self.sessions: list[Session] = []
         self._number = 0
 
+    def successor(self) -> Hub:
+        hub = Hub(self.context.clock, **self._again)
+        hub.succeed(self)
+        hub.epoch, hub._number = self.epoch, self._number
+        return hub
+
     def session(self) -> Session:
         session = Session(self)
         self.sessions.append(session)
@@ -272,6 +311,13 @@ class Agent(End):
         self.wire: Wire = None
         self.dials: list[Flow] = []
         self.ended: list[Reason] = []
+
+    def successor(self) -> Agent:
+        agent = Agent(self.context.clock, **self._again)
+        agent.succeed(self)
+        agent.epoch = self.epoch
+        agent.dials = [agent.flows[flow.cid] for flow in self.dials if flow.cid in agent.flows]
+        return agent
 
     def dial(self) -> None:
         """Begins a tunnel."""

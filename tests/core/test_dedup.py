@@ -120,6 +120,25 @@ def test_cids_that_collided_under_every_seed_are_spread():
         assert ring.longest_run() < 100
 
 
+@pytest.mark.parametrize("ended", [0, 3, 8, 21])
+def test_another_ring_takes_over_what_is_remembered_and_its_age(ended):
+    before, after = DedupRing(8, 1), DedupRing(8, 2)
+    cids = [index.to_bytes(16, "big") for index in range(ended)]
+    for seq, cid in enumerate(cids):
+        before.record(cid, seq)
+    after.take(before.pack())
+    assert [after.last(cid) for cid in cids] == [before.last(cid) for cid in cids]
+    for index in range(8 - min(ended, 8) + 1):
+        after.record(bytes([255, index]) * 8, 0)
+    assert ended == 0 or after.last(cids[-min(ended, 8)]) is None, "the oldest makes room first"
+    assert ended < 2 or after.last(cids[-1]) == ended - 1
+
+
+def test_what_no_ring_has_packed_is_refused():
+    with pytest.raises(ValueError, match="24 bytes"):
+        DedupRing(8, 1).take(bytes(25))
+
+
 def python_key(seed: int) -> tuple[int, int]:
     """The key of CPython's own SipHash-1-3 under PYTHONHASHSEED (lcg_urandom in Python/bootstrap_hash.c)."""
     key = bytearray()

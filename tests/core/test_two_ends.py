@@ -84,6 +84,7 @@ class TwoEnds(RuleBasedStateMachine):
         self.agent = Agent(self.time, max_inflight=max_inflight, kernel=kernel, window=other_window)
         self.ends = (self.hub, self.agent)
         self.talks = []
+        self.past = []  # processes that others have taken over from
         self.dropped = False
         self.tunnel = Tunnel(self.hub, self.agent)
         self.tunnel.settle()
@@ -189,6 +190,24 @@ class TwoEnds(RuleBasedStateMachine):
             end.turns.run()
         if reconnect:
             self.agent_reconnects()
+
+    @rule(client=st.booleans())
+    def another_process_takes_over(self, client):
+        before = self.agent if client else self.hub
+        self.tunnel_is_cut(False)
+        after = before.successor()
+        context = before.context
+        assert not before.flows and (context.live, context.windows, context.pool.held) == (0, 0, 0)
+        assert context.bytes_read == context.bytes_out + context.discarded
+        if client:
+            self.agent = after
+        else:
+            self.hub = after
+        self.ends = (self.hub, self.agent)
+        self.past.append(before)
+        self.tunnel = Tunnel(self.hub, self.agent)
+        self.tunnel.carry(True, 1 << 30)
+        self.tunnel.carry(False, 1 << 30)
 
     # two that would take many steps of the above to come about
 
@@ -325,6 +344,9 @@ class TwoEnds(RuleBasedStateMachine):
         self.rest()
         for end in self.ends:
             self.nothing_is_left(end)
+        for end in self.past:
+            assert (end.context.pool.held, end.context.backlog, end.context.share.held) == (0, 0, 0)
+            assert all(transport.lost for transport in end.sockets.values()), "a socket is left"
         for talk in self.talks:
             self.ended_as_it_should(talk)
 

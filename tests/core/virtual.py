@@ -198,6 +198,28 @@ class Socket(_Transport):
         self._lose(None)
         self.turns.call_soon(self._close_descriptor)
 
+    def detach(self) -> tuple[Socket, bytes] | None:
+        """This object is the kernel's socket, too, and stays; its transport's part begins anew."""
+        if self.lost or self.closing:
+            return None
+        unsent = bytes(self.unsent)
+        self.unsent.clear()
+        self.reading = self.paused = self._eof_written = self._fin_given = False
+        self.protocol = None
+        return self, unsent
+
+    def adopt(self, protocol: Any) -> None:
+        self.protocol = protocol
+        self.reading = True
+        protocol.connection_made(self)
+
+    def inherit(self, unsent: bytes, eof_in: bool, eof_out: bool) -> None:
+        self._fin_given = eof_in
+        if unsent:
+            self.write(unsent)
+        self._eof_written = eof_out
+        self._write()
+
     def _close_descriptor(self) -> None:
         """Behind `connection_lost`, which may have thought better of it."""
         self.saw_reset, self.saw_eof = self._descriptor.resets, not self._descriptor.resets

@@ -165,9 +165,10 @@ def test_what_a_peer_sends_never_meets_an_assert():
 
 
 def test_sockets_are_opened_by_the_seam_alone():
-    """Net makes, binds and connects every socket of hub and agent, those of dials by ncfast/net/connect.py; others only
-    set options and say how to close. Commands ask hubs by sockets of their own, and notify.py tells systemd; demo and
-    conformance are hubs, services and clients of their own."""
+    """Net makes, binds and connects every socket of hub and agent, those that listen by ncfast/net/binding.py and
+    acceptor.py, those of dials by connect.py; others only set options and say how to close. Commands ask hubs by
+    sockets of their own, and notify.py tells systemd; demo and conformance are hubs, services and clients of their
+    own."""
     made = re.compile(
         r"\bsocket\.socket\(|\.create_connection\(|\.create_server\(|\.sock_connect\(|asyncio\.open_connection\("
     )
@@ -176,7 +177,8 @@ def test_sockets_are_opened_by_the_seam_alone():
         for path in PYTHON
         if not {"cli", "demo", "conformance"} & set(path.parts) and path.name != "adminclient.py"
     ]
-    assert [path.name for path in sources if made.search(path.read_text())] == ["connect.py", "seam.py", "notify.py"]
+    makers = [path.name for path in sources if made.search(path.read_text())]
+    assert makers == ["acceptor.py", "binding.py", "connect.py", "seam.py", "notify.py"]
 
 
 def test_names_are_looked_up_in_one_place():

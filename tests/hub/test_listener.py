@@ -14,7 +14,7 @@ from ncfast.config.hub import Listener
 from ncfast.core.timeouts import Timeouts
 from ncfast.hub import listener as module
 from ncfast.hub.client import ClientInfo
-from ncfast.net import proxyproto, seam
+from ncfast.net import acceptor, proxyproto
 from ncfast.net.seam import TCP_NOTSENT_LOWAT
 from ncfast.net.throttle import Throttle
 from ncfast.observe.log.masking import Mask
@@ -144,7 +144,7 @@ def test_no_clients_beyond_the_memory_or_the_rate(tmp_path):
 
 
 def test_without_descriptors_nobody_is_accepted_and_the_kernel_keeps_those_who_come(tmp_path, monkeypatch):
-    monkeypatch.setattr(seam, "ACCEPT_PAUSE", 0.01)
+    monkeypatch.setattr(acceptor, "ACCEPT_PAUSE", 0.01)
 
     async def scene(hub, listener):
         limit, hub.net.fd_limit = hub.net.fd_limit, 0

@@ -43,11 +43,22 @@ class Manager:
 
     def told(self, program: Program) -> list[str]:
         """The first lines of what a process has said, but for that it lives."""
-        return [lines[0] for pid, lines in self._told if pid == program.pid and lines[0] != "WATCHDOG=1"]
+        return self.told_by(program.pid)
+
+    def told_by(self, pid: int) -> list[str]:
+        """As `told`, of a process that the test has not started."""
+        return [lines[0] for teller, lines in self._told if teller == pid and lines[0] != "WATCHDOG=1"]
 
     def lives(self, program: Program) -> int:
         """How often it has said that it lives."""
-        return sum(pid == program.pid and lines == ["WATCHDOG=1"] for pid, lines in self._told)
+        return self.lives_by(program.pid)
+
+    def lives_by(self, pid: int) -> int:
+        return sum(teller == pid and lines == ["WATCHDOG=1"] for teller, lines in self._told)
+
+    def order(self, pid: int, line: str) -> int:
+        """Which message it was that began with this line."""
+        return next(at for at, (teller, lines) in enumerate(self._told) if teller == pid and lines[0] == line)
 
     def reload_asked_at(self, program: Program) -> int:
         """Microseconds of CLOCK_MONOTONIC, as in its last message of a reload."""
@@ -112,6 +123,27 @@ def test_a_supervisor_is_told_of_each_step(topology: MakeTopology, peer: Peer, a
     asyncio.run(scenario())
     for program in programs:
         wait_until(lambda: program.exit_code() == 0, "its end")
+
+
+def test_the_successor_of_an_upgrade_is_the_service(
+    topology: MakeTopology, peer: Peer, address: str, manager: Manager
+) -> None:
+    unit = ("env", f"NOTIFY_SOCKET={address}", "WATCHDOG_USEC=100000", f"WATCHDOG_PID={os.getpid()}")
+    made = topology({"peer": peer.address}, prefix=unit)
+    hub = made.hub
+    wait_until(lambda: manager.told(hub.program) == ["READY=1"], "that it serves")
+    hub.program.signal(signal.SIGUSR2)
+    pid = hub.log.wait("upgraded")["pid"]
+    assert hub.program.wait() == 0
+    assert manager.told(hub.program) == ["READY=1", f"MAINPID={pid}"]
+    wait_until(lambda: manager.told_by(pid) == ["READY=1"], "that the successor serves")
+    assert manager.order(hub.program.pid, f"MAINPID={pid}") < manager.order(pid, "READY=1")
+    wait_until(lambda: manager.lives_by(pid) >= 3, "that its loop runs, for whom the watchdog was not set")
+    os.kill(pid, signal.SIGHUP)
+    wait_until(lambda: manager.told_by(pid) == ["READY=1", "RELOADING=1", "READY=1"], "a reload")
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: manager.told_by(pid)[-1] == "STOPPING=1", "its end")
+    wait_until(lambda: len(hub.log.events("stopped")) == 2, "that it has ended")
 
 
 def test_a_supervisor_that_is_away_is_told_of_in_the_log(topology: MakeTopology, peer: Peer, tmp_path: Path) -> None:

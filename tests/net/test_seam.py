@@ -15,6 +15,7 @@ import uvloop
 from support.until import PATIENCE, SCENARIO_SEC
 
 from ncfast.config.values import Address
+from ncfast.net import acceptor as acceptor_module
 from ncfast.net import seam as net_module
 from ncfast.net.seam import OWN_DESCRIPTORS, TCP_NOTSENT_LOWAT, Net, reset, tune, tune_end, tune_link
 from ncfast.net.syscalls import accept
@@ -109,7 +110,7 @@ def test_refused_and_silent_targets():
 
 
 def test_accepting_pauses_when_descriptors_run_out_and_the_queue_holds_the_clients(monkeypatch):
-    monkeypatch.setattr(net_module, "ACCEPT_PAUSE", 0.01)
+    monkeypatch.setattr(acceptor_module, "ACCEPT_PAUSE", 0.01)
 
     async def main(net):
         shed, accepted = [], asyncio.Queue()
@@ -136,7 +137,7 @@ def test_accepting_pauses_when_descriptors_run_out_and_the_queue_holds_the_clien
 
 
 def test_out_of_descriptors_in_the_kernel_is_survived(monkeypatch):
-    monkeypatch.setattr(net_module, "ACCEPT_PAUSE", 0.01)
+    monkeypatch.setattr(acceptor_module, "ACCEPT_PAUSE", 0.01)
 
     failures = [errno.EMFILE, errno.ENFILE, errno.ENOMEM]
 
@@ -145,7 +146,7 @@ def test_out_of_descriptors_in_the_kernel_is_survived(monkeypatch):
             raise OSError(failures[-1], os.strerror(failures.pop()))
         return accept(listening)
 
-    monkeypatch.setattr(net_module, "accept", exhausted)
+    monkeypatch.setattr(acceptor_module, "accept", exhausted)
 
     async def main(net):
         accepted, shed = asyncio.Queue(), []

@@ -40,10 +40,10 @@ def replica(name: str, mesh_url: str = "") -> Replica:
 class Hub:
     """One hub's registry, and what it has told."""
 
-    def __init__(self, net: Net, url: str, name: str, **config: Any) -> None:
+    def __init__(self, net: Net, url: str, name: str, process: Replica | None = None, **config: Any) -> None:
         self.stats = Stats()
         self.config = Ha(enabled=True, replica_id=name, redis_url=url, **config)
-        self.replica = replica(name)
+        self.replica = process or replica(name)
         self.registry: DistributedRegistry = make_registry(self.config, self.replica, net, self.stats)
         self.view = self.registry.view
         self.agents: list[str] = []

@@ -230,6 +230,30 @@ class Transport(Stream):
         if not self._backlog:
             self._sock.shutdown()
 
+    # given up, and taken over
+
+    def detach(self) -> tuple[Socket, bytes] | None:
+        if self._finalizing:
+            return None
+        unsent = b"".join(self._backlog)
+        self._backlog.clear()
+        self._backlog_size = 0
+        self._finalizing = self._closing = True
+        self._reading = False
+        self._on_error = None
+        self._sock.notify = lambda: None
+        self._net.transports.pop(self, None)
+        return self._sock, unsent
+
+    def inherit(self, unsent: bytes, eof_in: bool, eof_out: bool) -> None:
+        self._eof_in = eof_in
+        if unsent:
+            self.write(unsent)
+            if eof_out:
+                self.write_eof()
+        else:
+            self._eof_out = eof_out
+
     # ending
 
     def close(self) -> None:
@@ -317,6 +341,7 @@ class SimNet(Net):
         on_shed: Callable[[str], None] = lambda reason: None,
         tune: Callable[[Any], None] = lambda sock: None,
         bare: bool = False,
+        use: str = "",
     ) -> SimAcceptor:
         return SimAcceptor(self, address, address.port, on_socket, reserve, on_shed, tune)
 

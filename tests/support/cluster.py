@@ -72,7 +72,9 @@ class Cluster:
         agent: Mapping[str, Any] | None = None,
         listener: Mapping[str, Any] | None = None,
         agents: bool = True,
+        make_hub: type[Hub] = Hub,
     ) -> None:
+        self._hub_type = make_hub
         self.names = tuple(names)
         self.connectors = dict(connectors)
         self.directory = directory
@@ -212,7 +214,7 @@ class Cluster:
             },
         }
         config = merged(merged(merged(FAST_HUB, FAST_CLUSTER), base), overrides)
-        return Hub(self.directory, config, name=name, prefix=self.places.prefix(name))
+        return self._hub_type(self.directory, config, name=name, prefix=self.places.prefix(name))
 
     def add_agent(
         self,

@@ -221,6 +221,8 @@ class Hub:
 class Agent:
     """One agent process and its configuration file; ``prefix`` as for `Hub`."""
 
+    flags: tuple[str, ...] = ()  # of its command line
+
     def __init__(
         self,
         directory: Path,
@@ -236,6 +238,7 @@ class Agent:
         wait: bool = True,
     ) -> None:
         self.agent_id = agent_id
+        self.expected_errors: frozenset[str] = frozenset()  # events at level error that the test provokes
         self.token_file = directory / f"{name}.token"
         self.token_file.write_text(token)
         self.token_file.chmod(0o600)
@@ -259,7 +262,7 @@ class Agent:
     def start(self, *, wait: bool = True) -> None:
         """Run the process, again after it has ended; its log goes on in the same file."""
         self.config_path.write_text(yaml.safe_dump(self.config, sort_keys=False))
-        argv = [*self._prefix, *ncfast("agent", "--config", self.config_path)]
+        argv = [*self._prefix, *ncfast("agent", *self.flags, "--config", self.config_path)]
         self.program = Program(self._name, argv, self._directory, env=self._env)
         self.log = EventLog(self.program.err_path, self.program.exit_code)
         before = len(self.log.events("tunnel_up"))
@@ -272,7 +275,7 @@ class Agent:
 
     def check_log(self) -> None:
         """Nothing but JSON lines, and no defect of ours among them."""
-        check_log(self.log)
+        check_log(self.log, self.expected_errors)
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""

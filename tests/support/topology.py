@@ -35,6 +35,8 @@ class Topology:
         agents: int = 1,
         max_files: int | None = None,
         prefix: Sequence[str] = (),
+        make_hub: type[Hub] = Hub,
+        make_agent: type[Agent] = Agent,
     ) -> None:
         self.connectors = dict(connectors)
         self.direct = direct
@@ -45,6 +47,7 @@ class Topology:
         self._agent_overrides = dict(agent or {})
         self._agent_connector = dict(agent_connector or {})
         self._prefix = prefix
+        self._make_agent = make_agent
         if direct:
             if via_proxy:  # the fault proxy then stands between client and the only service
                 (service,) = self.connectors.values()
@@ -64,7 +67,7 @@ class Topology:
             },
         )
         try:
-            self._hub = Hub(directory, merged(base, hub or {}), max_files=max_files, prefix=prefix)
+            self._hub = make_hub(directory, merged(base, hub or {}), max_files=max_files, prefix=prefix)
             if via_proxy:
                 self.proxy = FaultProxy(directory, self._hub.edge)
             for number in range(1, agents + 1):
@@ -110,7 +113,7 @@ class Topology:
             name: {"target": f"{host}:{port}", **self._agent_connector}
             for name, (host, port) in self.connectors.items()
         }
-        agent = Agent(
+        agent = self._make_agent(
             self.directory,
             hubs=hubs or [self.tunnel_url],
             agent_id=agent_id,

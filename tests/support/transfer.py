@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Self
 
 from support.peer import Address, Both, Peer, byte_exact, run_flow
-from support.script import Gates, Outcome, pattern_sha256
+from support.script import Gates, Outcome, Step, pattern_sha256
 from support.until import PATIENCE, wait_until
 
 MIB = 1 << 20
@@ -52,16 +52,7 @@ class Transfer:
         self._loop = asyncio.get_running_loop()
         for gate in self._opened:
             self._gates[gate].set()
-        most = self.size - self.first - self.withheld
-        sending = [
-            ["send", self.first],
-            ["wait", self._surge],
-            ["send", most, RATE],
-            ["wait", self._rest],
-            ["send", self.withheld],
-            ["fin"],
-        ]
-        script = [["both", sending, [["drain"]]]]
+        script = [["both", [*self._sending(), ["fin"]], [["drain"]]]]
         return await run_flow(
             self._peer,
             self._address,
@@ -73,6 +64,16 @@ class Transfer:
             on_progress=self._progress,
             timeout=TIMEOUT,
         )
+
+    def _sending(self) -> list[Step]:
+        most = self.size - self.first - self.withheld
+        return [
+            ["send", self.first],
+            ["wait", self._surge],
+            ["send", most, RATE],
+            ["wait", self._rest],
+            ["send", self.withheld],
+        ]
 
     def _progress(self, outcome: Outcome) -> None:
         self._client = outcome

@@ -35,8 +35,14 @@ class ScriptedHub(AgentStage):
         await self._claimed_on(tunnel, step)
 
     async def _do_claim(self, _: bool, step: dict[str, Any]) -> None:
-        """The agent claims over its standby."""
-        await self._claimed_on(self._on({"on": "standby"}), step)
+        """The agent claims over its standby, or over the tunnel that `on` names."""
+        await self._claimed_on(self._on({"on": "standby", **step}), step)
+
+    async def _do_dial(self, name: str, step: dict[str, Any]) -> None:
+        """The agent dials the owner's hub once more; the tunnel has that name from now on."""
+        tunnel = await self._dials(name)
+        if tunnel.hub != self._tunnels["owner"].hub:
+            raise Broken("8.39", "another hub is dialled than the owner's")
 
     async def _claimed_on(self, tunnel: Tunnel, step: dict[str, Any]) -> None:
         hello = await self._hello(tunnel)

@@ -33,7 +33,7 @@ F = FrameType
 class AgentStage(Player):
     """The doors, and what of HELLO and HELLO_ACK steps have in common."""
 
-    OPTIONAL = ("resume", "standby", "moves", "drain")
+    OPTIONAL = ("resume", "standby", "moves", "moves_again", "drain")
     SCENARIOS = "scenarios.json"
     BROKEN = "15"
     _referee: AgentReferee

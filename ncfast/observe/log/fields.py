@@ -25,7 +25,9 @@ FIELDS = (
         "carrier direction newest relayed server "
         # flows
         "cid path bytes_in bytes_out duration duration_sec open_ms held_ms resumes retries flows reason "
-        "flows_opened flows_closed "
+        "flows_opened flows_closed handovers pause_ms "
+        # upgrades
+        "passed result longest_pause_sec "
         # faults; detail, problems, expected and got are our own words for people, not the text of a parser's exception,
         # nor what a target said
         "detail problems expected got error trace task library text lag_ms frame_type security".split()

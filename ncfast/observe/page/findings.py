@@ -35,6 +35,12 @@ def token_ends_soon(agent: dict[str, Any]) -> bool:
     return life is not None and agent["token_expires_sec"] < TOKEN_SOON * life
 
 
+def upgraded(upgrade: dict[str, Any]) -> str:
+    """How far an upgrade is, in words."""
+    left = ", ".join(f"{count} {what}" for what, count in upgrade["left"].items())
+    return f"{upgrade['passed']} clients have passed, {left} are left at the former process"
+
+
 def findings(hub: dict[str, Any]) -> list[Finding]:
     """Of a hub's document with `ending`, the agents whose tokens end soon, and `config_refused`."""
     found: list[Finding] = []
@@ -43,6 +49,8 @@ def findings(hub: dict[str, Any]) -> list[Finding]:
         found.append(Finding("bad", f"The hub does not serve: it is {hub['state']}."))
     elif ready["status"] in ("leaving", "draining"):
         found.append(Finding("warn", f"The hub is {ready['status']}: balancers send clients elsewhere."))
+    if (upgrade := hub.get("upgrade")) is not None:
+        found.append(Finding("idle", f"The hub is being upgraded: {upgraded(upgrade)}."))
     found += [Finding("bad", REASONS.get(reason, reason.replace("_", " "))) for reason in ready["reasons"]]
     found += _listeners(hub["listeners"])
     found += _cluster(hub.get("cluster"), ready["reasons"])

@@ -23,7 +23,7 @@ from ncfast.net.backoff import Backoff
 from ncfast.net.seam import Net
 from ncfast.observe import log
 from ncfast.observe.stats import Stats
-from ncfast.registry.base import DistributedRegistry
+from ncfast.registry.base import DistributedRegistry, inherited
 from ncfast.registry.entry import AgentEntry, Replica, body_of, read_agent, read_replica, replica_body
 from ncfast.registry.locks import Lock
 from ncfast.registry.redis.backend import Backend, BackendError, Call
@@ -44,6 +44,7 @@ RETRY_LISTEN = (0.1, 1.0)  # seconds before the subscription is tried again: the
 EPOCHS_SEEN = 65_536  # agents whose epoch this process remembers beside those in the view
 ASSERT_SLICE = 100  # agents asserted in one turn of the loop
 LEAVE_TIME = 1.0  # seconds for leaving in order
+FOREVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,8 @@ class RedisRegistry(DistributedRegistry):
         self._seen: OrderedDict[str, int] = OrderedDict()  # highest epoch by key, the oldest first
         self._displaced = False  # another process has taken our replica_id
         self._closed = False
+        self._quiet = False  # a successor of our name says what we would
+        self._beats = True
         self._started = asyncio.Event()
         # the server's history, as far as we know it
         self._generation = b""
@@ -114,6 +117,16 @@ class RedisRegistry(DistributedRegistry):
             return
         self._closed = True
         self._sweeper.stop()
+        if not self._quiet:
+            self._leave()
+        await self._courier.stop(LEAVE_TIME)
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.wait([self._listener])
+        await self._backend.aclose()
+        self.view.doubt()
+
+    def _leave(self) -> None:
         held, self._held = self._held, {}
         try:
             for entry in held.values():
@@ -123,12 +136,32 @@ class RedisRegistry(DistributedRegistry):
             )
         except BackendError:
             pass
-        await self._courier.stop(LEAVE_TIME)
-        if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.wait([self._listener])
-        await self._backend.aclose()
-        self.view.doubt()
+
+    # two processes of one name
+
+    def heritage(self) -> dict[str, Any]:
+        return {**super().heritage(), "born": self._born}
+
+    def held(self) -> list[AgentEntry]:
+        return list(self._held.values())
+
+    def adopt(self, heritage: dict[str, Any]) -> list[AgentEntry]:
+        entries = inherited(heritage)
+        self._born = int(heritage.get("born", 0))
+        for entry in entries:
+            self._held[entry.key] = entry
+            self._see(entry.key, entry.epoch)
+            self._put(entry)
+        return entries
+
+    def quiet(self, on: bool, *, beats: bool = True) -> None:
+        self._quiet, self._beats = on, beats or not on
+        if on:
+            return
+        self._beat_soon()
+        ours = [entry.key for entry in self.view.agents.values() if self._ours(entry) or entry.key in self._held]
+        for key in {**dict.fromkeys(self._held), **dict.fromkeys(ours)}:
+            self._reconcile(key)
 
     # claims
 
@@ -228,6 +261,8 @@ class RedisRegistry(DistributedRegistry):
         if held is None or held.epoch != epoch:
             return
         entry = self._held[agent_id] = replace(held, connectors=frozenset(connectors), draining=draining)
+        if self._quiet:
+            return
         try:
             reply = await self._courier.ask(self._assert_call(entry))
         except BackendError:  # asserted again when Redis is back
@@ -243,6 +278,8 @@ class RedisRegistry(DistributedRegistry):
         if self.view.agent(agent_id) == held:
             self.view.drop(agent_id)
             self._tell_agent(agent_id)
+        if self._quiet:
+            return
         try:
             await self._courier.ask(self._entry_call(RELEASE, held))
         except BackendError:  # released when Redis is back, as an entry that we do not hold
@@ -303,7 +340,7 @@ class RedisRegistry(DistributedRegistry):
     def _reconcile(self, key: str) -> None:
         """Compares the view's entry with what we hold. Not while a claim for the agent is on its way: it may be that
         entry."""
-        if key in self._claiming or self._closed:
+        if key in self._claiming or self._closed or self._quiet:
             return
         entry, held = self.view.agent(key), self._held.get(key)
         if held is None:
@@ -317,6 +354,9 @@ class RedisRegistry(DistributedRegistry):
                 self._send(self._entry_call(RELEASE, entry))
 
     def _assert(self, entry: AgentEntry) -> None:
+        if self._quiet:
+            return
+
         def answered(done: asyncio.Future[Any]) -> None:
             if not done.cancelled() and done.exception() is None:
                 self._asserted(entry, done.result())
@@ -328,7 +368,7 @@ class RedisRegistry(DistributedRegistry):
     def _asserted(self, entry: AgentEntry, reply: Any) -> None:
         """The reply to an ASSERT."""
         held = self._held.get(entry.key)
-        if held is None or held.epoch != entry.epoch or not isinstance(reply, list) or len(reply) != 3:
+        if self._quiet or held is None or held.epoch != entry.epoch or not isinstance(reply, list) or len(reply) != 3:
             return
         if reply[0] == 1:
             version = int(reply[1])
@@ -362,7 +402,7 @@ class RedisRegistry(DistributedRegistry):
     # beats: what the courier asks
 
     def until_beat(self) -> float:
-        return self._beat_at - self.net.clock()
+        return self._beat_at - self.net.clock() if self._beats else FOREVER
 
     def _beat_soon(self, delay: float = 0.0) -> None:
         self._beat_at = min(self._beat_at, self.net.clock() + delay)

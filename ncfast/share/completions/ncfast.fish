@@ -50,7 +50,7 @@ function _shtab_ncfast_using
   test "$_shtab_ncfast_cmdpath" = "$argv"
 end
 
-set -g _shtab_ncfast_commands hub agent check token status flows 'flows list' 'flows kill' diag drain agents 'agents list' 'agents move' kick unlock demo conformance examples schema completion version
+set -g _shtab_ncfast_commands hub agent check token status flows 'flows list' 'flows kill' diag drain upgrade agents 'agents list' 'agents move' kick unlock demo conformance examples schema completion version
 set -g _shtab_ncfast_opts_with_value --admin --agent --agent-id --audience --ca-file --certificate --check --client --client-cert --client-key --config --connector --cuts --for --hub --jobs --key-file --listener --log-level --mask-agents --only --order --output --patience --reason --scenarios --size --tenant --token-file --top --ttl --url --wait --watch --without
 
 complete -c ncfast -e
@@ -61,10 +61,12 @@ complete -c ncfast -n _shtab_ncfast_using -l version -d 'print the version, as t
 complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a hub -d 'Run a hub: listeners for clients, an edge for agents, an admin edge for operators.'
 complete -c ncfast -n '_shtab_ncfast_using hub' -s h -l help -d 'show this help message and exit'
 complete -c ncfast -n '_shtab_ncfast_using hub' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the hub'"'"'s YAML file (default: $NC_CONFIG)'
+complete -c ncfast -n '_shtab_ncfast_using hub' -l stay-parent -d 'stay as the parent of the next process when this one is upgraded, for a supervisor that knows it by its number (as the first process of a container does by itself)'
 complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a agent -d 'Run an agent: it dials out to its hubs and offers the private services it can reach; it listens nowhere'
 complete -c ncfast -n '_shtab_ncfast_using agent' -s h -l help -d 'show this help message and exit'
 complete -c ncfast -n '_shtab_ncfast_using agent' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the agent'"'"'s YAML file, instead of the flags below'
 complete -c ncfast -n '_shtab_ncfast_using agent' -l dry-run -d 'try the way to hubs and targets, and end'
+complete -c ncfast -n '_shtab_ncfast_using agent' -l stay-parent -d 'stay as the parent of the next process when this one is upgraded, for a supervisor that knows it by its number (as the first process of a container does by itself)'
 complete -c ncfast -n '_shtab_ncfast_using agent' -l hub -x -d 'wss://host/tunnel; repeat for more hubs'
 complete -c ncfast -n '_shtab_ncfast_using agent' -l agent-id -x -d 'this agent'"'"'s name, the token'"'"'s sub'
 complete -c ncfast -n '_shtab_ncfast_using agent' -l connector -x -d 'a service to offer; repeat for more'
@@ -144,6 +146,12 @@ complete -c ncfast -n '_shtab_ncfast_using drain' -l token-file -xka "(__fish_co
 complete -c ncfast -n '_shtab_ncfast_using drain' -l ca-file -xka "(__fish_complete_path (commandline -ct))" -d 'who signed the certificate of an https:// edge'
 complete -c ncfast -n '_shtab_ncfast_using drain' -l now -d 'do not wait for balancers to notice (drain.delay_sec), or no longer'
 complete -c ncfast -n '_shtab_ncfast_using drain' -l wait -x -d 'until the hub has ended, so long at most (default: 60)'
+complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a upgrade -d 'Put a new process in the place of a hub, or of an agent, that runs: whatever is installed now takes over connections,'
+complete -c ncfast -n '_shtab_ncfast_using upgrade' -s h -l help -d 'show this help message and exit'
+complete -c ncfast -n '_shtab_ncfast_using upgrade' -l url -x -d 'the hub'"'"'s admin edge; unix:/path for its socket (default: http://127.0.0.1:9400)'
+complete -c ncfast -n '_shtab_ncfast_using upgrade' -l token-file -xka "(__fish_complete_path (commandline -ct))" -d 'the secret of admin.token_file'
+complete -c ncfast -n '_shtab_ncfast_using upgrade' -l ca-file -xka "(__fish_complete_path (commandline -ct))" -d 'who signed the certificate of an https:// edge'
+complete -c ncfast -n '_shtab_ncfast_using upgrade' -l agent -d 'an agent, at its own admin edge (default for --url: http://127.0.0.1:9410)'
 complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a agents -d 'The agents of the cluster, as a hub knows them: list them, with their locks, or ask one to move.'
 complete -c ncfast -n '_shtab_ncfast_using agents' -s h -l help -d 'show this help message and exit'
 complete -c ncfast -n '_shtab_ncfast_using agents' -l url -x -d 'the hub'"'"'s admin edge; unix:/path for its socket (default: http://127.0.0.1:9400)'
@@ -176,7 +184,8 @@ complete -c ncfast -n '_shtab_ncfast_using unlock' -l ca-file -xka "(__fish_comp
 complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a demo -d 'See it work on this machine: a hub, an agent, a small service, its clients, and a tunnel that is cut.'
 complete -c ncfast -n '_shtab_ncfast_using demo' -s h -l help -d 'show this help message and exit'
 complete -c ncfast -n '_shtab_ncfast_using demo' -l cluster -d 'three hubs; kill, freeze and drain the one that owns the agent'
-complete -c ncfast -n '_shtab_ncfast_using demo' -l size -x -d 'to move each way (default: 256; with --cluster 64, three times)'
+complete -c ncfast -n '_shtab_ncfast_using demo' -l upgrade -d 'upgrade the hub and the agent, five times each'
+complete -c ncfast -n '_shtab_ncfast_using demo' -l size -x -d 'to move each way (default: 256; with --cluster 64, three times; with --upgrade 64, again and again)'
 complete -c ncfast -n '_shtab_ncfast_using demo' -l cuts -x -d 'cuts of the tunnel, not with --cluster (default: 5)'
 complete -c ncfast -n '_shtab_ncfast_using demo' -l stay -d 'keep everything up afterwards, to play with'
 complete -c ncfast -n '_shtab_ncfast_using; and test $_shtab_ncfast_npos -eq 0' -a conformance -d 'Show whether an agent or a hub, of whatever make, keeps the rules of docs/protocol.md, and name each that it breaks.'

@@ -1,0 +1,123 @@
+"""The successor's side of an upgrade: this process is the agent that another has been, and takes over what is there.
+
+`ncfast.agent.giving` has the order. Flows lie in their parcels until all have come; then the predecessor is told that
+they are `taken`, we claim over the tunnel that was dialled meanwhile, and put each under its socket, so that all are
+there when the hub grants the epoch. If the predecessor goes before its `commit`, its flows have ended with it, and this
+process is an agent that has just started.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from ncfast.agent.passing import Agent, Passing
+from ncfast.agent.tunnel import AgentTunnel
+from ncfast.core.errors import NcfastError
+from ncfast.net.channel import Channel, Message
+from ncfast.net.parcel import Parcel, unpacked
+from ncfast.observe import log
+
+_log = log.get("upgrade")
+
+
+class NoHeritage(NcfastError):
+    """This process cannot be the agent that the predecessor is; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heritage:
+    """What a successor must know to be the same agent."""
+
+    instance: str
+    hub: str  # the URL of the owner's tunnel; "" if there was none
+    down: frozenset[str]  # connectors whose targets are not well
+
+    @classmethod
+    def read(cls, said: dict[str, Any]) -> Self:
+        """As `Giving` says it. Raises NoHeritage."""
+        try:
+            return cls(bytes.fromhex(said["instance"]).hex(), str(said["hub"]), frozenset(said["down"]))
+        except (KeyError, TypeError, ValueError) as exc:
+            raise NoHeritage(f"the predecessor does not say who it is: {exc}") from None
+
+
+class Taking:
+    """One hand-over."""
+
+    def __init__(self, agent: Agent, heritage: Heritage) -> None:
+        self._agent = agent
+        self._heritage = heritage
+        self._channel: Channel
+        self._parcels: list[Parcel] = []
+        self._ahead: AgentTunnel | None = None
+        self._begun = False  # we are the agent
+        self._passed = 0
+        agent.ground.instance = heritage.instance
+        for name in heritage.down:
+            target = agent.services.target(name)
+            if target is not None:
+                target.healthy = False
+
+    def listen(self, channel: Channel) -> None:
+        """Everything is bound; dials, and says so."""
+        self._channel = channel
+        channel.on_message, channel.on_closed = self._hear, self._lose
+        self._agent.net.spawn(self._dial(), "dial")
+
+    async def _dial(self) -> None:
+        self._ahead = await self._agent.tunnels.dial_ahead(self._heritage.hub)
+        if self._begun and self._ahead is not None:  # the predecessor has gone meanwhile
+            self._ahead.abandon()
+        self._channel.send("dialled", {"hub": self._ahead is not None})
+
+    def _hear(self, message: Message) -> None:
+        match message.kind:
+            case "flows":
+                self._parcels += unpacked(message.body["heads"], message.payload, message.fds)
+            case "commit":
+                self._commit(message)
+            case "over":
+                _log.info("upgrade_done", result="done", passed=self._passed)
+            case _:
+                message.close()
+
+    def _commit(self, message: Message) -> None:
+        agent = self._agent
+        if len(self._parcels) != message.body["flows"]:
+            raise ValueError("flows are missing")
+        self._channel.send("taken", {})
+        agent.ground.context.closed.take(message.payload)
+        agent.tunnels.inherit(message.body["last_epoch"], message.body["said"])
+        self._begin()
+        passing = Passing(agent.ground, agent.services)
+        lost = 0
+        for parcel in self._parcels:
+            try:
+                passing.put(parcel, passed=True)
+            except (ValueError, KeyError, TypeError, OSError, NcfastError):  # one that cannot be is reset
+                lost += 1
+        self._passed = len(self._parcels) - lost
+        _log.info("upgrade_taken", flows=self._passed, lost=lost)
+        self._parcels = []
+        agent.ground.counts.handovers["done"] += 1
+
+    def _begin(self) -> None:
+        self._begun = True
+        self._agent.tunnels.on_granted = self._owner
+        self._agent.tunnels.start(self._ahead)
+
+    def _owner(self) -> None:
+        self._channel.send("owner", {})
+
+    def _lose(self, reason: str) -> None:
+        if self._begun:
+            return
+        agent = self._agent
+        for parcel in self._parcels:
+            parcel.close()  # the last to have it: a reset
+        _log.error("upgrade_cut", flows=len(self._parcels), reason=reason)
+        self._parcels = []
+        agent.ground.counts.handovers["cut"] += 1
+        agent.ground.instance = agent.net.entropy(16).hex()
+        self._begin()
