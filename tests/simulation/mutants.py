@@ -633,8 +633,9 @@ PLANTS = [
         "whoever comes when an agent has no turn left is refused",
         (
             ROUTING,
-            "        return (reason in NOT_HERE or reason is Reason.OVERLOADED) and self.hold.add(flow)",
-            "        return (reason in NOT_HERE or (reason is Reason.OVERLOADED and not ON)) and self.hold.add(flow)",
+            "        return (reason in NOT_HERE or reason is Reason.OVERLOADED) and (self._passes(flow) or self.hold.add(flow))",
+            "        return (reason in NOT_HERE or (reason is Reason.OVERLOADED and not ON)) and ("
+            "self._passes(flow) or self.hold.add(flow))",
         ),
     ),
     plant(
