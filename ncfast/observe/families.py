@@ -105,8 +105,8 @@ METRICS = (
     ),
     _counter(
         "handovers",
-        "Upgrades: done, or cut short because the predecessor died, by the successor; failed, by a predecessor that goes "
-        "on.",
+        "Upgrades: done, or cut short because the predecessor died, by the successor; failed, by a predecessor that "
+        "goes on.",
         lambda s, h: s.handovers,
         result=labels.HANDOVERS,
     ),
