@@ -20,6 +20,7 @@ from ncfast.observe import log, otlp
 from ncfast.observe.watchdog import Watchdog, freeze
 from ncfast.serve.heir import Heir, summoned
 from ncfast.serve.notify import Supervisor
+from ncfast.serve.parent import become
 from ncfast.serve.process import EXIT_OK, Signals, Stay, network, prepare, run
 from ncfast.serve.stacks import forget_stacks, tell_stacks
 from ncfast.serve.upgrade import Upgrading
@@ -130,6 +131,9 @@ async def _hub(
         await hub.drain()
     watchdog.stop()
     supervisor.close()
+    if isinstance(result, Stay):  # while handlers stand: without them a signal would end the process
+        log.flush()
+        become(result.pid)
     forget_stacks(net.loop)
     return result
 

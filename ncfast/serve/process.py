@@ -16,7 +16,6 @@ from ncfast.config.problems import ENVIRONMENT, ConfigError, Problem
 from ncfast.core.errors import NcfastError
 from ncfast.net.seam import OWN_DESCRIPTORS, Net
 from ncfast.observe import log, otlp
-from ncfast.serve.parent import become
 
 if TYPE_CHECKING:
     from ncfast.config.sections import Logging
@@ -77,8 +76,7 @@ def run(main: Coroutine[Any, Any, int | Stay]) -> int:
         code = runner.run(main)
     otlp.close()
     log.flush()
-    if isinstance(code, Stay):
-        become(code.pid)
+    assert not isinstance(code, Stay), "it has become a parent"
     return code
 
 

@@ -15,7 +15,7 @@ from support.until import PATIENCE, SCENARIO_SEC, until
 from ncfast.config.values import Address
 from ncfast.net import binding
 from ncfast.net.channel import Channel
-from ncfast.net.seam import Net, tune_end
+from ncfast.net.seam import Net
 
 HERE = Address("127.0.0.1", 0)
 
@@ -185,7 +185,7 @@ def test_all_families_are_inherited_with_the_options_that_are_wanted_now():
 
     async def main(old, new):
         everywhere = Address("", 0)
-        giving = await old.listen(everywhere, Taker(b"old"), tune=lambda sock: tune_end(sock, 16384))
+        giving = await old.listen(everywhere, Taker(b"old"))
         new.inherit(passed(old.doors()))
         second = Taker(b"new")
         tuned = []
