@@ -183,7 +183,7 @@ SERVICE = (
     ),
     Alert(
         "NcfastUpgradeFailed",
-        of_cluster(grew("nowconnect_handovers_total", ", result", "15m", '{result!="done"}')),
+        of_cluster(grew("nowconnect_handovers_total", ", result", "10m", '{result!="done"}')),
         "warning",
         "runbooks/rollback.md",
         "An upgrade of hub {{ $labels.instance }} has not gone as it should ({{ $labels.result }}).",

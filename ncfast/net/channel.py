@@ -202,7 +202,7 @@ class Channel:
             try:
                 self.on_message(message)
             except Exception:
-                _log.exception("handover_message_failed", kind=message.kind)
+                _log.exception("handover_message_failed", detail=message.kind)
                 return self._end(f"message {message.kind} could not be worked with")
         if not self._in and self._fds_in:
             raise Garbage("descriptors without a message")

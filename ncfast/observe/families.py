@@ -110,6 +110,11 @@ METRICS = (
         lambda s, h: s.handovers,
         result=labels.HANDOVERS,
     ),
+    _gauge(
+        "flows_passed",
+        "Flows that a successor of this process has: neither open nor closed here.",
+        lambda s, h: s.flows_passed,
+    ),
     _histogram(
         "handover_pause",
         "How long a flow that was passed at an upgrade had no way.",

@@ -295,8 +295,10 @@ async def checked_at_start(world: World) -> None:
 async def dialled(world: World) -> None:
     """A client's flow reaches the target."""
     tunnel, flow = await world["a"].owner(), world.flow()
+    before = len(world.service.received)
     tunnel.open(flow)
     await tunnel.want(M_OPEN_ACK, cid=flow.cid)
+    await until(lambda: len(world.service.received) > before, "the service to have accepted")  # later than the kernel
 
 
 def test_a_flow_that_reaches_the_target_is_a_check(play):

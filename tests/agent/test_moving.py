@@ -103,7 +103,7 @@ def test_an_agent_that_is_asked_to_move_to_where_it_is_claims_over_another_tunne
         move(owner, "hub-a")
         await until(lambda: held, "the claim")
         tunnel, hello = held[0]
-        assert hello["last_epoch"] >= owner.epoch and not hello["standby"] and hello["moves_again"]
+        assert hello["last_epoch"] >= owner.epoch and not hello["standby"] and "moves_again" in hello["features"]
         assert owner.owns and world.agent.tunnels.owner.epoch == owner.epoch
         world["a"].grant(tunnel, hello)
         assert (await tunnel.want(M_RESUME)).cid == flow.cid

@@ -197,7 +197,9 @@ def test_what_waits_for_a_restart_is_said_and_not_taken_over(tmp_path, monkeypat
         flows = hub.ground.config.limits.max_flows
         await hub.apply(config(hub, listener(), limits={"max_flows": flows - 1}, logging={"level": "warning"}))
         assert hub.ground.config.limits.max_flows == flows and hub.ground.config.logging.level == "warning"
-        assert said == [("restart_needed", {"keys": ["limits.max_flows"]})]
+        assert said == [
+            ("restart_needed", {"keys": ["limits.max_flows"], "detail": "`ncfast upgrade` applies them without a loss"})
+        ]
         await hub.apply(config(hub, listener()))
 
     play(tmp_path, scene)

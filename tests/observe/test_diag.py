@@ -17,7 +17,7 @@ from ncfast.observe import diag, log
 from ncfast.observe.log.recent import Recent
 from ncfast.observe.slices import spread
 
-CANARY = "canary"
+CANARY = "canary-of-diag"
 
 
 def hub(**ha) -> HubConfig:

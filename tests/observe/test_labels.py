@@ -41,7 +41,7 @@ REFUSED = r'(?:refuse|refused|Refused|_refuse_http)\(\s*"(\w+)"'
 
 def test_clients_that_are_turned_away():
     said = words(r'(?:shed|refuse|_refuse)\(\s*"(\w+)"|return "(\w+)"|refuse, "(\w+)"', "hub/listener.py")
-    assert set(labels.SHED) == said | words(r'_on_shed\("(\w+)"\)', "net/seam.py") | {"draining"}
+    assert set(labels.SHED) == said | words(r'_on_shed\("(\w+)"\)', "net/acceptor.py") | {"draining"}
     refusals = words(r"_refuse\(flow, Reason\.(\w+)|else Reason\.(\w+) if|Reason\.(\w+) if hopeful", "hub/routing.py")
     refusals |= words(r"locked else Reason\.(\w+)\)", "hub/routing.py")
     assert set(labels.OPENS_REFUSED) == {word.lower() for word in refusals}
