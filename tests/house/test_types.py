@@ -24,12 +24,17 @@ PLANTS = [
     ("hub", "def flow_closed(", "def flow_ended(", MEMBER.format("flow_closed")),
     ("agent", "def flow_closed(", "def flow_ended(", MEMBER.format("flow_closed")),
     ("hub", "def socket_gone(", "def socket_closed(", MEMBER.format("socket_gone")),
-    ("agent", "def socket_gone(", "def socket_closed(", MEMBER.format("socket_gone")),
+    (
+        "agent",
+        "def socket_gone(self, end: SocketEnd) -> None:\n        self._target.young",
+        "def socket_closed(self, end: SocketEnd) -> None:\n        self._target.young",
+        MEMBER.format("socket_gone"),
+    ),
     ("hub", "def flow_opened(", "def flow_accepted(", OTHER.format('No overload variant of "Flow"')),
     ("hub", "def relay_ended(", "def relay_over(", OTHER.format('"_InfoT" of "Relay"')),
     # what only Python uses, behind Cython
     ("hub", "info.owner = owner", "info.ownr = owner", ATTRIBUTE.format("ownr")),
-    ("hub", "flow.info.resumes += 1", "flow.info.resumed += 1", ATTRIBUTE.format("resumed")),
+    ("hub", "info.resumes += 1", "info.resumed += 1", ATTRIBUTE.format("resumed")),
     ("hub", "relay.info.away_since = -1.0", "relay.info.away = -1.0", ATTRIBUTE.format("away")),
     ("agent", "flow.info.resumes += 1", "flow.info.resumed += 1", ATTRIBUTE.format("resumed")),
 ]

@@ -45,9 +45,9 @@ class OperatedHub(Hub):
         self._faults.mkdir(exist_ok=True)
         (self._faults / "sitecustomize.py").write_text(FAULTS)
         self.plant("")
-        argv = [*self._prefix, *ncfast("hub", "--stay-parent", "--config", self.config_path)]
+        argv = [*self.prefix, *ncfast("hub", "--stay-parent", "--config", self.config_path)]
         path = {"PYTHONPATH": f"{self._faults}:{child_env()['PYTHONPATH']}"}
-        self.program = Program(self.name, argv, self._directory, max_files=self._max_files, env=path)
+        self.program = Program(self.name, argv, self._directory, max_files=self.max_files, env=path)
         self.log = EventLog(self.program.err_path, self.program.exit_code)
         self._begin = self.log.mark()
         self.ready = self.log.wait("hub_ready", after=self._begin)

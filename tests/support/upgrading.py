@@ -24,7 +24,7 @@ class UpgradingHub(Hub):
         self._dies.write_text("")
         command = [sys.executable, "-m", "support.dying_program", "hub", "--stay-parent", "--config"]
         self.program = Program(
-            self.name, [*self._prefix, *command, str(self.config_path)], self._directory, max_files=self._max_files
+            self.name, [*self.prefix, *command, str(self.config_path)], self._directory, max_files=self.max_files
         )
         self.log = EventLog(self.program.err_path, self.program.exit_code)
         self._begin = self.log.mark()
