@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from ncfast.agent.giving import Giving, HandoverFailed
+from ncfast.agent.giving import Giving
 from ncfast.agent.ground import Ground
 from ncfast.agent.info import AgentInfo
 from ncfast.agent.services import Services
@@ -70,11 +70,11 @@ class Agent:
     async def hand_over(self, channel: Channel) -> None:
         """Passes everything to the process at the other end of the channel. Raises HandoverFailed when that is gone
         before it has said that it has it; then this one goes on."""
-        try:
-            await Giving(self, channel).give()
-        except HandoverFailed:
-            self.ground.counts.handovers["failed"] += 1
-            raise
+        await Giving(self, channel).give()
+
+    def upgrade_failed(self) -> None:
+        """This process goes on."""
+        self.ground.counts.handovers["failed"] += 1
 
     def take_over(self, channel: Channel) -> None:
         """Takes what a predecessor passes."""

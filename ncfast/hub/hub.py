@@ -227,16 +227,16 @@ class Hub:
     async def hand_over(self, channel: Channel) -> None:
         """As `Giving.give`: to another process of this hub, at the other end of the channel. Afterwards `linger` and
         `stop`. Raises HandoverFailed."""
-        from ncfast.hub.giving import Giving, HandoverFailed  # once in a process's life
+        from ncfast.hub.giving import Giving  # once in a process's life
 
         giving = Giving(self, channel)
         async with self._reload.lock:
-            try:
-                await giving.give()
-            except HandoverFailed:
-                self.stats.handovers["failed"] += 1
-                raise
+            await giving.give()
         self._linger = giving.linger
+
+    def upgrade_failed(self) -> None:
+        """This process goes on."""
+        self.stats.handovers["failed"] += 1
 
     async def linger(self) -> None:
         """As `Giving.linger`."""

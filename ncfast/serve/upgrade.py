@@ -49,6 +49,9 @@ class Subject(Protocol):
     async def linger(self) -> None:
         """After that, until the sockets are closed that only deliver their last bytes, within a bound of its own."""
 
+    def upgrade_failed(self) -> None:
+        """It goes on, whatever the successor came to; for its counters."""
+
 
 class Upgrading:
     """The upgrades of one process: as many as fail, and one that does not. `handed_over` is set by that."""
@@ -237,6 +240,7 @@ class Upgrading:
         self._net.share(False)
         self._standing |= {"state": "failed", "reason": reason}
         self._channel = self._child = None
+        self._subject.upgrade_failed()
         _log.error("upgrade_failed", reason=reason, detail="this process goes on as before")
         if self._reload_passed:
             self._reload_passed = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -129,6 +130,20 @@ def certificate_ends_soon(stage: Stage) -> Iterator[None]:
     hub.log.wait("mesh_files_reloaded", after=mark)
     yield
     stage.cluster.certify(third, stage.cluster.authority)
+
+
+@fault(NcfastUpgradeFailed=("upgrade_failed", "handovers"))
+def upgrade_to_a_wrong_file(stage: Stage) -> Iterator[None]:
+    """A hub is upgraded whose file has a word for a number by now; it goes on as before."""
+    _, _, third = stage.settle()
+    hub = stage.cluster.hubs[third]
+    hub.expected_errors |= {"upgrade_failed"}
+    mark = hub.log.mark()
+    hub.write_config(merged(hub.config, {"flow": {"window_max": "much"}}))
+    hub.program.signal(signal.SIGUSR2)
+    hub.log.wait("upgrade_failed", after=mark)
+    hub.write_config(hub.config)
+    yield
 
 
 @fault(NcfastConfigRefused=("config_refused", "config_reloads_total"))

@@ -71,6 +71,16 @@ def stays(pid: int) -> None:
     wait_until(lambda: b"parent.py" in Path(f"/proc/{pid}/cmdline").read_bytes(), "the parent")
 
 
+def inner_children(pid: int) -> list[int]:
+    """The numbers of its children, as they see them."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    try:
+        states = [Path(f"/proc/{child}/status").read_text() for child in children]
+    except OSError:  # one has just ended
+        return []
+    return [int(line.split()[-1]) for state in states for line in state.splitlines() if line.startswith("NSpid")]
+
+
 @pytest.fixture
 def family(tmp_path: Path):
     made = Family(tmp_path)
@@ -109,8 +119,7 @@ def test_as_the_first_process_of_a_container(tmp_path: Path) -> None:
             os.kill(inside, signal.SIGUSR2)
             assert family.up(name) > 1
             stays(inside)
-            status = Path(f"/proc/{inside}/task/{inside}/children")
-            wait_until(lambda status=status: len(status.read_text().split()) == 1, "one child")
+            wait_until(lambda name=name: inner_children(inside) == [family.up(name)], "the last to be the only child")
         os.kill(inside, signal.SIGTERM)
         assert family.first.wait(PATIENCE) == 42
     finally:
