@@ -111,6 +111,7 @@ async def _agent(config: AgentConfig, path: str | Path | None, stay: bool, descr
             admin.close()
     supervisor.close()
     if isinstance(result, Stay):  # while handlers stand: without them a signal would end the process
+        otlp.close()
         log.flush()
         become(result.pid)
     forget_stacks(net.loop)

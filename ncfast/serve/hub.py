@@ -132,6 +132,7 @@ async def _hub(
     watchdog.stop()
     supervisor.close()
     if isinstance(result, Stay):  # while handlers stand: without them a signal would end the process
+        otlp.close()
         log.flush()
         become(result.pid)
     forget_stacks(net.loop)
