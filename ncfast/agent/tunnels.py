@@ -351,7 +351,8 @@ class Tunnels:
 
     def granted(self, tunnel: AgentTunnel) -> None:
         """The tunnel's hub owns the agent from now on; the flows move there."""
-        flows_here = list(self._ground.flows.values())
+        # those that have moved last ask first; to lose their way makes all alike
+        flows_here = sorted(self._ground.flows.values(), key=lambda flow: flow.since, reverse=True)
         before, self.owner, self.claimant = self.owner, tunnel, None
         self._ground.counts.granted += 1
         lost_at, self._lost_at = self._lost_at, None

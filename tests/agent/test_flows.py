@@ -68,10 +68,20 @@ def send(tunnel: Tunnel, flow: Flow, data: bytes, start: int, end: int) -> None:
 
 async def resumed(tunnel: Tunnel, flow: Flow) -> int:
     """The agent's M_RESUME, answered; where the hub is to go on."""
-    asked = await tunnel.want(M_RESUME, cid=flow.cid)
-    assert asked.payload == flow.secret and asked.epoch == tunnel.epoch
-    tunnel.send(M_RESUME_ACK, flow=flow)
-    return asked.ack
+    return (await all_resumed(tunnel, [flow]))[flow.cid]
+
+
+async def all_resumed(tunnel: Tunnel, flows: list[Flow]) -> dict[bytes, int]:
+    """The same for several, in whichever order the agent asks."""
+    by_cid, acks = {flow.cid: flow for flow in flows}, {}
+    while len(acks) < len(flows):
+        asked = await tunnel.want(M_RESUME)
+        if (flow := by_cid.get(asked.cid)) is not None:
+            assert asked.payload == flow.secret and asked.epoch == tunnel.epoch
+            acks[asked.cid] = asked.ack
+    for flow in flows:  # when all have asked: what they say from here on is not passed over
+        tunnel.send(M_RESUME_ACK, flow=flow)
+    return acks
 
 
 @pytest.mark.parametrize("how", ["drain", "cut", "close"])
@@ -138,8 +148,7 @@ def test_many_flows_move_again_and_again(play):
                 ),
                 "the next owner",
             )
-            for flow in flows:
-                sent[flow.cid] = await resumed(tunnel, flow)
+            sent = await all_resumed(tunnel, flows)
             for flow in flows:
                 await _take_any(tunnel, flows, flow, (turn + 1) * 20_000)
             await until(lambda: world.agent.tunnels.standby, "a standby")
