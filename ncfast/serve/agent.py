@@ -19,7 +19,7 @@ from ncfast.observe.watchdog import freeze
 from ncfast.serve.heir import Heir, summoned
 from ncfast.serve.notify import Supervisor
 from ncfast.serve.parent import become
-from ncfast.serve.process import EXIT_OK, Signals, Stay, network, prepare, run
+from ncfast.serve.process import Signals, network, prepare, run
 from ncfast.serve.stacks import forget_stacks, tell_stacks
 from ncfast.serve.upgrade import Upgrading
 
@@ -47,7 +47,7 @@ def _wish(config: AgentConfig) -> otlp.Wish | None:
     return wish(config.otlp, "ncfast-agent", config.agent_id, config.logging.mask_agents)
 
 
-async def _agent(config: AgentConfig, path: str | Path | None, stay: bool, descriptor: int | None) -> int | Stay:
+async def _agent(config: AgentConfig, path: str | Path | None, stay: bool, descriptor: int | None) -> int:
     net = network()
     heir = Heir(net, descriptor) if descriptor is not None else None
     for text in exposed(config):  # used all the same: that others can read or write them is for the operator to judge
@@ -96,26 +96,25 @@ async def _agent(config: AgentConfig, path: str | Path | None, stay: bool, descr
     else:
         heir.on_main, heir.on_reload, heir.on_stop = supervisor.ready, begin_reload, stop
         heir.take_over(agent)
-    result: int | Stay = EXIT_OK
     if await upgrading.until(agent.ground.stopping):
-        result = Stay(upgrading.pid) if upgrading.stays else EXIT_OK
         supervisor.passes_to(upgrading.pid)
         await upgrading.part()
         if admin is not None:
             admin.close()
-        await agent.linger()
+        await upgrading.linger()
     else:
         supervisor.stopping()
         await agent.drain()
         if admin is not None:
             admin.close()
     supervisor.close()
-    if isinstance(result, Stay):  # while handlers stand: without them a signal would end the process
+    code = upgrading.outcome()
+    if code is None:  # while handlers stand: without them a signal would end the process
         otlp.close()
         log.flush()
-        become(result.pid)
+        become()
     forget_stacks(net.loop)
-    return result
+    return code
 
 
 async def _reload_agent(agent: Agent, path: str | Path | None) -> None:

@@ -21,7 +21,7 @@ from ncfast.observe.watchdog import Watchdog, freeze
 from ncfast.serve.heir import Heir, summoned
 from ncfast.serve.notify import Supervisor
 from ncfast.serve.parent import become
-from ncfast.serve.process import EXIT_OK, Signals, Stay, network, prepare, run
+from ncfast.serve.process import Signals, network, prepare, run
 from ncfast.serve.stacks import forget_stacks, tell_stacks
 from ncfast.serve.upgrade import Upgrading
 
@@ -66,7 +66,7 @@ async def _hub(
     on_ready: Callable[[Hub], None] | None,
     stay: bool,
     descriptor: int | None,
-) -> int | Stay:
+) -> int:
     net = network()
     jwt = resolve_auth(config)
     _tell_exposed(config, jwt if config.auth is None else None)
@@ -119,24 +119,23 @@ async def _hub(
     if on_ready is not None:
         on_ready(hub)
     freeze()
-    result: int | Stay = EXIT_OK
     if await upgrading.until(hub.drain_requested):
-        result = Stay(upgrading.pid) if upgrading.stays else EXIT_OK
         supervisor.passes_to(upgrading.pid)
         await upgrading.part()
-        await hub.linger()
+        await upgrading.linger()
         await hub.stop()
     else:
         supervisor.stopping()
         await hub.drain()
     watchdog.stop()
     supervisor.close()
-    if isinstance(result, Stay):  # while handlers stand: without them a signal would end the process
+    code = upgrading.outcome()
+    if code is None:  # while handlers stand: without them a signal would end the process
         otlp.close()
         log.flush()
-        become(result.pid)
+        become()
     forget_stacks(net.loop)
-    return result
+    return code
 
 
 async def _reload_hub(hub: Hub, path: str | Path | None) -> None:

@@ -20,7 +20,6 @@ from ncfast.observe import log, otlp
 if TYPE_CHECKING:
     from ncfast.config.sections import Logging
 
-EXIT_OK = 0
 EXIT_FAILURE = 1
 OLDEST_UVLOOP = (0, 23)
 FEWEST_CONNECTIONS = 16  # tunnels or targets and a few clients: with less there is no use in a process
@@ -62,21 +61,13 @@ def prepare(logging: Logging, reserve: int = 0) -> None:
     check_descriptors(hard, reserve)
 
 
-@dataclass(frozen=True, slots=True)
-class Stay:
-    """What `main` returns that has handed over to a process, of which this one is to be the parent."""
-
-    pid: int
-
-
-def run(main: Coroutine[Any, Any, int | Stay]) -> int:
+def run(main: Coroutine[Any, Any, int]) -> int:
     """Runs `main` on a loop of its own; returns its exit code, with every log line written, and sent if a collector is
     wanted and takes it in time."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(main)
     otlp.close()
     log.flush()
-    assert not isinstance(code, Stay), "it has become a parent"
     return code
 
 

@@ -27,9 +27,11 @@ from ncfast.net.seam import Net
 from ncfast.observe import log
 from ncfast.observe.upgrading import UNDER_WAY, UpgradeRefused
 from ncfast.serve.heir import HANDOVER, Heir
+from ncfast.serve.parent import adopt, children, exit_code
 
 REAP_SEC = 0.5  # for a successor that has closed its end to be gone, before it is killed
 _LOOK = 0.01  # seconds between two looks whether it is
+_LOOK_LINGERING = 0.1
 _CONFIG_REFUSED = 78  # ncfast.cli.exitcode
 
 _log = log.get("upgrade")
@@ -89,6 +91,10 @@ class Upgrading:
         return self._standing["state"] in UNDER_WAY
 
     @property
+    def _under_parent(self) -> bool:
+        return self.stays or self._heir is not None and self._heir.has_parent
+
+    @property
     def pid(self) -> int:
         """The successor's."""
         assert self._child is not None
@@ -116,11 +122,14 @@ class Upgrading:
             pass
 
     def passes(self, number: int) -> bool:
-        """Whether a signal that has come is the successor's, which gets it: its parent does that, and is not yet."""
-        ours = self.stays and self.handed_over.is_set() and self._child is not None and self._child.poll() is None
-        if ours:
-            os.kill(self.pid, number)
-        return ours
+        """Whether a signal that has come is the successor's, which gets it: under a parent's number, that process is
+        asked for which serves. The parent itself knows only of those whose predecessor has ended."""
+        if not self.handed_over.is_set() or not self._under_parent:
+            return False
+        below = children()
+        if below:
+            os.kill(below[-1].pid, number)
+        return bool(below)
 
     def reload(self) -> bool:
         """Whether it is the successor that reads its file again; if it fails, we do."""
@@ -166,7 +175,7 @@ class Upgrading:
             self._standing["state"] = "passing"
             channel.send(
                 "upgrade",
-                {**self._standing, "has_parent": self.stays or self._heir is not None and self._heir.has_parent},
+                {**self._standing, "has_parent": self._under_parent},
             )
             self._net.share(True)
             await self._subject.hand_over(channel)
@@ -182,6 +191,8 @@ class Upgrading:
 
     def _start(self) -> Channel:
         """Raises OSError."""
+        if self.stays:
+            adopt()
         self._said = self._net.loop.create_future()
         ours, theirs = self._net.pair()
         with theirs:
@@ -260,6 +271,28 @@ class Upgrading:
         return child.returncode
 
     # afterwards
+
+    def outcome(self) -> int | None:
+        """The exit code of this process, at its very end. None: it is to become the parent of those that serve. If the
+        successor is gone by now, this is its code: whoever follows us by our number is to learn that nobody serves."""
+        if not self.handed_over.is_set():
+            return 0
+        assert self._child is not None
+        code = self._child.poll()
+        if code is None:
+            self._child.returncode = 0  # or it would take note of its end, at our own, in its parent's place
+        if self.stays and children():
+            return None
+        return exit_code(code or 0)
+
+    async def linger(self) -> None:
+        """As `Subject.linger`, but no longer once the successor has failed: whoever is to start the next must not wait
+        for us."""
+        assert self._child is not None
+        lingering = self._net.spawn(self._subject.linger(), "linger")
+        while not lingering.done() and not self._child.poll():
+            await asyncio.wait([lingering], timeout=_LOOK_LINGERING)
+        lingering.cancel()
 
     async def part(self) -> None:
         """The supervisor knows of the successor now, which tells it the rest; all is the successor's."""

@@ -12,22 +12,33 @@ import pytest
 from support.process import child_env, require
 from support.until import PATIENCE, wait_until
 
-# A generation: writes its name when it is up, starts the next at SIGUSR2 and ends, ends at SIGTERM with its code.
+# A generation: writes its name when it is up, starts the next at SIGUSR2 and ends, or lingers before that as long as
+# there is a file of its name; ends at SIGTERM with its code. The first is the parent of the others afterwards.
 GENERATION = """
 import os, signal, subprocess, sys, time
-name, code, leaves = int(sys.argv[1]), int(sys.argv[2]), []
+from ncfast.serve.parent import adopt, become, children
+name, code = int(sys.argv[1]), int(sys.argv[2])
+SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGHUP)
 def next_one(*_):
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    if not name:
+        adopt()
     subprocess.Popen([sys.executable, sys.argv[0], str(name + 1), str(code + 1)])
     while not os.path.exists(f"up.{name + 1}"):
         time.sleep(0.01)
+    for number in SIGNALS:
+        signal.signal(number, lambda number, _: os.kill(children()[-1].pid, number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    while os.path.exists(f"lingers.{name}"):
+        time.sleep(0.01)
     if name:
         os._exit(0)
-    os.environ["NEXT"] = "up"
-    from ncfast.serve.parent import become, children
-    become(children()[-1])
-signal.signal(signal.SIGUSR2, next_one)
-signal.signal(signal.SIGTERM, lambda *_: os._exit(code))
-signal.signal(signal.SIGHUP, lambda *_: open(f"hup.{name}", "w").close())
+    become()
+for number, act in zip(SIGNALS, (
+    next_one, lambda *_: os._exit(code), lambda *_: open(f"hup.{name}", "w").close()
+)):
+    signal.signal(number, act)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 with open(f"writing.{name}", "w") as file:
     file.write(str(os.getpid()))
 os.rename(f"writing.{name}", f"up.{name}")
@@ -106,6 +117,27 @@ def test_a_signal_that_ends_the_last_is_told_as_shells_do(family: Family) -> Non
     assert family.first.wait(PATIENCE) == 128 + signal.SIGKILL
 
 
+@pytest.mark.parametrize("lingers", [0, 1])
+def test_one_that_lingers_is_passed_over(family: Family, lingers: int) -> None:
+    mark = family.directory / f"lingers.{lingers}"
+    mark.touch()
+    if lingers:
+        family.upgrade(0)
+    for name in range(lingers + 1, lingers + 3):  # it lingers while two more upgrades are made
+        family.first.send_signal(signal.SIGUSR2)
+        family.up(name)
+        if name > lingers + 1:
+            wait_until(lambda name=name: not Path(f"/proc/{family.up(name - 1)}/exe").exists(), "its end")
+    family.first.send_signal(signal.SIGHUP)
+    wait_until((family.directory / f"hup.{lingers + 2}").exists, "SIGHUP at the one that serves")
+    if not lingers:
+        mark.unlink()
+        stays(family.first.pid)
+    os.kill(family.up(lingers + 2), signal.SIGKILL)
+    assert family.first.wait(PATIENCE) == 128 + signal.SIGKILL
+    mark.unlink(missing_ok=True)
+
+
 def test_as_the_first_process_of_a_container(tmp_path: Path) -> None:
     (unshare,) = require("unshare")
     probe = subprocess.run([unshare, "--pid", "--fork", "--mount-proc", "true"], capture_output=True, check=False)
@@ -120,6 +152,12 @@ def test_as_the_first_process_of_a_container(tmp_path: Path) -> None:
             assert family.up(name) > 1
             stays(inside)
             wait_until(lambda name=name: inner_children(inside) == [family.up(name)], "the last to be the only child")
+        # what a shell that was opened in the container has left is not taken for the one that serves
+        enter = ["nsenter", "--mount", "--pid", "--target", str(inside), "setsid", "--fork", "sleep", str(PATIENCE)]
+        subprocess.run(enter, check=True)
+        wait_until(lambda: len(inner_children(inside)) == 2, "the stranger to be taken in")
+        os.kill(inside, signal.SIGHUP)
+        wait_until((tmp_path / "hup.2").exists, "SIGHUP at the one that serves")
         os.kill(inside, signal.SIGTERM)
         assert family.first.wait(PATIENCE) == 42
     finally:

@@ -13,7 +13,7 @@ from support.until import PATIENCE
 
 # Runs in each interpreter that has it on its path, before anything else; `fault` is read anew by each successor.
 FAULTS = """
-import os, sys, time
+import os, signal, sys, time
 if "NCFAST_HANDOVER" in os.environ:
     fault = open(os.path.join(os.path.dirname(__file__), "fault")).read()
     if fault == "dies at once":
@@ -28,6 +28,8 @@ if "NCFAST_HANDOVER" in os.environ:
                 body = {**body, "formats": [4711], "version": "0.0.1"}
             if fault == "dies before " + kind:
                 os._exit(3)
+            if fault == "is frozen before " + kind:
+                os.kill(os.getpid(), signal.SIGSTOP)
             if fault == "says nothing of " + kind:
                 return
             send(self, kind, body, *more, **named)
