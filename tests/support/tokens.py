@@ -19,7 +19,7 @@ from ncfast.auth import AuthError, ClientCertificate, Identity, StaticKeys, Veri
 
 NOW = 1_800_000_000
 SECRET = b"a secret of exactly thirty-two b"
-ABSENT = object()  # as a claim's value: leave the claim out
+ABSENT = ...  # as a claim's value: leave the claim out
 
 _ALGORITHMS = get_default_algorithms()
 
