@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parent
@@ -26,7 +27,7 @@ def program(name: str) -> str:
         if compiler is None:
             raise RuntimeError(f"{source.name} needs a C compiler (Debian: gcc, libc6-dev)")
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(f".{os.getpid()}")  # another run may compile at the same time
+        scratch = path.with_suffix(f".{threading.get_native_id()}")  # others may compile it at the same time
         subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-o", scratch, source], check=True)
         scratch.replace(path)
     return str(path)

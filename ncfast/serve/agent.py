@@ -18,7 +18,6 @@ from ncfast.observe import log, otlp
 from ncfast.observe.watchdog import freeze
 from ncfast.serve.heir import Heir, summoned
 from ncfast.serve.notify import Supervisor
-from ncfast.serve.parent import become
 from ncfast.serve.process import Signals, network, prepare, run
 from ncfast.serve.stacks import forget_stacks, tell_stacks
 from ncfast.serve.upgrade import Upgrading
@@ -110,9 +109,7 @@ async def _agent(config: AgentConfig, path: str | Path | None, stay: bool, descr
     supervisor.close()
     code = upgrading.outcome()
     if code is None:  # while handlers stand: without them a signal would end the process
-        otlp.close()
-        log.flush()
-        become()
+        await upgrading.stay()
     forget_stacks(net.loop)
     return code
 

@@ -20,7 +20,6 @@ from ncfast.observe import log, otlp
 from ncfast.observe.watchdog import Watchdog, freeze
 from ncfast.serve.heir import Heir, summoned
 from ncfast.serve.notify import Supervisor
-from ncfast.serve.parent import become
 from ncfast.serve.process import Signals, network, prepare, run
 from ncfast.serve.stacks import forget_stacks, tell_stacks
 from ncfast.serve.upgrade import Upgrading
@@ -131,9 +130,7 @@ async def _hub(
     supervisor.close()
     code = upgrading.outcome()
     if code is None:  # while handlers stand: without them a signal would end the process
-        otlp.close()
-        log.flush()
-        become()
+        await upgrading.stay()
     forget_stacks(net.loop)
     return code
 

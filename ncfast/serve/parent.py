@@ -18,6 +18,7 @@ PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 SI_KERNEL = 0x80  # sigaction(2): by the kernel, as the terminal's signals are, which the child has got itself
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 WATCHED = (*PASSED_ON, signal.SIGCHLD)
+LEAVING = "ncfast-leaving"  # as ps(1) has it; 15 bytes at most
 
 
 def adopt() -> None:
@@ -25,11 +26,25 @@ def adopt() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, *map(ctypes.c_ulong, (1, 0, 0, 0)))
 
 
-def become() -> NoReturn:
-    """This process, which has called `adopt`, is the parent of its children from now on, and nothing else. Signals that
-    come meanwhile wait."""
+def leave() -> None:
+    """What this process has served is its child's from now on, and signals are, too."""
+    with open("/proc/self/comm", "w") as file:
+        file.write(LEAVING)
+
+
+def hold() -> int:
+    """Signals that come from now on are kept for `become`, to whatever thread: what has come until now is in the loop's
+    own pipe."""
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    return reader
+
+
+def become(held: int) -> NoReturn:
+    """This process, which has called `adopt` and `hold`, is the parent of its children from now on, and nothing
+    else."""
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-    os.execv(sys.executable, [sys.executable, "-I", "-S", __file__])
+    os.execv(sys.executable, [sys.executable, "-I", "-S", __file__, str(held)])
 
 
 def exit_code(code: int) -> int:
@@ -42,10 +57,10 @@ class Child(NamedTuple):
     pid: int
 
 
-def children() -> list[Child]:
-    """Of this process, and those that it has taken in, the oldest first; those, too, that have ended and are not taken
-    note of. The youngest is the one that serves: a process has one child, its successor, and is older. What else the
-    first process of a container takes in (of a shell that was opened there) is of another session."""
+def children(of: int) -> list[Child]:
+    """Of a process, and those that it has taken in, the oldest first; those, too, that have ended and are not taken
+    note of. The youngest is its successor: it has no other, and is older. What else the first process of a container
+    takes in (of a shell that was opened there) is of another session."""
     found, session = [], os.getsid(0)
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -54,17 +69,31 @@ def children() -> list[Child]:
                     fields = file.read().rpartition(b")")[2].split()
             except OSError:  # it has just ended
                 continue
-            if (int(fields[1]), int(fields[3])) == (os.getpid(), session):
+            if (int(fields[1]), int(fields[3])) == (of, session):
                 found.append(Child(int(fields[19]), int(name)))  # proc_pid_stat(5): starttime
     return sorted(found)
+
+
+def serving() -> int:
+    """The one below this process that serves: the youngest child, or its own if it is leaving. 0: none."""
+    pid = 0
+    below = children(os.getpid())
+    while below:
+        pid = below[-1].pid
+        try:
+            with open(f"/proc/{pid}/comm") as file:
+                below = children(pid) if file.read().strip() == LEAVING else []
+        except OSError:  # it has just ended
+            below = children(os.getpid())
+    return pid
 
 
 class Parent:
     """Of the process that serves now, and of those before it that linger over their last bytes."""
 
     def __init__(self) -> None:
-        self.serves = Child(0, 0)
-        self.last = 1  # the exit code of the last that has served
+        self._youngest = Child(0, 0)
+        self._last = 1  # the exit code of the last that has served
         self.code: int | None = None  # set when that is ours
 
     def reap(self) -> None:
@@ -74,37 +103,49 @@ class Parent:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                self.code = self.last
+                self.code = self._last
                 return
             if pid == 0:
                 return
-            if pid == self.serves.pid:
-                self.last = exit_code(os.waitstatus_to_exitcode(status))
+            if pid == self._youngest.pid:
+                self._last = exit_code(os.waitstatus_to_exitcode(status))
                 self._look()
-                if pid == self.serves.pid and self.last != 0:
-                    self.code = self.last  # nobody serves; who is to start the next does not wait for who lingers
+                if pid == self._youngest.pid and self._last != 0:
+                    self.code = self._last  # nobody serves; who is to start the next does not wait for who lingers
 
     def _look(self) -> None:
-        self.serves = max([self.serves, *children()])
+        self._youngest = max([self._youngest, *children(os.getpid())])
 
-    def pass_on(self, number: int) -> None:
+
+def pass_on(number: int) -> bool:
+    """A signal, to the one that serves; whether there is one."""
+    pid = serving()
+    if pid:
         try:
-            os.kill(self.serves.pid, number)
+            os.kill(pid, number)
         except ProcessLookupError:  # it is about to be taken note of
             pass
+    return pid > 0
 
 
-def main() -> int:
+def main(held: int) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     parent = Parent()
     parent.reap()
+    try:
+        early = os.read(held, 4096)
+    except BlockingIOError:
+        early = b""
+    for number in early:
+        if number in PASSED_ON:
+            pass_on(number)
     while parent.code is None:
         told = signal.sigwaitinfo(WATCHED)
         parent.reap()
         if told.si_signo in PASSED_ON and told.si_code != SI_KERNEL and parent.code is None:
-            parent.pass_on(told.si_signo)
+            pass_on(told.si_signo)
     return parent.code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(int(sys.argv[1])))

@@ -18,16 +18,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from ncfast.core.errors import NcfastError
 from ncfast.core.record import FORMAT
 from ncfast.net.channel import Channel, Message
 from ncfast.net.seam import Net
-from ncfast.observe import log
+from ncfast.observe import log, otlp
 from ncfast.observe.upgrading import UNDER_WAY, UpgradeRefused
 from ncfast.serve.heir import HANDOVER, Heir
-from ncfast.serve.parent import adopt, children, exit_code
+from ncfast.serve.parent import adopt, become, exit_code, hold, leave, pass_on, serving
 
 REAP_SEC = 0.5  # for a successor that has closed its end to be gone, before it is killed
 _LOOK = 0.01  # seconds between two looks whether it is
@@ -122,14 +122,11 @@ class Upgrading:
             pass
 
     def passes(self, number: int) -> bool:
-        """Whether a signal that has come is the successor's, which gets it: under a parent's number, that process is
-        asked for which serves. The parent itself knows only of those whose predecessor has ended."""
+        """Whether a signal that has come is the successor's, which gets it: who sends one to a parent asks for the
+        process that serves."""
         if not self.handed_over.is_set() or not self._under_parent:
             return False
-        below = children()
-        if below:
-            os.kill(below[-1].pid, number)
-        return bool(below)
+        return pass_on(number)
 
     def reload(self) -> bool:
         """Whether it is the successor that reads its file again; if it fails, we do."""
@@ -186,6 +183,7 @@ class Upgrading:
             await self._fail("it was broken off")
             raise
         self._standing["state"] = "done"
+        leave()
         _log.info("upgraded", pid=self.pid, version=version, duration_sec=round(self._net.clock() - begun, 3))
         self.handed_over.set()
 
@@ -281,7 +279,7 @@ class Upgrading:
         code = self._child.poll()
         if code is None:
             self._child.returncode = 0  # or it would take note of its end, at our own, in its parent's place
-        if self.stays and children():
+        if self.stays and serving():
             return None
         return exit_code(code or 0)
 
@@ -301,3 +299,12 @@ class Upgrading:
         while self._channel.backlog and not self._channel.closed:
             await asyncio.sleep(_LOOK)
         self._channel.close()
+        await asyncio.sleep(_LOOK)  # our parent may have looked who serves just before, and sends its signal to us
+
+    async def stay(self) -> NoReturn:
+        """As the parent of the successor."""
+        held = hold()
+        await asyncio.sleep(_LOOK)  # the loop hands on what has come until now
+        otlp.close()
+        log.flush()
+        become(held)

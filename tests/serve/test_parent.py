@@ -16,24 +16,25 @@ from support.until import PATIENCE, wait_until
 # there is a file of its name; ends at SIGTERM with its code. The first is the parent of the others afterwards.
 GENERATION = """
 import os, signal, subprocess, sys, time
-from ncfast.serve.parent import adopt, become, children
+from ncfast.serve.parent import adopt, become, hold, leave, pass_on
 name, code = int(sys.argv[1]), int(sys.argv[2])
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGHUP)
 def next_one(*_):
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     if not name:
         adopt()
-    subprocess.Popen([sys.executable, sys.argv[0], str(name + 1), str(code + 1)])
+    subprocess.Popen([sys.executable, "generation.py", str(name + 1), str(code + 1)])
     while not os.path.exists(f"up.{name + 1}"):
         time.sleep(0.01)
     for number in SIGNALS:
-        signal.signal(number, lambda number, _: os.kill(children()[-1].pid, number))
+        signal.signal(number, lambda number, _: pass_on(number))
+    leave()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     while os.path.exists(f"lingers.{name}"):
         time.sleep(0.01)
     if name:
         os._exit(0)
-    become()
+    become(hold())
 for number, act in zip(SIGNALS, (
     next_one, lambda *_: os._exit(code), lambda *_: open(f"hup.{name}", "w").close()
 )):
@@ -47,11 +48,32 @@ while True:
 """
 
 
+# A first generation with a loop, that stops for a while just before it becomes a parent.
+HOLDING = """
+import asyncio, os, signal, subprocess, sys, threading, time, uvloop
+from ncfast.serve.parent import adopt, become, hold
+async def main():
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: None)
+    threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()
+    adopt()
+    subprocess.Popen([sys.executable, "generation.py", "1", "41"])
+    while not os.path.exists("up.1"):
+        time.sleep(0.01)
+    held = hold()
+    open("held", "w").close()
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+    become(held)
+uvloop.run(main())
+"""
+
+
 class Family:
-    def __init__(self, directory: Path, *prefix: str) -> None:
+    def __init__(self, directory: Path, *prefix: str, first: str = GENERATION) -> None:
         self.directory = directory
-        program = directory / "generation.py"
-        program.write_text(GENERATION)
+        (directory / "generation.py").write_text(GENERATION)
+        program = directory / "first.py"
+        program.write_text(first)
         argv = [*prefix, sys.executable, str(program), "0", "40"]
         self.first = subprocess.Popen(argv, cwd=directory, env=child_env())
 
@@ -136,6 +158,19 @@ def test_one_that_lingers_is_passed_over(family: Family, lingers: int) -> None:
     os.kill(family.up(lingers + 2), signal.SIGKILL)
     assert family.first.wait(PATIENCE) == 128 + signal.SIGKILL
     mark.unlink(missing_ok=True)
+
+
+def test_a_signal_that_comes_before_it_is_the_parent_is_passed_on(tmp_path: Path) -> None:
+    family = Family(tmp_path, first=HOLDING)
+    try:
+        wait_until((tmp_path / "held").exists, "the first to be about to become a parent")
+        family.first.send_signal(signal.SIGHUP)
+        (tmp_path / "go").touch()
+        wait_until((tmp_path / "hup.1").exists, "SIGHUP at the one that serves")
+        family.first.send_signal(signal.SIGTERM)
+        assert family.first.wait(PATIENCE) == 41
+    finally:
+        family.end()
 
 
 def test_as_the_first_process_of_a_container(tmp_path: Path) -> None:
