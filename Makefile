@@ -12,6 +12,7 @@ FUZZ_SECONDS ?= 600
 UPGRADE ?= --upgrade
 TARGETS ?= $(patsubst tests/fuzz/fuzz_%.py,%,$(wildcard tests/fuzz/fuzz_*.py))
 SEEDS ?= 200
+JOBS ?= 2
 MINUTES ?= 60
 ENGINE ?= docker
 FIRST ?= 1
@@ -42,8 +43,8 @@ help:  ## list the targets
 demo: build  ## see flows survive a tunnel that is cut under them
 	$(BIN)/python -m ncfast demo $(DEMO)
 
-test: test-setup  ## all tests, with real programs (TESTS=... for some)
-	$(BIN)/python -m pytest $(TESTS)
+test: test-setup  ## all tests, with real programs, in two processes (TESTS=... for some, JOBS=0 in one, as they are written)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 quick: build $(VENV)/.test  ## the tests that take less than a minute, for between two edits
 	$(BIN)/python -m pytest -q $(addprefix tests/,$(QUICK))
