@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from ncfast.agent.giving import Giving
 from ncfast.agent.ground import Ground
@@ -51,6 +52,7 @@ class Agent:
         self.services.on_changed = self.tunnels.announce
         self._token_fault = ""  # of the token file, as it was told last
         self._taking = None if heritage is None else Taking(self, heritage)
+        self._giving: Giving | None = None
 
     # life
 
@@ -70,10 +72,18 @@ class Agent:
     async def hand_over(self, channel: Channel) -> None:
         """Passes everything to the process at the other end of the channel. Raises HandoverFailed when that is gone
         before it has said that it has it; then this one goes on."""
-        await Giving(self, channel).give()
+        self._giving = Giving(self, channel)
+        await self._giving.give()
+
+    def upgrade(self) -> dict[str, Any] | None:
+        """How far one is, while it is under way."""
+        if self._giving is not None:
+            return self._giving.snapshot()
+        return self._taking.snapshot() if self._taking is not None and not self._taking.over else None
 
     def upgrade_failed(self) -> None:
         """This process goes on."""
+        self._giving = None
         self.ground.counts.handovers["failed"] += 1
 
     def take_over(self, channel: Channel) -> None:

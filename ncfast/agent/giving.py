@@ -48,6 +48,8 @@ class HandoverFailed(NcfastError):
 class Giving:
     """One hand-over."""
 
+    role = "giving"
+
     def __init__(self, agent: Agent, channel: Channel) -> None:
         self._agent = agent
         self._ground = agent.ground
@@ -59,14 +61,33 @@ class Giving:
         self._lost = ""
         self._changed = asyncio.Event()
         self._dropped: list[bytes] = []  # cids of opens that we have given up
+        self._passed = 0
+        self._begun_at = self._net.clock()
+
+    def snapshot(self) -> dict[str, Any]:
+        return {
+            "role": self.role,
+            "seconds": round(self._net.clock() - self._begun_at, 3),
+            "passed": self._passed,
+            "left": {"flows": len(self._ground.flows)},
+        }
 
     async def give(self) -> None:
         """Returns when the successor owns the agent, or tries to. Raises HandoverFailed."""
-        channel, begun = self._channel, self._net.clock()
+        channel = self._channel
         channel.on_message, channel.on_closed = self._hear, self._lose
         for key, socks in self._net.doors():
             channel.send("doors", {"doors": [[key, len(socks)]]}, fds=[sock.fileno() for sock in socks])
         channel.send("heritage", self._heritage())
+        self._net.hold_doors(True)  # who asks how the agent is waits until the successor answers
+        try:
+            await self._give()
+        except HandoverFailed:
+            self._net.hold_doors(False)
+            raise
+
+    async def _give(self) -> None:
+        channel = self._channel
         seconds = self._ground.config.upgrade.timeout_sec
         if not await self._until("dialled", seconds):
             raise HandoverFailed(self._lost or f"it did not serve within {seconds:g} s (upgrade.timeout_sec)")
@@ -80,11 +101,12 @@ class Giving:
             raise HandoverFailed(self._lost)
         for parcel in parcels:
             parcel.close()
+        self._passed = len(parcels)
         _log.info(
             "upgrade_passed",
-            passed=len(parcels),
+            passed=self._passed,
             pause_ms=round((self._net.clock() - stopped) * 1000, 3),
-            duration_sec=round(self._net.clock() - begun, 3),
+            duration_sec=round(self._net.clock() - self._begun_at, 3),
         )
         if not await self._until("owner", LEAVES) and self._lost:
             self._start_anew()
@@ -95,6 +117,7 @@ class Giving:
     def _heritage(self) -> dict[str, Any]:
         return {
             "instance": self._ground.instance,
+            "flows": len(self._ground.flows),
             "down": [name for name, one in self._agent.services.targets.items() if not one.healthy],
             **self._tunnels.heritage(),
         }

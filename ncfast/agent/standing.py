@@ -66,6 +66,7 @@ class Standing:
             "agent_id": ground.config.agent_id,
             "uptime_sec": round(ground.clock() - ground.started_at, 3),
             "ready": self.ready(),
+            "upgrade": self.agent.upgrade(),
             "tunnels": [self._tunnel(one) for one in self.agent.tunnels.all()],
             "granted": counts.granted,
             "handovers": dict(counts.handovers),

@@ -32,18 +32,22 @@ class Heritage:
     instance: str
     hub: str  # the URL of the owner's tunnel; "" if there was none
     down: frozenset[str]  # connectors whose targets are not well
+    flows: int  # that it had when it said so
 
     @classmethod
     def read(cls, said: dict[str, Any]) -> Self:
         """As `Giving` says it. Raises NoHeritage."""
         try:
-            return cls(bytes.fromhex(said["instance"]).hex(), str(said["hub"]), frozenset(said["down"]))
+            instance, hub, down = bytes.fromhex(said["instance"]).hex(), str(said["hub"]), frozenset(said["down"])
+            return cls(instance, hub, down, int(said.get("flows", 0)))
         except (KeyError, TypeError, ValueError) as exc:
             raise NoHeritage(f"the predecessor does not say who it is: {exc}") from None
 
 
 class Taking:
-    """One hand-over."""
+    """One hand-over, until the predecessor is `over`."""
+
+    role = "taking"
 
     def __init__(self, agent: Agent, heritage: Heritage) -> None:
         self._agent = agent
@@ -53,11 +57,22 @@ class Taking:
         self._ahead: AgentTunnel | None = None
         self._begun = False  # we are the agent
         self._passed = 0
+        self._left = heritage.flows
+        self._begun_at = agent.net.clock()
+        self.over = False
         agent.ground.instance = heritage.instance
         for name in heritage.down:
             target = agent.services.target(name)
             if target is not None:
                 target.healthy = False
+
+    def snapshot(self) -> dict[str, Any]:
+        return {
+            "role": self.role,
+            "seconds": round(self._agent.net.clock() - self._begun_at, 3),
+            "passed": self._passed,
+            "left": {"flows": self._left},
+        }
 
     def listen(self, channel: Channel) -> None:
         """Everything is bound; dials, and says so."""
@@ -78,7 +93,7 @@ class Taking:
             case "commit":
                 self._commit(message)
             case "over":
-                _log.info("upgrade_done", result="done", passed=self._passed)
+                self._end("done")
             case _:
                 message.close()
 
@@ -97,7 +112,7 @@ class Taking:
                 passing.put(parcel, passed=True)
             except (ValueError, KeyError, TypeError, OSError, NcfastError):  # one that cannot be is reset
                 lost += 1
-        self._passed = len(self._parcels) - lost
+        self._passed, self._left = len(self._parcels) - lost, 0
         _log.info("upgrade_taken", flows=self._passed, lost=lost)
         self._parcels = []
         agent.ground.counts.handovers["done"] += 1
@@ -110,10 +125,16 @@ class Taking:
     def _owner(self) -> None:
         self._channel.send("owner", {})
 
+    def _end(self, result: str) -> None:
+        self.over = True
+        _log.info("upgrade_done", result=result, passed=self._passed)
+
     def _lose(self, reason: str) -> None:
         if self._begun:
+            if not self.over:
+                self._end("cut")
             return
-        agent = self._agent
+        agent, self.over = self._agent, True
         for parcel in self._parcels:
             parcel.close()  # the last to have it: a reset
         _log.error("upgrade_cut", flows=len(self._parcels), reason=reason)

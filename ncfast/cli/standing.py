@@ -20,6 +20,7 @@ def render(status: dict[str, Any]) -> str:
     lines = [
         f"{status['agent_id']} (ncfast {status['version']}, pid {status['pid']}): {ready['status']}{reasons},"
         f" up {duration(status['uptime_sec'])}",
+        *_upgrade(status.get("upgrade")),
         "",
         f"token   {_left(status['token'])}",
         *(f"{use:<7} certificate {_time_left(left)}" for use, left in status["certificates"].items()),
@@ -40,6 +41,12 @@ def render(status: dict[str, Any]) -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def _upgrade(upgrade: dict[str, Any] | None) -> list[str]:
+    if upgrade is None:
+        return []
+    return [f"upgrade {upgrade['passed']} flows have passed, {upgrade['left']['flows']} are left at the former process"]
 
 
 def _left(token: dict[str, Any]) -> str:

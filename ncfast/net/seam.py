@@ -165,6 +165,14 @@ class Net:
         """Every socket that listens, those of one place together, by what they are known by there; they stay ours."""
         return [(key, one.sockets) for key, one in self._acceptors if not one.closed]
 
+    def hold_doors(self, held: bool) -> None:
+        """Whether who connects waits, in the kernel's queue, for another process that listens on the same sockets."""
+        for _, acceptor in self._acceptors:
+            if held:
+                acceptor.hold()
+            else:
+                acceptor.go_on()
+
     def inherit(self, doors: list[tuple[str, list[socket.socket]]]) -> None:
         """`doors()` of the process before us: `listen` and `listen_unix` take these instead of binding."""
         self._inherited.add(doors)

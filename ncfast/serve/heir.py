@@ -64,6 +64,7 @@ class Heir:
         self._taker: Callable[[Message], object] | None = None
         self._ended: Callable[[str], object] = lambda reason: None
         self._early: list[Message] = []
+        self._bound = asyncio.Event()  # there is somebody who takes over
         self._complete = False
         self.standing: dict[str, Any] = {"id": "", "state": "passing", "reason": ""}
         self.has_parent = False
@@ -90,6 +91,7 @@ class Heir:
         early, self._early = self._early, []
         for message in early:
             self._hear(message)
+        self._bound.set()
 
     @contextmanager
     def refusing(self) -> Iterator[None]:
@@ -133,8 +135,6 @@ class Heir:
         if not self._heritage.done():
             self._heritage.set_exception(NotOurs(f"the process that this one was to succeed has given up: {reason}"))
             return
-        if self._taker is None:
-            raise SystemExit(f"the process that this one was to succeed has given up: {reason}")
         if self._complete:
             self._end(reason)
         else:
@@ -148,6 +148,7 @@ class Heir:
                 log.flush()
                 os._exit(1)  # an orderly end would tell agents and the registry that the hub goes
             await asyncio.sleep(_LOOK)
+        await self._bound.wait()
         told = {"state": "cut", "reason": "the predecessor died: what it had not passed has ended with it"}
         self.standing |= told
         self._end(reason)

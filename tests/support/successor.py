@@ -1,66 +1,119 @@
-"""Hubs that are upgraded as an operator does it: by `ncfast upgrade`, or SIGUSR2; and successors that do what they must
-not."""
+"""Hubs and agents that are upgraded as an operator does it: by `ncfast upgrade`, or SIGUSR2; and processes that do what
+they must not while one is under way."""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from support.eventlog import EventLog
-from support.ncfast_process import Hub, ncfast
+from support.ncfast_process import Agent, Hub, ncfast
 from support.process import Program, child_env
-from support.until import PATIENCE
+from support.until import PATIENCE, wait_until
 
-# Runs in each interpreter that has it on its path, before anything else; `fault` is read anew by each successor.
+# Runs in each interpreter that has it on its path, before anything else. What a message is called says who sends it:
+# `fault` is read anew before each, so that it meets the predecessor of an upgrade as well as the successor.
 FAULTS = """
-import os, signal, sys, time
+import os, signal, time
+def fault():
+    with open(os.path.join(os.path.dirname(__file__), "fault")) as file:
+        return file.read()
 if "NCFAST_HANDOVER" in os.environ:
-    fault = open(os.path.join(os.path.dirname(__file__), "fault")).read()
-    if fault == "dies at once":
+    if fault() == "dies at once":
         os._exit(3)
-    if fault == "is silent":
+    if fault() == "is silent":
         time.sleep(3600)
-    if fault:
-        from ncfast.net.channel import Channel
-        send = Channel.send
-        def sends(self, kind, body, *more, **named):
-            if fault == "speaks another format" and kind == "ready":
-                body = {**body, "formats": [4711], "version": "0.0.1"}
-            if fault == "dies before " + kind:
-                os._exit(3)
-            if fault == "is frozen before " + kind:
-                os.kill(os.getpid(), signal.SIGSTOP)
-            if fault == "says nothing of " + kind:
-                return
-            send(self, kind, body, *more, **named)
-            if fault == "dies after " + kind:
-                os._exit(3)
-        Channel.send = sends
+from ncfast.net.channel import Channel
+send = Channel.send
+def sends(self, kind, body, *more, **named):
+    while fault() == "waits before " + kind:
+        time.sleep(0.01)
+    said = fault()
+    if said == "speaks another format" and kind == "ready":
+        body = {**body, "formats": [4711], "version": "0.0.1"}
+    if said == "dies before " + kind:
+        os._exit(3)
+    if said == "is killed before " + kind:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if said == "is frozen before " + kind:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if said == "says nothing of " + kind:
+        return
+    send(self, kind, body, *more, **named)
+    if said == "dies after " + kind:
+        os._exit(3)
+    if said == "is killed after " + kind:
+        os.kill(os.getpid(), signal.SIGKILL)
+Channel.send = sends
 """
+
+
+class Plants:
+    """Where the fault of one hub's, or one agent's, processes is written."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(exist_ok=True)
+        (directory / "sitecustomize.py").write_text(FAULTS)
+        self.plant("")
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        return {"PYTHONPATH": os.pathsep.join([str(self._directory), child_env()["PYTHONPATH"]])}
+
+    def plant(self, fault: str) -> None:
+        """What the next process that comes to it does wrong; never half of it is read."""
+        fresh = self._directory / "fault.new"
+        fresh.write_text(fault)
+        fresh.rename(self._directory / "fault")
 
 
 class OperatedHub(Hub):
     """The product's own process, which stays as the parent of its successors."""
 
     def start(self) -> None:
-        self._faults = self._directory / f"{self.name}.faults"
-        self._faults.mkdir(exist_ok=True)
-        (self._faults / "sitecustomize.py").write_text(FAULTS)
-        self.plant("")
+        plants = Plants(self._directory / f"{self.name}.faults")
+        self.plant = plants.plant
         argv = [*self.prefix, *ncfast("hub", "--stay-parent", "--config", self.config_path)]
-        path = {"PYTHONPATH": f"{self._faults}:{child_env()['PYTHONPATH']}"}
-        self.program = Program(self.name, argv, self._directory, max_files=self.max_files, env=path)
+        env = plants.environment
+        self.program = Program(self.name, argv, self._directory, max_files=self.max_files, env=env)
         self.log = EventLog(self.program.err_path, self.program.exit_code)
         self._begin = self.log.mark()
         self.ready = self.log.wait("hub_ready", after=self._begin)
 
-    def plant(self, fault: str) -> None:
-        """What the next successor does wrong."""
-        (self._faults / "fault").write_text(fault)
-
     def upgrade(self) -> subprocess.CompletedProcess[str]:
         """By the command, to its end."""
         return operate("upgrade", "--url", f"http://{self.ready['admin']}", directory=self._directory)
+
+
+class OperatedAgent(Agent):
+    """The same of an agent, which can be asked at a Unix socket and at a port."""
+
+    flags = ("--stay-parent",)
+
+    def start(self, *, wait: bool = True) -> None:
+        plants = Plants(self._directory / f"{self._name}.faults")
+        self.plant = plants.plant
+        self._env = {**(self._env or {}), **plants.environment}
+        self.socket = self._directory / "agent.sock"
+        self.config["admin"] = {"unix": str(self.socket), "bind": "127.0.0.1:0"}
+        super().start(wait=wait)
+
+    def upgrade(self) -> subprocess.CompletedProcess[str]:
+        return operate("upgrade", "--agent", "--url", f"unix:{self.socket}", directory=self._directory)
+
+
+def second_generation(of: OperatedHub | OperatedAgent) -> int:
+    """Upgrades once, so that the process that serves is not its own supervisor's child; its number."""
+    mark = of.log.mark()
+    of.program.signal(signal.SIGUSR2)
+    pid: int = of.log.wait("upgraded", after=mark)["pid"]
+    cmdline = Path(f"/proc/{of.program.pid}/cmdline")
+    wait_until(lambda: b"parent.py" in cmdline.read_bytes(), "the first process to be nothing but a parent")
+    return pid
 
 
 def operate(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:

@@ -76,10 +76,9 @@ def test_signals_reach_the_process_that_serves(hub: Topology) -> None:
 
 def test_the_end_of_a_successor_is_seen_while_its_predecessor_is_not_gone(hub: Topology) -> None:
     ours = hub.hub
-    ours.plant("is frozen before main")
     assert ours.upgrade().returncode == 0
-    ours.plant("")
     frozen, mark = ours.status()["pid"], ours.log.mark()
+    ours.plant("is frozen before main")
     ours.program.signal(signal.SIGUSR2)
     pid = ours.log.wait("upgraded", after=mark)["pid"]
     wait_until(lambda: " T " in Path(f"/proc/{frozen}/stat").read_text(), "the predecessor to be frozen")
