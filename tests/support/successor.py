@@ -7,9 +7,10 @@ import subprocess
 from pathlib import Path
 
 from support.eventlog import EventLog
-from support.ncfast_process import Hub, ncfast
+from support.ncfast_process import ncfast
 from support.process import Program, child_env
 from support.until import PATIENCE
+from support.upgrading import PassingHub
 
 # Runs in each interpreter that has it on its path, before anything else; `fault` is read anew by each successor.
 FAULTS = """
@@ -37,7 +38,7 @@ if "NCFAST_HANDOVER" in os.environ:
 """
 
 
-class OperatedHub(Hub):
+class OperatedHub(PassingHub):
     """The product's own process, which stays as the parent of its successors."""
 
     def start(self) -> None:
