@@ -42,7 +42,13 @@ class Seen:
 
 
 async def play(
-    case: Case, services: Services, directory: Path, size: Size, number: int, tell: Callable[[str], None]
+    case: Case,
+    services: Services,
+    directory: Path,
+    size: Size,
+    number: int,
+    tell: Callable[[str], None] = lambda line: None,
+    prepare: Callable[[Site], None] = lambda made: None,
 ) -> Seen:
     """So many upgrades under all loads; whatever goes wrong is in what was seen."""
     directory.mkdir()
@@ -53,6 +59,7 @@ async def play(
         seen.lost.append(f"not started: {str(error)[:1000]}")
         return seen
     try:
+        prepare(made)
         ground = Ground(made.address, services, directory, size, asyncio.Event())
         await _under_load(made, ground, seen, number, tell)
         if case.upgraded != "nothing":

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from support.cluster import Cluster
+from support.cluster import NAMES, Cluster
 from support.ncfast_process import Agent, Hub, merged
 from support.peer import Address
-from support.successor import OperatedHub, operate
+from support.places import Loopback
+from support.successor import OperatedAgent, OperatedHub
 from support.topology import Topology
 
 from .tunnels import Kind, Tunnels
@@ -55,25 +56,11 @@ CASES = [
 ]
 
 
-class OperatedAgent(Agent):
-    """One agent, whichever process it is, upgraded by the command."""
-
-    flags = ("--stay-parent",)
-
-    def start(self, *, wait: bool = True) -> None:
-        self._edge = self._directory / f"{self.agent_id}.sock"
-        self.config["admin"] = {"unix": str(self._edge)}
-        super().start(wait=wait)
-
-    def upgrade(self) -> None:
-        done = operate("upgrade", "--agent", "--url", f"unix:{self._edge}", directory=self._directory)
-        assert done.returncode == 0, done.stderr
-
-
-def upgrade_hub(hub: Hub) -> None:
-    assert isinstance(hub, OperatedHub)
-    done = hub.upgrade()
-    assert done.returncode == 0, f"{hub.name}: {done.stderr}"
+def upgrade(one: Hub | Agent) -> None:
+    """By the command, which has to say that it is done."""
+    assert isinstance(one, OperatedHub | OperatedAgent)
+    done = one.upgrade()
+    assert done.returncode == 0, f"{one.program.name}: {done.stderr}"
 
 
 class Site(Protocol):
@@ -120,10 +107,7 @@ class Single:
         return self._made.address(connector)
 
     def upgrade(self, what: Topic, number: int) -> None:
-        if what == "agent":
-            self._made.agent.upgrade()
-        else:
-            upgrade_hub(self._made.hub)
+        upgrade(self._made.agent if what == "agent" else self._made.hub)
 
     def hubs(self) -> list[Hub]:
         return [self._made.hub]
@@ -157,10 +141,12 @@ class Three:
     """Clients come to the hub that has no tunnel of the agent, so that flows cross the mesh."""
 
     def __init__(self, directory: Path, services: Mapping[str, Address], tunnels: Kind) -> None:
-        self._tunnels = Tunnels(tunnels, directory)
+        places = Loopback()
+        self._tunnels = Tunnels(tunnels, directory, map(places.host, NAMES))
         self._made = _Hubs(
             directory,
             services,
+            places=places,
             hub=merged(PLAIN_CLUSTER, self._tunnels.hub),
             agent=merged(PLAIN, self._tunnels.agent),
             agents=False,
@@ -181,14 +167,12 @@ class Three:
 
     def upgrade(self, what: Topic, number: int) -> None:
         if what == "agent":
-            agent = self._made.agent
-            assert isinstance(agent, OperatedAgent)
-            agent.upgrade()
+            upgrade(self._made.agent)
             return
         owner = self._made.wait_owner()
         both = (owner, self._origin)
         names = {"owner": owner, "origin": self._origin, "owner and origin": both[number % 2]}
-        upgrade_hub(self._made.hubs[names[what]])
+        upgrade(self._made.hubs[names[what]])
         assert self._made.wait_owner() == owner, "the agent has gone to another hub"
 
     def hubs(self) -> list[Hub]:

@@ -16,6 +16,7 @@ from support.until import wait_until
 from bench.ports import free_port
 
 Kind = Literal["plain", "TLS", "nginx"]
+LOOPBACK = "127.0.0.1"
 
 # As docs/operations.md has it, and TLS.
 SERVER = """
@@ -40,14 +41,15 @@ SERVER = """
 class Tunnels:
     """`hub` and `agent` are what their configurations need for it."""
 
-    def __init__(self, kind: Kind, directory: Path) -> None:
+    def __init__(self, kind: Kind, directory: Path, hosts: Iterable[str] = (LOOPBACK,)) -> None:
+        """`hosts` are those of edges."""
         self._kind, self._directory = kind, directory
         self._pem, trusted = directory / "edge.pem", directory / "edge-ca.pem"
         self._ports: dict[Address, int] = {}
         self._nginx: Program | None = None
         authority = trustme.CA()
         authority.cert_pem.write_to_path(str(trusted))
-        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(self._pem))
+        authority.issue_cert(*{LOOPBACK, *hosts}).private_key_and_cert_chain_pem.write_to_path(str(self._pem))
         self.hub: dict[str, Any] = {
             "plain": {},
             "TLS": {"edge": {"tls": {"cert_file": str(self._pem), "key_file": str(self._pem)}}},
@@ -64,15 +66,14 @@ class Tunnels:
         started = self._nginx = nginx(self._directory, "".join(servers))
         for port in self._ports.values():
             wait_until(
-                lambda port=port: started.exit_code() is not None or accepts(("127.0.0.1", port)), f"nginx at {port}"
+                lambda port=port: started.exit_code() is not None or accepts((LOOPBACK, port)), f"nginx at {port}"
             )
         assert started.exit_code() is None, started.tail()
 
     def url(self, edge: Address) -> str:
         """What an agent dials to get to an edge."""
-        host, port = edge
-        scheme = "ws" if self._kind == "plain" else "wss"
-        return f"{scheme}://{host}:{self._ports.get(edge, port)}/tunnel"
+        host, port = (LOOPBACK, self._ports[edge]) if self._kind == "nginx" else edge
+        return f"{'ws' if self._kind == 'plain' else 'wss'}://{host}:{port}/tunnel"
 
     def close(self) -> None:
         if self._nginx is not None:
