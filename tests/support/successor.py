@@ -55,12 +55,12 @@ class OperatedHub(PassingHub):
     runs: type[Program] = Program
 
     def start(self) -> None:
-        self._faults = self._directory / f"{self.name}.faults"
-        self._faults.mkdir(exist_ok=True)
-        (self._faults / "sitecustomize.py").write_text(FAULTS)
+        self.faults = self._directory / f"{self.name}.faults"
+        self.faults.mkdir(exist_ok=True)
+        (self.faults / "sitecustomize.py").write_text(FAULTS)
         self.plant("")
         argv = [*self.prefix, *ncfast("hub", "--stay-parent", "--config", self.config_path)]
-        path = {"PYTHONPATH": f"{self._faults}:{child_env()['PYTHONPATH']}"}
+        path = {"PYTHONPATH": f"{self.faults}:{child_env()['PYTHONPATH']}"}
         self.program = self.runs(self.name, argv, self._directory, max_files=self.max_files, env=path)
         self.log = EventLog(self.program.err_path, self.program.exit_code)
         self._begin = self.log.mark()
@@ -68,7 +68,7 @@ class OperatedHub(PassingHub):
 
     def plant(self, fault: str) -> None:
         """What the next successor does wrong."""
-        (self._faults / "fault").write_text(fault)
+        (self.faults / "fault").write_text(fault)
 
     def upgrade(self) -> subprocess.CompletedProcess[str]:
         """By the command, to its end."""
