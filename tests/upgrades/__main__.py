@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import resource
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -52,6 +53,8 @@ def main() -> int:
     try:
         cases = [CASES[int(number) - 1] for number in wanted]
         asyncio.run(_play(directory, cases, arguments.number, seen, write))
+    except asyncio.CancelledError:
+        sys.exit("broken off")
     except pytest.skip.Exception as missing:
         sys.exit(f"cannot upgrade: {missing}")
     finally:
@@ -63,6 +66,11 @@ def main() -> int:
 
 
 async def _play(directory: Path, cases: list[Case], number: int, seen: list[Seen], write: Callable[[], None]) -> None:
+    """All of them; Ctrl-C or SIGTERM breaks it off in good order."""
+    task = asyncio.current_task()
+    assert task is not None
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(sign, task.cancel)
     with services(directory) as behind:
         for count, case in enumerate(cases, 1):
             tell(f"{case.name} ({count} of {len(cases)})")

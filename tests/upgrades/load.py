@@ -77,3 +77,18 @@ class Load:
         began = time.monotonic()
         yield
         self.longest = max(self.longest, time.monotonic() - began)
+
+
+class Timer(Load):
+    """How late a timer is that has to do with none of it: what the machine, and whoever measures here, add to every
+    time."""
+
+    name = "timer"
+    counted = "beats of a timer"
+    BEAT_SEC = 0.01
+
+    async def run(self) -> None:
+        while not self.ground.over.is_set():
+            with self.timed():
+                await asyncio.sleep(self.BEAT_SEC)
+            self.done += 1

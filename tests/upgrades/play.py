@@ -11,14 +11,14 @@ from pathlib import Path
 from support.ncfast_process import ACCESS
 from support.until import until
 
-from .load import Ground, Load, Size
+from .load import Ground, Load, Size, Timer
 from .programs import Connects, Ldapsearch, Pgbench, Rsync
 from .services import Services
 from .sessions import Psql, Shell
 from .sites import Case, Site, site
 from .transfer import Transfer
 
-LOADS: tuple[type[Load], ...] = (Transfer, Connects, Ldapsearch, Pgbench, Psql, Shell, Rsync)
+LOADS: tuple[type[Load], ...] = (Transfer, Connects, Ldapsearch, Pgbench, Psql, Shell, Rsync, Timer)
 FIRST_SEC = 3.0  # that an upgrade is taken to last, before one was seen
 MORE = 2  # things that each load does between two upgrades, at least
 QUIET = frozenset({"closed", "client_reset"})  # reasons of flows that nothing has happened to

@@ -75,7 +75,7 @@ class Ldapsearch(Load):
 
 
 class Pgbench(Load):
-    """TPC-B's transactions over so many sessions."""
+    """Its simple updates, which wait for no row of each other's, over so many sessions."""
 
     name = "pgbench"
     counted = "transactions"
@@ -87,7 +87,7 @@ class Pgbench(Load):
         host, port = self.ground.address("postgres")
         size, log = self.ground.size, self.ground.directory / "pgbench"
         log.mkdir()
-        load = f"-n -c {size.sessions} -R {self.RATE} -T {size.round_sec} -l --log-prefix={log}/log".split()
+        load = f"-n -N -c {size.sessions} -R {self.RATE} -T {size.round_sec} -l --log-prefix={log}/log".split()
         while not self.ground.over.is_set():
             ended = await program([path, *load, "-h", host, "-p", str(port), "-U", "soak", "postgres"])
             times = [int(line.split()[FIELD_TIME]) for file in log.iterdir() for line in file.read_text().splitlines()]

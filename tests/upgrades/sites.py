@@ -20,14 +20,15 @@ from .tunnels import Kind, Tunnels
 AGENT = "site-1"
 Topic = Literal["nothing", "hub", "agent", "owner", "origin", "owner and origin"]
 
-# The timers that operators get, instead of those that tests make shorter.
+# The timers that operators get, instead of those that tests make shorter; but how long hubs wait that are started one
+# after the other.
 PLAIN: dict[str, Any] = {"tunnel": None}
 PLAIN_HUB: dict[str, Any] = {**PLAIN, "flow": None}
 PLAIN_CLUSTER: dict[str, Any] = {
     **PLAIN_HUB,
     "ha": {
         "lease_sec": None,
-        "mesh": {"ping_interval_sec": None, "ping_timeout_sec": None, "connect_backoff_max_sec": None},
+        "mesh": {"ping_interval_sec": None, "ping_timeout_sec": None},
     },
 }
 
