@@ -14,6 +14,7 @@ from soak.programs import program
 from support.ldap import command as ldapsearch_of
 from support.process import require
 from support.script import CHUNK, pattern
+from support.until import PATIENCE
 
 from bench.ldap.load import Load as LdapLoad
 from bench.ldap.load import read
@@ -22,7 +23,7 @@ from .load import Ground, Load
 
 FIELD_TIME = 2  # pgbench(1), per-transaction logging: microseconds, from when it was due
 PEOPLE = 20  # entries asked for in one search
-LATE_SEC = 60.0  # after which an LDAP operation counts as lost
+LATE_SEC = 2 * PATIENCE  # after which an LDAP operation counts as lost
 WATCH_SEC = 0.02  # between two looks at the files that rsync writes
 
 

@@ -25,8 +25,8 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         yield running
 
 
-def test_owner_and_origin_one_after_the_other(tmp_path: Path, behind: Services) -> None:
-    case = Case("three hubs", "nginx", "owner and origin")
+def test_a_hub_twice(tmp_path: Path, behind: Services) -> None:
+    case = Case("single hub", "nginx", "hub")
     seen = asyncio.run(play(case, behind, tmp_path / "case", SMALL, 2))
     assert seen.passed and seen.upgrades == 2, seen.lost
     assert all(load.done for load in seen.loads.values()), seen.loads
