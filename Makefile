@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py $(wildcard ncfast/*.p[yx][xd] ncfast/*/*.p[yx][xd])
 PACKAGES := redis-server redis-tools slapd ldap-utils haproxy iperf3 nginx-light nftables iproute2 dnsmasq-base \
-	prometheus prometheus-alertmanager valgrind mariadb-server-core mariadb-client-core postgresql systemd groff-base
+	prometheus prometheus-alertmanager valgrind mariadb-server-core mariadb-client-core postgresql systemd groff-base \
+	openssh-client openssh-server rsync
 DEBUG := build/debug
 FUZZ_SECONDS ?= 600
 UPGRADE ?= --upgrade
@@ -34,7 +35,7 @@ COVERED := $(addprefix tests/,core net config auth observe registry mesh hub age
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-setup test-debug test-previous quick readme walks alerts page-test recording coverage lint format simulate simulate-mutants soak bench bench-gate benchmarks perf-ldap dashboards fuzz fuzz-debug debug-build build dist wheels deb \
+.PHONY: help demo test test-setup test-debug test-previous quick readme walks alerts upgrades page-test recording coverage lint format simulate simulate-mutants soak bench bench-gate benchmarks perf-ldap dashboards fuzz fuzz-debug debug-build build dist wheels deb \
 	docs image image-rehearsal pin-base lock audit clean
 
 help:  ## list the targets
@@ -57,6 +58,9 @@ walks: test-setup  ## a new user's walks in a fresh clone: to the first LDAP sea
 
 alerts: test-setup  ## every alert fired by a real fault, and led to its page: docs/reports/alerts.md (ALERTS="--only redis_frozen --report FILE"; half an hour)
 	$(BIN)/python -m tests.alerts --report docs/reports/alerts.md $(ALERTS)
+
+upgrades: test-setup  ## a hub, an agent, hubs of a cluster upgraded twenty times each under real clients: docs/reports/upgrades.md (UPGRADES="--only 2 --report FILE"; half an hour)
+	$(BIN)/python -m tests.upgrades --report docs/reports/upgrades.md $(UPGRADES)
 
 page-test: test-setup $(VENV)/.page  ## the admin edge's page in a real browser, with axe-core (PICTURES=DIR leaves pictures there)
 	.ci/need chromium

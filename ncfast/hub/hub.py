@@ -246,6 +246,7 @@ class Hub:
         """All is bound, as `start` does it: from the process at the other end of the channel, which `heritage` was
         of."""
         assert self.ground.taking is not None  # the hub was made with a heritage
+        self.cluster.prepare()
         self.ground.taking.take_over(channel)
 
     async def join_mesh(self) -> None:

@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from support.cluster import NAMES
-from support.ncfast_process import merged
+from support.ncfast_process import Agent, Hub, merged
+from support.successor import OperatedAgent, OperatedHub
 from support.until import wait_until
 
 from . import announced
@@ -174,6 +175,24 @@ class Faults:
     async def _play_rolling_restart(self) -> None:
         for name in NAMES:
             await self._drain(name)
+
+    # upgrades, by which nothing may be lost
+
+    async def _play_hub_upgraded(self) -> None:
+        name = self._mortal_hub()
+        await self._upgrade("hub upgraded", name, self._cluster.hubs[name])
+
+    async def _play_agent_upgraded(self) -> None:
+        agent_id = self._mortal_agent()
+        await self._upgrade("agent upgraded", agent_id, self._site.agent(agent_id))
+
+    async def _upgrade(self, kind: str, name: str, one: Hub | Agent) -> None:
+        assert isinstance(one, OperatedHub | OperatedAgent)
+        with self._ledger.fault(kind, name):
+            done = await asyncio.to_thread(one.upgrade)
+            if done.returncode:
+                self._ledger.fail(f"{name} was not upgraded: {done.stderr}")
+            await self._settle()
 
     # configurations
 

@@ -11,6 +11,7 @@ from support.cluster import NAMES, Cluster
 from support.ncfast_process import Agent, Hub
 from support.peer import Address, Peer
 from support.script import pattern, pattern_sha256
+from support.successor import OperatedAgent, OperatedHub, StayingProgram
 
 from ncfast.auth.mint import mint
 
@@ -33,6 +34,18 @@ PLAIN_HUB: dict[str, Any] = {
     },
 }
 PLAIN_AGENT: dict[str, Any] = {**PLAIN, "reconnect": None}
+
+
+class SoakedHub(OperatedHub):
+    """May be upgraded."""
+
+    runs = StayingProgram
+
+
+class SoakedAgent(OperatedAgent):
+    """May be upgraded."""
+
+    runs = StayingProgram
 
 
 class Installation:
@@ -78,6 +91,8 @@ class Installation:
             hub=PLAIN_HUB,
             agent=PLAIN_AGENT,
             agents=False,
+            make_hub=SoakedHub,
+            make_agent=SoakedAgent,
         )
         self._ending.callback(self.cluster.close)
         self._ending.callback(self._kill)

@@ -66,7 +66,8 @@ def postgres(home: Path) -> Iterator[Address]:
         subprocess.run(made, check=True, capture_output=True, timeout=PATIENCE, cwd=directory)
 
         def start(port: int) -> Program:
-            options = f"-h 127.0.0.1 -p {port} -c fsync=off -c max_connections=200 -c unix_socket_directories=".split()
+            plain = "-c fsync=off -c max_connections=200 -c unix_socket_directories= -c authentication_timeout=10min"
+            options = f"-h 127.0.0.1 -p {port} {plain}".split()
             return Program("postgres", [*prefix, str(home / "postgres"), "-D", str(data), *options], directory)
 
         with on_free_port(start) as address:

@@ -73,8 +73,9 @@ class Cluster:
         listener: Mapping[str, Any] | None = None,
         agents: bool = True,
         make_hub: type[Hub] = Hub,
+        make_agent: type[Agent] = Agent,
     ) -> None:
-        self._hub_type = make_hub
+        self._hub_type, self._agent_type = make_hub, make_agent
         self.names = tuple(names)
         self.connectors = dict(connectors)
         self.directory = directory
@@ -232,7 +233,7 @@ class Cluster:
         order = sorted(self.names, key=lambda name: (name != first, name))
         targets = self.connectors if connectors is None else connectors
         allowed = list(targets if scope is None else scope)
-        agent = Agent(
+        agent = self._agent_type(
             self.directory,
             hubs=[self.tunnel_url(name) for name in order],
             agent_id=agent_id,

@@ -222,6 +222,7 @@ class Agent:
     """One agent process and its configuration file; ``prefix`` as for `Hub`."""
 
     flags: tuple[str, ...] = ()  # of its command line
+    runs: type[Program] = Program
 
     def __init__(
         self,
@@ -263,7 +264,7 @@ class Agent:
         """Run the process, again after it has ended; its log goes on in the same file."""
         self.config_path.write_text(yaml.safe_dump(self.config, sort_keys=False))
         argv = [*self._prefix, *ncfast("agent", *self.flags, "--config", self.config_path)]
-        self.program = Program(self._name, argv, self._directory, env=self._env)
+        self.program = self.runs(self._name, argv, self._directory, env=self._env)
         self.log = EventLog(self.program.err_path, self.program.exit_code)
         before = len(self.log.events("tunnel_up"))
         if wait:

@@ -71,8 +71,11 @@ class Program:
                 stdout=subprocess.PIPE if piped else out,
                 stderr=err,
             )
-        self.pid = self._child.pid
         self._asking = threading.Lock()
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
 
     def exit_code(self) -> int | None:
         """None while it runs."""

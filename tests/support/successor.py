@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from support.eventlog import EventLog
-from support.ncfast_process import Agent, Hub, ncfast
+from support.ncfast_process import Agent, ncfast
 from support.process import Program, child_env
 from support.until import PATIENCE, wait_until
+from support.upgrading import PassingHub
 
 # Runs in each interpreter that has it on its path, before anything else. What a message is called says who sends it:
 # `fault` is read anew before each, so that it meets the predecessor of an upgrade as well as the successor.
@@ -26,6 +28,14 @@ if "NCFAST_HANDOVER" in os.environ:
         os._exit(3)
     if fault() == "is silent":
         time.sleep(3600)
+    if fault() == "drops a flow":
+        from ncfast.hub import taking
+        unpacked = taking.unpacked
+        def all_but_one(*message):
+            first, *others = unpacked(*message)
+            first.close()
+            return others
+        taking.unpacked = all_but_one
 from ncfast.net.channel import Channel
 send = Channel.send
 def sends(self, kind, body, *more, **named):
@@ -71,15 +81,17 @@ class Plants:
         fresh.rename(self._directory / "fault")
 
 
-class OperatedHub(Hub):
+class OperatedHub(PassingHub):
     """The product's own process, which stays as the parent of its successors."""
+
+    runs: type[Program] = Program
 
     def start(self) -> None:
         plants = Plants(self._directory / f"{self.name}.faults")
         self.plant = plants.plant
         argv = [*self.prefix, *ncfast("hub", "--stay-parent", "--config", self.config_path)]
         env = plants.environment
-        self.program = Program(self.name, argv, self._directory, max_files=self.max_files, env=env)
+        self.program = self.runs(self.name, argv, self._directory, max_files=self.max_files, env=env)
         self.log = EventLog(self.program.err_path, self.program.exit_code)
         self._begin = self.log.mark()
         self.ready = self.log.wait("hub_ready", after=self._begin)
@@ -104,6 +116,26 @@ class OperatedAgent(Agent):
 
     def upgrade(self) -> subprocess.CompletedProcess[str]:
         return operate("upgrade", "--agent", "--url", f"unix:{self.socket}", directory=self._directory)
+
+
+class StayingProgram(Program):
+    """A parent that stays, and the process that serves: what is looked at, and gets signals, is the latter."""
+
+    @property
+    def pid(self) -> int:
+        stays = self._child.pid
+        successors = Path(f"/proc/{stays}/task/{stays}/children").read_text().split()
+        return int(successors[-1]) if successors else stays
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Its parent ends with it; where an upgrade is under way, the predecessor has to be ended, too."""
+        while self.exit_code() is None:
+            self.signal(signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(0.1)
 
 
 def second_generation(of: OperatedHub | OperatedAgent) -> int:

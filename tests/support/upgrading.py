@@ -15,20 +15,8 @@ from support.transfer import Transfer
 from support.until import wait_until
 
 
-class UpgradingHub(Hub):
+class PassingHub(Hub):
     """One hub in the test's eyes, whichever process it is."""
-
-    def start(self) -> None:
-        self.may_print = False
-        self._dies = self._directory / f"{self.name}.dies"
-        self._dies.write_text("")
-        command = [sys.executable, "-m", "support.dying_program", "hub", "--stay-parent", "--config"]
-        self.program = Program(
-            self.name, [*self.prefix, *command, str(self.config_path)], self._directory, max_files=self.max_files
-        )
-        self.log = EventLog(self.program.err_path, self.program.exit_code)
-        self._begin = self.log.mark()
-        self.ready = self.log.wait("hub_ready", after=self._begin)
 
     def check_conservation(self) -> None:
         """As ever, but that lines of the access log are those of all processes."""
@@ -41,6 +29,22 @@ class UpgradingHub(Hub):
         wait_until(lambda: len(self.access_lines()) >= closed, f"{closed} access-log lines")
         lines = self.access_lines()
         assert len({line["cid"] for line in lines}) == len(lines), "a flow has two access-log lines"
+
+
+class UpgradingHub(PassingHub):
+    """Upgraded over its admin edge, by a successor that may be told to die."""
+
+    def start(self) -> None:
+        self.may_print = False
+        self._dies = self._directory / f"{self.name}.dies"
+        self._dies.write_text("")
+        command = [sys.executable, "-m", "support.dying_program", "hub", "--stay-parent", "--config"]
+        self.program = Program(
+            self.name, [*self.prefix, *command, str(self.config_path)], self._directory, max_files=self.max_files
+        )
+        self.log = EventLog(self.program.err_path, self.program.exit_code)
+        self._begin = self.log.mark()
+        self.ready = self.log.wait("hub_ready", after=self._begin)
 
     def check_log(self) -> None:
         """What a successor that is to fail has printed is no line of the log."""
