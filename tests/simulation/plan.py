@@ -324,6 +324,7 @@ def draw(seed: int) -> Plan:
     _draw_outages(random.Random(f"outages of {seed}"), plan)
     _draw_moves(random.Random(f"moves {seed}"), plan)
     _draw_poison(random.Random(f"poison {seed}"), plan)
+    _draw_upgrades(random.Random(f"upgrades {seed}"), plan)
     plan.faults.sort(key=lambda fault: fault.at)
     return plan
 
@@ -597,6 +598,32 @@ def _draw_poison(rng: random.Random, plan: Plan) -> None:
         at = rng.uniform(0.5, plan.quiet_at - 0.1)
         plan.faults.append(Fault(at, "poison", (agent_name(rng.choice(shape.agents)), rng.choice(places))))
     plan.faults.sort(key=lambda fault: fault.at)
+
+
+def _draw_upgrades(rng: random.Random, plan: Plan) -> None:
+    """Hubs and agents that hand over, and what dies meanwhile; often several one after the other. By numbers of its
+    own, too."""
+    shape = plan.shape
+    if rng.random() < 0.4 or shape.kernel_buffer / (2 * shape.wan) < SLOW:
+        return  # as with moves
+    more = {"upgrade": {"timeout_sec": 5.0}}
+    if rng.random() < 0.7:  # time for agents to come, and for sockets that linger
+        more["drain"] = {"timeout_sec": rng.choice((3.0, 6.0))}
+    shape = plan.shape = replace(shape, hub={**shape.hub, **more}, agent={**shape.agent, **more})
+    if rng.random() < 0.4:
+        plan.faults.clear()
+    agents = [agent_name(one) for one in shape.agents]
+    who = [*((name,) for name in [*shape.hubs, *agents]), *(2 * [(name, "owner") for name in agents])]
+    deadly = rng.random() < 0.5
+    for _ in range(rng.choice((1, 2, 3, 6))):
+        at = rng.uniform(0.5, plan.quiet_at - 0.1)
+        if plan.trips and rng.random() < 0.8:
+            at = min(rng.choice(plan.trips).at + rng.expovariate(2.0), plan.quiet_at - 0.1)
+        whom = rng.choice(who)
+        kind, how = "upgrade", rng.choice((0.0, 0.0, 0.0, 0.005, 0.1))
+        if deadly and rng.random() < 0.5:
+            kind, how = rng.choice(("upgrade_heir", "upgrade_self")), float(rng.choice((0, *range(1, 13), 20)))
+        plan.faults.append(Fault(at, f"{kind}_owner" if len(whom) > 1 else kind, whom, how=how))
 
 
 def agent_name(shape: AgentShape) -> str:
