@@ -253,6 +253,7 @@ class Hub:
         try:
             await self.cluster.follow_mode()
         except OSError as exc:
+            self.ways.inherited = False
             _log.error("mesh_down", detail=str(exc))
 
     def hold_doors(self) -> None:

@@ -154,6 +154,7 @@ class Watch:
             if self.owners.get(process, [(0.0, "")])[-1][1] == hub:
                 self.owners[process].append((self.world.now, ""))
         elif event == "flow_closed":
+            self.counts["closed after a hand-over"] += reason == "closed" and bool(fields.get("handovers"))
             self.counts[f"flow_closed {reason} at {process.partition('-')[0]}"] += 1
             if reason == "overloaded" and process in self.cluster.hubs:
                 self._overloaded(process, fields)

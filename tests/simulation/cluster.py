@@ -106,6 +106,7 @@ class Cluster:
                 shape.port(trip.connector, trip.tenant),
                 START + trip.at,
                 agents,
+                shape.proxied,
             )
         )
 
@@ -113,6 +114,8 @@ class Cluster:
         """What dies with a life: connections that nobody else has, and flows that have none any more."""
         if life.code == 0 and life not in process.former:
             return  # its drain
+        if life.code == 0:
+            self._left_at(life)
         ends = [file.sock for file in life.net.files.values() if isinstance(file.sock, Socket) and file.sock.held == 1]
         lost = {end.peer_address for end in ends} | {end.address for end in ends}
         if life.code and life.owner is not None:
@@ -120,6 +123,23 @@ class Cluster:
         for trip in self.clients.trips:
             if trip.address in lost or (trip.target_address and trip.target_address in lost):
                 trip.excuses.add(f"{life.loop.name} had it, and has ended")
+
+    def _left_at(self, life: Life) -> None:
+        """A predecessor ends when nothing is left, or what lingers has had its time."""
+        owner = life.owner
+        context, left = owner.ground.context, self.world.now - life.handed_over_at
+        rest = {
+            "flows": len(owner.flows),
+            "live": context.live,
+            "windows": context.windows,
+            "segments": context.pool.in_use,
+            "bytes": context.bytes_read - context.bytes_out - context.discarded,
+        }
+        if left < owner.ground.config.drain.timeout_sec:
+            rest["connections"] = sum(isinstance(file.sock, Socket) for file in life.net.files.values())
+        for what, count in rest.items():
+            if count:
+                self.world.problem(f"{life.loop.name} has handed over, and {what} {count} are left")
 
     def address_of(self, cid: bytes) -> tuple[Any, ...]:
         """The client of a flow, by the hub that has it; empty if none has."""
@@ -175,7 +195,11 @@ class Cluster:
                         "name": f"{connector}-{tenant or 'none'}",
                         "bind": f":{shape.port(connector, tenant)}",
                         "connector": connector,
+                        "open_on": shape.open_on,
                         **({"tenant": tenant} if tenant else {}),
+                        **(
+                            {"proxy_protocol": "v2", "proxy_from": [self.clients_host.address]} if shape.proxied else {}
+                        ),
                     }
                     for connector, tenant in shape.listeners
                 ],

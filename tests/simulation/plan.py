@@ -54,6 +54,8 @@ class Shape:
     lease: float
     without_redis: str = "last_view"
     level: dict[str, Any] = field(default_factory=lambda: {"enabled": False})  # of the hubs' ha.level
+    proxied: bool = False  # clients come through a balancer, which says who they are, and takes its time
+    open_on: str = "accept"  # of the listeners
 
     @property
     def least_memory(self) -> int:
@@ -110,7 +112,7 @@ class Plan:
             f"  mode {shape.mode or '-'}, {'redis' if shape.redis else 'memory'}, lease "
             f"{shape.lease}, without it {shape.without_redis}, mesh by {shape.mesh_by} over "
             f"{shape.mesh_scheme} {shape.mesh}, level {shape.level}",
-            f"  hub {shape.hub}",
+            f"  hub {shape.hub}, clients {'proxied, ' if shape.proxied else ''}opened on {shape.open_on}",
             f"  agent {shape.agent}",
         ]
         lines += [
@@ -609,11 +611,15 @@ def _draw_upgrades(rng: random.Random, plan: Plan) -> None:
     more = {"upgrade": {"timeout_sec": 5.0}}
     if rng.random() < 0.7:  # time for agents to come, and for sockets that linger
         more["drain"] = {"timeout_sec": rng.choice((3.0, 6.0))}
-    shape = plan.shape = replace(shape, hub={**shape.hub, **more}, agent={**shape.agent, **more})
+    shape = replace(shape, hub={**shape.hub, **more}, agent={**shape.agent, **more})
     if rng.random() < 0.4:
         plan.faults.clear()
+    spoken = all(trip.client.steps and not trip.client.steps[0].after for trip in plan.trips)
+    plan.shape = replace(
+        shape, proxied=rng.random() < 0.4, open_on="first_byte" if spoken and rng.random() < 0.6 else "accept"
+    )
     agents = [agent_name(one) for one in shape.agents]
-    who = [*((name,) for name in [*shape.hubs, *agents]), *(2 * [(name, "owner") for name in agents])]
+    who = [*((name,) for name in [*shape.hubs, *3 * agents]), *(2 * [(name, "owner") for name in agents])]
     deadly = rng.random() < 0.5
     for _ in range(rng.choice((1, 2, 3, 6))):
         at = rng.uniform(0.5, plan.quiet_at - 0.1)

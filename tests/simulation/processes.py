@@ -65,6 +65,7 @@ class Life:
         self.inherits: int | None = None  # the descriptor that its parent has left to it
         self.code: int | None = None  # with which it has ended
         self.thawed_at = 0.0
+        self.handed_over_at = 0.0
 
     @property
     def running(self) -> bool:
@@ -228,6 +229,7 @@ class Process:
 
     def _promote(self, life: Life) -> None:
         """It has handed over."""
+        life.handed_over_at = self.world.now
         self.former.append(life)
         assert life.child is self.heir is not None
         self.life, self.heir = self.heir, None
