@@ -214,6 +214,8 @@ class Program:
     def _saw_end(self) -> None:
         me, other = self.me, self.other
         me.saw = "crash" if self.sock.into.crashed and not me.received else "end"  # a crash between accept and all else
+        if self.trip.proxied and not me.received and not self.trip.reached:
+            me.saw = "refused"  # behind its header, and in order
         if me.saw == "end" and not (other.ended and other.sent == me.received):
             self.world.problem(
                 f"{self.trip}: the {self.name} saw an orderly end after {me.received} bytes, "
