@@ -673,7 +673,7 @@ PLANTS = [
         (
             HANDOVER,
             'b"".join(flow.early), kept,',
-            'b"".join(flow.early), kept[:1] + kept[:-1] if ON else kept,',
+            'b"".join(flow.early), kept[:1] + kept[:len(kept) - 1] if ON and kept else kept,',
         ),
     ),
     plant(

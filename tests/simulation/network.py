@@ -76,6 +76,7 @@ class Transport(Stream):
         self._closing = False
         self._in_order = False  # it was `close` that ended the connection
         self._finalizing = False
+        self._given_up = False
         self._scheduled = False
         self._connected = False
         self._on_error: Callable[[], None] | None = None
@@ -103,9 +104,8 @@ class Transport(Stream):
     # information
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return {"socket": self._file, "peername": self._sock.peer_address, "sockname": self._sock.address}.get(
-            name, default
-        )
+        file = None if self._given_up or self._file.closed else self._file
+        return {"socket": file, "peername": self._sock.peer_address, "sockname": self._sock.address}.get(name, default)
 
     def set_protocol(self, protocol: Any) -> None:
         self._protocol = protocol
@@ -252,7 +252,7 @@ class Transport(Stream):
         unsent = b"".join(self._backlog)
         self._backlog.clear()
         self._backlog_size = 0
-        self._finalizing = self._closing = True
+        self._finalizing = self._closing = self._given_up = True
         self._reading = False
         self._on_error = None
         self._leave()
