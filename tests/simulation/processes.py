@@ -61,7 +61,6 @@ class Life:
         self.net = SimNet(self.loop, service.kernel, service.host, service.world.rng.getrandbits(60))
         self.owner: Any = None
         self.upgrading: Upgrading | None = None
-        self.child: Life | None = None
         self.inherits: int | None = None  # the descriptor that its parent has left to it
         self.code: int | None = None  # with which it has ended
         self.thawed_at = 0.0
@@ -221,18 +220,18 @@ class Process:
 
     def spawn(self, parent: Life, descriptor: int) -> Life:
         """What a process starts; it takes some time to load."""
-        child = parent.child = self.heir = Life(self, self._named(), parent)
+        child = self.heir = Life(self, self._named(), parent)
         child.inherits = self.kernel.descriptors[descriptor].copy(child.net.files).fileno()
         self.world.after(self.world.rng.uniform(*LOADS), child.begin)
         self.on_heir(child)
         return child
 
     def _promote(self, life: Life) -> None:
-        """It has handed over."""
-        life.handed_over_at = self.world.now
-        self.former.append(life)
-        assert life.child is self.heir is not None
-        self.life, self.heir = self.heir, None
+        """It has handed over, be it to a process that has died since."""
+        if self.heir is not None:
+            life.handed_over_at = self.world.now
+            self.former.append(life)
+            self.life, self.heir = self.heir, None
 
     async def _serve(
         self, life: Life, make: Callable[[Any], Any], heritage: Any, timeout: Callable[[], float]
