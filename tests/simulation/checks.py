@@ -262,9 +262,9 @@ class Watch:
         beside the agent's memory: what that has not heard of before the hub was killed is granted again."""
         alone = not self.cluster.plan.shape.mode
         for process in self.cluster.hubs.values():
-            for session in (session for hub in process.hubs for session in hub.sessions):
+            for hub, session in ((hub, session) for hub in process.hubs for session in hub.sessions):
                 if session.owns and not session.link.closed:
-                    holder = f"{process.name}.{process.lives} {session.session_id}"
+                    holder = f"{hub.net.loop.name} {session.session_id}"
                     key = f"{session.key} {session.instance} {process.lives if alone else ''}", session.epoch
                     if self.holders.setdefault(key, holder) != holder:
                         self.world.problem(
