@@ -262,7 +262,7 @@ class Watch:
         beside the agent's memory: what that has not heard of before the hub was killed is granted again."""
         alone = not self.cluster.plan.shape.mode
         for process in self.cluster.hubs.values():
-            for hub, session in ((hub, session) for hub in process.hubs for session in hub.sessions):
+            for hub, session in ((one, session) for one in process.hubs for session in one.sessions):
                 if session.owns and not session.link.closed:
                     holder = f"{hub.net.loop.name} {session.session_id}"
                     key = f"{session.key} {session.instance} {process.lives if alone else ''}", session.epoch
