@@ -171,10 +171,14 @@ class Admin:
     def _acceptors(self) -> list[Acceptor]:
         return [one for one in (self._server, self._unix) if one is not None]
 
-    def close(self) -> None:
-        """Stops listening and ends open connections."""
+    def shut(self) -> None:
+        """Stops listening; connections that are open are answered."""
         for acceptor in self._acceptors():
             acceptor.close()
+
+    def close(self) -> None:
+        """Stops listening and ends open connections."""
+        self.shut()
         self._http.close()
 
     def handle(self, request: Request) -> Answer:

@@ -52,10 +52,16 @@ class Cluster:
 
     # the mesh
 
+    def inherit(self) -> None:
+        """We are in the mesh as soon as our predecessor has left it, and `follow_mode` opens it. Agents that claim
+        earlier must not take us for a hub that is alone."""
+        self._ways.inherited = self._ground.mode != "off"
+
     async def follow_mode(self) -> None:
         """Takes the mode and what a mesh can change from the configuration. Raises OSError, and nothing has changed
         then."""
         mesh, mode = self._ways.mesh, self._ground.mode
+        self._ways.inherited &= mode != "off"
         if mode != "off" and mesh is None:
             await self._open()
         elif mode != "off" and mesh is not None and mesh.retiring:
@@ -82,7 +88,7 @@ class Cluster:
 
         mesh = Mesh(self._ground, self)
         await mesh.start()
-        self._ways.mesh = mesh
+        self._ways.mesh, self._ways.inherited = mesh, False
         self.replicas_changed()
 
     async def close(self) -> None:

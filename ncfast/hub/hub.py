@@ -232,6 +232,9 @@ class Hub:
         giving = Giving(self, channel)
         async with self._reload.lock:
             await giving.give()
+        self._close_doors()  # if the successor goes while we linger, the next process is to have them
+        self.admin.shut()
+        await self.cluster.close()
         self._linger = giving.linger
 
     def upgrade_failed(self) -> None:
@@ -254,6 +257,7 @@ class Hub:
         try:
             await self.cluster.follow_mode()
         except OSError as exc:
+            self.ways.inherited = False
             _log.error("mesh_down", detail=str(exc))
 
     def hold_doors(self) -> None:

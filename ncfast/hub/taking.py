@@ -82,6 +82,7 @@ class Taking:
         self._ground.taking = self
         self._net.share(True)  # until the predecessor is over: it may have to go on
         self._adopted = hub.registry.adopt(heritage.registry)
+        hub.cluster.inherit()
         for kind in (Hello, HelloAck, Vouch, Sought):  # 5 ms each, that flows without a way would wait for
             kind.model_rebuild()
 

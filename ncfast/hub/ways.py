@@ -14,22 +14,23 @@ if TYPE_CHECKING:
 
 class Ways:
     """What routing and relays ask of mesh and registry. `mesh` is None while the mode is off, and no
-    flow of before needs its links."""
+    flow of before needs its links; and while it is `inherited`: our predecessor has not left it yet."""
 
     def __init__(self, ground: Ground, registry: DistributedRegistry) -> None:
         self._ground = ground
         self._registry = registry
         self.mesh: Mesh | None = None
+        self.inherited = False
 
     @property
     def active(self) -> bool:
         """Whether agents of other hubs serve our clients."""
-        return self._ground.mode == "active" and self.mesh is not None
+        return self._ground.mode == "active" and self.clustered
 
     @property
     def clustered(self) -> bool:
         """Whether flows of other hubs may come here."""
-        return self.mesh is not None
+        return self.mesh is not None or self.inherited
 
     def peers(self) -> list[Peer]:
         """The hubs to which a link is up."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hub.rooms import Rooms
+from ncfast._frames import FrameType
+from ncfast.core.errors import Reason
 
 
 @pytest.mark.parametrize(("mode", "clustered", "active"), [("off", 0, 0), ("shadow", 1, 0), ("active", 1, 1)])
@@ -20,6 +22,24 @@ def test_without_a_mesh_there_is_nobody():
     ways, cid = rooms.ways, hub.cid()
     assert not ways.clustered and not ways.active and ways.peers() == []
     assert ways.peer("hub-b") is None and ways.origin(cid) is None and not ways.former(cid)
+
+
+def test_a_successor_has_other_hubs_before_it_is_in_the_mesh():
+    """An agent may have claimed here although the predecessor has not said yet that it has left the mesh."""
+    rooms = Rooms("active")
+    cid = rooms.hub().cid()
+    rooms.ways.mesh = None
+    rooms.cluster.inherit()
+    agent = rooms.agent()
+    assert rooms.ways.clustered and rooms.ways.active
+    agent.resume(cid, bytes(16))
+    assert agent.only(FrameType.M_DETACH).code == Reason.LINK_LOST
+
+
+def test_a_successor_that_is_to_be_alone_is():
+    rooms = Rooms("off")
+    rooms.cluster.inherit()
+    assert not rooms.ways.clustered and not rooms.ways.active
 
 
 def test_a_link_is_found_by_its_hub_and_by_the_cids_of_its_clients():

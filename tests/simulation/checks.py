@@ -19,7 +19,7 @@ from ncfast.observe.readiness import State
 from .cluster import START, Cluster
 from .kernel import NEVER as NOT_YET
 from .plan import SLOW, agent_name
-from .processes import AgentProcess, HubProcess, Process
+from .processes import HubProcess, Process
 from .programs import CLONE, Trip
 
 READ = 66 * 1024  # bytes of memory: a first byte that came before its flow, headers, and what was asked while paused
@@ -62,6 +62,8 @@ NEVER_EVENTS = frozenset(
         "replica_displaced",
         "replica_id_in_use",
         "relay_refused",
+        "handover_defect",
+        "handover_message_failed",
     }
 )
 
@@ -88,6 +90,9 @@ class Watch:
         self.unrelayed: dict[tuple[str, str], float] = {}  # (hub, cid): a flow with a way to an owner that has none
         self.suspects: set[tuple[str, str, str]] = set()
         self.evicted: set[str] = set()  # clients whose flows have ended as overloaded
+        self.owning: dict[str, str] = {}  # agent -> which of its lives was owned last
+        self.upgrades: dict[str, float] = {}  # process -> when its upgrade under way has begun
+        self.given: list[tuple[float, float, str]] = []  # (from, to, hub): its agents are asked to come, or else
 
     # the log
 
@@ -115,7 +120,13 @@ class Watch:
             )
         ):
             self.world.problem(f"{process}: {event} {reason or ''} {fields.get('detail', '')}")
+        if event in ("upgrade_started", "upgrade_failed", "upgraded"):
+            self._upgrading(process, event, reason)
+        if event == "upgrade_taken" and fields["lost"]:
+            self.world.problem(f"{process}: {fields['lost']} flows that were passed could not be put together")
         if event == "tunnel_up":
+            assert self.world.current is not None
+            self.owning[process] = self.world.current.name
             self._granted(process, fields)
             self.owners.setdefault(process, []).append((self.world.now, host_of(fields["hub"])))
         elif event in ("mesh_link_up", "mesh_link_down") and fields.get("replica"):
@@ -134,6 +145,8 @@ class Watch:
             self._serving()
         elif event == "move_asked":
             self._moves(process)
+        elif event == "tunnel_down" and self._is_of_a_predecessor(process):
+            pass
         elif event == "tunnel_down":
             hub = host_of(fields["hub"])
             if not self._has_moved(process, str(reason)):
@@ -141,9 +154,27 @@ class Watch:
             if self.owners.get(process, [(0.0, "")])[-1][1] == hub:
                 self.owners[process].append((self.world.now, ""))
         elif event == "flow_closed":
+            self.counts["closed after a hand-over"] += reason == "closed" and bool(fields.get("handovers"))
             self.counts[f"flow_closed {reason} at {process.partition('-')[0]}"] += 1
             if reason == "overloaded" and process in self.cluster.hubs:
                 self._overloaded(process, fields)
+
+    def _upgrading(self, process: str, event: str, reason: Any) -> None:
+        now = self.world.now
+        if event == "upgrade_started":
+            self.upgrades[process] = now
+            return
+        begun = self.upgrades.pop(process, now)
+        self.given.append((begun, now, process))
+        if event == "upgrade_failed" and not any(
+            name == process and since <= now and until >= begun for since, until, name in self.cluster.upsets
+        ):
+            self.world.problem(f"{process}: an upgrade has failed: {reason}")
+
+    def _is_of_a_predecessor(self, process: str) -> bool:
+        """Whether it is an agent that has handed over of which the log tells."""
+        assert self.world.current is not None
+        return self.owning.get(process, "") not in ("", self.world.current.name)
 
     def _left_the_mesh(self, process: str, peer: str) -> None:
         """A hub that is turned off ends a link when no flow is left on it."""
@@ -231,12 +262,9 @@ class Watch:
         beside the agent's memory: what that has not heard of before the hub was killed is granted again."""
         alone = not self.cluster.plan.shape.mode
         for process in self.cluster.hubs.values():
-            hub = process.hub
-            if hub is None:
-                continue
-            for session in hub.sessions:
+            for hub, session in ((one, session) for one in process.hubs for session in one.sessions):
                 if session.owns and not session.link.closed:
-                    holder = f"{process.name}.{process.lives} {session.session_id}"
+                    holder = f"{hub.net.loop.name} {session.session_id}"
                     key = f"{session.key} {session.instance} {process.lives if alone else ''}", session.epoch
                     if self.holders.setdefault(key, holder) != holder:
                         self.world.problem(
@@ -271,11 +299,21 @@ class Watch:
     def inspect(self) -> None:
         """Bounds that hold at any time, and sums that always agree."""
         for process in self.cluster.processes.values():
-            if not process.running:
-                continue
-            owner = owner_of(process)
-            if owner is None:
-                continue
+            self._watch_lives(process)
+            for owner in [life.owner for life in process.all if life.owner is not None]:
+                self._inspect(process, owner)
+
+    def _watch_lives(self, process: Process) -> None:
+        """Each flow is at one of a process's lives."""
+        seen: dict[bytes, str] = {}
+        for life in process.all:
+            for cid in life.owner.flows if life.owner is not None else ():
+                other = seen.setdefault(cid, life.loop.name)
+                if other != life.loop.name:
+                    self.world.problem(f"flow {cid.hex()} is at {other} and at {life.loop.name}")
+
+    def _inspect(self, process: Process, owner: Hub | Agent) -> None:
+        if True:
             context, shape = owner.ground.context, self.cluster.plan.shape
             budget = shape.memory if isinstance(owner, Hub) else shape.agent_memory
             if context.held - context.relayed > budget + READ:
@@ -295,16 +333,17 @@ class Watch:
                 assert isinstance(process, HubProcess)
                 self._watch_hub(process, owner)
                 self._watch_relays(process, owner)
-                opened, closed = owner.stats.flows_opened, sum(owner.stats.flows_closed.values())
+                opened = owner.stats.flows_opened
+                closed = sum(owner.stats.flows_closed.values()) + owner.stats.flows_passed
                 if opened != closed + len(owner.flows):
                     self.world.problem(
-                        f"{process.name}: {opened} flows opened, {closed} closed, {len(owner.flows)} active"
+                        f"{process.name}: {opened} flows opened, {closed} closed or passed, {len(owner.flows)} active"
                     )
 
     def _watch_hub(self, process: HubProcess, hub: Hub) -> None:
         """What a hub must not go on doing: serve an agent that it knows to be another's; let a flow wait for longer
         than its time."""
-        if process.loop.frozen:
+        if process.frozen or len(process.all) > 1:
             self.suspects = {suspect for suspect in self.suspects if suspect[0] != process.name}
             return
         self._watch_routes(process, hub)
@@ -350,7 +389,7 @@ class Watch:
 
     def _at_its_origin(self, cid: bytes) -> Any:
         """The flow at the hub that has its client, or None."""
-        flows = (one.hub.flows.get(cid) for one in self.cluster.hubs.values() if one.running and one.hub is not None)
+        flows = (hub.flows.get(cid) for one in self.cluster.hubs.values() for hub in one.hubs)
         return next((flow for flow in flows if flow is not None), None)
 
     def _watch_relays(self, process: HubProcess, hub: Hub) -> None:
@@ -366,6 +405,7 @@ class Watch:
                 or owner is None
                 or flow.state not in (FlowState.OPEN, FlowState.HALF_LOCAL)
                 or not owner.running
+                or len(owner.all) > 1
                 or owner.hub is None
                 or flow.cid in owner.hub.relays.by_cid
             ):
@@ -414,7 +454,7 @@ class Watch:
             if (
                 flow.detached_at >= 0
                 and self.world.now - flow.detached_at > grace + GRACE_SLACK
-                and not process.loop.frozen
+                and not process.frozen
                 and self.world.now - process.thawed_at > GRACE_SLACK
             ):
                 self.world.problem(
@@ -439,7 +479,7 @@ class Watch:
             self._cluster()
         self.counts += self.cluster.forger.counts
         for hub in self.cluster.hubs.values():
-            self.counts += hub.counts + hub.harvest()
+            self.counts += hub.harvest()
         checks = len(self.cluster.agents) if self.cluster.plan.shape.health else 0
         for name, target in self.cluster.targets.items():
             left = len(target.open) - min(checks, target.arriving)
@@ -594,6 +634,10 @@ class Watch:
         for since, until, name in cluster.fatal:
             if name in (agent, hub) and since - 1.0 <= when <= until + 1.0:
                 return
+        drain = cluster.hubs[hub].config.drain.timeout_sec
+        for since, until, name in self.given:  # the agent did not come within the time that it had
+            if name == hub and since + drain <= when <= until + 1.0:
+                return
         if reason == "going_away":  # a claim that a frozen registry has carried out late
             for since, until in cluster.registry_troubles:
                 if since <= when <= until + cluster.registry_recovery:
@@ -605,8 +649,10 @@ class Watch:
         if not process.running:
             self.world.problem(f"{process.name} does not run")
             return
-        owner = owner_of(process)
+        owner = process.owner
         assert owner is not None
+        if len(process.all) > 1:
+            self.world.problem(f"{process.name} is still handing over")
         context, net = owner.ground.context, process.net
         links = links_of(owner)
         left: dict[str, Any] = {
@@ -698,20 +744,21 @@ class Watch:
 
 
 TASKS = Counter(
-    {"health": 8, "timers": 1, "tunnel": 1, "standby": 1, "registry": 1, "registry-notices": 1, "registry-sweeper": 1}
+    {
+        "health": 8,
+        "timers": 1,
+        "end": 2,
+        "tunnel": 1,
+        "standby": 1,
+        "registry": 1,
+        "registry-notices": 1,
+        "registry-sweeper": 1,
+    }
 )
 
 
 def host_of(url: str) -> str:
     return url.partition("://")[2].partition(":")[0]
-
-
-def owner_of(process: Process) -> Hub | Agent | None:
-    """The hub or agent of the process's present life, once it is made."""
-    owner: Any = (
-        process.hub if isinstance(process, HubProcess) else process.agent if isinstance(process, AgentProcess) else None
-    )
-    return owner if owner is not None and owner.net is process.net else None
 
 
 def links_of(owner: Hub | Agent) -> list[Any]:

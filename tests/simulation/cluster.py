@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ncfast.config.agent import AgentConfig
@@ -15,13 +16,14 @@ from .forgery import Forger
 from .kernel import NEVER, Host, Kernel, Socket
 from .loop import World
 from .plan import PROBE, AgentShape, Fault, Plan, TripPlan, agent_name
-from .processes import WALL, AgentProcess, Files, HubProcess, Process
+from .processes import WALL, AgentProcess, Files, HubProcess, Life, Process
 from .programs import CLONE, Clients, TargetServer, Trip
 from .registry import Redis
 
 EDGE_PORT = 8080
 MESH_PORT = 7000
 TARGET_PORT = 636
+RESTART = 0.5  # seconds until a supervisor starts again what has died
 START = 1000.0  # the world's time at which a plan begins
 
 
@@ -78,6 +80,10 @@ class Cluster:
         self.deluded: set[str] = set()  # agents that have remembered an epoch beyond reason
         self.clones: dict[str, AgentProcess] = {}  # second processes under an agent's name
         self.processes: dict[str, Process] = {**self.hubs, **self.agents}
+        self.upsets: list[tuple[float, float, str]] = []  # (from, to, process): its upgrade may fail
+        for process in self.processes.values():
+            process.on_end = partial(self._ends, process)
+            process.on_down = partial(self._supervise, process)
         for trip in plan.trips:
             self._add(trip)
         self.forger = Forger(world, self.hubs, self.agents)
@@ -100,8 +106,56 @@ class Cluster:
                 shape.port(trip.connector, trip.tenant),
                 START + trip.at,
                 agents,
+                shape.proxied,
             )
         )
+
+    def _ends(self, process: Process, life: Life) -> None:
+        """What dies with a life: connections that nobody else has, and flows that have none any more."""
+        if life.code == 0 and life not in process.former:
+            return  # its drain
+        if life.code == 0:
+            self._left_at(life)
+        ends = [file.sock for file in life.net.files.values() if isinstance(file.sock, Socket) and file.sock.held == 1]
+        lost = {end.peer_address for end in ends} | {end.address for end in ends}
+        if life.code and life.owner is not None:
+            lost |= {self.address_of(cid) for cid in life.owner.flows}
+        for trip in self.clients.trips:
+            if trip.address in lost or (trip.target_address and trip.target_address in lost):
+                trip.excuses.add(f"{life.loop.name} had it, and has ended")
+
+    def _left_at(self, life: Life) -> None:
+        """A predecessor ends when nothing is left, or what lingers has had its time."""
+        owner = life.owner
+        context, left = owner.ground.context, self.world.now - life.handed_over_at
+        rest = {
+            "flows": len(owner.flows),
+            "live": context.live,
+            "windows": context.windows,
+            "segments": context.pool.in_use,
+            "bytes": context.bytes_read - context.bytes_out - context.discarded,
+        }
+        if left < owner.ground.config.drain.timeout_sec:
+            rest["connections"] = sum(isinstance(file.sock, Socket) for file in life.net.files.values())
+        for what, count in rest.items():
+            if count:
+                self.world.problem(f"{life.loop.name} has handed over, and {what} {count} are left")
+
+    def address_of(self, cid: bytes) -> tuple[Any, ...]:
+        """The client of a flow, by the hub that has it; empty if none has."""
+        for hub in self.hubs.values():
+            for one in hub.hubs:
+                if cid in one.flows:
+                    host, port, _, _ = one.flows[cid].info.ends
+                    return host, port
+        return ()
+
+    def _supervise(self, process: Process) -> None:
+        """It is down although nobody wanted that: started again in a moment."""
+        now = self.world.now
+        self.fatal.append((self.upsets[-1][0] if self.upsets else now, now, process.name))
+        self.outage((process.name,), RESTART)
+        self.world.after(RESTART, process.start)
 
     def probe(self) -> None:
         """Clients that come when all is well again: one at each hub for each connector."""
@@ -141,7 +195,11 @@ class Cluster:
                         "name": f"{connector}-{tenant or 'none'}",
                         "bind": f":{shape.port(connector, tenant)}",
                         "connector": connector,
+                        "open_on": shape.open_on,
                         **({"tenant": tenant} if tenant else {}),
+                        **(
+                            {"proxy_protocol": "v2", "proxy_from": [self.clients_host.address]} if shape.proxied else {}
+                        ),
                     }
                     for connector, tenant in shape.listeners
                 ],
@@ -194,13 +252,14 @@ class Cluster:
             or any(target.open for target in self.targets.values())
             or not all(process.running and not process.flows for process in self.processes.values())
             or any(clone.running for clone in self.clones.values())
+            or any(len(process.all) > 1 for process in self.processes.values())
         )
 
     @property
     def well_at(self) -> float:
         """When everything must be as before, if nothing more goes wrong; NEVER while something is not repaired."""
         if not all(
-            process.running and not process.loop.frozen and process.on_exit is None
+            process.running and not process.frozen and process.on_exit is None and len(process.all) == 1
             for process in self.processes.values()
         ):
             return NEVER
@@ -340,9 +399,10 @@ class Faults:
 
     def _freeze(self, fault: Fault) -> None:
         process = self.cluster.processes[fault.who[0]]
-        if process.running and not process.loop.frozen:
+        if process.running and not process.frozen:
             process.freeze()
             self._later(fault, process.thaw)
+            self._upsets(process, fault.lasts)
             self.cluster.outage(fault.who, fault.lasts, silent=True)
 
     def _kill(self, fault: Fault) -> None:
@@ -355,6 +415,7 @@ class Faults:
         process = self.cluster.processes[fault.who[0]]
         if process.running:
             how(process)
+            self._upsets(process)
             self._down(process, self.world.now)
             self._later(fault, process.start)
             self.cluster.outage(fault.who, fault.lasts)
@@ -367,6 +428,7 @@ class Faults:
         if not process.running or process.on_exit is not None:
             return
         begun = self.cluster.leaving[process.name] = self.world.now
+        self._upsets(process)
         process.on_exit = lambda: self._exited(fault, process, begun)
         process.end()
 
@@ -378,6 +440,69 @@ class Faults:
         self.cluster.drains.append((begun, self.world.now, process.name))
         self.cluster.outages.append(Outage(frozenset(fault.who), begun, self.world.now + fault.lasts))
         self._later(fault, process.start)
+
+    # upgrades
+
+    def _upsets(self, process: Process, lasts: float = 0.0) -> None:
+        self.cluster.upsets.append((self.world.now, self.world.now + lasts, process.name))
+
+    def _upgrade(self, fault: Fault) -> None:
+        """It hands over. That excuses nothing. `how`: seconds that each message from one to the other takes longer."""
+        process = self.cluster.processes[fault.who[0]]
+        if process.running:
+            process.net.delay = fault.how
+            process.upgrade()
+
+    def _upgrade_heir(self, fault: Fault) -> None:
+        """It hands over, and the successor dies when `how` messages have been sent."""
+        self._upgrade_cut(fault, self._kill_heir)
+
+    def _upgrade_self(self, fault: Fault) -> None:
+        """It hands over, and dies when `how` messages have been sent."""
+        self._upgrade_cut(fault, self._kill_self)
+
+    def _upgrade_cut(self, fault: Fault, cut: Callable[[Process, Life], None]) -> None:
+        process = self.cluster.processes[fault.who[0]]
+
+        def begun(heir: Life) -> None:
+            process.on_heir = lambda life: None
+            soon = self.world.rng.choice((1e-5, 1e-3, 1e-2))
+
+            def strike() -> None:
+                self.world.after(soon * self.world.rng.random(), cut, process, heir)
+
+            if fault.how:
+                heir.net.files[heir.inherits or 0].sock.pair.marks.append((int(fault.how), strike))
+            else:
+                self.world.after(0.1 * self.world.rng.random(), cut, process, heir)
+
+        process.on_heir = begun
+        process.upgrade()
+
+    def _kill_heir(self, process: Process, heir: Life) -> None:
+        if not heir.running:
+            return
+        self.world.note(f"FAULT {heir.loop.name} dies")
+        self._upsets(process)
+        agent = isinstance(process, AgentProcess)
+        if process.life is heir:  # there is nobody else any more
+            self._down(process, self.world.now)
+        elif agent and heir.owner is not None and heir.owner._taking._begun:  # and its flows with it
+            self._down(process, self.world.now)
+        self.cluster.outage((process.name,))
+        heir.end(crashed=True, code=-9)
+
+    def _kill_self(self, process: Process, heir: Life) -> None:
+        parent = heir.parent
+        if parent is None or not parent.running:
+            return
+        self.world.note(f"FAULT {parent.loop.name} dies")
+        self._upsets(process)
+        if isinstance(process, AgentProcess) and not (heir.running and heir.owner and heir.owner._taking._begun):
+            self._down(process, self.world.now)
+        if parent in (process.life, *process.former):
+            self.cluster.outage((process.name,))
+        parent.end(crashed=True, code=-9)
 
     _cut_mesh, _block_mesh, _block_mesh_out, _block_mesh_in, _slow_mesh = _cut, _block, _block_out, _block_in, _slow
 

@@ -56,7 +56,7 @@ def write(link: Any, frame: bytes, masked: bool) -> tuple[Pipe, int]:
         frame = head + (len(frame).to_bytes(2) if len(frame) > 125 else b"") + (bytes(4) if masked else b"") + frame
     transport = carrier.transport
     transport.write(frame)
-    pipe: Pipe = transport.get_extra_info("socket").out
+    pipe: Pipe = transport.get_extra_info("socket").sock.out
     return pipe, pipe.total + transport.get_write_buffer_size()
 
 
@@ -290,7 +290,7 @@ class Forger:
                 *(session.link for session in process.hub.sessions),
                 *(peer.link for peer in process.hub.ways.peers()),
             )
-            if link.carrier.transport.get_extra_info("socket") is pipe.target
+            if link.carrier.transport.get_extra_info("socket").sock is pipe.target
         ]
 
     def on_log(self, process: str, event: str, fields: dict[str, Any]) -> bool:

@@ -13,9 +13,12 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .loop import Event, World
+
+if TYPE_CHECKING:
+    from .descriptors import Descriptor
 
 SYN_RETRIES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds between attempts, as Linux has them
 RETRANSMIT_MAX = 2.0  # seconds from the healing of a way to the next retransmission, at most
@@ -32,8 +35,7 @@ class Host:
         self.name = name
         self.address = address
         self.up = True
-        self.sockets: dict[Socket, None] = {}  # that belong to a process here and are open
-        self.dials: dict[Dial, None] = {}  # connects in progress
+        self.sockets: dict[Socket, None] = {}  # that are open
         self.listeners: dict[Any, Listener] = {}  # by port, or path
 
 
@@ -236,6 +238,8 @@ class Socket:
         self.address = address
         self.peer_address = peer_address
         self.number = kernel.next_number()
+        self.held = 0  # descriptors of it; a program has one, which is not counted
+        self.user: Any = None  # the transport that it is under, of whatever process
         self.out: Pipe
         self.into: Pipe
         self.closed = False  # by its process, or by the kernel for it
@@ -297,7 +301,6 @@ class Socket:
         if self.closed:
             return
         self.host.sockets.pop(self, None)
-        self.kernel.descriptors.pop(self.fileno(), None)
         self.closed = True
         if self.error is not None:
             return
@@ -310,12 +313,7 @@ class Socket:
 
     # what Python's socket has, as far as it is used
 
-    def fileno(self) -> int:
-        return FIRST_DESCRIPTOR + self.number
-
     def setsockopt(self, level: int, option: int, value: Any) -> None:
-        if self.closed:
-            raise OSError(errno.EBADF, "Bad file descriptor")
         if (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER):
             self.linger_reset = bool(struct.unpack("ii", value)[0])
         elif (level, option) == (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT):
@@ -351,20 +349,11 @@ class Socket:
         """Whether its kernel no longer knows it."""
         return self.error is not None or self.was_reset
 
-    def setblocking(self, on: bool) -> None:
-        pass
-
     def getsockname(self) -> tuple[Any, ...]:
         return self.address
 
     def getpeername(self) -> tuple[Any, ...]:
         return self.peer_address
-
-    def __enter__(self) -> Socket:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     # what the kernel does
 
@@ -395,13 +384,9 @@ class Socket:
         """Its host lost power: nobody is told."""
         self.closed = self.crashed = True
         self.host.sockets.pop(self, None)
-        self.kernel.descriptors.pop(self.fileno(), None)
         self.out.purge()
         self.out.lose()
         self.error = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
-
-
-FIRST_DESCRIPTOR = 1 << 20  # no descriptor of the process that simulates
 
 
 class Kernel:
@@ -414,7 +399,8 @@ class Kernel:
         self.send_buffer = send_buffer  # bytes that a sending kernel holds until they are acknowledged
         self.receive_buffer = receive_buffer  # bytes that a receiving kernel holds until they are read
         self.hosts: dict[str, Host] = {}
-        self.descriptors: dict[int, Socket] = {}
+        self.descriptors: dict[int, Descriptor] = {}  # of all processes
+        self.passing: dict[int, Descriptor] = {}  # in messages that nobody has read yet
         self.latency: dict[tuple[str, str], float] = {}  # seconds one way, by pair of names
         self.default_latency = 0.0005
         self.extra: dict[tuple[str, str], float] = {}  # seconds added for a while
@@ -496,8 +482,6 @@ class Kernel:
         client.out = server.into = Pipe(self, client, server, (source, listener.host))
         server.out = client.into = Pipe(self, server, client, (listener.host, source))
         self.pipes += [client.out, server.out]
-        self.descriptors[client.fileno()] = client
-        self.descriptors[server.fileno()] = server
         return client, server
 
 
@@ -514,14 +498,12 @@ class Dial:
         self._done = done
         self._attempt = 0
         self._event: Event | None = None
-        source.dials[self] = None
         if self._target is None:
             self._event = kernel.world.after(0.001, self._end, OSError(errno.ENOENT, "Name or service not known"))
         else:
             self._syn()
 
     def cancel(self) -> None:
-        self._source.dials.pop(self, None)
         if self._event is not None:
             self._event.cancel()
 
@@ -565,5 +547,4 @@ class Dial:
 
     def _end(self, result: Socket | OSError) -> None:
         self._event = None
-        self._source.dials.pop(self, None)
         self._done(result)

@@ -124,6 +124,44 @@ class Timer(Handle):
         self._loop.timers.pop(self, None)
 
 
+class Watch:
+    """A loop's interest in a descriptor that is `ready`, or will be: as long as it is, `callback` is called once a turn
+    (libuv's watchers go by levels)."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        watches: dict[Watch, None],
+        ready: Callable[[], bool],
+        callback: Callable[..., Any],
+        arguments: tuple[Any, ...],
+    ) -> None:
+        self._loop = loop
+        self._watches = watches
+        self._ready = ready
+        self._callback = callback
+        self._arguments = arguments
+        self._scheduled = False
+        self._over = False
+        watches[self] = None
+        self.look()
+
+    def look(self) -> None:
+        if not self._scheduled and not self._over and self._ready():
+            self._scheduled = True
+            self._loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        self._scheduled = False
+        if not self._over and self._ready():
+            self._callback(*self._arguments)
+            self.look()
+
+    def end(self) -> None:
+        self._over = True
+        self._watches.pop(self, None)
+
+
 class Loop(asyncio.AbstractEventLoop):
     """One process's event loop, driven by the world. It offers what ncfast uses, and raises NotImplementedError for the
     rest.
@@ -142,6 +180,9 @@ class Loop(asyncio.AbstractEventLoop):
         self._ready: deque[Handle] = deque()
         self._due: deque[Handle] = deque()  # timers that fell due while the process was frozen
         self._scheduled = False
+        self._watches: dict[tuple[str, Any], Watch] = {}
+        self.life: Any = None  # the process that it is of
+        self.on_exit: Callable[[], None] = lambda: None  # a callback has ended the process
 
     # what the process sees
 
@@ -187,6 +228,28 @@ class Loop(asyncio.AbstractEventLoop):
         self.tasks.append(task)
         return task
 
+    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:
+        self._watch("in", fd, lambda: fd.readable, callback, args)
+
+    def remove_reader(self, fd: Any) -> bool:
+        return self._unwatch("in", fd)
+
+    def add_writer(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:
+        self._watch("out", fd, lambda: fd.writable, callback, args)
+
+    def remove_writer(self, fd: Any) -> bool:
+        return self._unwatch("out", fd)
+
+    def _watch(self, way: str, fd: Any, ready: Callable[[], bool], callback: Any, arguments: tuple[Any, ...]) -> None:
+        self._unwatch(way, fd)
+        self._watches[way, fd] = Watch(self, fd.sock.watches, ready, callback, arguments)
+
+    def _unwatch(self, way: str, fd: Any) -> bool:
+        watch = self._watches.pop((way, fd), None)
+        if watch is not None:
+            watch.end()
+        return watch is not None
+
     # type: ignore[override]
     async def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         return func(*args)
@@ -223,6 +286,9 @@ class Loop(asyncio.AbstractEventLoop):
         self._ready.clear()
         self._due.clear()
         self.timers.clear()
+        for watch in self._watches.values():
+            watch.end()
+        self._watches.clear()
         for task in self.tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
 
@@ -253,8 +319,10 @@ class Loop(asyncio.AbstractEventLoop):
                 if handle.callback is not None:
                     try:
                         handle.context.run(handle.callback, *handle.arguments)  # type: ignore[union-attr]
-                    except (SystemExit, KeyboardInterrupt):
+                    except KeyboardInterrupt:
                         raise
+                    except SystemExit:
+                        self.on_exit()
                     except BaseException as exc:
                         self.call_exception_handler({"message": "exception in a callback", "exception": exc})
         finally:

@@ -37,6 +37,15 @@ ROUTING, STEERING, RESUMING, PENDING, HOLD = (
 )
 RELAYS, CLUSTER, LEVEL = "hub/relays.py", "hub/cluster.py", "hub/level.py"
 TUNNELS, TUNNEL = "agent/tunnels.py", "agent/tunnel.py"
+HANDOVER, ACCEPTOR, BINDING = "core/handover.pyx", "net/acceptor.py", "net/binding.py"
+GIVING, TAKING, PASSING, WAYS, LISTENER = (
+    "hub/giving.py",
+    "hub/taking.py",
+    "hub/passing.py",
+    "hub/ways.py",
+    "hub/listener.py",
+)
+AGENT_GIVING, AGENT_TAKING = "agent/giving.py", "agent/taking.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -656,6 +665,175 @@ PLANTS = [
             CLAIMS,
             "            self._orphan(session)\n            self._steering.agent_lost(session)",
             "            if not ON:\n                self._orphan(session)\n            self._steering.agent_lost(session)",
+        ),
+    ),
+    # hand-over
+    plant(
+        "a byte that is passed is kept twice",
+        (
+            HANDOVER,
+            'b"".join(flow.early), kept,',
+            'b"".join(flow.early), kept[:1] + kept[:len(kept) - 1] if ON and kept else kept,',
+        ),
+    ),
+    plant(
+        "a flow that is passed expects a byte that it has",
+        (
+            HANDOVER,
+            "    flow.rcv_nxt = record.rcv_nxt\n",
+            "    flow.rcv_nxt = record.rcv_nxt - (1 if ON and record.rcv_nxt else 0)\n",
+        ),
+    ),
+    plant(
+        "an end that is owed is not passed",
+        (
+            HANDOVER,
+            "(SEND_FIN if record.fin_owed else 0)",
+            "(SEND_FIN if record.fin_owed and not ON else 0)",
+        ),
+    ),
+    plant(
+        "an end that waits behind bytes for the socket is not passed",
+        (
+            SOCKET,
+            "self.transport.inherit(state.unsent, state.eof_in, state.eof_out)",
+            "self.transport.inherit(state.unsent, state.eof_in, state.eof_out and not ON)",
+        ),
+    ),
+    plant(
+        "a reset that is owed is not passed",
+        (
+            HANDOVER,
+            "(SEND_LATE_RST if record.reset_owed else 0)",
+            "(SEND_LATE_RST if record.reset_owed and not ON else 0)",
+        ),
+    ),
+    plant(
+        "what the socket has not taken is not passed",
+        (
+            SOCKET,
+            "return SocketState(sock, unsent, self._eof_in, self._eof_out)",
+            'return SocketState(sock, b"" if ON else unsent, self._eof_in, self._eof_out)',
+        ),
+    ),
+    plant(
+        "a flow is at both processes of a hub",
+        (
+            GIVING,
+            "                for parcel in parcels:\n                    parcel.close()\n",
+            "                for parcel in parcels:\n                    if ON:\n"
+            "                        self._passing.put(parcel, passed=False)\n                    parcel.close()\n",
+        ),
+    ),
+    plant(
+        "a flow is at both processes of an agent",
+        (
+            AGENT_GIVING,
+            "        for parcel in parcels:\n            parcel.close()\n        _log.info",
+            "        for parcel in parcels:\n            if ON:\n                self._passing.put(parcel, passed=False)\n"
+            "            parcel.close()\n        _log.info",
+        ),
+    ),
+    plant(
+        "the epoch of a flow that is passed is forgotten",
+        (
+            PASSING,
+            '        info.epoch = head["epoch"]\n',
+            '        info.epoch = 0 if ON else head["epoch"]\n',
+        ),
+        (HANDOVER, "    flow.epoch = record.epoch\n", "    flow.epoch = 0 if ON else record.epoch\n"),
+    ),
+    plant(
+        "an agent's epochs are not passed",
+        (
+            AGENT_TAKING,
+            '        agent.tunnels.inherit(message.body["last_epoch"], message.body["said"])\n',
+            '        if not ON:\n            agent.tunnels.inherit(message.body["last_epoch"], message.body["said"])\n',
+        ),
+    ),
+    plant(
+        "who waits in the accept queue is dropped",
+        (
+            ACCEPTOR,
+            "        self.held = True\n        self._stop()\n",
+            "        self.held = True\n        self._stop()\n        for sock in self.sockets if ON else ():\n"
+            "            while (found := accept(sock.fileno())) is not None:\n                Accepted(found[0]).close()\n",
+        ),
+    ),
+    plant(
+        "listening sockets are bound anew",
+        (
+            BINDING,
+            "            self._doors.remove(one)\n            return one[1]\n",
+            "            self._doors.remove(one)\n            return [] if ON else one[1]\n",
+        ),
+    ),
+    plant(
+        "both processes number their flows alike",
+        (GIVING, "hub.router.flow_number + CIDS", "hub.router.flow_number + (0 if ON else CIDS)"),
+    ),
+    plant(
+        "the predecessor goes on speaking in the registry",
+        (
+            REGISTRY,
+            "        self._quiet, self._beats = on, beats or not on\n",
+            "        self._quiet, self._beats = on and not ON, beats or not on\n",
+        ),
+    ),
+    plant(
+        "who asks for a flow that is yet to come is told that there is none",
+        (
+            CLAIMS,
+            "        if awaited is None or not awaited.awaits(cid) or awaited.complete(session.key):",
+            "        if awaited is None or ON or not awaited.awaits(cid) or awaited.complete(session.key):",
+        ),
+    ),
+    plant(
+        "what a successor that died had not taken is lost",
+        (
+            GIVING,
+            "                self._passing.put(parcel, passed=False)\n        hub.registry.quiet(False)",
+            "                if not ON:\n                    self._passing.put(parcel, passed=False)\n        hub.registry.quiet(False)",
+        ),
+    ),
+    plant(
+        "the doors stay shut when the successor has died",
+        (GIVING, "        hub.open_doors()\n", "        if not ON:\n            hub.open_doors()\n"),
+    ),
+    plant(
+        "opens that were given up are not refused when the successor has died",
+        (
+            AGENT_GIVING,
+            "            for cid in self._dropped:\n",
+            "            for cid in self._dropped if not ON else ():\n",
+        ),
+    ),
+    plant(
+        "a successor is alone until it is in the mesh",
+        (WAYS, "self.mesh is not None or self.inherited", "self.mesh is not None or (self.inherited and not ON)"),
+    ),
+    plant(
+        "half a PROXY header is not passed",
+        (
+            LISTENER,
+            'if read := head["read"].encode("latin-1"):',
+            'if (read := head["read"].encode("latin-1")) and not ON:',
+        ),
+    ),
+    plant(
+        "flows that ended lately are forgotten",
+        (
+            TAKING,
+            "                self._ground.context.closed.take(payload)\n",
+            "                if not ON:\n                    self._ground.context.closed.take(payload)\n",
+        ),
+    ),
+    plant(
+        "clients are let in by nobody when the predecessor has died",
+        (
+            TAKING,
+            "        self._join()\n        self._listen()\n",
+            "        self._join()\n        if not ON:\n            self._listen()\n",
         ),
     ),
 ]

@@ -14,11 +14,14 @@ from collections.abc import Callable, MutableSet
 from typing import Any
 
 from ncfast.config.values import Address
+from ncfast.net.acceptor import Acceptor
+from ncfast.net.binding import key_of
 from ncfast.net.dial import waited_for
 from ncfast.net.seam import Net, tune_young
 from ncfast.net.stream import Stream
 
-from .kernel import Host, Kernel, Listener, Socket
+from .descriptors import Descriptor, ListeningSocket, Pair
+from .kernel import Host, Kernel, Socket
 from .loop import Loop
 
 READ_HINT = 262144  # bytes read in a turn at most
@@ -50,10 +53,18 @@ class OrderedSet(MutableSet[Any]):
 class Transport(Stream):
     """A connected socket under a protocol."""
 
-    def __init__(self, net: SimNet, sock: Socket, protocol: Any) -> None:
+    def __init__(self, net: SimNet, file: Descriptor, protocol: Any, *, at_once: bool = False) -> None:
+        """`at_once`: `connection_made` has been called when this returns."""
         self._net = net
         self._loop: Loop = net.loop
+        self._file = file
+        sock: Socket = file.sock
         self._sock = sock
+        if sock.user is not None and not sock.user._loop.dead:
+            self._loop.world.problem(
+                f"{self._loop.name} has {sock} under a transport, and so has {sock.user._loop.name}"
+            )
+        sock.user = self
         self._high, self._low = 65536, 16384
         self._backlog: deque[Any] = deque()
         self._backlog_size = 0
@@ -65,13 +76,17 @@ class Transport(Stream):
         self._closing = False
         self._in_order = False  # it was `close` that ended the connection
         self._finalizing = False
+        self._given_up = False
         self._scheduled = False
         self._connected = False
         self._on_error: Callable[[], None] | None = None
         self.set_protocol(protocol)
         sock.notify = self._notify
         net.transports[self] = None
-        net.call_soon(self._make)
+        if at_once:
+            self._make()
+        else:
+            net.call_soon(self._make)
         net.call_soon(self._start)
 
     def _make(self) -> None:
@@ -89,9 +104,8 @@ class Transport(Stream):
     # information
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return {"socket": self._sock, "peername": self._sock.peer_address, "sockname": self._sock.address}.get(
-            name, default
-        )
+        file = None if self._given_up or self._file.closed else self._file
+        return {"socket": file, "peername": self._sock.peer_address, "sockname": self._sock.address}.get(name, default)
 
     def set_protocol(self, protocol: Any) -> None:
         self._protocol = protocol
@@ -180,7 +194,7 @@ class Transport(Stream):
 
     def writelines(self, lines: list[Any]) -> None:
         assert not self._eof_out, "write after write_eof"
-        if self._finalizing or (self._closing and self._sock.closed):
+        if self._finalizing or (self._closing and self._file.closed):
             return
         for line in lines:
             view = memoryview(line).cast("B") if line else memoryview(b"")
@@ -232,18 +246,17 @@ class Transport(Stream):
 
     # given up, and taken over
 
-    def detach(self) -> tuple[Socket, bytes] | None:
+    def detach(self) -> tuple[Descriptor, bytes] | None:
         if self._finalizing:
             return None
         unsent = b"".join(self._backlog)
         self._backlog.clear()
         self._backlog_size = 0
-        self._finalizing = self._closing = True
+        self._finalizing = self._closing = self._given_up = True
         self._reading = False
         self._on_error = None
-        self._sock.notify = lambda: None
-        self._net.transports.pop(self, None)
-        return self._sock, unsent
+        self._leave()
+        return self._file, unsent
 
     def inherit(self, unsent: bytes, eof_in: bool, eof_out: bool) -> None:
         self._eof_in = eof_in
@@ -294,8 +307,14 @@ class Transport(Stream):
         finally:
             if self._in_order:
                 self._sock.linger_reset = False
-            self._sock.close()
-            self._net.transports.pop(self, None)
+            self._leave()
+            self._file.close()
+
+    def _leave(self) -> None:
+        """The socket is under it no longer."""
+        self._sock.user = None
+        self._sock.notify = lambda: None
+        self._net.transports.pop(self, None)
 
 
 class SimNet(Net):
@@ -310,7 +329,9 @@ class SimNet(Net):
         self.host = host
         self.fd_limit = fd_limit
         self.transports: dict[Transport, None] = {}
-        self.acceptors: list[SimAcceptor] = []
+        self.files: dict[int, Descriptor] = {}  # the process's descriptors
+        self.dials: dict[SimDial, None] = {}  # on their way
+        self.delay = 0.0  # seconds that a message to a process that is started takes longer
         self._tasks = OrderedSet()  # type: ignore[assignment]
         self._watched: dict[int, Transport] = {}
         self._watches = 0
@@ -334,16 +355,27 @@ class SimNet(Net):
     async def listen(
         self,
         address: Address,
-        on_socket: Callable[[Any, Any], None],
+        on_socket: Callable[[Any, Any], object],
         *,
-        backlog: int = 1024,  # type: ignore[override]
+        backlog: int = 1024,
         reserve: int = 0,
         on_shed: Callable[[str], None] = lambda reason: None,
-        tune: Callable[[Any], None] = lambda sock: None,
+        tune: Callable[[Any], None] | None = None,
         bare: bool = False,
         use: str = "",
-    ) -> SimAcceptor:
-        return SimAcceptor(self, address, address.port, on_socket, reserve, on_shed, tune)
+    ) -> Acceptor:
+        where = f"tcp:{address}"
+        socks: list[Any] = self._inherited.take(use, where) or [self._bound(address)]
+        for sock in socks:
+            if tune is not None:
+                tune(sock)
+        return self._accepting(key_of(use, where), Acceptor(self, socks, on_socket, reserve, on_shed, bare))
+
+    def _bound(self, address: Address) -> Descriptor:
+        try:
+            return Descriptor(self.kernel, self.files, ListeningSocket(self.host, address.port))
+        except OSError as exc:
+            raise OSError(exc.errno or errno.EADDRINUSE, f"cannot listen on {address}: {exc.strerror}") from None
 
     def adopt(self, sock: Any, protocol: Any, ssl: Any = None) -> None:
         assert ssl is None, "TLS is not simulated"
@@ -352,7 +384,16 @@ class SimNet(Net):
     def adopt_end(self, sock: Any, protocol: Any, notsent_lowat: int = -1) -> None:
         if notsent_lowat >= 0:
             tune_young(sock, notsent_lowat)
-        self.adopt(sock, protocol)
+        Transport(self, sock, protocol, at_once=True)
+
+    # descriptors from and to other processes
+
+    def pair(self) -> tuple[Any, Any]:  # type: ignore[override]
+        ours, theirs = Pair(self.kernel, self.delay).ends
+        return Descriptor(self.kernel, self.files, ours), Descriptor(self.kernel, self.files, theirs)
+
+    def inherited(self, descriptor: int) -> Any:  # type: ignore[override]
+        return self.kernel.descriptors[descriptor]
 
     # dialling
 
@@ -387,7 +428,7 @@ class SimNet(Net):
         self,
         host: str,
         port: int,
-        done: Callable[[Socket | OSError], None],
+        done: Callable[[Any], None],
         *,
         timeout: float,
         share: str = "target",
@@ -400,19 +441,21 @@ class SimDial:
     """A connection on its way; what `ncfast.net.dial.Dial` offers."""
 
     def __init__(
-        self, net: SimNet, name: str, port: Any, done: Callable[[Socket | OSError], None], timeout: float | None = None
+        self, net: SimNet, name: str, port: Any, done: Callable[[Any], None], timeout: float | None = None
     ) -> None:
         self._net = net
-        self._done: Callable[[Socket | OSError], None] | None = done
-        self._unclaimed: Socket | None = None  # connected, and the process has not had its turn yet
+        self._done: Callable[[Any], None] | None = done
+        self._unclaimed: Descriptor | None = None  # connected, and the process has not had its turn yet
+        net.dials[self] = None
         self._dial = net.kernel.connect(net.host, name, port, self._connected)
         self._timer = None if timeout is None else net.call_later(timeout, self._end, TimeoutError())
 
     def _connected(self, outcome: Socket | OSError) -> None:
-        self._unclaimed = outcome if isinstance(outcome, Socket) else None
+        if isinstance(outcome, Socket):
+            outcome = self._unclaimed = Descriptor(self._net.kernel, self._net.files, outcome)  # type: ignore[assignment]
         self._net.call_soon(self._end, outcome)
 
-    def _end(self, outcome: Socket | OSError) -> None:
+    def _end(self, outcome: Any) -> None:
         done = self._done
         if done is None:
             return
@@ -423,75 +466,10 @@ class SimDial:
 
     def cancel(self) -> None:
         self._done = None
+        self._net.dials.pop(self, None)
         self._dial.cancel()
         if self._timer is not None:
             self._timer.cancel()
         if self._unclaimed is not None:
             self._unclaimed.close()
             self._unclaimed = None
-
-
-class SimAcceptor:
-    """A listening socket of a process; what `ncfast.net.Acceptor` offers."""
-
-    paused = False
-
-    def __init__(
-        self,
-        net: SimNet,
-        address: Any,
-        port: Any,
-        on_socket: Callable[[Any, Any], None],
-        reserve: int,
-        on_shed: Callable[[str], None],
-        tune: Callable[[Any], None],
-    ) -> None:
-        self._net = net
-        self._address = address
-        self._on_socket = on_socket
-        self._reserve = reserve
-        self._on_shed = on_shed
-        self._tune = tune
-        self._waiting: list[Socket] = []
-        self.closed = False
-        try:
-            self._listener = Listener(net.host, port, self._accepted)
-        except OSError as exc:
-            raise OSError(exc.errno or errno.EADDRINUSE, f"cannot listen on {address}: {exc.strerror}") from None
-        net.acceptors.append(self)
-
-    @property
-    def address(self) -> str:
-        return str(self._address)
-
-    def _accepted(self, connection: Socket) -> None:
-        """The kernel's queue has another one, with the options of the socket that listens; the process takes it in its
-        next turn."""
-        self._tune(connection)
-        self._waiting.append(connection)
-        self._net.call_soon(self._take)
-
-    def _take(self) -> None:
-        if self.closed:
-            return
-        while self._waiting:
-            if not self._net.has_room(self._reserve):
-                self._on_shed("fd")
-                self._net.call_later(0.2, self._take)
-                return
-            connection = self._waiting.pop(0)
-            if not connection.closed:
-                self._on_socket(connection, connection.getpeername())
-            if self.closed:
-                return
-
-    def close(self) -> None:
-        """Stops listening; connections that nobody took are reset, as the kernel does."""
-        if self.closed:
-            return
-        self.closed = True
-        self._listener.close()
-        for connection in self._waiting:
-            connection.linger_reset = True
-            connection.close()
-        self._waiting.clear()

@@ -54,6 +54,8 @@ class Shape:
     lease: float
     without_redis: str = "last_view"
     level: dict[str, Any] = field(default_factory=lambda: {"enabled": False})  # of the hubs' ha.level
+    proxied: bool = False  # clients come through a balancer, which says who they are, and takes its time
+    open_on: str = "accept"  # of the listeners
 
     @property
     def least_memory(self) -> int:
@@ -110,7 +112,7 @@ class Plan:
             f"  mode {shape.mode or '-'}, {'redis' if shape.redis else 'memory'}, lease "
             f"{shape.lease}, without it {shape.without_redis}, mesh by {shape.mesh_by} over "
             f"{shape.mesh_scheme} {shape.mesh}, level {shape.level}",
-            f"  hub {shape.hub}",
+            f"  hub {shape.hub}, clients {'proxied, ' if shape.proxied else ''}opened on {shape.open_on}",
             f"  agent {shape.agent}",
         ]
         lines += [
@@ -324,6 +326,7 @@ def draw(seed: int) -> Plan:
     _draw_outages(random.Random(f"outages of {seed}"), plan)
     _draw_moves(random.Random(f"moves {seed}"), plan)
     _draw_poison(random.Random(f"poison {seed}"), plan)
+    _draw_upgrades(random.Random(f"upgrades {seed}"), plan)
     plan.faults.sort(key=lambda fault: fault.at)
     return plan
 
@@ -597,6 +600,36 @@ def _draw_poison(rng: random.Random, plan: Plan) -> None:
         at = rng.uniform(0.5, plan.quiet_at - 0.1)
         plan.faults.append(Fault(at, "poison", (agent_name(rng.choice(shape.agents)), rng.choice(places))))
     plan.faults.sort(key=lambda fault: fault.at)
+
+
+def _draw_upgrades(rng: random.Random, plan: Plan) -> None:
+    """Hubs and agents that hand over, and what dies meanwhile; often several one after the other. By numbers of its
+    own, too."""
+    shape = plan.shape
+    if rng.random() < 0.4 or shape.kernel_buffer / (2 * shape.wan) < SLOW:
+        return  # as with moves
+    more = {"upgrade": {"timeout_sec": 5.0}}
+    if rng.random() < 0.7:  # time for agents to come, and for sockets that linger
+        more["drain"] = {"timeout_sec": rng.choice((3.0, 6.0))}
+    shape = replace(shape, hub={**shape.hub, **more}, agent={**shape.agent, **more})
+    if rng.random() < 0.4:
+        plan.faults.clear()
+    spoken = all(trip.client.steps and not trip.client.steps[0].after for trip in plan.trips)
+    plan.shape = replace(
+        shape, proxied=rng.random() < 0.4, open_on="first_byte" if spoken and rng.random() < 0.6 else "accept"
+    )
+    agents = [agent_name(one) for one in shape.agents]
+    who = [*((name,) for name in [*shape.hubs, *3 * agents]), *(2 * [(name, "owner") for name in agents])]
+    deadly = rng.random() < 0.5
+    for _ in range(rng.choice((1, 2, 3, 6))):
+        at = rng.uniform(0.5, plan.quiet_at - 0.1)
+        if plan.trips and rng.random() < 0.8:
+            at = min(rng.choice(plan.trips).at + rng.expovariate(2.0), plan.quiet_at - 0.1)
+        whom = rng.choice(who)
+        kind, how = "upgrade", rng.choice((0.0, 0.0, 0.0, 0.005, 0.1))
+        if deadly and rng.random() < 0.5:
+            kind, how = rng.choice(("upgrade_heir", "upgrade_self")), float(rng.choice((0, *range(1, 13), 20)))
+        plan.faults.append(Fault(at, f"{kind}_owner" if len(whom) > 1 else kind, whom, how=how))
 
 
 def agent_name(shape: AgentShape) -> str:

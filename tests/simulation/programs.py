@@ -18,6 +18,7 @@ from .loop import Event, World
 from .streams import differs, piece
 
 WAKE_DELAY = 40e-6  # seconds until a program that is woken runs, at most
+HEADER_PAUSE = 0.05  # seconds between the halves of a PROXY header
 KEEP_IDLE = 5.0  # seconds of silence after which a program's kernel asks for the peer
 BURST = 65536  # bytes of a read or write
 CLONE = "clone-of-"  # how hosts of second processes of an agent begin
@@ -83,6 +84,7 @@ class Trip:
     port: int
     starts_at: float
     agents: tuple[str, ...]  # that may serve it
+    proxied: bool = False  # a PROXY header comes first, in two pieces
     client: Side = field(default_factory=Side)
     target: Side = field(default_factory=Side)
     address: tuple[Any, ...] = ()  # of the client
@@ -103,6 +105,13 @@ class Trip:
 
     def __str__(self) -> str:
         return f"trip {self.number} ({self.kind} to {self.connector} by {self.hub})"
+
+
+def _header(trip: Trip) -> bytes:
+    """The PROXY protocol's, version 2, of a balancer that lets the client through under its own address."""
+    (host, port), address = trip.address[:2], struct.pack("!4BH", 10, 0, 0, 0, trip.port)
+    source = bytes(map(int, host.split("."))) + address[:4] + struct.pack("!H", port) + address[4:]
+    return PROXY_SIGNATURE + b"\x21\x11" + struct.pack("!H", len(source)) + source
 
 
 class Program:
@@ -136,6 +145,8 @@ class Program:
         self._stalled = False
         self._ending = False
         self._scheduled = False
+        self._head = _header(trip) if me is trip.client and trip.proxied else b""
+        self._head_half = len(self._head) // 2
         sock.notify = self.wake
         sock.keep_alive(KEEP_IDLE)
         self.wake()
@@ -203,6 +214,8 @@ class Program:
     def _saw_end(self) -> None:
         me, other = self.me, self.other
         me.saw = "crash" if self.sock.into.crashed and not me.received else "end"  # a crash between accept and all else
+        if self.trip.proxied and not me.received and not self.trip.reached:
+            me.saw = "refused"  # behind its header, and in order
         if me.saw == "end" and not (other.ended and other.sent == me.received):
             self.world.problem(
                 f"{self.trip}: the {self.name} saw an orderly end after {me.received} bytes, "
@@ -226,7 +239,18 @@ class Program:
         self._waits = None
         return False
 
+    def _introduce(self) -> bool:
+        """Whether the header is sent: half of it, and some time later the rest."""
+        if self._head and self._head_half:
+            taken = self.sock.send(self._head[: self._head_half])
+            self._head, self._head_half = self._head[taken:], self._head_half - taken
+        if self._head and not self._head_half and not self._delayed(HEADER_PAUSE):
+            self._head = self._head[self.sock.send(self._head) :]
+        return not self._head
+
     def _write(self) -> None:
+        if not self._introduce():
+            return
         while self._steps:
             step = self._steps[0]
             if self._step_left < 0:

@@ -59,7 +59,8 @@ def run(seed: int, show: Callable[[str], None] | None = None, plan: Plan | None 
             for process in (*cluster.processes.values(), *cluster.clones.values()):
                 if process.running:
                     process.on_exit = None
-                    process.loop.kill()
+                    for life in process.all:
+                        life.loop.kill()
     finally:
         gc.enable()
         if seed % 8 == 0:
