@@ -100,7 +100,8 @@ func (w *websocket) handshake(at *url.URL, token string) error {
 	}
 	if answer.StatusCode != http.StatusSwitchingProtocols {
 		no := &refused{status: answer.StatusCode}
-		if seconds, err := strconv.Atoi(answer.Header.Get("Retry-After")); err == nil { // a date counts as none
+		seconds, err := strconv.Atoi(answer.Header.Get("Retry-After"))
+		if err == nil && answer.StatusCode >= 400 { // a date counts as none, and a redirect's
 			no.wait = time.Duration(seconds) * time.Second
 		}
 		return no

@@ -17,6 +17,8 @@ from ncfast.conformance.player import Player
 from ncfast.conformance.scenario import Scenario
 from ncfast.conformance.stage import Launch, Launched, Places
 
+# How programs of any make are told of an authority and of a proxy, beside our own placeholders.
+CUSTOMARY = {"ca_file": ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"), "proxy": ("https_proxy", "HTTPS_PROXY")}
 STOP_SEC = 5  # from SIGTERM to SIGKILL
 LINES = 20  # of a process's output, in a report
 
@@ -34,10 +36,9 @@ def launch(command: Sequence[str]) -> Launch:
     @asynccontextmanager
     async def launched(places: Places) -> AsyncIterator[Launched]:
         words = [_filled(word, places) for word in command]
-        more = {f"CONFORMANCE_{name.upper()}": value for name, value in places.items()}
         process = await asyncio.create_subprocess_exec(
             *words,
-            env={**os.environ, **more},
+            env=_environment(places),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -60,6 +61,14 @@ def launch(command: Sequence[str]) -> Launch:
             await reading
 
     return launched
+
+
+def _environment(places: Places) -> dict[str, str]:
+    """Ours, with what the command is told, and no other proxy than the scenario's."""
+    ours = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    told = {f"CONFORMANCE_{name.upper()}": value for name, value in places.items()}
+    known = {name: places[place] for place, names in CUSTOMARY.items() if places.get(place) for name in names}
+    return {**ours, **told, **known}
 
 
 def _filled(word: str, values: dict[str, str]) -> str:

@@ -19,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from conformance.minimal_end import PIECE, WINDOW, End
+from conformance.minimal_way import way
 from ncfast._frames import FrameError, FrameType, decode, encode
 from ncfast.conformance.stage import Launched, Places
 from ncfast.core.errors import Reason, RemoteError
@@ -110,7 +111,8 @@ class MinimalAgent:
             try:
                 await self._tunnel()
             except InvalidStatus as exc:
-                wait = self._told(exc.response.headers.get("Retry-After", "0"))
+                refused = exc.response.status_code >= 400 or "waits as a redirect says" in self.faults
+                wait = self._told(exc.response.headers.get("Retry-After", "0")) if refused else 0.0
             except ConnectionClosed as exc:
                 superseded = exc.rcvd is not None and exc.rcvd.code == 4003
                 wait = CONFLICT if superseded and "comes back at once when it is superseded" not in self.faults else 0
@@ -151,6 +153,7 @@ class MinimalAgent:
             additional_headers={"Authorization": f"Bearer {self._shown}"},
             compression=compression,
             ping_interval=None,
+            **await way(self.places, self._shown, self.faults),
         ) as self.ws:
             if "is another process after a cut" in self.faults:
                 self.instance = os.urandom(16).hex()

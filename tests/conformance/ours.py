@@ -25,7 +25,8 @@ async def our_agent(places: Places) -> AsyncIterator[Launched]:
             "agent_id": places["agent_id"],
             "token_file": places["token_file"],
             "connectors": [{"name": places["connector"], "target": places["target"]}],
-            "http_proxy": "off",
+            "http_proxy": places["proxy"] or "off",
+            "tls": {"ca_file": places["ca_file"]},
             "reconnect": {"min_sec": 0.05},
             "drain": {"timeout_sec": PATIENCE},
         }
@@ -43,7 +44,9 @@ async def our_agent(places: Places) -> AsyncIterator[Launched]:
 
 @asynccontextmanager
 async def our_hub(places: Places) -> AsyncIterator[Launched]:
-    """Of a cluster, where there is to be one."""
+    """Of a cluster, where there is to be one; with TLS, where there is to be that."""
+    files = {"cert_file": "tls_cert_file", "key_file": "tls_key_file", "client_ca_file": "client_ca_file"}
+    tls = "tls_cert_file" in places and {"tls": {key: places[place] for key, place in files.items()}}
     mesh = "mesh" in places and {
         "ha": {
             "enabled": True,
@@ -56,7 +59,7 @@ async def our_hub(places: Places) -> AsyncIterator[Launched]:
     config = HubConfig.model_validate(
         {
             "listeners": [{"name": "clients", "bind": places["listener"], "connector": places["connector"]}],
-            "edge": {"bind": places["edge"]},
+            "edge": {"bind": places["edge"], **(tls or {})},
             "admin": {"bind": "127.0.0.1:0"},
             "auth": {"jwt": {"algorithms": ["HS256"], "key_file": places["key_file"]}},
             "drain": {"delay_sec": 0, "timeout_sec": 60},

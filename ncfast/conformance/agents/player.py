@@ -113,6 +113,22 @@ class ScriptedHub(AgentStage):
         await self._dials("owner")
         self._refusal = None
 
+    async def _do_distrust(self, kind: str, step: dict[str, Any]) -> None:
+        """The agent's next dial meets a certificate of this kind, or `TLS 1.1`, and ends before a request is made."""
+        self._certificate = kind
+        found = await self._dialled.get()
+        if isinstance(found, Broken):
+            raise found
+        if found is not None:
+            raise Broken(self._rule, f"the agent shows its token to a hub whose certificate or TLS is: {kind}")
+
+    async def _do_connect(self, status: int, step: dict[str, Any]) -> None:
+        """The proxy answers the agent's next CONNECT with this status, and does not connect it."""
+        self._connect_status = status
+        found = await self._dialled.get()
+        if found is not None:
+            raise found if isinstance(found, Broken) else Broken(self._rule, "a hub is dialled past the proxy")
+
     async def _do_token(self, _: str, step: dict[str, Any]) -> None:
         """The token file is replaced, as tokens are."""
         await asyncio.sleep(1.1)  # a token is drawn by the second

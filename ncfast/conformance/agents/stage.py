@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Callable
+import socket
+import ssl
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ import orjson
 from ncfast._frames import FrameType
 from ncfast.auth import mint
 from ncfast.conformance.agents.accepted import Accepted
+from ncfast.conformance.agents.doors import LOOPBACK, Door, Secured, connected, streams
 from ncfast.conformance.agents.referee import AgentReferee
 from ncfast.conformance.agents.service import Service
 from ncfast.conformance.broken import Broken
+from ncfast.conformance.certificates import authority
 from ncfast.conformance.flow import Flow
 from ncfast.conformance.player import Player
 from ncfast.conformance.scenario import Scenario
@@ -27,13 +31,15 @@ from ncfast.core.features import PACKED_OPEN
 from ncfast.core.messages import VERSION, Hello, HelloAck
 
 HUBS = ("a", "b")
+RIGHT = "right"  # the certificate that a hub is to have
 F = FrameType
 
 
 class AgentStage(Player):
-    """The doors, and what of HELLO and HELLO_ACK steps have in common."""
+    """The doors, and what of HELLO and HELLO_ACK steps have in common. Where a scenario needs `tls`, the doors speak
+    it; where it needs `proxy`, too, they are behind one, and the hubs' names are known to it alone."""
 
-    OPTIONAL = ("resume", "standby", "moves", "moves_again", "drain")
+    OPTIONAL = ("resume", "standby", "moves", "moves_again", "drain", "tls", "proxy")
     SCENARIOS = "scenarios.json"
     BROKEN = "15"
     _referee: AgentReferee
@@ -43,11 +49,15 @@ class AgentStage(Player):
         self.service = Service()
         self._token_file = directory / "token"
         self._token = ""
-        self._urls: dict[str, str] = {}
-        self._servers: list[asyncio.Server] = []
+        self._ca_file = directory / "ca.pem"
+        self._secure, self._proxied = "tls" in scenario.needs, "proxy" in scenario.needs
+        self._doors = {hub: Door(partial(self._came, hub)) for hub in HUBS}
+        self._proxy = Door(self._came_by_proxy)
+        self._certificate = RIGHT  # of the next dial
+        self._connect_status = 200  # of the proxy's next answer
         self._claimed = -1  # the highest `last_epoch` that a HELLO which claims has said
         self._instance = ""
-        self._dialled: asyncio.Queue[Accepted | Broken] = asyncio.Queue()
+        self._dialled: asyncio.Queue[Accepted | Broken | None] = asyncio.Queue()  # None: ended before a request
         self._refusal: tuple[int, dict[str, str]] | None = None  # the answer to the next handshake
         self._elsewhere = ""  # where a redirect has led
         self._window, self._packed_open = 0, False  # of the last HELLO
@@ -60,8 +70,10 @@ class AgentStage(Player):
     def places(self) -> Places:
         host, port = self.service.address
         return {
-            "hub": self._urls["a"],
-            "other_hub": self._urls["b"],
+            "hub": self._url("a"),
+            "other_hub": self._url("b"),
+            "ca_file": str(self._ca_file),
+            "proxy": f"http://{LOOPBACK}:{self._proxy.port}" if self._proxied else "",
             "agent_id": AGENT,
             "connector": CONNECTOR,
             "token_file": str(self._token_file),
@@ -71,41 +83,84 @@ class AgentStage(Player):
         }
 
     async def start(self) -> None:
-        """Listens everywhere, and writes the first token."""
+        """Writes the first token, and the authority's certificate."""
         self._renew()
-        for hub in HUBS:
-            server = await asyncio.start_server(self._accepting(hub), "127.0.0.1", 0)
-            self._servers.append(server)
-            self._urls[hub] = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/tunnel"
+        self._ca_file.write_bytes(authority().pem)
+
+    async def play(self) -> None:
+        for door in (*self._doors.values(), self._proxy):
+            door.open()
+        await super().play()
 
     def close(self) -> None:
-        for server in self._servers:
-            server.close()
+        for door in (*self._doors.values(), self._proxy):
+            door.close()
         super().close()
         self.service.close()
 
-    # the hub's doors
+    # the ways to the hubs
 
-    def _accepting(self, hub: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]:
-        async def accepting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            tunnel = Accepted(hub, reader, writer, self._referee.judge)
-            try:
-                request = await tunnel.handshake(self._token, self._elsewhere)
-                if self._refusal is not None:
-                    tunnel.refuse(*self._refusal)
-                    self._dialled.put_nowait(tunnel)
-                    return
-                tunnel.accept(request)
-            except Broken as exc:
-                self._dialled.put_nowait(exc)
-                writer.close()
-                return
-            except ConnectionError:
-                return
-            self._dialled.put_nowait(tunnel)
-            await tunnel.run()
+    def _place(self, hub: str) -> tuple[str, int]:
+        """Host and port of its URL."""
+        if self._proxied:
+            return f"hub-{hub}.test", 443
+        return "localhost" if self._secure else LOOPBACK, self._doors[hub].port
 
-        return accepting
+    def _url(self, hub: str) -> str:
+        host, port = self._place(hub)
+        return f"{'wss' if self._secure else 'ws'}://{host}:{port}/tunnel"
+
+    async def _came_by_proxy(self, taken: socket.socket) -> None:
+        status, self._connect_status = self._connect_status, 200
+        try:
+            asked = await connected(taken, status)
+            if status != 200:
+                taken.close()
+                self._dialled.put_nowait(None)
+                return
+            hubs = [hub for hub in HUBS if asked == "{}:{}".format(*self._place(hub))]
+            if not hubs:
+                raise Broken("1.20", f"CONNECT is for {asked}, and no hub is there")
+        except Broken as exc:
+            self._dialled.put_nowait(exc)
+            taken.close()
+        except ConnectionError:
+            taken.close()
+        else:
+            await self._came(hubs[0], taken)
+
+    async def _came(self, hub: str, taken: socket.socket) -> None:
+        kind, self._certificate = self._certificate, RIGHT
+        secured = Secured(kind, self._place(hub)[0]) if self._secure else None
+        try:
+            reader, writer = await streams(taken, None if secured is None else secured.context)
+        except OSError as exc:
+            if kind != RIGHT:
+                self._dialled.put_nowait(None)
+            elif isinstance(exc, ssl.SSLError):
+                told = "the authority is in {ca_file} and SSL_CERT_FILE"
+                self._dialled.put_nowait(Broken("1.14", f"TLS does not come about: {exc.reason}; {told}"))
+            return
+        tunnel = Accepted(hub, reader, writer, self._referee.judge)
+        try:
+            if secured is not None:
+                secured.judge(writer)
+            request = await tunnel.handshake(self._token, self._elsewhere)
+            if self._refusal is not None:
+                tunnel.refuse(*self._refusal)
+                self._dialled.put_nowait(tunnel)
+                return
+            tunnel.accept(request)
+        except Broken as exc:
+            self._dialled.put_nowait(exc)
+            writer.close()
+            return
+        except ConnectionError:
+            if kind != RIGHT:
+                self._dialled.put_nowait(None)
+            return
+        self._dialled.put_nowait(tunnel)
+        await tunnel.run()
 
     def _renew(self) -> None:
         self._token = mint(self._key, AGENT, None)
@@ -118,7 +173,9 @@ class AgentStage(Player):
 
     async def _dials(self, name: str) -> Accepted:
         """The agent's next dial, of whichever hub; the tunnel has this name from then on."""
-        found = await self._dialled.get()
+        found = None
+        while found is None:
+            found = await self._dialled.get()
         if isinstance(found, Broken):
             raise found
         self._tunnels[name] = self._tunnel = found

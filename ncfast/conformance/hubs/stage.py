@@ -18,7 +18,7 @@ from ncfast.conformance.flow import Flow
 from ncfast.conformance.hubs.dialled import LINE, Dialled, Headers
 from ncfast.conformance.hubs.referee import HubReferee
 from ncfast.conformance.player import Player
-from ncfast.conformance.scenario import Scenario
+from ncfast.conformance.scenario import Scenario, ScenarioError
 from ncfast.conformance.stage import AGENT, CONNECTOR, Places
 from ncfast.conformance.tunnel import Tunnel
 
@@ -30,7 +30,7 @@ LOOPBACK = "127.0.0.1"
 class HubStage(Player):
     """The way to the hub, and clients."""
 
-    OPTIONAL: ClassVar[tuple[str, ...]] = ("drain",)
+    OPTIONAL: ClassVar[tuple[str, ...]] = ("drain", "tls", "client_certificates")
     SCENARIOS = "hub_scenarios.json"
     BROKEN = "1"
     _referee: HubReferee
@@ -81,14 +81,21 @@ class HubStage(Player):
 
     def _token(self, claims: dict[str, Any], agent: str) -> str:
         """Signed with the hub's key. `claims` are in place of those that are right, None for without one; `exp`, `iat`
-        and `nbf` count from now. `key`, which is no claim: signed with another."""
+        and `nbf` count from now. `key`, which is no claim: signed with another. `bound`, which is none either: to this
+        certificate."""
         now = int(time.time())
+        if "bound" in claims:
+            claims = {**claims, "bound": None, "cnf": {"x5t#S256": self._thumbprint(claims["bound"])}}
         right = {"sub": agent, "aud": AUDIENCE, "iat": 0, "exp": LIFETIME, "jti": secrets.token_hex(8)}
         said = {name: value for name, value in {**right, **claims}.items() if value is not None and name != "key"}
         for name in ("iat", "exp", "nbf"):
             if isinstance(said.get(name), int):
                 said[name] += now
         return jwt.encode(said, secrets.token_bytes(32) if "key" in claims else self._key, algorithm="HS256")
+
+    def _thumbprint(self, certificate: str) -> str:
+        """Of one that we may show."""
+        raise ScenarioError(f"{self.scenario.name}: without TLS there are no certificates")
 
     # the way to the hub
 
@@ -111,6 +118,10 @@ class HubStage(Player):
                 continue
             return sock
 
+    async def _edge(self, step: dict[str, Any]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to it."""
+        return await asyncio.open_connection(sock=await self._connect(0))
+
     async def _ask(self, step: dict[str, Any]) -> tuple[Dialled, Response]:
         """A handshake as the step says (`request`, `headers`, `token`, `early`, `part`), and what is answered."""
         token = step.get("token", {})
@@ -118,8 +129,7 @@ class HubStage(Player):
         if token != "none":
             bearer = f"Bearer {self._token(token if isinstance(token, dict) else {}, step.get('agent', AGENT))}"
             shown["Authorization"] = [bearer, bearer] if token == "twice" else bearer
-        streams = await asyncio.open_connection(sock=await self._connect(0))
-        tunnel = Dialled(f"ws://{self.places['edge']}/tunnel", *streams, self._referee.judge)
+        tunnel = Dialled(f"ws://{self.places['edge']}/tunnel", *await self._edge(step), self._referee.judge)
         headers = {**shown, **step.get("headers", {})}
         end = b"" if step.get("part") else b"\r\n" + bytes.fromhex(step.get("early", ""))
         return tunnel, await tunnel.ask(step.get("request", LINE), headers, end)

@@ -1,4 +1,4 @@
-"""Our end of a bare link to another hub: frames, and nothing else."""
+"""Our end of a link to another hub, by either carrier: frames on a bare stream, or in WebSocket messages by /mesh."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ from websockets.frames import Opcode
 from websockets.uri import parse_uri
 
 from ncfast._frames import FrameType, encode
+from ncfast.conformance.broken import Broken
+from ncfast.conformance.hubs.dialled import Dialled
 from ncfast.conformance.tunnel import Frame, Tunnel
+from ncfast.core.errors import reason_of_close
 
+LINE = "GET /mesh HTTP/1.1"
 ENDS = 64  # reasons from here on end a link
 
 
 class Link(Tunnel):
-    """`close_code` is the reason of the other hub's last GOAWAY."""
+    """`close_code` is the reason why the other hub has ended it, not WebSocket's code."""
+
+
+class BareLink(Link):
+    """Frames, and nothing else; the last GOAWAY has the reason."""
 
     def __init__(
         self,
@@ -47,3 +55,18 @@ class Link(Tunnel):
         """The last GOAWAY, and the stream's end."""
         self.send(encode(FrameType.GOAWAY, code=code))
         self._writer.close()
+
+
+class WebLink(Dialled, Link):
+    """WebSocket's close code has the reason."""
+
+    async def open(self) -> None:
+        """The handshake. Raises Broken, and ConnectionError."""
+        answer = await self.ask(LINE, {}, b"\r\n")
+        if answer.status_code != 101:
+            raise Broken("11.1", f"GET /mesh is answered by {answer.status_code}")
+
+    def _take(self) -> None:
+        super()._take()
+        if self.close_code is not None:
+            self.close_code = reason_of_close(self.close_code)

@@ -14,7 +14,7 @@ from ncfast.conformance.broken import Broken
 from ncfast.conformance.flow import Flow
 from ncfast.conformance.hubs.player import ScriptedAgent
 from ncfast.conformance.hubs.stage import LOOPBACK, kept_port
-from ncfast.conformance.mesh.link import Link
+from ncfast.conformance.mesh.link import BareLink, Link, WebLink
 from ncfast.conformance.mesh.referee import MeshReferee
 from ncfast.conformance.player import WINDOW
 from ncfast.conformance.scenario import Scenario
@@ -26,6 +26,7 @@ from ncfast.core.opening import Opening
 from ncfast.mesh.handshake import Hello, HelloAck, proof, proves
 
 CLUSTER, HUB, US = "conformance", "hub-a", "hub-b"
+MESH, EDGE = 2, 0  # doors
 CLIENT = ("192.0.2.7", 50123, "192.0.2.1", 389)
 F = FrameType
 NUMBERED = (F.M_OPEN, F.M_OPEN_ACK, F.M_RESUME, F.M_RESUME_ACK)  # frames whose `seq` is a round trip
@@ -72,8 +73,7 @@ class ScriptedPeer(ScriptedAgent):
         another process from now on."""
         if step.get("restart"):
             self._own_instance = secrets.token_bytes(8)
-        reader, writer = await asyncio.open_connection(sock=await self._connect(2))
-        link = Link(reader, writer, self._referee.judge)
+        link = await self._dial_link()
         self._tunnels[step.get("on", "peer")] = self._tunnel = link
         self._reading.append(asyncio.create_task(link.run()))
         if "first" in step:
@@ -87,6 +87,15 @@ class ScriptedPeer(ScriptedAgent):
         else:
             await self._do_fence(2, step)
 
+    @property
+    def _place(self) -> str:
+        """Where we dial."""
+        return self.places["mesh"]
+
+    async def _dial_link(self) -> Link:
+        reader, writer = await asyncio.open_connection(sock=await self._connect(MESH))
+        return BareLink(reader, writer, self._referee.judge)
+
     async def _greet(self, link: Link, step: dict[str, Any], *, expected: bool) -> None:
         body = {
             "version": VERSION,
@@ -94,7 +103,7 @@ class ScriptedPeer(ScriptedAgent):
             "replica_id": US,
             "instance": self._own_instance.hex(),
             "nonce": secrets.token_hex(32),
-            "place": self.places["mesh"],
+            "place": self._place,
             **step.get("hello", {}),
         }
         hello = Hello.model_construct(**body)
@@ -228,3 +237,17 @@ class ScriptedPeer(ScriptedAgent):
         newest = self._tunnels["owner"].epoch
         if reason_name(frame.code) != code or frame.seq != newest:
             raise Broken(self._rule, f"M_DETACH says {reason_name(frame.code)} and {frame.seq}, not {code}, {newest}")
+
+
+class WebSocketPeer(ScriptedPeer):
+    """The same with links by /mesh at the edge, as behind an ingress."""
+
+    @property
+    def _place(self) -> str:
+        return self.places["edge"]
+
+    async def _dial_link(self) -> Link:
+        streams = await asyncio.open_connection(sock=await self._connect(EDGE))
+        link = WebLink(f"ws://{self._place}/mesh", *streams, self._referee.judge)
+        await link.open()
+        return link
