@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.peers import PEERS, peer
 from bench.rig import Address, Route, direct, haproxy, ncfast
+from bench.turns import tried
 
 Maker = Callable[[str, Address, Path], AbstractContextManager[Route]]
 
@@ -51,7 +52,13 @@ def add_before(tree: Path, names: Sequence[str]) -> list[str]:
 
 @contextmanager
 def routes(names: Sequence[str], service: Address, folder: Path) -> Iterator[list[Route]]:
-    """All routes of ``names`` to one service, standing at the same time; their files are in ``folder``."""
+    """All routes of ``names`` to one service, standing at the same time, but for peers that do not start; their files
+    are in ``folder``."""
     folder.mkdir(exist_ok=True)
     with ExitStack() as stack:
-        yield [stack.enter_context(ROUTES[name](name, service, folder)) for name in names]
+        ways = [tried(name, partial(_standing, stack, name, service, folder)) for name in names]
+        yield [way for way in ways if way]
+
+
+def _standing(stack: ExitStack, name: str, service: Address, folder: Path) -> Route:
+    return stack.enter_context(ROUTES[name](name, service, folder))
