@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench import page, report
 from bench.metric import Sample
-from bench.routes import REFERENCE, ROUTES, add_before, at_hand, missing
+from bench.routes import REFERENCE, ROUTES, add_before, at_hand, comma_separated, missing
 from bench.run import Run, begun, resumed
 from bench.scale import FULL, QUICK, SMOKE, Scale
 from bench.works import CLUSTER, WORKS, samples
@@ -84,11 +84,14 @@ def _progress(work: str, sample: Sample) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "--only", type=_names(WORKS), metavar="NAMES", help=f"comma-separated: {','.join(WORKS)} (default: all)"
+        "--only",
+        type=comma_separated(WORKS),
+        metavar="NAMES",
+        help=f"comma-separated: {','.join(WORKS)} (default: all)",
     )
     parser.add_argument(
         "--routes",
-        type=_names(ROUTES),
+        type=comma_separated(ROUTES),
         default=at_hand(),
         metavar="NAMES",
         help=f"comma-separated: {','.join(ROUTES)} (default: those without TLS whose programs are on the PATH)",
@@ -117,17 +120,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--page", type=Path, metavar="FILE", help="write the tables into this page as well")
     parser.add_argument("--output", type=Path, default=report.RESULTS, help="folder for the JSON")
     return parser
-
-
-def _names(known: dict):
-    def parse(text: str) -> list[str]:
-        names = text.split(",")
-        for name in names:
-            if name not in known:
-                raise argparse.ArgumentTypeError(f"unknown name {name!r}: one or more of {','.join(known)}")
-        return names
-
-    return parse
 
 
 if __name__ == "__main__":

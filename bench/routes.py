@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,19 @@ def add_before(tree: Path, names: Sequence[str]) -> list[str]:
     ROUTES["before" + TLS] = partial(ncfast, tree=built, tls=True)
     compared = {"ncfast": "before", "ncfast" + TLS: "before" + TLS}
     return [each for name in names for each in ([compared[name], name] if name in compared else [name])]
+
+
+def comma_separated(known: Collection[str]) -> Callable[[str], list[str]]:
+    """Of an option's text, names that are all known; argparse shows the error otherwise."""
+
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        for name in names:
+            if name not in known:
+                raise ArgumentTypeError(f"unknown name {name!r}: one or more of {','.join(known)}")
+        return names
+
+    return parse
 
 
 @contextmanager
