@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from bench import __main__ as bench
 from bench import idle, page, report
 from bench.load import Load
 from bench.metric import Metric, Sample, Values, compare
+from bench.plots import Lines, Sweep
 from bench.process import cpu_sec, on_one_cpu
 from bench.rig import Route
 from bench.routes import ROUTES, routes
@@ -133,6 +135,21 @@ def test_a_process_that_has_ended_disturbs_no_other_when_all_are_held_on_one_cpu
     assert os.sched_getaffinity(0) == before
     with pytest.raises(OSError):
         cpu_sec(ending.pid)
+
+
+def test_a_plot_has_no_point_where_a_peer_carries_too_little(tmp_path: Path) -> None:
+    rounds = iter([1.0, 2.0, 9.0, 3.0])
+    carrying, load = Route("haproxy", NOWHERE), Load(1, 1, 0, 1.0, 0.0, 0.0, 0.0, 1.0, has_cpu=True)
+    ways = [carrying, Route("frp", NOWHERE), Route("rathole", NOWHERE)]
+
+    def measure(way: Route) -> Load:
+        if way.name == "rathole":
+            broken(way.name)
+        return replace(load, route_cpu_sec=next(rounds), carried=way is carrying)
+
+    lines: Lines = {}
+    Sweep([], False, tmp_path).points(ways, 5, measure, lines)
+    assert lines == {"haproxy": [(5, 3e6)]}, "of 1, 9 and 3; frp is not asked again"
 
 
 # the table
