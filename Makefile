@@ -114,9 +114,8 @@ bench-gate: test-setup  ## a minute of it, held against the ratios of docs/bench
 	$(BIN)/python -m bench.gate
 	$(BIN)/python -m bench.ldap --seconds 1 --rate 50 --ways off,active-mesh --faults none --p99 1000 --errors 0
 
-benchmarks: test-setup  ## the run that docs/benchmarks.md shows, and by it README and docs/compare.md: tables and plots; on a quiet machine (BEFORE=DIR for an earlier tree beside)
-	$(BIN)/python -m bench $(if $(BEFORE),--before $(BEFORE)) --page docs/benchmarks.md
-	$(BIN)/python -m bench --cluster --page docs/benchmarks.md
+benchmarks: test-setup  ## the run that docs/benchmarks.md shows, and by it README and docs/compare.md: tables and plots; on a quiet machine (BEFORE=DIR for an earlier tree beside, BENCH="--resume FILE" to go on with a run)
+	$(BIN)/python -m bench $(if $(BEFORE),--before $(BEFORE)) --page docs/benchmarks.md $(BENCH)
 	$(BIN)/python -m bench.plots $(if $(BEFORE),--before $(BEFORE))
 	$(BIN)/python -m docs.generate
 

@@ -9,18 +9,21 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from bench import service
 from bench.idle import idle_cpu, may_stand, round_trips
 from bench.load import load
-from bench.metric import Metric, Sample
+from bench.metric import Metric, Sample, Values
 from bench.process import resident_bytes, running
 from bench.rig import ROOT, HubAt
-from bench.routes import routes
+from bench.routes import TLS, routes
 from bench.scale import Scale
+from bench.turns import carried
 from ncfast.auth import mint
 
+HUBS = ("before", "ncfast")  # the routes that have agents
 PACE = 200  # that start in a second
 START_SEC = 60.0
 
@@ -35,30 +38,31 @@ METRICS = (
 
 def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
     may_stand()
-    for turn in range(scale.idle_rounds):
+    for turn in range(scale.rounds):
         for name in names:
-            with service.echo(folder) as echo, routes([name], echo.address, folder / f"{turn}") as (way,):
-                if way.hub is None:
-                    continue
-                load("churn", way, scale.load_sec, flows=50)
-                churn = load("churn", way, scale.load_sec, flows=50)
-                alone, resident = round_trips(way, scale), resident_bytes(way.pids["near"])
-                with fleet(way.hub, scale.idle_agents, folder / f"{turn}" / f"{name}-fleet"):
-                    beside = round_trips(way, scale)
-                    more = load("churn", way, scale.load_sec, flows=50)
-                    yield (
-                        turn,
-                        name,
-                        {
-                            "hub": (resident_bytes(way.pids["near"]) - resident) / scale.idle_agents / 1024,
-                            "cpu while idle": idle_cpu(way, scale.load_sec),
-                            "rtt p50 beside, of alone": beside[0] / alone[0],
-                            "rtt p99 beside, of alone": beside[1] / alone[1],
-                            "cpu of a connection beside, of alone": more.route_cpu_sec
-                            / more.asked
-                            / (churn.route_cpu_sec / churn.asked),
-                        },
-                    )
+            if name.removesuffix(TLS) in HUBS:
+                yield turn, name, carried(name, METRICS, partial(measure, name, scale, folder / f"{turn}"))
+
+
+def measure(name: str, scale: Scale, folder: Path) -> Values:
+    folder.mkdir(exist_ok=True)
+    with service.echo(folder) as echo, routes([name], echo.address, folder) as (way,):
+        assert way.hub is not None
+        load("churn", way, scale.load_sec, flows=50)
+        churn = load("churn", way, scale.load_sec, flows=50)
+        alone, resident = round_trips(way, scale), resident_bytes(way.pids["near"])
+        with fleet(way.hub, scale.idle_agents, folder / f"{name}-fleet"):
+            beside = round_trips(way, scale)
+            more = load("churn", way, scale.load_sec, flows=50)
+            return {
+                "hub": (resident_bytes(way.pids["near"]) - resident) / scale.idle_agents / 1024,
+                "cpu while idle": idle_cpu(way, scale.load_sec),
+                "rtt p50 beside, of alone": beside[0] / alone[0],
+                "rtt p99 beside, of alone": beside[1] / alone[1],
+                "cpu of a connection beside, of alone": more.route_cpu_sec
+                / more.asked
+                / (churn.route_cpu_sec / churn.asked),
+            }
 
 
 @contextmanager

@@ -6,13 +6,16 @@ One at a time shows what a connection takes, fifty at a time what it costs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from bench import service
 from bench.load import load
-from bench.metric import Metric, Sample
+from bench.metric import Metric, Sample, Values
+from bench.rig import Route
 from bench.routes import routes
 from bench.scale import Scale
+from bench.turns import in_turn, tried
 
 WARM_UP = 200  # connections
 FLOWS = {"1 at a time": 1, "50 at a time": 50}
@@ -31,12 +34,14 @@ METRICS = (
 def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
     with service.echo(folder) as echo, routes(names, echo.address, folder) as ways:
         for way in ways:
-            load("churn", way, flows=50, count=WARM_UP)
-        for turn in range(scale.rounds):
-            for way in ways:
-                values: dict[str, float] = {}
-                for name, flows in FLOWS.items():
-                    done = load("churn", way, scale.load_sec, flows=flows)
-                    values |= {name: done.rate, f"{name}, p50": done.p50, f"{name}, p99": done.p99}
-                    values |= done.cpu_each(f"{name}, cpu each")
-                yield turn, way.name, values
+            tried(way.name, partial(load, "churn", way, flows=50, count=WARM_UP))
+        yield from in_turn(scale.rounds, names, ways, METRICS, partial(measure, scale))
+
+
+def measure(scale: Scale, way: Route) -> Values:
+    values: Values = {}
+    for name, flows in FLOWS.items():
+        done = load("churn", way, scale.load_sec, flows=flows)
+        values |= {name: done.rate, f"{name}, p50": done.p50, f"{name}, p99": done.p99}
+        values |= done.cpu_each(f"{name}, cpu each")
+    return values

@@ -26,6 +26,9 @@ from bench.service import Service, redis
 
 T = TypeVar("T")
 
+LOCAL, MESH = "local", "mesh"
+"""Routes: through the owner alone, which is what the other is compared with; through the origin."""
+
 REPLICAS = ("hub-a", "hub-b", "hub-c")
 SETTLE_SEC = 60.0
 

@@ -7,14 +7,17 @@ The same as `bench.pingpong` and `bench.stream`, with one cluster's two ways in 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from bench import pingpong, service, stream
-from bench.cluster import cluster
-from bench.metric import Metric, Sample
+from bench.cluster import LOCAL, MESH, cluster
+from bench.metric import Metric, Sample, Values
 from bench.rig import Route
 from bench.scale import Scale
+from bench.turns import in_turn
 
+REFERENCE = LOCAL
 METRICS = (
     Metric("rtt p50", "us", "lower", ratio_floor=1.3),
     Metric("rtt p99", "us", "lower"),
@@ -29,9 +32,11 @@ METRICS = (
 def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
     with service.echo(folder) as echo, cluster(echo.address, folder) as made:
         owner, _, origin = made.settled()
-        ways = {
-            "local": Route("local", owner.address, {"owner": owner.pid, "agent": made.agent.pid}),
-            "mesh": Route("mesh", origin.address, {"origin": origin.pid, "owner": owner.pid, "agent": made.agent.pid}),
-        }
-        for turn, name, values in pingpong.compare(list(ways.values()), echo.process.pid, scale):
-            yield turn, name, values | stream.both_ways(ways[name], scale)
+        pids = {"owner": owner.pid, "agent": made.agent.pid}
+        ways = [Route(LOCAL, owner.address, pids), Route(MESH, origin.address, {"origin": origin.pid, **pids})]
+        held = pingpong.all_pids(ways, echo.process.pid)
+        yield from in_turn(scale.rounds, [LOCAL, MESH], ways, METRICS, partial(measure, scale, held))
+
+
+def measure(scale: Scale, pids: Sequence[int], way: Route) -> Values:
+    return pingpong.measure(scale, pids, way) | stream.both_ways(scale, way)

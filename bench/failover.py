@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench import service
-from bench.cluster import Hub, cluster
+from bench.cluster import LOCAL, MESH, Hub, cluster
 from bench.metric import Metric, Sample
 from bench.scale import Scale
 from bench.served import until_served
@@ -23,6 +23,7 @@ from bench.served import until_served
 CALM = 50  # round trips before the kill, and after the longest
 PATIENCE_SEC = 60.0
 
+REFERENCE = LOCAL
 METRICS = (
     Metric("kill to first byte", "ms", "lower", limit=1000.0),
     Metric("kill to first new flow", "ms", "lower", limit=1000.0),
@@ -43,7 +44,7 @@ def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
             owner.start()
             yield (
                 turn,
-                "mesh",
+                MESH,
                 {
                     "kill to first byte": (moving - killed) / 1e6,
                     "kill to first new flow": (new - killed) / 1e6,

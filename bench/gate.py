@@ -20,9 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import churn, openloop, pingpong, redis, report, stream
-from bench.metric import Comparison, Sample, compare
+from bench.metric import Comparison, Sample
 from bench.routes import REFERENCE
+from bench.run import begun
 from bench.scale import SMOKE
+from bench.works import compared
 from docs import measured
 
 OURS = "ncfast"
@@ -86,7 +88,7 @@ def measure(bench: str) -> Measured:
         print(fault, flush=True)
         worst = {metric: math.inf if metric.better == "lower" else 0.0 for metric in metrics}
         return [], [Comparison(metric, OURS, bad, bad, bad, bad, bad) for metric, bad in worst.items()]
-    return samples, list(compare(metrics, samples, REFERENCE))
+    return samples, compared(bench, samples)
 
 
 def promised(page: str) -> Page:
@@ -131,13 +133,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise SystemExit("not on the PATH: haproxy, or redis-benchmark")
     page = promised(measured.SOURCE.read_text())
     worse: list[Held] = []
-    runs: dict[str, Measured] = {}
+    run = begun(ROUTES, SCALE, options.output, "gate-")
     for bench in BENCHES:
-        bad, runs[bench] = judge(bench, page)
+        bad, (samples, _) = judge(bench, page)
+        run.keep(bench, samples)
         worse += bad
-    results = {bench: comparisons for bench, (_, comparisons) in runs.items()}
-    samples = {bench: each for bench, (each, _) in runs.items()}
-    print(f"samples: {report.save(options.output, results, samples, ROUTES, report.machine(), 'gate-')}")
+    print(f"samples: {run.path}")
     print(
         "\n".join(["slower than docs/benchmarks.md has it:", *map(str, worse)]) if worse else "as fast as on the page"
     )

@@ -9,30 +9,31 @@ ends a flow for being idle does not carry this work: its figures are infinite.
 
 from __future__ import annotations
 
-import math
 import resource
 import socket
 import statistics
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from bench import service
 from bench.load import load
-from bench.metric import JUDGED, Metric, Sample
+from bench.metric import Metric, Sample, Values
 from bench.process import cpu_sec, resident_bytes
 from bench.rig import Route
 from bench.routes import routes
 from bench.scale import Scale
+from bench.turns import carried
 
 WARM_UP = 32
 BATCH = 64  # flows that open at the same time: below the hub's cap of 256 pending opens an agent
 OTHERS = 400  # descriptors of a process that belong to no idle flow
-SETTLE_SEC = 1.0  # two readings this far apart must agree
-SETTLE_ROUNDS = 15
+SETTLE_SEC = 0.4  # two readings this far apart must agree
+SETTLE_ROUNDS = 40
 BLOCKS = 5  # of round trips, without and with
+BLOCK_SEC = 0.1
 
 METRICS = (
     Metric("near side (hub)", "KiB/flow", "lower", limit=4.0),
@@ -46,11 +47,17 @@ ROLES = {"near side (hub)": "near", "far side (agent)": "far"}
 
 def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
     flows = min(scale.idle_flows, may_stand())
-    for turn in range(scale.idle_rounds):
+    for turn in range(scale.rounds):
         for name in names:
-            with service.echo(folder) as echo, routes([name], echo.address, folder / f"{turn}") as (way,):
-                if way.pids:  # the direct route has no process of its own
-                    yield turn, name, carried(way, flows, scale)
+            if name != "direct":  # it has no process of its own
+                yield turn, name, carried(name, METRICS, partial(measure_one, name, flows, scale, folder / f"{turn}"))
+
+
+def measure_one(name: str, flows: int, scale: Scale, folder: Path) -> Values:
+    """A route with a service of its own: descriptors are few."""
+    folder.mkdir(exist_ok=True)
+    with service.echo(folder) as echo, routes([name], echo.address, folder) as (way,):
+        return measure(way, flows, scale)
 
 
 def may_stand() -> int:
@@ -60,22 +67,11 @@ def may_stand() -> int:
     return (hard - OTHERS) // 2  # HAProxy holds two a flow
 
 
-def carried(way: Route, flows: int, scale: Scale) -> dict[str, float]:
-    """As `measure`; all infinite for a route that is not judged, and does not carry so many or ends one."""
-    try:
-        return measure(way, flows, scale)
-    except (OSError, RuntimeError) as exc:
-        if way.name in JUDGED:
-            raise
-        print(f"idle over {way.name}: {exc}", file=sys.stderr)
-        return dict.fromkeys((metric.name for metric in METRICS), math.inf)
-
-
-def measure(way: Route, flows: int, scale: Scale) -> dict[str, float]:
+def measure(way: Route, flows: int, scale: Scale) -> Values:
     """Raises RuntimeError or OSError when a flow does not stand, or memory does not settle."""
     with ExitStack() as stack:
         open_flows(stack, way, WARM_UP)
-        alone = round_trips(way, scale)
+        by_itself = round_trips(way, scale)
         before = _settled(way)
         idle = open_flows(stack, way, flows)
         after = _settled(way)
@@ -85,14 +81,14 @@ def measure(way: Route, flows: int, scale: Scale) -> dict[str, float]:
         return {
             **{metric: (after[role] - before[role]) / flows / 1024 for metric, role in ROLES.items()},
             "cpu while idle": cpu,
-            "rtt p50 beside, of alone": beside[0] / alone[0],
-            "rtt p99 beside, of alone": beside[1] / alone[1],
+            "rtt p50 beside, of alone": beside[0] / by_itself[0],
+            "rtt p99 beside, of alone": beside[1] / by_itself[1],
         }
 
 
 def round_trips(way: Route, scale: Scale) -> tuple[float, float]:
     """p50 and p99 of one flow."""
-    done = [load("pingpong", way, scale.load_sec) for _ in range(BLOCKS)]
+    done = [load("pingpong", way, min(BLOCK_SEC, scale.load_sec)) for _ in range(BLOCKS)]
     if not all(each.carried for each in done):
         raise RuntimeError("a round trip failed")
     return statistics.median(each.p50 for each in done), statistics.median(each.p99 for each in done)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import orjson
 
 from bench.compiled import program
-from bench.metric import JUDGED
+from bench.metric import OURS, Values
 from bench.process import cpu_sec
 from bench.rig import Route
 
@@ -30,7 +30,7 @@ class Load:
     p999: float
     route_cpu_sec: float  # of the route's processes meanwhile
     has_cpu: bool  # the route has processes
-    carried: bool = True  # nothing failed
+    carried: bool = True  # nothing failed; otherwise every figure is infinitely bad
 
     def refused(self) -> Load:
         """The same, as of a route that does not carry so much."""
@@ -39,11 +39,25 @@ class Load:
     @property
     def rate(self) -> float:
         """Samples a second of a load without warm-up."""
-        return self.count / self.sec
+        return self.count / self.sec if self.carried else 0.0
 
-    def cpu_each(self, name: str) -> dict[str, float]:
+    @property
+    def megabytes(self) -> float:
+        """A second."""
+        return self.bytes / self.sec / 1e6 if self.carried else 0.0
+
+    def cpu_each(self, name: str) -> Values:
         """Microseconds of CPU for each that was asked, as the figure ``name``."""
-        return {name: self.route_cpu_sec / self.asked * 1e6} if self.has_cpu else {}
+        return self._cpu(name, self.asked, 1e6)
+
+    def cpu_per_gigabyte(self, name: str) -> Values:
+        """Milliseconds, as the figure ``name``."""
+        return self._cpu(name, self.bytes, 1e12)
+
+    def _cpu(self, name: str, parts: int, unit: float) -> Values:
+        if not self.has_cpu:
+            return {}
+        return {name: self.route_cpu_sec / parts * unit if self.carried else math.inf}
 
 
 def command(work: str, way: Route, sec: float, **options: int) -> list[str]:
@@ -53,15 +67,15 @@ def command(work: str, way: Route, sec: float, **options: int) -> list[str]:
 
 
 def load(work: str, way: Route, sec: float = 60.0, **options: int) -> Load:
-    """Raises RuntimeError when a route that is judged fails a connection, loses a message, or comes to no end. Of the
-    others, who may not carry as much, the times are then infinite."""
+    """Raises RuntimeError when a route of ours fails a connection, loses a message, or comes to no end, and when the
+    generator fails. The others may not carry as much."""
     argv = command(work, way, sec, **options)
     before = sum(map(cpu_sec, way.pids.values()))
     try:
         done = subprocess.run(argv, stdout=subprocess.PIPE, timeout=sec + HANG_SEC)
     except subprocess.TimeoutExpired:
         complaint = f"{' '.join(argv)} over {way.name} does not end"
-        if way.name in JUDGED:
+        if way.name in OURS:
             raise RuntimeError(complaint) from None
         print(complaint, file=sys.stderr)
         return Load(1, 0, 0, sec, math.inf, math.inf, math.inf, 0.0, bool(way.pids), carried=False)
@@ -74,7 +88,7 @@ def load(work: str, way: Route, sec: float = 60.0, **options: int) -> Load:
     if not got["failed"]:
         return result
     complaint = f"{work} over {way.name}: {got['failed']} of {got['asked']} failed"
-    if way.name in JUDGED:
+    if way.name in OURS:
         raise RuntimeError(complaint)
     print(complaint, file=sys.stderr)
     return result.refused()

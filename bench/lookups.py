@@ -15,7 +15,7 @@ from pathlib import Path
 import redis
 
 from bench import service
-from bench.cluster import Cluster, Hub, cluster
+from bench.cluster import LOCAL, MESH, Cluster, Hub, cluster
 from bench.metric import Metric, Sample
 from bench.scale import Scale
 
@@ -23,6 +23,7 @@ WARM_UP = 10
 BATCH = 20
 ASKING = frozenset({"cmdstat_info", "cmdstat_client|setinfo", "cmdstat_hello"})
 
+REFERENCE = LOCAL
 METRICS = (
     Metric("commands per new flow", "", "lower", limit=0.01),
     Metric("commands while flows open", "1/s", "lower"),
@@ -44,7 +45,7 @@ def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
             busy, idle = middle - before, commands(made) - middle
             yield (
                 turn,
-                "mesh",
+                MESH,
                 {
                     "commands per new flow": (busy - idle) / flows,
                     "commands while flows open": busy / took,

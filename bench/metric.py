@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-Sample = tuple[int, str, dict[str, float]]
-"""Round number, route name, and the value of each metric."""
-
 JUDGED = ("ncfast", "mesh")
 """Routes that must reach the floors. HAProxy stands beside them without TLS, so routes with it are not judged."""
+
+OURS = (*JUDGED, "ncfast-tls", "local")
+"""Routes of this tree. What one of them does not carry is a fault, and ends the benchmark; any other, the earlier
+state among them, may fail a round."""
+
+Values = dict[str, float]
+"""By the name of a metric."""
+
+Sample = tuple[int, str, Values]
+"""Round number, route name, and the value of each metric."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,11 @@ class Metric:
     ratio_floor: float | None = None
     limit: float | None = None
 
+    @property
+    def failed(self) -> float:
+        """The figure of a route that does not carry the work: infinitely bad."""
+        return math.inf if self.better == "lower" else 0.0
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -33,10 +46,15 @@ class Comparison:
     metric: Metric
     route: str
     value: float  # median over rounds
-    ratio: float | None  # ratio of the medians; None for the reference itself, without one, or to nothing
+    ratio: float | None  # ratio of the medians; None for the reference itself, without one, or to one that failed
     low: float | None  # smallest and largest ratio of any single round: the noise
     high: float | None
     worst: float  # value of any single round
+
+    @property
+    def failed(self) -> bool:
+        """In so many rounds that the median says so."""
+        return self.value == self.metric.failed
 
     @property
     def passed(self) -> bool | None:
@@ -63,16 +81,16 @@ def compare(metrics: Iterable[Metric], samples: Iterable[Sample], reference: str
             }
             for route in routes
         }
-        base = series.get(reference, {})
+        base = {turn: value for turn, value in series.get(reference, {}).items() if value and math.isfinite(value)}
         for route, values in series.items():
             if not values:
                 continue
             value = statistics.median(values.values())
             worst = (max if metric.better == "lower" else min)(values.values())
-            if route == reference or not base or not all(base.values()):
+            each = [value / base[turn] for turn, value in values.items() if turn in base]
+            if route == reference or not each:
                 yield Comparison(metric, route, value, None, None, None, worst)
                 continue
-            each = [values[turn] / base[turn] for turn in values]
             yield Comparison(
                 metric, route, value, value / statistics.median(base.values()), min(each), max(each), worst
             )

@@ -8,14 +8,18 @@ dense one is near what two CPUs carry.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from bench import service
 from bench.load import load
-from bench.metric import Metric, Sample
+from bench.metric import Metric, Sample, Values
+from bench.pingpong import all_pids
 from bench.process import on_one_cpu
+from bench.rig import Route
 from bench.routes import routes
 from bench.scale import Scale
+from bench.turns import in_turn
 
 FLOWS = 50
 SPARSE = 2_000  # messages a second
@@ -37,19 +41,20 @@ METRICS = (
 
 def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
     with service.echo(folder) as echo, routes(names, echo.address, folder) as ways:
-        pids = [echo.process.pid, *(pid for way in ways for pid in way.pids.values())]
-        for turn in range(scale.rounds):
-            for way in ways:
-                values: dict[str, float] = {}
-                for rate in SPARSE, DENSE:
-                    done = load("openloop", way, scale.load_sec, flows=FLOWS, rate=rate)
-                    values |= {
-                        f"{rate:,}/s, p50": done.p50,
-                        f"{rate:,}/s, p99": done.p99,
-                        f"{rate:,}/s, p99.9": done.p999,
-                        **done.cpu_each(f"{rate:,}/s, cpu per message"),
-                    }
-                with on_one_cpu(pids):
-                    held = load("openloop", way, scale.load_sec, flows=FLOWS, rate=SPARSE)
-                values |= {"2,000/s, 1cpu, p50": held.p50, **held.cpu_each("2,000/s, 1cpu, cpu per message")}
-                yield turn, way.name, values
+        pids = all_pids(ways, echo.process.pid)
+        yield from in_turn(scale.rounds, names, ways, METRICS, partial(measure, scale, pids))
+
+
+def measure(scale: Scale, pids: Sequence[int], way: Route) -> Values:
+    values: Values = {}
+    for rate in SPARSE, DENSE:
+        done = load("openloop", way, scale.load_sec, flows=FLOWS, rate=rate)
+        values |= {
+            f"{rate:,}/s, p50": done.p50,
+            f"{rate:,}/s, p99": done.p99,
+            f"{rate:,}/s, p99.9": done.p999,
+            **done.cpu_each(f"{rate:,}/s, cpu per message"),
+        }
+    with on_one_cpu(pids):
+        held = load("openloop", way, scale.load_sec, flows=FLOWS, rate=SPARSE)
+    return values | {"2,000/s, 1cpu, p50": held.p50, **held.cpu_each("2,000/s, 1cpu, cpu per message")}

@@ -59,6 +59,8 @@ def _table(results: dict[str, list[Comparison]]) -> list[str]:
 def _cell(entry: Comparison | None) -> str:
     if entry is None:
         return ""
+    if entry.failed:
+        return "failed"
     return figure(entry.value) if entry.ratio is None else f"{entry.ratio:.2f}"
 
 
@@ -80,7 +82,7 @@ def _standing(results: dict[str, list[Comparison]]) -> str:
     sides: dict[str, list[str]] = {"Better": [], "Level": [], "Worse": []}
     for bench, entries in results.items():
         for entry in entries:
-            if entry.route != "ncfast" or entry.ratio is None:
+            if entry.route not in JUDGED or entry.ratio is None:
                 continue
             good = entry.ratio if entry.metric.better == "higher" else 1 / entry.ratio if entry.ratio else 1.0
             side = "Better" if good > 1 + LEVEL else "Worse" if good < 1 / (1 + LEVEL) else "Level"

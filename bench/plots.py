@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -23,8 +25,9 @@ from bench.idle import may_stand
 from bench.load import Load, load
 from bench.report import RESULTS
 from bench.rig import ROOT, Address, Route, haproxy
-from bench.routes import add_before, at_hand, routes
+from bench.routes import ROUTES, add_before, at_hand, comma_separated, routes
 from bench.svg import chart
+from bench.turns import tried
 
 PLOTS = ROOT / "docs" / "plots"
 
@@ -43,27 +46,32 @@ CARRIED = 0.9  # of what was asked for in a time: below, the load was another
 class Sweep:
     """What all plots have in common."""
 
-    def __init__(self, names: Sequence[str], rounds: int, sec: float, folder: Path) -> None:
+    def __init__(self, names: Sequence[str], smoke: bool, folder: Path) -> None:
         self.names = [name for name in names if name != "direct"]  # it has no process
-        self.rounds = rounds
-        self.sec = sec
+        self.smoke = smoke
+        self.rounds = 1 if smoke else 3
+        self.sec = 0.1 if smoke else 0.5
         self.folder = folder
 
     def points(self, ways: Sequence[Route], x: float, measure: Callable[[Route], Load], lines: Lines) -> None:
-        """One more for each way that carries it."""
+        """One more for each way that carries it in every round."""
         costs: dict[str, list[float]] = {way.name: [] for way in ways}
         for _ in range(self.rounds):
             for way in ways:
-                done = measure(way)
-                if done.carried:
+                if way.name not in costs:
+                    continue
+                done = tried(way.name, partial(measure, way))
+                if done and done.carried:
                     costs[way.name].append(done.route_cpu_sec / done.asked * 1e6)
+                else:
+                    del costs[way.name]
         for name, values in costs.items():
-            if len(values) == self.rounds:
-                lines.setdefault(name, []).append((x, statistics.median(values)))
+            lines.setdefault(name, []).append((x, statistics.median(values)))
 
 
-def by_flows(sweep: Sweep, most: int) -> Lines:
+def by_flows(sweep: Sweep) -> Lines:
     lines: Lines = {}
+    most = 20 if sweep.smoke else may_stand()
     for name in sweep.names:  # one route at a time: descriptors are few
         with service.echo(sweep.folder) as echo, routes([name], echo.address, sweep.folder / "flows") as ways:
             for flows in dict.fromkeys(min(flows, most) for flows in FLOWS):
@@ -93,8 +101,9 @@ def by_size(sweep: Sweep) -> Lines:
     return lines
 
 
-def by_agents(sweep: Sweep, counts: Sequence[int]) -> Lines:
+def by_agents(sweep: Sweep) -> Lines:
     lines: Lines = {}
+    counts = AGENTS[: 2 if sweep.smoke else None]
     with service.echo(sweep.folder) as echo, routes(sweep.names, echo.address, sweep.folder / "agents") as ways:
         for way in ways:
             if way.hub is None:
@@ -144,12 +153,13 @@ TITLES = {
 }
 
 
-def sweeps(sweep: Sweep, smoke: bool) -> Iterator[tuple[str, Lines]]:
-    yield "flows", by_flows(sweep, 20 if smoke else may_stand())
-    yield "rate", by_rate(sweep)
-    yield "size", by_size(sweep)
-    yield "agents", by_agents(sweep, AGENTS[: 2 if smoke else None])
-    yield "hops", by_hops(sweep)
+SWEEPS: dict[str, Callable[[Sweep], Lines]] = {
+    "flows": by_flows,
+    "rate": by_rate,
+    "size": by_size,
+    "agents": by_agents,
+    "hops": by_hops,
+}
 
 
 def draw(measured: dict[str, Lines], folder: Path) -> None:
@@ -162,29 +172,31 @@ def draw(measured: dict[str, Lines], folder: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.plots", description=__doc__)
     parser.add_argument("--before", type=Path, metavar="DIR", help="a built tree of an earlier state, as one more line")
-    parser.add_argument("--routes", metavar="NAMES", help="comma-separated (default: all that are at hand)")
+    parser.add_argument(
+        "--routes", type=comma_separated(ROUTES), metavar="NAMES", help="comma-separated (default: all at hand)"
+    )
+    parser.add_argument("--only", type=comma_separated(SWEEPS), metavar="NAMES", help="of them; the others are kept")
     parser.add_argument("--smoke", action="store_true", help="the least work that runs every line")
     parser.add_argument("--draw", type=Path, metavar="FILE", help="draw what an earlier run has kept, measure nothing")
     parser.add_argument("--output", type=Path, default=PLOTS, help="folder for the plots")
     options = parser.parse_args()
     if options.draw:
-        measured = json.loads(options.draw.read_text())
-    else:
-        names = ["haproxy", "ncfast"] if options.smoke else at_hand()
-        if options.routes:
-            names = options.routes.split(",")
-        if options.before:
-            names = add_before(options.before, names)
-        measured = {}
+        draw(json.loads(options.draw.read_text()), options.output)
+        return 0
+    names = options.routes or (["haproxy", "ncfast"] if options.smoke else at_hand())
+    if options.before:
+        names = add_before(options.before, names)
+    kept = (options.output if options.smoke else RESULTS) / "plots.json"
+    kept.parent.mkdir(exist_ok=True)
+    measured = json.loads(kept.read_text()) if options.only and kept.exists() else {}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that every child is reaped
+    for name in options.only or SWEEPS:
+        started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="ncfast-plots-") as folder:
-            sweep = Sweep(names, 1 if options.smoke else 3, 0.1 if options.smoke else 0.5, Path(folder))
-            for name, lines in sweeps(sweep, options.smoke):
-                measured[name] = lines
-                print(name, lines, file=sys.stderr, flush=True)
-        kept = (options.output if options.smoke else RESULTS) / "plots.json"
-        kept.parent.mkdir(exist_ok=True)
-        kept.write_text(json.dumps(measured))
-    draw(measured, options.output)
+            measured[name] = SWEEPS[name](Sweep(names, options.smoke, Path(folder)))
+        print(f"{name}, {time.monotonic() - started:.0f} s: {measured[name]}", file=sys.stderr, flush=True)
+        kept.write_text(json.dumps(measured))  # what is measured stays, whatever becomes of the others
+        draw({name: measured[name]}, options.output)
     return 0
 
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -133,14 +133,23 @@ def resident_bytes(pid: int) -> int:
 
 @contextmanager
 def on_one_cpu(pids: Sequence[int]) -> Iterator[None]:
-    """Holds every thread of ``pids`` and the calling thread on one CPU, then gives back what each had."""
-    threads = [0, *(int(task.name) for pid in pids for task in Path(f"/proc/{pid}/task").iterdir())]
-    before = {thread: os.sched_getaffinity(thread) for thread in threads}
-    cpu = max(before[0])
+    """Holds every thread of ``pids`` and the calling thread on one CPU, then gives back what each had. A thread or
+    process that has ended is let be."""
+    before: dict[int, set[int]] = {}
+    cpu = max(os.sched_getaffinity(0))
     try:
-        for thread in threads:
-            os.sched_setaffinity(thread, {cpu})
+        for thread in [0, *(thread for pid in pids for thread in _threads(pid))]:
+            with suppress(ProcessLookupError):
+                before[thread] = os.sched_getaffinity(thread)
+                os.sched_setaffinity(thread, {cpu})
         yield
     finally:
         for thread, cpus in before.items():
-            os.sched_setaffinity(thread, cpus)
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(thread, cpus)
+
+
+def _threads(pid: int) -> list[int]:
+    with suppress(FileNotFoundError):
+        return [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
+    return []

@@ -6,14 +6,16 @@ from __future__ import annotations
 import csv
 import subprocess
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from bench import service
-from bench.metric import Metric, Sample
+from bench.metric import Metric, Sample, Values
 from bench.process import cpu_sec
 from bench.rig import Route
 from bench.routes import routes
 from bench.scale import Scale
+from bench.turns import in_turn, tried
 
 METRICS = (
     Metric("-c 50", "1/s", "higher", ratio_floor=1.3),
@@ -30,16 +32,18 @@ LOADS = {"-c 50": 1, "-c 50 -P 16": 4, "-c 500": 1}
 def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
     with service.redis(folder) as redis, routes(names, redis.address, folder) as ways:
         for way in ways:
-            load(way, scale.redis_requests // 5, "-c 50")  # warm-up
-        for turn in range(scale.rounds):
-            for way in ways:
-                values: dict[str, float] = {}
-                for options, times in LOADS.items():
-                    values |= figures(way, scale.redis_requests * times, options)
-                yield turn, way.name, values
+            tried(way.name, partial(load, way, scale.redis_requests // 5, "-c 50"))  # warm-up
+        yield from in_turn(scale.rounds, names, ways, METRICS, partial(measure, scale))
 
 
-def figures(way: Route, requests: int, options: str) -> dict[str, float]:
+def measure(scale: Scale, way: Route) -> Values:
+    values: Values = {}
+    for options, times in LOADS.items():
+        values |= figures(way, scale.redis_requests * times, options)
+    return values
+
+
+def figures(way: Route, requests: int, options: str) -> Values:
     before = sum(map(cpu_sec, way.pids.values()))
     rate = load(way, requests, options)
     cpu = sum(map(cpu_sec, way.pids.values())) - before

@@ -1,9 +1,10 @@
-"""The table that is read and the JSON that is kept."""
+"""The table that is read, and what it was measured on."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -11,13 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from bench.metric import Comparison, Sample
+from bench.metric import Comparison, Metric
 from bench.peers import PEERS
 
-RESULTS = Path(__file__).resolve().parent / "results"
 HEAD = ("benchmark", "figure", "unit", "route", "median", "worst", "ratio", "of one round", "floor", "")
+RESULTS = Path(__file__).resolve().parent / "results"
+VERSION = re.compile(r"\d+\.\d+[.p]\d")
 NUMERIC = {4, 5, 6, 7, 8}
 
 
@@ -34,9 +34,9 @@ def table(results: dict[str, list[Comparison]], reference: str) -> str:
                 (
                     *label,
                     entry.route,
-                    _figure(entry.value),
-                    _figure(entry.worst),
-                    "" if entry.ratio is None else f"{entry.ratio:.2f}",
+                    _figure(entry.value, entry.metric),
+                    _figure(entry.worst, entry.metric),
+                    "" if entry.ratio is None or entry.failed else f"{entry.ratio:.2f}",
                     "" if entry.ratio is None else f"{entry.low:.2f} to {entry.high:.2f}",
                     _floor(entry),
                     {None: "", True: "reached", False: "MISSED"}[entry.passed],
@@ -53,7 +53,9 @@ def table(results: dict[str, list[Comparison]], reference: str) -> str:
     return "\n".join([f"ratios are to {reference}", "", lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def _figure(value: float) -> str:
+def _figure(value: float, metric: Metric) -> str:
+    if value == metric.failed:
+        return "failed"
     return f"{value:,.1f}" if abs(value) >= 1 or not value else f"{value:.3f}"
 
 
@@ -84,49 +86,11 @@ def machine() -> dict[str, Any]:
     }
 
 
-def save(
-    folder: Path,
-    results: dict[str, list[Comparison]],
-    samples: dict[str, list[Sample]],
-    routes: Sequence[str],
-    about: dict[str, Any],
-    kind: str = "",
-) -> Path:
-    """Writes medians and every sample, and ``about`` the machine, to a new file in ``folder``; ``kind`` begins its
-    name."""
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{kind}{datetime.now(UTC):%Y%m%dT%H%M%S}.json"
-    path.write_bytes(
-        orjson.dumps(
-            {
-                "machine": about,
-                "routes": list(routes),
-                "results": {bench: [_plain(entry) for entry in entries] for bench, entries in results.items()},
-                "samples": samples,
-            },
-            option=orjson.OPT_INDENT_2,
-        )
-    )
-    return path
-
-
-def _plain(entry: Comparison) -> dict:
-    return {
-        "figure": entry.metric.name,
-        "unit": entry.metric.unit,
-        "route": entry.route,
-        "median": entry.value,
-        "worst": entry.worst,
-        "ratio": entry.ratio,
-        "ratio_low": entry.low,
-        "ratio_high": entry.high,
-        "passed": entry.passed,
-    }
-
-
 def version(argv: Sequence[str], name: str = "") -> str | None:
-    """The first line that the program says; None where it is not installed, a run that needs it has failed before."""
+    """The first line with a version that the program says; None where it is not installed, a run that needs it has
+    failed before."""
     if shutil.which(argv[0]) is None:
         return None
-    said = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout.strip()
-    return f"{name} {said.splitlines()[0]}".strip() if said else name
+    said = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+    found = next(filter(VERSION.search, said.splitlines()), "")
+    return " ".join([name, *found.split()]).strip()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
 from bench.peers import PEERS, peer
 from bench.rig import Address, Route, direct, haproxy, ncfast
+from bench.turns import tried
 
 Maker = Callable[[str, Address, Path], AbstractContextManager[Route]]
 
@@ -49,9 +51,28 @@ def add_before(tree: Path, names: Sequence[str]) -> list[str]:
     return [each for name in names for each in ([compared[name], name] if name in compared else [name])]
 
 
+def comma_separated(known: Collection[str]) -> Callable[[str], list[str]]:
+    """Of an option's text, names that are all known; argparse shows the error otherwise."""
+
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        for name in names:
+            if name not in known:
+                raise ArgumentTypeError(f"unknown name {name!r}: one or more of {','.join(known)}")
+        return names
+
+    return parse
+
+
 @contextmanager
 def routes(names: Sequence[str], service: Address, folder: Path) -> Iterator[list[Route]]:
-    """All routes of ``names`` to one service, standing at the same time; their files are in ``folder``."""
+    """All routes of ``names`` to one service, standing at the same time, but for peers that do not start; their files
+    are in ``folder``."""
     folder.mkdir(exist_ok=True)
     with ExitStack() as stack:
-        yield [stack.enter_context(ROUTES[name](name, service, folder)) for name in names]
+        ways = [tried(name, partial(_standing, stack, name, service, folder)) for name in names]
+        yield [way for way in ways if way]
+
+
+def _standing(stack: ExitStack, name: str, service: Address, folder: Path) -> Route:
+    return stack.enter_context(ROUTES[name](name, service, folder))

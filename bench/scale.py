@@ -14,7 +14,6 @@ class Scale:
     redis_requests: int  # of each command
     idle_flows: int
     idle_agents: int
-    idle_rounds: int  # memory has little noise, and each round needs fresh processes
     kills: int  # of a cluster's owner
     lookup_sec: float  # in which flows open, and then again none
 
@@ -25,7 +24,6 @@ FULL = Scale(
     redis_requests=10_000,
     idle_flows=10_000,
     idle_agents=1000,
-    idle_rounds=1,
     kills=20,
     lookup_sec=5,
 )
@@ -35,7 +33,6 @@ QUICK = Scale(
     redis_requests=5000,
     idle_flows=1000,
     idle_agents=200,
-    idle_rounds=1,
     kills=5,
     lookup_sec=5,
 )
@@ -45,7 +42,6 @@ SMOKE = Scale(
     redis_requests=500,
     idle_flows=50,
     idle_agents=10,
-    idle_rounds=1,
     kills=1,
     lookup_sec=0.2,
 )

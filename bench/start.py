@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from bench import service
-from bench.metric import Metric, Sample
+from bench.metric import Metric, Sample, Values
 from bench.process import resident_bytes
+from bench.rig import Address
 from bench.routes import ROUTES
 from bench.scale import Scale
 from bench.served import until_served
+from bench.turns import carried
 
 PATIENCE_SEC = 30.0
 AGAIN_SEC = 0.001
@@ -36,9 +39,13 @@ def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
                     continue
                 place = folder / f"{turn}-{name}"
                 place.mkdir()
-                with ROUTES[name](name, echo.address, place) as way:
-                    until_served(way.address, PATIENCE_SEC, AGAIN_SEC)
-                    values = {"first byte": (time.monotonic() - way.started) * 1e3}
-                    for metric, role in (("near side (hub)", "near"), ("far side (agent)", "far")):
-                        values[metric] = resident_bytes(way.pids[role]) / 2**20
-                yield turn, name, values
+                yield turn, name, carried(name, METRICS, partial(measure, name, echo.address, place))
+
+
+def measure(name: str, service: Address, folder: Path) -> Values:
+    with ROUTES[name](name, service, folder) as way:
+        until_served(way.address, PATIENCE_SEC, AGAIN_SEC)
+        values = {"first byte": (time.monotonic() - way.started) * 1e3}
+        for metric, role in (("near side (hub)", "near"), ("far side (agent)", "far")):
+            values[metric] = resident_bytes(way.pids[role]) / 2**20
+        return values

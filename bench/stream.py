@@ -6,14 +6,16 @@ An upload is over when the service has all of it and has closed: what buffers on
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from bench import service
 from bench.load import load
-from bench.metric import Metric, Sample
+from bench.metric import Metric, Sample, Values
 from bench.rig import Route
 from bench.routes import routes
 from bench.scale import Scale
+from bench.turns import in_turn
 
 METRICS = (
     Metric("upload", "MB/s", "higher", ratio_floor=1.2),
@@ -25,16 +27,12 @@ METRICS = (
 
 def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
     with service.echo(folder) as echo, routes(names, echo.address, folder) as ways:
-        for turn in range(scale.rounds):
-            for way in ways:
-                yield turn, way.name, both_ways(way, scale)
+        yield from in_turn(scale.rounds, names, ways, METRICS, partial(both_ways, scale))
 
 
-def both_ways(way: Route, scale: Scale) -> dict[str, float]:
-    values = {}
+def both_ways(scale: Scale, way: Route) -> Values:
+    values: Values = {}
     for work in "upload", "download":
         done = load(work, way, scale.load_sec)
-        values[work] = done.bytes / done.sec / 1e6
-        if done.has_cpu:
-            values[f"{work}, cpu per GB"] = done.route_cpu_sec / done.bytes * 1e12
+        values |= {work: done.megabytes, **done.cpu_per_gigabyte(f"{work}, cpu per GB")}
     return values

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from bench import redis, service, stream
 from bench.load import load
-from bench.metric import Metric, Sample
+from bench.metric import Metric, Sample, Values
 from bench.peers import PEERS
+from bench.rig import Route
 from bench.routes import REFERENCE as PLAIN
 from bench.routes import ROUTES, TLS, routes
 from bench.scale import Scale
+from bench.turns import in_turn
 
 REFERENCE = PLAIN + TLS
 
@@ -42,16 +44,15 @@ def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
         routes(names, store.address, folder / "redis") as to_redis,
         routes(names, echo.address, folder / "echo") as to_echo,
     ):
-        for turn in range(scale.rounds):
-            for requests, bytes_ in zip(to_redis, to_echo, strict=True):
-                churn = load("churn", bytes_, scale.load_sec, flows=50)
-                yield (
-                    turn,
-                    requests.name,
-                    {
-                        **redis.figures(requests, scale.redis_requests, "-c 50"),
-                        **stream.both_ways(bytes_, scale),
-                        "connections, 50 at a time": churn.rate,
-                        **churn.cpu_each("connections, cpu each"),
-                    },
-                )
+        beside = {way.name: way for way in to_redis}
+        yield from in_turn(scale.rounds, names, to_echo, METRICS, lambda way: measure(scale, beside[way.name], way))
+
+
+def measure(scale: Scale, to_redis: Route, to_echo: Route) -> Values:
+    churn = load("churn", to_echo, scale.load_sec, flows=50)
+    return {
+        **redis.figures(to_redis, scale.redis_requests, "-c 50"),
+        **stream.both_ways(scale, to_echo),
+        "connections, 50 at a time": churn.rate,
+        **churn.cpu_each("connections, cpu each"),
+    }

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
-import os
 import shutil
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from bench import idle, instructions, report
-from bench.metric import compare
+from bench import instructions
 from bench.peers import PEERS
-from bench.rig import Route
 from bench.routes import TLS
-from bench.scale import SMOKE
 
 ROOT = Path(__file__).resolve().parents[2]
 REDIS = ["redis-server", "redis-benchmark"]
@@ -69,50 +60,6 @@ def test_a_peer_carries_the_bench_plain_and_encrypted(name: str, tmp_path: Path)
     assert {figure["route"] for figure in kept(tmp_path, "tls")} == {"haproxy-tls", name + TLS * PEERS[name].tls}
 
 
-@contextmanager
-def impatient() -> Iterator[Route]:
-    """A route of a name that is not judged, which echoes a byte and ends the flow."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            try:
-                while True:
-                    with listener.accept()[0] as client:
-                        client.sendall(client.recv(1))
-            except OSError:
-                return
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield Route("frp", listener.getsockname(), {"near": os.getpid(), "far": os.getpid()})
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-
-def test_a_peer_that_ends_idle_flows_does_not_carry_them_and_the_table_is_kept() -> None:
-    need("cc")
-    with impatient() as way:
-        values = idle.carried(way, 8, SMOKE)
-    assert values == {metric.name: math.inf for metric in idle.METRICS}
-    good = dict.fromkeys(values, 1.0)
-    shown = report.table(
-        {"idle": list(compare(idle.METRICS, [(0, "haproxy", good), (0, "frp", values)], "haproxy"))}, ""
-    )
-    assert shown.count("inf") >= len(values)
-
-
-def test_idle_flows_that_have_ended_are_seen() -> None:
-    way = Route("frp", ("127.0.0.1", 0))
-    ours, theirs = socket.socketpair()
-    with ours:
-        with theirs:
-            idle.check_standing([ours], way)
-        with pytest.raises(ConnectionError, match="frp closed a flow"):
-            idle.check_standing([ours], way)
-
-
 def test_bench_has_idle_agents_beside(tmp_path: Path) -> None:
     need("cc")
     run("bench", "--smoke", "--only", "agents", "--routes", "ncfast", "--output", str(tmp_path))
@@ -122,7 +69,7 @@ def test_bench_has_idle_agents_beside(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["failover", "crossing", "lookups"])
 def test_bench_of_a_cluster(name: str, tmp_path: Path) -> None:
     need("cc", "redis-server")
-    output = run("bench", "--cluster", "--smoke", "--only", name, "--output", str(tmp_path))
+    output = run("bench", "--smoke", "--only", name, "--output", str(tmp_path))
     figures = kept(tmp_path, name)
     assert any(figure["route"] == "mesh" and figure["passed"] is not None for figure in figures), output
 
