@@ -203,7 +203,7 @@ class Agent:
             connector=flow.info.connector,
             bytes_in=flow.rcv_nxt,
             bytes_out=flow.snd_nxt,
-            duration=round(self.net.clock() - flow.info.since, 6),
+            duration=round((self.net.clock() - flow.info.since) * 1e6) / 1e6,  # six places, as the hub
             resumes=flow.info.resumes,
             handovers=flow.info.handovers,
             reason=reason.label,

@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import random
+import re
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from hypothesis import strategies as st
 import ncfast
 from ncfast.observe import log
 from ncfast.observe.log.limiter import MAX_EVENTS, EventLimiter
-from ncfast.observe.log.masking import Mask
+from ncfast.observe.log.line import shown, written
+from ncfast.observe.log.masking import RULES, Mask
 
 PACKAGE = Path(ncfast.__file__).parent
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJjYW5hcnkifQ.c2lnbmF0dXJlLWNhbmFyeQ"
@@ -367,3 +369,60 @@ def _is_log_call(func: ast.expr) -> bool:
     owner = func.value.id if isinstance(func.value, ast.Name) else getattr(func.value, "attr", "")
     methods = {"debug", "info", "warning", "error", "exception", "security", "access", "bind"}
     return func.attr in methods and owner.lower().lstrip("_") in ("log", "logger")
+
+
+MADE_AT_ONCE = [
+    {"cid": "ab" * 16, "client": ("192.0.2.77", 50_000, "", 0), "bytes_in": 0, "bytes_out": -1, "reason": "closed"},
+    {"client": "[2001:db8::1]:5", "peer": None, "remote": ("2001:db8::2", 1), "source": "no address"},
+    {"agent_id": "tüftler", "sub": None, "hub": "wss://user:word@hub.example:8443/tunnel?a=b", "url": "ws://["},
+    {
+        "duration": 0.000001,
+        "open_ms": 1.0,
+        "held_ms": 86400.123456,
+        "ok": True,
+        "refused": False,
+        "bytes_in": 2**63 - 1,
+    },
+    {"line": "eyJhbGciOiJIUzI1NiJ9.e30.x", "text": "x" * 1000, "bytes_out": -(2**63)},
+]
+LEFT_TO_OTHERS = [
+    {"never_heard_of": 1},
+    {"detail": 'he said "no"'},
+    {"detail": "two\nlines"},
+    {"detail": "back\\slash"},
+    {"size": 2**63},
+    {"duration": 1 / 3},
+    {"duration": float("nan")},
+    {"error": ValueError("x")},
+    {"listeners": {"a": "b"}},
+    dict.fromkeys(("detail", "file", "key", "role", "state", "transport", "version", "reason", "path"), "x" * 250),
+]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("fields", MADE_AT_ONCE)
+def test_a_line_that_is_made_at_once_says_what_the_long_way_says(fields, rule):
+    mask = Mask(rule, b"k" * 32)
+    at_once = written("info", "flow_closed", "access", fields, mask, mask, 7)
+    shorter = written("info", "flow_closed", "access", fields, mask, mask, 0)
+    assert at_once is not None and at_once.endswith(b"}\n") and at_once.count(b"\n") == 1
+    said = shown("info", "flow_closed", "access", fields, mask, mask)
+    for line, held_back in ((at_once, {"suppressed": 7}), (shorter, {})):
+        got = orjson.loads(line)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", got.pop("ts"))
+        expected = orjson.loads(orjson.dumps(said)) | held_back
+        del expected["ts"]
+        assert got == expected and list(got) == list(expected)
+
+
+@pytest.mark.parametrize("fields", LEFT_TO_OTHERS)
+def test_what_is_out_of_the_ordinary_goes_the_long_way(fields):
+    mask = Mask("none", b"")
+    assert written("info", "some_event", "hub", fields, mask, mask, 0) is None
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("host", ["192.0.2.77", "2001:db8::1", "::ffff:192.0.2.77", "fe80::1%eth0", "", "a name"])
+def test_host_and_port_are_masked_as_in_one_text(rule, host):
+    mask = Mask(rule, b"k" * 32)
+    assert mask.end(host, 77) == mask.address(f"[{host}]:77" if ":" in host else f"{host}:77")

@@ -6,6 +6,26 @@ cdef enum Rule:                # how a field is shown
     IDENTITY
     URL
 
+cdef enum:
+    ROOM = 2048                # bytes of a line that is written at once; an access log's has some 450
+
+cdef struct Line:              # that is being written
+    char at[ROOM]
+    Py_ssize_t size
+    char digits[24]
+
+cdef class Field:
+    cdef bytes key
+    cdef int rule
+
+cdef bint put(Line* line, const char* p, Py_ssize_t n) noexcept
+cdef bint put_bytes(Line* line, bytes said) noexcept
+cdef bint put_ascii(Line* line, str said) noexcept
+cdef bint put_text(Line* line, str said) except -1
+cdef bint put_value(Line* line, value) except -1
+cdef bint put_int(Line* line, long long value) noexcept
+cdef bint put_seconds(Line* line, double value) noexcept
+cdef str of_second(long long now)
 cdef str timestamp()
 cdef object address(value, mask)
 cdef object plain(value, int depth)

@@ -12,6 +12,9 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import PurePath
 from urllib.parse import urlsplit
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdio cimport snprintf
+from libc.string cimport memcpy
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 from ncfast.observe.log.fields import ADDRESS_FIELDS, FIELDS, IDENTITY_FIELDS, URL_FIELDS
@@ -29,6 +32,9 @@ cdef extern from "Python.h":
 cdef enum:
     DEPTH = 2                  # of lists and mappings in each other
 
+cdef double MICROS = 1e6
+cdef double EXACT = 9007199254740992.0    # 2**53: whole numbers below it are exact
+
 cdef Py_ssize_t LONGEST = _MAX_TEXT
 cdef object MOST_ITEMS = _MAX_ITEMS
 cdef object LEAST_INT = -(2**63)
@@ -40,6 +46,16 @@ cdef dict RULES = {
     **dict.fromkeys(IDENTITY_FIELDS, <int>IDENTITY),
     **dict.fromkeys(URL_FIELDS, <int>URL),
 }
+
+cdef class Field:
+    """How a field is written: what stands before its value, and the rule for that."""
+
+    def __cinit__(self, str name, int rule):
+        self.key = f',"{name}":'.encode()
+        self.rule = rule
+
+
+cdef dict WRITTEN = {name: Field(name, rule) for name, rule in RULES.items()}
 
 cdef object TOKEN = re.compile(r"eyJ[\w-]{5,}\.[\w-]*(\.[\w-]*)?")    # a JWT starts with the base64 of '{"'
 
@@ -71,22 +87,148 @@ def shown(str level, str event, str name, dict fields, mask, agents):
     return line
 
 
-cdef str timestamp():
-    global second, second_text
+def written(str level, str event, str name, dict fields, mask, agents, int suppressed):
+    """The line in JSON, as bytes with their newline: what `shown` says, `suppressed` with it, but with no dictionary
+    between. None if something of it is not what a line nearly always has: then `shown` is asked."""
+    cdef Line line
+    cdef Field field
     cdef timespec now
     clock_gettime(CLOCK_REALTIME, &now)
-    if now.tv_sec != second:
-        second = now.tv_sec
+    line.size = 0
+    if not (
+        put(&line, b'{"ts":"', 7)
+        and put_ascii(&line, of_second(now.tv_sec))
+        and put(&line, line.digits, snprintf(line.digits, 24, b'.%03dZ",', <int>(now.tv_nsec // 1000000)))
+        and put(&line, b'"level":', 8)
+        and put_text(&line, level)
+        and put(&line, b',"event":', 9)
+        and put_text(&line, event)
+        and put(&line, b',"logger":', 10)
+        and put_text(&line, name)
+    ):
+        return None
+    for key, value in fields.items():
+        field = <Field>WRITTEN.get(key)
+        if field is None or not put_bytes(&line, field.key):
+            return None
+        if field.rule == ADDRESS:
+            value = address(value, mask)
+        elif field.rule == IDENTITY:
+            value = None if value is None else text(agents.identity(str(value)))
+        elif field.rule == URL and isinstance(value, str):
+            value = text(bare_url(value))
+        if not put_value(&line, value):
+            return None
+    if suppressed and not (put(&line, b',"suppressed":', 14) and put_int(&line, suppressed)):
+        return None
+    if not put(&line, b"}\n", 2):
+        return None
+    return PyBytes_FromStringAndSize(line.at, line.size)
+
+
+cdef bint put(Line* line, const char* p, Py_ssize_t n) noexcept:
+    """Whether there was room."""
+    if line.size + n > ROOM:
+        return False
+    memcpy(line.at + line.size, p, n)
+    line.size += n
+    return True
+
+
+cdef bint put_bytes(Line* line, bytes said) noexcept:
+    return put(line, PyBytes_AS_STRING(said), PyBytes_GET_SIZE(said))
+
+
+cdef bint put_ascii(Line* line, str said) noexcept:
+    return put(line, <const char*>PyUnicode_1BYTE_DATA(said), PyUnicode_GET_LENGTH(said))
+
+
+cdef bint put_text(Line* line, str said) except -1:
+    """In quotes, if there is nothing in it to escape."""
+    cdef const unsigned char* at
+    cdef Py_ssize_t i
+    if not is_clean(said):
+        said = text(said)
+        return '"' not in said and "\\" not in said and put(line, b'"', 1) and put_bytes(line, said.encode()) \
+            and put(line, b'"', 1)
+    at = PyUnicode_1BYTE_DATA(said)
+    for i in range(PyUnicode_GET_LENGTH(said)):
+        if at[i] == c'"' or at[i] == c"\\":
+            return False
+    return put(line, b'"', 1) and put_ascii(line, said) and put(line, b'"', 1)
+
+
+cdef bint put_value(Line* line, value) except -1:
+    cdef long long number
+    cdef int overflow = 0
+    if type(value) is str:
+        return put_text(line, value)
+    if value is None:
+        return put(line, b"null", 4)
+    if PyLong_CheckExact(value):
+        number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        return overflow == 0 and put_int(line, number)
+    if type(value) is float:
+        return put_seconds(line, value)
+    if type(value) is bool:
+        return put(line, b"true", 4) if value else put(line, b"false", 5)
+    return False
+
+
+cdef bint put_int(Line* line, long long value) noexcept:
+    """Of the digits the last first."""
+    cdef int at = sizeof(line.digits)
+    cdef unsigned long long left = -<unsigned long long>value if value < 0 else value
+    while True:
+        at -= 1
+        line.digits[at] = <char>(c"0" + <int>(left % 10))
+        left //= 10
+        if left == 0:
+            break
+    if value < 0:
+        at -= 1
+        line.digits[at] = c"-"
+    return put(line, line.digits + at, <Py_ssize_t>sizeof(line.digits) - at)
+
+
+cdef bint put_seconds(Line* line, double value) noexcept:
+    """A number that is exact in millionths. The quotient of two exact numbers is the double that is nearest to it, so
+    what is written here is read as the same one."""
+    cdef double micros = value * MICROS
+    cdef long long whole
+    cdef int n
+    if not (0.0 <= micros < EXACT):
+        return False
+    whole = <long long>(micros + 0.5)
+    if <double>whole / MICROS != value:
+        return False
+    n = snprintf(line.digits, sizeof(line.digits), b"%lld.%06lld", whole // 1000000, whole % 1000000)
+    while line.digits[n - 1] == c"0" and line.digits[n - 2] != c".":
+        n -= 1
+    return put(line, line.digits, n)
+
+
+cdef str of_second(long long now):
+    """The time in UTC, without what is below a second."""
+    global second, second_text
+    if now != second:
+        second = now
         second_text = datetime.datetime.fromtimestamp(second, datetime.UTC).isoformat()[:19]    # without "+00:00"
-    return PyUnicode_FromFormat(b"%U.%03dZ", <void*>second_text, <int>(now.tv_nsec // 1000000))
+    return second_text
+
+
+cdef str timestamp():
+    cdef timespec now
+    clock_gettime(CLOCK_REALTIME, &now)
+    cdef str text = of_second(now.tv_sec)
+    return PyUnicode_FromFormat(b"%U.%03dZ", <void*>text, <int>(now.tv_nsec // 1000000))
 
 
 cdef object address(value, mask):
     if value is None:
         return None
     if isinstance(value, tuple) and len(value) >= 2:       # as `getpeername` gives it
-        host, port = str(value[0]), value[1]
-        value = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return text(mask.end(str(value[0]), value[1]))
     return text(mask.address(str(value)))
 
 

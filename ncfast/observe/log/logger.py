@@ -21,9 +21,9 @@ from typing import Any, TextIO
 import orjson
 
 from ncfast.observe.log.limiter import BUSY_EVENTS, EventLimiter
-from ncfast.observe.log.line import shown
+from ncfast.observe.log.line import shown, written
 from ncfast.observe.log.masking import Mask
-from ncfast.observe.log.notable import Event, Notable
+from ncfast.observe.log.notable import Event, Notable, matters
 from ncfast.observe.log.recent import Recent
 from ncfast.observe.log.writer import LogWriter
 
@@ -70,17 +70,25 @@ class Logger:
             if held_back is None:
                 return
             bound = {**self._bound, **fields} if self._bound else fields
-            line = shown(level, event, self._name, bound, _state.mask, _state.mask_agents)
-            if held_back:
-                line["suppressed"] = held_back
-            _state.notable.note(line)
-            text = _state.render(line)
+            text = None
+            if _state.render is _render_json and _state.also is None and not matters(level, event):
+                text = written(level, event, self._name, bound, _state.mask, _state.mask_agents, held_back)
+            if text is None:
+                text = self._told(level, event, bound, held_back)
             _state.recent.put(text)
             _state.writer.put(text, at_once=event not in BUSY_EVENTS)
-            if _state.also is not None:
-                _state.also(line)
         except Exception:  # the wall: whatever a value's __str__ does, the caller's work goes on
             _state.failed += 1
+
+    def _told(self, level: str, event: str, fields: dict[str, Any], held_back: int) -> bytes:
+        """The line, of which others have been told who want it in its parts."""
+        line = shown(level, event, self._name, fields, _state.mask, _state.mask_agents)
+        if held_back:
+            line["suppressed"] = held_back
+        _state.notable.note(line)
+        if _state.also is not None:
+            _state.also(line)
+        return _state.render(line)
 
 
 class _Libraries(logging.Handler):

@@ -35,6 +35,12 @@ class Mask:
             return text
         return self._address(_host(text)) or self.identity(text)
 
+    def end(self, host: str, port: int) -> str:
+        """What `address` makes of the two in one text."""
+        if self._rule != "none" and (masked := self._address(host)) is not None:
+            return masked
+        return self.address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+
     def identity(self, text: str) -> str:
         """A name of an agent or a token's subject by the rule."""
         return text if self._rule == "none" or not text else self._identity(text)

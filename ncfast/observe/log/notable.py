@@ -17,6 +17,7 @@ WORTH_TELLING = frozenset(
     "tls_files_reloaded redis_files_reloaded registry_back replica_restored level_begun level_ended move_asked "
     "agent_lock_ended".split()
 )
+_LOUD = frozenset({"warning", "error"})  # levels of which every event matters
 _SHOWN_APART = frozenset({"ts", "level", "event", "logger", "trace", "security"})
 
 
@@ -30,6 +31,11 @@ class Event:
     text: str
 
 
+def matters(level: str, event: str) -> bool:
+    """Whether such a line is kept."""
+    return level in _LOUD or event in WORTH_TELLING
+
+
 class Notable:
     """May be written from any thread: a deque's append is atomic."""
 
@@ -39,7 +45,7 @@ class Notable:
     def note(self, line: Mapping[str, Any]) -> None:
         """Keeps a line that was admitted to the log, if it matters."""
         level, name = line["level"], line["event"]
-        if level in ("warning", "error") or name in WORTH_TELLING:
+        if matters(level, name):
             fields = " ".join(f"{key}={value}" for key, value in line.items() if key not in _SHOWN_APART)
             text = fields if len(fields) <= LONGEST else fields[: LONGEST - 1] + "…"
             self._kept.append(Event(line["ts"], level, name, text))
