@@ -14,11 +14,11 @@ import signal
 import sys
 from typing import NamedTuple, NoReturn
 
-PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 15, 36  # linux/prctl.h
 SI_KERNEL = 0x80  # sigaction(2): by the kernel, as the terminal's signals are, which the child has got itself
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 WATCHED = (*PASSED_ON, signal.SIGCHLD)
-LEAVING = "ncfast-leaving"  # as ps(1) has it; 15 bytes at most
+LEAVING = b"ncfast-leaving"  # as ps(1) has it; 15 bytes at most
 
 
 def adopt() -> None:
@@ -28,8 +28,7 @@ def adopt() -> None:
 
 def leave() -> None:
     """What this process has served is its child's from now on, and signals are, too."""
-    with open("/proc/self/comm", "w") as file:
-        file.write(LEAVING)
+    ctypes.CDLL(None).prctl(PR_SET_NAME, LEAVING)
 
 
 def hold() -> int:
@@ -81,7 +80,7 @@ def serving() -> int:
     while below:
         pid = below[-1].pid
         try:
-            with open(f"/proc/{pid}/comm") as file:
+            with open(f"/proc/{pid}/comm", "rb") as file:
                 below = children(pid) if file.read().strip() == LEAVING else []
         except OSError:  # it has just ended
             below = children(os.getpid())
