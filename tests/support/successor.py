@@ -29,6 +29,8 @@ if "NCFAST_HANDOVER" in os.environ:
             if fault == "dies before " + kind:
                 os._exit(3)
             if fault == "is frozen before " + kind:
+                from ncfast.observe import log
+                log.flush()  # what it has said is to be read
                 os.kill(os.getpid(), signal.SIGSTOP)
             if fault == "says nothing of " + kind:
                 return
