@@ -49,6 +49,8 @@ def sends(self, kind, body, *more, **named):
     if said == "is killed before " + kind:
         os.kill(os.getpid(), signal.SIGKILL)
     if said == "is frozen before " + kind:
+        from ncfast.observe import log
+        log.flush()  # what it has said is to be read
         os.kill(os.getpid(), signal.SIGSTOP)
     if said == "says nothing of " + kind:
         return
