@@ -67,20 +67,20 @@ class Plants:
     """Where the fault of one hub's, or one agent's, processes is written."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         directory.mkdir(exist_ok=True)
         (directory / "sitecustomize.py").write_text(FAULTS)
         self.plant("")
 
     @property
     def environment(self) -> Mapping[str, str]:
-        return {"PYTHONPATH": os.pathsep.join([str(self._directory), child_env()["PYTHONPATH"]])}
+        return {"PYTHONPATH": os.pathsep.join([str(self.directory), child_env()["PYTHONPATH"]])}
 
     def plant(self, fault: str) -> None:
         """What the next process that comes to it does wrong; never half of it is read."""
-        fresh = self._directory / "fault.new"
+        fresh = self.directory / "fault.new"
         fresh.write_text(fault)
-        fresh.rename(self._directory / "fault")
+        fresh.rename(self.directory / "fault")
 
 
 class OperatedHub(PassingHub):
@@ -89,7 +89,7 @@ class OperatedHub(PassingHub):
     runs: type[Program] = Program
 
     def start(self) -> None:
-        plants = Plants(self._directory / f"{self.name}.faults")
+        self.plants = plants = Plants(self._directory / f"{self.name}.faults")
         self.plant = plants.plant
         argv = [*self.prefix, *ncfast("hub", "--stay-parent", "--config", self.config_path)]
         env = plants.environment

@@ -57,8 +57,8 @@ def test_nothing_is_loaded_while_flows_wait(cluster: Cluster, peer: Peer) -> Non
         for name in (owner, origin):
             hub = cluster.hubs[name]
             assert isinstance(hub, OperatedHub)
-            (hub.faults / "sitecustomize.py").write_text(NOTES)
+            (hub.plants.directory / "sitecustomize.py").write_text(NOTES)
             done = hub.upgrade()
             assert done.returncode == 0, done.stderr
             transfer.wait_moved(1)
-            assert (hub.faults / "late").read_text() == "", name
+            assert (hub.plants.directory / "late").read_text() == "", name
