@@ -82,8 +82,10 @@ class Agent:
         return self._taking.snapshot() if self._taking is not None and not self._taking.over else None
 
     def upgrade_failed(self) -> None:
-        """This process goes on."""
-        self._giving = None
+        """This process goes on, with what its successor, which is dead, had not taken."""
+        if self._giving is not None:
+            self._giving.take_back()
+            self._giving = None
         self.ground.counts.handovers["failed"] += 1
 
     def take_over(self, channel: Channel) -> None:

@@ -60,6 +60,8 @@ class Giving:
         self._heard: set[str] = set()
         self._lost = ""
         self._changed = asyncio.Event()
+        self._held = self._taken = False  # our tunnels; our flows, by the successor
+        self._parcels: list[Parcel] = []
         self._dropped: list[bytes] = []  # cids of opens that we have given up
         self._passed = 0
         self._begun_at = self._net.clock()
@@ -73,35 +75,29 @@ class Giving:
         }
 
     async def give(self) -> None:
-        """Returns when the successor owns the agent, or tries to. Raises HandoverFailed."""
+        """Returns when the successor owns the agent, or tries to. Raises HandoverFailed; `take_back` is the caller's
+        then."""
         channel = self._channel
         channel.on_message, channel.on_closed = self._hear, self._lose
         for key, socks in self._net.doors():
             channel.send("doors", {"doors": [[key, len(socks)]]}, fds=[sock.fileno() for sock in socks])
         channel.send("heritage", self._heritage())
         self._net.hold_doors(True)  # who asks how the agent is waits until the successor answers
-        try:
-            await self._give()
-        except HandoverFailed:
-            self._net.hold_doors(False)
-            raise
-
-    async def _give(self) -> None:
-        channel = self._channel
         seconds = self._ground.config.upgrade.timeout_sec
         if not await self._until("dialled", seconds):
             raise HandoverFailed(self._lost or f"it did not serve within {seconds:g} s (upgrade.timeout_sec)")
         self._tunnels.hold()
+        self._held = True
         await asyncio.sleep(0)  # connections that have just ended say so to their flows
         stopped = self._net.clock()
-        parcels = self._take_off()
-        await self._send(parcels)
+        self._take_off()
+        await self._send()
         if not await self._until("taken"):
-            self._take_back(parcels)
             raise HandoverFailed(self._lost)
-        for parcel in parcels:
+        self._taken = True
+        for parcel in self._parcels:
             parcel.close()
-        self._passed = len(parcels)
+        self._passed = len(self._parcels)
         _log.info(
             "upgrade_passed",
             passed=self._passed,
@@ -109,7 +105,6 @@ class Giving:
             duration_sec=round(self._net.clock() - self._begun_at, 3),
         )
         if not await self._until("owner", LEAVES) and self._lost:
-            self._start_anew()
             raise HandoverFailed(self._lost)
         self._tunnels.close("another process of this agent goes on")
         channel.send("over", {})
@@ -118,11 +113,12 @@ class Giving:
         return {
             "instance": self._ground.instance,
             "flows": len(self._ground.flows),
+            "sockets": self._net.sockets,
             "down": [name for name, one in self._agent.services.targets.items() if not one.healthy],
             **self._tunnels.heritage(),
         }
 
-    def _take_off(self) -> list[Parcel]:
+    def _take_off(self) -> None:
         """All flows, but those whose target is not connected: they are none yet."""
         flows: list[Flow[AgentInfo]] = list(self._ground.flows.values())
         for flow in flows:
@@ -132,19 +128,17 @@ class Giving:
                 export(flow)
         left = [flow for flow in flows if not flow.closed]
         left.sort(key=lambda one: (not (one.backlog or one.snd_nxt > one.snd_una), -one.since))
-        parcels = []
         for flow in left:
             parcel = self._passing.off(flow)
             if parcel is None:
                 flow.reset(Reason.TARGET_RESET)  # as it is about to be
             else:
-                parcels.append(parcel)
-        return parcels
+                self._parcels.append(parcel)
 
-    async def _send(self, parcels: list[Parcel]) -> None:
+    async def _send(self) -> None:
         batch: list[Parcel] = []
         size = 0
-        for parcel in parcels:
+        for parcel in self._parcels:
             batch.append(parcel)
             size += len(parcel.record) + len(parcel.unsent)
             if len(batch) == MAX_FDS or size >= BATCH_BYTES:
@@ -152,13 +146,22 @@ class Giving:
                 batch, size = [], 0
                 await self._channel.drained()
         self._say(batch)
-        commit = {"last_epoch": self._tunnels.last_epoch, "said": self._tunnels.next_claim(), "flows": len(parcels)}
+        flows = len(self._parcels)
+        commit = {"last_epoch": self._tunnels.last_epoch, "said": self._tunnels.next_claim(), "flows": flows}
         self._channel.send("commit", commit, self._ground.context.closed.pack())
 
     def _say(self, batch: list[Parcel]) -> None:
         if batch:
             heads, payload, fds = packed(batch)
-            self._channel.send("flows", {"heads": heads}, payload, fds)
+            self._channel.send("flows", {"heads": heads}, payload, fds, kept=True)
+
+    def take_back(self) -> None:
+        """The successor is dead, so that no flow is at both: what it has not taken is here."""
+        self._net.hold_doors(False)
+        if self._taken:
+            self._start_anew()
+        elif self._held:
+            self._put_back()
 
     def _start_anew(self) -> None:
         """The successor has gone with all flows: what is left is an agent without any, and hubs are to know."""
@@ -167,9 +170,9 @@ class Giving:
         self._ground.instance = self._net.entropy(16).hex()
         self._tunnels.go_on()
 
-    def _take_back(self, parcels: list[Parcel]) -> None:
-        """The successor has gone."""
-        for parcel in parcels:
+    def _put_back(self) -> None:
+        """The successor has gone without our flows."""
+        for parcel in self._parcels:
             self._passing.put(parcel, passed=False)
         self._tunnels.go_on()
         owner = self._tunnels.owner
@@ -178,7 +181,7 @@ class Giving:
                 owner.refuse(cid, Reason.OVERLOADED)
             for flow in list(self._ground.flows.values()):
                 owner.carry(flow)
-        _log.error("upgrade_taken_back", reason=self._lost, flows=len(parcels))
+        _log.error("upgrade_taken_back", reason=self._lost, flows=len(self._parcels))
 
     # the successor
 

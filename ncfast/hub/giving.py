@@ -106,26 +106,22 @@ class Giving:
     # the hand-over
 
     async def give(self) -> None:
-        """Returns when nothing is left here. Raises HandoverFailed."""
+        """Returns when nothing is left here. Raises HandoverFailed; `take_back` is the caller's then."""
         hub, channel = self._hub, self._channel
         channel.on_message, channel.on_closed = self._hear, self._lose
         self._ground.giving = self
         hub.registry.quiet(True)
         hub.hold_doors()
         self._net.share(True)
-        try:
-            self._say_heritage()
-            await self._serves()
-            hub.registry.quiet(True, beats=False)
-            self._leave_mesh()
-            await self._move_agents()
-            self._close_to_clients()
-            await self._until(lambda: not self._ground.flows and not self._leaving and not self._on_way)
-            channel.send("over", {})
-            await self._until(lambda: self._done)
-        except HandoverFailed:
-            self._take_back()
-            raise
+        self._say_heritage()
+        await self._serves()
+        hub.registry.quiet(True, beats=False)
+        self._leave_mesh()
+        await self._move_agents()
+        self._close_to_clients()
+        await self._until(lambda: not self._ground.flows and not self._leaving and not self._on_way)
+        channel.send("over", {})
+        await self._until(lambda: self._done)
         _log.info("upgrade_passed", passed=self.passed, duration_sec=round(self._net.clock() - self.begun_at, 3))
 
     def _say_heritage(self) -> None:
@@ -141,6 +137,7 @@ class Giving:
                 "registry": hub.registry.heritage(),
                 "locks": [asdict(one) for one in ground.locks.words()],
                 "departed": hub.router.departed(),
+                "sockets": self._net.sockets,
             },
         )
 
@@ -197,8 +194,8 @@ class Giving:
         while self.left["sockets"] and self._net.clock() < deadline:
             await asyncio.sleep(LOOK)
 
-    def _take_back(self) -> None:
-        """The successor has gone: what it has not taken is here."""
+    def take_back(self) -> None:
+        """The successor is dead, so that no flow is at both: what it has not taken is here."""
         hub = self._hub
         self._ground.giving = None
         for _, parcels in self._on_way:
@@ -361,4 +358,4 @@ class Giving:
         self._number += 1
         self._on_way.append((self._number, parcels))
         heads, payload, fds = packed(parcels)
-        self._channel.send("flows", {"number": self._number, "heads": heads}, payload, fds)
+        self._channel.send("flows", {"number": self._number, "heads": heads}, payload, fds, kept=True)

@@ -28,6 +28,9 @@ class Giving(Protocol):
     def lost(self, session: Any) -> None:
         """The tunnel of an agent that was owned here has ended."""
 
+    def take_back(self) -> None:
+        """The successor has failed, and is dead."""
+
     def snapshot(self) -> dict[str, Any]:
         """For /status."""
 

@@ -238,7 +238,9 @@ class Hub:
         self._linger = giving.linger
 
     def upgrade_failed(self) -> None:
-        """This process goes on."""
+        """This process goes on, with what its successor, which is dead, had not taken."""
+        if self.ground.giving is not None:
+            self.ground.giving.take_back()
         self.stats.handovers["failed"] += 1
 
     async def linger(self) -> None:

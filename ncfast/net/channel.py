@@ -75,11 +75,12 @@ class Channel:
         self.on_closed = on_closed
         self.closed = False
         self.backlog = 0  # bytes that wait for the far end to read
+        self.heard_at = net.clock()  # when the far end has said something last
         self._net = net
         self._sock = sock
         self._in = bytearray()
         self._fds_in: deque[int] = deque()
-        self._out: deque[tuple[memoryview, list[int]]] = deque()
+        self._out: deque[tuple[memoryview, Sequence[int], list[int]]] = deque()  # and which of them are copies
         self._mute = False  # the far end does not read any more; what it has said is still read
         self._writing = False
         self._room = asyncio.Event()
@@ -89,9 +90,17 @@ class Channel:
     # out
 
     def send(
-        self, kind: str, body: dict[str, Any], payload: bytes | Sequence[bytes] = b"", fds: Sequence[int] = ()
+        self,
+        kind: str,
+        body: dict[str, Any],
+        payload: bytes | Sequence[bytes] = b"",
+        fds: Sequence[int] = (),
+        *,
+        kept: bool = False,
     ) -> None:
-        """Sends one message, or lets it wait. Payload and descriptors may be reused, and closed, when this returns.
+        """Sends one message, or lets it wait. Payload and descriptors may be reused, and closed, when this returns; the
+        latter not if they are `kept` open until the far end has answered, or is gone: of those no copies are made, for
+        which a process with many clients may have no descriptors left.
 
         Nothing happens when the channel is closed. Raises ValueError for a message beyond the bounds, and OSError when
         there are no descriptors left to keep copies; nothing is sent then.
@@ -105,7 +114,9 @@ class Channel:
         whole = memoryview(b"".join((_HEAD.pack(len(said), len(payload), len(fds)), said, payload)))
         sent = 0 if self._out else self._write(whole, fds)
         if sent < len(whole) and not self._mute:
-            self._out.append((whole[sent:], [] if sent else _copies(fds)))
+            left = () if sent else fds
+            copies = [] if kept else _copies(left)
+            self._out.append((whole[sent:], copies or list(left), copies))
             self._count(len(whole) - sent)
             if sent:
                 self._await_room()
@@ -142,13 +153,13 @@ class Channel:
 
     def _flush(self) -> None:
         while self._out and not self.closed:
-            data, fds = self._out[0]
+            data, fds, copies = self._out[0]
             sent = self._write(data, fds)
             if not sent:
                 return
-            _close(fds)
+            _close(copies)
             if sent < len(data):
-                self._out[0] = data[sent:], []
+                self._out[0] = data[sent:], (), []
             else:
                 self._out.popleft()
             self._count(-sent)
@@ -162,8 +173,8 @@ class Channel:
     def _hush(self) -> None:
         """The far end is gone. What it said last may be unread yet: the end of the stream closes the channel."""
         self._mute = True
-        for _, fds in self._out:
-            _close(fds)
+        for _, _, copies in self._out:
+            _close(copies)
         self._out.clear()
         self._count(-self.backlog)
         self._quiet()
@@ -188,6 +199,7 @@ class Channel:
             if not data:
                 return self._end("a message was cut short" if self._in else "the far end has closed")
             self._in += data
+            self.heard_at = self._net.clock()
             try:
                 self._deliver()
             except Garbage as exc:

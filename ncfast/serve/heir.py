@@ -18,16 +18,21 @@ from ncfast.core.errors import NcfastError
 from ncfast.core.record import FORMAT
 from ncfast.net.channel import Channel, Message
 from ncfast.net.peercred import pid_of
-from ncfast.net.seam import Net
+from ncfast.net.seam import OWN_DESCRIPTORS, Net
 from ncfast.observe import log
 
 HANDOVER = "NCFAST_HANDOVER"  # the number of the descriptor, in the environment
 DEATH_SEC = 1.0  # for a predecessor that has closed its end to be seen dead: the kernel does both in one go
+BEAT_SEC = 0.5  # between two words that we live, until the predecessor is over
 _LOOK = 0.005  # seconds between two looks
 
 
 class NotOurs(NcfastError):
     """Who has started this process, or has gone since, is nobody to inherit from."""
+
+
+class TooFew(NcfastError):
+    """There are not descriptors enough for what is to be handed over."""
 
 
 class Taker(Protocol):
@@ -76,9 +81,13 @@ class Heir:
 
     async def heritage(self) -> dict[str, Any]:
         """Says that we are ready, and returns what the predecessor tells of itself; its doors are ours to open then.
-        Raises NotOurs when it goes instead."""
+        Raises NotOurs when it goes instead, and TooFew."""
         self.channel.send("ready", {"formats": [FORMAT], "version": __version__, "pid": os.getpid()})
         said = await self._heritage
+        self._net.spawn(self._beat(), "beat")
+        needed = OWN_DESCRIPTORS + said.get("sockets", 0)
+        if needed > self._net.fd_limit:
+            raise TooFew(f"it may have {self._net.fd_limit} descriptors, and needs {needed}")
         self._net.share(True)
         self._net.inherit(self._doors)
         return said
@@ -101,6 +110,11 @@ class Heir:
         except (NcfastError, OSError) as exc:
             self.channel.send("failed", {"reason": (isinstance(exc, OSError) and exc.strerror) or str(exc)})
             raise
+
+    async def _beat(self) -> None:
+        while not self.over.is_set() and not self.channel.closed:
+            self.channel.send("alive", {})
+            await asyncio.sleep(BEAT_SEC)
 
     def _hear(self, message: Message) -> None:
         match message.kind:

@@ -26,7 +26,7 @@ from ncfast.net.channel import Channel, Message
 from ncfast.net.seam import Net
 from ncfast.observe import log, otlp
 from ncfast.observe.upgrading import UNDER_WAY, UpgradeRefused
-from ncfast.serve.heir import HANDOVER, Heir
+from ncfast.serve.heir import BEAT_SEC, HANDOVER, Heir
 from ncfast.serve.parent import adopt, become, exit_code, hold, leave, pass_on, serving
 
 REAP_SEC = 0.5  # for a successor that has closed its end to be gone, before it is killed
@@ -80,6 +80,7 @@ class Upgrading:
         self.handed_over = asyncio.Event()
         self._stopping = False
         self._reload_passed = False
+        self._silence = ""  # why the successor was killed, if it was
 
     # as it is asked for
 
@@ -163,7 +164,7 @@ class Upgrading:
     # from beginning to end
 
     async def _upgrade(self) -> None:
-        begun = self._net.clock()
+        begun, self._silence = self._net.clock(), ""
         try:
             channel = self._start()
             version = await self._ready()
@@ -175,9 +176,13 @@ class Upgrading:
                 {**self._standing, "has_parent": self._under_parent},
             )
             self._net.share(True)
-            await self._subject.hand_over(channel)
+            watch = self._net.spawn(self._watch(channel), "watch")
+            try:
+                await self._subject.hand_over(channel)
+            finally:
+                watch.cancel()
         except (NcfastError, OSError) as exc:
-            await self._fail(str(exc))
+            await self._fail(self._silence or str(exc))
             return
         except BaseException:  # a defect, or the end of the loop; the successor is not to go on alone
             await self._fail("it was broken off")
@@ -254,6 +259,16 @@ class Upgrading:
         if self._reload_passed:
             self._reload_passed = False
             self.reloads()
+
+    async def _watch(self, channel: Channel) -> None:
+        """Kills a successor that stands still: what it has not taken is taken back from one that is gone."""
+        seconds = self._timeout_sec()
+        channel.heard_at = self._net.clock()  # it has nothing to say before it gets something
+        while self._net.clock() < channel.heard_at + seconds:
+            await asyncio.sleep(BEAT_SEC)
+        self._silence = f"nothing was heard of it for {seconds:g} s (upgrade.timeout_sec)"
+        if self._child is not None:
+            self._child.kill()
 
     async def _end_child(self) -> int | None:
         """Its exit code, once it is gone. It must not go on beside us: what it has taken is gone with it."""

@@ -253,6 +253,36 @@ def test_a_sender_that_can_keep_no_copies_sends_nothing(monkeypatch):
     run(main)
 
 
+def test_of_descriptors_that_are_kept_no_copies_are_made(monkeypatch):
+    def exhausted(fd):
+        raise OSError(errno.EMFILE, "too many")
+
+    async def main(net):
+        before = held()
+        here, there = ends(net)
+        reading = there.channel._read
+        net.loop.remove_reader(there.channel._sock)
+        here.channel.send("fills", {}, bytes(1024 * 1024))
+        mine = pipes(MAX_FDS)
+        monkeypatch.setattr(channel_module.os, "dup", exhausted)
+        here.channel.send("clients", {}, b"", mine, kept=True)
+        net.loop.add_reader(there.channel._sock, reading)
+        await until(lambda: len(there.got) == 2)
+        assert numbers(there.fds()) == list(range(MAX_FDS))
+        for fd in mine:
+            os.close(fd)
+        mine = pipes(1)
+        net.loop.remove_reader(there.channel._sock)
+        here.channel.send("fills", {}, bytes(1024 * 1024))
+        here.channel.send("clients", {}, b"", mine, kept=True)
+        here.channel.close()
+        there.channel.close()
+        assert numbers(mine) == [0], "those that were not sent are still the caller's"
+        assert held() == before
+
+    run(main)
+
+
 def test_more_descriptors_on_their_way_than_the_kernel_allows_are_waited_for():
     async def main(net):
         here, there = ends(net)

@@ -19,7 +19,7 @@ from support.upgrading import PassingHub
 # Runs in each interpreter that has it on its path, before anything else. What a message is called says who sends it:
 # `fault` is read anew before each, so that it meets the predecessor of an upgrade as well as the successor.
 FAULTS = """
-import os, signal, time
+import os, resource, signal, time
 def fault():
     with open(os.path.join(os.path.dirname(__file__), "fault")) as file:
         return file.read()
@@ -36,14 +36,20 @@ if "NCFAST_HANDOVER" in os.environ:
             first.close()
             return others
         taking.unpacked = all_but_one
+    if fault() == "has few descriptors":
+        resource.setrlimit(resource.RLIMIT_NOFILE, (120, 120))
 from ncfast.net.channel import Channel
 send = Channel.send
 def sends(self, kind, body, *more, **named):
+    if fault() == "waits before " + kind:
+        open(f"waits.{os.getpid()}", "w").close()
     while fault() == "waits before " + kind:
         time.sleep(0.01)
     said = fault()
     if said == "speaks another format" and kind == "ready":
         body = {**body, "formats": [4711], "version": "0.0.1"}
+    if said == "has no descriptors left from " + kind:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 2,) * 2)
     if said == "dies before " + kind:
         os._exit(3)
     if said == "is killed before " + kind:

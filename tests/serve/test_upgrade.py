@@ -1,0 +1,65 @@
+"""An upgrade's watch over the successor: a real process that comes to be ready, and then says nothing more."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from support.until import until
+
+from ncfast.core.errors import NcfastError
+from ncfast.core.record import FORMAT
+from ncfast.net.channel import Channel
+from ncfast.serve.process import network
+from ncfast.serve.upgrade import Upgrading
+
+# says `ready` as `ncfast.net.channel` has it, and stands still
+SUCCESSOR = f"""
+import json, os, socket, struct, time
+said = json.dumps(["ready", {{"formats": [{FORMAT}], "version": "4711"}}]).encode()
+with socket.socket(fileno=int(os.environ["NCFAST_HANDOVER"])) as channel:
+    channel.sendall(struct.pack("<III", len(said), 0, 0) + said)
+    time.sleep(3600)
+"""
+
+
+SILENT_SEC = 0.2
+
+
+class Gone(NcfastError):
+    """As of a hub whose successor has gone."""
+
+
+class Waiting:
+    """What is handed over, of which the successor never says that it has it."""
+
+    failed = False
+
+    async def hand_over(self, channel: Channel) -> None:
+        gone = asyncio.Event()
+        channel.on_closed = lambda reason: gone.set()
+        await gone.wait()
+        raise Gone("the far end has closed")
+
+    async def linger(self) -> None:
+        raise AssertionError("it was not handed over")
+
+    def upgrade_failed(self) -> None:
+        self.failed = True
+
+
+def test_a_successor_that_stands_still_is_ended() -> None:
+    async def scenario() -> None:
+        subject = Waiting()
+        upgrading = Upgrading(network(), subject, lambda: patience(), None, False)
+
+        def patience() -> float:
+            return SILENT_SEC if upgrading.standing()["state"] == "passing" else 600
+
+        upgrading._command = [sys.executable, "-c", SUCCESSOR]
+        upgrading.begin()
+        await until(lambda: upgrading.standing()["state"] == "failed", "it to be given up")
+        assert "nothing was heard of it for 0.2 s (upgrade.timeout_sec)" in upgrading.standing()["reason"]
+        assert subject.failed
+
+    asyncio.run(scenario())
