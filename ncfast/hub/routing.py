@@ -280,7 +280,7 @@ class Router:
 
     def _hopeful(self, key: Key) -> bool:
         ground, now = self._ground, self._ground.clock()
-        if now - ground.started_at < STARTUP_HOLD:
+        if now - ground.started_at < STARTUP_HOLD or ground.taking is not None:  # agents come over, one by one
             return True
         lost_at = self._departed.get(key)
         if lost_at is not None and now - lost_at < ground.config.flow.grace_sec:
@@ -289,7 +289,7 @@ class Router:
             return True
         # of a view that Redis has never completed nobody can say who is missing in it
         served = self._served_elsewhere[key] > 0 or not self._registry.view.complete
-        return self._ways.active and self._guided and served
+        return ground.mode == "active" and self._guided and served  # a mesh that is not open yet will be
 
     def _refuse(self, flow: ClientFlow, reason: Reason) -> None:
         flow.info.counts.opens_refused[reason.label] += 1

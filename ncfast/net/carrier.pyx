@@ -74,7 +74,7 @@ cdef class TransportCarrier(Carrier):
         self._broken = True
         if not self._waits and self.transport.is_reading():
             self.transport.pause_reading()
-            self.transport.resume_reading()
+            self._read_on()
 
     # asyncio
 
@@ -141,7 +141,15 @@ cdef class TransportCarrier(Carrier):
     def _next_turn(self):
         self._waits = False
         self._turn_ends = self._work + self.link.work + self._share
+        self._read_on()
+
+    def _read_on(self):
+        """Resumes reading. With TLS aiofastnet 1.2 then reads from the socket first: what it has read before, and not
+        told, would wait for more to come, or end the connection where there is no room for more. So that goes first."""
         self.transport.resume_reading()
+        held = getattr(self.transport, "_retry_ssl_read", None)
+        if held is not None and not self.transport.is_closing():
+            held()
 
     cdef int _write(self, list lines, Piece* pieces, list bases, int count) except -1:
         """Sends `lines`, and the pieces behind them, without copying what the kernel takes."""

@@ -99,12 +99,11 @@ class TunnelCarrier(_Attended, WebSocketCarrier):
 
     def go_on(self) -> None:
         self._held = False
-        self.transport.resume_reading()
+        self._read_on()
 
-    def _next_turn(self) -> None:
-        super()._next_turn()  # type: ignore[misc]
-        if self._held:
-            self.transport.pause_reading()
+    def _read_on(self) -> None:
+        if not self._held:
+            super()._read_on()  # type: ignore[misc]
 
 
 class StreamCarrier(_Attended, RawCarrier):

@@ -547,6 +547,26 @@ def test_without_a_cluster_only_agents_that_are_here_count():
     assert rooms.router.reach((None, "ldap")) == 1
 
 
+def test_while_agents_come_over_from_a_predecessor_each_counts_as_reconnecting():
+    rooms = Rooms()
+    rooms.ground.taking = object()
+    assert rooms.client().reason is None
+    rooms.ground.taking = None
+    assert rooms.client(listener(connector="none")).reason is Reason.NO_AGENT
+
+
+def test_an_agent_of_another_hub_is_waited_for_until_the_mesh_is_open():
+    rooms, hub = remote()
+    rooms.elsewhere()
+    mesh, rooms.ways.mesh = rooms.ways.mesh, None
+    waiting = rooms.client()
+    assert waiting.reason is None
+    rooms.ways.mesh = mesh
+    rooms.wait(1)
+    rooms.router.tick(rooms.ground.clock())
+    assert hub.only(OPEN).cid == waiting.flow.cid
+
+
 def test_after_a_start_every_agent_counts_as_reconnecting():
     rooms = Rooms()
     rooms.ground.started_at = rooms.ground.clock()

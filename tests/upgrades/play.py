@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -65,7 +66,7 @@ async def play(
         if case.upgraded != "nothing":
             _accounts(made, seen)
         await asyncio.to_thread(made.check)
-    except AssertionError as error:
+    except (AssertionError, subprocess.TimeoutExpired) as error:
         seen.lost.append(str(error)[:1000])
     finally:
         await asyncio.to_thread(made.close)
