@@ -136,7 +136,9 @@ class Cluster:
             "bytes": context.bytes_read - context.bytes_out - context.discarded,
         }
         if left < owner.ground.config.drain.timeout_sec:
-            rest["connections"] = sum(isinstance(file.sock, Socket) for file in life.net.files.values())
+            ends = [file.sock for file in life.net.files.values() if isinstance(file.sock, Socket)]
+            ours = {trip.address for trip in self.clients.trips} | {trip.target_address for trip in self.clients.trips}
+            rest["connections"] = sum(not ours.isdisjoint((end.address, end.peer_address)) for end in ends)
         for what, count in rest.items():
             if count:
                 self.world.problem(f"{life.loop.name} has handed over, and {what} {count} are left")

@@ -26,6 +26,7 @@ from .loop import Loop
 
 READ_HINT = 262144  # bytes read in a turn at most
 READ_SIZE = 262144  # of a protocol that does not bring its own buffer
+SCRATCH = 65536  # the same under a `SocketTransport`
 
 
 class OrderedSet(MutableSet[Any]):
@@ -65,6 +66,7 @@ class Transport(Stream):
                 f"{self._loop.name} has {sock} under a transport, and so has {sock.user._loop.name}"
             )
         sock.user = self
+        self._read_size = SCRATCH if at_once else READ_SIZE
         self._high, self._low = 65536, 16384
         self._backlog: deque[Any] = deque()
         self._backlog_size = 0
@@ -161,7 +163,7 @@ class Transport(Stream):
                     view = self._protocol.get_buffer(-1)
                     data = self._sock.receive(len(view))
                 else:
-                    data = self._sock.receive(READ_SIZE)
+                    data = self._sock.receive(self._read_size)
             except OSError as exc:
                 self._force_close(exc)
                 return

@@ -609,7 +609,8 @@ def _draw_upgrades(rng: random.Random, plan: Plan) -> None:
     if rng.random() < 0.4 or shape.kernel_buffer / (2 * shape.wan) < SLOW:
         return  # as with moves
     more = {"upgrade": {"timeout_sec": 5.0}}
-    if rng.random() < 0.7:  # time for agents to come, and for sockets that linger
+    # time for agents to come, and for sockets that linger; hubs that are no cluster have no other way to keep them
+    if rng.random() < 0.7 or shape.mode in ("off", "shadow"):
         more["drain"] = {"timeout_sec": rng.choice((3.0, 6.0))}
     shape = replace(shape, hub={**shape.hub, **more}, agent={**shape.agent, **more})
     if rng.random() < 0.4:

@@ -339,6 +339,7 @@ class HubProcess(Process):
 
         hub, heir = await self._serve(life, make, HubHeritage, lambda: config.upgrade.timeout_sec)
         upgrading = hub.upgrades = life.upgrading
+        upgrading.refusal = lambda: "the hub is about to end" if hub.drain_requested.is_set() else ""
         if heir is None:
             await hub.start()
         else:
