@@ -11,7 +11,7 @@ from support.until import PATIENCE
 
 from conformance.ours import our_hub
 from conformance.playing import broken
-from ncfast.conformance.mesh.player import ScriptedPeer
+from ncfast.conformance.mesh.player import ScriptedPeer, WebSocketPeer
 from ncfast.conformance.run import play
 from ncfast.core.messages import Vouch
 from ncfast.hub.relays import Relays
@@ -58,8 +58,9 @@ def planted(where, other):
         yield
 
 
-def test_our_hub_keeps_every_rule_of_the_mesh():
-    assert len(SCENARIOS) > 20 and not broken(ScriptedPeer, [*SCENARIOS.values()], our_hub)
+@pytest.mark.parametrize("by", [ScriptedPeer, WebSocketPeer])
+def test_our_hub_keeps_every_rule_of_the_mesh(by):
+    assert len(SCENARIOS) > 20 and not broken(by, [*SCENARIOS.values()], our_hub)
 
 
 @pytest.mark.parametrize("fault", PLANTS)

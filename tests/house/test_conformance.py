@@ -22,10 +22,8 @@ ELSEWHERE = {
 
 # Rules that neither scripted end shows, and why.
 NEITHER = {
-    "1.14": "the scripted ends speak neither TLS nor with proxies",
     "1.15": "pauses are drawn by lot; 1.7 shows that they grow",
     "1.19": "nothing of it is seen from outside, unless it is many",
-    "1.20": "the scripted ends speak neither TLS nor with proxies",
     "4.3": "numbers in tests/vectors/bodies.json; of HELLO whatever is played",
     "4.4": "tests/vectors/bodies.json",
     "4.MOVE": "8.20",
@@ -64,7 +62,6 @@ NEITHER = {
     "10.17": "of an origin that a registry tells of owners",
     "10.18": "of an origin that a registry tells of owners",
     "11.AUTH": "11.3, 11.4",
-    "11.1": "the scripted hub speaks on a bare stream alone",
     "11.5": "of a hub that dials, as a registry or its configuration tells it",
     "11.6": "the scripted hub has no certificate",
     "11.9": "not by what is done to a link, but by what is not",
@@ -95,6 +92,8 @@ OTHERS = {
         "11.11": "shown with 11.4, of which it is the reason",
         "6.8": "an agent's to do",
         "1.7": "an agent's to do",
+        "1.14": "an agent's to do",
+        "1.20": "an agent's to do",
         "1.16": "an agent's to do",
         "1.17": "an agent's to do",
         "4.2": "4.HELLO, 4.ANNOUNCE",
