@@ -25,7 +25,8 @@ A hub reads the file that `--config` or `NC_CONFIG` names, an agent the one that
 check FILE` validates either kind and prints what it understood. Examples: [production
 hub](../config/hub.yaml), [hub behind an ingress](../config/hub-behind-ingress.yaml), [cluster
 replica](../config/hub-ha.yaml), [agent](../config/agent.yaml), [development](../config/development.yaml), [for
-conformance](../config/conformance.yaml), also [of the mesh](../config/conformance-mesh.yaml).
+conformance](../config/conformance.yaml), also [of the mesh](../config/conformance-mesh.yaml) and [by
+TLS](../config/conformance-tls.yaml).
 Editors complete and check keys with [config/ncfast.schema.json](../config/ncfast.schema.json); the examples
 name it in their first line.
 

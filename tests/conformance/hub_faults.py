@@ -62,3 +62,8 @@ FAULTS = {
     "waits for a silent agent for ever": ("9.2", "an agent that says nothing"),
     "bears any noise": ("13", "acknowledgements that say nothing"),
 }
+# those that show by TLS alone
+TLS_FAULTS = {
+    "speaks TLS 1.1": ("1.22", "an agent of TLS 1.1"),
+    "does not look for which certificate a token is": ("2", "a token that is bound to a certificate"),
+}

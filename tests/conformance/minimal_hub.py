@@ -4,9 +4,12 @@ drain. With faults, each of which breaks one rule of docs/protocol.md."""
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
+from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from websockets.http11 import Request, Response
 from conformance.minimal_end import abort
 from conformance.minimal_hub_end import Flow
 from ncfast._frames import FrameError, FrameType, decode, encode
+from ncfast.conformance.certificates import only_old
 from ncfast.conformance.stage import Launched, Places
 from ncfast.core.errors import Reason, RemoteError
 from ncfast.core.features import PACKED_OPEN
@@ -29,6 +33,25 @@ FLOWS = (F.M_OPEN_ACK, F.M_DATA, F.M_ACK, F.M_FIN, F.M_RST, F.M_RESUME, F.M_RESU
 PATIENCE = 5  # seconds: for HELLO, for M_RESUME, of silence
 NOISE = 1000  # frames without effect that a tunnel may bring
 BURST, RATE = 10, 5  # tunnels of an agent: so many at once, and a second
+
+
+def _tls(places: Places, faults: Collection[str]) -> ssl.SSLContext | None:
+    if "tls_cert_file" not in places:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=places["client_ca_file"])
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.load_cert_chain(places["tls_cert_file"], places["tls_key_file"])
+    if "speaks TLS 1.1" in faults:
+        only_old(context)
+        context.maximum_version = ssl.TLSVersion.MAXIMUM_SUPPORTED
+    return context
+
+
+def _thumbprint(connection: ServerConnection) -> str:
+    """Of the certificate that the agent shows; empty without one."""
+    secure = connection.transport.get_extra_info("ssl_object")
+    shown = secure.getpeercert(binary_form=True) if secure is not None else None
+    return urlsafe_b64encode(sha256(shown).digest()).rstrip(b"=").decode() if shown else ""
 
 
 class Tunnel:
@@ -168,7 +191,7 @@ class Tunnel:
         return None
 
     def _auth(self, token: str) -> int | None:
-        claims = self.hub.claims(token, any_token="takes any fresh token" in self.faults)
+        claims = self.hub.claims(token, _thumbprint(self.ws), any_token="takes any fresh token" in self.faults)
         if "does not answer AUTH" in self.faults:
             return None
         if claims is None:
@@ -309,6 +332,7 @@ class MinimalHub:
             ping_interval=None,
             max_size=None if "reads messages of any length" in self.faults else 1 << 20,
             close_timeout=1,
+            ssl=_tls(self.places, self.faults),
         )
         self._listener = await asyncio.start_server(self._client, "127.0.0.1", int(self.places["listener_port"]))
 
@@ -342,7 +366,7 @@ class MinimalHub:
         shown = headers.get_all("Authorization")
         if "takes a token that is shown twice" in faults:
             shown = shown[:1]
-        claims = self.claims(shown[0].removeprefix("Bearer ")) if len(shown) == 1 else None
+        claims = self.claims(shown[0].removeprefix("Bearer "), _thumbprint(connection)) if len(shown) == 1 else None
         if query and "takes a token in the URL" in faults:
             claims = {"sub": "agent-1"}
         if claims is None:
@@ -361,8 +385,8 @@ class MinimalHub:
         self._came[agent] = (left - (left >= 1), now)
         return left >= 1
 
-    def claims(self, token: str, *, any_token: bool = False) -> dict[str, Any] | None:
-        """What a token says, if it counts."""
+    def claims(self, token: str, thumbprint: str, *, any_token: bool = False) -> dict[str, Any] | None:
+        """What a token says, if it counts for who shows that certificate."""
         look = not any_token and "looks at no signature" not in self.faults
         over = not any_token and "takes tokens that are over" not in self.faults
         options = {"verify_signature": look, "verify_exp": over, "verify_aud": True, "require": ["sub", "exp", "iat"]}
@@ -374,7 +398,9 @@ class MinimalHub:
             return None
         scope = said.get("connectors", [])
         life = said["exp"] - said["iat"]
-        right = is_name(said["sub"]) and isinstance(scope, list) and "cnf" not in said and life <= 86400
+        bound = "cnf" in said and "does not look for which certificate a token is" not in self.faults
+        held = not bound or (thumbprint and said["cnf"].get("x5t#S256") == thumbprint)
+        right = is_name(said["sub"]) and isinstance(scope, list) and held and life <= 86400
         return said if right else None
 
     async def _tunnel(self, ws: ServerConnection) -> None:

@@ -19,8 +19,9 @@ AGENT += ["--connector", "{connector}={target_host}:{target_port}", "--token-fil
 
 
 def test_the_command_plays_with_a_process(capsys):
-    code = program.main(["conformance", "--only", "hello and ping", "--patience", str(PATIENCE), "--", *AGENT])
-    assert (code, capsys.readouterr().out) == (ExitCode.OK, "ok      hello and ping\nall 1 kept\n")
+    words = ["--only", "a hub by TLS", "--only", "a hub behind a proxy", "--patience", str(PATIENCE)]
+    code = program.main(["conformance", *words, "--", *AGENT])
+    assert (code, capsys.readouterr().out.splitlines()[-1]) == (ExitCode.OK, "all 2 kept")
 
 
 HUB = [sys.executable, "-m", "ncfast", "hub", "--config"]
@@ -29,12 +30,14 @@ HUB = [sys.executable, "-m", "ncfast", "hub", "--config"]
 @pytest.mark.parametrize(
     ("kind", "names", "file"),
     [
-        ("--hub", ("bytes both ways", "the hub drains"), "conformance.yaml"),
-        ("--mesh", ("a link", "the tunnel is lost"), "conformance-mesh.yaml"),
+        (["--hub"], ("bytes both ways", "the hub drains"), "conformance.yaml"),
+        (["--hub", "--tls"], ("bytes both ways", "a token that is bound to a certificate"), "conformance-tls.yaml"),
+        (["--mesh"], ("a link", "the tunnel is lost"), "conformance-mesh.yaml"),
+        (["--mesh", "--websocket"], ("a link", "the tunnel is lost"), "conformance-mesh.yaml"),
     ],
 )
 def test_the_command_plays_with_a_hub(capsys, kind, names, file):
-    words = [kind, "--only", names[0], "--only", names[1], "--patience", str(PATIENCE), "--jobs", "2"]
+    words = [*kind, "--only", names[0], "--only", names[1], "--patience", str(PATIENCE), "--jobs", "2"]
     code = program.main(["conformance", *words, "--", *HUB, str(CONFIG / file)])
     assert (code, capsys.readouterr().out.splitlines()[-1]) == (ExitCode.OK, "all 2 kept")
 
@@ -49,16 +52,30 @@ def test_the_command_names_the_rule_and_shows_what_the_process_wrote(capsys):
     )
 
 
+def test_the_command_says_what_it_leaves_out(capsys, tmp_path):
+    path = tmp_path / "scenarios.json"
+    path.write_text('{"scenarios": [{"name": "by a proxy", "needs": ["tls", "proxy"], "steps": [{"own": true}]}]}')
+    words = ["--scenarios", str(path), "--without", "proxy", "--without", "resume", "--", "true"]
+    assert program.main(["conformance", *words]) == ExitCode.OK
+    assert capsys.readouterr().out == "left    by a proxy: without proxy\nall 0 kept\n"
+
+
 def test_the_command_lists_scenarios(capsys):
     assert program.main(["conformance", "--list", "--without", "standby"]) == ExitCode.OK
     said = capsys.readouterr().out
     assert "a gap: 5.M_OPEN, " in said and "a standby takes over" not in said
     assert program.main(["conformance", "--hub", "--list", "--without", "drain"]) == ExitCode.OK
     said = capsys.readouterr().out
-    assert "claims grow: 8.1" in said and "the hub drains" not in said
+    assert "claims grow: 8.1" in said and "the hub drains" not in said and "an agent by TLS" not in said
+    assert program.main(["conformance", "--hub", "--tls", "--list"]) == ExitCode.OK
+    assert "an agent by TLS: 1.21" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [[], ["--only", "no such thing", "--", "true"], ["--without", "bytes"]], ids=str)
+@pytest.mark.parametrize(
+    "words",
+    [[], ["--only", "no such thing", "--", "true"], ["--without", "bytes"], ["--tls"], ["--hub", "--websocket"]],
+    ids=str,
+)
 def test_the_command_refuses(words):
     with pytest.raises(SystemExit) as refused:
         program.main(["conformance", *words])

@@ -12,6 +12,7 @@ from typing import Any
 
 from ncfast.conformance.broken import Broken
 from ncfast.conformance.certificates import hub_certificate, load, only_old
+from ncfast.net.tls import bare_context
 
 LOOPBACK = "127.0.0.1"
 MOST = 8192  # bytes of a request to the proxy
@@ -56,7 +57,7 @@ class Secured:
     def __init__(self, kind: str, host: str) -> None:
         self._host = host
         self._asked: str | None = None  # by SNI
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context = bare_context(ssl.PROTOCOL_TLS_SERVER)
         self.context.set_alpn_protocols(["h2", "http/1.1"])  # seen if offered
         self.context.sni_callback = self._on_name
         load(self.context, hub_certificate("right" if kind == OLD else kind, host))

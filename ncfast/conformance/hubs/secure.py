@@ -13,6 +13,7 @@ from ncfast.conformance.certificates import authority, client_certificate, hub_c
 from ncfast.conformance.hubs.player import ScriptedAgent
 from ncfast.conformance.scenario import Scenario
 from ncfast.conformance.stage import Places
+from ncfast.net.tls import web_context
 
 HOST = "localhost"
 
@@ -39,7 +40,7 @@ class SecureAgent(ScriptedAgent):
         return urlsafe_b64encode(client_certificate(certificate).thumbprint).rstrip(b"=").decode()
 
     async def _edge(self, step: dict[str, Any]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        context = ssl.create_default_context(cadata=authority().pem.decode())
+        context = web_context(self._files["client_ca_file"])
         load(context, client_certificate(step.get("certificate", "own")))
         if step.get("old"):
             only_old(context)

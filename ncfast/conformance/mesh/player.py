@@ -45,7 +45,7 @@ class ScriptedPeer(ScriptedAgent):
         self._doors.append(kept_port())
         self._secret = secrets.token_hex(32).encode()
         self._secret_file = directory / "secret"
-        self._own_instance = secrets.token_bytes(8)
+        self._own_instance = self._former_instance = secrets.token_bytes(8)
         self._hub_instance = ""
         self._opened = 0
 
@@ -69,10 +69,12 @@ class ScriptedPeer(ScriptedAgent):
 
     async def _do_link(self, reason: str, step: dict[str, Any]) -> None:
         """We dial the mesh, and the link stands, or is ended for this reason. `hello`: members that are otherwise.
-        `first`: another frame than HELLO; `none`: none at all. `proof` wrong, or `none`: no AUTH. `restart`: we are
-        another process from now on."""
-        if step.get("restart"):
-            self._own_instance = secrets.token_bytes(8)
+        `first`: another frame than HELLO; `none`: none at all. `proof` wrong, `missing` in AUTH, or `none`: no AUTH.
+        `restart`: we are another process from now on; `former`: the one before that."""
+        if step.get("restart") == "former":
+            self._own_instance, self._former_instance = self._former_instance, self._own_instance
+        elif step.get("restart"):
+            self._own_instance, self._former_instance = secrets.token_bytes(8), self._own_instance
         link = await self._dial_link()
         self._tunnels[step.get("on", "peer")] = self._tunnel = link
         self._reading.append(asyncio.create_task(link.run()))
@@ -126,7 +128,7 @@ class ScriptedPeer(ScriptedAgent):
         if step.get("proof") != "none":
             right = proof(self._secret, "dialler", hello, ack)
             shown = secrets.token_hex(32) if step.get("proof") == "wrong" else right
-            link.frame(F.AUTH, payload=orjson.dumps({"proof": shown}))
+            link.frame(F.AUTH, payload=orjson.dumps({} if step.get("proof") == "missing" else {"proof": shown}))
 
     # verbs: flows that the hub relays
 
@@ -214,7 +216,7 @@ class ScriptedPeer(ScriptedAgent):
         try:
             vouch: Vouch = Vouch.unpack(frame.payload[len(flow.secret) :])
         except RemoteError as exc:
-            raise Broken("10.11", exc.detail) from None
+            raise Broken("10.28", exc.detail) from None
         said = (frame.payload[: len(flow.secret)], vouch.agent, vouch.tenant, vouch.instance)
         if said != (flow.secret, agent, None, self._instances[agent]):
             raise Broken(self._rule, "M_RESUME shows another secret, agent, tenant or instance")

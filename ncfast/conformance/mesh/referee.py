@@ -35,6 +35,6 @@ class MeshReferee(HubReferee):
             super().judge(link, frame)
         elif frame.cid == bytes(16):
             if frame.epoch:
-                raise Broken("11.3", f"{frame.name} has epoch {frame.epoch}")
+                raise Broken("11.15", f"{frame.name} has epoch {frame.epoch}")
         elif frame.cid not in self.relayed and frame.cid not in self._flows:
             raise Broken("10.4", f"{frame.name} is of a flow that is not the link's")
