@@ -162,6 +162,12 @@ def test_a_figure_that_failed_says_so() -> None:
     assert "| churn | time | us | 2.0 | failed | 1.00 |" in page.render({"churn": entries}, machine, 1)
 
 
+def test_a_program_says_its_version_in_any_line() -> None:
+    said = "rathole \\nBuild Timestamp:  2026-11-27T09:56:42.031829632Z\\nBuild Version:  0.5.0\\n"
+    assert report.version(["printf", said], "rathole") == "rathole Build Version: 0.5.0"
+    assert report.version(["ncfast-no-such-program"], "rathole") is None
+
+
 def test_one_failed_round_is_not_the_median_and_is_the_worst() -> None:
     samples = [(turn, "haproxy", GOOD) for turn in range(3)]
     samples += [(0, "frp", GOOD), (1, "frp", FAILED), (2, "frp", GOOD)]
