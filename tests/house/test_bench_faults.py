@@ -24,6 +24,7 @@ from bench import __main__ as bench
 from bench import idle, page, report
 from bench.load import Load
 from bench.metric import Metric, Sample, Values, compare
+from bench.peers import Ground, Peer, peer
 from bench.plots import Lines, Sweep
 from bench.process import cpu_sec, on_one_cpu
 from bench.rig import Route
@@ -75,6 +76,25 @@ def test_a_peer_that_does_not_start_fails_each_round_and_others_stand(
     with routes(["rathole", "frp"], NOWHERE, tmp_path) as ways:
         samples = list(in_turn(2, ["rathole", "frp"], ways, METRICS, lambda _: GOOD))
     assert samples == [(0, "rathole", FAILED), (0, "frp", GOOD), (1, "rathole", FAILED), (1, "frp", GOOD)]
+
+
+def test_a_peer_whose_port_a_stranger_has_taken_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listens = "import socket, sys, time; held = [socket.create_server(('127.0.0.1', int(p))) for p in sys.argv[1:]]; "
+
+    def commands(ground: Ground) -> tuple[list[str], list[str]]:
+        program = [sys.executable, "-c", listens + "time.sleep(600)"]
+        server = [*program, str(ground.tunnel)]
+        asked.append(ground.tunnel)
+        return server, [*program, str(taken if len(asked) == 1 else ground.public)]
+
+    asked: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        taken = stranger.getsockname()[1]
+        with peer("frp", NOWHERE, tmp_path, Peer(commands, (), ())) as way:
+            assert way.address[1] not in (taken, *asked)
+    assert len(set(asked)) == 2
 
 
 @contextmanager
