@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.routes = add_before(options.before, options.routes)
     scale = SCALES[options.scale]
     if options.rounds:
-        scale = replace(scale, rounds=options.rounds, kills=options.rounds)
+        scale = replace(scale, rounds=options.rounds)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that every child is reaped
 
     run = _run(options, scale)

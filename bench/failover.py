@@ -33,7 +33,7 @@ METRICS = (
 
 def run(names: Sequence[str], scale: Scale, folder: Path) -> Iterator[Sample]:
     with service.echo(folder) as echo, cluster(echo.address, folder) as made:
-        for turn in range(scale.kills):
+        for turn in range(scale.rounds):
             owner, _, origin = made.settled()
             takeovers = len(made.takeovers())
             talk = Talk(origin)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, load_pem_private_key, pkcs12
 from cryptography.x509 import load_pem_x509_certificate
@@ -206,18 +207,27 @@ PEERS = {
 
 @contextmanager
 def peer(name: str, service: Address, folder: Path, made: Peer, tls: bool = False) -> Iterator[Route]:
-    """Both programs of ``made``, once clients can connect."""
-    place = folder / name
-    place.mkdir(mode=0o700)
+    """Both programs of ``made``, once clients can connect. They are started once more, at other ports, when one of them
+    ends: a stranger may have taken a port."""
+    with ExitStack() as stack:
+        try:
+            way = _started(stack, name, service, folder, made, tls)
+        except RuntimeError:
+            stack.close()
+            way = _started(stack, name, service, folder, made, tls)
+        yield way
+
+
+def _started(stack: ExitStack, name: str, service: Address, folder: Path, made: Peer, tls: bool) -> Route:
+    place = Path(mkdtemp(prefix=f"{name}-", dir=folder))
     ground = Ground(place, free_port(), free_port(), service, certificate(place / "tls") if tls else None)
     server_argv, client_argv = made.commands(ground)
     started = time.monotonic()
-    with ExitStack() as stack:
-        server = stack.enter_context(running(server_argv, place / "server.log"))
-        _until_listening(server, ground.tunnel)
-        client = stack.enter_context(running(client_argv, place / "client.log"))
-        _until_listening(client, ground.public)
-        yield Route(name, ("127.0.0.1", ground.public), {"near": _session(server.pid), "far": client.pid}, started)
+    server = stack.enter_context(running(server_argv, place / "server.log"))
+    _until_listening(server, ground.tunnel)
+    client = stack.enter_context(running(client_argv, place / "client.log"))
+    _until_listening(client, ground.public)
+    return Route(name, ("127.0.0.1", ground.public), {"near": _session(server.pid), "far": client.pid}, started)
 
 
 def _until_listening(process: Process, port: int) -> None:

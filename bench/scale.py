@@ -14,7 +14,6 @@ class Scale:
     redis_requests: int  # of each command
     idle_flows: int
     idle_agents: int
-    kills: int  # of a cluster's owner
     lookup_sec: float  # in which flows open, and then again none
 
 
@@ -24,7 +23,6 @@ FULL = Scale(
     redis_requests=10_000,
     idle_flows=10_000,
     idle_agents=1000,
-    kills=20,
     lookup_sec=5,
 )
 QUICK = Scale(
@@ -33,7 +31,6 @@ QUICK = Scale(
     redis_requests=5000,
     idle_flows=1000,
     idle_agents=200,
-    kills=5,
     lookup_sec=5,
 )
 SMOKE = Scale(
@@ -42,6 +39,5 @@ SMOKE = Scale(
     redis_requests=500,
     idle_flows=50,
     idle_agents=10,
-    kills=1,
     lookup_sec=0.2,
 )

@@ -12,6 +12,7 @@ WIDTH, HEIGHT = 720, 420
 LEFT, RIGHT, TOP, BOTTOM = 70, 150, 40, 50  # margins; the legend is on the right
 COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#7f7f7f", "#bcbd22")
 STEPS = (1, 2, 5)  # of an axis that is shorter than two decades
+ALL_STEPS = range(1, 10)  # of one from a value to less than five times as much
 
 
 def chart(title: str, across: str, up: str, lines: Mapping[str, Points]) -> str:
@@ -58,7 +59,8 @@ class Axis:
         return self._low + share * (self._high - self._low)
 
     def ticks(self) -> list[float]:
-        steps = STEPS if self._most < 100 * self._least else STEPS[:1]
+        breadth = self._most / self._least
+        steps: Sequence[int] = ALL_STEPS if breadth < 5 else STEPS if breadth < 100 else STEPS[:1]
         decades = range(math.floor(math.log10(self._least)), math.ceil(math.log10(self._most)) + 1)
         return [
             step * 10.0**decade

@@ -24,6 +24,7 @@ from bench import __main__ as bench
 from bench import idle, page, report
 from bench.load import Load
 from bench.metric import Metric, Sample, Values, compare
+from bench.peers import Ground, Peer, peer
 from bench.plots import Lines, Sweep
 from bench.process import cpu_sec, on_one_cpu
 from bench.rig import Route
@@ -75,6 +76,25 @@ def test_a_peer_that_does_not_start_fails_each_round_and_others_stand(
     with routes(["rathole", "frp"], NOWHERE, tmp_path) as ways:
         samples = list(in_turn(2, ["rathole", "frp"], ways, METRICS, lambda _: GOOD))
     assert samples == [(0, "rathole", FAILED), (0, "frp", GOOD), (1, "rathole", FAILED), (1, "frp", GOOD)]
+
+
+def test_a_peer_whose_port_a_stranger_has_taken_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listens = "import socket, sys, time; held = [socket.create_server(('127.0.0.1', int(p))) for p in sys.argv[1:]]; "
+
+    def commands(ground: Ground) -> tuple[list[str], list[str]]:
+        program = [sys.executable, "-c", listens + "time.sleep(600)"]
+        server = [*program, str(ground.tunnel)]
+        asked.append(ground.tunnel)
+        return server, [*program, str(taken if len(asked) == 1 else ground.public)]
+
+    asked: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        taken = stranger.getsockname()[1]
+        with peer("frp", NOWHERE, tmp_path, Peer(commands, (), ())) as way:
+            assert way.address[1] not in (taken, *asked)
+    assert len(set(asked)) == 2
 
 
 @contextmanager
@@ -162,6 +182,12 @@ def test_a_figure_that_failed_says_so() -> None:
     assert "| churn | time | us | 2.0 | failed | 1.00 |" in page.render({"churn": entries}, machine, 1)
 
 
+def test_a_program_says_its_version_in_any_line() -> None:
+    said = "rathole \\nBuild Timestamp:  2026-11-27T09:56:42.031829632Z\\nBuild Version:  0.5.0\\n"
+    assert report.version(["printf", said], "rathole") == "rathole Build Version: 0.5.0"
+    assert report.version(["ncfast-no-such-program"], "rathole") is None
+
+
 def test_one_failed_round_is_not_the_median_and_is_the_worst() -> None:
     samples = [(turn, "haproxy", GOOD) for turn in range(3)]
     samples += [(0, "frp", GOOD), (1, "frp", FAILED), (2, "frp", GOOD)]
@@ -219,7 +245,7 @@ def test_a_run_goes_on_after_a_work_that_broke_off_and_another_makes_what_is_lef
     assert f"ended early: churn; the same command with --resume {path}" in capsys.readouterr().out
     assert bench.main([*options, "--resume", str(path)]) == 0
     assert (works.churn.runs, works.stream.runs) == (2, 1)
-    run = resumed(path, ["direct"], bench.replace(bench.FULL, rounds=2, kills=2))
+    run = resumed(path, ["direct"], bench.replace(bench.FULL, rounds=2))
     assert run.samples == dict.fromkeys(("stream", "churn"), [(turn, "direct", FAILED) for turn in range(2)])
 
 
