@@ -367,8 +367,8 @@ class Hub:
         self.stats.flow_duration.observe(duration)
         log.access(
             cid=flow.cid.hex(),
-            listener=info.listener.name,
-            connector=info.listener.connector,
+            listener=info.name,
+            connector=info.key[1],
             client=info.ends,
             agent_id=info.agent_key.partition("/")[2],
             path=info.path,

@@ -392,6 +392,7 @@ class SimNet(Net):
         timeout: float,
         share: str = "target",
         admit: Any = None,
+        bare: bool = False,
     ) -> SimDial:
         return SimDial(self, host, port, done, timeout)
 
@@ -435,6 +436,7 @@ class SimAcceptor:
     """A listening socket of a process; what `ncfast.net.Acceptor` offers."""
 
     paused = False
+    own = None  # connections are asked
 
     def __init__(
         self,
