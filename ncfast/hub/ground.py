@@ -67,14 +67,14 @@ class Awaited(Protocol):
 class Ground:
     """Configuration, seam, counters, the context of all flows, and who this hub is.
 
-    `config` is replaced by a reload (`take`): read it where it is needed, and keep no part of it that may change.
+    `config` is replaced by a reload: read it where it is needed, and keep no part of it that may change.
     """
 
     def __init__(
         self, config: HubConfig, net: Net, wall_clock: Callable[[], float], instance: bytes | None = None
     ) -> None:
         """`instance` is the predecessor's, if there is one: to all others this process is the same hub."""
-        self.take(config)
+        self.config = config
         self.net = net
         self.clock = net.clock  # monotonic seconds
         self.wall_clock = wall_clock  # unix seconds, for tokens, epochs and locks alone
@@ -100,9 +100,15 @@ class Ground:
         self.certificates: dict[str, float] = {}  # that we show at doors of ours: when they end, unix seconds
         self.started_at = net.clock()
 
-    def take(self, config: HubConfig) -> None:
-        """What is in force from now on, and out of it what each client is asked for: looking into a model is slow."""
-        self.config = config
+    @property
+    def config(self) -> HubConfig:
+        """What is in force."""
+        return self._config
+
+    @config.setter
+    def config(self, config: HubConfig) -> None:
+        self._config = config
+        # out of the model, for each client is asked for it: looking into one is slow
         self.mode = config.ha.mode if config.ha.enabled else "off"  # off, shadow or active
         self.max_flows = config.limits.max_flows
 

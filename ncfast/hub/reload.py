@@ -56,8 +56,7 @@ class Reload:
         ground = self._ground
         keys = self._tokens.prepare(jwt)
         tls = self._edge.load_tls(config.edge.tls)
-        old = ground.config
-        ground.take(reloaded(old, config))
+        old, ground.config = ground.config, reloaded(ground.config, config)
         wanted = {listener.name: listener for listener in config.listeners}
         leaving = self._leaving(wanted)
         fresh = {
@@ -71,7 +70,7 @@ class Reload:
                 await listener.open()
             await self._cluster.follow_mode()
         except OSError:
-            ground.take(old)
+            ground.config = old
             for listener in ready:
                 listener.close()
             raise
