@@ -27,6 +27,7 @@ from ncfast.observe import log
 _log = log.get("agent")
 
 TICK = 0.5  # seconds between looks at timers
+SLICE = 64  # flows looked at in one go
 FILES_CHECK = 2.0  # seconds between looks at token and certificates
 TOKEN_RETRY = 30.0  # seconds before a token that the hub refused is shown again: its keys may have been out of reach
 
@@ -172,7 +173,7 @@ class Agent:
         self.services.look_after(now)
         left = deque(() if late else self.ground.context.due(now))
         while left:
-            for _ in range(min(256, len(left))):
+            for _ in range(min(SLICE, len(left))):
                 self._check(left.popleft(), now)
             await asyncio.sleep(0)
 

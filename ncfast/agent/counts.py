@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from ncfast.observe.stats import Tally
+
 ROLES = ("owner", "standby")  # what a tunnel is dialled for
 
 
@@ -22,7 +24,7 @@ class Failure:
 class Counts:
     """Counters since the start."""
 
-    closed: Counter[str] = field(default_factory=Counter)  # flows, by reason
+    closed: Counter[str] = field(default_factory=Tally)  # flows, by reason
     granted: int = 0  # claims: tunnels that came to own the agent
     failed: Counter[str] = field(default_factory=Counter)  # dials of hubs, by role
     handovers: Counter[str] = field(default_factory=Counter)  # by result: done and cut here, failed at a predecessor

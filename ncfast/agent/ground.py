@@ -25,6 +25,7 @@ class Ground:
         self.config = config
         self.net = net
         self.clock = net.clock  # monotonic seconds
+        self.max_flows = config.limits.max_flows  # out of the model: looking into one is slow
         self.wall_clock = wall_clock  # Unix seconds
         self.started_at = net.clock()
         self.counts = Counts()

@@ -20,6 +20,7 @@ from ncfast.net.dial import Dial
 from ncfast.net.proxyproto import build
 from ncfast.net.seam import keep_alive
 from ncfast.net.socket import SocketEnd
+from ncfast.net.syscalls import Accepted
 from ncfast.observe import log
 
 _log = log.get("target")
@@ -34,6 +35,12 @@ class Target:
         """`on_health` is called when the target is no longer well, or well again."""
         self.ground = ground
         self.config = config
+        # what each flow is asked for, out of the model: looking into one is slow
+        self._place = (config.target.host, config.target.port)
+        self._dial_timeout = config.dial_timeout_sec
+        self._most = config.max_dials
+        self._headed = config.proxy_protocol != "off"
+        self._notsent_lowat = ground.config.flow.notsent_lowat
         self._on_health = on_health
         self.share = ground.context.budget.share()
         self.healthy = True
@@ -43,10 +50,22 @@ class Target:
 
     def open(self, flow: Flow[AgentInfo], request: Opening) -> None:
         """Dials for a new flow; at `max_dials` at once it is refused, so that a flood of opens stays a few connects."""
-        if self.dials >= self.config.max_dials:
+        if self.dials >= self._most:
             flow.reset(Reason.OVERLOADED)
             return
-        Connection(self, flow, self._proxy_header(request)).dial()
+        Connection(self, flow, self._proxy_header(request) if self._headed else b"").dial()
+
+    def dial(self, done: Callable[[Accepted | OSError], None]) -> Dial:
+        """Dials; `done` is called once, perhaps before this returns."""
+        host, port = self._place
+        self.dials += 1
+        return self.ground.net.start_dial(host, port, done, timeout=self._dial_timeout, bare=True)
+
+    def adopt(self, sock: Accepted, end: SocketEnd) -> None:
+        """The connection stands."""
+        net = self.ground.net
+        net.opened()
+        net.adopt_end(sock, end, self._notsent_lowat)
 
     def look_after(self, now: float) -> None:
         """Gives keepalive to connections that have become old enough for it."""
@@ -61,8 +80,7 @@ class Target:
 
     def _proxy_header(self, request: Opening) -> bytes:
         version = self.config.proxy_protocol
-        if version == "off":
-            return b""
+        assert version != "off"
         host, port, local_host, local_port = request.client
         try:
             source, here = ipaddress.ip_address(host), ipaddress.ip_address(local_host)
@@ -139,12 +157,9 @@ class Connection:
         return self._flow.info.since
 
     def dial(self) -> None:
-        config, info = self._target.config, self._flow.info
-        self._target.dials += 1
+        info = self._flow.info
         info.connecting = self
-        dial = self._ground.net.start_dial(
-            config.target.host, config.target.port, self._dialled, timeout=config.dial_timeout_sec
-        )
+        dial = self._target.dial(self._dialled)
         if info.connecting is not None:  # else it has ended already
             self._dial = dial
 
@@ -158,16 +173,15 @@ class Connection:
         self._dial = self._flow.info.connecting = None
         self._target.dials -= 1  # before the hub hears of it, and sends the next
 
-    def _dialled(self, outcome: socket.socket | OSError) -> None:
+    def _dialled(self, outcome: Accepted | OSError) -> None:
         self._dial_over()
         if isinstance(outcome, OSError):
             self._failed(outcome)
             return
         ground = self._ground
         self._target.reached = True
-        ground.net.opened()
         end = SocketEnd(ground.context, self, ground.net.call_later, Reason.TARGET_RESET, Reason.TARGET_LOST)
-        ground.net.adopt_end(outcome, end, ground.config.flow.notsent_lowat)
+        self._target.adopt(outcome, end)
 
     def _failed(self, exc: OSError) -> None:
         detail = {}

@@ -21,6 +21,11 @@ EMPTY: frozenset[Any] = frozenset()
 ClientFlow: TypeAlias = "Flow[ClientInfo]"
 
 
+def names_of(listener: Listener) -> tuple[str, Key]:
+    """Its own, and for what its clients come. Looking into a model is slow, and a listener has many of them."""
+    return listener.name, (listener.tenant, listener.connector)
+
+
 class Place(Protocol):
     """A client's place at its listener."""
 
@@ -45,6 +50,7 @@ class ClientInfo:
         "key",
         "listener",
         "lost_at",
+        "name",
         "on_opened",
         "owner",
         "peer",
@@ -70,11 +76,13 @@ class ClientInfo:
         now: float,
         counts: ListenerStats,
         share: Share | None = None,
+        names: tuple[str, Key] | None = None,
     ) -> None:
+        """`names` is what `names_of` says of the listener, if it is at hand."""
         self.listener = listener
         self.counts = counts  # the listener's
         self.share = share  # of the memory; None: of what no listener answers for
-        self.key: Key = (listener.tenant, listener.connector)
+        self.name, self.key = names_of(listener) if names is None else names
         self.timeouts = timeouts
         self.ends: Ends = (host, port, "", 0)
         self.accepted_at = now

@@ -104,9 +104,16 @@ class Ground:
         self.started_at = net.clock()
 
     @property
-    def mode(self) -> str:
-        """off, shadow or active."""
-        return self.config.ha.mode if self.config.ha.enabled else "off"
+    def config(self) -> HubConfig:
+        """What is in force."""
+        return self._config
+
+    @config.setter
+    def config(self, config: HubConfig) -> None:
+        self._config = config
+        # out of the model, for each client is asked for it: looking into one is slow
+        self.mode = config.ha.mode if config.ha.enabled else "off"  # off, shadow or active
+        self.max_flows = config.limits.max_flows
 
     def shows(self, use: str, certificate: Path | None) -> None:
         """The certificate in the file is in force from now on, or none."""

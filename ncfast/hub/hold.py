@@ -15,11 +15,11 @@ class Hold:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._queues: dict[Key, deque[tuple[ClientFlow, float]]] = {}
+        self.queues: dict[Key, deque[tuple[ClientFlow, float]]] = {}  # none is empty
         self.count: Counter[str] = Counter()  # by listener
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._queues
+        return key in self.queues
 
     def add(self, flow: ClientFlow) -> bool:
         """False: the listener holds as many as it may, or none at all, or the flow has been held for long enough
@@ -28,7 +28,7 @@ class Hold:
         listener = info.listener
         if not self.patient(flow) or self.count[listener.name] >= listener.hold_max:
             return False
-        self._queues.setdefault(info.key, deque()).append((flow, info.hold_until))
+        self.queues.setdefault(info.key, deque()).append((flow, info.hold_until))
         self.count[listener.name] += 1
         return True
 
@@ -41,7 +41,7 @@ class Hold:
 
     def release(self, key: Key, dispatch: Callable[[ClientFlow], bool], most: int = sys.maxsize) -> None:
         """Lets go in order as long as `dispatch` finds a way, and at most so many."""
-        queue = self._queues.pop(key, None)
+        queue = self.queues.pop(key, None)
         while queue:
             flow, deadline = queue.popleft()
             self.count[flow.info.listener.name] -= 1
@@ -50,30 +50,30 @@ class Hold:
             if not most or not dispatch(flow):
                 queue.appendleft((flow, deadline))
                 self.count[flow.info.listener.name] += 1
-                self._queues[key] = queue
+                self.queues[key] = queue
                 return
             most -= 1
 
     def tick(self, now: float, dispatch: Callable[[ClientFlow], bool], late: Callable[[ClientFlow], None]) -> None:
         """Looks for a way for all that wait; tells of those whose time is over."""
-        for key in list(self._queues):
+        for key in list(self.queues):
             self.release(key, dispatch)
-        for key, queue in list(self._queues.items()):
+        for key, queue in list(self.queues.items()):
             while queue and (queue[0][0].closed or queue[0][1] <= now):
                 flow, _ = queue.popleft()
                 self.count[flow.info.listener.name] -= 1
                 if not flow.closed:
                     late(flow)
             if not queue:
-                self._queues.pop(key, None)
+                self.queues.pop(key, None)
 
     def clear(self) -> list[ClientFlow]:
         """Nobody waits here any longer: who did, each connector's in order."""
         waiting = [flow for flow in self.flows() if not flow.closed]
-        self._queues.clear()
+        self.queues.clear()
         self.count.clear()
         return waiting
 
     def flows(self) -> list[ClientFlow]:
         """All that wait."""
-        return [flow for queue in self._queues.values() for flow, _ in queue]
+        return [flow for queue in self.queues.values() for flow, _ in queue]

@@ -65,8 +65,8 @@ if TYPE_CHECKING:
 _log = log.get("hub")
 
 TICK = 0.5  # seconds between looks at the timers of tunnels and mesh links
-SWEEP_SLICE = 256  # flows looked at in one go, about 0.1 ms
-SWEEP_PAUSE = 0.02  # seconds between two slices
+SWEEP_SLICE = 64  # flows looked at in one go; 256 took up to 1.7 ms on a busy machine
+SWEEP_PAUSE = 0.005  # seconds between two slices
 SWEEP_EVERY = 0.5  # seconds between two rounds
 
 
@@ -374,8 +374,8 @@ class Hub:
         self.stats.flow_duration.observe(duration)
         log.access(
             cid=flow.cid.hex(),
-            listener=info.listener.name,
-            connector=info.listener.connector,
+            listener=info.name,
+            connector=info.key[1],
             client=info.ends,
             agent_id=info.agent_key.partition("/")[2],
             path=info.path,

@@ -14,7 +14,7 @@ from typing import Any
 from ncfast.config.hub import Listener as ListenerConfig
 from ncfast.core.errors import Reason
 from ncfast.core.timeouts import Timeouts
-from ncfast.hub.client import ClientFlow, ClientInfo
+from ncfast.hub.client import ClientFlow, ClientInfo, names_of
 from ncfast.hub.ground import Ground
 from ncfast.hub.networks import Networks
 from ncfast.net.acceptor import Acceptor
@@ -53,6 +53,7 @@ class ClientListener:
         self.waiting: set[FirstByte] = set()
         self.heading: set[ProxyHeader] = set()  # whose header is not complete
         self._acceptor: Acceptor | None = None
+        self.own: tuple[str, int] | None = None  # where all clients come in, if that is one address
         self.share = ground.context.budget.share(config.weight)
         self.counts = ground.stats.listener(config.name)
         self.configure(config)
@@ -66,6 +67,7 @@ class ClientListener:
         self._deny = Networks(config.deny)
         self._balancers = Networks(config.proxy_from)
         # what each client is asked for, out of the model: looking into one is slow
+        self.names = names_of(config)
         self._headers = config.proxy_protocol != "off"
         self._screened = bool(config.allow or config.deny)
         self._most = config.max_connections
@@ -94,6 +96,7 @@ class ClientListener:
                 bare=True,
                 use=f"listeners.{self.name}",
             )
+        self.own = self._acceptor.own
 
     def close(self) -> None:
         """Stops accepting; open flows live on, on memory that all may borrow, and those who are silent may still become
@@ -204,7 +207,7 @@ class ClientListener:
     def no_room(self, source: str) -> str | None:
         """Why there can be no flow for `source` now, or None."""
         ground = self.ground
-        if len(ground.flows) >= ground.config.limits.max_flows:
+        if len(ground.flows) >= ground.max_flows:
             return "flow_cap"
         if self.share.pressed:
             return "memory"
@@ -216,12 +219,13 @@ class ClientListener:
 class _Client:
     """Owner of one client's socket. The listener's settings are those with which the client came."""
 
-    __slots__ = ("config", "host", "listener", "port", "source", "timeouts")
+    __slots__ = ("config", "host", "listener", "names", "port", "source", "timeouts")
 
     def __init__(self, listener: ClientListener, host: str, port: int) -> None:
         self.listener = listener
         self.config = listener.config
         self.timeouts = listener.timeouts
+        self.names = listener.names
         self.host = host
         self.port = port
         source = self.source = source_of(host)
@@ -235,8 +239,12 @@ class _Client:
     def socket_ready(self, end: SocketEnd) -> None:
         listener = self.listener
         now = listener.ground.clock()
-        info = ClientInfo(self.config, self.timeouts, self.host, self.port, now, listener.counts, listener.share)
+        info = ClientInfo(
+            self.config, self.timeouts, self.host, self.port, now, listener.counts, listener.share, self.names
+        )
         info.place = self
+        if listener.own is not None:
+            info.ends = (self.host, self.port, *listener.own)
         listener.on_client(end, info)
 
     def socket_gone(self, end: SocketEnd) -> None:

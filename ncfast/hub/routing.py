@@ -92,8 +92,8 @@ class Router:
         ground = self._ground
         self.flow_number += 1
         cid = ground.instance + self.flow_number.to_bytes(8, "big")
-        if local := end.transport.get_extra_info("sockname"):
-            host, port, _, _ = info.ends
+        host, port, own, _ = info.ends
+        if not own and (local := end.transport.get_extra_info("sockname")):
             info.ends = (host, port, local[0], local[1])
         info.on_opened = self._opened
         flow = Flow(ground.context, cid, self._secrets.draw(), UNDIRECTED, info, share=info.share)
@@ -118,7 +118,7 @@ class Router:
             self._steering.return_to_way(flow)
 
     def _enter(self, flow: ClientFlow) -> None:
-        if flow.info.key in self.hold or not self.dispatch(flow):
+        if (self.hold.queues and flow.info.key in self.hold) or not self.dispatch(flow):
             self._hold_or_refuse(flow)  # behind those who wait already
 
     # choosing
@@ -207,8 +207,8 @@ class Router:
         info.counts.open_latency.observe(self._ground.clock() - info.accepted_at)
         # Of room at another hub an answer says only that one place there is free; more would come back refused.
         turns = 1 if info.remote else self._pending.most
-        turns -= self._steering.give_turns(info.agent_key, info.connector, turns)
-        if turns and info.key in self.hold:
+        turns -= self._steering.give_turns(info.agent_key, info.key[1], turns)
+        if turns and self.hold.queues and info.key in self.hold:
             self.hold.release(info.key, self.dispatch, turns)
 
     def refused(self, flow: ClientFlow, reason: Reason) -> bool:

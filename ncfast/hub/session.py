@@ -150,7 +150,7 @@ class AgentSession:
     def serves(self, tenant: str | None, connector: str) -> bool:
         """Whether a new flow may be opened here: announced, within the token's scope and lifetime, not leaving."""
         return (
-            self.owns
+            self.state is SessionState.OWNER
             and not self.draining
             and self.key not in self._ground.locks
             and tenant == self.identity.tenant

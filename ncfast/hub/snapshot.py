@@ -33,9 +33,9 @@ from ncfast.observe.slices import Slices, each
 from ncfast.observe.totals import LinkTotals
 from ncfast.registry import AgentEntry, DistributedRegistry, Lock
 
-AGENTS = 64  # looked at in one slice, about 0.5 ms
-FLOWS = 1024  # the same
-ASKED = 128  # sockets about which the kernel is asked in one slice, the same
+AGENTS = 32  # looked at in one slice, about 0.25 ms
+FLOWS = 512  # the same
+ASKED = 64  # sockets about which the kernel is asked in one slice, the same
 SAMPLE = 1024  # of more flows every second, third, ... is asked, and the sum is scaled
 
 Rows = list[dict[str, Any]]

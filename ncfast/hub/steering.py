@@ -77,7 +77,7 @@ class Steering:
         self.use(flow, way, epoch)
         if not info.counted:
             info.counted = True
-            self._pending.begin(info.agent_key, info.connector)
+            self._pending.begin(info.agent_key, info.key[1])
         flow.attach(way.link, resumed=True, epoch=epoch, credit=credit)
 
     def use(self, flow: ClientFlow, way: Way, epoch: int) -> None:
@@ -101,8 +101,7 @@ class Steering:
     def _said(self, flow: ClientFlow, way: Way, agent: str = "", tenant: str = "") -> bytes:
         """What M_OPEN says on this way, in the form that is read there."""
         info = flow.info
-        listener = info.listener
-        said = (listener.connector, listener.name, flow.secret, self._ground.replica_id, info.ends, agent, tenant)
+        said = (info.key[1], info.name, flow.secret, self._ground.replica_id, info.ends, agent, tenant)
         return packed(*said) if way.packed_open else Opening(*said).json()
 
     def answered(self, flow: ClientFlow) -> None:
@@ -110,7 +109,7 @@ class Steering:
         info = flow.info
         if info.counted:
             info.counted = False
-            self._pending.end(info.agent_key, info.connector)
+            self._pending.end(info.agent_key, info.key[1])
 
     def release(self, flow: ClientFlow) -> None:
         """The flow is no agent's any more."""

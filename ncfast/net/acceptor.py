@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any, Protocol
 
 from ncfast.config.values import Address
@@ -13,6 +14,8 @@ from ncfast.net.connect import OUT_OF_DESCRIPTORS
 from ncfast.net.syscalls import Accepted, accept
 
 ACCEPT_BATCH = 64  # accepts a turn of the loop, so that a flood of connects does not starve open flows
+LONELY = 8  # turns that brought one connection each, after which no second one is asked for
+PROBE = 16  # then every so many turns it is: who else has come is told by the next turn, at the price of that
 ACCEPT_PAUSE = 0.2  # seconds without accepting when descriptors run out; the kernel's queue holds the clients
 _UNBLOCKED = socket.SOCK_STREAM | socket.SOCK_NONBLOCK  # what a descriptor is already
 
@@ -43,6 +46,8 @@ class Acceptor:
         self._on_shed = on_shed
         self._bare = bare
         self._timer: asyncio.TimerHandle | None = None
+        self._turns = 0
+        self._lonely = 0  # turns in a row that brought one connection
         self.closed = False
         self.held = False
         self.shared = False  # another process listens on the same sockets
@@ -50,6 +55,8 @@ class Acceptor:
         self.address = (
             where if isinstance(where, str) else str(Address(*where[:2]))
         )  # as bound; told also when it is closed
+        # where all connections come in, if that is one address: none is asked for its own end
+        self.own: tuple[str, int] | None = where[:2] if _is_one(socks) else None
         self._resume()
 
     @property
@@ -93,7 +100,9 @@ class Acceptor:
         self._net.poll()
 
     def _accept(self, sock: socket.socket) -> None:
-        for _ in range(ACCEPT_BATCH):
+        self._turns += 1
+        most = ACCEPT_BATCH if self._lonely < LONELY or self._turns % PROBE == 0 else 1
+        for count in range(most):
             if not self._net.has_room(self._reserve):
                 return self._pause()
             try:
@@ -105,6 +114,7 @@ class Acceptor:
                     return self._pause()
                 raise
             if found is None:
+                self._lonely = self._lonely + 1 if count < 2 else 0
                 return None
             descriptor, peer = found
             self._on_socket(
@@ -125,3 +135,10 @@ class Acceptor:
             if sock.family == socket.AF_UNIX and not self.shared:
                 unlink(sock.getsockname())
             sock.close()
+
+
+def _is_one(socks: list[socket.socket]) -> bool:
+    """Whether the sockets stand for one address of this machine, and not for any."""
+    if len(socks) != 1 or socks[0].family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    return not ip_address(socks[0].getsockname()[0].partition("%")[0]).is_unspecified

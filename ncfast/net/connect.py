@@ -13,10 +13,11 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ncfast.net.syscalls import Dialled
+
 Place = tuple[int, tuple[Any, ...]]  # address family, and the address as the socket module has it
-Outcome = (
-    tuple[socket.socket, Place] | OSError
-)  # the connected socket and where it leads; or the failure that says most
+# the connected socket and where it leads; or the failure that says most
+Outcome = tuple[socket.socket | Dialled, Place] | OSError
 
 ATTEMPT_DELAY = 0.25  # seconds before the next address is tried beside the last one (RFC 8305, section 5)
 TRIES = 4  # within the time that the caller has, at least: Redis is given 0.3 s
@@ -24,6 +25,7 @@ OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno
 NO_WAY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENETUNREACH})  # of this machine, to that family
 UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EINTR})
 CONNECTED = frozenset({0, errno.EISCONN})
+_UNBLOCKED = socket.SOCK_STREAM | socket.SOCK_NONBLOCK  # what a descriptor is already
 
 
 class Attempts:
@@ -31,10 +33,10 @@ class Attempts:
 
     The next place is tried when the last has not answered for `ATTEMPT_DELAY`, or at once when one has failed.
     `done(outcome)` is called once, perhaps before `start` returns, and not after `close`. It is the caller who gives up
-    after `timeout` (seconds); a short one has places tried faster.
+    after `timeout` (seconds); a short one has places tried faster. A `bare` outcome has no Python socket.
     """
 
-    __slots__ = ("_done", "_failures", "_loop", "_open", "_places", "_timeout", "_timer", "_tried")
+    __slots__ = ("_bare", "_done", "_failures", "_loop", "_open", "_places", "_timeout", "_timer", "_tried")
 
     def __init__(
         self,
@@ -42,15 +44,17 @@ class Attempts:
         places: Sequence[Place],
         timeout: float,
         done: Callable[[Outcome], None],
+        bare: bool = False,
     ) -> None:
         self._loop = loop
+        self._bare = bare
         self._places = places
         self._tried = 0
         self._timeout = timeout
         self._done = done
         self._timer: asyncio.TimerHandle | None = None
         self._failures: list[OSError] = []
-        self._open: dict[socket.socket, Place] = {}  # under way
+        self._open: dict[Dialled, Place] = {}  # under way
 
     def start(self) -> None:
         """Tries the next place."""
@@ -60,13 +64,13 @@ class Attempts:
             place = self._places[self._tried]
             self._tried += 1
             try:
-                sock = socket.socket(place[0], socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+                sock = Dialled(*place)
             except OSError as exc:
                 self._failures.append(exc.with_traceback(None))
                 continue
-            code = sock.connect_ex(place[1])
+            code = sock.connect()
             if code == errno.EINPROGRESS and _is_here(place):  # the answer has come meanwhile, and needs no poll
-                code = sock.connect_ex(place[1])
+                code = sock.connect()
             if code in CONNECTED:
                 self._won(sock, place)
                 return
@@ -80,22 +84,22 @@ class Attempts:
         if not self._open:
             self._done(min(self._failures, key=_little_said))
 
-    def _ready(self, sock: socket.socket) -> None:
+    def _ready(self, sock: Dialled) -> None:
         place = self._open.pop(sock)
         self._loop.remove_writer(sock)
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        code = sock.error()
         if code == 0:
             self._won(sock, place)
         else:
             self._fail(sock, code)
             self.start()
 
-    def _won(self, sock: socket.socket, place: Place) -> None:
+    def _won(self, sock: Dialled, place: Place) -> None:
         if self._open or self._timer is not None:
             self.close()
-        self._done((sock, place))
+        self._done((sock if self._bare else socket.socket(place[0], _UNBLOCKED, 0, sock.detach()), place))
 
-    def _fail(self, sock: socket.socket, code: int) -> None:
+    def _fail(self, sock: Dialled, code: int) -> None:
         sock.close()
         self._failures.append(OSError(code, os.strerror(code)))
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from ncfast.net.connect import Attempts, Outcome, Place
 from ncfast.net.names import Names, Share, literal
+from ncfast.net.syscalls import Dialled
 
 
 class _Net(Protocol):
@@ -28,12 +29,14 @@ class Dial:
 
     `done(outcome)` is called once, with the connected socket or with the OSError that tells why there is none; perhaps
     before `start` returns, and not after `cancel`. `share` says what for: names that hang hold up others of their own
-    share at most. An address that `admit` does not take is not tried.
+    share at most. An address that `admit` does not take is not tried. Of a `bare` one the outcome is no Python socket,
+    but what `Net.adopt_end` wants.
     """
 
     __slots__ = (
         "_admit",
         "_attempts",
+        "_bare",
         "_done",
         "_host",
         "_look_up",
@@ -50,19 +53,21 @@ class Dial:
         net: _Net,
         host: str,
         port: int,
-        done: Callable[[socket.socket | OSError], None],
+        done: Callable[[Any], None],
         *,
         timeout: float,
         share: Share,
         admit: Callable[[str], bool] | None = None,
+        bare: bool = False,
     ) -> None:
         self._net = net
         self._host = host
         self._port = port
-        self._done: Callable[[socket.socket | OSError], None] | None = done
+        self._done: Callable[[Any], None] | None = done
         self._timeout = timeout
         self._share = share
         self._admit = admit
+        self._bare = bare
         self._places: list[Place] = []
         self._attempts: Attempts | None = None
         self._look_up: asyncio.Task[None] | None = None
@@ -107,7 +112,7 @@ class Dial:
                 self._end(OSError(errno.EACCES, "the address is not allowed"))
                 return
         self._places = places
-        self._attempts = Attempts(self._net.loop, places, self._timeout, self._attempted)
+        self._attempts = Attempts(self._net.loop, places, self._timeout, self._attempted, self._bare)
         self._attempts.start()
 
     def _attempted(self, outcome: Outcome) -> None:
@@ -120,7 +125,7 @@ class Dial:
             self._net.names.worked(self._share, self._host, place)
         self._end(sock)
 
-    def _end(self, outcome: socket.socket | OSError) -> None:
+    def _end(self, outcome: socket.socket | Dialled | OSError) -> None:
         done = self._done
         assert done is not None
         self.cancel()

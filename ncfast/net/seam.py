@@ -314,14 +314,15 @@ class Net:
         self,
         host: str,
         port: int,
-        done: Callable[[socket.socket | OSError], None],
+        done: Callable[[Any], None],
         *,
         timeout: float,
         share: Share = "target",
         admit: Callable[[str], bool] | None = None,
+        bare: bool = False,
     ) -> Dial:
         """Dials `host:port` by callback: `done` and the rest as for `Dial`, which is returned for `cancel`."""
-        dial = Dial(self, host, port, done, timeout=timeout, share=share, admit=admit)
+        dial = Dial(self, host, port, done, timeout=timeout, share=share, admit=admit, bare=bare)
         dial.start()
         return dial
 

@@ -1,5 +1,12 @@
 """System calls for which the socket module makes more than one."""
 
+cdef extern from "<sys/socket.h>" nogil:
+    ctypedef unsigned int socklen_t
+    struct sockaddr:
+        unsigned short sa_family
+    struct sockaddr_storage:
+        unsigned short ss_family
+
 cdef object name_of(int fd, bint peer)
 
 
@@ -7,3 +14,10 @@ cdef class Accepted:
     cdef int _fd                     # -1: taken over, or closed
 
     cpdef close(self)
+
+
+cdef class Dialled(Accepted):
+    cdef sockaddr_storage _where
+    cdef socklen_t _size
+
+    cdef bint _name(self, int family, tuple address) except -1

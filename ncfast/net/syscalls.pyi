@@ -16,6 +16,20 @@ class Accepted:
 
     def close(self) -> None: ...
 
+class Dialled(Accepted):
+    """A socket that connects, without blocking, to a place as `getaddrinfo` has it."""
+
+    def __init__(self, family: int, address: tuple[Any, ...]) -> None:
+        """Raises OSError."""
+
+    def connect(self) -> int:
+        """0 if the connection stands, or what the kernel says instead."""
+
+    def error(self) -> int:
+        """What has become of it: 0, or why there is no connection."""
+
+    def fileno(self) -> int: ...
+
 def accept(listening: int) -> tuple[int, Any] | None:
     """The descriptor of the next connection, which does not block, and who it is from; None if there is none yet.
     Raises OSError."""

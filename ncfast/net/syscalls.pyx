@@ -4,26 +4,26 @@ socket, for its family, its type and its protocol, and has it not block afterwar
 import os
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.errno cimport EAGAIN, errno
+from libc.errno cimport EAFNOSUPPORT, EAGAIN, EINVAL, errno
+from libc.string cimport memset
 from posix.unistd cimport close as c_close
 
 cdef extern from "<sys/socket.h>" nogil:
-    ctypedef unsigned int socklen_t
     enum:
-        AF_INET, AF_INET6, SOCK_NONBLOCK, SOCK_CLOEXEC
-    struct sockaddr:
-        unsigned short sa_family
-    struct sockaddr_storage:
-        unsigned short ss_family
+        AF_INET, AF_INET6, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR
+    int socket(int family, int type, int protocol)
+    int connect(int fd, const sockaddr* address, socklen_t size)
+    int getsockopt(int fd, int level, int option, void* value, socklen_t* size)
     int accept4(int fd, sockaddr* address, socklen_t* size, int flags)
     int setsockopt(int fd, int level, int option, const void* value, socklen_t size)
     int getsockname(int fd, sockaddr* address, socklen_t* size)
     int getpeername(int fd, sockaddr* address, socklen_t* size)
 
+cdef extern from "Python.h":
+    str PyUnicode_DecodeASCII(const char* text, Py_ssize_t size, const char* errors)
+
 cdef extern from "<arpa/inet.h>" nogil:
-    enum:
-        INET_ADDRSTRLEN
-    const char* inet_ntop(int family, const void* address, char* text, socklen_t size)
+    int inet_pton(int family, const char* text, void* address)
 
 cdef extern from "<netdb.h>" nogil:
     enum:
@@ -32,15 +32,25 @@ cdef extern from "<netdb.h>" nogil:
                     socklen_t service_size, int flags)
 
 cdef extern from "<netinet/in.h>" nogil:
+    struct in_addr:
+        unsigned int s_addr
     struct sockaddr_in:
+        unsigned short sin_family
         unsigned short sin_port
-        unsigned int sin_addr            # which it has in a structure of one member
+        in_addr sin_addr
     struct sockaddr_in6:
+        unsigned short sin6_family
         unsigned short sin6_port
         unsigned int sin6_flowinfo
+        unsigned int sin6_addr
         unsigned int sin6_scope_id
     unsigned short ntohs(unsigned short)
     unsigned int ntohl(unsigned int)
+    unsigned short htons(unsigned short)
+    unsigned int htonl(unsigned int)
+
+cdef enum:
+    LONGEST_IPV4 = 15                    # characters
 
 
 def accept(int listening):
@@ -88,6 +98,51 @@ cdef class Accepted:
             self._fd = -1
 
 
+cdef class Dialled(Accepted):
+    """A socket that connects, without blocking, to a place as `getaddrinfo` has it."""
+
+    def __init__(self, int family, tuple address not None):
+        """Raises OSError."""
+        self._fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+        if self._fd < 0 or not self._name(family, address):
+            code = errno if self._fd < 0 else EAFNOSUPPORT
+            raise OSError(code, os.strerror(code))
+
+    cdef bint _name(self, int family, tuple address) except -1:
+        """Whether it is an address of the family."""
+        cdef sockaddr_in* four = <sockaddr_in*>&self._where
+        cdef sockaddr_in6* six = <sockaddr_in6*>&self._where
+        cdef bytes host = (<str>address[0]).partition("%")[0].encode()    # a zone is in a number of its own as well
+        memset(&self._where, 0, sizeof(self._where))
+        if family == AF_INET:
+            self._size = sizeof(sockaddr_in)
+            four.sin_family = AF_INET
+            four.sin_port = htons(address[1])
+            return inet_pton(AF_INET, host, &four.sin_addr) == 1
+        if family != AF_INET6:
+            return False
+        self._size = sizeof(sockaddr_in6)
+        six.sin6_family = AF_INET6
+        six.sin6_port = htons(address[1])
+        if len(address) > 2:
+            six.sin6_flowinfo = htonl(address[2])
+            six.sin6_scope_id = address[3]
+        return inet_pton(AF_INET6, host, &six.sin6_addr) == 1
+
+    def connect(self):
+        """0 if the connection stands, or what the kernel says instead."""
+        return 0 if connect(self._fd, <sockaddr*>&self._where, self._size) == 0 else errno
+
+    def error(self):
+        """What has become of it: 0, or why there is no connection."""
+        cdef int code = EINVAL
+        cdef socklen_t size = sizeof(code)
+        return code if getsockopt(self._fd, SOL_SOCKET, SO_ERROR, &code, &size) == 0 else errno
+
+    def fileno(self):
+        return self._fd
+
+
 cdef object name_of(int fd, bint peer):
     """The address of a socket, or of its peer; None if it has none any more."""
     cdef sockaddr_storage address
@@ -106,8 +161,27 @@ cdef object _tuple(const sockaddr_storage* address, socklen_t size):
     if address.ss_family != AF_INET and address.ss_family != AF_INET6:
         return ""                        # a Unix socket's client has no name
     if address.ss_family == AF_INET:
-        inet_ntop(AF_INET, &four.sin_addr, host, INET_ADDRSTRLEN)
-        return host.decode("ascii"), ntohs(four.sin_port)
+        return _ipv4(ntohl(four.sin_addr.s_addr)), ntohs(four.sin_port)
     if getnameinfo(<const sockaddr*>address, size, host, NI_MAXHOST, NULL, 0, NI_NUMERICHOST):
         raise ValueError("an address without a name in numbers")
     return host.decode("ascii"), ntohs(six.sin6_port), ntohl(six.sin6_flowinfo), six.sin6_scope_id
+
+
+cdef str _ipv4(unsigned int number):
+    """Four numbers, as `inet_ntop` writes them by way of `sprintf`."""
+    cdef char text[LONGEST_IPV4]
+    cdef int n = 0, shift, part
+    for shift in range(24, -1, -8):
+        part = (number >> shift) & 0xFF
+        if part >= 100:
+            text[n] = <char>(c"0" + part // 100)
+            n += 1
+        if part >= 10:
+            text[n] = <char>(c"0" + part // 10 % 10)
+            n += 1
+        text[n] = <char>(c"0" + part % 10)
+        n += 1
+        if shift:
+            text[n] = c"."
+            n += 1
+    return PyUnicode_DecodeASCII(text, n, NULL)

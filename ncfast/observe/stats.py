@@ -80,6 +80,14 @@ def _histogram(buckets: tuple[float, ...]) -> Histogram:
     return field(default_factory=lambda: Histogram(buckets))
 
 
+class Tally(Counter[str]):
+    """A Counter for what every flow counts. Counter deletes in Python, and so has each assignment look for a method."""
+
+    __slots__ = ()
+    __setitem__ = dict.__setitem__
+    __delitem__ = dict.__delitem__  # type: ignore[assignment]  # raises for what is not there
+
+
 @dataclass(slots=True, eq=False)
 class ListenerStats:
     """What is counted of one listener's clients. A flow has its listener's at hand from the beginning to the end."""
@@ -87,7 +95,7 @@ class ListenerStats:
     accepted: int = 0
     shed: Counter[str] = field(default_factory=Counter)  # at accept, by reason: fd, acl, caps, memory, rate, ...
     opens_refused: Counter[str] = field(default_factory=Counter)  # by reason
-    flows_closed: Counter[str] = field(default_factory=Counter)  # by reason
+    flows_closed: Counter[str] = field(default_factory=Tally)  # by reason
     bytes_in: int = 0  # read from clients, of flows that have ended
     bytes_out: int = 0  # come for clients, the same
     open_latency: Histogram = _histogram(LATENCY_BUCKETS)  # accept to M_OPEN_ACK
@@ -133,7 +141,7 @@ class Stats:
     registry_errors: Counter[str] = field(default_factory=Counter)  # by reason
     claims: Counter[str] = field(default_factory=Counter)  # by where the epoch came from: redis, memory
     takeovers: Counter[str] = field(default_factory=Counter)  # by reason (fenced): an agent of ours is another hub's
-    flows_by_path: Counter[str] = field(default_factory=Counter)  # opened here, by path: local, mesh
+    flows_by_path: Counter[str] = field(default_factory=Tally)  # opened here, by path: local, mesh
     level_moves: Counter[str] = field(default_factory=Counter)  # agents asked to move: asked, done, refused, expired
     failovers: int = 0  # flows that resumed by way of another hub than before
     relays_opened: int = 0  # flows of other hubs that this hub carries to its agents

@@ -62,7 +62,7 @@ class Locks:
         self.on_change: Callable[[Lock], None] = lambda lock: None  # a later word about an agent is known
 
     def __contains__(self, key: str) -> bool:
-        return self.get(key) is not None
+        return key in self._words and self.get(key) is not None
 
     def get(self, key: str) -> Lock | None:
         """The lock that is in force for the agent, if there is one."""

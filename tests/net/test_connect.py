@@ -14,6 +14,7 @@ from support.until import SCENARIO_SEC, until
 
 from ncfast.net import connect as module
 from ncfast.net.connect import Attempts, Place
+from ncfast.net.syscalls import Dialled
 
 HERE = "127.0.0.1"
 IS_HERE = module._is_here
@@ -87,6 +88,42 @@ def connected_to(loop, *places: Place):
         return won
 
     return main()
+
+
+def test_a_bare_outcome_is_a_descriptor(live):
+    async def main(loop):
+        ended = loop.create_future()
+        Attempts(loop, [live], NEVER, ended.set_result, True).start()
+        sock, won = await ended
+        assert isinstance(sock, Dialled) and won == live and not os.get_blocking(sock.fileno())
+        with socket.socket(fileno=sock.detach()) as made:
+            assert made.getpeername() == live[1] and not made.get_inheritable()
+
+    run(main)
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")
+def test_an_ipv6_address_is_dialled():
+    try:
+        listening = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no IPv6 on loopback")
+
+    async def main(loop):
+        assert await connected_to(loop, place(listening)) == place(listening)
+
+    with listening:
+        run(main)
+
+
+def test_what_is_no_address_of_its_family_fails(live):
+    async def main(loop):
+        for address in (("::1", 1, 0, 0), ("localhost", 1)):
+            with pytest.raises(OSError, match="family"):
+                await connect(loop, [(socket.AF_INET, address)], NEVER)
+        assert await connected_to(loop, (socket.AF_INET, ("::1", 1, 0, 0)), live) == live
+
+    run(main)
 
 
 def test_the_second_serves_when_the_first_is_silent(live, silent):

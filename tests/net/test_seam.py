@@ -160,6 +160,50 @@ def test_out_of_descriptors_in_the_kernel_is_survived(monkeypatch):
     run(main)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.255.254.9", "127.10.0.100", "127.1.99.200"])
+def test_an_ipv4_address_is_written_as_python_writes_it(host):
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as client:
+        client.bind((host, 0))
+        client.connect(listening.getsockname())
+        found = accept(listening.fileno())
+        assert found is not None
+        descriptor, peer = found
+        os.close(descriptor)
+        assert peer == client.getsockname()
+
+
+def test_who_comes_together_after_many_who_came_alone_is_accepted(monkeypatch):
+    async def main(net):
+        asked = []
+        monkeypatch.setattr(acceptor_module, "accept", lambda fd: asked.append(fd) or accept(fd))
+        accepted = asyncio.Queue()
+        acceptor = await net.listen(HERE, lambda sock, peer: accepted.put_nowait(sock))
+        for _ in range(2 * acceptor_module.PROBE):
+            with dial(acceptor.address), await accepted.get():
+                pass
+        alone = len(asked)
+        assert alone < 3 * acceptor_module.PROBE  # of each of whom a second is asked for: 4
+        together = [dial(acceptor.address) for _ in range(3)]  # before the next turn
+        for sock in together:
+            with sock, await accepted.get():
+                pass
+        acceptor.close()
+
+    run(main)
+
+
+def test_a_listener_knows_the_one_address_to_which_all_come():
+    async def main(net):
+        for host, known in (("127.0.0.1", True), ("0.0.0.0", False)):
+            acceptor = await net.listen(Address(host, 0), lambda sock, peer: None)
+            assert (acceptor.own is not None) == known
+            if known:
+                assert acceptor.own == acceptor.sockets[0].getsockname()
+            acceptor.close()
+
+    run(main)
+
+
 def test_reset_is_seen_as_a_reset():
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = socket.create_connection(server.getsockname())

@@ -435,6 +435,7 @@ class SimNet(Net):
         timeout: float,
         share: str = "target",
         admit: Any = None,
+        bare: bool = False,
     ) -> SimDial:
         return SimDial(self, host, port, done, timeout)
 

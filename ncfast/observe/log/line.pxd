@@ -24,6 +24,7 @@ cdef bint put_ascii(Line* line, str said) noexcept
 cdef bint put_text(Line* line, str said) except -1
 cdef bint put_value(Line* line, value) except -1
 cdef bint put_int(Line* line, long long value) noexcept
+cdef bint put_digits(Line* line, int value, int width) noexcept
 cdef bint put_seconds(Line* line, double value) noexcept
 cdef str of_second(long long now)
 cdef str timestamp()

@@ -13,7 +13,6 @@ from pathlib import PurePath
 from urllib.parse import urlsplit
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdio cimport snprintf
 from libc.string cimport memcpy
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
@@ -59,6 +58,10 @@ cdef dict WRITTEN = {name: Field(name, rule) for name, rule in RULES.items()}
 
 cdef object TOKEN = re.compile(r"eyJ[\w-]{5,}\.[\w-]*(\.[\w-]*)?")    # a JWT starts with the base64 of '{"'
 
+cdef bint ODD[256]             # what has a text looked at more closely: what is escaped, and where a token begins
+for _code in range(256):
+    ODD[_code] = _code < 0x20 or _code > 0x7E or _code == c'"' or _code == c"\\" or _code == c"J"
+
 cdef long long second = -1     # of the last line
 cdef str second_text = ""
 
@@ -98,7 +101,9 @@ def written(str level, str event, str name, dict fields, mask, agents, int suppr
     if not (
         put(&line, b'{"ts":"', 7)
         and put_ascii(&line, of_second(now.tv_sec))
-        and put(&line, line.digits, snprintf(line.digits, 24, b'.%03dZ",', <int>(now.tv_nsec // 1000000)))
+        and put(&line, b".", 1)
+        and put_digits(&line, <int>(now.tv_nsec // 1000000), 3)
+        and put(&line, b'Z",', 3)
         and put(&line, b'"level":', 8)
         and put_text(&line, level)
         and put(&line, b',"event":', 9)
@@ -146,16 +151,21 @@ cdef bint put_ascii(Line* line, str said) noexcept:
 cdef bint put_text(Line* line, str said) except -1:
     """In quotes, if there is nothing in it to escape."""
     cdef const unsigned char* at
-    cdef Py_ssize_t i
-    if not is_clean(said):
-        said = text(said)
-        return '"' not in said and "\\" not in said and put(line, b'"', 1) and put_bytes(line, said.encode()) \
-            and put(line, b'"', 1)
-    at = PyUnicode_1BYTE_DATA(said)
-    for i in range(PyUnicode_GET_LENGTH(said)):
-        if at[i] == c'"' or at[i] == c"\\":
-            return False
-    return put(line, b'"', 1) and put_ascii(line, said) and put(line, b'"', 1)
+    cdef Py_ssize_t i, n
+    if said is not None and PyUnicode_IS_COMPACT_ASCII(said):
+        at = PyUnicode_1BYTE_DATA(said)
+        n = PyUnicode_GET_LENGTH(said)
+        if n <= LONGEST and line.size + n + 2 <= ROOM:
+            for i in range(n):
+                if ODD[at[i]]:
+                    break
+            else:
+                put(line, b'"', 1)
+                put(line, <const char*>at, n)
+                return put(line, b'"', 1)
+    said = text(said)
+    return '"' not in said and "\\" not in said and put(line, b'"', 1) and put_bytes(line, said.encode()) \
+        and put(line, b'"', 1)
 
 
 cdef bint put_value(Line* line, value) except -1:
@@ -191,6 +201,15 @@ cdef bint put_int(Line* line, long long value) noexcept:
     return put(line, line.digits + at, <Py_ssize_t>sizeof(line.digits) - at)
 
 
+cdef bint put_digits(Line* line, int value, int width) noexcept:
+    """With zeros before it."""
+    cdef int at
+    for at in range(width - 1, -1, -1):
+        line.digits[at] = <char>(c"0" + value % 10)
+        value //= 10
+    return put(line, line.digits, width)
+
+
 cdef bint put_seconds(Line* line, double value) noexcept:
     """A number that is exact in millionths. The quotient of two exact numbers is the double that is nearest to it, so
     what is written here is read as the same one."""
@@ -202,10 +221,13 @@ cdef bint put_seconds(Line* line, double value) noexcept:
     whole = <long long>(micros + 0.5)
     if <double>whole / MICROS != value:
         return False
-    n = snprintf(line.digits, sizeof(line.digits), b"%lld.%06lld", whole // 1000000, whole % 1000000)
-    while line.digits[n - 1] == c"0" and line.digits[n - 2] != c".":
-        n -= 1
-    return put(line, line.digits, n)
+    if not (put_int(line, whole // 1000000) and put(line, b".", 1) and put_digits(line, <int>(whole % 1000000), 6)):
+        return False
+    for n in range(5):
+        if line.at[line.size - 1] != c"0":
+            break
+        line.size -= 1
+    return True
 
 
 cdef str of_second(long long now):

@@ -1,20 +1,17 @@
 """The token bucket: so many events a second, and so many at once."""
 
-from __future__ import annotations
 
-
-class Bucket:
+cdef class Bucket:
     """Begins full. The clock is the caller's, in seconds; one that runs back stands still."""
 
-    __slots__ = ("_at", "_tokens")
-
-    def __init__(self, burst: float, now: float) -> None:
+    def __cinit__(self, double burst, double now):
         self._tokens = burst
         self._at = now
 
-    def take(self, rate: float, burst: float, now: float) -> bool:
+    cpdef bint take(self, double rate, double burst, double now) noexcept:
         """Whether another event may happen; `rate` tokens a second have come since the last call, up to `burst`."""
-        tokens = self._tokens
+        cdef double tokens = self._tokens
+        cdef bint taken
         if now > self._at:
             tokens += (now - self._at) * rate
         if tokens > burst:
