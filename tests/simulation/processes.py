@@ -500,6 +500,9 @@ class Files:
 
 
 @contextlib.contextmanager
+NAMELESS = {"AF_INET": None, "AF_INET6": None}  # a simulated host has no address that `ipaddress` reads
+
+
 def simulated(world: World, kernel: Kernel, on_log: Callable[[str, str, dict[str, Any]], None]) -> Iterator[None]:
     """Puts the simulated kernel behind the few calls that do not go through `Net`, and the log into the trace;
     `on_log(process, event, fields)` sees each line."""
@@ -535,7 +538,7 @@ def simulated(world: World, kernel: Kernel, on_log: Callable[[str, str, dict[str
     patches: list[tuple[Any, str, Any]] = [
         (ncfast.net.acceptor, "accept", calls.accept),
         (ncfast.net.acceptor, "Accepted", calls.of),
-        (ncfast.net.acceptor, "socket", types.SimpleNamespace(socket=of_number, AF_UNIX=socket.AF_UNIX)),
+        (ncfast.net.acceptor, "socket", types.SimpleNamespace(socket=of_number, AF_UNIX=socket.AF_UNIX, **NAMELESS)),
         (ncfast.net.channel, "os", calls),
         (ncfast.net.parcel, "Accepted", calls.of),
         (ncfast.net.parcel, "socket", types.SimpleNamespace(socket=Descriptor)),
