@@ -499,10 +499,10 @@ class Files:
         return path
 
 
-@contextlib.contextmanager
 NAMELESS = {"AF_INET": None, "AF_INET6": None}  # a simulated host has no address that `ipaddress` reads
 
 
+@contextlib.contextmanager
 def simulated(world: World, kernel: Kernel, on_log: Callable[[str, str, dict[str, Any]], None]) -> Iterator[None]:
     """Puts the simulated kernel behind the few calls that do not go through `Net`, and the log into the trace;
     `on_log(process, event, fields)` sees each line."""
