@@ -76,6 +76,15 @@ def test_expressions_name_metrics_and_labels_that_exist(expression):
         assert set(re.split(r",\s*", grouping)) <= found | BROUGHT
 
 
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_counters_may_begin_anew(expression):
+    """As they do at each start, and in the successor of each upgrade: what counts from zero again is no fall."""
+    for use in re.finditer(r"nowconnect_\w+", expression):
+        metric = KNOWN.get(use[0]) or KNOWN[re.sub(r"_(bucket|sum|count)$", "", use[0])]
+        if metric.kind != "gauge":
+            assert re.search(r"\b(rate|increase)\($", expression[: use.start()]), use[0]
+
+
 def test_words_in_matchers_are_words_that_the_label_says():
     sources = "\n".join(path.read_text() for path in (ROOT / "ncfast").rglob("*.py"))
     for expression in EXPRESSIONS:

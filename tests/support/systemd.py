@@ -23,7 +23,8 @@ from support.until import PATIENCE, wait_until
 
 UNITS = Path(__file__).parents[2] / "config" / "systemd"
 PLACES = ("/usr/lib/systemd", "/lib/systemd")
-LIBRARIES = "LD_LIBRARY_PATH=/opt/python/lib"  # in a unit's environment: an interpreter may look in its own home alone
+# in a unit's environment: an interpreter may look in its own home alone; and where a test has its plants
+ENVIRONMENT = "LD_LIBRARY_PATH=/opt/python/lib PYTHONPATH=/etc/plants:/opt/product:/opt/packages"
 JOURNAL = ("systemd-journald.service", "systemd-journald.socket", "systemd-journald-dev-log.socket")
 TARGETS = ("sysinit.target", "basic.target", "sockets.target", "shutdown.target", "multi-user.target", "umount.target")
 
@@ -50,7 +51,7 @@ mount --rbind /run/opt /opt
 systemd-sysusers /etc/sysusers.d/ncfast.conf
 chown -R root:ncfast /etc/ncfast
 export container=test SYSTEMD_UNIT_PATH=/etc/units
-exec "$5" --system --unit=multi-user.target --log-target=console --show-status=no
+exec "$5" --system --unit=multi-user.target --log-target=journal --show-status=no
 """
 
 _PROGRAM = """#!/opt/python/bin/{python}

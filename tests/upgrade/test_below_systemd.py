@@ -12,7 +12,8 @@ import pytest
 import yaml
 from support.peer import Peer
 from support.places import Loopback
-from support.systemd import LIBRARIES, Systemd
+from support.successor import FAULTS
+from support.systemd import ENVIRONMENT, Systemd
 from support.until import wait_until
 from support.upgrading import Steady
 
@@ -53,10 +54,12 @@ def site(tmp_path_factory: pytest.TempPathFactory, peer: Peer) -> Iterator[Site]
         "admin": {"unix": SOCKETS[AGENT].partition(":")[2]},
         "logging": {"format": "json"},
     }
-    shorter = f"[Service]\nWatchdogSec={WATCHDOG_SEC}\nEnvironment={LIBRARIES}\n"
+    shorter = f"[Service]\nWatchdogSec={WATCHDOG_SEC}\nEnvironment={ENVIRONMENT}\n"
     made = Systemd(
         tmp_path_factory.mktemp("systemd"),
         {
+            "plants/sitecustomize.py": FAULTS,
+            "plants/fault": "",
             "ncfast/hub.yaml": yaml.safe_dump(hub),
             "ncfast/agents/site-1.yaml": yaml.safe_dump(agent),
             "ncfast/hub.credentials/jwt.key": key,
@@ -72,9 +75,14 @@ def site(tmp_path_factory: pytest.TempPathFactory, peer: Peer) -> Iterator[Site]
         made.close()
 
 
-def upgrade(systemd: Systemd, unit: str) -> None:
+def upgrade(systemd: Systemd, unit: str) -> tuple[int, int]:
+    """From one main process to the next; the first has ended."""
+    before = systemd.main_pid(unit)
     by = ["--agent"] if unit == AGENT else []
     systemd.do("/opt/ncfast/bin/ncfast", "upgrade", *by, "--url", SOCKETS[unit])
+    wait_until(lambda: systemd.main_pid(unit) != before, "another main process")
+    wait_until(lambda: systemd.run("kill", "-0", str(before)).returncode, "the former to end")
+    return before, systemd.main_pid(unit)
 
 
 def test_the_main_process_is_the_successor(site: Site, peer: Peer) -> None:
@@ -83,10 +91,7 @@ def test_the_main_process_is_the_successor(site: Site, peer: Peer) -> None:
         transfer.wait_under_way()
         fed = {}
         for unit in (HUB, AGENT):
-            before = systemd.main_pid(unit)
-            upgrade(systemd, unit)
-            wait_until(lambda unit=unit, before=before: systemd.main_pid(unit) != before, "another main process")
-            after = systemd.main_pid(unit)
+            before, after = upgrade(systemd, unit)
             by = ["--agent"] if unit == AGENT else []
             status = systemd.do("/opt/ncfast/bin/ncfast", "status", "--json", *by, "--url", SOCKETS[unit])
             assert json.loads(status)["pid"] == after
@@ -108,18 +113,29 @@ def test_the_main_process_is_the_successor(site: Site, peer: Peer) -> None:
         transfer.wait_moved(1)
 
 
+@pytest.mark.parametrize("unit", [HUB, AGENT])
+def test_a_predecessor_that_dies_is_a_service_that_has_failed(site: Site, unit: str) -> None:
+    systemd = site.systemd
+    before, restarts = systemd.main_pid(unit), int(systemd.shown(unit, "NRestarts"))
+    systemd.do("sh", "-c", "printf 'is killed after heritage' > /etc/plants/fault")
+    systemd.do("systemctl", "kill", "--signal", "USR2", "--kill-whom", "main", unit)
+    wait_until(lambda: int(systemd.shown(unit, "NRestarts")) == restarts + 1, "another start")
+    systemd.do("sh", "-c", "printf '' > /etc/plants/fault")
+    wait_until(lambda: systemd.shown(unit, "ActiveState") == "active", "it to serve")
+    started = [json.loads(line) for line in systemd.journal(unit, before).splitlines() if "upgrade_started" in line]
+    assert systemd.run("kill", "-0", str(started[-1]["pid"])).returncode, "the successor has ended"
+    assert systemd.main_pid(unit) not in (before, started[-1]["pid"])
+
+
 def test_stop_and_restart_are_about_the_successor(site: Site) -> None:
     systemd = site.systemd
     for unit in (AGENT, HUB):
-        before = systemd.main_pid(unit)
-        upgrade(systemd, unit)
-        wait_until(lambda unit=unit, before=before: systemd.main_pid(unit) != before, "another main process")
-        after = systemd.main_pid(unit)
+        _, after = upgrade(systemd, unit)
         systemd.do("systemctl", "restart", unit)
         again = systemd.main_pid(unit)
-        assert again not in (before, after, 0) and systemd.run("kill", "-0", str(after)).returncode
-        upgrade(systemd, unit)
-        wait_until(lambda unit=unit, again=again: systemd.main_pid(unit) != again, "another main process")
+        assert again not in (after, 0) and "draining" in systemd.journal(unit, after)
+        _, last = upgrade(systemd, unit)
         systemd.do("systemctl", "stop", unit)
-        shown = [systemd.shown(unit, name) for name in ("ActiveState", "Result", "ExecMainStatus", "NRestarts")]
-        assert shown == ["inactive", "success", "0", "0"], shown
+        shown = [systemd.shown(unit, name) for name in ("ActiveState", "Result", "ExecMainStatus")]
+        assert shown == ["inactive", "success", "0"], shown
+        assert "draining" in systemd.journal(unit, last)
