@@ -93,14 +93,15 @@ class Passing:
             return None
         head = self._head_of(info, flow.detached_at if flow.detached_at >= 0 else self._ground.clock())
         self._steering.passes(flow)
-        record = export(flow).pack()
+        record = export(flow)
         self._ground.stats.flows_passed += 1
+        info.counts.passed(record.snd_una, record.rcv_nxt)
         if state is None:
-            return Parcel(head, record, b"", None)
+            return Parcel(head, record.pack(), b"", None)
         if info.place is not None:
             info.place.leave()
         head["eof"] = [state.eof_in, state.eof_out]
-        return Parcel(head, record, state.unsent, state.sock)
+        return Parcel(head, record.pack(), state.unsent, state.sock)
 
     def client(self, one: ProxyHeader | FirstByte) -> Parcel | None:
         """Takes off a client that has no flow yet. None if it is gone."""
@@ -186,6 +187,7 @@ class Passing:
         info.refusals = head["refusals"]
         info.refused = frozenset((agent, epoch) for agent, epoch in head["refused"])
         flow: ClientFlow = restore(ground.context, record, info, listener.share)
+        listener.counts.passed(-record.snd_una, -record.rcv_nxt)
         if passed:
             ground.stats.flows_opened += 1
         else:

@@ -26,6 +26,8 @@ class PassingHub(Hub):
         assert flows["opened"] == closed + flows["passed"], flows
         assert status["memory"]["held_bytes"] == 0, status["memory"]
         assert read["client_in"] == read["acknowledged"] + read["discarded"], read
+        for direction in ("in", "out"):
+            assert read[f"client_{direction}"] == sum(one[direction] for one in read["listeners"].values()), read
         wait_until(lambda: len(self.access_lines()) >= closed, f"{closed} access-log lines")
         lines = self.access_lines()
         assert len({line["cid"] for line in lines}) == len(lines), "a flow has two access-log lines"
