@@ -91,6 +91,7 @@ class Watch:
         self.suspects: set[tuple[str, str, str]] = set()
         self.evicted: set[str] = set()  # clients whose flows have ended as overloaded
         self.owning: dict[str, str] = {}  # agent -> which of its lives was owned last
+        self.settled: set[str] = set()  # lives that hold no more than they may: what is passed may be as much again
         self.upgrades: dict[str, float] = {}  # process -> when its upgrade under way has begun
         self.given: list[tuple[float, float, str]] = []  # (from, to, hub): its agents are asked to come, or else
 
@@ -313,32 +314,33 @@ class Watch:
                     self.world.problem(f"flow {cid.hex()} is at {other} and at {life.loop.name}")
 
     def _inspect(self, process: Process, owner: Hub | Agent) -> None:
-        if True:
-            context, shape = owner.ground.context, self.cluster.plan.shape
-            budget = shape.memory if isinstance(owner, Hub) else shape.agent_memory
-            if context.held - context.relayed > budget + READ:
-                self.world.problem(f"{process.name} holds {context.held} bytes, its budget is {budget}")
-            if context.live != len(owner.flows):
-                self.world.problem(f"{process.name}: {context.live} flows live, {len(owner.flows)} are known")
-            for link in links_of(owner):
-                if link.inflight > link.max_inflight + CHUNK:
-                    self.world.problem(
-                        f"{process.name}: {link.inflight} bytes in flight to {link.peer}, the cap is "
-                        f"{link.max_inflight}"
-                    )
-                if link.relay_bytes > 2 * link.max_inflight + CHUNK:
-                    self.world.problem(f"{process.name}: {link.relay_bytes} relayed bytes wait for {link.peer}")
-            self._watch_flows(process, owner)
-            if isinstance(owner, Hub):
-                assert isinstance(process, HubProcess)
-                self._watch_hub(process, owner)
-                self._watch_relays(process, owner)
-                opened = owner.stats.flows_opened
-                closed = sum(owner.stats.flows_closed.values()) + owner.stats.flows_passed
-                if opened != closed + len(owner.flows):
-                    self.world.problem(
-                        f"{process.name}: {opened} flows opened, {closed} closed or passed, {len(owner.flows)} active"
-                    )
+        context, shape = owner.ground.context, self.cluster.plan.shape
+        budget = shape.memory if isinstance(owner, Hub) else shape.agent_memory
+        held = context.held - context.relayed
+        if held > (budget if process.life.loop.name in self.settled else 2 * budget) + READ:
+            self.world.problem(f"{process.name} holds {context.held} bytes, its budget is {budget}")
+        if len(process.all) == 1 and (process.life.parent is None or held <= budget):
+            self.settled.add(process.life.loop.name)
+        if context.live != len(owner.flows):
+            self.world.problem(f"{process.name}: {context.live} flows live, {len(owner.flows)} are known")
+        for link in links_of(owner):
+            if link.inflight > link.max_inflight + CHUNK:
+                self.world.problem(
+                    f"{process.name}: {link.inflight} bytes in flight to {link.peer}, the cap is {link.max_inflight}"
+                )
+            if link.relay_bytes > 2 * link.max_inflight + CHUNK:
+                self.world.problem(f"{process.name}: {link.relay_bytes} relayed bytes wait for {link.peer}")
+        self._watch_flows(process, owner)
+        if isinstance(owner, Hub):
+            assert isinstance(process, HubProcess)
+            self._watch_hub(process, owner)
+            self._watch_relays(process, owner)
+            opened = owner.stats.flows_opened
+            closed = sum(owner.stats.flows_closed.values()) + owner.stats.flows_passed
+            if opened != closed + len(owner.flows):
+                self.world.problem(
+                    f"{process.name}: {opened} flows opened, {closed} closed or passed, {len(owner.flows)} active"
+                )
 
     def _watch_hub(self, process: HubProcess, hub: Hub) -> None:
         """What a hub must not go on doing: serve an agent that it knows to be another's; let a flow wait for longer
