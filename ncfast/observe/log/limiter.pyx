@@ -12,10 +12,6 @@ MAX_EVENTS = 512  # names are ours; should one be built from input after all, th
 
 cdef class Event:
     """What is known of one event's lines."""
-    cdef Bucket bucket
-    cdef double rate
-    cdef double burst
-    cdef int held_back               # since the last line
 
     def __cinit__(self, double rate, double burst, double now):
         self.rate = rate
@@ -25,9 +21,6 @@ cdef class Event:
 
 cdef class EventLimiter:
     """Says whether a line of an event may be written now. May be called from any thread."""
-    cdef public object clock
-    cdef readonly long suppressed    # of all events, since the start
-    cdef readonly dict _events
 
     def __init__(self, clock):
         self.clock = clock

@@ -14,13 +14,6 @@ MAX_BYTES = 1 << 20  # of these lines: some 300 bytes each are usual, and 64 KiB
 
 cdef class Recent:
     """The newest lines, within both bounds. May be called from any thread."""
-    cdef object _lines
-    cdef object _append
-    cdef object _oldest              # takes it
-    cdef Py_ssize_t _count
-    cdef Py_ssize_t _bytes
-    cdef Py_ssize_t _most
-    cdef Py_ssize_t _most_bytes
 
     def __init__(self, Py_ssize_t lines=MAX_LINES, Py_ssize_t size=MAX_BYTES):
         self._most = lines

@@ -1,0 +1,18 @@
+"""Token buckets over the names of log events."""
+
+from ncfast.core.bucket cimport Bucket
+
+
+cdef class Event:
+    cdef Bucket bucket
+    cdef double rate
+    cdef double burst
+    cdef int held_back               # since the last line
+
+
+cdef class EventLimiter:
+    cdef public object clock
+    cdef readonly long suppressed    # of all events, since the start
+    cdef readonly dict _events
+
+    cdef Event _new(self, str event, double now)
