@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ class Seen:
     lost: list[str] = field(default_factory=list)
     flows: int = 0  # passed from process to process, over all upgrades
     pause: float = 0.0  # the longest of a flow, as hubs tell it
+    otherwise: Counter[str] = field(default_factory=Counter)  # how flows ended, by the hubs' logs, if not by their ends
     lasted: float = 0.0
 
     @property
@@ -117,4 +119,4 @@ def _accounts(made: Site, seen: Seen) -> None:
     seen.flows = sum(event["passed"] for event in done)
     seen.pause = max(event.get("longest_pause_sec", 0.0) for event in done)
     for hub in made.hubs():
-        seen.lost += [f"{hub.name}: {line}" for line in hub.log.events(ACCESS) if line["reason"] not in QUIET]
+        seen.otherwise.update(line["reason"] for line in hub.log.events(ACCESS) if line["reason"] not in QUIET)

@@ -26,7 +26,9 @@ upgrades, and is committed after the last; an `ssh` whose lines come back; trees
 `ssh`, compared at the end. The next upgrade comes when each of them has gone on after the last one.
 
 *lost* counts what was lost, repeated or out of order, transactions that failed, connects that were refused, and all
-else that clients, services or the hubs' logs tell of; it has to be 0. Columns of clients have the longest time in
+else that clients or services tell of, or an error in the logs of hubs and agents; it has to be 0. A flow that both ends
+are done with may still be logged as `link_lost` where the last acknowledgement of its end met an upgrade; *done* says
+how many were. Columns of clients have the longest time in
 milliseconds that one of them has waited: for the next bytes (transfer, rsync), or for an answer (all others; a connect
 and a transaction from when they were due, `ldapsearch` from its start). *timer* is a timer of 10 ms beside them, which
 tells what the machine and the test itself add; all of it runs on the same few cores. *flow* is the longest pause of a
@@ -74,5 +76,10 @@ def _rows(every: list[Seen]) -> Iterator[tuple[str, ...]]:
             *(f"{one.loads[load.name].longest * 1e3:,.0f}" if one.loads else "" for load in LOADS),
             f"{one.pause * 1e3:,.0f}" if one.pause else "",
             f"{one.lasted:.0f}",
-            ", ".join(load.amount for name, load in one.loads.items() if name != Timer.name),
+            ", ".join(
+                [
+                    *(load.amount for name, load in one.loads.items() if name != Timer.name),
+                    *(f"{count} flows logged as `{reason}`" for reason, count in one.otherwise.items()),
+                ]
+            ),
         )
