@@ -755,9 +755,10 @@ PLANTS = [
         "who waits in the accept queue is dropped",
         (
             ACCEPTOR,
-            "        self.held = True\n        self._stop()\n",
-            "        self.held = True\n        self._stop()\n        for sock in self.sockets if ON else ():\n"
-            "            while (found := accept(sock.fileno())) is not None:\n                Accepted(found[0]).close()\n",
+            "            self.held = False\n            self._resume()\n",
+            "            self.held = False\n            for sock in self.sockets if ON else ():\n"
+            "                while (found := accept(sock.fileno())) is not None:\n"
+            "                    Accepted(found[0]).close()\n            self._resume()\n",
         ),
     ),
     plant(

@@ -17,6 +17,7 @@ from typing import Any
 import jwt as pyjwt
 
 import ncfast.agent.trust
+import ncfast.hub.hub
 import ncfast.net.acceptor
 import ncfast.net.channel
 import ncfast.net.parcel
@@ -29,6 +30,7 @@ from ncfast.config.agent import AgentConfig
 from ncfast.config.hub import HubConfig, Jwt
 from ncfast.core.errors import NcfastError
 from ncfast.hub.hub import Hub
+from ncfast.hub.listener import ClientListener
 from ncfast.hub.taking import Heritage as HubHeritage
 from ncfast.observe import log
 from ncfast.observe.readiness import State
@@ -39,7 +41,7 @@ from ncfast.serve.upgrade import Upgrading
 from .descriptors import Calls, Descriptor
 from .kernel import Kernel
 from .loop import Loop, World
-from .network import SimNet
+from .network import OrderedSet, SimNet
 from .registry import Redis
 
 WALL = 1_800_000_000.0  # unix seconds at the world's time 0
@@ -278,6 +280,15 @@ class Process:
                 self.world.note(f"{life.loop.name} thaws")
                 life.thawed_at = self.world.now
                 life.loop.thaw()
+
+
+class OrderedListener(ClientListener):
+    """Walks its clients without a flow as they have come."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.waiting = OrderedSet()  # type: ignore[assignment]
+        self.heading = OrderedSet()  # type: ignore[assignment]
 
 
 class HubProcess(Process):
@@ -536,6 +547,7 @@ def simulated(world: World, kernel: Kernel, on_log: Callable[[str, str, dict[str
         return calls.of(number)
 
     patches: list[tuple[Any, str, Any]] = [
+        (ncfast.hub.hub, "ClientListener", OrderedListener),
         (ncfast.net.acceptor, "accept", calls.accept),
         (ncfast.net.acceptor, "Accepted", calls.of),
         (ncfast.net.acceptor, "socket", types.SimpleNamespace(socket=of_number, AF_UNIX=socket.AF_UNIX, **NAMELESS)),
