@@ -113,21 +113,23 @@ class ScriptedHub(AgentStage):
         await self._dials("owner")
         self._refusal = None
 
-    async def _do_distrust(self, kind: str, step: dict[str, Any]) -> None:
-        """The agent's next dial meets a certificate of this kind, or `TLS 1.1`, and ends before a request is made."""
-        self._certificate = kind
-        found = await self._dialled.get()
-        if isinstance(found, Broken):
-            raise found
-        if found is not None:
-            raise Broken(self._rule, f"the agent shows its token to a hub whose certificate or TLS is: {kind}")
+    async def _do_distrust(self, kinds: list[str], step: dict[str, Any]) -> None:
+        """The agent's next dials meet certificates of these kinds, or `TLS 1.1`, and each ends before a request."""
+        self._certificates.extend(kinds)
+        for kind in kinds:
+            await self._turned_away(f"the agent shows its token to a hub whose certificate or TLS is: {kind}")
 
-    async def _do_connect(self, status: int, step: dict[str, Any]) -> None:
-        """The proxy answers the agent's next CONNECT with this status, and does not connect it."""
-        self._connect_status = status
+    async def _do_connect(self, statuses: list[int], step: dict[str, Any]) -> None:
+        """The proxy answers the agent's next CONNECTs with these, and does not connect it."""
+        self._connects.extend(statuses)
+        for status in statuses:
+            await self._turned_away(f"a hub is dialled although the proxy answers {status}")
+
+    async def _turned_away(self, otherwise: str) -> None:
+        """A dial that has ended before a request was made."""
         found = await self._dialled.get()
         if found is not None:
-            raise found if isinstance(found, Broken) else Broken(self._rule, "a hub is dialled past the proxy")
+            raise found if isinstance(found, Broken) else Broken(self._rule, otherwise)
 
     async def _do_token(self, _: str, step: dict[str, Any]) -> None:
         """The token file is replaced, as tokens are."""

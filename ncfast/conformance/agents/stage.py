@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import ssl
+from collections import deque
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,8 @@ class AgentStage(Player):
         self._secure, self._proxied = "tls" in scenario.needs, "proxy" in scenario.needs
         self._doors = {hub: Door(partial(self._came, hub)) for hub in HUBS}
         self._proxy = Door(self._came_by_proxy)
-        self._certificate = RIGHT  # of the next dial
-        self._connect_status = 200  # of the proxy's next answer
+        self._certificates: deque[str] = deque()  # of the next dials; then the right one
+        self._connects: deque[int] = deque()  # what the proxy answers to the next ones; then 200
         self._claimed = -1  # the highest `last_epoch` that a HELLO which claims has said
         self._instance = ""
         self._dialled: asyncio.Queue[Accepted | Broken | None] = asyncio.Queue()  # None: ended before a request
@@ -111,7 +112,7 @@ class AgentStage(Player):
         return f"{'wss' if self._secure else 'ws'}://{host}:{port}/tunnel"
 
     async def _came_by_proxy(self, taken: socket.socket) -> None:
-        status, self._connect_status = self._connect_status, 200
+        status = self._connects.popleft() if self._connects else 200
         try:
             asked = await connected(taken, status)
             if status != 200:
@@ -130,7 +131,7 @@ class AgentStage(Player):
             await self._came(hubs[0], taken)
 
     async def _came(self, hub: str, taken: socket.socket) -> None:
-        kind, self._certificate = self._certificate, RIGHT
+        kind = self._certificates.popleft() if self._certificates else RIGHT
         secured = Secured(kind, self._place(hub)[0]) if self._secure else None
         try:
             reader, writer = await streams(taken, None if secured is None else secured.context)
