@@ -27,10 +27,11 @@ from typing import Any
 
 from ncfast.agent.info import AgentInfo
 from ncfast.agent.passing import Agent, Passing
-from ncfast.core.errors import NcfastError, Reason
+from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
 from ncfast.core.handover import export
 from ncfast.net.channel import MAX_FDS, Channel, Message
+from ncfast.net.handover import HandoverFailed, pass_doors
 from ncfast.net.parcel import Parcel, packed
 from ncfast.observe import log
 
@@ -39,10 +40,6 @@ _log = log.get("upgrade")
 BATCH_BYTES = 1 << 20  # of a message, about: what is kept for replay is most of it
 LEAVES = 10.0  # seconds for the successor to own the agent, before our tunnels end all the same
 LOOK = 0.005  # seconds between two looks
-
-
-class HandoverFailed(NcfastError):
-    """The successor did not take over; this process has everything, and goes on."""
 
 
 class Giving:
@@ -64,8 +61,7 @@ class Giving:
         """Returns when the successor owns the agent, or tries to. Raises HandoverFailed."""
         channel, begun = self._channel, self._net.clock()
         channel.on_message, channel.on_closed = self._hear, self._lose
-        for key, socks in self._net.doors():
-            channel.send("doors", {"doors": [[key, len(socks)]]}, fds=[sock.fileno() for sock in socks])
+        pass_doors(self._net, channel)
         channel.send("heritage", self._heritage())
         seconds = self._ground.config.upgrade.timeout_sec
         if not await self._until("dialled", seconds):

@@ -29,11 +29,12 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ncfast.core.errors import NcfastError, Reason
+from ncfast.core.errors import Reason
 from ncfast.hub.client import ClientFlow
 from ncfast.hub.listener import FirstByte, ProxyHeader
 from ncfast.hub.passing import Handed
 from ncfast.hub.session import AgentSession
+from ncfast.net.handover import HandoverFailed, pass_doors
 from ncfast.net.parcel import Parcel, packed
 from ncfast.observe import log
 
@@ -51,10 +52,6 @@ AHEAD = 4  # messages that are on their way and not taken yet
 AGENTS_PER_SEC = 500.0  # that are asked to move: the successor's handshakes cost some 0.5 ms each, TLS 1 ms
 MOVES = 5.0  # seconds for an agent to claim at the successor once it is asked, before it loses its tunnel
 LEAVES = 0.25  # seconds for an agent to leave its tunnel here when it has claimed there
-
-
-class HandoverFailed(NcfastError):
-    """The successor did not take over; this process has everything that it had not taken, and goes on."""
 
 
 class Giving:
@@ -130,8 +127,7 @@ class Giving:
 
     def _say_heritage(self) -> None:
         hub, ground = self._hub, self._ground
-        for key, socks in self._net.doors():
-            self._channel.send("doors", {"doors": [[key, len(socks)]]}, fds=[sock.fileno() for sock in socks])
+        pass_doors(self._net, self._channel)
         self._channel.send(
             "heritage",
             {
