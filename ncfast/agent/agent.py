@@ -70,7 +70,13 @@ class Agent:
     async def hand_over(self, channel: Channel) -> None:
         """Passes everything to the process at the other end of the channel. Raises HandoverFailed when that is gone
         before it has said that it has it; then this one goes on."""
+        self._bring_all()
         await Giving(self, channel).give()
+
+    def _bring_all(self) -> None:
+        """What a predecessor has passed to us is under its sockets."""
+        if self._taking is not None:
+            self._taking.bring_all()
 
     def upgrade_failed(self) -> None:
         """This process goes on."""
@@ -97,6 +103,7 @@ class Agent:
 
     async def drain(self) -> None:
         """Lets open flows end within `drain.timeout_sec`, and closes everything."""
+        self._bring_all()
         for tunnel in self.tunnels.all():
             tunnel.goaway()
         _log.info("draining", flows=len(self.flows), timeout_sec=self.ground.config.drain.timeout_sec)

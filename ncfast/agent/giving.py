@@ -9,7 +9,7 @@ order:
  2. We look at nothing more that comes by tunnels, and give up dials of targets under way without a word: what the hub
     has sent us meanwhile it sends again to the successor, and opens it again.
  3. Every flow is taken off its socket and passed (`flows`), those of which something is under way first, then `commit`
-    with the last epoch that we know of, and with the flows that ended lately.
+    with the last epoch that we know of, and with the flows that ended lately. In that order they go on there.
  4. The successor says `taken` before it does anything with them, and claims. Our tunnels are closed when it owns, or
     after `LEAVES`, so that the hub sees a newer claim, and at no time an agent that has left. `over`: nothing is left
     but sockets that linger over their last bytes, which end here.
