@@ -33,6 +33,11 @@ class Former:
         self.tunnel = tunnel
         self._timer = self._ground.net.call_later(STAYS, self.close, "moved to another process of the hub")
 
+    def waits(self, cid: bytes) -> None:
+        """The hub has said of this flow that it has lost its way, before we were granted what we have left for."""
+        if self.tunnel is not None:
+            self.tunnel.link.tell_detached(cid, self.tunnel.epoch, Reason.LINK_LOST)
+
     def carries(self, flow: Flow[AgentInfo]) -> bool:
         """Whether the flow goes by it."""
         return self.tunnel is not None and flow.path is self.tunnel.link
@@ -42,7 +47,7 @@ class Former:
         flow = self._ground.flows.get(cid)
         if tunnel is not self.tunnel or flow is None or flow.attached:
             return None
-        tunnel.link.tell_detached(cid, tunnel.epoch, Reason.LINK_LOST)
+        self.waits(cid)
         return flow
 
     def ended(self) -> Iterable[Flow[AgentInfo]]:

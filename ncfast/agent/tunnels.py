@@ -382,7 +382,7 @@ class Tunnels:
             flows=flows,
         )
         if before is not None:
-            if again:
+            if again and any(flow.path is before.link for flow in flows_here):
                 self._former.keep(before)
             else:
                 # first: of flows that had left, what still comes there would be unknown, and the hub would be told so
@@ -408,6 +408,8 @@ class Tunnels:
             self.standby.close("the owner is on the same hub")
         for flow in flows_here:
             if not self._former.carries(flow):
+                if before is not None and before is self._former.tunnel:
+                    self._former.waits(flow.cid)
                 tunnel.carry(flow)
         self._changed.set()
         self.on_granted()

@@ -19,6 +19,7 @@ from ncfast.hub.session import AgentSession
 
 AT_ONCE = 256  # flows of a tunnel that are told, and have not left: some 10 ms of work for the successor
 PATIENCE = 15.0  # seconds for an agent to let go of the next flow; nothing waits meanwhile
+LEAVES = 0.25  # seconds for an agent to hear that it is granted its claim there, before a tunnel without flows ends
 
 
 class Leaving:
@@ -31,6 +32,7 @@ class Leaving:
         self._staying: dict[AgentSession, deque[ClientFlow]] = {}  # not told yet
         self._told: dict[AgentSession, set[ClientFlow]] = {}
         self._heard: dict[AgentSession, float] = {}  # when the last flow left
+        self._knows: set[AgentSession] = set()  # that it is owned there: a flow has left
 
     def begin(self, session: AgentSession, flows: list[ClientFlow]) -> None:
         """These, of which some may be on no tunnel, are to leave it."""
@@ -43,11 +45,13 @@ class Leaving:
         if session in self._told:
             self._told[session].discard(flow)
             self._heard[session] = self._clock()
+            self._knows.add(session)
 
     def over(self, session: AgentSession) -> None:
         """The tunnel has ended."""
         for one in (self._staying, self._told, self._heard):
             one.pop(session, None)
+        self._knows.discard(session)
 
     def go_on(self) -> None:
         """Tells more of them, and ends tunnels that all have left, or of which nothing is heard."""
@@ -55,8 +59,9 @@ class Leaving:
             told = self._told[session]
             if len(told) <= AT_ONCE // 2 and self._keeps_up():
                 self._tell(session, staying, told)
-            late = self._clock() - self._heard[session] >= PATIENCE
-            if late or not (staying or any(flow.path is session.link and not flow.closed for flow in told)):
+            silent = self._clock() - self._heard[session]
+            empty = not staying and all(flow.path is not session.link or flow.closed for flow in told)
+            if silent >= PATIENCE or (empty and (session in self._knows or silent >= LEAVES)):
                 session.link.fail(Reason.GOING_AWAY, "another process of this hub goes on")
 
     def _tell(self, session: AgentSession, staying: deque[ClientFlow], told: set[ClientFlow]) -> None:

@@ -136,8 +136,40 @@ def test_a_dial_that_fails_is_made_again_until_the_agent_has_moved(play):
         await until(lambda: world["a"].connects >= 3, "dialled, and dialled again")
         assert owner.owns
         world["a"].down = False
-        await until(lambda: world.agent.tunnels.owner.epoch > owner.epoch, "moved")
+        await until(lambda: owner.code == AGENT_GOES, "moved")
+        await world["a"].owner()
+
+    play(scenario, "a")
+
+
+def test_a_flow_that_is_told_to_leave_before_the_agent_knows_its_claim_granted_leaves_then(play):
+    async def scenario(world: World) -> None:
+        owner = await world["a"].owner()
+        flow, other = world.flow(), world.flow()
+        for one in (flow, other):
+            owner.open(one)
+            await owner.want(M_OPEN_ACK)
+        held = []
+        world["a"].on_hello = lambda tunnel, hello: held.append((tunnel, hello))
+        move(owner, "hub-a")
+        await until(lambda: held, "the claim")
+        owner.send(M_DETACH, cid=flow.cid, code=LINK_LOST)
+        await until(lambda: not world.agent.flows[flow.cid].attached, "it has left")
+        tunnel, hello = held[0]
+        world["a"].grant(tunnel, hello)
+        assert (await owner.want(M_DETACH)).cid == flow.cid
+        assert (await tunnel.want(M_RESUME)).cid == flow.cid
         assert owner.code is None
+
+    play(scenario, "a")
+
+
+def test_an_agent_leaves_a_tunnel_at_once_that_carries_nothing(play):
+    async def scenario(world: World) -> None:
+        owner = await world["a"].owner()
+        move(owner, "hub-a")
+        await until(lambda: owner.code == AGENT_GOES, "the old tunnel closed")
+        assert (await world["a"].owner()).epoch > owner.epoch
 
     play(scenario, "a")
 

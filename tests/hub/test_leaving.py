@@ -87,6 +87,13 @@ def test_the_tunnel_ends_when_all_have_left_or_have_ended() -> None:
     assert scene.told() == []
 
 
+def test_an_agent_without_flows_has_time_to_hear_that_it_is_owned_elsewhere() -> None:
+    scene = Scene(0)
+    assert scene.told() == [] and not scene.session.link.closed
+    scene.rooms.wait(leaving.LEAVES * 1.1)
+    assert scene.told() == [] and scene.session.link.closed
+
+
 def test_a_tunnel_of_which_nothing_is_heard_ends_with_all_that_are_left() -> None:
     scene = Scene(2)
     first, _ = scene.told()
