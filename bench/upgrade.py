@@ -1,18 +1,22 @@
-"""What the flows of a hub feel when it is upgraded: how long they stand still, and what both processes need meanwhile.
+"""What the flows of a hub, or of an agent, feel when that is upgraded: how long they stand still, and what both
+processes need meanwhile.
 
-    python -m bench.upgrade [--flows 100,1000,10000] [--busy 200]
+    python -m bench.upgrade [--of hub,agent] [--flows 100,1000,10000] [--busy 200]
 
 One agent holds all flows. Busy ones play ping-pong, each with a pause between two rounds; the longest round of each,
-begun while the upgrade was under way, is its pause. Of all flows, the idle ones too, the hub says how long they had no
-way. Memory is the sum of both hubs' resident sets at its highest, CPU what each has used from the moment at which the
-successor serves. Each idle flow must answer afterwards.
+ended while the upgrade was under way or in the second behind it, is its pause. Of all flows, the idle ones too, a hub
+says how long they had no way; an agent's are all taken off before the first goes on. Memory is the sum of both
+processes' resident sets at its highest, CPU what each has used from the moment at which the successor is ready. Each
+idle flow must answer afterwards.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
+import math
 import os
 import secrets
 import signal
@@ -43,12 +47,12 @@ SAMPLE_SEC = 0.01
 class Watch(threading.Thread):
     """Samples two processes until the first of them has gone."""
 
-    def __init__(self, hub: int, successor: int) -> None:
+    def __init__(self, predecessor: int, successor: int) -> None:
         super().__init__()
-        self._pids = (hub, successor)
+        self._pids = (predecessor, successor)
         self._begun = {pid: cpu_sec(pid) for pid in self._pids}
         self.cpu = dict.fromkeys(self._pids, 0.0)
-        self.before = resident_bytes(hub)
+        self.before = resident_bytes(predecessor)
         self.peak = 0
         self.over = threading.Event()
 
@@ -107,22 +111,22 @@ async def _round(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mes
         raise RuntimeError("another answer than what was sent")
 
 
-def _events(hub: Process, name: str) -> list[dict]:
-    lines = hub.log.read_text(errors="replace").splitlines()
+def _events(process: Process, name: str) -> list[dict]:
+    lines = process.log.read_text(errors="replace").splitlines()
     return [event for line in lines if line.startswith("{") and (event := json.loads(line))["event"] == name]
 
 
-async def _event(hub: Process, name: str, count: int = 1) -> dict:
+async def _event(process: Process, name: str, count: int = 1) -> dict:
     deadline = time.monotonic() + START_SEC
-    while len(found := _events(hub, name)) < count:
+    while len(found := _events(process, name)) < count:
         if time.monotonic() > deadline:
-            raise RuntimeError(f"no {name}:\n{hub.log.read_text()[-2000:]}")
+            raise RuntimeError(f"no {name}:\n{process.log.read_text()[-2000:]}")
         await asyncio.sleep(0.001)
     return found[count - 1]
 
 
-async def measured(folder: Path, echo: Address, flows: int, busy: int) -> dict[str, float]:
-    """One upgrade of a hub with so many flows, `busy` of them moving."""
+async def measured(folder: Path, echo: Address, role: str, flows: int, busy: int) -> dict[str, float | str]:
+    """One upgrade of a hub, or an agent, with so many flows, `busy` of them moving."""
     key = secrets.token_hex(32)
     hub_file = stage.hub_file(
         folder / "hub.yaml", stage.write(folder / "jwt.key", key), more="logging: { format: json }\n"
@@ -131,56 +135,61 @@ async def measured(folder: Path, echo: Address, flows: int, busy: int) -> dict[s
     command = [sys.executable, "-m", "ncfast"]
     with running([*command, "hub", "--stay-parent", "--config", hub_file], folder / "hub.log") as hub:
         ready = await _event(hub, "hub_ready")
-        file = stage.agent_file(folder / "agent.yaml", [ready["edge"]], token, echo)
-        with running([*command, "agent", "--config", file], folder / "agent.log"):
+        file = stage.agent_file(folder / "agent.yaml", [ready["edge"]], token, echo, more="logging: { format: json }\n")
+        with running([*command, "agent", "--stay-parent", "--config", file], folder / "agent.log") as agent:
             await _event(hub, "agent_connected")
             clients = Flows(stage.address(ready["listeners"][stage.CONNECTOR]))
             await clients.open(flows - busy, busy)
             await asyncio.sleep(CALM_SEC)
-            hub.signal(signal.SIGUSR2)
-            successor = (await _event(hub, "upgrade_started"))["pid"]
-            await _event(hub, "hub_ready", 2)
-            watch = Watch(hub.pid, successor)
+            upgraded = hub if role == "hub" else agent
+            upgraded.signal(signal.SIGUSR2)
+            successor = (await _event(upgraded, "upgrade_started"))["pid"]
+            if role == "hub":  # an agent says nothing before it has everything
+                await _event(hub, "hub_ready", 2)
             clients.measure()
+            watch = Watch(upgraded.pid, successor)
             watch.start()
-            done = await _event(hub, "upgrade_done")
+            done = await _event(upgraded, "upgrade_done")
             await asyncio.sleep(CALM_SEC)
             watch.over.set()
             longest = sorted(clients.longest.values())
+            passed = await _event(upgraded, "upgrade_passed")
             await clients.check()
     if (done["result"], done["passed"]) != ("done", flows):
         raise RuntimeError(f"not all has passed: {done}")
     return {
+        "of": role,
         "flows": flows,
         "busy, median ms": statistics.median(longest) * 1e3,
         "busy, worst ms": longest[-1] * 1e3,
-        "all, worst ms": done["longest_pause_sec"] * 1e3,
-        "hand-over ms": done["duration_sec"] * 1e3,
+        "all, worst ms": done.get("longest_pause_sec", math.nan) * 1e3,
+        "hand-over ms": passed["duration_sec"] * 1e3,
         "before MiB": watch.before / MIB,
         "both at the peak MiB": watch.peak / MIB,
-        "predecessor CPU ms": watch.cpu[hub.pid] * 1e3,
+        "predecessor CPU ms": watch.cpu[upgraded.pid] * 1e3,
         "successor CPU ms": watch.cpu[successor] * 1e3,
     }
 
 
-async def main(counts: list[int], busy: int) -> None:
+def _shown(figure: float | str) -> str:
+    return f"{figure:,.1f}" if isinstance(figure, float) else f"{figure:,}" if isinstance(figure, int) else figure
+
+
+async def main(roles: list[str], counts: list[int], busy: int) -> None:
     """Prints a table."""
-    for number, count in enumerate(counts):
+    for number, (role, count) in enumerate(itertools.product(roles, counts)):
         with tempfile.TemporaryDirectory(prefix="ncfast-upgrade-") as made, service.echo(Path(made)) as echo:
-            figures = await measured(Path(made), echo.address, count, min(busy, count))
+            figures = await measured(Path(made), echo.address, role, count, min(busy, count))
         if not number:
             print("| " + " | ".join(figures) + " |\n|" + " --- |" * len(figures))
-        print(
-            "| "
-            + " | ".join(f"{figure:,.1f}" if i else f"{figure:,}" for i, figure in enumerate(figures.values()))
-            + " |"
-        )
+        print("| " + " | ".join(_shown(figure) for figure in figures.values()) + " |", flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--of", default="hub,agent", help="what is upgraded (%(default)s)")
     parser.add_argument("--flows", default="100,1000,10000", help="of each run (%(default)s)")
     parser.add_argument("--busy", type=int, default=200, help="of them (%(default)s)")
     given = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main([int(count) for count in given.flows.split(",")], given.busy))
+        runner.run(main(given.of.split(","), [int(count) for count in given.flows.split(",")], given.busy))

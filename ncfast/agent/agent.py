@@ -73,6 +73,7 @@ class Agent:
     async def hand_over(self, channel: Channel) -> None:
         """Passes everything to the process at the other end of the channel. Raises HandoverFailed when that is gone
         before it has said that it has it; then this one goes on."""
+        self._bring_all()
         self._giving = Giving(self, channel)
         await self._giving.give()
 
@@ -81,6 +82,11 @@ class Agent:
         if self._giving is not None:
             return self._giving.snapshot()
         return self._taking.snapshot() if self._taking is not None and not self._taking.over else None
+
+    def _bring_all(self) -> None:
+        """What a predecessor has passed to us is under its sockets."""
+        if self._taking is not None:
+            self._taking.bring_all()
 
     def upgrade_failed(self) -> None:
         """This process goes on, with what its successor, which is dead, had not taken."""
@@ -110,6 +116,7 @@ class Agent:
 
     async def drain(self) -> None:
         """Lets open flows end within `drain.timeout_sec`, and closes everything."""
+        self._bring_all()
         for tunnel in self.tunnels.all():
             tunnel.goaway()
         _log.info("draining", flows=len(self.flows), timeout_sec=self.ground.config.drain.timeout_sec)

@@ -9,7 +9,7 @@ order:
  2. We look at nothing more that comes by tunnels, and give up dials of targets under way without a word: what the hub
     has sent us meanwhile it sends again to the successor, and opens it again.
  3. Every flow is taken off its socket and passed (`flows`), those of which something is under way first, then `commit`
-    with the last epoch that we know of, and with the flows that ended lately.
+    with the last epoch that we know of, and with the flows that ended lately. In that order they go on there.
  4. The successor says `taken` before it does anything with them, and claims. Our tunnels are closed when it owns, or
     after `LEAVES`, so that the hub sees a newer claim, and at no time an agent that has left. `over`: nothing is left
     but sockets that linger over their last bytes, which end here.
@@ -27,10 +27,11 @@ from typing import Any
 
 from ncfast.agent.info import AgentInfo
 from ncfast.agent.passing import Agent, Passing
-from ncfast.core.errors import NcfastError, Reason
+from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
 from ncfast.core.handover import export
 from ncfast.net.channel import MAX_FDS, Channel, Message
+from ncfast.net.handover import HandoverFailed, pass_doors
 from ncfast.net.parcel import Parcel, packed
 from ncfast.observe import log
 
@@ -39,10 +40,6 @@ _log = log.get("upgrade")
 BATCH_BYTES = 1 << 20  # of a message, about: what is kept for replay is most of it
 LEAVES = 10.0  # seconds for the successor to own the agent, before our tunnels end all the same
 LOOK = 0.005  # seconds between two looks
-
-
-class HandoverFailed(NcfastError):
-    """The successor did not take over; this process has everything, and goes on."""
 
 
 class Giving:
@@ -79,8 +76,7 @@ class Giving:
         then."""
         channel = self._channel
         channel.on_message, channel.on_closed = self._hear, self._lose
-        for key, socks in self._net.doors():
-            channel.send("doors", {"doors": [[key, len(socks)]]}, fds=[sock.fileno() for sock in socks])
+        pass_doors(self._net, channel)
         channel.send("heritage", self._heritage())
         self._net.hold_doors(True)  # who asks how the agent is waits until the successor answers
         seconds = self._ground.config.upgrade.timeout_sec

@@ -41,6 +41,8 @@ class Ground:
         self.context.share.weigh(0)  # all flows are a connector's
         self.context.reader_pause = config.flow.reader_pause_sec
         self.flows: dict[bytes, Flow[Any]] = self.context.flows
+        # puts a flow under its socket that a predecessor has passed and whose turn has not come; None: there is none
+        self.bring: Callable[[bytes], None] | None = None
         self.receive_buffer = ReceiveBuffer()
         self.trust = Trust(config.tls, any(hub.startswith("wss:") for hub in config.hubs), net)
         self.stopping = asyncio.Event()

@@ -53,7 +53,7 @@ class Passing:
         self._ground.net.gone()
         return Parcel(head | {"eof": [state.eof_in, state.eof_out]}, record, state.unsent, state.sock)
 
-    def put(self, parcel: Parcel, *, passed: bool) -> None:
+    def put(self, parcel: Parcel, *, passed: bool) -> Flow[AgentInfo]:
         """Puts a flow under its socket again, without a way; `passed`: it was another process's. Raises ValueError,
         KeyError or TypeError for what is no flow; its socket is closed then."""
         head, ground = parcel.head, self._ground
@@ -63,18 +63,19 @@ class Passing:
             info.handovers = head["handovers"] + passed
             target = self._services.target(info.connector)  # None: the file has it no longer, and its flows go on
             share = ground.context.share if target is None else target.share
-            flow = restore(ground.context, FlowRecord.read(parcel.record), info, share)
+            flow: Flow[AgentInfo] = restore(ground.context, FlowRecord.read(parcel.record), info, share)
         except BaseException:
             parcel.close()
             raise
         if parcel.sock is None:
-            return
+            return flow
         sock = parcel.sock if isinstance(parcel.sock, socket.socket) else ground.net.inherited(parcel.sock.detach())
         keep_alive(sock)
         ground.net.opened()
         end = SocketEnd(ground.context, self, ground.net.call_later, Reason.TARGET_RESET, Reason.TARGET_LOST)
         end.inherit(flow, SocketState(sock, parcel.unsent, *head["eof"]))
         ground.net.adopt_end(sock, end)
+        return flow
 
     def socket_ready(self, end: SocketEnd) -> None:
         """Not called: an end that goes on was ready before."""

@@ -1,9 +1,9 @@
 """The successor's side of an upgrade: this process is the agent that another has been, and takes over what is there.
 
 `ncfast.agent.giving` has the order. Flows lie in their parcels until all have come; then the predecessor is told that
-they are `taken`, we claim over the tunnel that was dialled meanwhile, and put each under its socket, so that all are
-there when the hub grants the epoch. If the predecessor goes before its `commit`, its flows have ended with it, and this
-process is an agent that has just started.
+they are `taken`, we claim over the tunnel that was dialled meanwhile, and put them under their sockets
+(`ncfast.agent.arrivals`). If the predecessor goes before its `commit`, its flows have ended with it, and this process
+is an agent that has just started.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
-from ncfast.agent.passing import Agent, Passing
+from ncfast.agent.arrivals import Arrivals
+from ncfast.agent.passing import Agent
 from ncfast.agent.tunnel import AgentTunnel
 from ncfast.core.errors import NcfastError
 from ncfast.net.channel import Channel, Message
@@ -56,6 +57,7 @@ class Taking:
         self._parcels: list[Parcel] = []
         self._ahead: AgentTunnel | None = None
         self._begun = False  # we are the agent
+        self._arrivals: Arrivals | None = None
         self._passed = 0
         self._left = heritage.flows
         self._begun_at = agent.net.clock()
@@ -71,7 +73,7 @@ class Taking:
             "role": self.role,
             "seconds": round(self._agent.net.clock() - self._begun_at, 3),
             "passed": self._passed,
-            "left": {"flows": self._left},
+            "left": {"flows": self._left if self._arrivals is None else self._arrivals.left},
         }
 
     def listen(self, channel: Channel) -> None:
@@ -104,18 +106,24 @@ class Taking:
         self._channel.send("taken", {})
         agent.ground.context.closed.take(message.payload)
         agent.tunnels.inherit(message.body["last_epoch"], message.body["said"])
-        self._begin()
-        passing = Passing(agent.ground, agent.services)
-        lost = 0
-        for parcel in self._parcels:
-            try:
-                passing.put(parcel, passed=True)
-            except (ValueError, KeyError, TypeError, OSError, NcfastError):  # one that cannot be is reset
-                lost += 1
-        self._passed, self._left = len(self._parcels) - lost, 0
-        _log.info("upgrade_taken", flows=self._passed, lost=lost)
+        self._passed = len(self._parcels)
+        self._arrivals = Arrivals(agent, self._parcels, self._arrived)
         self._parcels = []
-        agent.ground.counts.handovers["done"] += 1
+        self._begin()
+        self._arrivals.begin()
+
+    def _arrived(self) -> None:
+        _log.info("upgrade_taken", flows=self._passed - self._lost, lost=self._lost)
+        self._agent.ground.counts.handovers["done"] += 1
+
+    @property
+    def _lost(self) -> int:
+        return 0 if self._arrivals is None else self._arrivals.lost
+
+    def bring_all(self) -> None:
+        """All flows that have come are under their sockets when this returns."""
+        if self._arrivals is not None:
+            self._arrivals.bring_all()
 
     def _begin(self) -> None:
         self._begun = True
@@ -127,7 +135,7 @@ class Taking:
 
     def _end(self, result: str) -> None:
         self.over = True
-        _log.info("upgrade_done", result=result, passed=self._passed)
+        _log.info("upgrade_done", result=result, passed=self._passed - self._lost)
 
     def _lose(self, reason: str) -> None:
         if self._begun:

@@ -63,6 +63,7 @@ class Keeper(Protocol):
     def leaving(self, tunnel: AgentTunnel) -> None: ...
     def asked_to_move(self, tunnel: AgentTunnel, replica_id: str) -> None: ...
     def outdated(self, tunnel: AgentTunnel, epoch: int) -> None: ...
+    def left(self, tunnel: AgentTunnel, cid: bytes) -> None: ...
     def ended(self, tunnel: AgentTunnel, state: TunnelState, lasted: float, reason: Reason, detail: str) -> None: ...
 
 
@@ -267,11 +268,16 @@ class AgentTunnel:
             self.link.fail(Reason.PROTOCOL_ERROR, "a flow on a tunnel that does not own")
         return self.state is TunnelState.OWNER
 
+    def _flow(self, cid: bytes) -> Flow[AgentInfo] | None:
+        if self._ground.bring is not None:
+            self._ground.bring(cid)
+        return self._ground.flows.get(cid)
+
     def _on_frame__open(self, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
         ground = self._ground
         if not self._owns():
             return
-        if (known := ground.flows.get(cid)) is not None:
+        if (known := self._flow(cid)) is not None:
             if known.path is not self.link:  # it had lost its way to the client's hub, and this is the new one
                 self.carry(known)
             return  # otherwise sent again after a cut, and no news
@@ -302,7 +308,7 @@ class AgentTunnel:
         target.open(flow, request)
 
     def _on_frame__resume(self, cid: bytes, epoch: int, secret: bytes, ack: int, limit: int) -> bool:
-        flow = self._ground.flows.get(cid)
+        flow = self._flow(cid)
         if not self._owns() or flow is None or not hmac.compare_digest(secret, flow.secret):
             return False
         flow.resume(self.link, ack, limit, True)
@@ -315,6 +321,7 @@ class AgentTunnel:
     def _on_frame__lost(self, cid: bytes, newest: int) -> None:
         if newest:
             self._keeper.outdated(self, newest)
+        self._keeper.left(self, cid)
 
     # the rest
 

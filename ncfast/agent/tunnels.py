@@ -23,7 +23,8 @@ Claims, in rules:
  6. A hub that has too many agents may ask us to move to a certain other (MOVE). We claim there when a tunnel to it
     stands, and never give the owner up before. The standby, if that is at a third hub, stays as it is meanwhile. If we
     do not get there within `MOVE_TIME`, or keep no standby, we say that we stay. If it names itself, another process
-    is about to take its place: we dial its URL again, whether or not there are others, and claim over that tunnel.
+    is about to take its place: we dial its URL again, whether or not there are others, and claim over that tunnel. The
+    one that we leave stays for the flows on it (`ncfast.agent.former`).
  7. A hub that calls our claim a protocol error may not believe the `last_epoch`, which was granted when a registry was
     poisoned, or a clock wrong. Then we forget it, and claim as if we had just started; or we would never get in again.
 """
@@ -38,6 +39,7 @@ from typing import Any
 
 from ncfast.agent.counts import Failure
 from ncfast.agent.dialer import DialError, dial
+from ncfast.agent.former import Former
 from ncfast.agent.ground import Ground
 from ncfast.agent.services import Services
 from ncfast.agent.token import OwnToken, TokenFault
@@ -77,6 +79,7 @@ class Tunnels:
         self.claimant: AgentTunnel | None = None  # CLAIMING
         self.standby: AgentTunnel | None = None  # STANDBY
         self.greeting: AgentTunnel | None = None  # GREETING
+        self._former = Former(ground)
         self.last_epoch = 0  # the highest ever granted
         self._said = -1  # the highest that a claim has named, or that rule 5 has it above
         self._cluster = False  # the last owner's hub has others beside it
@@ -153,6 +156,7 @@ class Tunnels:
             if timer is not None:
                 timer.cancel()
         self._renewal = None
+        self._former.stop()
         self._settled()
         for tunnel in self.all():
             tunnel.hold()
@@ -167,7 +171,8 @@ class Tunnels:
 
     def all(self) -> list[AgentTunnel]:
         """Those that have said HELLO, the owner's first."""
-        return [one for one in (self.owner, self.claimant, self.standby, self.greeting) if one is not None]
+        every = (self.owner, self.claimant, self.standby, self.greeting, self._former.tunnel)
+        return [one for one in every if one is not None]
 
     @property
     def wants_standby(self) -> bool:
@@ -357,6 +362,7 @@ class Tunnels:
         self._ground.counts.granted += 1
         lost_at, self._lost_at = self._lost_at, None
         outage_ms = None if lost_at is None or before is not None else round((self.net.clock() - lost_at) * 1000, 3)
+        again = bool(self._again)
         self._settled()
         self._leads[tunnel.url] = tunnel.replica_id
         self.last_epoch = tunnel.epoch
@@ -376,8 +382,11 @@ class Tunnels:
             flows=flows,
         )
         if before is not None:
-            # first: of flows that had left, what still comes there would be unknown, and the hub would be told so
-            before.close("moved to another hub")
+            if again and any(flow.path is before.link for flow in flows_here):
+                self._former.keep(before)
+            else:
+                # first: of flows that had left, what still comes there would be unknown, and the hub would be told so
+                before.close("moved to another hub")
             _log.info(
                 "moved",
                 hub=tunnel.url,
@@ -398,9 +407,18 @@ class Tunnels:
         if self.standby is not None and self.standby.replica_id == tunnel.replica_id:
             self.standby.close("the owner is on the same hub")
         for flow in flows_here:
-            tunnel.carry(flow)
+            if not self._former.carries(flow):
+                if before is not None and before is self._former.tunnel:
+                    self._former.waits(flow.cid)
+                tunnel.carry(flow)
         self._changed.set()
         self.on_granted()
+
+    def left(self, tunnel: AgentTunnel, cid: bytes) -> None:
+        """The hub has said that a flow has lost its way on this tunnel."""
+        flow = self._former.lets_go(tunnel, cid)
+        if flow is not None and self.owner is not None:
+            self.owner.carry(flow)
 
     def standing(self, tunnel: AgentTunnel) -> None:
         """The tunnel's hub has answered, and would take a claim."""
@@ -510,6 +528,10 @@ class Tunnels:
             if reason is Reason.PROTOCOL_ERROR and not tunnel.heard:
                 self._forget()
             self._leave(tunnel)
+        elif tunnel is self._former.tunnel:
+            for flow in self._former.ended():
+                if self.owner is not None:
+                    self.owner.carry(flow)
         elif tunnel is self.owner:
             self.owner = None
             if lasted >= STOOD:

@@ -27,7 +27,7 @@ class Referee:
         self._flows = flows
 
     def judge(self, tunnel: Tunnel, frame: Frame) -> None:
-        if frame.type in self.OURS:
+        if frame.type in self.OURS and not (frame.type == F.M_DETACH and tunnel.left):
             raise Broken("5.other-end", f"{frame.name} is not the other end's to send")
         if frame.type == F.PING:
             if frame.seq == tunnel.pinged:

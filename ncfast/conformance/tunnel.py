@@ -54,6 +54,7 @@ class Tunnel:
         self.granted: HelloAck | None = None
         self.epoch = 0
         self.owns = False
+        self.left = False  # for another of the same hub, which gets its flows one by one
         self.ended = False
         self.close_code: int | None = None  # of the other end's close frame
         self.frames: list[Frame] = []

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ncfast.core.errors import Reason
-from ncfast.core.flow import FlowContext
+from ncfast.core.flow import Flow, FlowContext
 from ncfast.core.queues import Carrier, Queues
 from ncfast.core.relay import Lane
 
@@ -53,6 +53,13 @@ class Link(Queues):
 
     def send(self, type: int, payload: bytes = b"", *, code: int = 0, seq: int = 0) -> None:
         """A frame of the link itself. Raises ValueError for no frame type."""
+
+    @property
+    def far_rtt(self) -> float:
+        """Seconds of round trip beyond the link, as the M_RESUME says that the handler is being told of."""
+
+    def resumed_late(self, flow: Flow[Any], far_rtt: float) -> None:
+        """The flow is on this link by an M_RESUME that the handler has kept for a while."""
 
     @property
     def load(self) -> int:

@@ -85,6 +85,15 @@ cdef class Link(Queues):
         self.epoch = epoch
 
     @property
+    def far_rtt(self):
+        """Seconds of round trip beyond the link, as the M_RESUME says that the handler is being told of."""
+        return far_rtt(&self._h)
+
+    def resumed_late(self, Flow flow not None, double far_rtt):
+        """The flow is on this link by an M_RESUME that the handler has kept for a while."""
+        flow.far_rtt = far_rtt
+
+    @property
     def load(self):
         """Flows on this link, relayed ones included."""
         return len(self.flows) + len(self.lanes)

@@ -119,6 +119,11 @@ class FlowRecord(NamedTuple):
             raise ValueError("a flow's record contradicts itself")
         return record
 
+    @staticmethod
+    def cid_of(data: bytes) -> bytes:
+        """Of a record that may yet turn out to be none."""
+        return data[_LEAD.size : _LEAD.size + CID_SIZE]
+
     def makes_sense(self) -> bool:
         """Whether a flow can be so: its numbers are in order, and there are as many bytes as they say."""
         opening_far = self.open_body is None and self.state <= FlowState.OPENING_FIN

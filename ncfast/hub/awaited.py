@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 class Asked:
     """M_RESUME for a flow that is yet to come. `again` works with it as if it had just come."""
 
-    __slots__ = ("again", "link", "reset_by")
+    __slots__ = ("again", "far_rtt", "link", "reset_by")
 
     def __init__(self, link: Link, again: Callable[[], object]) -> None:
         self.link = link
+        self.far_rtt = link.far_rtt
         self.again = again
         self.reset_by: Reason | None = None  # the flow has ended beyond the link since
 
@@ -78,8 +79,10 @@ class Awaited:
             return False
         asked.again()
         flow = self._ground.flows.get(cid)
-        if asked.reset_by is not None and flow is not None and flow.path is asked.link:
-            flow.reset(asked.reset_by)
+        if flow is not None and flow.path is asked.link:
+            asked.link.resumed_late(flow, asked.far_rtt)
+            if asked.reset_by is not None:
+                flow.reset(asked.reset_by)
         return True
 
     def settle(self, agent: str) -> None:

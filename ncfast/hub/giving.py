@@ -9,10 +9,11 @@ order:
  2. `mesh`: our links to other hubs have ended, its may begin.
  3. Agents are asked to claim there (MOVE that names our own replica_id), some each moment, those that carry most
     first. Who cannot move, or does not, loses the tunnel and claims there as after any loss. Of each claim we hear
-    (`claimed`), and the agent leaves its tunnel here; of each tunnel that ends without one we tell (`gone`).
- 4. A flow follows its way: whichever has none here is passed (`flows`), those of which something is under way first.
-    Clients are let in here until no agent is left, and passed at once. `complete` says that all of an agent's have
-    gone.
+    (`claimed`), and the agent's flows leave their tunnel here one by one (`ncfast.hub.leaving`), which ends with the
+    last; of each tunnel that ends without a claim we tell (`gone`).
+ 4. A flow follows its way: whichever has none here is passed (`flows`), and no more than the successor goes on with at
+    once (`placed`). Clients are let in here until no agent is left, and passed at once. `complete` says that all of an
+    agent's have gone.
  5. `listen`: clients are let in there. Those who have no flow yet are passed. `over`: nothing is left but sockets
     that linger over their last bytes, which end here when it has said `done`.
 
@@ -24,16 +25,20 @@ with it.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ncfast.core.errors import NcfastError, Reason
+from ncfast.core.errors import Reason
 from ncfast.hub.client import ClientFlow
+from ncfast.hub.leaving import Leaving
 from ncfast.hub.listener import FirstByte, ProxyHeader
 from ncfast.hub.passing import Handed
 from ncfast.hub.session import AgentSession
+from ncfast.net.channel import MAX_FDS
+from ncfast.net.handover import HandoverFailed, pass_doors
 from ncfast.net.parcel import Parcel, packed
 from ncfast.observe import log
 
@@ -45,16 +50,11 @@ _log = log.get("upgrade")
 CIDS = 1 << 32  # numbers of cids that are left to us: more than we give out until the end
 LOOK = 0.01  # seconds between two looks at what is left
 REPORT = 0.25  # seconds between two words on that to the successor
-BATCH = 32  # clients in a message: some 3 ms of work at either end
+BATCH = MAX_FDS  # clients in a message: some 3 ms of work at either end
 BATCH_BYTES = 1 << 20  # of a message, about: what is kept for replay is most of it
-AHEAD = 4  # messages that are on their way and not taken yet
+AHEAD = 8  # messages of which the successor has not put all clients under their sockets
 AGENTS_PER_SEC = 500.0  # that are asked to move: the successor's handshakes cost some 0.5 ms each, TLS 1 ms
 MOVES = 5.0  # seconds for an agent to claim at the successor once it is asked, before it loses its tunnel
-LEAVES = 0.25  # seconds for an agent to leave its tunnel here when it has claimed there
-
-
-class HandoverFailed(NcfastError):
-    """The successor did not take over; this process has everything that it had not taken, and goes on."""
 
 
 class Giving:
@@ -74,11 +74,11 @@ class Giving:
         self._leaving: deque[ClientFlow | str] = deque()
         self._queued: set[ClientFlow] = set()
         self._on_way: deque[tuple[int, list[Parcel]]] = deque()  # by number of the message
-        self._number = 0
+        self._number = self._placed = 0  # of the last that was sent, and the last that it has gone on with
         self._pumping = False
         self._asked: dict[AgentSession, float] = {}  # to move, and until when they may take for it
-        self._ranked: dict[AgentSession, list[ClientFlow]] = {}  # its flows, as they are to be passed
         self._moved: set[AgentSession] = set()  # to the successor, where they have claimed
+        self._leave = Leaving(self._net.clock, self._keeps_up)
         self._report_at = 0.0
         self.passed = 0
         self.begun_at = self._net.clock()
@@ -126,8 +126,7 @@ class Giving:
 
     def _say_heritage(self) -> None:
         hub, ground = self._hub, self._ground
-        for key, socks in self._net.doors():
-            self._channel.send("doors", {"doors": [[key, len(socks)]]}, fds=[sock.fileno() for sock in socks])
+        pass_doors(self._net, self._channel)
         self._channel.send(
             "heritage",
             {
@@ -198,6 +197,8 @@ class Giving:
         """The successor is dead, so that no flow is at both: what it has not taken is here."""
         hub = self._hub
         self._ground.giving = None
+        for session in self._moved:  # they will claim here again
+            session.link.fail(Reason.GOING_AWAY, "the process that had taken over has gone")
         for _, parcels in self._on_way:
             for parcel in parcels:
                 self._passing.put(parcel, passed=False)
@@ -228,7 +229,10 @@ class Giving:
                 for parcel in parcels:
                     parcel.close()
                 self.passed += len(parcels)
+            case "placed":
+                self._placed = body["number"]
                 self._pump_soon()
+                self._leave.go_on()
             case "done":
                 self._done = True
             case "failed":
@@ -248,12 +252,13 @@ class Giving:
         begun, asked = clock(), 0
         while len(hub.sessions) or len(hub.edge.pending):
             await self._until(lambda: True)
-            self._report()
+            self._leave.go_on()
             now = clock()
             while order and asked <= (now - begun) * AGENTS_PER_SEC:
                 asked += self._ask(order.popleft(), now)
             for session in hub.sessions:
-                if self._asked.get(session, now) <= now or now >= given_up:  # who has come since has no place here
+                # who has come since has no place here; from who leaves, flows go on to be passed
+                if self._asked.get(session, now) <= now:
                     session.link.fail(Reason.GOING_AWAY, "another process of this hub goes on")
             await asyncio.sleep(LOOK)
         await self._until(lambda: True)
@@ -262,7 +267,6 @@ class Giving:
         """Whether that was somebody who comes again at once."""
         if session.link.closed:
             return False
-        self._rank(session)
         if session.owns and session.moves_again:
             self._asked[session] = now + MOVES
             session.ask_to_move(self._ground.replica_id)
@@ -275,29 +279,32 @@ class Giving:
         self._asked[session] = self._net.clock()
 
     def _claimed(self, agent: str, epoch: int) -> None:
-        """The agent is the successor's, and is about to leave its tunnel here: what it has said is still heard."""
+        """The agent is the successor's, and its flows are to leave its tunnel here: what it says is still heard."""
         session = self._hub.sessions.current(agent)
         if session is None or session.epoch >= epoch:
             return
         session.draining = True
         self._hub.sessions.unroute(session)
         self._moved.add(session)
-        self._asked[session] = self._net.clock() + LEAVES
+        self._asked[session] = math.inf
+        self._leave.begin(session, list(self._hub.steering.flows_of(agent)))
+        self._leave.go_on()
+
+    def let_go(self, session: AgentSession, cid: bytes) -> None:
+        """The agent has let go of a flow on the tunnel."""
+        flow = self._ground.flows.get(cid)
+        if flow is not None and not flow.attached:
+            self._leave.left(session, flow)
+            self.passes(flow)
 
     def lost(self, session: AgentSession) -> None:
         """The tunnel of an agent that was owned here has ended; its flows have lost their way."""
         if session not in self._moved:
             self._channel.send("gone", {"agent": session.key, "epoch": session.epoch})
-        now = self._hub.steering.flows_of(session.key)
-        flows = dict.fromkeys((*self._ranked.pop(session, ()), *now))  # those that have come since at the end
-        self._pass([flow for flow in flows if not flow.attached and not flow.closed])
+        self._leave.over(session)
+        self._pass([flow for flow in self._hub.steering.flows_of(session.key) if not flow.attached])
         self._leaving.append(session.key)
         self._pump_soon()
-
-    def _rank(self, session: AgentSession) -> None:
-        """Before its flows lose their way, which makes them all alike: those that have moved last are first."""
-        flows = self._hub.steering.flows_of(session.key)
-        self._ranked[session] = sorted(flows, key=lambda one: one.since, reverse=True)
 
     # clients
 
@@ -319,19 +326,24 @@ class Giving:
         self._queued.update(first)
         self._pump_soon()
 
+    def _keeps_up(self) -> bool:
+        """Whether the successor goes on with what has come to it as fast as it comes."""
+        return not self._leaving and self._number - self._placed < AHEAD // 2
+
     def _pump_soon(self) -> None:
         if not self._pumping and self._leaving:
             self._pumping = True
             self._net.call_soon(self._pump)
 
     def _pump(self) -> None:
-        """Passes some, a message in each turn, and few ahead of what is taken: what is here yet may still be reset."""
+        """Passes some, a message in each turn, and few ahead of what the successor has gone on with: what is here yet
+        does not wait there, and may still be reset."""
         self._pumping = False
         if self._failed or not self._serving:
             return
         parcels: list[Parcel] = []
         size = 0
-        while self._leaving and len(self._on_way) < AHEAD:
+        while self._leaving and self._number - self._placed < AHEAD:
             one = self._leaving.popleft()
             if isinstance(one, str):
                 self._send(parcels)
@@ -349,7 +361,7 @@ class Giving:
             if len(parcels) == BATCH or size >= BATCH_BYTES:
                 break
         self._send(parcels)
-        if len(self._on_way) < AHEAD:
+        if self._number - self._placed < AHEAD:
             self._pump_soon()
 
     def _send(self, parcels: list[Parcel]) -> None:

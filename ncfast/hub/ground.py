@@ -25,6 +25,9 @@ class Giving(Protocol):
     def stays(self, session: Any) -> None:
         """The agent does not come to the successor by itself."""
 
+    def let_go(self, session: Any, cid: bytes) -> None:
+        """The agent, which has claimed at the successor, has let go of a flow on its tunnel here."""
+
     def lost(self, session: Any) -> None:
         """The tunnel of an agent that was owned here has ended."""
 

@@ -369,7 +369,10 @@ class AgentSession:
         self.link.fail(Reason.PROTOCOL_ERROR, "agents do not open flows")
 
     def _on_frame__lost(self, cid: bytes, newest: int) -> None:
-        self.link.fail(Reason.PROTOCOL_ERROR, "agents relay nothing that could get lost")
+        if self._ground.giving is None:
+            self.link.fail(Reason.PROTOCOL_ERROR, "agents relay nothing that could get lost")
+        else:
+            self._ground.giving.let_go(self, cid)
 
     def _on_frame__hello_ack(self, body: bytes) -> None:
         self.link.fail(Reason.PROTOCOL_ERROR, "HELLO_ACK is the hub's to send")

@@ -72,7 +72,8 @@ class Taking:
         self._net = hub.net
         self._channel: Channel | None = None
         self._awaited = Awaited(hub.ground, heritage.number)
-        self._heard: deque[Message | Parcel] = deque()  # and not worked with yet
+        # and not worked with yet; behind the clients of a message its number
+        self._heard: deque[Message | Parcel | int] = deque()
         self._working = self._over = self._cut = False
         self._meshed = self._listening = False
         self.passed = 0
@@ -110,6 +111,7 @@ class Taking:
             assert self._channel is not None
             self._channel.send("taken", {"number": message.body["number"]})
             self._heard.extend(unpacked(message.body["heads"], message.payload, message.fds))
+            self._heard.append(message.body["number"])
         else:
             message.close()
             self._heard.append(message)
@@ -124,6 +126,9 @@ class Taking:
                 if isinstance(one, Parcel):
                     self.passed += 1
                     self._hub.passing.put(one, passed=True)
+                elif isinstance(one, int):
+                    assert self._channel is not None
+                    self._channel.send("placed", {"number": one})
                 else:
                     self._handle(one.kind, one.body, one.payload)
             except Exception:

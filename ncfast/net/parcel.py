@@ -36,7 +36,7 @@ def packed(parcels: Iterable[Parcel]) -> tuple[list[Head], list[bytes], list[int
     for one in parcels:
         heads.append({**one.head, "size": [len(one.record), len(one.unsent)], "sock": one.sock is not None})
         payload += (one.record, one.unsent)
-        if isinstance(one.sock, socket.socket):
+        if one.sock is not None:
             fds.append(one.sock.fileno())
     return heads, payload, fds
 

@@ -8,6 +8,9 @@ class Accepted:
     def __init__(self, fd: int) -> None: ...
     def __enter__(self) -> Accepted: ...
     def __exit__(self, *exc: object) -> None: ...
+    def fileno(self) -> int:
+        """The descriptor, which stays this object's; -1 if it has none any more."""
+
     def detach(self) -> int:
         """The descriptor, which is the caller's to close from now on."""
 

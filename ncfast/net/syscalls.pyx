@@ -82,6 +82,10 @@ cdef class Accepted:
     def __exit__(self, *exc):
         self.close()
 
+    def fileno(self):
+        """The descriptor, which stays this object's; -1 if it has none any more."""
+        return self._fd
+
     def detach(self):
         """The descriptor, which is the caller's to close from now on."""
         fd, self._fd = self._fd, -1

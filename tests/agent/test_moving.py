@@ -7,8 +7,11 @@ import json
 import pytest
 from support.until import until
 
-from agent.hubs import AGENT_GOES, M_OPEN_ACK, M_RESUME, MOVE, Tunnel, World
+from agent.hubs import AGENT_GOES, M_DETACH, M_OPEN_ACK, M_RESUME, MOVE, Tunnel, World
+from ncfast.agent import former
 from ncfast.agent import tunnels as standby
+
+LINK_LOST = 10
 
 
 def move(tunnel: Tunnel, hub: str) -> None:
@@ -90,14 +93,15 @@ def test_an_agent_that_cannot_move_says_so_and_stays(play, monkeypatch, why):
 
 
 def test_an_agent_that_is_asked_to_move_to_where_it_is_claims_over_another_tunnel_there(play):
-    """One hub and no cluster; the tunnel that owns is closed when another does, and its flow goes on there."""
+    """One hub and no cluster. Flows go on by the tunnel that owned, until each is told to leave it, or it ends."""
 
     async def scenario(world: World) -> None:
         world["a"].cluster = False
         owner = await world["a"].owner()
-        flow = world.flow()
-        owner.open(flow)
-        await owner.want(M_OPEN_ACK)
+        flow, other = world.flow(), world.flow()
+        for one in (flow, other):
+            owner.open(one)
+            await owner.want(M_OPEN_ACK)
         held = []
         world["a"].on_hello = lambda tunnel, hello: held.append((tunnel, hello))
         move(owner, "hub-a")
@@ -106,8 +110,17 @@ def test_an_agent_that_is_asked_to_move_to_where_it_is_claims_over_another_tunne
         assert hello["last_epoch"] >= owner.epoch and not hello["standby"] and "moves_again" in hello["features"]
         assert owner.owns and world.agent.tunnels.owner.epoch == owner.epoch
         world["a"].grant(tunnel, hello)
+        await until(lambda: world.agent.tunnels.owner.epoch == tunnel.epoch, "it is owned there")
+        world.service.writers[0].write(b"by the old tunnel")
+        await owner.take(flow, 17)
+        owner.send(M_DETACH, cid=flow.cid, code=LINK_LOST)
+        assert (await owner.want(M_DETACH)).cid == flow.cid
         assert (await tunnel.want(M_RESUME)).cid == flow.cid
-        await until(lambda: owner.code == AGENT_GOES, "the old tunnel closed")
+        world.service.writers[1].write(b"and still by that")
+        await owner.take(other, 17)
+        assert not [frame for frame in tunnel.frames if frame.cid == other.cid]
+        owner.close(1001)
+        assert (await tunnel.want(M_RESUME)).cid == other.cid
         assert len(world["a"].live) == 1 and world["a"].connects == 2
         assert [event["replica"] for event in world.events("moved")] == ["hub-a"]
         assert not world.events("move_refused", "takeover", "tunnel_lost")
@@ -125,6 +138,53 @@ def test_a_dial_that_fails_is_made_again_until_the_agent_has_moved(play):
         world["a"].down = False
         await until(lambda: owner.code == AGENT_GOES, "moved")
         await world["a"].owner()
+
+    play(scenario, "a")
+
+
+def test_a_flow_that_is_told_to_leave_before_the_agent_knows_its_claim_granted_leaves_then(play):
+    async def scenario(world: World) -> None:
+        owner = await world["a"].owner()
+        flow, other = world.flow(), world.flow()
+        for one in (flow, other):
+            owner.open(one)
+            await owner.want(M_OPEN_ACK)
+        held = []
+        world["a"].on_hello = lambda tunnel, hello: held.append((tunnel, hello))
+        move(owner, "hub-a")
+        await until(lambda: held, "the claim")
+        owner.send(M_DETACH, cid=flow.cid, code=LINK_LOST)
+        await until(lambda: not world.agent.flows[flow.cid].attached, "it has left")
+        tunnel, hello = held[0]
+        world["a"].grant(tunnel, hello)
+        assert (await owner.want(M_DETACH)).cid == flow.cid
+        assert (await tunnel.want(M_RESUME)).cid == flow.cid
+        assert owner.code is None
+
+    play(scenario, "a")
+
+
+def test_an_agent_leaves_a_tunnel_at_once_that_carries_nothing(play):
+    async def scenario(world: World) -> None:
+        owner = await world["a"].owner()
+        move(owner, "hub-a")
+        await until(lambda: owner.code == AGENT_GOES, "the old tunnel closed")
+        assert (await world["a"].owner()).epoch > owner.epoch
+
+    play(scenario, "a")
+
+
+def test_a_tunnel_that_was_left_ends_after_a_time_and_its_flows_are_taken_up(play, monkeypatch):
+    monkeypatch.setattr(former, "STAYS", 0.5)
+
+    async def scenario(world: World) -> None:
+        owner = await world["a"].owner()
+        flow = world.flow()
+        owner.open(flow)
+        await owner.want(M_OPEN_ACK)
+        move(owner, "hub-a")
+        await until(lambda: owner.code == AGENT_GOES, "the old tunnel closed")
+        assert (await (await world["a"].owner()).want(M_RESUME)).cid == flow.cid
 
     play(scenario, "a")
 

@@ -129,6 +129,7 @@ OTHERS = {
         "8.31": "an agent's to do",
         "8.32": "an agent's to do",
         "8.39": "an agent's to do; the hub asks while it is upgraded, which tests/upgrade shows",
+        "8.40": "an agent's to do; the hub asks while it is upgraded, which tests/upgrade shows",
         "8.33": "of hubs of a cluster",
         "8.37": "of hubs of a cluster",
         "7.6": "a hub may",

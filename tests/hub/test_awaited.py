@@ -47,6 +47,15 @@ def test_the_question_is_answered_when_the_flow_is_there():
     assert scene.agent.types() == [RESUME_ACK] and flow.attached and len(scene.awaited) == 0
 
 
+def test_what_a_relay_said_of_the_way_beyond_it_holds_when_the_flow_comes():
+    scene = Scene()
+    scene.agent.send(
+        RESUME, cid=scene.cid, epoch=scene.agent.session.epoch, limit=1 << 20, seq=250_000, payload=scene.secret
+    )
+    flow = scene.comes()
+    assert flow.attached and export(flow).far_rtt == 0.25
+
+
 def test_who_does_not_show_the_secret_does_not_get_it_later_either():
     scene = Scene()
     scene.agent.resume(scene.cid, bytes(16))

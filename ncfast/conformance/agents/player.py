@@ -43,6 +43,7 @@ class ScriptedHub(AgentStage):
         tunnel = await self._dials(name)
         if tunnel.hub != self._tunnels["owner"].hub:
             raise Broken("8.39", "another hub is dialled than the owner's")
+        self._tunnels["owner"].left = True
 
     async def _claimed_on(self, tunnel: Tunnel, step: dict[str, Any]) -> None:
         hello = await self._hello(tunnel)
@@ -189,12 +190,16 @@ class ScriptedHub(AgentStage):
 
     async def _do_detach(self, reason: str, step: dict[str, Any]) -> None:
         """M_DETACH, and the wait until the agent has read it. `above`: the newest epoch is so much above the
-        tunnel's; then the agent is to leave."""
+        tunnel's; then the agent is to leave. On a tunnel that was left the agent says the same."""
         tunnel, flow = self._on(step), self._flow(step)
         newest = {"seq": tunnel.epoch + step["above"]} if "above" in step else {}
         tunnel.frame(F.M_DETACH, epoch=tunnel.epoch, cid=flow.cid, code=code_of(reason), **newest)
         if "above" in step:
             self._epoch = max(self._epoch, tunnel.epoch + step["above"])
+            return
+        if tunnel.left:
+            flow.leave(tunnel, "8.40")
+            await self._next(tunnel, lambda one: one.type == F.M_DETACH and one.cid == flow.cid)
             return
         await self._do_fence(2, {})
         tunnel.frames.clear()
