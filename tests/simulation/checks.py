@@ -167,8 +167,13 @@ class Watch:
             return
         begun = self.upgrades.pop(process, now)
         self.given.append((begun, now, process))
-        if event == "upgrade_failed" and not any(
-            name == process and since <= now and until >= begun for since, until, name in self.cluster.upsets
+        told = reason == "the process was told to end"  # by what the plan does besides
+        if (
+            event == "upgrade_failed"
+            and not told
+            and not any(
+                name == process and since <= now and until >= begun for since, until, name in self.cluster.upsets
+            )
         ):
             self.world.problem(f"{process}: an upgrade has failed: {reason}")
 
