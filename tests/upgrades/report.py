@@ -10,6 +10,7 @@ from support.report import NO, prose, table, wrapped
 from .load import FULL, Timer
 from .play import LOADS, Seen
 from .programs import Pgbench
+from .sites import CASES
 
 KEY = 3  # columns that name a case
 
@@ -34,6 +35,8 @@ and a transaction from when they were due, `ldapsearch` from its start). *timer*
 tells what the machine and the test itself add; all of it runs on the same few cores. *flow* is the longest pause of a
 flow as the hubs themselves tell it. The row *nothing* is the same load without an upgrade. In the cluster clients come
 to the hub that has no tunnel of the agent (*origin*), so that their flows cross the mesh to the one that has (*owner*).
+Rows may be of several runs. On a machine with much other work they show that nothing is lost, and by their *timer* what
+the machine was like; how long a pause is on a quiet one is what `python -m bench.upgrade` tells.
 """
 
 
@@ -44,7 +47,8 @@ def render(seen: Iterable[Seen], before: str = "") -> str:
     head, rule, *rows = table([*titles, *(load.name for load in LOADS), "flow", "seconds", "done"], _rows(every))
     now = {_case(row): row for row in filter(None, rows)}
     kept = {_case(row): row for row in before.splitlines() if row.startswith(("| single hub", "| three hubs"))}
-    now = kept | now
+    order = [(case.topology, case.tunnels, case.upgraded) for case in CASES]
+    now = dict(sorted((kept | now).items(), key=lambda pair: order.index(pair[0])))
     good = sum(NO not in row for row in now.values())
     failures = [f"- {one.case.name}: {failure}" for one in every for failure in one.lost]
     lines = [
