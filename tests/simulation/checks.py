@@ -19,7 +19,7 @@ from ncfast.observe.readiness import State
 from .cluster import START, Cluster
 from .kernel import NEVER as NOT_YET
 from .plan import SLOW, agent_name
-from .processes import HubProcess, Process
+from .processes import HubProcess, Life, Process
 from .programs import CLONE, Trip
 
 READ = 66 * 1024  # bytes of memory: a first byte that came before its flow, headers, and what was asked while paused
@@ -91,7 +91,7 @@ class Watch:
         self.suspects: set[tuple[str, str, str]] = set()
         self.evicted: set[str] = set()  # clients whose flows have ended as overloaded
         self.owning: dict[str, str] = {}  # agent -> which of its lives was owned last
-        self.settled: set[str] = set()  # lives that hold no more than they may: what is passed may be as much again
+        self.settled: set[Life] = set()  # heirs that hold no more than they may: what is passed may be as much again
         self.upgrades: dict[str, float] = {}  # process -> when its upgrade under way has begun
         self.given: list[tuple[float, float, str]] = []  # (from, to, hub): its agents are asked to come, or else
 
@@ -321,11 +321,11 @@ class Watch:
     def _inspect(self, process: Process, owner: Hub | Agent) -> None:
         context, shape = owner.ground.context, self.cluster.plan.shape
         budget = shape.memory if isinstance(owner, Hub) else shape.agent_memory
-        held = context.held - context.relayed
-        if held > (budget if process.life.loop.name in self.settled else 2 * budget) + READ:
+        held, life = context.held - context.relayed, owner.net.loop.life  # type: ignore[attr-defined]
+        if held > (budget if life.parent is None or life in self.settled else 2 * budget) + READ:
             self.world.problem(f"{process.name} holds {context.held} bytes, its budget is {budget}")
-        if len(process.all) == 1 and (process.life.parent is None or held <= budget):
-            self.settled.add(process.life.loop.name)
+        if len(process.all) == 1 and held <= budget:
+            self.settled.add(life)
         if context.live != len(owner.flows):
             self.world.problem(f"{process.name}: {context.live} flows live, {len(owner.flows)} are known")
         for link in links_of(owner):

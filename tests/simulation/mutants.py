@@ -38,13 +38,7 @@ ROUTING, STEERING, RESUMING, PENDING, HOLD = (
 RELAYS, CLUSTER, LEVEL = "hub/relays.py", "hub/cluster.py", "hub/level.py"
 TUNNELS, TUNNEL = "agent/tunnels.py", "agent/tunnel.py"
 HANDOVER, ACCEPTOR, BINDING = "core/handover.pyx", "net/acceptor.py", "net/binding.py"
-GIVING, TAKING, PASSING, WAYS, LISTENER = (
-    "hub/giving.py",
-    "hub/taking.py",
-    "hub/passing.py",
-    "hub/ways.py",
-    "hub/listener.py",
-)
+GIVING, TAKING, WAYS, LISTENER = "hub/giving.py", "hub/taking.py", "hub/ways.py", "hub/listener.py"
 AGENT_GIVING, AGENT_TAKING = "agent/giving.py", "agent/taking.py"
 
 
@@ -733,15 +727,6 @@ PLANTS = [
             "        for parcel in parcels:\n            if ON:\n                self._passing.put(parcel, passed=False)\n"
             "            parcel.close()\n        _log.info",
         ),
-    ),
-    plant(
-        "the epoch of a flow that is passed is forgotten",
-        (
-            PASSING,
-            '        info.epoch = head["epoch"]\n',
-            '        info.epoch = 0 if ON else head["epoch"]\n',
-        ),
-        (HANDOVER, "    flow.epoch = record.epoch\n", "    flow.epoch = 0 if ON else record.epoch\n"),
     ),
     plant(
         "an agent's epochs are not passed",

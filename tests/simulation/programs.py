@@ -18,7 +18,7 @@ from .loop import Event, World
 from .streams import differs, piece
 
 WAKE_DELAY = 40e-6  # seconds until a program that is woken runs, at most
-HEADER_PAUSE = 0.05  # seconds between the halves of a PROXY header
+HEADER_PAUSE = 0.2  # seconds between the halves of a PROXY header
 KEEP_IDLE = 5.0  # seconds of silence after which a program's kernel asks for the peer
 BURST = 65536  # bytes of a read or write
 CLONE = "clone-of-"  # how hosts of second processes of an agent begin
