@@ -3,7 +3,7 @@
 from ncfast.core.bucket cimport Bucket
 
 
-cdef class Event:
+cdef class _Event:
     cdef Bucket bucket
     cdef double rate
     cdef double burst
@@ -15,4 +15,4 @@ cdef class EventLimiter:
     cdef readonly long suppressed    # of all events, since the start
     cdef readonly dict _events
 
-    cdef Event _new(self, str event, double now)
+    cdef _Event _new(self, str event, double now)

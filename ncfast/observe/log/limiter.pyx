@@ -10,7 +10,7 @@ BUSY_EVENTS = {"flow_closed": (500.0, 5000.0)}  # one line a flow is wanted; 4 u
 MAX_EVENTS = 512  # names are ours; should one be built from input after all, the rest share a bucket
 
 
-cdef class Event:
+cdef class _Event:
     """What is known of one event's lines."""
 
     def __cinit__(self, double rate, double burst, double now):
@@ -29,7 +29,7 @@ cdef class EventLimiter:
     def admit(self, str event not None):
         """None when the line is held back; otherwise how many of its kind were since the last one written."""
         cdef double now = self.clock()
-        cdef Event known = <Event>self._events.get(event)
+        cdef _Event known = <_Event>self._events.get(event)
         cdef int held_back
         if known is None:
             known = self._new(event, now)
@@ -40,8 +40,8 @@ cdef class EventLimiter:
         held_back, known.held_back = known.held_back, 0
         return held_back
 
-    cdef Event _new(self, str event, double now):
+    cdef _Event _new(self, str event, double now):
         if len(self._events) >= MAX_EVENTS:
             event = "other"
         rate, burst = BUSY_EVENTS.get(event, (RATE, BURST))
-        return self._events.setdefault(event, Event(rate, burst, now))
+        return self._events.setdefault(event, _Event(rate, burst, now))

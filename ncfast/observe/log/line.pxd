@@ -14,7 +14,7 @@ cdef struct Line:              # that is being written
     Py_ssize_t size
     char digits[24]
 
-cdef class Field:
+cdef class _Field:
     cdef bytes key
     cdef int rule
 

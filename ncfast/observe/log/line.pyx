@@ -46,7 +46,7 @@ cdef dict RULES = {
     **dict.fromkeys(URL_FIELDS, <int>URL),
 }
 
-cdef class Field:
+cdef class _Field:
     """How a field is written: what stands before its value, and the rule for that."""
 
     def __cinit__(self, str name, int rule):
@@ -54,7 +54,7 @@ cdef class Field:
         self.rule = rule
 
 
-cdef dict WRITTEN = {name: Field(name, rule) for name, rule in RULES.items()}
+cdef dict WRITTEN = {name: _Field(name, rule) for name, rule in RULES.items()}
 
 cdef object TOKEN = re.compile(r"eyJ[\w-]{5,}\.[\w-]*(\.[\w-]*)?")    # a JWT starts with the base64 of '{"'
 
@@ -94,7 +94,7 @@ def written(str level, str event, str name, dict fields, mask, agents, int suppr
     """The line in JSON, as bytes with their newline: what `shown` says, `suppressed` with it, but with no dictionary
     between. None if something of it is not what a line nearly always has: then `shown` is asked."""
     cdef Line line
-    cdef Field field
+    cdef _Field field
     cdef timespec now
     clock_gettime(CLOCK_REALTIME, &now)
     line.size = 0
@@ -113,7 +113,7 @@ def written(str level, str event, str name, dict fields, mask, agents, int suppr
     ):
         return None
     for key, value in fields.items():
-        field = <Field>WRITTEN.get(key)
+        field = <_Field>WRITTEN.get(key)
         if field is None or not put_bytes(&line, field.key):
             return None
         if field.rule == ADDRESS:
