@@ -90,6 +90,11 @@ class FlowRecord(NamedTuple):
         )
         return b"".join((_LEAD.pack(FORMAT, crc32(head)), head, self.early, self.kept))
 
+    @property
+    def acknowledged(self) -> int:
+        """Bytes, without the end, which is counted as one."""
+        return self.snd_una - self.fin_acked
+
     @classmethod
     def read(cls, data: bytes | memoryview) -> Self:
         """Of what `pack` gave, neither more nor less. Raises ValueError for anything else."""

@@ -95,7 +95,7 @@ class Passing:
         self._steering.passes(flow)
         record = export(flow)
         self._ground.stats.flows_passed += 1
-        info.counts.passed(record.snd_una, record.rcv_nxt)
+        info.counts.passed(record.acknowledged, record.rcv_nxt)
         if state is None:
             return Parcel(head, record.pack(), b"", None)
         if info.place is not None:
@@ -187,7 +187,7 @@ class Passing:
         info.refusals = head["refusals"]
         info.refused = frozenset((agent, epoch) for agent, epoch in head["refused"])
         flow: ClientFlow = restore(ground.context, record, info, listener.share)
-        listener.counts.passed(-record.snd_una, -record.rcv_nxt)
+        listener.counts.passed(-record.acknowledged, -record.rcv_nxt)
         if passed:
             ground.stats.flows_opened += 1
         else:

@@ -17,6 +17,8 @@ from support.successor import OperatedAgent, OperatedHub, second_generation
 from support.topology import Topology
 from support.until import until, wait_until
 
+from ncfast.hub.giving import BATCH
+
 FLOWS = 70  # more than one message of either has room for
 TO_SERVICE, TO_CLIENT = 40, 60  # bytes
 
@@ -85,7 +87,7 @@ def through(
 # the last that a predecessor does, and how many flows go on
 OF_A_HUB = {
     "is killed after heritage": 0,
-    "is killed after flows": 32,
+    "is killed after flows": BATCH,
     "is killed before over": FLOWS,
 }
 
