@@ -262,8 +262,8 @@ PLANTS = [
         "an open that is sent again is another open",
         (
             TUNNEL,
-            "        if (known := ground.flows.get(cid)) is not None:",
-            "        if (known := ground.flows.get(cid)) is not None and not ON:",
+            "        if (known := self._flow(cid)) is not None:",
+            "        if (known := self._flow(cid)) is not None and not ON:",
         ),
     ),
     plant(
@@ -723,9 +723,9 @@ PLANTS = [
         "a flow is at both processes of an agent",
         (
             AGENT_GIVING,
-            "        for parcel in parcels:\n            parcel.close()\n        _log.info",
-            "        for parcel in parcels:\n            if ON:\n                self._passing.put(parcel, passed=False)\n"
-            "            parcel.close()\n        _log.info",
+            "        for parcel in self._parcels:\n            parcel.close()\n        self._passed",
+            "        for parcel in self._parcels:\n            if ON:\n                self._passing.put(parcel, passed=False)\n"
+            "            parcel.close()\n        self._passed",
         ),
     ),
     plant(
