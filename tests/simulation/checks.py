@@ -167,14 +167,10 @@ class Watch:
             return
         begun = self.upgrades.pop(process, now)
         self.given.append((begun, now, process))
-        told = reason == "the process was told to end"  # by what the plan does besides
-        if (
-            event == "upgrade_failed"
-            and not told
-            and not any(
-                name == process and since <= now and until >= begun for since, until, name in self.cluster.upsets
-            )
-        ):
+        upset = process in self.cluster.leaving or any(
+            name == process and since <= now and until >= begun for since, until, name in self.cluster.upsets
+        )
+        if event == "upgrade_failed" and not upset:
             self.world.problem(f"{process}: an upgrade has failed: {reason}")
 
     def _is_of_a_predecessor(self, process: str) -> bool:

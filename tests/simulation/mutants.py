@@ -787,14 +787,6 @@ PLANTS = [
         (GIVING, "        hub.open_doors()\n", "        if not ON:\n            hub.open_doors()\n"),
     ),
     plant(
-        "opens that were given up are not refused when the successor has died",
-        (
-            AGENT_GIVING,
-            "            for cid in self._dropped:\n",
-            "            for cid in self._dropped if not ON else ():\n",
-        ),
-    ),
-    plant(
         "a successor is alone until it is in the mesh",
         (WAYS, "self.mesh is not None or self.inherited", "self.mesh is not None or (self.inherited and not ON)"),
     ),
@@ -804,14 +796,6 @@ PLANTS = [
             LISTENER,
             'if read := head["read"].encode("latin-1"):',
             'if (read := head["read"].encode("latin-1")) and not ON:',
-        ),
-    ),
-    plant(
-        "flows that ended lately are forgotten",
-        (
-            TAKING,
-            "                self._ground.context.closed.take(payload)\n",
-            "                if not ON:\n                    self._ground.context.closed.take(payload)\n",
         ),
     ),
     plant(
