@@ -191,7 +191,7 @@ class Watch:
         """Who comes when an agent has no turn left waits for one; only memory, or time, may run out."""
         cluster = self.cluster
         hold = cluster.hubs[process].config.listeners[0].hold_sec
-        self.evicted.add(fields["client"])
+        self.evicted.add(":".join(map(str, fields["client"][:2])))
         if cluster.plan.shape.least_memory >= AMPLE and fields["duration"] < hold:
             self.world.problem(f"{process}: {fields['client']} was not held, but reset as overloaded")
 
