@@ -170,11 +170,13 @@ class Giving:
         """The successor has gone without our flows."""
         for parcel in self._parcels:
             self._passing.put(parcel, passed=False)
+        owner = self._tunnels.owner
+        if owner is not None:
+            for cid in self._dropped:  # before more of them is read
+                owner.refuse(cid, Reason.OVERLOADED)
         self._tunnels.go_on()
         owner = self._tunnels.owner
         if owner is not None:
-            for cid in self._dropped:
-                owner.refuse(cid, Reason.OVERLOADED)
             for flow in list(self._ground.flows.values()):
                 owner.carry(flow)
         _log.error("upgrade_taken_back", reason=self._lost, flows=len(self._parcels))

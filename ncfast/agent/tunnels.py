@@ -166,6 +166,7 @@ class Tunnels:
         self._closed = False
         for tunnel in self.all():
             tunnel.go_on()
+        self._former.close("what it carried goes by the owner")
         self.start()
         self._take_over()
 

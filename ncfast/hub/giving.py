@@ -77,7 +77,9 @@ class Giving:
         self._number = self._placed = 0  # of the last that was sent, and the last that it has gone on with
         self._pumping = False
         self._asked: dict[AgentSession, float] = {}  # to move, and until when they may take for it
+        self._went: set[AgentSession] = set()  # those of them that know of the move
         self._moved: set[AgentSession] = set()  # to the successor, where they have claimed
+        self._given_up = math.inf  # when no agent is waited for any more
         self._leave = Leaving(self._net.clock, self._keeps_up)
         self._report_at = 0.0
         self.passed = 0
@@ -197,6 +199,7 @@ class Giving:
         """The successor is dead, so that no flow is at both: what it has not taken is here."""
         hub = self._hub
         self._ground.giving = None
+        self._failed = self._failed or "it was broken off"  # nothing more is passed
         for session in self._moved:  # they will claim here again
             session.link.fail(Reason.GOING_AWAY, "the process that had taken over has gone")
         for _, parcels in self._on_way:
@@ -246,12 +249,14 @@ class Giving:
     async def _move_agents(self) -> None:
         """Returns when no tunnel is left, and none is about to be."""
         hub, clock = self._hub, self._net.clock
-        given_up = clock() + self._ground.config.drain.timeout_sec
         order = deque(sorted(hub.sessions, key=lambda one: (len(one.link.lanes), one.load), reverse=True))
-        self._asked = dict.fromkeys(order, given_up)
+        spread = len(order) / AGENTS_PER_SEC + MOVES  # for all to be asked, and the last to move
+        self._given_up = clock() + max(self._ground.config.drain.timeout_sec, spread)
+        self._asked = dict.fromkeys(order, self._given_up)
         begun, asked = clock(), 0
         while len(hub.sessions) or len(hub.edge.pending):
             await self._until(lambda: True)
+            self._report()
             self._leave.go_on()
             now = clock()
             while order and asked <= (now - begun) * AGENTS_PER_SEC:
@@ -269,6 +274,7 @@ class Giving:
             return False
         if session.owns and session.moves_again:
             self._asked[session] = now + MOVES
+            self._went.add(session)
             session.ask_to_move(self._ground.replica_id)
         else:
             self._asked[session] = now
@@ -286,7 +292,10 @@ class Giving:
         session.draining = True
         self._hub.sessions.unroute(session)
         self._moved.add(session)
-        self._asked[session] = math.inf
+        if session not in self._went:  # it has come by itself: what it had here is lost to it
+            session.link.fail(Reason.GOING_AWAY, "it has claimed at another process of this hub")
+            return
+        self._asked[session] = self._given_up
         self._leave.begin(session, list(self._hub.steering.flows_of(agent)))
         self._leave.go_on()
 

@@ -166,6 +166,8 @@ class Hub:
                     listener.hold()
                 self.listeners[one.name] = listener
             await self.edge.open()
+            if self.ground.taking is not None:
+                self.edge.hold()  # agents wait in the kernel's queue until we serve
             await self.admin.start(config.admin)
             self.ground.shows("admin", config.admin.tls.cert_file if config.admin.tls is not None else None)
             if self.ground.taking is None:
@@ -177,6 +179,7 @@ class Hub:
             await registry.start()
         self.tokens.start()
         self.readiness.move(State.SERVING)
+        self.edge.go_on()
         self._tick()
         self._sweep_due = self.net.clock()
         self._sweep_round()

@@ -57,18 +57,22 @@ class Leaving:
         """Tells more of them, and ends tunnels that all have left, or of which nothing is heard."""
         for session, staying in list(self._staying.items()):
             told = self._told[session]
+            told -= {flow for flow in told if flow.closed}
             if len(told) <= AT_ONCE // 2 and self._keeps_up():
                 self._tell(session, staying, told)
+            if session not in self._heard:
+                continue  # it does not read, and its tunnel has ended by what we have told it
             silent = self._clock() - self._heard[session]
             empty = not staying and all(flow.path is not session.link or flow.closed for flow in told)
             if silent >= PATIENCE or (empty and (session in self._knows or silent >= LEAVES)):
                 session.link.fail(Reason.GOING_AWAY, "another process of this hub goes on")
 
     def _tell(self, session: AgentSession, staying: deque[ClientFlow], told: set[ClientFlow]) -> None:
-        for flow in [flow for flow in told if flow.closed]:
-            told.discard(flow)
-        while staying and len(told) < AT_ONCE:
+        for _ in range(min(len(staying), AT_ONCE - len(told))):
             flow = staying.popleft()
+            if flow.opening and not session.link.writable:  # our word would overtake its M_OPEN
+                staying.append(flow)
+                continue
             if flow.path is session.link and not flow.closed:
                 told.add(flow)
                 session.link.tell_detached(flow.cid, session.epoch, Reason.LINK_LOST)

@@ -167,7 +167,10 @@ class ClientListener:
         self.net.adopt_end(state.sock, end)
 
     def put(self, head: dict[str, Any], sock: socket.socket | Accepted) -> None:
-        """Goes on with a client that has no flow yet, as its `detach` has it. Raises KeyError for what is none."""
+        """Goes on with a client that has no flow yet, as its `detach` has it. Raises KeyError or ValueError for what
+        is none."""
+        if head["kind"] == "header" and not self._headers:
+            raise ValueError("no client of this listener brings a header any more")
         self._enters()
         host, port = head["client"]
         one = (

@@ -182,7 +182,7 @@ class Passing:
         info.hold_until = head["hold_until"]
         info.resumes = head["resumes"]
         info.handovers = head["handovers"] + passed
-        info.lost_at = head["lost_at"]
+        info.lost_at = head["lost_at"] if passed else -1.0
         info.tried = frozenset(head["tried"])
         info.refusals = head["refusals"]
         info.refused = frozenset((agent, epoch) for agent, epoch in head["refused"])

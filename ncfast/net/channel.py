@@ -26,8 +26,8 @@ from ncfast.net.seam import Net
 from ncfast.observe import log
 
 MAX_FDS = 64  # a message; the kernel takes 253 (SCM_MAX_FD)
-MAX_JSON = 4 * 1024 * 1024  # bytes; the agents that a hub holds are told in one
-MAX_PAYLOAD = 64 * 1024 * 1024  # bytes; what one flow keeps at most, with room
+MAX_JSON = 64 * 1024 * 1024  # bytes; the agents that a hub holds are told in one
+MAX_PAYLOAD = 2 << 30  # bytes; what one flow keeps at most (`flow.window_max`), with room
 ROOM = 1024 * 1024  # bytes that wait, below which `drained` lets write on
 READ = 256 * 1024  # bytes asked for in one call
 READS = 16  # calls in one turn of the loop, which has flows to serve as well

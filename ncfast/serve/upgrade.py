@@ -131,6 +131,8 @@ class Upgrading:
 
     def reload(self) -> bool:
         """Whether it is the successor that reads its file again; if it fails, we do."""
+        if self.handed_over.is_set():
+            return True
         if not self.under_way or self._channel is None:
             return False
         self._reload_passed = True
