@@ -356,8 +356,7 @@ def test_old_news_and_many_notices_make_one_claim_at_most(play):
         owner.send(M_DETACH, cid=flows[0].cid, code=STALE_EPOCH, seq=0)  # below ours: says nothing
         for flow in flows[1:]:
             owner.send(M_DETACH, cid=flow.cid, code=STALE_EPOCH, seq=7)
-        for flow in flows:
-            await resumed(warm, flow)
+        await all_resumed(warm, flows)
         assert len(world.ownership.claims) == 2
         warm.send(M_DETACH, cid=flows[0].cid, code=STALE_EPOCH, seq=500)  # once more, and at once: waits for its time
         at = world.agent.net.clock()

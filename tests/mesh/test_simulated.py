@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
-from simulation.kernel import Kernel
-from simulation.loop import Loop, World
-from simulation.network import SimNet
 
 from mesh.hubs import Hub, secret_file
+from tests.simulation.kernel import Kernel
+from tests.simulation.loop import Loop, World
+from tests.simulation.network import SimNet
+from tests.simulation.processes import simulated
 
 NAMES = ("hub-a", "hub-b", "hub-c")
 SETTLE = 1.0  # seconds for links to come about where all is well
@@ -51,10 +54,11 @@ class World3:
     def kill(self, name: str) -> None:
         """The process is gone; its kernel ends its connections."""
         self.loops[name].kill()
-        for acceptor in self.hubs[name].net.acceptors:
-            acceptor.close()
-        for sock in list(self.hosts[name].sockets):
-            sock.close()
+        net = self.hubs[name].net
+        for dial in list(net.dials):
+            dial.cancel()
+        for file in list(net.files.values()):
+            file.close()
 
     def run(self, seconds: float) -> None:
         self.world.run(self.world.now + seconds)
@@ -65,7 +69,7 @@ class World3:
             first, second = self.hubs[one].linked(other), self.hubs[other].linked(one)
             assert first is not None and second is not None, f"{one} and {other} are not linked"
             assert first.dialled and not second.dialled, f"{other}'s dial stays"
-            here, there = (peer.link.carrier.transport.get_extra_info("socket") for peer in (first, second))
+            here, there = (peer.link.carrier.transport.get_extra_info("socket").sock for peer in (first, second))
             assert here.address == there.peer_address and here.peer_address == there.address
             assert first.instance == self.hubs[other].instance and second.instance == self.hubs[one].instance
 
@@ -85,6 +89,13 @@ class World3:
         assert not self.world.problems, self.world.problems
 
 
+@contextmanager
+def world3(seed: int, secret: str) -> Iterator[World3]:
+    cluster = World3(seed, secret)
+    with simulated(cluster.world, cluster.kernel, lambda process, event, fields: None):
+        yield cluster
+
+
 @pytest.fixture(scope="module")
 def secret(tmp_path_factory):
     return secret_file(tmp_path_factory.mktemp("mesh") / "secret")
@@ -93,15 +104,15 @@ def secret(tmp_path_factory):
 @pytest.mark.parametrize("batch", range(4))
 def test_hubs_that_start_together_settle_within_a_second(secret, batch):
     for seed in range(batch * 50, batch * 50 + 50):
-        cluster = World3(seed, secret)
-        for name in cluster.rng.sample(NAMES, 3):
-            cluster.start(name)
-            cluster.run(cluster.rng.choice([0.0, 0.0001, 0.001, 0.01, 0.1]) * cluster.rng.random())
-        cluster.run(SETTLE)
-        try:
-            cluster.tidy()
-        except AssertionError as exc:
-            raise AssertionError(f"seed {seed}: {exc}") from exc
+        with world3(seed, secret) as cluster:
+            for name in cluster.rng.sample(NAMES, 3):
+                cluster.start(name)
+                cluster.run(cluster.rng.choice([0.0, 0.0001, 0.001, 0.01, 0.1]) * cluster.rng.random())
+            cluster.run(SETTLE)
+            try:
+                cluster.tidy()
+            except AssertionError as exc:
+                raise AssertionError(f"seed {seed}: {exc}") from exc
 
 
 def shake(cluster: World3) -> None:
@@ -136,34 +147,34 @@ def shake(cluster: World3) -> None:
 @pytest.mark.parametrize("batch", range(4))
 def test_whatever_happens_one_link_a_pair_is_left(secret, batch):
     for seed in range(batch * 25, batch * 25 + 25):
-        cluster = World3(seed, secret)
-        for name in NAMES:
-            cluster.start(name)
-        cluster.run(SETTLE)
-        try:
-            for _ in range(3):
-                shake(cluster)
-                cluster.run(HEAL)
-                cluster.linked()
-                cluster.run(TIDY)
-                cluster.tidy()
-        except AssertionError as exc:
-            raise AssertionError(f"seed {seed}: {exc}") from exc
+        with world3(seed, secret) as cluster:
+            for name in NAMES:
+                cluster.start(name)
+            cluster.run(SETTLE)
+            try:
+                for _ in range(3):
+                    shake(cluster)
+                    cluster.run(HEAL)
+                    cluster.linked()
+                    cluster.run(TIDY)
+                    cluster.tidy()
+            except AssertionError as exc:
+                raise AssertionError(f"seed {seed}: {exc}") from exc
 
 
 @pytest.mark.parametrize("way", [("hub-a", "hub-b"), ("hub-b", "hub-a")])
 def test_a_one_way_partition_is_noticed_at_both_ends_and_hurts_no_third(secret, way):
     """Liveness needs an answer: hearing the other is not enough."""
-    cluster = World3(7, secret)
-    for name in NAMES:
-        cluster.start(name)
-    cluster.run(SETTLE)
-    third = [cluster.hubs[name].linked("hub-c") for name in ("hub-a", "hub-b")]
-    cluster.kernel.block(cluster.hosts[way[0]], cluster.hosts[way[1]])
-    cluster.run(1.0)
-    assert cluster.hubs["hub-a"].linked("hub-b") is None and cluster.hubs["hub-b"].linked("hub-a") is None
-    assert [cluster.hubs[name].linked("hub-c") for name in ("hub-a", "hub-b")] == third
-    assert cluster.hubs["hub-a"].mesh.healthy
-    cluster.kernel.unblock(cluster.hosts[way[0]], cluster.hosts[way[1]])
-    cluster.run(HEAL)
-    cluster.linked()
+    with world3(7, secret) as cluster:
+        for name in NAMES:
+            cluster.start(name)
+        cluster.run(SETTLE)
+        third = [cluster.hubs[name].linked("hub-c") for name in ("hub-a", "hub-b")]
+        cluster.kernel.block(cluster.hosts[way[0]], cluster.hosts[way[1]])
+        cluster.run(1.0)
+        assert cluster.hubs["hub-a"].linked("hub-b") is None and cluster.hubs["hub-b"].linked("hub-a") is None
+        assert [cluster.hubs[name].linked("hub-c") for name in ("hub-a", "hub-b")] == third
+        assert cluster.hubs["hub-a"].mesh.healthy
+        cluster.kernel.unblock(cluster.hosts[way[0]], cluster.hosts[way[1]])
+        cluster.run(HEAL)
+        cluster.linked()

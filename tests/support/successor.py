@@ -118,7 +118,7 @@ class OperatedAgent(Agent):
         plants = Plants(self._directory / f"{self._name}.faults")
         self.plant = plants.plant
         self._env = {**(self._env or {}), **plants.environment}
-        self.socket = self._directory / "agent.sock"
+        self.socket = self._directory / f"{self._name}.sock"
         self.config["admin"] = {"unix": str(self.socket), "bind": "127.0.0.1:0"}
         super().start(wait=wait)
 
