@@ -306,6 +306,13 @@ class Giving:
             self._leave.left(session, flow)
             self.passes(flow)
 
+    def gave(self, cid: bytes) -> bool:
+        """Whether a flow that is not here may be the successor's by now."""
+        ground = self._ground
+        return (
+            self._serving and ground.ours(cid) and cid not in ground.flows and ground.context.closed.last(cid) is None
+        )
+
     def lost(self, session: AgentSession) -> None:
         """The tunnel of an agent that was owned here has ended; its flows have lost their way."""
         if session not in self._moved:

@@ -28,6 +28,9 @@ class Giving(Protocol):
     def let_go(self, session: Any, cid: bytes) -> None:
         """The agent, which has claimed at the successor, has let go of a flow on its tunnel here."""
 
+    def gave(self, cid: bytes) -> bool:
+        """Whether a flow that is not here may be the successor's by now."""
+
     def lost(self, session: Any) -> None:
         """The tunnel of an agent that was owned here has ended."""
 
@@ -131,3 +134,7 @@ class Ground:
     def awaits(self, cid: bytes) -> bool:
         """Whether a flow that is not here may come in a moment, from our predecessor."""
         return self.awaited is not None and self.awaited.awaits(cid)
+
+    def gave(self, cid: bytes) -> bool:
+        """Whether a flow that is not here may be our successor's by now."""
+        return self.giving is not None and self.giving.gave(cid)

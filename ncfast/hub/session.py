@@ -355,11 +355,14 @@ class AgentSession:
         if len(secret) != SECRET_SIZE:  # what follows it between hubs is ours to say
             self.link.fail(Reason.PROTOCOL_ERROR, "M_RESUME of an agent holds the secret and nothing else")
             return True
+        if self._ground.gave(cid):  # the agent has claimed anew here meanwhile, and is about to move there, too
+            self.link.tell_detached(cid, epoch, Reason.LINK_LOST)
+            return True
         return self._desk.resume(self, cid, secret, ack, limit)
 
     def foreign(self, cid: bytes) -> bool:
-        """Whether a flow that we do not have may be another hub's, or come from our predecessor in a moment."""
-        return self.relayed(cid) or self._ground.awaits(cid)
+        """Whether a flow that we do not have may be another hub's, or another process's of this one."""
+        return self.relayed(cid) or self._ground.awaits(cid) or self._ground.gave(cid)
 
     def relayed(self, cid: bytes) -> bool:
         """Whether a flow that we do not have may be another hub's."""

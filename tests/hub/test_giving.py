@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hub.doors import key, run
 from ncfast.config.hub import HubConfig
 from ncfast.hub.hub import Hub
+from ncfast.hub.taking import Heritage
 from ncfast.net.channel import Channel, Message
 from ncfast.net.seam import Net
 
@@ -31,19 +33,20 @@ class Successor:
             self._channel.send(answer, {})
 
 
+CONFIG = {
+    "edge": {"bind": "127.0.0.1:0"},
+    "admin": {"bind": "127.0.0.1:0"},
+    "listeners": [{"name": "ldap", "bind": "127.0.0.1:0", "connector": "ldap"}],
+}
+
+
 def test_who_has_handed_over_listens_no_more(tmp_path: Path) -> None:
     """It may linger over last bytes for long: if the successor is gone by then, clients are to be refused, and the
     next process is to have the ports."""
 
     async def scene() -> None:
         net = Net(asyncio.get_running_loop())
-        config = HubConfig.model_validate(
-            {
-                "edge": {"bind": "127.0.0.1:0"},
-                "admin": {"bind": "127.0.0.1:0"},
-                "listeners": [{"name": "ldap", "bind": "127.0.0.1:0", "connector": "ldap"}],
-            }
-        )
+        config = HubConfig.model_validate(CONFIG)
         hub = Hub(config, key(tmp_path), net)
         await hub.start()
         places = [hub.listeners["ldap"].address, hub.edge.address, hub.admin_address]
@@ -54,6 +57,41 @@ def test_who_has_handed_over_listens_no_more(tmp_path: Path) -> None:
             host, _, port = place.rpartition(":")
             with pytest.raises(ConnectionRefusedError):
                 await asyncio.open_connection(host, int(port))
+        await hub.stop()
+
+    run(scene)
+
+
+def test_agents_wait_until_a_successor_serves(tmp_path: Path) -> None:
+    """Whoever comes while it is on its way there is not told that it starts, but waits in the kernel's queue."""
+
+    async def scene() -> None:
+        net = Net(asyncio.get_running_loop())
+        heritage = Heritage("hub", b"12345678", 5, {"agents": []}, [], [])
+        hub = Hub(HubConfig.model_validate(CONFIG), key(tmp_path), net, heritage=heritage)
+        start, asked = hub.admin.start, asyncio.Event()
+        answer: list[bytes] = []
+
+        async def ask() -> None:
+            host, _, port = hub.edge.address.rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"GET /tunnel HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n")
+            asked.set()
+            answer.append(await reader.read())
+            writer.close()
+
+        async def ask_and_start(*arguments: Any) -> None:
+            asking.append(asyncio.create_task(ask()))
+            await asked.wait()
+            for _ in range(20):  # turns of the loop, in which it would be answered
+                await asyncio.sleep(0)
+            await start(*arguments)
+
+        asking: list[asyncio.Task[None]] = []
+        hub.admin.start = ask_and_start  # type: ignore[method-assign]
+        await hub.start()
+        await asking[0]
+        assert not answer[0].startswith(b"HTTP/1.1 503"), answer
         await hub.stop()
 
     run(scene)

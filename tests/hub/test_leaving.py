@@ -40,6 +40,9 @@ class Scene:
         self.leaving.left(session, flow)
         self.passed.append(flow)
 
+    def gave(self, cid: bytes) -> bool:
+        return cid not in self.rooms.ground.flows
+
     def lost(self, session: AgentSession) -> None:
         self.leaving.over(session)
 
@@ -114,3 +117,31 @@ def test_an_agent_that_was_not_asked_to_lets_go_of_nothing() -> None:
     scene.lets_go(scene.flows[0].cid)
     scene.rooms.run()
     assert scene.session.link.closed
+
+
+def test_flows_that_end_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaving, "AT_ONCE", 4)
+    scene = Scene(7)
+    for cid in scene.told()[:3]:
+        scene.agent.send(FrameType.M_RST, cid=cid, epoch=scene.session.epoch, code=Reason.TARGET_RESET)
+    assert len(scene.told()) == 3
+
+
+def test_an_agent_that_does_not_read_what_it_is_told_loses_its_tunnel_and_nothing_else() -> None:
+    scene = Scene(3)
+    link = scene.session.link
+    link.carrier.pause_writing()  # type: ignore[attr-defined]
+    for number in range(4095):  # one less than may wait
+        link.refuse(number.to_bytes(16, "big"), Reason.UNKNOWN_FLOW)
+    scene.leaving.go_on()
+    assert link.closed
+    scene.rooms.run()
+
+
+def test_who_asks_here_for_a_flow_that_is_the_successors_is_to_wait() -> None:
+    scene = Scene(0)
+    scene.agent.resume(bytes(16), bytes(16))
+    assert scene.agent.types() == [DETACH], "and is not told that there is none"
+    scene.rooms.ground.giving = None
+    scene.agent.resume(bytes(16), bytes(16))
+    assert scene.agent.types() == [FrameType.M_RST]

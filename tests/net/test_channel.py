@@ -96,6 +96,18 @@ def test_messages_come_whole_and_in_order_with_their_descriptors():
     run(main)
 
 
+def test_what_a_hub_of_ten_thousand_agents_says_of_itself_has_room():
+    async def main(net):
+        here, there = ends(net)
+        agents = [[f"site-{number}", *(f"connector-{one}" for one in range(64))] for number in range(10_000)]
+        here.channel.send("heritage", {"agents": agents})
+        await until(lambda: there.got)
+        assert there.got[0].body == {"agents": agents}
+        here.channel.close()
+
+    run(main)
+
+
 def test_what_the_kernel_does_not_take_waits_and_so_do_copies_of_its_descriptors():
     async def main(net):
         before = held()

@@ -63,3 +63,13 @@ def test_a_successor_that_stands_still_is_ended() -> None:
         assert subject.failed
 
     asyncio.run(scenario())
+
+
+def test_once_it_has_handed_over_a_reload_is_not_its_own() -> None:
+    async def scenario() -> None:
+        upgrading = Upgrading(network(), Waiting(), lambda: 1.0, None, False)
+        assert not upgrading.reload()
+        upgrading.handed_over.set()
+        assert upgrading.reload(), "or it would open its doors again"
+
+    asyncio.run(scenario())
