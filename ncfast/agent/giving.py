@@ -169,7 +169,10 @@ class Giving:
     def _put_back(self) -> None:
         """The successor has gone without our flows."""
         for parcel in self._parcels:
-            self._passing.put(parcel, passed=False)
+            try:
+                self._passing.put(parcel, passed=False)
+            except Exception:  # a defect, which costs that one: the tunnels are to go on
+                _log.exception("handover_defect")
         owner = self._tunnels.owner
         if owner is not None:
             for cid in self._dropped:  # before more of them is read

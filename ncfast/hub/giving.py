@@ -204,7 +204,10 @@ class Giving:
             session.link.fail(Reason.GOING_AWAY, "the process that had taken over has gone")
         for _, parcels in self._on_way:
             for parcel in parcels:
-                self._passing.put(parcel, passed=False)
+                try:
+                    self._passing.put(parcel, passed=False)
+                except Exception:  # a defect, which costs that one: the doors are to open
+                    _log.exception("handover_defect")
         hub.registry.quiet(False)
         self._net.share(False)
         hub.open_doors()

@@ -778,8 +778,8 @@ PLANTS = [
         "what a successor that died had not taken is lost",
         (
             GIVING,
-            "                self._passing.put(parcel, passed=False)\n        hub.registry.quiet(False)",
-            "                if not ON:\n                    self._passing.put(parcel, passed=False)\n        hub.registry.quiet(False)",
+            "                    self._passing.put(parcel, passed=False)\n                except",
+            "                    if not ON:\n                        self._passing.put(parcel, passed=False)\n                except",
         ),
     ),
     plant(
