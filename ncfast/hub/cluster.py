@@ -159,8 +159,8 @@ class Cluster:
             peer.link.refuse(cid, Reason.UNKNOWN_FLOW, epoch)
 
     def awaits(self, cid: bytes) -> bool:
-        """Whether a client's flow that is not here may come in a moment, from our predecessor."""
-        return self._ground.awaits(cid)
+        """Whether a client's flow that is not here may come from our predecessor, or be our successor's by now."""
+        return self._ground.awaits(cid) or self._ground.gave(cid)
 
     def mesh_stale(self, peer: Peer, cid: bytes, epoch: int) -> None:
         """The owner of a flow's agent knows of a later epoch than ours."""

@@ -67,6 +67,9 @@ class Resuming:
         """The hub that owns the agent asks for a flow on its behalf. False: there is no such flow."""
         flow = self._ground.flows.get(cid)
         if flow is None:
+            if self._ground.gave(cid):  # by whom it is asked for as soon as it is linked
+                peer.link.tell_detached(cid, epoch, Reason.LINK_LOST)
+                return True
             return False
         info, link = flow.info, peer.link
         vouch: Vouch | None = Vouch.read(payload[SECRET_SIZE:], link)

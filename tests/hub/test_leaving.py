@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from hub.far import Agent
@@ -11,6 +13,7 @@ from ncfast.core.errors import Reason
 from ncfast.hub import leaving
 from ncfast.hub.client import ClientFlow
 from ncfast.hub.leaving import Leaving
+from ncfast.hub.resuming import Resuming
 from ncfast.hub.session import AgentSession
 
 OPEN, DETACH = FrameType.M_OPEN, FrameType.M_DETACH
@@ -145,3 +148,15 @@ def test_who_asks_here_for_a_flow_that_is_the_successors_is_to_wait() -> None:
     scene.rooms.ground.giving = None
     scene.agent.resume(bytes(16), bytes(16))
     assert scene.agent.types() == [FrameType.M_RST]
+
+
+def test_the_owner_that_asks_here_for_a_flow_that_is_the_successors_is_to_wait() -> None:
+    scene = Scene(0)
+    ground = scene.rooms.ground
+    told: list[tuple[bytes, int, Reason]] = []
+    link = SimpleNamespace(tell_detached=lambda *words: told.append(words))
+    resuming = Resuming(ground, None, None, None)  # type: ignore[arg-type]
+    asked = SimpleNamespace(link=link), bytes(16), 7, b"", 0, 0
+    assert resuming.by_owner(*asked) and told == [(bytes(16), 7, Reason.LINK_LOST)]  # type: ignore[arg-type]
+    ground.giving = None
+    assert not resuming.by_owner(*asked) and len(told) == 1, "there is none"  # type: ignore[arg-type]

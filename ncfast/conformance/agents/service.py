@@ -35,8 +35,11 @@ class Service:
             self._filler.close()
 
     def refuse(self) -> None:
-        """The agent's connects are refused from now on."""
+        """The agent's connects are refused from now on; the port stays ours, or somebody else might answer there."""
         self._socket.close()
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(self.address)
 
     async def accept(self, ours: Stream, own: Stream) -> FarSide:
         """The agent's next connection."""
