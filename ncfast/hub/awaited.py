@@ -45,13 +45,7 @@ class Awaited:
 
     def awaits(self, cid: bytes) -> bool:
         """Whether it is a flow that may be yet to come."""
-        ground = self._ground
-        return (
-            cid < self._first
-            and cid.startswith(ground.instance)
-            and cid not in ground.flows
-            and ground.context.closed.last(cid) is None
-        )
+        return cid < self._first and self._ground.missing(cid)
 
     def __len__(self) -> int:
         return len(self._asked)

@@ -50,7 +50,7 @@ _log = log.get("upgrade")
 CIDS = 1 << 32  # numbers of cids that are left to us: more than we give out until the end
 LOOK = 0.01  # seconds between two looks at what is left
 REPORT = 0.25  # seconds between two words on that to the successor
-BATCH = MAX_FDS  # clients in a message: some 3 ms of work at either end
+BATCH = MAX_FDS  # clients in a message: as many as there is room for
 BATCH_BYTES = 1 << 20  # of a message, about: what is kept for replay is most of it
 AHEAD = 8  # messages of which the successor has not put all clients under their sockets
 AGENTS_PER_SEC = 500.0  # that are asked to move: the successor's handshakes cost some 0.5 ms each, TLS 1 ms
@@ -311,10 +311,7 @@ class Giving:
 
     def gave(self, cid: bytes) -> bool:
         """Whether a flow that is not here may be the successor's by now."""
-        ground = self._ground
-        return (
-            self._serving and ground.ours(cid) and cid not in ground.flows and ground.context.closed.last(cid) is None
-        )
+        return self._serving and self._ground.missing(cid)
 
     def lost(self, session: AgentSession) -> None:
         """The tunnel of an agent that was owned here has ended; its flows have lost their way."""

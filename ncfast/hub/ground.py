@@ -131,6 +131,11 @@ class Ground:
         """Whether a flow's client came to this very process, or to one that it has followed."""
         return cid.startswith(self.instance)
 
+    def missing(self, cid: bytes) -> bool:
+        """Whether a flow is ours by its cid, is not here, and has not ended here lately: another process of this hub
+        may have it."""
+        return self.ours(cid) and cid not in self.flows and self.context.closed.last(cid) is None
+
     def awaits(self, cid: bytes) -> bool:
         """Whether a flow that is not here may come in a moment, from our predecessor."""
         return self.awaited is not None and self.awaited.awaits(cid)

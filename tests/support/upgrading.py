@@ -8,11 +8,24 @@ from typing import Any
 
 from support.eventlog import EventLog
 from support.ncfast_process import Hub
-from support.peer import Address, Peer
+from support.peer import Address, Both, Peer, run_flow
 from support.process import Program
-from support.script import Step
+from support.script import Gates, Step
 from support.transfer import Transfer
 from support.until import wait_until
+
+TO_SERVICE, TO_CLIENT = 40, 60  # bytes of a conversation
+
+
+async def conversation(peer: Peer, address: Address, gates: Gates, gate: str) -> Both:
+    """A few bytes to and fro, and more once the gate `go` of the client, and that of the service, are open."""
+    return await run_flow(
+        peer,
+        address,
+        client=[["send", 10], ["read", 20], ["wait", "go"], ["send", 30], ["read", 40], ["fin"], ["drain"]],
+        service=[["read", 10], ["send", 20], ["wait", gate], ["read", 30], ["send", 40], ["drain"], ["fin"]],
+        gates=gates,
+    )
 
 
 class PassingHub(Hub):

@@ -16,11 +16,11 @@ from support.script import Gates
 from support.successor import OperatedAgent, OperatedHub, second_generation
 from support.topology import Topology
 from support.until import until, wait_until
+from support.upgrading import TO_CLIENT, TO_SERVICE, conversation
 
 from ncfast.hub.giving import BATCH
 
 FLOWS = 70  # more than one message of either has room for
-TO_SERVICE, TO_CLIENT = 40, 60  # bytes
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +49,8 @@ def through(
     gates = Gates()
     gate = f"go {peer.next_seed()}"
 
-    async def flow() -> Both:
-        return await run_flow(
-            peer,
-            made.address("peer"),
-            client=[["send", 10], ["read", 20], ["wait", "go"], ["send", 30], ["read", 40], ["fin"], ["drain"]],
-            service=[["read", 10], ["send", 20], ["wait", gate], ["read", 30], ["send", 40], ["drain"], ["fin"]],
-            gates=gates,
-        )
-
     async def scenario() -> list[Both]:
-        running = [asyncio.create_task(flow()) for _ in range(FLOWS)]
+        running = [asyncio.create_task(conversation(peer, made.address("peer"), gates, gate)) for _ in range(FLOWS)]
         await until(lambda: made.hub.status()["flows"]["active"] == FLOWS, "all are open")
         mark = of.log.mark()
         of.plant(fault)

@@ -16,7 +16,7 @@ from support.script import Gates
 from support.successor import OperatedAgent, OperatedHub
 from support.topology import Topology
 from support.until import until, wait_until
-from support.upgrading import Steady
+from support.upgrading import TO_CLIENT, TO_SERVICE, Steady, conversation
 
 MIB = 1 << 20
 LEAST = 16 * MIB  # of limits.memory_bytes
@@ -52,24 +52,15 @@ async def unharmed(made: Topology, peer: Peer, of: OperatedHub | OperatedAgent, 
     """Why an upgrade failed, under many flows that all went on afterwards."""
     gates, gate = Gates(), f"go {peer.next_seed()}"
 
-    async def flow() -> Both:
-        return await run_flow(
-            peer,
-            made.address("peer"),
-            client=[["send", 10], ["read", 20], ["wait", "go"], ["send", 30], ["read", 40], ["fin"], ["drain"]],
-            service=[["read", 10], ["send", 20], ["wait", gate], ["read", 30], ["send", 40], ["drain"], ["fin"]],
-            gates=gates,
-        )
-
-    running = [asyncio.create_task(flow()) for _ in range(FLOWS)]
+    running = [asyncio.create_task(conversation(peer, made.address("peer"), gates, gate)) for _ in range(FLOWS)]
     await until(lambda: made.hub.status()["flows"]["active"] == FLOWS, "all are open")
     reason = await asyncio.to_thread(fails, of, fault)
     gates["go"].set()
     peer.open_gate(gate)
     for both in await asyncio.gather(*running):
         assert both.client.error is None and both.service.error is None, both
-        byte_exact(both.service, 40)
-        byte_exact(both.client, 60)
+        byte_exact(both.service, TO_SERVICE)
+        byte_exact(both.client, TO_CLIENT)
     return reason
 
 
