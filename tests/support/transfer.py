@@ -99,6 +99,7 @@ class Transfer:
 
     def wait_moved(self, more: int) -> None:
         """Until so many more bytes have arrived at both ends, or all but the part that is kept back."""
+        self.surge()  # the first part may have arrived already
         goal = min(self.size - self.withheld, max(self.received()) + more)
         wait_until(lambda: min(self.received()) >= goal, f"transfer {self.name} moving {more} bytes each way")
 
