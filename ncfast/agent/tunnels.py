@@ -17,7 +17,8 @@ Claims, in rules:
  4. Attempts are spread by full jitter, the first after a loss too; the bound grows with each, until a tunnel has owned
     for `STOOD`: a hub that takes every claim and ends every tunnel is not dialled in a hot loop. Not the first of a
     process, as what starts together does not come up together; nor the claim over a standby: that costs the hub no
-    handshake.
+    handshake. Until the first dial that somebody answers, be it by a refusal, the bound begins at `SOON`: a hub that is
+    started beside us listens in a moment, and a port that nobody listens on costs no hub anything.
  5. A flow's other end that knows of a higher epoch than the owner's tunnel has (M_DETACH, `stale_epoch`) makes us claim
     above it, over the standby or over a new tunnel: on the old epoch that flow would be lost.
  6. A hub that has too many agents may ask us to move to a certain other (MOVE). We claim there when a tunnel to it
@@ -38,7 +39,7 @@ from functools import partial
 from typing import Any
 
 from ncfast.agent.counts import Failure
-from ncfast.agent.dialer import DialError, dial
+from ncfast.agent.dialer import REFUSED, DialError, dial
 from ncfast.agent.former import Former
 from ncfast.agent.ground import Ground
 from ncfast.agent.services import Services
@@ -54,6 +55,7 @@ _log = log.get("agent")
 CONFLICT_DELAY = 30.0  # seconds to wait at least when another process took over under our id
 CLAIM_TIMEOUT = 3.0  # seconds for the answer to a claim over a standby: an absent registry costs the hub less than 1
 CLAIM_MEMORY = 10.0  # seconds in which a hub may still carry out a claim that we have given up
+SOON = 0.02  # seconds: bound of the first pause before anybody has answered
 SETTLE = 3.0  # bound of the pause before a standby is sought, so that the agents of a lost hub do not all dial at once
 MOVE_TIME = 60.0  # seconds for a tunnel to the hub that we are asked to move to: a balancer may take several dials
 REDRAW = 600.0  # seconds, to one and a half times as long, after which the standby's hub is drawn anew
@@ -95,7 +97,7 @@ class Tunnels:
         self._redraw_timer: asyncio.TimerHandle | None = None
         self._useless: set[str] = set()  # URLs that have led to the owner's hub, or to none that can take over
         reconnect = ground.config.reconnect
-        self._owner_pause = Backoff(ground.net.rng, reconnect.min_sec, reconnect.max_sec)
+        self._owner_pause = Backoff(ground.net.rng, min(SOON, reconnect.min_sec), reconnect.max_sec)
         self._standby_pause = Backoff(ground.net.rng, SETTLE, reconnect.max_sec)
         self._lost_at: float | None = None  # when the owner was lost, until there is another
         self._given_up_at = float("-inf")  # when a claim ended without an answer
@@ -317,6 +319,8 @@ class Tunnels:
         except DialError as exc:
             tunnel.abandon()
             pause.least = exc.retry_after or 0.0
+            if exc.reason != REFUSED:
+                self._answered()
             seen = self._token.fault if exc.reason == "http_401" else ""
             detail = f"{exc}; the token in {self.config.token_file} {seen}" if seen else str(exc)
             self._failed(url, role, exc.reason)
@@ -330,8 +334,13 @@ class Tunnels:
             self._failed(url, role, "internal")
             _log.exception("connect_failed", hub=url, role=role, reason="internal")
         else:
+            self._answered()
             return True
         return False
+
+    def _answered(self) -> None:
+        """What is dialled from now on may be a hub that has lost its agents: rule 4."""
+        self._owner_pause.begin_at(self.config.reconnect.min_sec)
 
     def _failed(self, url: str, role: str, reason: str) -> None:
         self._ground.counts.dial_failed(Failure(url, role, reason, self.net.clock()))
