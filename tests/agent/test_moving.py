@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from support.until import until
@@ -17,6 +18,14 @@ LINK_LOST = 10
 def move(tunnel: Tunnel, hub: str) -> None:
     """The owner's hub asks the agent to move."""
     tunnel.send(MOVE, payload=json.dumps({"replica_id": hub}).encode())
+
+
+async def claim_again(world: World, owner: Tunnel) -> tuple[Tunnel, dict[str, Any]]:
+    """The hub asks the agent to come by another tunnel: that one, and the claim on it, which it has not answered."""
+    held: list[tuple[Tunnel, dict[str, Any]]] = []
+    world["a"].on_hello = lambda tunnel, hello: held.append((tunnel, hello))
+    move(owner, "hub-a")
+    return await until(lambda: held and held[0], "the claim")
 
 
 def test_an_agent_that_is_asked_to_move_claims_over_its_standby_there(play):
@@ -98,11 +107,7 @@ def test_an_agent_that_is_asked_to_move_to_where_it_is_claims_over_another_tunne
         world["a"].cluster = False
         owner = await world["a"].owner()
         flow, other = await world.opened(owner), await world.opened(owner)
-        held = []
-        world["a"].on_hello = lambda tunnel, hello: held.append((tunnel, hello))
-        move(owner, "hub-a")
-        await until(lambda: held, "the claim")
-        tunnel, hello = held[0]
+        tunnel, hello = await claim_again(world, owner)
         assert hello["last_epoch"] >= owner.epoch and not hello["standby"] and "moves_again" in hello["features"]
         assert owner.owns and world.agent.tunnels.owner.epoch == owner.epoch
         world["a"].grant(tunnel, hello)
@@ -142,13 +147,9 @@ def test_a_flow_that_is_told_to_leave_before_the_agent_knows_its_claim_granted_l
     async def scenario(world: World) -> None:
         owner = await world["a"].owner()
         flow, _ = await world.opened(owner), await world.opened(owner)
-        held = []
-        world["a"].on_hello = lambda tunnel, hello: held.append((tunnel, hello))
-        move(owner, "hub-a")
-        await until(lambda: held, "the claim")
+        tunnel, hello = await claim_again(world, owner)
         owner.send(M_DETACH, cid=flow.cid, code=LINK_LOST)
         await until(lambda: not world.agent.flows[flow.cid].attached, "it has left")
-        tunnel, hello = held[0]
         world["a"].grant(tunnel, hello)
         assert (await owner.want(M_DETACH)).cid == flow.cid
         assert (await tunnel.want(M_RESUME)).cid == flow.cid
