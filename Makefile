@@ -60,7 +60,7 @@ alerts: test-setup  ## every alert fired by a real fault, and led to its page: d
 	$(BIN)/python -m tests.alerts --report docs/reports/alerts.md $(ALERTS)
 
 upgrades: test-setup  ## a hub, an agent, hubs of a cluster upgraded twenty times each under real clients: docs/reports/upgrades.md (UPGRADES="--only 2 --report FILE"; half an hour)
-	$(BIN)/python -m tests.upgrades --report docs/reports/upgrades.md $(UPGRADES)
+	$(BIN)/python -m tests.upgrade_runs --report docs/reports/upgrades.md $(UPGRADES)
 
 page-test: test-setup $(VENV)/.page  ## the admin edge's page in a real browser, with axe-core (PICTURES=DIR leaves pictures there)
 	.ci/need chromium

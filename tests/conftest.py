@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.peer import Peer
 
 from ncfast.observe.log import logger
 from ncfast.observe.log.limiter import EventLimiter
@@ -39,6 +40,14 @@ def this_process_stays_as_it_is() -> Iterator[None]:
         for command in ("hub", "agent"):
             patch.setattr(f"ncfast.cli.{command}.forbid_core_dumps", lambda: None)
         yield
+
+
+@pytest.fixture(scope="module")
+def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
+    """The scripted service."""
+    service = Peer(tmp_path_factory.mktemp("peer"))
+    yield service
+    service.stop()
 
 
 @pytest.hookimpl(wrapper=True)

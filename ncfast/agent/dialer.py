@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         link: Link
 
 
+REFUSED = "refused"  # a DialError's reason: nobody listens there
 NO_ROUTE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 
 
@@ -76,7 +77,7 @@ def _word(exc: OSError) -> str:
     if exc.errno in OUT_OF_DESCRIPTORS:
         return "out_of_descriptors"
     if isinstance(exc, ConnectionRefusedError):
-        return "refused"
+        return REFUSED
     if isinstance(exc, socket.gaierror):
         return "name"
     return "no_route" if exc.errno in NO_ROUTE else "unreachable"

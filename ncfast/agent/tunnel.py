@@ -368,3 +368,53 @@ class AgentTunnel:
         since = self.since
         self._move(TunnelState.ENDED)
         self._keeper.ended(self, before, self.since - since, reason, detail)
+
+    # what the log says of it
+
+    def tell_up(self) -> None:
+        _log.info(
+            "tunnel_up",
+            hub=self.url,
+            agent_id=self._ground.config.agent_id,
+            epoch=self.epoch,
+            session=self.session,
+            replica=self.replica_id,
+            flows=len(self._ground.flows),
+        )
+
+    def tell_move(self, previous_epoch: int) -> None:
+        """It owns in the place of another, which stands."""
+        _log.info(
+            "moved",
+            hub=self.url,
+            replica=self.replica_id,
+            previous_epoch=previous_epoch,
+            epoch=self.epoch,
+            flows=len(self._ground.flows),
+        )
+
+    def tell_takeover(self, outage_ms: float) -> None:
+        """It was a standby, and owns in the place of one that was lost."""
+        _log.info(
+            "takeover",
+            hub=self.url,
+            replica=self.replica_id,
+            epoch=self.epoch,
+            flows=len(self._ground.flows),
+            outage_ms=outage_ms,
+        )
+
+    def tell_end(self, state: TunnelState, reason: Reason, detail: str) -> None:
+        """`state` is the last before ENDED."""
+        level = _log.info if self.closing or reason is Reason.GOING_AWAY else _log.warning
+        if state is TunnelState.STANDBY or state is TunnelState.GREETING:
+            level("standby_down", hub=self.url, replica=self.replica_id, reason=reason.label, detail=detail)
+        elif state is not TunnelState.DIALLED:
+            level(
+                "tunnel_down",
+                hub=self.url,
+                replica=self.replica_id,
+                reason=reason.label,
+                detail=detail,
+                flows=len(self._ground.flows),
+            )

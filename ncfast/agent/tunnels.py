@@ -17,7 +17,8 @@ Claims, in rules:
  4. Attempts are spread by full jitter, the first after a loss too; the bound grows with each, until a tunnel has owned
     for `STOOD`: a hub that takes every claim and ends every tunnel is not dialled in a hot loop. Not the first of a
     process, as what starts together does not come up together; nor the claim over a standby: that costs the hub no
-    handshake.
+    handshake. Until the first dial that somebody answers, be it by a refusal, the bound begins at `SOON`: a hub that is
+    started beside us listens in a moment, and a port that nobody listens on costs no hub anything.
  5. A flow's other end that knows of a higher epoch than the owner's tunnel has (M_DETACH, `stale_epoch`) makes us claim
     above it, over the standby or over a new tunnel: on the old epoch that flow would be lost.
  6. A hub that has too many agents may ask us to move to a certain other (MOVE). We claim there when a tunnel to it
@@ -37,12 +38,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ncfast.agent.counts import Failure
-from ncfast.agent.dialer import DialError, dial
+from ncfast.agent.attempts import Attempts
+from ncfast.agent.choice import Choice
 from ncfast.agent.former import Former
 from ncfast.agent.ground import Ground
 from ncfast.agent.services import Services
-from ncfast.agent.token import OwnToken, TokenFault
+from ncfast.agent.token import OwnToken
 from ncfast.agent.tunnel import AgentTunnel, TunnelState
 from ncfast.core.epochs import LARGEST, follows
 from ncfast.core.errors import Reason
@@ -54,6 +55,7 @@ _log = log.get("agent")
 CONFLICT_DELAY = 30.0  # seconds to wait at least when another process took over under our id
 CLAIM_TIMEOUT = 3.0  # seconds for the answer to a claim over a standby: an absent registry costs the hub less than 1
 CLAIM_MEMORY = 10.0  # seconds in which a hub may still carry out a claim that we have given up
+SOON = 0.02  # seconds: bound of the first pause before anybody has answered
 SETTLE = 3.0  # bound of the pause before a standby is sought, so that the agents of a lost hub do not all dial at once
 MOVE_TIME = 60.0  # seconds for a tunnel to the hub that we are asked to move to: a balancer may take several dials
 REDRAW = 600.0  # seconds, to one and a half times as long, after which the standby's hub is drawn anew
@@ -72,7 +74,7 @@ class Tunnels:
     def __init__(self, ground: Ground, services: Services, token: OwnToken) -> None:
         self._ground = ground
         self._services = services
-        self._token = token
+        self._attempts = Attempts(ground, token, self._answered)
         self.net = ground.net
         self.config = ground.config
         self.owner: AgentTunnel | None = None  # OWNER
@@ -83,19 +85,14 @@ class Tunnels:
         self.last_epoch = 0  # the highest ever granted
         self._said = -1  # the highest that a claim has named, or that rule 5 has it above
         self._cluster = False  # the last owner's hub has others beside it
-        self._next_hub = 0  # in the file's order
-        self._next_standby = ground.net.rng.randrange(
-            len(ground.config.hubs)
-        )  # so that not all agents of a hub have the same other
-        self._leads: dict[str, str] = {}  # URL -> the hub that has answered there last
+        self._choice = Choice(ground.config.hubs, ground.net.rng)
         self._target = ""  # the hub that we are to move to: rule 6
         self._again = ""  # the owner's own, if it is to own us over another tunnel
         self._target_timer: asyncio.TimerHandle | None = None
         self._redrawn = ""  # the URL that a new draw gives the standby
         self._redraw_timer: asyncio.TimerHandle | None = None
-        self._useless: set[str] = set()  # URLs that have led to the owner's hub, or to none that can take over
         reconnect = ground.config.reconnect
-        self._owner_pause = Backoff(ground.net.rng, reconnect.min_sec, reconnect.max_sec)
+        self._owner_pause = Backoff(ground.net.rng, min(SOON, reconnect.min_sec), reconnect.max_sec)
         self._standby_pause = Backoff(ground.net.rng, SETTLE, reconnect.max_sec)
         self._lost_at: float | None = None  # when the owner was lost, until there is another
         self._given_up_at = float("-inf")  # when a claim ended without an answer
@@ -145,7 +142,7 @@ class Tunnels:
         tunnel = AgentTunnel(
             self._ground, self._services, self, url if url in self.config.hubs else self.config.hubs[0]
         )
-        return tunnel if await self._dial_with(tunnel, "owner", self._owner_pause) else None
+        return tunnel if await self._attempts.make(tunnel, "owner", self._owner_pause) else None
 
     def hold(self) -> None:
         """Nothing is read from the tunnels, and none is dialled or claimed over, until `go_on`, or the end."""
@@ -241,9 +238,9 @@ class Tunnels:
                 await self._dial_next()
 
     async def _dial_next(self) -> None:
-        hubs = self.config.hubs
-        if not await self._dial(hubs[self._next_hub % len(hubs)], "owner", self._owner_pause):
-            self._next_hub += 1
+        url = self._choice.for_owner()
+        if not await self._dial(url, "owner", self._owner_pause):
+            self._choice.leave(url)
 
     async def _keep_standby(self) -> None:
         """Dials when there is an owner in a cluster, and no standby that may stay, or another is wanted."""
@@ -251,7 +248,8 @@ class Tunnels:
             await self._while(lambda: not self._lacks_standby())
             leaving, pause = self._leaving, self._standby_pause.next()  # drawn anew when the owner's hub drains
             if await self._while(partial(self._may_wait, leaving), pause):
-                url, self._redrawn = self._standby_url(), ""
+                redrawn, self._redrawn = self._redrawn, ""
+                url = redrawn if redrawn and not self._target else self._choice.for_standby(self._target)
                 await self._dial(url, "standby", self._standby_pause)
 
     def _may_wait(self, leaving: bool) -> bool:
@@ -261,29 +259,14 @@ class Tunnels:
     def _leaving(self) -> bool:
         return self.owner is not None and self.owner.draining
 
-    def _standby_url(self) -> str:
-        """The next that may lead to another hub than the owner's, and to the one that we are to move to; if none has so
-        far, the next of all, for a balancer may."""
-        if self._redrawn and not self._target:
-            return self._redrawn
-        urls = self._others()
-        if self._target:
-            leading = [url for url in self.config.hubs if self._leads.get(url) == self._target]
-            urls = leading or [url for url in self.config.hubs if url not in self._leads] or self.config.hubs
-        self._next_standby += 1
-        return urls[self._next_standby % len(urls)]
-
-    def _others(self) -> list[str]:
-        return [url for url in self.config.hubs if url not in self._useless] or self.config.hubs
-
     def _redraw_later(self) -> None:
         self._redraw_timer = self.net.call_later(self.net.rng.uniform(REDRAW, 1.5 * REDRAW), self._redraw)
 
     def _redraw(self) -> None:
         """The standby's hub is drawn anew, so that one that was away has its part of them again; mostly it stays."""
         self._redraw_later()
-        url = self.net.rng.choice(self._others())
-        if self.standby is not None and self._leads.get(url) != self.standby.replica_id:
+        url = self._choice.drawn()
+        if self.standby is not None and self._choice.leads(url) != self.standby.replica_id:
             self._redrawn = url
             self._changed.set()
 
@@ -301,40 +284,14 @@ class Tunnels:
     async def _dial(self, url: str, role: str, pause: Backoff) -> bool:
         """Whether a hub has answered the handshake; what its tunnel is for, the moment decides."""
         tunnel = AgentTunnel(self._ground, self._services, self, url)
-        if not await self._dial_with(tunnel, role, pause):
+        if not await self._attempts.make(tunnel, role, pause):
             return False
         self._dialled(tunnel)
         return True
 
-    async def _dial_with(self, tunnel: AgentTunnel, role: str, pause: Backoff) -> bool:
-        url = tunnel.url
-        try:
-            tunnel.token = await self._token.read()
-            await dial(self._ground, url, tunnel.token, tunnel)
-        except asyncio.CancelledError:
-            tunnel.abandon()  # it may have come about just now
-            raise
-        except DialError as exc:
-            tunnel.abandon()
-            pause.least = exc.retry_after or 0.0
-            seen = self._token.fault if exc.reason == "http_401" else ""
-            detail = f"{exc}; the token in {self.config.token_file} {seen}" if seen else str(exc)
-            self._failed(url, role, exc.reason)
-            _log.warning("connect_failed", hub=url, role=role, reason=exc.reason, detail=detail)
-        except TokenFault as exc:
-            tunnel.abandon()
-            self._failed(url, role, "token_file")
-            _log.warning("connect_failed", hub=url, role=role, reason="token_file", detail=str(exc))
-        except Exception:  # a defect must not leave the agent alive and away for ever
-            tunnel.abandon()
-            self._failed(url, role, "internal")
-            _log.exception("connect_failed", hub=url, role=role, reason="internal")
-        else:
-            return True
-        return False
-
-    def _failed(self, url: str, role: str, reason: str) -> None:
-        self._ground.counts.dial_failed(Failure(url, role, reason, self.net.clock()))
+    def _answered(self) -> None:
+        """What is dialled from now on may be a hub that has lost its agents: rule 4."""
+        self._owner_pause.begin_at(self.config.reconnect.min_sec)
 
     def _dialled(self, tunnel: AgentTunnel) -> None:
         timeout = self.config.reconnect.connect_timeout_sec
@@ -365,46 +322,22 @@ class Tunnels:
         outage_ms = None if lost_at is None or before is not None else round((self.net.clock() - lost_at) * 1000, 3)
         again = bool(self._again)
         self._settled()
-        self._leads[tunnel.url] = tunnel.replica_id
+        self._choice.answered(tunnel.url, tunnel.replica_id)
+        self._choice.owns(tunnel.url)
         self.last_epoch = tunnel.epoch
         self._ground.bound_grace(tunnel.grace)
         self._cluster = tunnel.cluster
-        self._next_hub = self.config.hubs.index(tunnel.url)
-        self._useless = {tunnel.url}
         self._standby_pause.reset()
-        flows = len(flows_here)
-        _log.info(
-            "tunnel_up",
-            hub=tunnel.url,
-            agent_id=self.config.agent_id,
-            epoch=tunnel.epoch,
-            session=tunnel.session,
-            replica=tunnel.replica_id,
-            flows=flows,
-        )
+        tunnel.tell_up()
         if before is not None:
             if again and any(flow.path is before.link for flow in flows_here):
                 self._former.keep(before)
             else:
                 # first: of flows that had left, what still comes there would be unknown, and the hub would be told so
                 before.close("moved to another hub")
-            _log.info(
-                "moved",
-                hub=tunnel.url,
-                replica=tunnel.replica_id,
-                previous_epoch=before.epoch,
-                epoch=tunnel.epoch,
-                flows=flows,
-            )
+            tunnel.tell_move(before.epoch)
         elif outage_ms is not None and tunnel.stood:
-            _log.info(
-                "takeover",
-                hub=tunnel.url,
-                replica=tunnel.replica_id,
-                epoch=tunnel.epoch,
-                flows=flows,
-                outage_ms=outage_ms,
-            )
+            tunnel.tell_takeover(outage_ms)
         if self.standby is not None and self.standby.replica_id == tunnel.replica_id:
             self.standby.close("the owner is on the same hub")
         for flow in flows_here:
@@ -424,15 +357,15 @@ class Tunnels:
     def standing(self, tunnel: AgentTunnel) -> None:
         """The tunnel's hub has answered, and would take a claim."""
         self.greeting = None
-        self._leads[tunnel.url] = tunnel.replica_id
+        self._choice.answered(tunnel.url, tunnel.replica_id)
         if any(
             other is not None and other.replica_id == tunnel.replica_id
             for other in (self.owner, self.claimant, self.standby)
         ):
-            self._useless.add(tunnel.url)
+            self._choice.of_no_use(tunnel.url)
             tunnel.close("this hub has a tunnel of ours")
         elif not tunnel.cluster:
-            self._useless.add(tunnel.url)
+            self._choice.of_no_use(tunnel.url)
             tunnel.close("this hub is in no cluster")
         elif self._target and self._target != tunnel.replica_id and self.standby is not None:
             tunnel.close("not the hub that we are to move to")
@@ -450,7 +383,7 @@ class Tunnels:
         """The owner's hub has joined others, or left them. A standby that stands stays."""
         if tunnel is self.owner:
             self._cluster = tunnel.cluster
-            self._useless = {tunnel.url}  # the others may have joined, too
+            self._choice.look_again(tunnel.url)  # the others may have joined, too
             self._changed.set()
 
     def leaving(self, tunnel: AgentTunnel) -> None:
@@ -528,7 +461,7 @@ class Tunnels:
             self._given_up_at = now
             if reason is Reason.PROTOCOL_ERROR and not tunnel.heard:
                 self._forget()
-            self._leave(tunnel)
+            self._choice.leave(tunnel.url)
         elif tunnel is self._former.tunnel:
             for flow in self._former.ended():
                 if self.owner is not None:
@@ -541,10 +474,10 @@ class Tunnels:
             self._lost_at = now
             self._conflict(reason, now)
             if reason in SILENT:
-                self._leave(tunnel)
+                self._choice.leave(tunnel.url)
         elif not tunnel.closing:
-            self._leave(tunnel)
-        self._tell(tunnel, state, reason, detail)
+            self._choice.leave(tunnel.url)
+        tunnel.tell_end(state, reason, detail)
         self._take_over()
         self._changed.set()
 
@@ -553,11 +486,6 @@ class Tunnels:
         if self.last_epoch:
             _log.warning("epoch_forgotten", epoch=self.last_epoch)
         self.last_epoch, self._said, self._outdone_by = 0, -1, -1
-
-    def _leave(self, tunnel: AgentTunnel) -> None:
-        """If we must dial, then not that hub next."""
-        if self.config.hubs[self._next_hub % len(self.config.hubs)] == tunnel.url:
-            self._next_hub += 1
 
     def _conflict(self, reason: Reason, now: float) -> None:
         """Rule 3."""
@@ -568,17 +496,3 @@ class Tunnels:
             and now - self._given_up_at >= CLAIM_MEMORY
         ):
             self._conflict_until = now + min(CONFLICT_DELAY, self.config.reconnect.max_sec)
-
-    def _tell(self, tunnel: AgentTunnel, state: TunnelState, reason: Reason, detail: str) -> None:
-        level = _log.info if tunnel.closing or reason is Reason.GOING_AWAY else _log.warning
-        if state is TunnelState.STANDBY or state is TunnelState.GREETING:
-            level("standby_down", hub=tunnel.url, replica=tunnel.replica_id, reason=reason.label, detail=detail)
-        elif state is not TunnelState.DIALLED:
-            level(
-                "tunnel_down",
-                hub=tunnel.url,
-                replica=tunnel.replica_id,
-                reason=reason.label,
-                detail=detail,
-                flows=len(self._ground.flows),
-            )

@@ -134,7 +134,16 @@ class AgentAdmin(Section):
 class Reconnect(Section):
     """Attempts to reach a hub: full jitter between zero and a bound that doubles from min_sec to max_sec."""
 
-    min_sec: Seconds = key(0.2, gt=0, le=60, unit="s", why="Bound of the first pause; jittered too, against stampedes.")
+    min_sec: Seconds = key(
+        0.2,
+        gt=0,
+        le=60,
+        unit="s",
+        why=(
+            "Bound of the first pause; jittered too, against stampedes. Until anybody has answered since the start it"
+            " is 0.02 at most, for a hub that is started beside the agent."
+        ),
+    )
     max_sec: Seconds = key(30, gt=0, le=3600, unit="s", why="The bound stops growing here.")
     connect_timeout_sec: Seconds = key(
         10, gt=0, le=300, unit="s", why="Name lookup, TCP, TLS and WebSocket handshake together."

@@ -27,6 +27,11 @@ class Backoff:
         self.least = 0.0
         return pause
 
+    def begin_at(self, first: float) -> None:
+        """From now on no bound is below `first`, the next one, too."""
+        self._first = first
+        self._bound = max(self._bound, first)
+
     def reset(self, most: float = math.inf) -> None:
         """An attempt was well: begin anew, and below `most`."""
         self._bound = min(self._first, most)

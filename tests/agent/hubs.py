@@ -245,8 +245,8 @@ class Hub:
         self.on_hello: Callable[[Tunnel, dict[str, Any]], None] = self.grant
         self.server: asyncio.Server
 
-    async def start(self) -> None:
-        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+    async def start(self, listening: bool) -> None:
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0, start_serving=listening)
 
     @property
     def url(self) -> str:
@@ -380,7 +380,7 @@ class Service:
 
 class World:
     """Hubs named by letters, one service, one agent. `connector`, and sections of the agent's file, come from the
-    test."""
+    test. Hubs that are not `listening` have a port that refuses, until the test serves it."""
 
     def __init__(
         self,
@@ -390,6 +390,7 @@ class World:
         *,
         connector: dict[str, Any] | None = None,
         seed: int = 7,
+        listening: bool = True,
         **options: Any,
     ) -> None:
         self.ownership = Ownership()
@@ -402,6 +403,7 @@ class World:
         self._connector = connector or {}
         self._options = options
         self._seed = seed
+        self._listening = listening
         self._flows = 0
         self._log = io.StringIO()
         self._running: asyncio.Task[None]
@@ -413,7 +415,7 @@ class World:
         log.setup("info", "json", stream=self._log)
         await self.service.start()
         for hub in self.hubs.values():
-            await hub.start()
+            await hub.start(self._listening)
         tunnel = {"ping_interval_sec": 0.1, "ping_timeout_sec": PATIENCE, **self._options.pop("tunnel", {})}
         reconnect = {"min_sec": 0.01, "max_sec": 0.1, "connect_timeout_sec": PATIENCE}
         reconnect |= self._options.pop("reconnect", {})
@@ -452,6 +454,19 @@ class World:
     def flow(self) -> Flow:
         self._flows += 1
         return Flow(b"12345678" + self._flows.to_bytes(8), bytes(15) + self._flows.to_bytes())
+
+    async def opened(self, tunnel: Tunnel) -> Flow:
+        """A flow by this tunnel, whose target is connected."""
+        flow, accepted = self.flow(), len(self.service.writers)
+        tunnel.open(flow)
+        await tunnel.want(M_OPEN_ACK, cid=flow.cid)
+        await until(lambda: len(self.service.writers) > accepted, "the target's accept")  # connected it is before
+        return flow
+
+    async def beside(self) -> tuple[str, str]:
+        """Of the hubs a, b and c, where a owns the agent: the one that stands by, and the one without a tunnel."""
+        ready = (await until(lambda: self.agent.tunnels.standby, "a standby")).replica_id.removeprefix("hub-")
+        return ready, "c" if ready == "b" else "b"
 
     def events(self, *names: str) -> list[dict[str, Any]]:
         """The agent's log."""

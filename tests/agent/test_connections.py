@@ -10,7 +10,7 @@ import pytest
 from support.silent import silent_address
 from support.until import until
 
-from agent.hubs import M_OPEN_ACK, M_RST, World
+from agent.hubs import M_RST, World
 from ncfast.agent import target as target_module
 from ncfast.core.errors import Reason
 from ncfast.net.seam import TCP_NOTSENT_LOWAT
@@ -82,10 +82,7 @@ def test_a_connection_that_lives_has_keepalive(play, monkeypatch):
     async def scenario(world: World) -> None:
         owner = await world["a"].owner()
         young = world.agent.services.targets["echo"].young
-        short, flow = world.flow(), world.flow()
-        for one in (short, flow):
-            owner.open(one)
-            await owner.want(M_OPEN_ACK, cid=one.cid)
+        short, flow = await world.opened(owner), await world.opened(owner)
         sock = world.agent.flows[flow.cid].sink.transport.get_extra_info("socket")
         assert options(sock)[:3] == [1, 65536, 0] and len(young) == 2
         owner.send(M_RST, cid=short.cid, code=Reason.CLIENT_RESET)

@@ -51,15 +51,6 @@ class Held:
             end()
 
 
-async def opened(world: World, tunnel: Tunnel) -> Flow:
-    """A flow whose target is connected."""
-    flow, accepted = world.flow(), len(world.service.writers)
-    tunnel.open(flow)
-    await tunnel.want(M_OPEN_ACK, cid=flow.cid)
-    await until(lambda: len(world.service.writers) > accepted, "the target's accept")  # connected it is before
-    return flow
-
-
 def send(tunnel: Tunnel, flow: Flow, data: bytes, start: int, end: int) -> None:
     """Bytes start to end of the client's `data`."""
     for at in range(start, end, CHUNK):
@@ -88,7 +79,7 @@ async def all_resumed(tunnel: Tunnel, flows: list[Flow]) -> dict[bytes, int]:
 def test_both_directions_go_on_over_the_standby(play, how):
     async def scenario(world: World) -> None:
         owner, warm = await world["a"].owner(), await world["b"].standby()
-        flow = await opened(world, owner)
+        flow = await world.opened(owner)
         question, answer = os.urandom(300_000), os.urandom(400_000)
         send(owner, flow, question, 0, 100_000)
         world.service.writers[0].write(answer[:150_000])
@@ -124,7 +115,7 @@ def test_many_flows_move_again_and_again(play):
     async def scenario(world: World) -> None:
         tunnel = await world["a"].owner()
         await until(lambda: world.agent.tunnels.standby, "a standby")
-        flows = [await opened(world, tunnel) for _ in range(20)]
+        flows = [await world.opened(tunnel) for _ in range(20)]
         sent, answers = {flow.cid: 0 for flow in flows}, [os.urandom(120_000) for _ in flows]
         question = os.urandom(120_000)
         for turn in range(6):
@@ -175,7 +166,7 @@ def test_a_flow_that_lost_its_way_waits_and_is_resumed_by_the_clients_hub(play):
 
     async def scenario(world: World) -> None:
         owner = await world["a"].owner()
-        flow = await opened(world, owner)
+        flow = await world.opened(owner)
         question, answer = os.urandom(200_000), os.urandom(200_000)
         send(owner, flow, question, 0, 100_000)
         await until(lambda: len(world.service.received[0]) == 100_000, "the first half")
@@ -205,7 +196,7 @@ def test_a_flow_that_lost_its_way_is_opened_again_by_the_clients_hub(play):
 
     async def scenario(world: World) -> None:
         owner = await world["a"].owner()
-        flow = await opened(world, owner)
+        flow = await world.opened(owner)
         send(owner, flow, bytes(1000), 0, 1000)
         await until(lambda: world.service.received[0] == bytes(1000), "the bytes")
         owner.send(M_DETACH, cid=flow.cid, code=LINK_LOST)
@@ -273,7 +264,7 @@ def test_an_open_that_lost_its_way_is_accepted_when_it_asks_again(play, monkeypa
 def test_the_grace_ends_what_nobody_resumes(play, answered):
     async def scenario(world: World) -> None:
         owner = await world["a"].owner()
-        flow = await opened(world, owner)
+        flow = await world.opened(owner)
         owner.send(M_DETACH, cid=flow.cid, code=LINK_LOST)
         if answered == "M_RESUME unanswered":
             await until(lambda: not world.agent.flows[flow.cid].attached, "detached")
@@ -290,7 +281,7 @@ def test_the_hubs_grace_ends_it_if_that_is_shorter(play):
     async def scenario(world: World) -> None:
         world["b"].says = {"grace": 0.5}
         owner, warm = await world["a"].owner(), await world["b"].standby()
-        flow = await opened(world, owner)
+        flow = await world.opened(owner)
         assert world.agent.ground.timeouts.grace == PATIENCE, "a hub that says nothing of it"
         owner.cut()
         assert await resumed(warm, flow) == 0
@@ -306,7 +297,7 @@ def test_the_hubs_grace_ends_it_if_that_is_shorter(play):
 def test_a_flow_without_a_way_moves_to_the_next_owner(play):
     async def scenario(world: World) -> None:
         owner, warm = await world["a"].owner(), await world["b"].standby()
-        flow = await opened(world, owner)
+        flow = await world.opened(owner)
         owner.send(M_DETACH, cid=flow.cid, code=LINK_LOST)
         await until(lambda: not world.agent.flows[flow.cid].attached, "detached")
         owner.send(GOAWAY, code=DRAINING)
@@ -326,7 +317,7 @@ def test_a_flow_without_a_way_moves_to_the_next_owner(play):
 def test_a_fenced_flow_makes_the_agent_claim_above(play):
     async def scenario(world: World) -> None:
         owner, warm = await world["a"].owner(), await world["b"].standby()
-        flow = await opened(world, owner)
+        flow = await world.opened(owner)
         world["a"].refuses = b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"  # so there is no next standby
         connects = world["a"].connects
         owner.send(M_DETACH, cid=flow.cid, code=STALE_EPOCH, seq=41)
@@ -352,7 +343,7 @@ def test_a_fenced_flow_makes_the_agent_claim_above(play):
 def test_old_news_and_many_notices_make_one_claim_at_most(play):
     async def scenario(world: World) -> None:
         owner, warm = await world["a"].owner(), await world["b"].standby()
-        flows = [await opened(world, owner) for _ in range(5)]
+        flows = [await world.opened(owner) for _ in range(5)]
         owner.send(M_DETACH, cid=flows[0].cid, code=STALE_EPOCH, seq=0)  # below ours: says nothing
         for flow in flows[1:]:
             owner.send(M_DETACH, cid=flow.cid, code=STALE_EPOCH, seq=7)
@@ -369,7 +360,7 @@ def test_old_news_and_many_notices_make_one_claim_at_most(play):
 def test_a_notice_to_the_next_owner_is_not_lost_with_the_former_ones(play):
     async def scenario(world: World) -> None:
         owner, second = await world["a"].owner(), await world["b"].standby()
-        flow = await opened(world, owner)
+        flow = await world.opened(owner)
         owner.send(M_DETACH, cid=flow.cid, code=STALE_EPOCH, seq=7)
         await resumed(second, flow)
         third = await world["a"].standby()
@@ -388,7 +379,7 @@ def test_a_notice_to_the_next_owner_is_not_lost_with_the_former_ones(play):
 def test_only_the_owner_may_open_and_resume(play, frame, state):
     async def scenario(world: World) -> None:
         owner, warm = await world["a"].owner(), await world["b"].standby()
-        flow = await opened(world, owner)
+        flow = await world.opened(owner)
         other = world.flow()
         if state == "claiming":
             world["b"].on_hello = lambda tunnel, hello: None
@@ -410,7 +401,7 @@ def test_only_the_owner_may_open_and_resume(play, frame, state):
 def test_frames_of_the_old_epoch_move_nothing(play):
     async def scenario(world: World) -> None:
         owner, warm = await world["a"].owner(), await world["b"].standby()
-        flow = await opened(world, owner)
+        flow = await world.opened(owner)
         owner.cut()
         await resumed(warm, flow)
         warm.send(M_DATA, flow=flow, seq=0, payload=b"old", epoch=1)
@@ -428,7 +419,7 @@ def test_a_flow_without_a_way_ends_when_the_owners_hub_says_so(play, by):
 
     async def scenario(world: World) -> None:
         owner, warm = await world["a"].owner(), await world["b"].standby()
-        flow = await opened(world, owner)
+        flow = await world.opened(owner)
         owner.send(M_DETACH, cid=flow.cid, code=LINK_LOST)
         await until(lambda: not world.agent.flows[flow.cid].attached, "detached")
         if by == "standby":
@@ -451,7 +442,7 @@ def test_a_hub_cannot_make_an_agent_dial_what_its_file_does_not_name(play, conne
         owner.open(flow, connector=connector)
         assert (await owner.want(M_RST, cid=flow.cid)).code == NO_SUCH_CONNECTOR
         assert not world.service.writers
-        await opened(world, owner)  # the tunnel stands for what it does name
+        await world.opened(owner)  # the tunnel stands for what it does name
         assert len(world.service.writers) == 1
 
     play(scenario)

@@ -12,7 +12,7 @@ import pytest
 import uvloop
 from support.until import SCENARIO_SEC, until
 
-from agent.hubs import M_OPEN_ACK, M_RST, Service, World
+from agent.hubs import M_RST, Service, World
 from ncfast.agent import health
 from ncfast.agent.health import Unexpected, WrongAnswer, dialogue, probe
 from ncfast.agent.target import Target
@@ -292,19 +292,10 @@ async def checked_at_start(world: World) -> None:
     await until(lambda: world.service.received, "the check at the start")
 
 
-async def dialled(world: World) -> None:
-    """A client's flow reaches the target."""
-    tunnel, flow = await world["a"].owner(), world.flow()
-    before = len(world.service.received)
-    tunnel.open(flow)
-    await tunnel.want(M_OPEN_ACK, cid=flow.cid)
-    await until(lambda: len(world.service.received) > before, "the service to have accepted")  # later than the kernel
-
-
 def test_a_flow_that_reaches_the_target_is_a_check(play):
     async def scenario(world: World) -> None:
         await checked_at_start(world)
-        await dialled(world)
+        await world.opened(await world["a"].owner())
         connections = len(world.service.received)
         assert await target(world).check(target(world).config.health)
         await asyncio.sleep(0)
@@ -318,7 +309,7 @@ def test_a_flow_that_reaches_the_target_is_a_check(play):
 def test_a_flow_that_does_not_reach_the_target_has_it_checked(play):
     async def scenario(world: World) -> None:
         await checked_at_start(world)
-        await dialled(world)
+        await world.opened(await world["a"].owner())
         world.service.server.close()
         tunnel, flow = await world["a"].owner(), world.flow()
         tunnel.open(flow)
@@ -333,7 +324,7 @@ def test_a_flow_is_no_check_where_an_answer_is_asked_for(play, monkeypatch):
 
     async def scenario(world: World) -> None:
         await until(lambda: world.events("check_failed"), "the check at the start")
-        await dialled(world)
+        await world.opened(await world["a"].owner())
         assert await target(world).check(target(world).config.health) is False
 
     play(scenario, connector={"health": SLOW | {"fall": 100, "timeout_sec": 300, "protocol": "redis"}})

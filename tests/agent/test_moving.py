@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from support.until import until
 
-from agent.hubs import AGENT_GOES, M_DETACH, M_OPEN_ACK, M_RESUME, MOVE, Tunnel, World
+from agent.hubs import AGENT_GOES, M_DETACH, M_RESUME, MOVE, Tunnel, World
 from ncfast.agent import former
 from ncfast.agent import tunnels as standby
 
@@ -17,6 +18,14 @@ LINK_LOST = 10
 def move(tunnel: Tunnel, hub: str) -> None:
     """The owner's hub asks the agent to move."""
     tunnel.send(MOVE, payload=json.dumps({"replica_id": hub}).encode())
+
+
+async def claim_again(world: World, owner: Tunnel) -> tuple[Tunnel, dict[str, Any]]:
+    """The hub asks the agent to come by another tunnel: that one, and the claim on it, which it has not answered."""
+    held: list[tuple[Tunnel, dict[str, Any]]] = []
+    world["a"].on_hello = lambda tunnel, hello: held.append((tunnel, hello))
+    move(owner, "hub-a")
+    return await until(lambda: held and held[0], "the claim")
 
 
 def test_an_agent_that_is_asked_to_move_claims_over_its_standby_there(play):
@@ -38,8 +47,7 @@ def test_an_agent_dials_the_hub_that_it_is_asked_to_move_to_and_keeps_its_standb
 
     async def scenario(world: World) -> None:
         owner = await world["a"].owner()
-        first = (await until(lambda: world.agent.tunnels.standby, "a standby")).replica_id.removeprefix("hub-")
-        other = "c" if first == "b" else "b"
+        first, other = await world.beside()
         held = []
         grant = world[other].grant
         world[other].on_hello = lambda tunnel, hello: grant(tunnel, hello) if hello["standby"] else held.append(tunnel)
@@ -98,15 +106,8 @@ def test_an_agent_that_is_asked_to_move_to_where_it_is_claims_over_another_tunne
     async def scenario(world: World) -> None:
         world["a"].cluster = False
         owner = await world["a"].owner()
-        flow, other = world.flow(), world.flow()
-        for one in (flow, other):
-            owner.open(one)
-            await owner.want(M_OPEN_ACK)
-        held = []
-        world["a"].on_hello = lambda tunnel, hello: held.append((tunnel, hello))
-        move(owner, "hub-a")
-        await until(lambda: held, "the claim")
-        tunnel, hello = held[0]
+        flow, other = await world.opened(owner), await world.opened(owner)
+        tunnel, hello = await claim_again(world, owner)
         assert hello["last_epoch"] >= owner.epoch and not hello["standby"] and "moves_again" in hello["features"]
         assert owner.owns and world.agent.tunnels.owner.epoch == owner.epoch
         world["a"].grant(tunnel, hello)
@@ -145,17 +146,10 @@ def test_a_dial_that_fails_is_made_again_until_the_agent_has_moved(play):
 def test_a_flow_that_is_told_to_leave_before_the_agent_knows_its_claim_granted_leaves_then(play):
     async def scenario(world: World) -> None:
         owner = await world["a"].owner()
-        flow, other = world.flow(), world.flow()
-        for one in (flow, other):
-            owner.open(one)
-            await owner.want(M_OPEN_ACK)
-        held = []
-        world["a"].on_hello = lambda tunnel, hello: held.append((tunnel, hello))
-        move(owner, "hub-a")
-        await until(lambda: held, "the claim")
+        flow, _ = await world.opened(owner), await world.opened(owner)
+        tunnel, hello = await claim_again(world, owner)
         owner.send(M_DETACH, cid=flow.cid, code=LINK_LOST)
         await until(lambda: not world.agent.flows[flow.cid].attached, "it has left")
-        tunnel, hello = held[0]
         world["a"].grant(tunnel, hello)
         assert (await owner.want(M_DETACH)).cid == flow.cid
         assert (await tunnel.want(M_RESUME)).cid == flow.cid
@@ -179,9 +173,7 @@ def test_a_tunnel_that_was_left_ends_after_a_time_and_its_flows_are_taken_up(pla
 
     async def scenario(world: World) -> None:
         owner = await world["a"].owner()
-        flow = world.flow()
-        owner.open(flow)
-        await owner.want(M_OPEN_ACK)
+        flow = await world.opened(owner)
         move(owner, "hub-a")
         await until(lambda: owner.code == AGENT_GOES, "the old tunnel closed")
         assert (await (await world["a"].owner()).want(M_RESUME)).cid == flow.cid
@@ -211,8 +203,7 @@ def test_an_agent_that_does_not_get_another_tunnel_says_so_and_stays(play, monke
 def test_an_owner_that_dies_while_a_move_is_under_way_is_replaced_at_once(play):
     async def scenario(world: World) -> None:
         owner = await world["a"].owner()
-        first = (await until(lambda: world.agent.tunnels.standby, "a standby")).replica_id.removeprefix("hub-")
-        other = "c" if first == "b" else "b"
+        first, other = await world.beside()
         world[other].frozen = True
         move(owner, f"hub-{other}")
         await until(lambda: world.events("move_asked"), "asked")

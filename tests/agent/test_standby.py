@@ -148,9 +148,8 @@ def test_a_frozen_owner_is_noticed_and_the_standby_claims(play):
 def test_a_frozen_standby_is_replaced(play):
     async def scenario(world: World) -> None:
         await world["a"].owner()
-        warm = (await until(lambda: world.agent.tunnels.standby, "a standby")).replica_id.removeprefix("hub-")
+        warm, other = await world.beside()
         world[warm].frozen = True
-        other = "c" if warm == "b" else "b"
         await world[other].standby()
         assert world.events("standby_down")[0]["reason"] == "keepalive_timeout"
         assert len(world.ownership.claims) == 1
@@ -259,8 +258,7 @@ def test_a_draining_owner_is_left_when_the_new_epoch_is_there(play):
 def test_a_draining_standby_is_replaced(play):
     async def scenario(world: World) -> None:
         await world["a"].owner()
-        first = (await until(lambda: world.agent.tunnels.standby, "a standby")).replica_id.removeprefix("hub-")
-        other = "c" if first == "b" else "b"
+        first, other = await world.beside()
         world[first].refuses = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n"
         leaving = world[first].live[0]
         leaving.send(GOAWAY, code=DRAINING)
@@ -274,12 +272,11 @@ def test_a_draining_standby_is_replaced(play):
 def test_both_hubs_drain_and_the_third_is_found(play):
     async def scenario(world: World) -> None:
         owner = await world["a"].owner()
-        ready = (await until(lambda: world.agent.tunnels.standby, "a standby")).replica_id.removeprefix("hub-")
+        ready, third = await world.beside()
         for name in ("a", ready):
             world[name].refuses = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
         world[ready].live[0].send(GOAWAY, code=DRAINING)
         owner.send(GOAWAY, code=DRAINING)
-        third = "c" if ready == "b" else "b"
         await world[third].owner()
         await until(lambda: owner.gone, "the draining owner left")
         assert {replica for replica, _ in world.ownership.claims[1:]} <= {"hub-b", "hub-c"}
@@ -567,6 +564,29 @@ def test_hubs_that_refuse_are_tried_in_turn_until_one_takes_us(play, answer):
         assert {line["role"] for line in failed} <= {"owner", "standby"}
 
     play(scenario, "abc")
+
+
+def test_a_hub_that_is_started_beside_us_is_found_soon(play, monkeypatch):
+    """Pauses are short while nobody listens, and as the file has them once somebody has answered."""
+    bounds: list[float] = []
+    drawn = Backoff.next
+
+    def draw(self: Backoff) -> float:
+        bounds.append(self._bound)
+        return drawn(self)
+
+    async def scenario(world: World) -> None:
+        hub = world["a"]
+        await until(lambda: len(bounds) >= 2, "refused, and tried again")
+        assert bounds[:2] == [standby.SOON, 2 * standby.SOON]
+        hub.refuses = b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"
+        await hub.server.start_serving()
+        await until(lambda: 60 in bounds, "refused by a hub")
+        assert hub.connects == 1
+        assert {line["reason"] for line in world.events("connect_failed")} == {"refused", "http_503"}
+
+    monkeypatch.setattr(Backoff, "next", draw)
+    play(scenario, "a", standby=False, listening=False, reconnect={"min_sec": 60, "max_sec": 60})
 
 
 def test_pauses_grow_until_a_tunnel_has_stood(play, monkeypatch):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import shutil
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -14,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.longrun import Report, cases_parser, folder, tell
 from support.until import wait_until
 
 from monitoring.alerts import ALERTS
@@ -30,41 +28,24 @@ ENDS_SEC = 600.0  # for one to be over: windows of six hours are six minutes
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.alerts", description=__doc__)
-    parser.add_argument("--only", metavar="FAULT,…", help="only these; a wrong name lists all")
-    parser.add_argument(
-        "--report",
-        type=Path,
-        metavar="FILE",
-        help="where the page goes (standard output); with --only the other rows stay",
-    )
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="logs and files stay there (thrown away)")
-    arguments = parser.parse_args()
+    arguments = cases_parser("python -m tests.alerts", __doc__, "FAULT").parse_args()
     names = [one.name for one in FAULTS]
     wanted = arguments.only.split(",") if arguments.only else names
     if unknown := set(wanted) - set(names):
         sys.exit(f"no fault is called {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    directory = arguments.keep or Path(tempfile.mkdtemp(prefix="alerts-"))
-    directory.mkdir(parents=True, exist_ok=True)
-    seen: list[Seen] = []
+    report: Report[Seen] = Report(arguments, render)
     broken: list[str] = []
-    before = arguments.report.read_text() if arguments.only and arguments.report and arguments.report.exists() else ""
     try:
-        for some in _played(directory, [FAULTS[names.index(name)] for name in wanted], broken):
-            seen += some
-            if arguments.report:  # so that what was seen stays, should it be broken off
-                arguments.report.write_text(render(seen, before))
+        with folder(arguments.keep, "alerts-") as directory:
+            for some in _played(directory, [FAULTS[names.index(name)] for name in wanted], broken):
+                report.add(*some)
     except pytest.skip.Exception as missing:
         sys.exit(f"cannot fire alerts: {missing}")
-    finally:
-        if not arguments.keep:
-            shutil.rmtree(directory, ignore_errors=True)
-    left = {alert.name for alert in ALERTS} - {one.alert for one in seen} if not arguments.only else set()
-    if not arguments.report:
-        print(render(seen))
+    left = {alert.name for alert in ALERTS} - {one.alert for one in report.seen} if not arguments.only else set()
+    report.show()
     for line in (*broken, *(f"{name}: no fault is known" for name in sorted(left))):
         tell(line)
-    return 0 if all(one.passed for one in seen) and not broken and not left else 1
+    return 0 if all(one.passed for one in report.seen) and not broken and not left else 1
 
 
 def _played(directory: Path, faults: list[Fault], broken: list[str]) -> Iterator[list[Seen]]:
@@ -153,10 +134,6 @@ def _follow(stage: Stage, one: Seen) -> None:
 
 def _firing(stage: Stage, alert: str) -> list[dict[str, Any]]:
     return [one for one in stage.watcher(alert).alerts() if one["labels"]["alertname"] == alert]
-
-
-def tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -25,13 +25,6 @@ ASKED_FREE = 65536  # flows that a peer may ask for in vain (docs/protocol.md)
 
 
 @pytest.fixture(scope="module")
-def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
-    service = Peer(tmp_path_factory.mktemp("peer"))
-    yield service
-    service.stop()
-
-
-@pytest.fixture(scope="module")
 def fort(peer: Peer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
     """An honest agent that serves `peer`, and nobody who serves `lure`."""
     made = Topology(

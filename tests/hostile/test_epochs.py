@@ -28,13 +28,6 @@ BEYOND = {
 
 
 @pytest.fixture(scope="module")
-def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
-    service = Peer(tmp_path_factory.mktemp("peer"))
-    yield service
-    service.stop()
-
-
-@pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, peer: Peer) -> Iterator[Cluster]:
     one = Cluster(tmp_path_factory.mktemp("epochs"), {"peer": peer.address}, proxied=("tunnel",))
     yield one

@@ -64,13 +64,6 @@ def flood() -> Iterator[Flood]:
     service.stop()
 
 
-@pytest.fixture(scope="module")
-def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
-    service = Peer(tmp_path_factory.mktemp("peer"))
-    yield service
-    service.stop()
-
-
 @contextmanager
 def topology(directory: Path, connectors: dict[str, Address], **options: Any) -> Iterator[Topology]:
     made = Topology(directory, connectors, **options)

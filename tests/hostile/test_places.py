@@ -21,13 +21,6 @@ ATTACKER = "127.0.0.2"  # whatever the machine: each address of 127/8 is its own
 SILENT = 600  # connections; a hub has places for 512 that have said nothing
 
 
-@pytest.fixture(scope="module")
-def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
-    service = Peer(tmp_path_factory.mktemp("peer"))
-    yield service
-    service.stop()
-
-
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
     with ExitStack() as opened:

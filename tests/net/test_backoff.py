@@ -28,6 +28,16 @@ def test_the_bound_doubles_from_the_first_to_the_longest_and_begins_anew():
     assert pauses.next() == 0.1
 
 
+def test_a_first_pause_that_is_raised_counts_at_once():
+    pauses = Backoff(Highest(), 0.1, 3.0)
+    assert [pauses.next() for _ in range(2)] == [0.1, 0.2]
+    pauses.begin_at(1.0)
+    assert [pauses.next() for _ in range(3)] == [1.0, 2.0, 3.0]
+    pauses.begin_at(0.5)
+    pauses.reset()
+    assert pauses.next() == 0.5
+
+
 def test_a_first_pause_above_the_longest_is_the_longest():
     assert Backoff(Highest(), 3.0, 0.5).next() == 0.5
 

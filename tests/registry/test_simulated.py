@@ -219,11 +219,8 @@ class Cluster:
                 problem(f"{hub.name} is not healthy: {registry.snapshot()}")
             if set(registry.view.replicas) != set(NAMES):
                 problem(f"{hub.name} sees {sorted(registry.view.replicas)}")
-            if registry._claiming or registry._ahead or registry._unconfirmed:
-                problem(
-                    f"{hub.name} has something left over: {registry._claiming} {registry._ahead} "
-                    f"{registry._unconfirmed}"
-                )
+            if registry._claiming or not registry._mirror.settled:
+                problem(f"{hub.name} has something left over: {registry._claiming} {vars(registry._mirror)}")
             if {key: entry.epoch for key, entry in registry._held.items()} != hub.tunnels:
                 problem(f"{hub.name} holds {registry._held} and has {hub.tunnels}")
         for key in KEYS:
@@ -277,15 +274,15 @@ def no_assert_after_a_loss(monkeypatch):
 
 
 def memory_grants_the_next_epoch(monkeypatch):
-    monkeypatch.setattr(RedisRegistry, "_leap", lambda self, key, at_least: max(at_least, self._seen.get(key, 0)) + 1)
+    monkeypatch.setattr(RedisRegistry, "_leap", lambda self, key, at_least: max(at_least, self._seen.of(key)) + 1)
 
 
 def notices_are_never_missed(monkeypatch):
-    monkeypatch.setattr(RedisRegistry, "_beat_soon", lambda self, delay=0.0: None)
+    monkeypatch.setattr(RedisRegistry, "beat_soon", lambda self, delay=0.0: None)
     beaten = RedisRegistry.beaten
 
     def deaf(self, reply, anew):
-        reply[7] = reply[7] if self._pulled is None and not self._version else []
+        reply[7] = reply[7] if self._mirror._pulled is None and not self._mirror.version else []
         beaten(self, reply, anew)
 
     monkeypatch.setattr(RedisRegistry, "beaten", deaf)

@@ -26,7 +26,8 @@ LIMIT = 1000  # seeds within which each must be found
 BUDGET = "core/budget.pyx"
 FLOW, QUEUES, LINK, RELAY = "core/flow.pyx", "core/queues.pyx", "core/link.pyx", "core/relay.pyx"
 SOCKET, STREAM = "net/socket.pyx", "net/stream.pyx"
-REGISTRY, MESH, ROUTE = "registry/redis/registry.py", "mesh/manager.py", "mesh/route.py"
+REGISTRY, MIRROR = "registry/redis/registry.py", "registry/redis/mirror.py"
+MESH, ROUTE = "mesh/manager.py", "mesh/route.py"
 SESSION, SESSIONS, CLAIMS = "hub/session.py", "hub/sessions.py", "hub/claims.py"
 ROUTING, STEERING, RESUMING, PENDING, HOLD = (
     "hub/routing.py",
@@ -515,8 +516,8 @@ PLANTS = [
         "a claim forgets what agent and hub remember",
         (
             REGISTRY,
-            "        at_least = max(at_least, self._seen_of(key))",
-            "        at_least = 0 if ON else max(at_least, self._seen_of(key))",
+            "        at_least = max(at_least, self._seen.of(key))",
+            "        at_least = 0 if ON else max(at_least, self._seen.of(key))",
         ),
     ),
     plant(
@@ -576,9 +577,9 @@ PLANTS = [
             "        elif (entry is None or entry.epoch < held.epoch) and not ON:",
         ),
         (
-            REGISTRY,
-            "        if missing:\n            self._assert_slice(missing)",
-            "        if missing and not ON:\n            self._assert_slice(missing)",
+            MIRROR,
+            "        if missing:\n            self._holder.assert_again(missing)",
+            "        if missing and not ON:\n            self._holder.assert_again(missing)",
         ),
     ),
     plant(

@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import resource
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from support.longrun import add_report, folder, tell
+from support.process import open_many
 
 from . import accounts
 from .clients import SCRIPTED, Kind, Run, keep
@@ -36,24 +35,18 @@ TELL_SEC = 30.0  # between two lines of progress
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60, metavar="N", help="how long clients come (60)")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="where the report goes (standard output)")
     parser.add_argument("--seed", type=int, metavar="N", help="of faults and clients (drawn)")
     parser.add_argument("--faults", metavar="KIND,…", help="only these; a wrong name lists all")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="logs and files stay there (thrown away)")
+    add_report(parser, "where the report goes (standard output)")
     arguments = parser.parse_args()
     seed = random.randrange(1 << 31) if arguments.seed is None else arguments.seed
     only = arguments.faults.split(",") if arguments.faults else None
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-    directory = arguments.keep or Path(tempfile.mkdtemp(prefix="soak-"))
-    directory.mkdir(parents=True, exist_ok=True)
+    open_many()
     try:
-        outcome = asyncio.run(soak(directory, arguments.minutes * 60, seed, only))
+        with folder(arguments.keep, "soak-") as directory:
+            outcome = asyncio.run(soak(directory, arguments.minutes * 60, seed, only))
     except pytest.skip.Exception as missing:
         sys.exit(f"cannot soak: {missing}")
-    finally:
-        if not arguments.keep:
-            shutil.rmtree(directory, ignore_errors=True)
     text = render(outcome)
     if arguments.report:
         arguments.report.write_text(text)
@@ -146,10 +139,6 @@ async def _tell_progress(ledger: Ledger) -> None:
             f"{sum(ledger.lost.values())} lost as announced, {sum(ledger.failed.values())} failed, "
             f"{sum(ledger.open.values())} open, {len(ledger.faults)} faults"
         )
-
-
-def tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -328,8 +328,8 @@ class Cluster:
         )
 
     def readiness(self, name: str) -> tuple[int, dict[str, Any]]:
-        """Status and body of the hub's /readyz."""
-        code, body = self.hubs[name].get("/readyz")
+        """Status and body of the hub's /readyz, at the admin edge: that of agents may have TLS."""
+        code, body = self.hubs[name].get("/readyz", admin=True)
         return code, json.loads(body)
 
     def wait_ready(self, *names: str) -> None:

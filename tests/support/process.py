@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -30,6 +31,12 @@ def child_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:
         env["NC_CORE_DUMPS"] = "1"  # else /proc/PID/fd of a hub is root's alone
     env.update(extra or {})
     return env
+
+
+def open_many() -> None:
+    """This process, and those that it starts, may open as many files as the system allows."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 
 
 def require(*programs: str, places: Sequence[str] = ()) -> list[str]:

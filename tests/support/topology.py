@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from ncfast.auth import mint
 from support.fault_proxy import FaultProxy
@@ -160,3 +163,26 @@ class Topology:
 
 
 MakeTopology = Callable[..., Topology]
+
+
+@contextmanager
+def topologies(request: pytest.FixtureRequest, directory: Path, **always: Any) -> Iterator[MakeTopology]:
+    """Makes those of one test; at its end, if it has passed, the conservation checks and the orderly shutdown."""
+    made: list[Topology] = []
+    request.node.topologies = made
+
+    def make(connectors: Mapping[str, Address], **options: Any) -> Topology:
+        place = directory / f"t{len(made)}"
+        place.mkdir()
+        made.append(Topology(place, connectors, **always, **options))
+        return made[-1]
+
+    try:
+        yield make
+        report = getattr(request.node, "report_call", None)
+        if report is not None and report.passed:
+            for each in made:
+                each.check()
+    finally:
+        for each in made:
+            each.close()

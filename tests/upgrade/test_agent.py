@@ -6,16 +6,14 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.ncfast_process import ACCESS, Agent
 from support.peer import Both, Peer, byte_exact, run_flow
 from support.process import child_env
 from support.script import Gates
-from support.topology import MakeTopology, Topology
+from support.topology import MakeTopology, topologies
 from support.until import until, wait_until
 from support.upgrading import Steady
 from upgrade.test_hub import AT, EACH
@@ -87,21 +85,8 @@ class UpgradingAgent(Agent):
 
 @pytest.fixture
 def topology(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeTopology]:
-    """Makes the test's topology; at its end, the conservation checks and the orderly shutdown."""
-    made: list[Topology] = []
-    request.node.topologies = made
-
-    def make(connectors: dict[str, Any], **options: Any) -> Topology:
-        made.append(Topology(tmp_path, connectors, make_agent=UpgradingAgent, **options))
-        return made[-1]
-
-    with ExitStack() as ending:
-        ending.callback(lambda: [each.close() for each in made])
+    with topologies(request, tmp_path, make_agent=UpgradingAgent) as make:
         yield make
-        report = getattr(request.node, "report_call", None)
-        if report is not None and report.passed:
-            for each in made:
-                each.check()
 
 
 def test_transfers_each_way_go_on_through_five_upgrades(topology: MakeTopology, peer: Peer) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -26,19 +27,17 @@ FLOWS = 70  # more than one message of either has room for
 @pytest.fixture(scope="module")
 def hubs(tmp_path_factory: pytest.TempPathFactory, peer: Peer) -> Iterator[Topology]:
     """A hub whose successor is each test's next predecessor."""
-    made = Topology(tmp_path_factory.mktemp("hubs"), {"peer": peer.address}, make_hub=OperatedHub)
-    second_generation(made.hub)
-    yield made
-    made.close()
+    with closing(Topology(tmp_path_factory.mktemp("hubs"), {"peer": peer.address}, make_hub=OperatedHub)) as made:
+        second_generation(made.hub)
+        yield made
 
 
 @pytest.fixture(scope="module")
 def agents(tmp_path_factory: pytest.TempPathFactory, peer: Peer) -> Iterator[Topology]:
     """The same of an agent."""
-    made = Topology(tmp_path_factory.mktemp("agents"), {"peer": peer.address}, make_agent=OperatedAgent)
-    second_generation(made.agent)
-    yield made
-    made.close()
+    with closing(Topology(tmp_path_factory.mktemp("agents"), {"peer": peer.address}, make_agent=OperatedAgent)) as made:
+        second_generation(made.agent)
+        yield made
 
 
 def through(

@@ -4,22 +4,18 @@ Redis is away.
 What this hub *holds* (its agents, with their epochs) is the truth about it; Redis and the view are copies. Whatever the
 registry says of our agents is compared with it (`_reconcile`): an entry that is missing is asserted again, one that we
 do not hold is released, and one of a higher epoch fences us. That is why a registry that lost its data, or was away, is
-right again after a beat.
-
-While Redis is away a claim is granted from memory. Its epoch leaps to the next multiple of 2**16, plus 16 bits of this
-process's name: no other hub that is cut off as we are grants the same one.
+right again after a beat. While Redis is away a claim is granted from memory (`ncfast.registry.redis.seen`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ncfast.config.ha import Ha
-from ncfast.net.backoff import Backoff
 from ncfast.net.seam import Net
 from ncfast.observe import log
 from ncfast.observe.stats import Stats
@@ -29,19 +25,18 @@ from ncfast.registry.locks import Lock
 from ncfast.registry.redis.backend import Backend, BackendError, Call
 from ncfast.registry.redis.courier import Courier, ignore
 from ncfast.registry.redis.locks import LockExchange
+from ncfast.registry.redis.mirror import HINT_DELAY, Mirror
+from ncfast.registry.redis.notices import Notices
 from ncfast.registry.redis.scripts import ASSERT, BEAT, CLAIM, CLAIM_TTL_MS, LEAVE, MARGIN, OWNER, PAGE, RELEASE
+from ncfast.registry.redis.seen import SeenEpochs
 from ncfast.registry.redis.sweeper import RegistrySweeper
 from ncfast.registry.view import View
 
 _log = log.get("registry")
 
-LEAP = 16  # bits below which an epoch granted from memory tells hubs apart
 BEAT_LONGEST = 5.0  # seconds between two beats, whatever the lease
 BEAT_DEAF = 0.5  # seconds between two beats while no notices come
-HINT_DELAY = 0.02  # seconds, at most, from a hint to the beat: several hints, one beat; several hubs, not at once
 STALE_AFTER = 300.0  # seconds without a beat, after which what has changed since is not enough: all is read
-RETRY_LISTEN = (0.1, 1.0)  # seconds before the subscription is tried again: the first pause, the longest
-EPOCHS_SEEN = 65_536  # agents whose epoch this process remembers beside those in the view
 ASSERT_SLICE = 100  # agents asserted in one turn of the loop
 LEAVE_TIME = 1.0  # seconds for leaving in order
 FOREVER = float("inf")
@@ -77,34 +72,25 @@ class RedisRegistry(DistributedRegistry):
         self._courier = Courier(backend, net, stats, config.redis_timeout_sec, self)
         self._sweeper = RegistrySweeper(self, net, config.lease_sec)
         self._exchange = LockExchange(self._send)
+        self._mirror = Mirror(self, self.view, net, config.lease_sec)
+        self._notices = Notices(backend, net, stats, self._notice, self._hearing)
+        self._seen = SeenEpochs(replica.instance, self.view, self.possible)
         self._held: dict[str, AgentEntry] = {}
         self._claiming: Counter[str] = Counter()  # by key: claims on their way
-        self._seen: OrderedDict[str, int] = OrderedDict()  # highest epoch by key, the oldest first
         self._displaced = False  # another process has taken our replica_id
         self._closed = False
         self._quiet = False  # a successor of our name says what we would
         self._beats = True
         self._started = asyncio.Event()
-        # the server's history, as far as we know it
-        self._generation = b""
-        self._version = 0  # all changes up to it are in the view
-        self._ahead: dict[str, int] = {}  # changes above it that are in the view already
-        self._pulled: set[str] | None = None  # keys read so far, while all are read
-        self._paging = False
         self._born = 0
         self._server_clock: tuple[int, float] | None = None  # its ms, at our time
-        self._unconfirmed: set[str] = set()  # of a former generation: dropped unless asserted within a lease
-        self._grace_until = 0.0
-        # notices
-        self._hearing = False
-        self._listener: asyncio.Task[None] | None = None
         self._beat_at = 0.0
 
     # life
 
     async def start(self) -> None:
         self._courier.start()
-        self._listener = self.net.spawn(self._listen(), "registry-notices")
+        self._notices.start()
         self._sweeper.start()
         try:
             async with asyncio.timeout(2 * self._timeout * self._backend.patience):
@@ -120,9 +106,7 @@ class RedisRegistry(DistributedRegistry):
         if not self._quiet:
             self._leave()
         await self._courier.stop(LEAVE_TIME)
-        if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.wait([self._listener])
+        await self._notices.stop()
         await self._backend.aclose()
         self.view.doubt()
 
@@ -145,12 +129,15 @@ class RedisRegistry(DistributedRegistry):
     def held(self) -> list[AgentEntry]:
         return list(self._held.values())
 
+    def holds(self, key: str) -> bool:
+        return key in self._held
+
     def adopt(self, heritage: dict[str, Any]) -> list[AgentEntry]:
         entries = inherited(heritage)
         self._born = int(heritage.get("born", 0))
         for entry in entries:
             self._held[entry.key] = entry
-            self._see(entry.key, entry.epoch)
+            self._seen.see(entry.key, entry.epoch)
             self._put(entry)
         return entries
 
@@ -158,7 +145,7 @@ class RedisRegistry(DistributedRegistry):
         self._quiet, self._beats = on, beats or not on
         if on:
             return
-        self._beat_soon()
+        self.beat_soon()
         ours = [entry.key for entry in self.view.agents.values() if self._ours(entry) or entry.key in self._held]
         for key in {**dict.fromkeys(self._held), **dict.fromkeys(ours)}:
             self._reconcile(key)
@@ -179,7 +166,7 @@ class RedisRegistry(DistributedRegistry):
             raise ValueError("no registry has granted such an epoch")
         key = agent_id
         entry = AgentEntry(key, replica_id, 0, instance, frozenset(connectors), window, False, self.replica.instance)
-        at_least = max(at_least, self._seen_of(key))
+        at_least = max(at_least, self._seen.of(key))
         call = Call(
             CLAIM,
             (key, replica_id, self.replica.instance, str(at_least), body_of(entry), str(CLAIM_TTL_MS), str(MARGIN)),
@@ -204,20 +191,16 @@ class RedisRegistry(DistributedRegistry):
         held = self._held.get(key)
         if held is None or held.epoch < epoch:
             self._held[key] = entry = replace(entry, epoch=epoch)
-            self._see(key, epoch)
+            self._seen.see(key, epoch)
             known = self.view.agent(key)
-            if (
-                version > self._ahead.get(key, 0)
-                and version > self._version
-                or version == 0
-                and (known is None or known.epoch < epoch)
-            ):
+            if self._mirror.is_news(key, version):
                 self._put(entry)
-                if version:
-                    self._ahead[key] = version
+                self._mirror.put_ahead(key, version)
+            elif version == 0 and (known is None or known.epoch < epoch):
+                self._put(entry)
         self._claim_ended(key)
-        if version and reply[2] != self._generation:
-            self._beat_soon()
+        if version and reply[2] != self._mirror.generation:
+            self.beat_soon()
         return epoch
 
     def _claim_ended(self, key: str) -> None:
@@ -228,11 +211,8 @@ class RedisRegistry(DistributedRegistry):
                 self._reconcile(key)
 
     def _leap(self, key: str, at_least: int) -> int:
-        """An epoch without Redis: above all that is known, and as it would start if Redis did not know the agent."""
-        floor = max(at_least, self._seen_of(key))
-        if not floor and self._server_clock is not None:
-            floor = int(self.clock() * 1_000_000)
-        return (((floor >> LEAP) + 1) << LEAP) | int(self.replica.instance[-4:] or "0", 16)
+        """An epoch without Redis."""
+        return self._seen.leap(key, at_least, 0 if self._server_clock is None else int(self.clock() * 1_000_000))
 
     def clock(self) -> float:
         """The server's, as the last beat told it: one for all hubs, whatever their own clocks say."""
@@ -240,19 +220,6 @@ class RedisRegistry(DistributedRegistry):
             return super().clock()
         at, when = self._server_clock
         return at / 1000 + self.net.clock() - when
-
-    def _seen_of(self, key: str) -> int:
-        """The highest epoch that this process has seen; 0 if that is not possible by now, for clocks may be put
-        right."""
-        epoch = self._seen.get(key, 0)
-        return epoch if epoch <= self.possible() else 0
-
-    def _see(self, key: str, epoch: int) -> None:
-        if epoch > self._seen_of(key):
-            self._seen[key] = epoch
-            self._seen.move_to_end(key)
-            if len(self._seen) > EPOCHS_SEEN + len(self.view.agents):
-                self._seen.popitem(last=False)
 
     async def add_connectors(
         self, agent_id: str, connectors: Iterable[str], *, epoch: int, draining: bool = False
@@ -303,7 +270,7 @@ class RedisRegistry(DistributedRegistry):
         except BackendError:
             entry = known
         if entry != known:  # notices are hints: what was missed is read now
-            self._beat_soon()
+            self.beat_soon()
         return (entry.owner, entry.epoch) if entry is not None else None
 
     def is_healthy(self) -> bool:
@@ -321,7 +288,7 @@ class RedisRegistry(DistributedRegistry):
             "replicas": len(self.view.replicas),
             "held": len(self._held),
             "displaced": self._displaced,
-            "notices": self._hearing,
+            "notices": self._notices.hearing,
             "commands": self._stats.registry_commands,
             "errors": sum(self._stats.registry_errors.values()),
         }
@@ -365,6 +332,15 @@ class RedisRegistry(DistributedRegistry):
         if future is not None:
             future.add_done_callback(answered)
 
+    def assert_again(self, keys: list[str]) -> None:
+        """It may be thousands of agents: a few in each turn of the loop."""
+        for key in keys[:ASSERT_SLICE]:
+            held, known = self._held.get(key), self.view.agent(key)
+            if held is not None and key not in self._claiming and (known is None or known.epoch <= held.epoch):
+                self._assert(held)
+        if len(keys) > ASSERT_SLICE:
+            self.net.call_soon(self.assert_again, keys[ASSERT_SLICE:])
+
     def _asserted(self, entry: AgentEntry, reply: Any) -> None:
         """The reply to an ASSERT."""
         held = self._held.get(entry.key)
@@ -372,13 +348,13 @@ class RedisRegistry(DistributedRegistry):
             return
         if reply[0] == 1:
             version = int(reply[1])
-            if held == entry and version > max(self._version, self._ahead.get(entry.key, 0)):
+            if held == entry and self._mirror.is_news(entry.key, version):
                 self._put(entry)
-                self._ahead[entry.key] = version
+                self._mirror.put_ahead(entry.key, version)
         elif entry.key not in self._claiming:
             newer = self._read(entry.key, reply[2]) or AgentEntry(entry.key, "", int(reply[1]))
             if newer.epoch <= self.possible():
-                self._see(entry.key, newer.epoch)
+                self._seen.see(entry.key, newer.epoch)
                 self._fence(held, newer)
 
     def _fence(self, held: AgentEntry, newer: AgentEntry) -> None:
@@ -404,7 +380,8 @@ class RedisRegistry(DistributedRegistry):
     def until_beat(self) -> float:
         return self._beat_at - self.net.clock() if self._beats else FOREVER
 
-    def _beat_soon(self, delay: float = 0.0) -> None:
+    def beat_soon(self, delay: float = 0.0) -> None:
+        """In `delay` seconds at most."""
         self._beat_at = min(self._beat_at, self.net.clock() + delay)
         self._courier.kick()
 
@@ -412,7 +389,7 @@ class RedisRegistry(DistributedRegistry):
         """On a new connection all is read: it may be another server, with another past."""
         everything = anew or self.view.age > STALE_AFTER
         self._beat_at = self.net.clock() + (
-            min(self._lease / 3, BEAT_LONGEST) if self._hearing else min(self._lease / 3, BEAT_DEAF)
+            min(self._lease / 3, BEAT_LONGEST) if self._notices.hearing else min(self._lease / 3, BEAT_DEAF)
         )
         return Call(
             BEAT,
@@ -422,8 +399,8 @@ class RedisRegistry(DistributedRegistry):
                 str(self._born),
                 replica_body(self.replica),
                 str(int(self._lease * 1000)),
-                b"" if everything else self._generation,
-                "0" if everything else str(self._version),
+                b"" if everything else self._mirror.generation,
+                "0" if everything else str(self._mirror.version),
                 str(PAGE),
             ),
         )
@@ -434,24 +411,15 @@ class RedisRegistry(DistributedRegistry):
         self._server_clock = (int(now), self.net.clock())
         self._place(state)
         if anew:
-            self._ahead.clear()
+            self._mirror.begin_anew()
             self.view.hold_leases()
-        if generation != self._generation:
-            self._begin_generation(generation)
-        if whole:
-            self._pulled = set()
-        self._take(news)
+        self._mirror.take(generation, bool(whole), news)
         self._count_replicas(hubs, int(now))
-        self._paging = len(news) == 3 * PAGE
-        if self._paging:
-            self._version = int(news[-2])
+        if self._mirror.paging:
             self._beat_at = self.net.clock()
             self._courier.kick()
             return
-        self._version = int(version)
-        self._ahead = {key: at for key, at in self._ahead.items() if at > self._version}
-        self._finish_pull()
-        self._drop_unconfirmed()
+        self._mirror.finish(int(version))
         self.view.confirm()
         self._exchange.look(self.locks)
         self._started.set()
@@ -469,52 +437,6 @@ class RedisRegistry(DistributedRegistry):
             self._displaced = False
             _log.info("replica_restored", replica=self.replica.replica_id)
 
-    def _begin_generation(self, generation: bytes) -> None:
-        """The data are not those that we knew. What we routed by stays for a lease: the hubs are about to assert it."""
-        if self._generation:
-            _log.warning("registry_data_lost", agents=len(self._held), detail="held agents are asserted again")
-            self._unconfirmed = set(self.view.agents)
-            self._grace_until = self.net.clock() + self._lease
-        self._generation = generation
-        self._version = 0
-        self._ahead.clear()
-
-    def _take(self, news: list[bytes]) -> None:
-        for i in range(0, len(news), 3):
-            key = news[i].decode(errors="replace")
-            if self._pulled is not None:
-                self._pulled.add(key)
-            if int(news[i + 1]) >= self._ahead.get(key, 0):
-                self._apply(key, news[i + 2])
-
-    def _finish_pull(self) -> None:
-        """All was read: what was not among it is gone."""
-        if self._pulled is None:
-            return
-        pulled, self._pulled = self._pulled, None
-        for key in [key for key in self.view.agents if key not in pulled and key not in self._ahead]:
-            if key not in self._unconfirmed and key not in self._held:
-                self._apply(key, b"")
-        missing = [key for key, held in self._held.items() if key not in pulled or self.view.agent(key) != held]
-        if missing:
-            self._assert_slice(missing)
-
-    def _assert_slice(self, keys: list[str]) -> None:
-        """Thousands of agents, a few in each turn of the loop."""
-        for key in keys[:ASSERT_SLICE]:
-            held, known = self._held.get(key), self.view.agent(key)
-            if held is not None and key not in self._claiming and (known is None or known.epoch <= held.epoch):
-                self._assert(held)
-        if len(keys) > ASSERT_SLICE:
-            self.net.call_soon(self._assert_slice, keys[ASSERT_SLICE:])
-
-    def _drop_unconfirmed(self) -> None:
-        if self._unconfirmed and self.net.clock() >= self._grace_until:
-            lost, self._unconfirmed = self._unconfirmed, set()
-            for key in sorted(lost):
-                if key not in self._held:
-                    self._apply(key, b"")
-
     def _count_replicas(self, hubs: list[bytes], now: int) -> None:
         self.presences = {}
         for i in range(0, len(hubs), 3):
@@ -522,8 +444,8 @@ class RedisRegistry(DistributedRegistry):
             if replica is not None:
                 ends = int(hubs[i + 2])
                 self.presences[replica.replica_id] = Presence(replica, ends, ends - now)
-        keep = self.net.clock() < self._grace_until
-        if self.view.set_replicas([(one.replica, one.ends, one.left) for one in self.presences.values()], keep):
+        leases = [(one.replica, one.ends, one.left) for one in self.presences.values()]
+        if self.view.set_replicas(leases, self._mirror.waits):
             self._tell_replicas()
 
     def away(self, reason: str) -> None:
@@ -541,62 +463,26 @@ class RedisRegistry(DistributedRegistry):
 
     # notices
 
-    async def _listen(self) -> None:
-        pauses = Backoff(self.net.rng, *RETRY_LISTEN, floor=0.5)
-        while True:
-            try:
-                await self._backend.listen(self._heard_up, self._notice)
-            except BackendError as exc:
-                self._stats.registry_errors[exc.reason] += 1
-            except Exception:  # a defect must not make us deaf for ever
-                self._stats.registry_errors["internal"] += 1
-                _log.exception("registry_defect")
-            if self._hearing:
-                self._hearing = False
-                pauses.reset()
-                self._beat_soon(BEAT_DEAF)  # and a kick: the server may have gone
-            await asyncio.sleep(pauses.next())
-
-    def _heard_up(self) -> None:
-        self._hearing = True
-        self._beat_soon()  # what came before the subscription is read
+    def _hearing(self, on: bool) -> None:
+        """What came before a subscription is read at once; when one is lost the server is asked whether it is there."""
+        self.beat_soon(0.0 if on else BEAT_DEAF)
 
     def _notice(self, notice: bytes) -> None:
         kind, _, rest = notice.partition(b"\n")
         if kind == b"agent":
-            self._agent_notice(*rest.split(b"\n", 3))
+            self._mirror.notice(*rest.split(b"\n", 3))
         elif kind == b"replicas":
-            self._beat_soon(HINT_DELAY * self.net.rng.random())
+            self.beat_soon(HINT_DELAY * self.net.rng.random())
         elif kind == b"locks":
             self._exchange.look(self.locks)
 
-    def _agent_notice(self, generation: bytes = b"", said: bytes = b"", name: bytes = b"", record: bytes = b"") -> None:
-        if generation != self._generation or not said.isdigit():
-            self._beat_soon()
-            return
-        version, key = int(said), name.decode(errors="replace")
-        if version <= self._version:
-            return
-        known = self._ahead.get(key, 0)  # a reply to a claim of ours may have been here first
-        if version == self._version + 1 and not self._paging:
-            self._version = version
-            if known == version:
-                del self._ahead[key]
-        else:
-            self._ahead[key] = max(version, known)
-            if not self._paging:
-                self._beat_soon(HINT_DELAY)  # something between was missed
-        if version > known:
-            self._apply(key, record)
-
     # the view
 
-    def _apply(self, key: str, record: bytes) -> None:
+    def apply(self, key: str, record: bytes) -> None:
         """The registry's entry of an agent, or that there is none."""
-        self._unconfirmed.discard(key)
         entry = self._read(key, record)
         if entry is not None:
-            self._see(key, entry.epoch)
+            self._seen.see(key, entry.epoch)
             self._put(entry)
         elif self.view.drop(key) is not None:
             self._tell_agent(key)
@@ -608,6 +494,6 @@ class RedisRegistry(DistributedRegistry):
         return entry if entry is not None and entry.epoch <= self.possible() else None
 
     def _put(self, entry: AgentEntry) -> None:
-        self._unconfirmed.discard(entry.key)
+        self._mirror.confirm(entry.key)
         if self.view.put(entry):
             self._tell_agent(entry.key)

@@ -63,7 +63,7 @@ async def play(
         return seen
     try:
         prepare(made)
-        ground = Ground(made.address, services, directory, size, asyncio.Event())
+        ground = Ground(made.entrance, services, directory, size, asyncio.Event())
         await _under_load(made, ground, seen, number, tell)
         if case.upgraded != "nothing":
             _accounts(made, seen)
@@ -113,10 +113,10 @@ async def _go_on(loads: list[Load]) -> None:
 def _accounts(made: Site, seen: Seen) -> None:
     """What hubs and the agent have logged: upgrades that were done, and flows that ended well."""
     agent = seen.case.upgraded == "agent"
-    logs = [made.agent().log] if agent else [hub.log for hub in made.hubs()]
+    logs = [made.agent.log] if agent else [hub.log for hub in made.every_hub()]
     done = [event for log in logs for event in log.events("upgrade_done")]
     assert len(done) == seen.upgrades and all(event["result"] == "done" for event in done), done
     seen.flows = sum(event["passed"] for event in done)
     seen.pause = max(event.get("longest_pause_sec", 0.0) for event in done)
-    for hub in made.hubs():
+    for hub in made.every_hub():
         seen.otherwise.update(line["reason"] for line in hub.log.events(ACCESS) if line["reason"] not in QUIET)

@@ -36,7 +36,7 @@ def test_a_hub_twice(tmp_path: Path, behind: Services) -> None:
 
 def test_a_hand_over_that_ends_a_flow_is_seen(tmp_path: Path, behind: Services) -> None:
     def plant(made: Site) -> None:
-        (hub,) = made.hubs()
+        (hub,) = made.every_hub()
         assert isinstance(hub, OperatedHub)
         hub.plant("drops a flow")
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from support.cluster import NAMES, Cluster
+from support.cluster import AGENT, NAMES, Cluster
 from support.ncfast_process import Agent, Hub, merged
 from support.peer import Address
 from support.places import Loopback
@@ -18,7 +17,6 @@ from support.until import PATIENCE
 
 from .tunnels import Kind, Tunnels
 
-AGENT = "site-1"
 Topic = Literal["nothing", "hub", "agent", "owner", "origin", "owner and origin"]
 
 # The timers that operators get, instead of those that tests make shorter; but hubs that are started one after the other
@@ -64,17 +62,18 @@ def upgrade(one: Hub | Agent) -> None:
 
 
 class Site(Protocol):
-    """Where a case is played."""
+    """Where a case is played: hubs and an agent, all started."""
 
-    def address(self, connector: str) -> Address:
+    @property
+    def agent(self) -> Agent: ...
+
+    def every_hub(self) -> list[Hub]: ...
+
+    def entrance(self, connector: str) -> Address:
         """Where clients come."""
 
     def upgrade(self, what: Topic, number: int) -> None:
         """One upgrade, to its end; `number` counts them."""
-
-    def hubs(self) -> list[Hub]: ...
-
-    def agent(self) -> Agent: ...
 
     def check(self) -> None:
         """What must hold when no client is left."""
@@ -82,12 +81,12 @@ class Site(Protocol):
     def close(self) -> None: ...
 
 
-class Single:
+class Single(Topology):
     """One hub, without a cluster."""
 
     def __init__(self, directory: Path, services: Mapping[str, Address], tunnels: Kind) -> None:
         self._tunnels = Tunnels(tunnels, directory)
-        self._made = Topology(
+        super().__init__(
             directory,
             services,
             hub=merged(PLAIN, self._tunnels.hub),
@@ -98,53 +97,37 @@ class Single:
             make_agent=OperatedAgent,
         )
         try:
-            self._tunnels.open([self._made.hub.edge])
-            self._made.add_agent(AGENT, hubs=[self._tunnels.url(self._made.hub.edge)])
+            self._tunnels.open([self.hub.edge])
+            self.add_agent(AGENT)
         except BaseException:
             self.close()
             raise
 
-    def address(self, connector: str) -> Address:
-        return self._made.address(connector)
+    @property
+    def tunnel_url(self) -> str:
+        return self._tunnels.url(self.hub.edge)
+
+    def every_hub(self) -> list[Hub]:
+        return [self.hub]
+
+    def entrance(self, connector: str) -> Address:
+        return self.address(connector)
 
     def upgrade(self, what: Topic, number: int) -> None:
-        upgrade(self._made.agent if what == "agent" else self._made.hub)
-
-    def hubs(self) -> list[Hub]:
-        return [self._made.hub]
-
-    def agent(self) -> Agent:
-        return self._made.agent
-
-    def check(self) -> None:
-        self._made.check()
+        upgrade(self.agent if what == "agent" else self.hub)
 
     def close(self) -> None:
-        self._made.close()
+        super().close()
         self._tunnels.close()
 
 
-class _Hubs(Cluster):
-    """Their agents dial them by `tunnels`."""
-
-    tunnels: Tunnels
-
-    def tunnel_url(self, name: str) -> str:
-        return self.tunnels.url(self._edges[name])
-
-    def readiness(self, name: str) -> tuple[int, dict[str, Any]]:
-        """At the admin edge: that of agents may have TLS."""
-        code, body = self.hubs[name].get("/readyz", admin=True)
-        return code, json.loads(body)
-
-
-class Three:
+class Three(Cluster):
     """Clients come to the hub that has no tunnel of the agent, so that flows cross the mesh."""
 
     def __init__(self, directory: Path, services: Mapping[str, Address], tunnels: Kind) -> None:
         places = Loopback()
         self._tunnels = Tunnels(tunnels, directory, map(places.host, NAMES))
-        self._made = _Hubs(
+        super().__init__(
             directory,
             services,
             places=places,
@@ -155,42 +138,37 @@ class Three:
             make_hub=OperatedHub,
             make_agent=OperatedAgent,
         )
-        self._made.tunnels = self._tunnels
         try:
-            self._tunnels.open([hub.edge for hub in self._made.hubs.values()])
-            self._made.add_agent(AGENT)
-            self._owner, _, self._origin = self._made.wait_settled()
+            self._tunnels.open([hub.edge for hub in self.hubs.values()])
+            self.add_agent(AGENT)
+            *_, self._origin = self.wait_settled()
         except BaseException:
             self.close()
             raise
 
-    def address(self, connector: str) -> Address:
-        return self._made.address(self._origin, connector)
+    def tunnel_url(self, name: str) -> str:
+        return self._tunnels.url(self._edges[name])
+
+    def every_hub(self) -> list[Hub]:
+        return list(self.hubs.values())
+
+    def entrance(self, connector: str) -> Address:
+        return self.address(self._origin, connector)
 
     def upgrade(self, what: Topic, number: int) -> None:
         if what == "agent":
-            upgrade(self._made.agent)
+            upgrade(self.agent)
             return
-        owner = self._made.wait_owner()
+        owner = self.wait_owner()
         both = (owner, self._origin)
         names = {"owner": owner, "origin": self._origin, "owner and origin": both[number % 2]}
-        upgrade(self._made.hubs[names[what]])
-        assert self._made.wait_owner() == owner, "the agent has gone to another hub"
-
-    def hubs(self) -> list[Hub]:
-        return list(self._made.hubs.values())
-
-    def agent(self) -> Agent:
-        return self._made.agent
-
-    def check(self) -> None:
-        self._made.check()
+        upgrade(self.hubs[names[what]])
+        assert self.wait_owner() == owner, "the agent has gone to another hub"
 
     def close(self) -> None:
-        self._made.close()
+        super().close()
         self._tunnels.close()
 
 
 def site(directory: Path, services: Mapping[str, Address], case: Case) -> Site:
-    """All processes of a case, started."""
     return (Single if case.topology == "single hub" else Three)(directory, services, case.tunnels)

@@ -1,5 +1,5 @@
 """Hubs and agents upgraded again and again under the clients of real services: not a byte, a transaction or a connect
-may be lost. `python -m tests.upgrades --report FILE`."""
+may be lost. `python -m tests.upgrade_runs --report FILE`."""
 
 import sys
 from pathlib import Path
