@@ -195,6 +195,12 @@ cdef class Flow(Source):
     cdef int gap(self, bint told) except -1
     cdef int ask_again(self) except -1
     cdef int drop_out(self) except -1
+    cpdef bind(self, Sink sink)
+    cpdef direct(self, bytes body, bytes sought=*)
+    cdef int put_on(self, Path path, bint resumed, uint64_t epoch, Py_ssize_t credit) except -1
+    cpdef detach(self)
+    cpdef finish(self)
+    cpdef accept(self)
     cpdef int cut(self, int code) except -1
     cdef int maybe_done(self) except -1
     cdef bint half_close_waits(self) except -1

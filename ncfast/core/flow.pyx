@@ -32,7 +32,7 @@ from ncfast._frames cimport (
     CID_SIZE, HEADER_SIZE, M_DATA, M_FIN, MAX_DATA, SECRET_SIZE, Chunk, DedupRing, Header, SegmentPool, write_header,
 )
 
-from ncfast.core.errors import RETRYABLE, Reason, reason_of
+from ncfast.core.errors import BY_CODE, RETRYABLE, Reason
 from ncfast.core.states import FlowEvent, FlowState, advance
 from ncfast.core.states import TRANSITIONS as _TRANSITIONS
 
@@ -76,6 +76,14 @@ cdef int R_CLOSED = Reason.CLOSED
 cdef int R_FLOW_CONTROL = Reason.FLOW_CONTROL
 cdef int R_OVERLOADED = Reason.OVERLOADED
 cdef int R_UNKNOWN_FLOW = Reason.UNKNOWN_FLOW
+
+cdef dict REASONS = BY_CODE
+cdef object INTERNAL = Reason.INTERNAL
+
+
+cdef object reason_of(int code):
+    """As `ncfast.core.errors` has it."""
+    return REASONS.get(code, INTERNAL)
 
 
 cdef class FlowContext:
@@ -292,7 +300,7 @@ cdef class Flow(Source):
 
     # socket -> path
 
-    def bind(self, Sink sink not None):
+    cpdef bind(self, Sink sink):
         """Puts the flow under its socket."""
         self.sink = sink
 
@@ -339,7 +347,7 @@ cdef class Flow(Source):
         self.update_reading()
         return 0
 
-    def finish(self):
+    cpdef finish(self):
         """The socket's end of stream: this direction ends after what was pushed."""
         if self.state == CLOSED or self.fin_sent or self.pending & SEND_FIN:
             return
@@ -655,7 +663,7 @@ cdef class Flow(Source):
 
     # opening
 
-    def accept(self):
+    cpdef accept(self):
         """Agent: the target is connected and `bind` was called; what came early goes to it."""
         cdef bytes piece
         self.move(ACCEPTED)
@@ -678,7 +686,7 @@ cdef class Flow(Source):
             self.gap_waits = False
             self.gap(True)
 
-    def direct(self, bytes body not None, bytes sought=None):
+    cpdef direct(self, bytes body, bytes sought=None):
         """Hub: `body` is what M_OPEN says from now on, `sought` what M_RESUME says behind the secret; both name the
         agent to the hub that owns it."""
         self.open_body = body
@@ -696,6 +704,9 @@ cdef class Flow(Source):
         """Puts the flow on a path, its frames under `epoch` (0: the path's own). With `resumed` data may follow at once
         (after M_OPEN, or after M_RESUME was exchanged); without, M_RESUME is sent and its answer waited for. `credit`
         is what the far end gives a new flow (0: what the path's peer does)."""
+        self.put_on(path, resumed, epoch, credit)
+
+    cdef int put_on(self, Path path, bint resumed, uint64_t epoch, Py_ssize_t credit) except -1:
         self.detach()
         self.left = None
         self.path = path
@@ -716,7 +727,7 @@ cdef class Flow(Source):
             self.pending |= SEND_RESUME
         if self.pending or self.unsent is not None:
             path.submit(self)
-        self.update_reading()
+        return self.update_reading()
 
     def resume(self, Path path not None, uint64_t ack, uint64_t limit, bint answer, uint64_t epoch=0):
         """The peer has asked to go on from `ack` (`answer`), or has answered our own asking. The owner is told
@@ -733,7 +744,7 @@ cdef class Flow(Source):
             self.detach()
             if answer:
                 self.pending |= SEND_RESUME_ACK
-            self.attach(path, resumed=True, epoch=epoch)
+            self.put_on(path, True, epoch, 0)
             self.ctx.owner.flow_resumed(self)
             return
         if not self.resumed:
@@ -776,7 +787,7 @@ cdef class Flow(Source):
             self.pending |= SEND_FIN
         return 0
 
-    def detach(self):
+    cpdef detach(self):
         """The path is gone; the flow waits for another."""
         if self.path is None:
             return

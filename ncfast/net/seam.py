@@ -25,7 +25,7 @@ from ncfast.net.binding import Inherited, bind_tcp, bind_unix, key_of
 from ncfast.net.dial import Dial, waited_for
 from ncfast.net.errorwatch import ErrorWatch
 from ncfast.net.names import Names, Share
-from ncfast.net.syscalls import Accepted
+from ncfast.net.syscalls import Accepted, reached_here
 from ncfast.net.transport import Poller
 from ncfast.observe import log
 
@@ -320,8 +320,12 @@ class Net:
         share: Share = "target",
         admit: Callable[[str], bool] | None = None,
         bare: bool = False,
-    ) -> Dial:
-        """Dials `host:port` by callback: `done` and the rest as for `Dial`, which is returned for `cancel`."""
+    ) -> Dial | None:
+        """Dials `host:port` by callback: `done` and the rest as for `Dial`, which is returned for `cancel`; None if
+        `done` has been called."""
+        if bare and admit is None and (outcome := reached_here(host, port)) is not None:
+            done(outcome)
+            return None
         dial = Dial(self, host, port, done, timeout=timeout, share=share, admit=admit, bare=bare)
         dial.start()
         return dial

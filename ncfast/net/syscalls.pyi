@@ -33,6 +33,10 @@ class Dialled(Accepted):
 
     def fileno(self) -> int: ...
 
+def reached_here(host: str, port: int) -> Dialled | OSError | None:
+    """A connection to a port of this machine's loopback, or why there is none; None if `host` is no address there, or
+    there is no answer yet."""
+
 def accept(listening: int) -> tuple[int, Any] | None:
     """The descriptor of the next connection, which does not block, and who it is from; None if there is none yet.
     Raises OSError."""
