@@ -32,7 +32,7 @@ cdef class Connections:
     cpdef open(self, Path link, bytes cid, uint64_t limit, request):
         """A flow that `link` has asked for, with what its M_OPEN says; dials for it. At `max_dials` at once it is
         refused, so that a flood of opens stays a few connects."""
-        cdef AgentInfo info = AgentInfo(request[0], self._context.clock())
+        cdef AgentInfo info = AgentInfo(request[0], self._context.now())
         cdef Flow flow = Flow.__new__(Flow, self._context, cid, request[2], None, info, limit, self.share)
         cdef Connection connection
         self._context.flows[cid] = flow

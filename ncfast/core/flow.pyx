@@ -32,7 +32,8 @@ from ncfast._frames cimport (
     CID_SIZE, HEADER_SIZE, M_DATA, M_FIN, MAX_DATA, SECRET_SIZE, Chunk, DedupRing, Header, SegmentPool, write_header,
 )
 
-from ncfast.core.errors import BY_CODE, RETRYABLE, Reason
+from ncfast.core.errors import BY_CODE as _BY_CODE
+from ncfast.core.errors import RETRYABLE, Reason
 from ncfast.core.states import FlowEvent, FlowState, advance
 from ncfast.core.states import TRANSITIONS as _TRANSITIONS
 
@@ -77,7 +78,7 @@ cdef int R_FLOW_CONTROL = Reason.FLOW_CONTROL
 cdef int R_OVERLOADED = Reason.OVERLOADED
 cdef int R_UNKNOWN_FLOW = Reason.UNKNOWN_FLOW
 
-cdef dict REASONS = BY_CODE
+cdef dict REASONS = _BY_CODE
 cdef object INTERNAL = Reason.INTERNAL
 
 
@@ -102,11 +103,15 @@ cdef class FlowContext:
         self._watched = {}
         self._resting = {}
         self.clock = clock
+        self._clock = clock if isinstance(clock, Clock) else None
         self.budget = Budget(budget)
         self.share = self.budget.share()
         self.window_initial = window_initial
         self.window_max = window_max
         self.promise = min(window_initial, max(<Py_ssize_t>MAX_DATA, budget // (4 * PROMISES)))
+
+    cdef double now(self) except? -1:
+        return self.clock() if self._clock is None else self._clock.now()
 
     cdef Py_ssize_t first_window(self, Share share) noexcept:
         """The window that a flow starts with. All together stay within half of the budget, or of what is their share's
@@ -145,12 +150,25 @@ cdef class FlowContext:
                 self._watched[flow] = None
         return list(self._watched)
 
+    cpdef gather(self):
+        """A batch of clients comes in: what their flows have to say at once leaves with `let_go`, in one write."""
+        if self.gathered is None:
+            self.gathered = []
+
+    def let_go(self):
+        """After `gather`."""
+        cdef Path path
+        gathered, self.gathered = self.gathered, None
+        if gathered is not None:
+            for path in gathered:
+                path.uncork()
+
     cdef int watch(self, Flow flow) except -1:
         """Something happens to a flow that rested."""
         self.leave(flow)
         self._watched[flow] = None
         flow.watched = True
-        flow.una_since = flow.taken_since = self.clock()       # as if it had been looked at all the time
+        flow.una_since = flow.taken_since = self.now()       # as if it had been looked at all the time
         return 0
 
     cdef int rest(self, Flow flow, double until) except -1:
@@ -236,6 +254,10 @@ cdef class Path:
         """`inflight` has fallen: what the cap held back may go."""
         raise NotImplementedError
 
+    cdef int uncork(self) except -1:
+        """What was gathered leaves."""
+        raise NotImplementedError
+
     cdef Py_ssize_t read_size(self) noexcept:
         return FULL_READ
 
@@ -269,7 +291,7 @@ cdef class Flow(Source):
         self.snd_limit = limit if open_body is None else ctx.window_initial
         self.rcv_limit = self.window if open_body is not None else max(self.window, ctx.promise)
         self.reading = True
-        self.since = self.una_since = self.tune_since = self.taken_since = ctx.clock()
+        self.since = self.una_since = self.tune_since = self.taken_since = ctx.now()
         self.detached_at = self.asked_due = self.gap_at = -1.0
         self.watched = True
         ctx._watched[self] = None
@@ -283,7 +305,7 @@ cdef class Flow(Source):
         self.state = state
         if not self.watched:
             self.ctx.watch(self)
-        self.since = self.ctx.clock()
+        self.since = self.ctx.now()
         return 0
 
     @property
@@ -431,7 +453,7 @@ cdef class Flow(Source):
         if self.state == CLOSED:
             return self.rcv_limit        # its window was given back already
         if consumed >= self.tune_from + <uint64_t>(window // 2):   # not a difference: a backlog moves `consumed` back
-            now = self.ctx.clock()
+            now = self.ctx.now()
             rtt = self.path.rtt + self.far_rtt if self.path is not None else 0.0
             if window < self.ctx.window_max and self.may_grow() \
                     and now - self.tune_since < 4.0 * rtt * (consumed - self.tune_from) / window:
@@ -539,7 +561,7 @@ cdef class Flow(Source):
         if self.open_body is None and self.state <= OPENING_FIN:
             self.gap_waits = True        # an M_RESUME would say that the target is connected
         elif (told or not self.asked_again) and self.path is not None:
-            if self.ctx.clock() - self.gap_at < ASK_EVERY and self.ack_value() <= self.gap_from:
+            if self.ctx.now() - self.gap_at < ASK_EVERY and self.ack_value() <= self.gap_from:
                 self.gap_waits = True    # `check` asks
                 return 0
             return self.ask_again()
@@ -548,7 +570,7 @@ cdef class Flow(Source):
     cdef int ask_again(self) except -1:
         self.gap_waits = False
         self.asked_again = True
-        self.gap_at = self.ctx.clock()
+        self.gap_at = self.ctx.now()
         self.gap_from = self.ack_value()
         self.pending |= SEND_RESUME
         return self.path.submit(self)
@@ -619,6 +641,9 @@ cdef class Flow(Source):
 
     cdef int deliver_fin(self) except -1:
         self.move(REMOTE_FIN)
+        if self.is_done():
+            self.pending |= SEND_ACK     # the far end waits for it, to be done
+            return self.maybe_done()     # the socket is told of the end as it is released
         self.sink.finish()
         if self.state == CLOSED:
             return 0
@@ -718,7 +743,7 @@ cdef class Flow(Source):
         self.asked_again = self.gap_waits = False
         self.congestion = 0
         self.asks = 0
-        self.una_since = self.since = self.ctx.clock()
+        self.una_since = self.since = self.ctx.now()
         if self.state <= OPENING_FIN:
             if self.open_body is not None:
                 self.snd_limit = credit if credit else path.peer_window
@@ -796,7 +821,7 @@ cdef class Flow(Source):
         self.path = None
         self.resumed = False
         self.pending &= SEND_FIN | SEND_LATE_RST
-        self.since = self.ctx.clock()
+        self.since = self.ctx.now()
         if self.detached_at < 0:
             self.detached_at = self.since
         self.update_reading()
@@ -840,9 +865,13 @@ cdef class Flow(Source):
             self.path.submit(self)
         return 0
 
+    cdef bint is_done(self) noexcept:
+        """Whether both directions have ended, and are acknowledged."""
+        return self.state == CLOSING and self.fin_acked and self.backlog == 0 \
+            and not (self.pending & SEND_FIN and self.path is not None)
+
     cdef int maybe_done(self) except -1:
-        if self.state == CLOSING and self.fin_acked and self.backlog == 0 \
-                and not (self.pending & SEND_FIN and self.path is not None):
+        if self.is_done():
             if self.sink is not None:
                 self.sink.release(False)
                 self.sink = None

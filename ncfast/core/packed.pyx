@@ -11,7 +11,8 @@ from libc.string cimport memcpy
 from ncfast._frames cimport SECRET_SIZE
 
 from ncfast.core.errors import Reason, RemoteError
-from ncfast.core.messages import HOST_SIZE, Open, is_name
+from ncfast.core.messages import HOST_SIZE as _HOST_SIZE
+from ncfast.core.messages import Open, is_name
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
@@ -25,6 +26,7 @@ cdef enum:
     LONGEST_NAMES = 5 * (1 + 128)
     KNOWN = 1024               # sets of names that are known to be some: one for each listener, or agent at another hub
 
+cdef Py_ssize_t LONGEST_HOST = _HOST_SIZE    # characters
 cdef tuple NAMES = ("connector", "listener", "origin", "agent", "tenant")
 cdef tuple OPTIONAL = ("agent", "tenant")
 cdef dict known = {}
@@ -81,7 +83,7 @@ def unpacked(bytes body not None):
         local = PyUnicode_DecodeUTF8(<char*>at + local_at + 1, names_at - local_at - 1, NULL)
     except UnicodeDecodeError:
         raise malformed("client") from None
-    if len(host) > HOST_SIZE or len(local) > HOST_SIZE:
+    if len(host) > LONGEST_HOST or len(local) > LONGEST_HOST:
         raise malformed("client")
     said = PyBytes_FromStringAndSize(<const char*>at + names_at, size - names_at)
     names = known.get(said)
@@ -114,5 +116,5 @@ cdef tuple names_in(bytes said):
     return tuple(names)
 
 
-def malformed(str member not None):
+cdef object malformed(str member):
     return RemoteError(Reason.PROTOCOL_ERROR, f"{Open.__name__}: {member} is missing or malformed")

@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 
 from ncfast._frames cimport CID_SIZE, SECRET_SIZE
 
-from ncfast.hub.opens import UNDIRECTED
+from ncfast.hub.opens import UNDIRECTED as _UNDIRECTED
 
 DRAWN = 32                     # agents of a connector that are compared for a new flow: 5,000 would cost it 1.7 ms
 
@@ -42,7 +42,7 @@ cdef class Choice:
         if not own and (local := end.transport.get_extra_info("sockname")):
             info.ends = (host, port, local[0], local[1])
         info.on_opened = self._opened
-        flow = Flow.__new__(Flow, ground.context, cid, self.draw(), UNDIRECTED, info, 0, info.share)
+        flow = Flow.__new__(Flow, ground.context, cid, self.draw(), _UNDIRECTED, info, 0, info.share)
         ground.flows[cid] = flow
         ground.stats.flows_opened += 1
         info.counts.accepted += 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ncfast.core.flow import Flow
-from ncfast.hub.info import EMPTY, ClientInfo, names_of
+from ncfast.hub.info import ClientInfo, names_of
 
 __all__ = ["EMPTY", "ClientFlow", "ClientInfo", "Key", "names_of"]
 
 Key = tuple[str | None, str]  # tenant, connector
 ClientFlow: TypeAlias = "Flow[ClientInfo]"
+EMPTY: frozenset[Any] = frozenset()

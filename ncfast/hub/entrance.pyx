@@ -37,6 +37,7 @@ cdef class Entrance:
         if not proxied and (reason := self.refusal(host)) is not None:
             return self.shed(reason, sock)
         self._enters()
+        self._context.gather()
         self.net.adopt_end(sock, self._header_of(host, peer[1]) if proxied else self.client(host, peer[1]))
 
     cpdef _enters(self):
@@ -103,7 +104,7 @@ cdef class Place:
     def socket_ready(self, SocketEnd end not None):
         cdef Entrance listener = self.listener
         cdef ClientInfo info = info_of(self.config, self.timeouts, listener.counts, listener.share, self.names)
-        info.accepted_at = listener._context.clock()
+        info.accepted_at = listener._context.now()
         info.place = self
         info.ends = (self.host, self.port, "", 0) if listener.own is None \
             else (self.host, self.port, listener.own[0], listener.own[1])

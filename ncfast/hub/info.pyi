@@ -1,7 +1,6 @@
 """What the hub knows of a client's flow beside its bytes."""
 
 from collections.abc import Callable
-from typing import Any
 
 from ncfast.config.hub import Listener
 from ncfast.core.budget import Share
@@ -13,8 +12,6 @@ from ncfast.hub.entrance import Place
 from ncfast.hub.session import AgentSession
 from ncfast.mesh.peer import Peer
 from ncfast.observe.stats import ListenerStats
-
-EMPTY: frozenset[Any]
 
 def names_of(listener: Listener) -> tuple[str, Key]:
     """Its own, and for what its clients come."""

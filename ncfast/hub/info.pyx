@@ -5,7 +5,7 @@ Compiled because each client has one, which is looked into some fifty times on t
 
 from libc.math cimport INFINITY
 
-EMPTY = frozenset()
+cdef frozenset NOBODY = frozenset()
 
 
 def names_of(listener not None):
@@ -28,7 +28,7 @@ cdef class ClientInfo:
         self.epoch = 0
         self.lost_at = -1.0
         self.sought_at = -INFINITY
-        self.tried = self.refused = EMPTY
+        self.tried = self.refused = NOBODY
 
     def __init__(self, listener not None, timeouts, str host not None, int port, double now, counts, Share share=None):
         self.begin(listener, timeouts, counts, share, names_of(listener))

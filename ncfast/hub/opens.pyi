@@ -8,7 +8,7 @@ from ncfast.hub.pending import PendingOpens
 from ncfast.hub.session import AgentSession
 from ncfast.mesh.peer import Peer
 
-Way = AgentSession | Peer  # the tunnel of an agent that is owned here, or the link to the hub that owns it
+_Way = AgentSession | Peer  # the tunnel of an agent that is owned here, or the link to the hub that owns it
 
 UNDIRECTED: bytes  # what M_OPEN says of a flow that is on no way yet
 
@@ -24,13 +24,13 @@ class Opens:
     def flows_of(self, agent: str) -> Collection[ClientFlow]:
         """Our clients' flows to this agent."""
 
-    def open(self, flow: ClientFlow, agent: str, instance: str, way: Way, epoch: int, credit: int = 0) -> None:
+    def open(self, flow: ClientFlow, agent: str, instance: str, way: _Way, epoch: int, credit: int = 0) -> None:
         """The flow is the agent's, and its process's, from now on; M_OPEN leaves."""
 
-    def send_open(self, flow: ClientFlow, way: Way, epoch: int, credit: int = 0) -> None:
+    def send_open(self, flow: ClientFlow, way: _Way, epoch: int, credit: int = 0) -> None:
         """M_OPEN by a tunnel, or by the link to the owner; `credit` is what the agent gives then."""
 
-    def use(self, flow: ClientFlow, way: Way, epoch: int) -> None:
+    def use(self, flow: ClientFlow, way: _Way, epoch: int) -> None:
         """Notes by which way the flow goes from now on, and lets its M_OPEN and M_RESUME say what they must there."""
 
     def answered(self, flow: ClientFlow) -> None:

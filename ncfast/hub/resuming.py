@@ -22,7 +22,7 @@ from ncfast.observe import log
 from ncfast.registry import DistributedRegistry
 
 if TYPE_CHECKING:
-    from ncfast.hub.opens import Way
+    from ncfast.hub.steering import Way
     from ncfast.mesh.peer import Peer
 
 

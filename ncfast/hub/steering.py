@@ -19,8 +19,9 @@ from ncfast.hub.ways import Ways
 from ncfast.registry import AgentEntry, DistributedRegistry
 
 if TYPE_CHECKING:
-    from ncfast.hub.opens import Way
     from ncfast.mesh.peer import Peer
+
+    Way = AgentSession | Peer  # the tunnel of an agent that is owned here, or the link to the hub that owns it
 
 ASKS = 0.5  # seconds for an agent to ask for a flow that was passed, before we do
 

@@ -316,8 +316,9 @@ cdef class SocketEnd(Sink):
             self._timer = None
         if self._lost:
             return
-        self.transport.close()
-        if not self._lost and self.transport.get_write_buffer_size():
+        cdef Stream transport = self.transport       # `connection_lost` may let go of it meanwhile
+        transport.close_at_once()
+        if not self._lost and transport.get_write_buffer_size():
             self._waited = 0.0
             self._timer = self._call_later(REAP_EVERY, self._reap)
 

@@ -2,6 +2,11 @@
 
 from typing import Any
 
+from ncfast.core.clock import Clock
+
+class Monotonic(Clock):
+    """`time.monotonic`."""
+
 class Accepted:
     """An accepted connection that nobody has taken over yet: a descriptor, closed with this object."""
 

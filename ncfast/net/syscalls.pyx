@@ -6,6 +6,7 @@ import os
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.errno cimport EAFNOSUPPORT, EAGAIN, EALREADY, EINPROGRESS, EINTR, EINVAL, EISCONN, errno
 from libc.string cimport memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close as c_close
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -51,6 +52,15 @@ cdef extern from "<netinet/in.h>" nogil:
 
 cdef enum:
     LONGEST_IPV4 = 15                    # characters
+
+
+cdef class Monotonic(Clock):
+    """`time.monotonic`."""
+
+    cdef double now(self) except? -1:
+        cdef timespec now
+        clock_gettime(CLOCK_MONOTONIC, &now)
+        return (<long long>now.tv_sec * 1000000000 + now.tv_nsec) / 1e9
 
 
 def accept(int listening):

@@ -439,6 +439,13 @@ cdef class SocketTransport(Stream):
                 self._over = True
                 self._poller.end_later(self)
 
+    cdef int close_at_once(self) except -1:
+        if not self._closing and self._backlog is None and not self._poller._busy:
+            self._closing = self._in_order = self._over = True
+            return self.end()
+        self.close()
+        return 0
+
     cpdef abort(self):
         self._in_order = False
         self.fail(None)
