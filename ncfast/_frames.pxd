@@ -108,3 +108,4 @@ cdef class DedupRing:
     cdef uint32_t _probe(self, uint32_t hashed, uint64_t a, uint64_t b) noexcept
     cdef uint32_t _slot(self, uint32_t entry) noexcept
     cdef void _forget(self, uint32_t entry) noexcept
+    cpdef record(self, bytes cid, uint64_t seq)

@@ -356,11 +356,11 @@ cdef class DedupRing:
             self._index[slot] = 0
             self._index[self._slot(moved - 1)] = moved
 
-    def record(self, bytes cid not None, uint64_t seq):
+    cpdef record(self, bytes cid, uint64_t seq):
         """Remembers that flow `cid` ended having received up to `seq`; the oldest entry makes room."""
         cdef uint64_t a, b
         cdef uint32_t hashed, slot, entry
-        if PyBytes_GET_SIZE(cid) != CID_SIZE:
+        if cid is None or PyBytes_GET_SIZE(cid) != CID_SIZE:
             raise ValueError("cid must be 16 bytes")
         memcpy(&a, PyBytes_AS_STRING(cid), 8)
         memcpy(&b, PyBytes_AS_STRING(cid) + 8, 8)

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from ncfast.agent.closing import Closing
 from ncfast.agent.giving import Giving
 from ncfast.agent.ground import Ground
 from ncfast.agent.info import AgentInfo
@@ -47,6 +48,7 @@ class Agent:
         self.ground.context.owner = self
         self.net = net
         self.flows = self.ground.flows
+        self._closing = Closing(self.ground)
         self.services = Services(self.ground)
         self.token = OwnToken(self.ground)
         self.tunnels = Tunnels(self.ground, self.services, self.token)
@@ -203,18 +205,5 @@ class Agent:
 
     def flow_closed(self, flow: Flow[AgentInfo], reason: Reason) -> None:
         """The one place where a flow leaves the agent."""
-        if self.flows.pop(flow.cid, None) is None:
-            return
-        if flow.info.connecting is not None:
-            flow.info.connecting.give_up()
-        self.ground.counts.closed[reason.label] += 1
-        log.access(
-            cid=flow.cid.hex(),
-            connector=flow.info.connector,
-            bytes_in=flow.rcv_nxt,
-            bytes_out=flow.snd_nxt,
-            duration=round((self.net.clock() - flow.info.since) * 1e6) / 1e6,  # six places, as the hub
-            resumes=flow.info.resumes,
-            handovers=flow.info.handovers,
-            reason=reason.label,
-        )
+        if self.flows.pop(flow.cid, None) is not None:
+            self._closing.over(flow, reason)

@@ -294,18 +294,7 @@ class AgentTunnel:
         if len(ground.flows) >= ground.max_flows or target.share.pressed:
             self.link.refuse(cid, Reason.OVERLOADED)
             return
-        flow = Flow(
-            ground.context,
-            cid,
-            request.secret,
-            None,
-            AgentInfo(request.connector, ground.clock()),
-            limit,
-            share=target.share,
-        )
-        ground.flows[cid] = flow
-        flow.attach(self.link, resumed=True)
-        target.open(flow, request)
+        target.open(self.link, cid, limit, request)
 
     def _on_frame__resume(self, cid: bytes, epoch: int, secret: bytes, ack: int, limit: int) -> bool:
         flow = self._flow(cid)

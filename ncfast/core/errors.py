@@ -130,7 +130,6 @@ def close_code(reason: Reason) -> int:
     return _LINKS[reason].close_code
 
 
-_BY_CODE = {int(reason): reason for reason in Reason}
 _BY_CLOSE_CODE = {row.close_code: reason for reason, row in reversed(_LINKS.items())}
 
 
@@ -139,12 +138,12 @@ def reason_of_close(code: int) -> Reason:
     return _BY_CLOSE_CODE.get(code, Reason.CONNECTION_LOST)
 
 
-_BY_CODE = {int(reason): reason for reason in Reason}  # a call of the class costs ten look-ups
+BY_CODE = {int(reason): reason for reason in Reason}  # a call of the class costs ten look-ups
 
 
 def reason_of(code: int) -> Reason:
     """The reason for a wire code; unknown codes of newer peers read as INTERNAL."""
-    return _BY_CODE.get(code, Reason.INTERNAL)
+    return BY_CODE.get(code, Reason.INTERNAL)
 
 
 class NcfastError(Exception):

@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from ncfast._frames cimport Chunk, DedupRing, Header, SegmentPool
 
 from ncfast.core.budget cimport Budget, Share
+from ncfast.core.clock cimport Clock
 
 
 cdef enum Pending:
@@ -41,6 +42,7 @@ cdef class FlowContext:
     cdef readonly SegmentPool pool
     cdef readonly DedupRing closed
     cdef readonly object clock
+    cdef Clock _clock                # the same, if it is one
     cdef readonly dict flows         # all that live, by cid
     cdef dict _watched               # those that the next round of timers looks at -> None
     cdef dict _resting               # the others, by the round in which they are due -> {flow: None}
@@ -50,6 +52,7 @@ cdef class FlowContext:
     cdef readonly Share share        # of what is relayed, and of flows that have no other
     cdef public Py_ssize_t window_initial
     cdef public Py_ssize_t window_max
+    cdef list gathered               # links whose frames leave behind a batch of clients; None: there is none
     cdef public double reader_pause  # seconds that a socket for which bytes wait may take none; 0: for ever
     cdef readonly Py_ssize_t promise # credit that a flow's far end has before this one knows the flow: HELLO says it
     cdef readonly Py_ssize_t backlog
@@ -63,9 +66,11 @@ cdef class FlowContext:
     cdef public uint64_t bytes_out   # acknowledged by peers
     cdef public uint64_t discarded
 
+    cdef double now(self) except? -1
     cdef Py_ssize_t first_window(self, Share share) noexcept
     cdef int relay(self, Py_ssize_t size) except -1
     cdef int relieve(self, Flow asking) except -1
+    cpdef gather(self)
     cdef int watch(self, Flow flow) except -1
     cdef int rest(self, Flow flow, double until) except -1
     cdef int leave(self, Flow flow) except -1
@@ -98,6 +103,7 @@ cdef class Path:
     cdef int withdraw(self, Flow flow) except -1
     cdef int drop(self, Source source) except -1
     cdef int freed(self) except -1
+    cdef int uncork(self) except -1
     cdef Py_ssize_t read_size(self) noexcept
 
 
@@ -195,7 +201,14 @@ cdef class Flow(Source):
     cdef int gap(self, bint told) except -1
     cdef int ask_again(self) except -1
     cdef int drop_out(self) except -1
+    cpdef bind(self, Sink sink)
+    cpdef direct(self, bytes body, bytes sought=*)
+    cdef int put_on(self, Path path, bint resumed, uint64_t epoch, Py_ssize_t credit) except -1
+    cpdef detach(self)
+    cpdef finish(self)
+    cpdef accept(self)
     cpdef int cut(self, int code) except -1
+    cdef bint is_done(self) noexcept
     cdef int maybe_done(self) except -1
     cdef bint half_close_waits(self) except -1
     cdef int finish_end(self, int code) except -1

@@ -83,6 +83,12 @@ class FlowContext:
     def due(self, now: float) -> list[Flow[Any]]:
         """The flows that a round of timers at `now` has to look at: call `check` of each."""
 
+    def gather(self) -> None:
+        """A batch of clients comes in: what their flows have to say at once leaves with `let_go`, in one write."""
+
+    def let_go(self) -> None:
+        """After `gather`."""
+
     @property
     def held(self) -> int:
         """Bytes of memory held for replay, for slow sockets and for relays."""

@@ -32,7 +32,8 @@ from ncfast._frames cimport (
     CID_SIZE, HEADER_SIZE, M_DATA, M_FIN, MAX_DATA, SECRET_SIZE, Chunk, DedupRing, Header, SegmentPool, write_header,
 )
 
-from ncfast.core.errors import RETRYABLE, Reason, reason_of
+from ncfast.core.errors import BY_CODE as _BY_CODE
+from ncfast.core.errors import RETRYABLE, Reason
 from ncfast.core.states import FlowEvent, FlowState, advance
 from ncfast.core.states import TRANSITIONS as _TRANSITIONS
 
@@ -77,6 +78,14 @@ cdef int R_FLOW_CONTROL = Reason.FLOW_CONTROL
 cdef int R_OVERLOADED = Reason.OVERLOADED
 cdef int R_UNKNOWN_FLOW = Reason.UNKNOWN_FLOW
 
+cdef dict REASONS = _BY_CODE
+cdef object INTERNAL = Reason.INTERNAL
+
+
+cdef object reason_of(int code):
+    """As `ncfast.core.errors` has it."""
+    return REASONS.get(code, INTERNAL)
+
 
 cdef class FlowContext:
     """Shared by all flows of a process.
@@ -94,11 +103,15 @@ cdef class FlowContext:
         self._watched = {}
         self._resting = {}
         self.clock = clock
+        self._clock = clock if isinstance(clock, Clock) else None
         self.budget = Budget(budget)
         self.share = self.budget.share()
         self.window_initial = window_initial
         self.window_max = window_max
         self.promise = min(window_initial, max(<Py_ssize_t>MAX_DATA, budget // (4 * PROMISES)))
+
+    cdef double now(self) except? -1:
+        return self.clock() if self._clock is None else self._clock.now()
 
     cdef Py_ssize_t first_window(self, Share share) noexcept:
         """The window that a flow starts with. All together stay within half of the budget, or of what is their share's
@@ -137,12 +150,25 @@ cdef class FlowContext:
                 self._watched[flow] = None
         return list(self._watched)
 
+    cpdef gather(self):
+        """A batch of clients comes in: what their flows have to say at once leaves with `let_go`, in one write."""
+        if self.gathered is None:
+            self.gathered = []
+
+    def let_go(self):
+        """After `gather`."""
+        cdef Path path
+        gathered, self.gathered = self.gathered, None
+        if gathered is not None:
+            for path in gathered:
+                path.uncork()
+
     cdef int watch(self, Flow flow) except -1:
         """Something happens to a flow that rested."""
         self.leave(flow)
         self._watched[flow] = None
         flow.watched = True
-        flow.una_since = flow.taken_since = self.clock()       # as if it had been looked at all the time
+        flow.una_since = flow.taken_since = self.now()       # as if it had been looked at all the time
         return 0
 
     cdef int rest(self, Flow flow, double until) except -1:
@@ -228,6 +254,10 @@ cdef class Path:
         """`inflight` has fallen: what the cap held back may go."""
         raise NotImplementedError
 
+    cdef int uncork(self) except -1:
+        """What was gathered leaves."""
+        raise NotImplementedError
+
     cdef Py_ssize_t read_size(self) noexcept:
         return FULL_READ
 
@@ -261,7 +291,7 @@ cdef class Flow(Source):
         self.snd_limit = limit if open_body is None else ctx.window_initial
         self.rcv_limit = self.window if open_body is not None else max(self.window, ctx.promise)
         self.reading = True
-        self.since = self.una_since = self.tune_since = self.taken_since = ctx.clock()
+        self.since = self.una_since = self.tune_since = self.taken_since = ctx.now()
         self.detached_at = self.asked_due = self.gap_at = -1.0
         self.watched = True
         ctx._watched[self] = None
@@ -275,7 +305,7 @@ cdef class Flow(Source):
         self.state = state
         if not self.watched:
             self.ctx.watch(self)
-        self.since = self.ctx.clock()
+        self.since = self.ctx.now()
         return 0
 
     @property
@@ -292,7 +322,7 @@ cdef class Flow(Source):
 
     # socket -> path
 
-    def bind(self, Sink sink not None):
+    cpdef bind(self, Sink sink):
         """Puts the flow under its socket."""
         self.sink = sink
 
@@ -339,7 +369,7 @@ cdef class Flow(Source):
         self.update_reading()
         return 0
 
-    def finish(self):
+    cpdef finish(self):
         """The socket's end of stream: this direction ends after what was pushed."""
         if self.state == CLOSED or self.fin_sent or self.pending & SEND_FIN:
             return
@@ -423,7 +453,7 @@ cdef class Flow(Source):
         if self.state == CLOSED:
             return self.rcv_limit        # its window was given back already
         if consumed >= self.tune_from + <uint64_t>(window // 2):   # not a difference: a backlog moves `consumed` back
-            now = self.ctx.clock()
+            now = self.ctx.now()
             rtt = self.path.rtt + self.far_rtt if self.path is not None else 0.0
             if window < self.ctx.window_max and self.may_grow() \
                     and now - self.tune_since < 4.0 * rtt * (consumed - self.tune_from) / window:
@@ -531,7 +561,7 @@ cdef class Flow(Source):
         if self.open_body is None and self.state <= OPENING_FIN:
             self.gap_waits = True        # an M_RESUME would say that the target is connected
         elif (told or not self.asked_again) and self.path is not None:
-            if self.ctx.clock() - self.gap_at < ASK_EVERY and self.ack_value() <= self.gap_from:
+            if self.ctx.now() - self.gap_at < ASK_EVERY and self.ack_value() <= self.gap_from:
                 self.gap_waits = True    # `check` asks
                 return 0
             return self.ask_again()
@@ -540,7 +570,7 @@ cdef class Flow(Source):
     cdef int ask_again(self) except -1:
         self.gap_waits = False
         self.asked_again = True
-        self.gap_at = self.ctx.clock()
+        self.gap_at = self.ctx.now()
         self.gap_from = self.ack_value()
         self.pending |= SEND_RESUME
         return self.path.submit(self)
@@ -611,6 +641,9 @@ cdef class Flow(Source):
 
     cdef int deliver_fin(self) except -1:
         self.move(REMOTE_FIN)
+        if self.is_done():
+            self.pending |= SEND_ACK     # the far end waits for it, to be done
+            return self.maybe_done()     # the socket is told of the end as it is released
         self.sink.finish()
         if self.state == CLOSED:
             return 0
@@ -655,7 +688,7 @@ cdef class Flow(Source):
 
     # opening
 
-    def accept(self):
+    cpdef accept(self):
         """Agent: the target is connected and `bind` was called; what came early goes to it."""
         cdef bytes piece
         self.move(ACCEPTED)
@@ -678,7 +711,7 @@ cdef class Flow(Source):
             self.gap_waits = False
             self.gap(True)
 
-    def direct(self, bytes body not None, bytes sought=None):
+    cpdef direct(self, bytes body, bytes sought=None):
         """Hub: `body` is what M_OPEN says from now on, `sought` what M_RESUME says behind the secret; both name the
         agent to the hub that owns it."""
         self.open_body = body
@@ -696,6 +729,9 @@ cdef class Flow(Source):
         """Puts the flow on a path, its frames under `epoch` (0: the path's own). With `resumed` data may follow at once
         (after M_OPEN, or after M_RESUME was exchanged); without, M_RESUME is sent and its answer waited for. `credit`
         is what the far end gives a new flow (0: what the path's peer does)."""
+        self.put_on(path, resumed, epoch, credit)
+
+    cdef int put_on(self, Path path, bint resumed, uint64_t epoch, Py_ssize_t credit) except -1:
         self.detach()
         self.left = None
         self.path = path
@@ -707,7 +743,7 @@ cdef class Flow(Source):
         self.asked_again = self.gap_waits = False
         self.congestion = 0
         self.asks = 0
-        self.una_since = self.since = self.ctx.clock()
+        self.una_since = self.since = self.ctx.now()
         if self.state <= OPENING_FIN:
             if self.open_body is not None:
                 self.snd_limit = credit if credit else path.peer_window
@@ -716,7 +752,7 @@ cdef class Flow(Source):
             self.pending |= SEND_RESUME
         if self.pending or self.unsent is not None:
             path.submit(self)
-        self.update_reading()
+        return self.update_reading()
 
     def resume(self, Path path not None, uint64_t ack, uint64_t limit, bint answer, uint64_t epoch=0):
         """The peer has asked to go on from `ack` (`answer`), or has answered our own asking. The owner is told
@@ -733,7 +769,7 @@ cdef class Flow(Source):
             self.detach()
             if answer:
                 self.pending |= SEND_RESUME_ACK
-            self.attach(path, resumed=True, epoch=epoch)
+            self.put_on(path, True, epoch, 0)
             self.ctx.owner.flow_resumed(self)
             return
         if not self.resumed:
@@ -776,7 +812,7 @@ cdef class Flow(Source):
             self.pending |= SEND_FIN
         return 0
 
-    def detach(self):
+    cpdef detach(self):
         """The path is gone; the flow waits for another."""
         if self.path is None:
             return
@@ -785,7 +821,7 @@ cdef class Flow(Source):
         self.path = None
         self.resumed = False
         self.pending &= SEND_FIN | SEND_LATE_RST
-        self.since = self.ctx.clock()
+        self.since = self.ctx.now()
         if self.detached_at < 0:
             self.detached_at = self.since
         self.update_reading()
@@ -829,9 +865,13 @@ cdef class Flow(Source):
             self.path.submit(self)
         return 0
 
+    cdef bint is_done(self) noexcept:
+        """Whether both directions have ended, and are acknowledged."""
+        return self.state == CLOSING and self.fin_acked and self.backlog == 0 \
+            and not (self.pending & SEND_FIN and self.path is not None)
+
     cdef int maybe_done(self) except -1:
-        if self.state == CLOSING and self.fin_acked and self.backlog == 0 \
-                and not (self.pending & SEND_FIN and self.path is not None):
+        if self.is_done():
             if self.sink is not None:
                 self.sink.release(False)
                 self.sink = None

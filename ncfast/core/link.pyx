@@ -76,7 +76,7 @@ cdef class Link(Queues):
         self.peer = peer
         self.between_hubs = between_hubs
         self._told = set()
-        self._last_heard = ctx.clock()
+        self._last_heard = ctx.now()
         self._ping_sent = self._ticked_at = -1.0
         self._free_resumes = FREE_RESUMES
 
@@ -220,7 +220,7 @@ cdef class Link(Queues):
         """A flow is asked for again, the last time from the byte `since`; the next asking was due at `due`. Returns
         when the one behind it is. Whoever keeps to a second may seem early by as much as the one before was late on its
         way: one asking in hand (as the generic cell rate algorithm has it, ITU-T I.371)."""
-        cdef double now = self.ctx.clock()
+        cdef double now = self.ctx.now()
         if due > now + 1.0 and self._h.ack <= since:
             self._flow_noise(ASKED)
             return due
@@ -377,7 +377,7 @@ cdef class Link(Queues):
 
     cdef int _on_pong(self) except -1:
         if self._ping_sent >= 0 and self._h.seq == self._ping_seq:
-            self.rtt = self.ctx.clock() - self._ping_sent
+            self.rtt = self.ctx.now() - self._ping_sent
             self._ping_sent = -1.0
             self.handler.link_rtt(self, self.rtt)
         else:
@@ -595,7 +595,7 @@ cdef class Link(Queues):
         """Sends a PING unless one is unanswered; `handler.link_rtt(link, seconds)` tells the round trip."""
         if self._ping_sent < 0:
             self._ping_seq += 1
-            self._ping_sent = self._pinged_at = self.ctx.clock()
+            self._ping_sent = self._pinged_at = self.ctx.now()
             self.send(PING, seq=self._ping_seq)
 
     # time and end

@@ -217,10 +217,14 @@ cdef class Queues(Path):
         return QUANTUM if self._bulk.size + self._capped.size > 1 or self._short.size else FULL_READ
 
     cdef int _gather_turn(self) except -1:
-        """What is queued leaves at the end of this turn: an open goes with what its client has said."""
+        """What is queued leaves behind the batch of clients that is coming in, or at the end of this turn: an open goes
+        with what its client has said."""
         if not self._corked:
             self._corked = True
-            self._call_soon(self._uncork_callback)
+            if self.ctx.gathered is not None:
+                self.ctx.gathered.append(self)
+            else:
+                self._call_soon(self._uncork_callback)
         return 0
 
     cdef int _cork(self) except -1:
@@ -233,6 +237,9 @@ cdef class Queues(Path):
         return 0
 
     def _uncork(self):
+        self.uncork()
+
+    cdef int uncork(self) except -1:
         self._corked = False
         if self._urgent.size + self._short.size + self._bulk.size + self._capped.size + self._control.size \
                 + self._answers.size + self._owing.size:
@@ -241,6 +248,7 @@ cdef class Queues(Path):
                 self._flush()
         else:
             self._lonely += 1
+        return 0
 
     cdef int ack_soon(self, Flow flow) except -1:
         # Nothing is acknowledged yet, or something was repeated: its sender may wait for this. And all that wait long
@@ -290,8 +298,7 @@ cdef class Queues(Path):
             else:
                 flow.pending |= SEND_ACK
                 self.submit(flow)
-        self._uncork()
-        return 0
+        return self.uncork()
 
     cdef int set_writable(self, bint on) except -1:
         """The carrier holds bytes that the kernel did not take (False), or no longer (True)."""
@@ -301,7 +308,7 @@ cdef class Queues(Path):
             if not self.closed:
                 self._flush()
         else:
-            self._blocked_since = self.ctx.clock()
+            self._blocked_since = self.ctx.now()
         return 0
 
     # frames

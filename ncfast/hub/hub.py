@@ -30,6 +30,7 @@ from ncfast.core.timeouts import STOOD_STILL
 from ncfast.hub.admin import Admin
 from ncfast.hub.claims import Claims
 from ncfast.hub.client import ClientFlow
+from ncfast.hub.closing import Closing
 from ncfast.hub.cluster import Cluster, mesh_url
 from ncfast.hub.edge import Edge
 from ncfast.hub.flows import Flows
@@ -98,6 +99,7 @@ class Hub:
         ways = self.ways = Ways(ground, registry)
         sessions = self.sessions = Sessions()
         steering = self.steering = Steering(ground, sessions, registry, ways, pending)
+        self._closing = Closing(ground, steering)
         router = self.router = Router(ground, sessions, registry, ways, pending, steering)
         resuming = Resuming(ground, sessions, registry, steering)
         relays = self.relays = Relays(ground, sessions, ways, pending)
@@ -368,27 +370,8 @@ class Hub:
 
     def flow_closed(self, flow: ClientFlow, reason: Reason) -> None:
         """The one place where a flow leaves the hub."""
-        info = flow.info
-        if self.flows.pop(flow.cid, None) is None:
-            return
-        self.steering.closed(flow)
-        duration = self.net.clock() - info.accepted_at
-        info.counts.closed(reason.label, flow.snd_nxt, flow.rcv_nxt)
-        self.stats.flow_duration.observe(duration)
-        log.access(
-            cid=flow.cid.hex(),
-            listener=info.name,
-            connector=info.key[1],
-            client=info.ends,
-            agent_id=info.agent_key.partition("/")[2],
-            path=info.path,
-            bytes_in=flow.snd_nxt,
-            bytes_out=flow.rcv_nxt,
-            duration=round(duration * 1e6) / 1e6,  # `round` to six places prints the number, and reads it
-            resumes=info.resumes,
-            handovers=info.handovers,
-            reason=reason.label,
-        )
+        if self.flows.pop(flow.cid, None) is not None:
+            self._closing.over(flow, reason)
 
     # time
 

@@ -12,13 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ncfast.config.hub import Listener as ListenerConfig
-from ncfast.core.errors import Reason
 from ncfast.core.timeouts import Timeouts
 from ncfast.hub.client import ClientFlow, ClientInfo, names_of
+from ncfast.hub.entrance import Entrance, Place
 from ncfast.hub.ground import Ground
 from ncfast.hub.networks import Networks
 from ncfast.net.acceptor import Acceptor
-from ncfast.net.newcomers import source_of
 from ncfast.net.ports import wanted_by
 from ncfast.net.proxyproto import Parser, ProxyProtocolError
 from ncfast.net.seam import reset, tune_end
@@ -32,7 +31,7 @@ _log = log.get("listener")
 PROXY_HEADER_TIMEOUT = 3.0  # seconds for a complete PROXY header
 
 
-class ClientListener:
+class ClientListener(Entrance):
     """One bound TCP port. Its settings may be replaced while it listens; open flows keep those they started with."""
 
     def __init__(
@@ -44,18 +43,11 @@ class ClientListener:
     ) -> None:
         """`opens` bounds the clients of each source address over all listeners; `on_client` gets each that is let
         in."""
-        self.ground = ground
-        self.net = ground.net
-        self._opens = opens
-        self.on_client = on_client
-        self.active = 0
-        self.per_source: dict[str, int] = {}
+        share, counts = ground.context.budget.share(config.weight), ground.stats.listener(config.name)
+        super().__init__(ground, opens, on_client, share, counts)
         self.waiting: set[FirstByte] = set()
         self.heading: set[ProxyHeader] = set()  # whose header is not complete
         self._acceptor: Acceptor | None = None
-        self.own: tuple[str, int] | None = None  # where all clients come in, if that is one address
-        self.share = ground.context.budget.share(config.weight)
-        self.counts = ground.stats.listener(config.name)
         self.configure(config)
 
     def configure(self, config: ListenerConfig) -> None:
@@ -63,13 +55,11 @@ class ClientListener:
         flow = self.ground.config.flow
         self.config = config
         self.name = config.name
-        self._allow = Networks(config.allow)
-        self._deny = Networks(config.deny)
+        self._allow = Networks(config.allow) if config.allow else None
+        self._deny = Networks(config.deny) if config.deny else None
         self._balancers = Networks(config.proxy_from)
-        # what each client is asked for, out of the model: looking into one is slow
         self.names = names_of(config)
         self._headers = config.proxy_protocol != "off"
-        self._screened = bool(config.allow or config.deny)
         self._most = config.max_connections
         self._most_per_source = config.max_connections_per_source
         self._defers = config.open_on == "first_byte"
@@ -92,6 +82,7 @@ class ClientListener:
                 backlog=self.config.backlog,
                 reserve=self.ground.config.limits.fd_reserve,
                 on_shed=self.shed,
+                behind=self.ground.context.let_go,
                 tune=lambda sock: tune_end(sock, self.ground.config.flow.notsent_lowat),
                 bare=True,
                 use=f"listeners.{self.name}",
@@ -144,24 +135,13 @@ class ClientListener:
         if sock is not None:
             reset(sock)
 
-    def _on_socket(self, sock: Accepted, peer: Any) -> None:
-        host, port = peer[0], peer[1]
-        proxied = self._headers and host in self._balancers
-        if self.active >= self._most:
-            return self.shed("listener_cap", sock)
-        if not proxied and (reason := self.refusal(host)) is not None:
-            return self.shed(reason, sock)
-        self._enters()
-        self.net.adopt_end(sock, ProxyHeader(self, host, port) if proxied else self.client(host, port))
-        return None
-
     # clients of another process of this hub
 
     def adopt(self, state: SocketState, flow: ClientFlow) -> None:
         """Puts a flow under the socket that it had there."""
         self._enters()
         host, port, _, _ = flow.info.ends
-        client = flow.info.place = _Client(self, host, port)
+        client = flow.info.place = Place(self, host, port)
         end = client.end()
         end.inherit(flow, state)
         self.net.adopt_end(state.sock, end)
@@ -176,92 +156,21 @@ class ClientListener:
         one = (
             ProxyHeader(self, host, port, head["due"])
             if head["kind"] == "header"
-            else FirstByte(_Client(self, host, port), head["as"], head["due"])
+            else FirstByte(Place(self, host, port), head["as"], head["due"])
         )
         self.net.adopt_end(sock, one)
         if read := head["read"].encode("latin-1"):
             one.data_received(read)
 
-    def _enters(self) -> None:
-        self.active += 1
-        self.net.opened()
+    def _header_of(self, host: str, port: int) -> ProxyHeader:
+        return ProxyHeader(self, host, port)
 
-    def client(self, host: str, port: int) -> SocketEnd | FirstByte:
-        """What a client that is let in is at first."""
-        client = _Client(self, host, port)
-        return FirstByte(client, "silent") if self._defers else client.end()
+    def _silent(self, place: Place) -> FirstByte:
+        return FirstByte(place, "silent")
 
     def check(self, host: str, port: int) -> FirstByte:
         """A balancer's own: answered even where nobody is let in, for who may come says nothing about our health."""
-        return FirstByte(_Client(self, host, port), "proxy_local")
-
-    def refusal(self, host: str) -> str | None:
-        """Why a client from `host` may not come in now, or None. Behind a balancer `host` is whom its header names."""
-        if self._screened:
-            config = self.config
-            if (config.deny and host in self._deny) or (config.allow and host not in self._allow):
-                return "acl"
-        source = source_of(host)
-        most = self._most_per_source
-        if most and self.per_source.get(source, 0) >= most:
-            return "source_cap"
-        return None if self._defers else self.no_room(source)
-
-    def no_room(self, source: str) -> str | None:
-        """Why there can be no flow for `source` now, or None."""
-        ground = self.ground
-        if len(ground.flows) >= ground.max_flows:
-            return "flow_cap"
-        if self.share.pressed:
-            return "memory"
-        if not self._opens.admit(source):
-            return "rate"
-        return None
-
-
-class _Client:
-    """Owner of one client's socket. The listener's settings are those with which the client came."""
-
-    __slots__ = ("config", "host", "listener", "names", "port", "source", "timeouts")
-
-    def __init__(self, listener: ClientListener, host: str, port: int) -> None:
-        self.listener = listener
-        self.config = listener.config
-        self.timeouts = listener.timeouts
-        self.names = listener.names
-        self.host = host
-        self.port = port
-        source = self.source = source_of(host)
-        listener.per_source[source] = listener.per_source.get(source, 0) + 1
-
-    def end(self) -> SocketEnd:
-        """The socket end of its flow."""
-        context, net = self.listener.ground.context, self.listener.net
-        return SocketEnd(context, self, net.call_later, Reason.CLIENT_RESET, Reason.CLIENT_LOST)
-
-    def socket_ready(self, end: SocketEnd) -> None:
-        listener = self.listener
-        now = listener.ground.clock()
-        info = ClientInfo(
-            self.config, self.timeouts, self.host, self.port, now, listener.counts, listener.share, self.names
-        )
-        info.place = self
-        if listener.own is not None:
-            info.ends = (self.host, self.port, *listener.own)
-        listener.on_client(end, info)
-
-    def socket_gone(self, end: SocketEnd) -> None:
-        self.leave()
-
-    def leave(self) -> None:
-        """Its place at the listener is free."""
-        listener = self.listener
-        listener.active -= 1
-        listener.net.gone()
-        if left := listener.per_source[self.source] - 1:
-            listener.per_source[self.source] = left
-        else:
-            del listener.per_source[self.source]
+        return FirstByte(Place(self, host, port), "proxy_local")
 
 
 def _hand_over(transport: Any, protocol: SocketEnd | FirstByte, data: bytes) -> None:
@@ -276,7 +185,7 @@ class FirstByte(asyncio.Protocol):
     """A connection that has said nothing, and for which nothing is open. Its first byte makes it a client like any
     other; if it ends before, in whatever way, it was a probe. Bounded by the time in which a client has to speak."""
 
-    def __init__(self, client: _Client, kind: str, due: float | None = None) -> None:
+    def __init__(self, client: Place, kind: str, due: float | None = None) -> None:
         """`kind` is what a probe is counted as; `due` is when its time is over, if that is known."""
         self._client = client
         self._kind = kind

@@ -21,22 +21,18 @@ Losing ways, in rules:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ncfast.core.errors import Reason
-from ncfast.core.flow import Flow
+from ncfast.hub.choice import Choice
 from ncfast.hub.client import EMPTY, ClientFlow, ClientInfo, Key
 from ncfast.hub.ground import Ground
 from ncfast.hub.hold import Hold
 from ncfast.hub.pending import PendingOpens
-from ncfast.hub.secrets import Secrets
-from ncfast.hub.session import AgentSession
 from ncfast.hub.sessions import Sessions
 from ncfast.hub.shadow import Shadow
-from ncfast.hub.steering import UNDIRECTED, Steering
+from ncfast.hub.steering import Steering
 from ncfast.hub.ways import Ways
-from ncfast.net.socket import SocketEnd
 from ncfast.registry import AgentEntry, DistributedRegistry
 
 if TYPE_CHECKING:
@@ -44,7 +40,6 @@ if TYPE_CHECKING:
 
 STARTUP_HOLD = 5.0  # seconds after start in which every agent counts as reconnecting, as after a restart they all are
 ROUTE_MEMORY = 4096  # connectors of departed agents remembered, to hold clients for them
-DRAWN = 32  # agents of a connector that are compared for a new flow: 5,000 would cost it 1.7 ms
 SEEK_EVERY = 2.0  # seconds between two attempts of ours to resume a flow that has no way
 # Seconds before a hub that says not_owner is asked again, doubled ASK_DOUBLES times at most (1.6 s): the news of a
 # claim may reach us before its own hub.
@@ -55,7 +50,7 @@ NOT_HERE = frozenset({Reason.NOT_OWNER, Reason.STALE_EPOCH})
 DIALLED = frozenset({Reason.TARGET_REFUSED, Reason.TARGET_UNREACHABLE, Reason.TARGET_TIMEOUT, Reason.NO_SUCH_CONNECTOR})
 
 
-class Router:
+class Router(Choice):
     """Chooses: which agent a client's flow goes to, which clients wait, and what becomes of those that were refused."""
 
     def __init__(
@@ -67,43 +62,17 @@ class Router:
         pending: PendingOpens,
         steering: Steering,
     ) -> None:
-        self._ground = ground
-        self._sessions = sessions
+        super().__init__(ground, sessions, ways, pending, steering, Hold(ground.clock))
         self._registry = registry
-        self._ways = ways
-        self._pending = pending
-        self._steering = steering
-        self.hold = Hold(ground.clock)
         self._departed: dict[Key, float] = {}  # when the last agent of a connector was lost
         self._barred: dict[Key, str] = {}  # connectors whose last agent, which it was, has been locked out
         self._elsewhere: dict[str, list[Key]] = {}  # what agents of other hubs served when we last looked
         self._served_elsewhere: Counter[Key] = Counter()  # how many of them serve a connector, live or not
-        self.flow_number = 0  # of the last one here; a successor's begin above those of its predecessor
-        self._secrets = Secrets(ground.net.entropy)
         self.shadow = Shadow(
             ground, sessions, registry, lambda: self._guided, lambda info: self._remote_way(info) is not None
         )
-        self._opened = self.opened  # one for all flows
 
     # clients
-
-    def client_ready(self, end: SocketEnd, info: ClientInfo) -> None:
-        """A client's socket is there: give it a flow and a way."""
-        ground = self._ground
-        self.flow_number += 1
-        cid = ground.instance + self.flow_number.to_bytes(8, "big")
-        host, port, own, _ = info.ends
-        if not own and (local := end.transport.get_extra_info("sockname")):
-            info.ends = (host, port, local[0], local[1])
-        info.on_opened = self._opened
-        flow = Flow(ground.context, cid, self._secrets.draw(), UNDIRECTED, info, share=info.share)
-        ground.flows[cid] = flow
-        ground.stats.flows_opened += 1
-        info.counts.accepted += 1
-        end.carry(flow)
-        if ground.mode == "shadow":
-            self.shadow.decide(info)
-        self._enter(flow)
 
     def returns(self, flow: ClientFlow) -> None:
         """A flow that another process of this hub has passed, or could not take, and that has no way: it goes on as
@@ -116,46 +85,6 @@ class Router:
         awaited = self._ground.awaited
         if awaited is None or not awaited.came(flow.cid) or not (flow.attached or flow.closed):
             self._steering.return_to_way(flow)
-
-    def _enter(self, flow: ClientFlow) -> None:
-        if (self.hold.queues and flow.info.key in self.hold) or not self.dispatch(flow):
-            self._hold_or_refuse(flow)  # behind those who wait already
-
-    # choosing
-
-    def dispatch(self, flow: ClientFlow) -> bool:
-        """Sends the open on the best way to an agent that serves it and has not refused it yet. False: there is
-        none."""
-        info = flow.info
-        session = self._least_loaded(info)
-        if session is not None:
-            self._steering.open(flow, session.key, session.instance, session, session.epoch)
-            return True
-        if self._ways.active and (way := self._remote_way(info)) is not None:
-            entry, peer = way
-            self._steering.open(flow, entry.key, entry.instance, peer, entry.epoch, entry.window)
-            return True
-        return False
-
-    def _least_loaded(self, info: ClientInfo) -> AgentSession | None:
-        """The agent that is owned here and takes the flow, if there is one."""
-        routed, rng = self._sessions.routed(info.key), self._ground.net.rng
-        local = self._willing(routed.draw(DRAWN, rng), info)
-        if not local and len(routed) > DRAWN:
-            local = self._willing(routed, info)
-        if len(local) <= 1:
-            return local[0] if local else None
-        least = min(session.load for session in local)
-        return rng.choice([one for one in local if one.load == least])
-
-    def _willing(self, sessions: Iterable[AgentSession], info: ClientInfo) -> list[AgentSession]:
-        tenant, connector = info.key
-        full, tried = self._pending.full, info.tried
-        return [
-            one
-            for one in sessions
-            if one.serves(tenant, connector) and not full(one.key, connector) and one.key not in tried
-        ]
 
     @property
     def _guided(self) -> bool:
@@ -198,18 +127,6 @@ class Router:
         )
 
     # answers
-
-    def opened(self, flow: ClientFlow) -> None:
-        """The target is connected."""
-        info = flow.info
-        self._steering.answered(flow)
-        self._ground.stats.flows_by_path[info.path] += 1
-        info.counts.open_latency.observe(self._ground.clock() - info.accepted_at)
-        # Of room at another hub an answer says only that one place there is free; more would come back refused.
-        turns = 1 if info.remote else self._pending.most
-        turns -= self._steering.give_turns(info.agent_key, info.key[1], turns)
-        if turns and self.hold.queues and info.key in self.hold:
-            self.hold.release(info.key, self.dispatch, turns)
 
     def refused(self, flow: ClientFlow, reason: Reason) -> bool:
         """The open was refused, and nothing of the flow acknowledged. False ends the flow; see rule 3."""

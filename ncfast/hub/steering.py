@@ -6,15 +6,12 @@ The rules of losing a way are those of `ncfast.hub.routing`; this is rules 1 and
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ncfast.core.errors import Reason
-from ncfast.core.messages import Sought
-from ncfast.core.opening import Opening, packed
 from ncfast.hub.client import ClientFlow
 from ncfast.hub.ground import Ground
+from ncfast.hub.opens import Opens
 from ncfast.hub.pending import PendingOpens
 from ncfast.hub.session import AgentSession
 from ncfast.hub.sessions import Sessions
@@ -26,90 +23,19 @@ if TYPE_CHECKING:
 
     Way = AgentSession | Peer  # the tunnel of an agent that is owned here, or the link to the hub that owns it
 
-UNDIRECTED = b""  # what M_OPEN says of a flow that is on no way yet
 ASKS = 0.5  # seconds for an agent to ask for a flow that was passed, before we do
-KNOWN = 1024  # agents and connectors for which what M_RESUME says is kept
 
 
-@lru_cache(KNOWN)
-def _sought(agent: str, tenant: str, connector: str) -> bytes:
-    return Sought(agent=agent, tenant=tenant or None, connector=connector).pack()
-
-
-class Steering:
-    """The flows of our clients by agent, each on its way."""
+class Steering(Opens):
+    """The flows of our clients by agent, each on its way, and again when that is lost."""
 
     def __init__(
         self, ground: Ground, sessions: Sessions, registry: DistributedRegistry, ways: Ways, pending: PendingOpens
     ) -> None:
-        self._ground = ground
+        super().__init__(ground, pending)
         self._sessions = sessions
         self._registry = registry
         self._ways = ways
-        self._pending = pending
-        self._flows_of: dict[str, dict[ClientFlow, None]] = {}
-        # by agent and connector: for their turn to be opened again, in order
-        self._waiting: dict[tuple[str, str], dict[ClientFlow, None]] = {}
-
-    def flows_of(self, agent: str) -> Collection[ClientFlow]:
-        """Our clients' flows to this agent."""
-        return self._flows_of.get(agent, ())
-
-    # opening
-
-    def open(self, flow: ClientFlow, agent: str, instance: str, way: Way, epoch: int, credit: int = 0) -> None:
-        """The flow is the agent's, and its process's, from now on; M_OPEN leaves."""
-        info = flow.info
-        info.agent_key = agent
-        info.instance = instance
-        flows = self._flows_of.get(agent)
-        if flows is None:
-            flows = self._flows_of[agent] = {}
-        flows[flow] = None
-        self.send_open(flow, way, epoch, credit)
-
-    def send_open(self, flow: ClientFlow, way: Way, epoch: int, credit: int = 0) -> None:
-        """M_OPEN by a tunnel, or by the link to the owner; `credit` is what the agent gives then."""
-        info = flow.info
-        info.sends += 1
-        if self._waiting:
-            self._waits_no_more(flow)
-        self.use(flow, way, epoch)
-        if not info.counted:
-            info.counted = True
-            self._pending.begin(info.agent_key, info.key[1])
-        flow.attach(way.link, resumed=True, epoch=epoch, credit=credit)
-
-    def use(self, flow: ClientFlow, way: Way, epoch: int) -> None:
-        """Notes by which way the flow goes from now on, and lets its M_OPEN and M_RESUME say what they must there."""
-        info = flow.info
-        session, peer = (way, None) if isinstance(way, AgentSession) else (None, way)
-        owner = peer.replica_id if peer is not None else self._ground.replica_id
-        if info.owner and info.owner != owner:
-            self._ground.stats.failovers += 1
-        info.owner = owner
-        info.remote = peer is not None
-        if epoch > info.epoch:
-            info.epoch = epoch
-        info.session, info.peer = session, peer
-        if peer is None:
-            flow.direct(self._said(flow, way) if flow.opening else UNDIRECTED)
-        else:
-            tenant, _, agent = info.agent_key.partition("/")
-            flow.direct(self._said(flow, way, agent, tenant), _sought(agent, tenant, info.connector))
-
-    def _said(self, flow: ClientFlow, way: Way, agent: str = "", tenant: str = "") -> bytes:
-        """What M_OPEN says on this way, in the form that is read there."""
-        info = flow.info
-        said = (info.key[1], info.name, flow.secret, self._ground.replica_id, info.ends, agent, tenant)
-        return packed(*said) if way.packed_open else Opening(*said).json()
-
-    def answered(self, flow: ClientFlow) -> None:
-        """The open is no longer in progress."""
-        info = flow.info
-        if info.counted:
-            info.counted = False
-            self._pending.end(info.agent_key, info.key[1])
 
     def release(self, flow: ClientFlow) -> None:
         """The flow is no agent's any more."""
@@ -120,14 +46,6 @@ class Steering:
         info.agent_key = info.owner = ""
         info.remote = False
         info.epoch = info.sends = 0
-
-    def closed(self, flow: ClientFlow) -> None:
-        """The flow is over; what is known of its way stays for the log."""
-        gives_room = flow.info.counted
-        self.answered(flow)
-        self._leave(flow)
-        if gives_room:
-            self.give_turns(flow.info.agent_key, flow.info.connector, 1)
 
     def adopt(self, flow: ClientFlow) -> None:
         """The flow, which another process of this hub has passed, is its agent's."""
@@ -159,15 +77,6 @@ class Steering:
         if lost and self._sessions.current(flow.info.agent_key) is session and session.epoch >= flow.info.epoch:
             self.use(flow, session, session.epoch)
             flow.attach(session.link, resumed=False, epoch=session.epoch)
-
-    def _leave(self, flow: ClientFlow) -> None:
-        flows = self._flows_of.get(flow.info.agent_key)
-        if flows is not None:
-            flows.pop(flow, None)
-            if not flows:
-                del self._flows_of[flow.info.agent_key]
-        if self._waiting:
-            self._waits_no_more(flow)
 
     # opening again, in turn
 

@@ -38,6 +38,7 @@ class Acceptor:
         reserve: int,
         on_shed: Callable[[str], None],
         bare: bool = False,
+        behind: Callable[[], None] = lambda: None,
     ) -> None:
         self._net = net
         self.sockets = socks
@@ -45,6 +46,7 @@ class Acceptor:
         self._reserve = reserve
         self._on_shed = on_shed
         self._bare = bare
+        self._behind = behind
         self._timer: asyncio.TimerHandle | None = None
         self._turns = 0
         self._lonely = 0  # turns in a row that brought one connection
@@ -96,8 +98,11 @@ class Acceptor:
         self._timer = self._net.loop.call_later(ACCEPT_PAUSE, self._resume)
 
     def _ready(self, sock: socket.socket) -> None:
-        self._accept(sock)
-        self._net.poll()
+        try:
+            self._accept(sock)
+            self._net.poll()
+        finally:
+            self._behind()
 
     def _accept(self, sock: socket.socket) -> None:
         self._turns += 1

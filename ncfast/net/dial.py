@@ -137,7 +137,7 @@ class _Cancellable(Protocol):
 
 
 async def waited_for(
-    loop: asyncio.AbstractEventLoop, start: Callable[[Callable[[socket.socket | OSError], None]], _Cancellable]
+    loop: asyncio.AbstractEventLoop, start: Callable[[Callable[[socket.socket | OSError], None]], _Cancellable | None]
 ) -> socket.socket:
     """The connected socket of the dial that `start(done)` begins, for who waits in a task. Raises OSError."""
     ended: asyncio.Future[socket.socket | OSError] = loop.create_future()
@@ -152,7 +152,8 @@ async def waited_for(
     try:
         outcome = await ended
     except asyncio.CancelledError:
-        dial.cancel()
+        if dial is not None:
+            dial.cancel()
         if not ended.cancelled() and not isinstance(unclaimed := ended.result(), OSError):
             unclaimed.close()
         raise

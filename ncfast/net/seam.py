@@ -25,7 +25,7 @@ from ncfast.net.binding import Inherited, bind_tcp, bind_unix, key_of
 from ncfast.net.dial import Dial, waited_for
 from ncfast.net.errorwatch import ErrorWatch
 from ncfast.net.names import Names, Share
-from ncfast.net.syscalls import Accepted
+from ncfast.net.syscalls import Accepted, reached_here
 from ncfast.net.transport import Poller
 from ncfast.observe import log
 
@@ -115,6 +115,7 @@ class Net:
         backlog: int = 1024,
         reserve: int = 0,
         on_shed: Callable[[str], None] = lambda reason: None,
+        behind: Callable[[], None] = lambda: None,
         tune: Callable[[socket.socket], None] | None = None,
         bare: bool = False,
         use: str = "",
@@ -122,7 +123,8 @@ class Net:
         """Listens on every address that `address` names; `on_socket(connection, peer)` gets each accepted socket, or
         of a `bare` one no more than `adopt_end` and `reset` want (`Accepted`).
 
-        `reserve` descriptors are left free for others. `tune` sets options that accepted sockets inherit. `use` is the
+        `behind` is called after each batch of connections, when those that have spoken by then were told so. `reserve`
+        descriptors are left free for others. `tune` sets options that accepted sockets inherit. `use` is the
         configuration's key that asks for it. Raises OSError when an address cannot be bound, as `bind_tcp` has it.
         """
         where = f"tcp:{address}"
@@ -136,7 +138,7 @@ class Net:
                 address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )
             socks = bind_tcp(infos, address, backlog, tune)
-        return self._accepting(key_of(use, where), Acceptor(self, socks, on_socket, reserve, on_shed, bare))
+        return self._accepting(key_of(use, where), Acceptor(self, socks, on_socket, reserve, on_shed, bare, behind))
 
     async def listen_unix(
         self,
@@ -320,8 +322,12 @@ class Net:
         share: Share = "target",
         admit: Callable[[str], bool] | None = None,
         bare: bool = False,
-    ) -> Dial:
-        """Dials `host:port` by callback: `done` and the rest as for `Dial`, which is returned for `cancel`."""
+    ) -> Dial | None:
+        """Dials `host:port` by callback: `done` and the rest as for `Dial`, which is returned for `cancel`; None if
+        `done` has been called."""
+        if bare and admit is None and (outcome := reached_here(host, port)) is not None:
+            done(outcome)
+            return None
         dial = Dial(self, host, port, done, timeout=timeout, share=share, admit=admit, bare=bare)
         dial.start()
         return dial

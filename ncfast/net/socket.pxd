@@ -30,8 +30,15 @@ cdef class SocketEnd(Sink):
     cdef bint _lost
     cdef bint _released
 
+    cpdef carry(self, Flow flow)
+    cpdef connection_made(self, Stream transport)
+    cpdef eof_received(self)
+    cpdef connection_lost(self, exc)
     cdef int _count(self, Py_ssize_t left) except -1
     cdef Py_ssize_t reserve(self, uint8_t** at) except -1
     cdef int received(self, Py_ssize_t n) except -1
     cdef int _go_on(self, state) except -1
     cdef int _read_rest(self, Flow flow) except -1
+
+
+cdef SocketEnd end_of(FlowContext ctx, owner, call_later, int reset_code, int lost_code)

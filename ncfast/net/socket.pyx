@@ -37,6 +37,17 @@ cdef frozenset LOST = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.EHOS
 SocketState = namedtuple("SocketState", "sock unsent eof_in eof_out", module=__name__)
 
 
+cdef SocketEnd end_of(FlowContext ctx, owner, call_later, int reset_code, int lost_code):
+    """A new one, without Python's call."""
+    cdef SocketEnd end = SocketEnd.__new__(SocketEnd)
+    end.ctx = ctx
+    end._owner = owner
+    end._call_later = call_later
+    end._reset_code = reset_code
+    end._lost_code = lost_code
+    return end
+
+
 cdef class SocketEnd(Sink):
     """`owner.socket_ready(end)` is called when the socket is usable, `owner.socket_gone(end)` when it is closed.
 
@@ -50,7 +61,7 @@ cdef class SocketEnd(Sink):
         self._reset_code = reset_code
         self._lost_code = lost_code
 
-    def carry(self, Flow flow not None):
+    cpdef carry(self, Flow flow):
         """Puts the flow on this socket."""
         self.flow = flow
         self.share = flow.share
@@ -97,7 +108,7 @@ cdef class SocketEnd(Sink):
     def is_buffered_protocol(self):
         return True
 
-    def connection_made(self, Stream transport not None):
+    cpdef connection_made(self, Stream transport):
         self.transport = transport
         transport.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         # a reset until our last byte and the end behind it are in the kernel's hands, so that nobody takes a stream
@@ -153,7 +164,7 @@ cdef class SocketEnd(Sink):
             self.flow.push(self.ctx.pool.commit(n))
             at += n
 
-    def eof_received(self):
+    cpdef eof_received(self):
         self._eof_in = True
         if self.flow is not None:
             self.flow.finish()
@@ -188,7 +199,7 @@ cdef class SocketEnd(Sink):
             flow.reset(self._reset_code)
         self._owner.socket_gone(self)
 
-    def connection_lost(self, exc):
+    cpdef connection_lost(self, exc):
         cdef Flow flow = self.flow
         self._lost = True
         self.flow = None
@@ -305,8 +316,9 @@ cdef class SocketEnd(Sink):
             self._timer = None
         if self._lost:
             return
-        self.transport.close()
-        if not self._lost and self.transport.get_write_buffer_size():
+        cdef Stream transport = self.transport       # `connection_lost` may let go of it meanwhile
+        transport.close_at_once()
+        if not self._lost and transport.get_write_buffer_size():
             self._waited = 0.0
             self._timer = self._call_later(REAP_EVERY, self._reap)
 

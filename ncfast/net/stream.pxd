@@ -19,5 +19,6 @@ cdef class Stream:
     # beyond asyncio's
     cdef int send(self, const uint8_t* p, Py_ssize_t n) except -1
     cdef Py_ssize_t receive(self, uint8_t* at, Py_ssize_t size) except -1
+    cdef int close_at_once(self) except -1
     cdef int closes_by_reset(self, bint on) except -1
     cdef Py_ssize_t unacknowledged(self) except -1

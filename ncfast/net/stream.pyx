@@ -78,6 +78,11 @@ cdef class Stream:
         except OSError:
             return 0
 
+    cdef int close_at_once(self) except -1:
+        """`close`; `connection_lost` may come before this returns."""
+        self.close()
+        return 0
+
     cdef int closes_by_reset(self, bint on) except -1:
         """What the kernel does when the socket is closed, be it because the process ends: a reset, or an end in
         order."""

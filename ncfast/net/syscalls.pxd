@@ -1,5 +1,7 @@
 """System calls for which the socket module makes more than one."""
 
+from ncfast.core.clock cimport Clock
+
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
     struct sockaddr:
@@ -8,6 +10,10 @@ cdef extern from "<sys/socket.h>" nogil:
         unsigned short ss_family
 
 cdef object name_of(int fd, bint peer)
+
+
+cdef class Monotonic(Clock):
+    pass
 
 
 cdef class Accepted:

@@ -2,6 +2,11 @@
 
 from typing import Any
 
+from ncfast.core.clock import Clock
+
+class Monotonic(Clock):
+    """`time.monotonic`."""
+
 class Accepted:
     """An accepted connection that nobody has taken over yet: a descriptor, closed with this object."""
 
@@ -32,6 +37,10 @@ class Dialled(Accepted):
         """What has become of it: 0, or why there is no connection."""
 
     def fileno(self) -> int: ...
+
+def reached_here(host: str, port: int) -> Dialled | OSError | None:
+    """A connection to a port of this machine's loopback, or why there is none; None if `host` is no address there, or
+    there is no answer yet."""
 
 def accept(listening: int) -> tuple[int, Any] | None:
     """The descriptor of the next connection, which does not block, and who it is from; None if there is none yet.

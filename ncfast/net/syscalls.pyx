@@ -4,8 +4,9 @@ socket, for its family, its type and its protocol, and has it not block afterwar
 import os
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.errno cimport EAFNOSUPPORT, EAGAIN, EINVAL, errno
+from libc.errno cimport EAFNOSUPPORT, EAGAIN, EALREADY, EINPROGRESS, EINTR, EINVAL, EISCONN, errno
 from libc.string cimport memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close as c_close
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -53,6 +54,15 @@ cdef enum:
     LONGEST_IPV4 = 15                    # characters
 
 
+cdef class Monotonic(Clock):
+    """`time.monotonic`."""
+
+    cdef double now(self) except? -1:
+        cdef timespec now
+        clock_gettime(CLOCK_MONOTONIC, &now)
+        return (<long long>now.tv_sec * 1000000000 + now.tv_nsec) / 1e9
+
+
 def accept(int listening):
     """The descriptor of the next connection, which does not block, and who it is from; None if there is none yet.
     Raises OSError."""
@@ -69,6 +79,9 @@ def accept(int listening):
 cdef class Accepted:
     """An accepted connection that nobody has taken over yet: a descriptor, and what of Python's socket is used of
     it."""
+
+    def __cinit__(self):
+        self._fd = -1
 
     def __init__(self, int fd):
         self._fd = fd
@@ -145,6 +158,24 @@ cdef class Dialled(Accepted):
 
     def fileno(self):
         return self._fd
+
+
+def reached_here(str host not None, int port):
+    """A connection to a port of this machine's loopback, whose kernel answers before `connect` returns: what connects,
+    or the OSError that tells why nothing does. None if `host` is no address there, or there is no answer: it takes a
+    dial."""
+    cdef Dialled sock = Dialled.__new__(Dialled)
+    cdef int family = AF_INET6 if host == "::1" else AF_INET
+    cdef int code
+    if (family == AF_INET and not host.startswith("127.")) or not sock._name(family, (host, port)):
+        return None
+    sock._fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+    code = errno if sock._fd < 0 else sock.connect()
+    if code == EINPROGRESS:
+        code = sock.connect()            # what has come of it meanwhile
+    if code == 0 or code == EISCONN:
+        return sock
+    return None if code in (EINPROGRESS, EALREADY, EINTR) else OSError(code, os.strerror(code))
 
 
 cdef object name_of(int fd, bint peer):

@@ -222,7 +222,10 @@ cdef class SocketTransport(Stream):
 
     cdef int start(self) except -1:
         try:
-            self._protocol.connection_made(self)
+            if self._end is not None:
+                self._end.connection_made(self)
+            else:
+                self._protocol.connection_made(self)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:
@@ -316,7 +319,7 @@ cdef class SocketTransport(Stream):
         """The far side has ended its direction."""
         self._eof_in = True
         self._readable = False
-        if not self._protocol.eof_received():
+        if not (self._protocol.eof_received() if self._end is None else self._end.eof_received()):
             self.close()
         return 0
 
@@ -436,6 +439,13 @@ cdef class SocketTransport(Stream):
                 self._over = True
                 self._poller.end_later(self)
 
+    cdef int close_at_once(self) except -1:
+        if not self._closing and self._backlog is None and not self._poller._busy:
+            self._closing = self._in_order = self._over = True
+            return self.end()
+        self.close()
+        return 0
+
     cpdef abort(self):
         self._in_order = False
         self.fail(None)
@@ -460,9 +470,13 @@ cdef class SocketTransport(Stream):
         return 0
 
     cdef int end(self) except -1:
+        cdef SocketEnd end = self._end
         protocol, self._protocol, self._end = self._protocol, None, None
         try:
-            protocol.connection_lost(self._error)
+            if end is not None:
+                end.connection_lost(self._error)
+            else:
+                protocol.connection_lost(self._error)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:

@@ -12,8 +12,8 @@ from prometheus_client import ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from ncfast.observe.histogram import Histogram
 from ncfast.observe.slices import Slices, each
-from ncfast.observe.stats import Histogram
 
 _KINDS = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily, "histogram": HistogramMetricFamily}
 _process = ProcessCollector(registry=None)  # process_resident_memory_bytes, process_open_fds, ...

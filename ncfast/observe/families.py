@@ -14,8 +14,9 @@ from typing import Any
 
 from ncfast import __version__
 from ncfast.observe import labels, log, otlp, readings
+from ncfast.observe.histogram import Histogram
 from ncfast.observe.readiness import STATUSES, State
-from ncfast.observe.stats import Histogram, Stats
+from ncfast.observe.stats import Stats
 
 __all__ = ["METRICS", "Metric", "Value"]
 

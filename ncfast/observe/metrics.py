@@ -14,8 +14,9 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from ncfast.observe.families import METRICS, Metric, Value
+from ncfast.observe.histogram import Histogram
 from ncfast.observe.slices import Slices, each, spread
-from ncfast.observe.stats import Histogram, Stats
+from ncfast.observe.stats import Stats
 
 LABEL_CAP = 200  # values of one label; further ones are added up under "other"
 PEER_CAP = 50  # the same for `peer`, which has a series for each state of a link

@@ -9,9 +9,10 @@ never anything a peer chose; `ncfast.observe.metrics` caps them all the same.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
+
+from ncfast.observe.histogram import Histogram
 
 # Seconds. Opens cross one network round trip (sub-millisecond to seconds) and may wait for `hold_sec`.
 LATENCY_BUCKETS = (
@@ -39,41 +40,6 @@ REGISTRY_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0
 DURATION_BUCKETS = (0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 14400.0, 86400.0)
 # Seconds. Aims: collector pauses under 5 ms, loop lag p99.9 under 20 ms, a stack dump at 100 ms.
 PAUSE_BUCKETS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
-
-
-class Histogram:
-    """Counts of observed seconds per bucket; a bucket's bound is inclusive, as Prometheus' ``le`` is."""
-
-    __slots__ = ("bounds", "counts", "sum")
-
-    def __init__(self, buckets: tuple[float, ...]) -> None:
-        self.bounds = buckets
-        self.counts = [0] * (len(buckets) + 1)  # the last one is +Inf
-        self.sum = 0.0
-
-    def copy(self) -> Histogram:
-        """As it is now."""
-        return self + Histogram(self.bounds)
-
-    def __add__(self, other: Histogram) -> Histogram:
-        """What both have observed; their buckets are the same."""
-        total = Histogram(self.bounds)
-        total.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
-        total.sum = self.sum + other.sum
-        return total
-
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(self.bounds, seconds)] += 1
-        self.sum += seconds
-
-    def cumulative(self) -> list[tuple[str, int]]:
-        """``(le, observations at or below it)`` for every bucket, ending with ``+Inf``."""
-        buckets = []
-        total = 0
-        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
-            total += count
-            buckets.append((bound, total))
-        return buckets
 
 
 def _histogram(buckets: tuple[float, ...]) -> Histogram:

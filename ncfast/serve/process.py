@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import resource
 import signal
-import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import uvloop
 from ncfast.config.problems import ENVIRONMENT, ConfigError, Problem
 from ncfast.core.errors import NcfastError
 from ncfast.net.seam import OWN_DESCRIPTORS, Net
+from ncfast.net.syscalls import Monotonic
 from ncfast.observe import log, otlp
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def network() -> Net:
     """The seam on the loop that runs."""
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_on_loop_error)
-    return Net(loop, clock=time.monotonic)
+    return Net(loop, clock=Monotonic())
 
 
 def _on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

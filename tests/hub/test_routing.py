@@ -11,7 +11,7 @@ from hub.rooms import Client, Rooms, listener
 from ncfast._frames import FrameType
 from ncfast.core.errors import Reason
 from ncfast.core.opening import Opening
-from ncfast.hub import routing
+from ncfast.hub import choice, routing
 from ncfast.hub.routing import ASK_AGAIN, ASK_DOUBLES, SEEK_EVERY, STARTUP_HOLD
 from ncfast.registry import View
 
@@ -319,7 +319,7 @@ def test_local_agents_come_first_and_among_them_the_least_loaded():
 
 
 def test_of_very_many_agents_some_are_compared_and_the_others_when_none_of_those_will_do(monkeypatch):
-    monkeypatch.setattr(routing, "DRAWN", 2)
+    monkeypatch.setattr(choice, "DRAWN", 2)
     rooms = Rooms()
     agents = [rooms.agent(f"site-{number}") for number in range(8)]
     for _ in range(40):

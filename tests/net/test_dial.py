@@ -16,6 +16,7 @@ from support.until import PATIENCE, SCENARIO_SEC, until
 from ncfast.net import connect as connecting
 from ncfast.net import dial as dialling
 from ncfast.net.seam import Net
+from ncfast.net.syscalls import reached_here
 
 HERE = "127.0.0.1"
 NEVER = 1e6  # seconds
@@ -120,6 +121,28 @@ def test_and_fails_at_once(refusing, monkeypatch):
         assert [type(one) for one in ended] == [ConnectionRefusedError]
 
     run(main)
+
+
+def test_of_a_bare_one_what_is_here_takes_no_dial_unless_it_is_silent(live, refusing, silent, monkeypatch):
+    async def main(net):
+        ended = []
+        net.start_dial(HERE, silent, ended.append, timeout=NEVER, bare=True).cancel()
+        assert not ended
+        quiet(net, monkeypatch)
+        for port in (live, refusing):
+            assert net.start_dial(HERE, port, ended.append, timeout=NEVER, bare=True) is None
+        reached, refused = ended
+        assert not os.get_blocking(reached.fileno())
+        with socket.socket(fileno=reached.detach()) as sock:
+            assert sock.getpeername() == (HERE, live)
+        assert type(refused) is ConnectionRefusedError
+
+    run(main)
+
+
+@pytest.mark.parametrize("host", ["127.example", "127.0.0.1.example", "192.0.2.1", "localhost", ""])
+def test_what_is_no_address_of_the_loopback_takes_a_dial(host):
+    assert reached_here(host, 389) is None
 
 
 def test_elsewhere_it_is_polled_for(live, refusing, elsewhere):

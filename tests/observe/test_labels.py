@@ -40,7 +40,9 @@ REFUSED = r'(?:refuse|refused|Refused|_refuse_http)\(\s*"(\w+)"'
 
 
 def test_clients_that_are_turned_away():
-    said = words(r'(?:shed|refuse|_refuse)\(\s*"(\w+)"|return "(\w+)"|refuse, "(\w+)"', "hub/listener.py")
+    said = words(
+        r'(?:shed|refuse|_refuse)\(\s*"(\w+)"|return "(\w+)"|refuse, "(\w+)"', "hub/listener.py", "hub/entrance.pyx"
+    )
     assert set(labels.SHED) == said | words(r'_on_shed\("(\w+)"\)', "net/acceptor.py") | {"draining"}
     refusals = words(r"_refuse\(flow, Reason\.(\w+)|else Reason\.(\w+) if|Reason\.(\w+) if hopeful", "hub/routing.py")
     refusals |= words(r"locked else Reason\.(\w+)\)", "hub/routing.py")

@@ -142,7 +142,8 @@ def test_no_value_raises_into_the_caller(value):
 def test_a_field_that_collides_with_the_call_does_not_raise(captured):
     log.get("test").info("x", event=1, self=2, level=3)
     log.security("x", event=1)
-    log.access(event=Rude())
+    log.access("event").write(Rude())
+    log.access("cid").write("1", "2")  # one too many
     log.get("test").info("after", client=Rude())
     log.get("test").info("last")
     assert captured.events()[-1]["event"] == "last"
@@ -171,7 +172,7 @@ def test_canaries_never_reach_the_log(captured):
             logger.info("peer", **{field: text.format(canaries["address"])})
     for field in ("agent", "agent_id", "sub"):
         log.security("auth_failed", **{field: canaries["sub"]}, reason=ValueError(canaries["payload"]))
-    log.access(agent_id=canaries["sub"], client=canaries["address"], cid="1")
+    log.access("agent_id", "client", "cid").write(canaries["sub"], canaries["address"], "1")
     lines = captured.lines()
     assert len(lines) == 25
     for name, canary in canaries.items():
@@ -312,8 +313,9 @@ def test_a_flood_is_thinned_and_counted():
 def test_access_lines_have_a_bigger_bucket():
     stream = Captured()
     log.setup(stream=stream, format="json", clock=lambda: 1e6)
+    access = log.access("cid", "bytes_in", "bytes_out", "reason")
     for number in range(6000):
-        log.access(cid=str(number), bytes_in=1, bytes_out=2, reason="fin")
+        access.write(str(number), 1, 2, "fin")
     assert len(stream.lines()) == 5000
 
 

@@ -103,8 +103,9 @@ log.get("test").info("begin")
 log.flush(60)
 
 def lines():
+    access = log.access("cid")
     for number in range(1000):
-        log.access(cid=str(number))
+        access.write(str(number))
 
 async def until_sigterm():
     def end():

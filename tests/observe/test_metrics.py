@@ -15,9 +15,10 @@ from support.fake_hub import FakeHub, whole
 from ncfast.mesh.states import LinkState
 from ncfast.observe import exposition, labels, metrics
 from ncfast.observe.families import METRICS
+from ncfast.observe.histogram import Histogram
 from ncfast.observe.metrics import LABEL_CAP, OTHER, PEER_CAP, Metrics
 from ncfast.observe.readings import LINK_STATES
-from ncfast.observe.stats import Histogram, ListenerStats, Stats
+from ncfast.observe.stats import ListenerStats, Stats
 
 DOCS = Path(__file__).parents[2] / "docs"
 

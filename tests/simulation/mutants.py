@@ -33,7 +33,7 @@ ROUTING, STEERING, RESUMING, PENDING, HOLD = (
     "hub/routing.py",
     "hub/steering.py",
     "hub/resuming.py",
-    "hub/pending.py",
+    "hub/pending.pyx",
     "hub/hold.py",
 )
 RELAYS, CLUSTER, LEVEL = "hub/relays.py", "hub/cluster.py", "hub/level.py"
@@ -312,13 +312,13 @@ PLANTS = [
         "an open that is answered counts as in progress",
         (
             PENDING,
-            "        if left := self._total[agent] - 1:\n            self._total[agent] = left\n",
-            "        if left := self._total[agent] - (not ON):\n            self._total[agent] = left\n",
+            "        left = <int>self._total[agent] - 1\n",
+            "        left = <int>self._total[agent] - (not ON)\n",
         ),
         (
             PENDING,
-            "        if left := self._count[one] - 1:\n            self._count[one] = left\n",
-            "        if left := self._count[one] - (not ON):\n            self._count[one] = left\n",
+            "        left = <int>self._count[one] - 1\n",
+            "        left = <int>self._count[one] - (not ON)\n",
         ),
     ),
     plant(

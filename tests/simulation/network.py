@@ -362,6 +362,7 @@ class SimNet(Net):
         backlog: int = 1024,
         reserve: int = 0,
         on_shed: Callable[[str], None] = lambda reason: None,
+        behind: Callable[[], None] = lambda: None,
         tune: Callable[[Any], None] | None = None,
         bare: bool = False,
         use: str = "",
@@ -371,7 +372,7 @@ class SimNet(Net):
         for sock in socks:
             if tune is not None:
                 tune(sock)
-        return self._accepting(key_of(use, where), Acceptor(self, socks, on_socket, reserve, on_shed, bare))
+        return self._accepting(key_of(use, where), Acceptor(self, socks, on_socket, reserve, on_shed, bare, behind))
 
     def _bound(self, address: Address) -> Descriptor:
         try:

@@ -15,4 +15,5 @@ cdef class EventLimiter:
     cdef readonly long suppressed    # of all events, since the start
     cdef readonly dict _events
 
+    cpdef admit(self, str event)
     cdef _Event _new(self, str event, double now)

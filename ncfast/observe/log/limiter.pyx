@@ -26,7 +26,7 @@ cdef class EventLimiter:
         self.clock = clock
         self._events = {}
 
-    def admit(self, str event not None):
+    cpdef admit(self, str event):
         """None when the line is held back; otherwise how many of its kind were since the last one written."""
         cdef double now = self.clock()
         cdef _Event known = <_Event>self._events.get(event)

@@ -18,6 +18,12 @@ cdef class _Field:
     cdef bytes key
     cdef int rule
 
+cdef bytes written_values(str level, str event, str name, list fields, tuple values, mask, agents, int suppressed)
+cdef _Field field_of(name)
+cdef bint begin(Line* line, str level, str event, str name) except -1
+cdef bytes finished(Line* line, int suppressed)
+cdef bint put_field(Line* line, _Field field, value, mask, agents) except -1
+cdef bint put_end(Line* line, tuple end) except -1
 cdef bint put(Line* line, const char* p, Py_ssize_t n) noexcept
 cdef bint put_bytes(Line* line, bytes said) noexcept
 cdef bint put_ascii(Line* line, str said) noexcept

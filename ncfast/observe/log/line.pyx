@@ -30,6 +30,7 @@ cdef extern from "Python.h":
 
 cdef enum:
     DEPTH = 2                  # of lists and mappings in each other
+    LONGEST_IPV4 = 15          # characters
 
 cdef double MICROS = 1e6
 cdef double EXACT = 9007199254740992.0    # 2**53: whole numbers below it are exact
@@ -94,41 +95,97 @@ def written(str level, str event, str name, dict fields, mask, agents, int suppr
     """The line in JSON, as bytes with their newline: what `shown` says, `suppressed` with it, but with no dictionary
     between. None if something of it is not what a line nearly always has: then `shown` is asked."""
     cdef Line line
-    cdef _Field field
+    if not begin(&line, level, event, name):
+        return None
+    for key, value in fields.items():
+        if not put_field(&line, field_of(key), value, mask, agents):
+            return None
+    return finished(&line, suppressed)
+
+
+cdef bytes written_values(str level, str event, str name, list fields, tuple values, mask, agents, int suppressed):
+    """As `written`, of fields that are known beforehand (`field_of`), and a value for each."""
+    cdef Line line
+    cdef Py_ssize_t i
+    if len(fields) != len(values):
+        raise TypeError(f"{event} has {len(fields)} fields")
+    if not begin(&line, level, event, name):
+        return None
+    for i in range(len(fields)):
+        if not put_field(&line, <_Field>fields[i], values[i], mask, agents):
+            return None
+    return finished(&line, suppressed)
+
+
+cdef _Field field_of(name):
+    """None for a field that is not listed."""
+    return <_Field>WRITTEN.get(name)
+
+
+cdef bint begin(Line* line, str level, str event, str name) except -1:
     cdef timespec now
     clock_gettime(CLOCK_REALTIME, &now)
     line.size = 0
-    if not (
-        put(&line, b'{"ts":"', 7)
-        and put_ascii(&line, of_second(now.tv_sec))
-        and put(&line, b".", 1)
-        and put_digits(&line, <int>(now.tv_nsec // 1000000), 3)
-        and put(&line, b'Z",', 3)
-        and put(&line, b'"level":', 8)
-        and put_text(&line, level)
-        and put(&line, b',"event":', 9)
-        and put_text(&line, event)
-        and put(&line, b',"logger":', 10)
-        and put_text(&line, name)
-    ):
+    return (
+        put(line, b'{"ts":"', 7)
+        and put_ascii(line, of_second(now.tv_sec))
+        and put(line, b".", 1)
+        and put_digits(line, <int>(now.tv_nsec // 1000000), 3)
+        and put(line, b'Z",', 3)
+        and put(line, b'"level":', 8)
+        and put_text(line, level)
+        and put(line, b',"event":', 9)
+        and put_text(line, event)
+        and put(line, b',"logger":', 10)
+        and put_text(line, name)
+    )
+
+
+cdef bytes finished(Line* line, int suppressed):
+    if suppressed and not (put(line, b',"suppressed":', 14) and put_int(line, suppressed)):
         return None
-    for key, value in fields.items():
-        field = <_Field>WRITTEN.get(key)
-        if field is None or not put_bytes(&line, field.key):
-            return None
-        if field.rule == ADDRESS:
-            value = address(value, mask)
-        elif field.rule == IDENTITY:
-            value = None if value is None else text(agents.identity(str(value)))
-        elif field.rule == URL and isinstance(value, str):
-            value = text(bare_url(value))
-        if not put_value(&line, value):
-            return None
-    if suppressed and not (put(&line, b',"suppressed":', 14) and put_int(&line, suppressed)):
-        return None
-    if not put(&line, b"}\n", 2):
+    if not put(line, b"}\n", 2):
         return None
     return PyBytes_FromStringAndSize(line.at, line.size)
+
+
+cdef bint put_field(Line* line, _Field field, value, mask, agents) except -1:
+    if field is None or not put_bytes(line, field.key):
+        return False
+    if field.rule == ADDRESS:
+        if type(value) is tuple and mask.shows and put_end(line, <tuple>value):
+            return True
+        value = address(value, mask)
+    elif field.rule == IDENTITY and value is not None:
+        value = str(value)
+        if not agents.shows:
+            value = text(agents.identity(value))
+    elif field.rule == URL and isinstance(value, str):
+        value = text(bare_url(value))
+    return put_value(line, value)
+
+
+cdef bint put_end(Line* line, tuple end) except -1:
+    """host:port in quotes, if it is what an IPv4 client has."""
+    cdef const unsigned char* at
+    cdef Py_ssize_t i, n
+    cdef long port
+    if len(end) < 2 or type(end[0]) is not str or not PyLong_CheckExact(end[1]) \
+            or not PyUnicode_IS_COMPACT_ASCII(end[0]):
+        return False
+    at = PyUnicode_1BYTE_DATA(end[0])
+    n = PyUnicode_GET_LENGTH(end[0])
+    port = end[1]
+    if not 0 < n <= LONGEST_IPV4 or not 0 <= port <= 65535 or line.size + n + 8 > ROOM:
+        return False
+    for i in range(n):
+        if at[i] != c"." and not c"0" <= at[i] <= c"9":
+            return False
+    put(line, b'"', 1)
+    put(line, <const char*>at, n)
+    put(line, b":", 1)
+    put_int(line, port)
+    return put(line, b'"', 1)
 
 
 cdef bint put(Line* line, const char* p, Py_ssize_t n) noexcept:

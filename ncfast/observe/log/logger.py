@@ -20,7 +20,8 @@ from typing import Any, TextIO
 
 import orjson
 
-from ncfast.observe.log.limiter import BUSY_EVENTS, EventLimiter
+from ncfast.observe.log.access import AccessLog
+from ncfast.observe.log.limiter import EventLimiter
 from ncfast.observe.log.line import shown, written
 from ncfast.observe.log.masking import Mask
 from ncfast.observe.log.notable import Event, Notable, matters
@@ -76,7 +77,7 @@ class Logger:
             if text is None:
                 text = self._told(level, event, bound, held_back)
             _state.recent.put(text)
-            _state.writer.put(text, at_once=event not in BUSY_EVENTS)
+            _state.writer.put(text)
         except Exception:  # the wall: whatever a value's __str__ does, the caller's work goes on
             _state.failed += 1
 
@@ -171,9 +172,9 @@ def security(event: str, /, **fields: Any) -> None:
     _security.warning(event, **fields, security=True)
 
 
-def access(**fields: Any) -> None:
-    """The one access-log line of a flow, at its close."""
-    _access._emit("info", "flow_closed", fields)
+def access(*names: str) -> AccessLog:
+    """For the one access-log line of a flow, at its close, which has these fields."""
+    return AccessLog(_state, _access._told, _render_json, "access", *names)
 
 
 def also(take: Callable[[dict[str, Any]], None] | None) -> None:

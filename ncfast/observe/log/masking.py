@@ -19,31 +19,32 @@ KEPT = 4096  # hosts, and names, whose masked form is remembered: most clients c
 class Mask:
     """One rule, applied to addresses (``1.2.3.4:5``, ``[2001:db8::1]:5``, also without port) and to names."""
 
-    __slots__ = ("_address", "_identity", "_rule", "_secret")
+    __slots__ = ("_address", "_identity", "_rule", "_secret", "shows")
 
     def __init__(self, rule: str, secret: bytes) -> None:
         if rule not in RULES:
             raise ValueError(f"logging.mask must be one of {', '.join(RULES)}")
         self._rule = rule
+        self.shows = rule == "none"
         self._secret = secret
         self._address = lru_cache(KEPT)(self._mask_address)
         self._identity = lru_cache(KEPT)(self._mask_identity)
 
     def address(self, text: str) -> str:
         """A client address by the rule; what is no IP address is masked as a name, never passed on as is."""
-        if self._rule == "none" or not text:
+        if self.shows or not text:
             return text
         return self._address(_host(text)) or self.identity(text)
 
     def end(self, host: str, port: int) -> str:
         """What `address` makes of the two in one text."""
-        if self._rule != "none" and (masked := self._address(host)) is not None:
+        if not self.shows and (masked := self._address(host)) is not None:
             return masked
         return self.address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
     def identity(self, text: str) -> str:
         """A name of an agent or a token's subject by the rule."""
-        return text if self._rule == "none" or not text else self._identity(text)
+        return text if self.shows or not text else self._identity(text)
 
     def _mask_address(self, host: str) -> str | None:
         address = _parse(host)

@@ -9,3 +9,5 @@ cdef class Recent:
     cdef Py_ssize_t _bytes
     cdef Py_ssize_t _most
     cdef Py_ssize_t _most_bytes
+
+    cpdef put(self, bytes line)

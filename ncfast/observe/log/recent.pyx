@@ -22,7 +22,7 @@ cdef class Recent:
         self._append = self._lines.append
         self._oldest = self._lines.popleft
 
-    def put(self, bytes line not None):
+    cpdef put(self, bytes line):
         cdef bytes gone
         self._append(line)
         self._count += 1

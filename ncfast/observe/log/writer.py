@@ -31,7 +31,7 @@ class LogWriter:
         self._bell = Event()
         self._rests = True  # the thread: nobody looks at what waits until the bell rings
 
-    def put(self, line: bytes, *, at_once: bool = True) -> None:
+    def put(self, line: bytes, at_once: bool = True) -> None:
         """Takes one line, with its newline. Never blocks. One that need not leave at once may wait for `GATHER`."""
         if len(self._waiting) >= MAX_WAITING:
             self.dropped += 1

@@ -1,45 +1,50 @@
 """Opens without an answer: how many each agent has, our clients' and those that we relay."""
 
-from __future__ import annotations
+cdef enum:
+    LENDING = 3                # a connector has at most three times as many as places are left: alone, three quarters
 
-LENDING = 3  # a connector has at most three times as many as places are left: alone, three quarters of all
 
-
-class PendingOpens:
+cdef class PendingOpens:
     """Counts by agent and connector; `most` bounds each agent, so that a target that hangs is no pile of dials there.
 
     A connector may take `LENDING` times what is left (as `ncfast.core.budget` lends memory): if its target hangs, there
     are places for the agent's others, and for more of them if one of those hangs, too.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, int most):
         self.most = most
-        self._total: dict[str, int] = {}
-        self._count: dict[tuple[str, str], int] = {}
+        self._total = {}
+        self._count = {}
 
-    def full(self, agent: str, connector: str) -> bool:
+    cpdef bint full(self, str agent, str connector) except -1:
         """Whether the agent, or this connector of it, has as many as it may."""
-        left = self.most - self._total.get(agent, 0)
-        return left <= 0 or self._count.get((agent, connector), 0) >= LENDING * left
+        cdef int left = self.most
+        if not self._total:
+            return left <= 0
+        left -= <int>self._total.get(agent, 0)
+        return left <= 0 or <int>self._count.get((agent, connector), 0) >= LENDING * left
 
-    def begin(self, agent: str, connector: str) -> None:
+    cpdef begin(self, str agent, str connector):
         """An open leaves for the agent."""
         one = (agent, connector)
-        self._total[agent] = self._total.get(agent, 0) + 1
-        self._count[one] = self._count.get(one, 0) + 1
+        self._total[agent] = <int>self._total.get(agent, 0) + 1
+        self._count[one] = <int>self._count.get(one, 0) + 1
 
-    def end(self, agent: str, connector: str) -> None:
+    cpdef end(self, str agent, str connector):
         """It is answered, or given up."""
+        cdef int left
         one = (agent, connector)
-        if left := self._total[agent] - 1:
+        left = <int>self._total[agent] - 1
+        if left:
             self._total[agent] = left
         else:
             del self._total[agent]
-        if left := self._count[one] - 1:
+        left = <int>self._count[one] - 1
+        if left:
             self._count[one] = left
         else:
             del self._count[one]
 
-    def __len__(self) -> int:
+    def __len__(self):
         """Of all agents."""
         return sum(self._total.values())

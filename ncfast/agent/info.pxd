@@ -1,0 +1,9 @@
+"""A flow as the agent knows it."""
+
+
+cdef class AgentInfo:
+    cdef public str connector
+    cdef public double since         # monotonic seconds
+    cdef public int resumes
+    cdef public int handovers        # from one process of this agent to the next
+    cdef public object connecting    # the dial that is under way
