@@ -12,11 +12,12 @@ class _Connecting(Protocol):
 class AgentInfo:
     """What the agent knows of a flow beside its bytes."""
 
-    __slots__ = ("connecting", "connector", "handovers", "resumes", "since")
+    __slots__ = ("connecting", "connector", "handovers", "lost_at", "resumes", "since")
 
     def __init__(self, connector: str, since: float) -> None:
         self.connector = connector
         self.since = since
         self.resumes = 0
         self.handovers = 0  # from one process of this agent to the next
+        self.lost_at = -1.0  # passed by another process, it has had no way since then
         self.connecting: _Connecting | None = None  # the dial that is under way

@@ -42,6 +42,7 @@ cdef class FlowContext:
     cdef readonly DedupRing closed
     cdef readonly object clock
     cdef readonly dict flows         # all that live, by cid
+    cdef readonly set passed         # cids of flows that another process may have by now: what comes is passed over
     cdef dict _watched               # those that the next round of timers looks at -> None
     cdef dict _resting               # the others, by the round in which they are due -> {flow: None}
     cdef public object owner
