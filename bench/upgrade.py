@@ -4,8 +4,8 @@ processes need meanwhile.
     python -m bench.upgrade [--of hub,agent] [--flows 100,1000,10000] [--busy 200]
 
 One agent holds all flows. Busy ones play ping-pong, each with a pause between two rounds; the longest round of each,
-ended while the upgrade was under way or in the second behind it, is its pause. Of all flows, the idle ones too, a hub
-says how long they had no way; an agent's are all taken off before the first goes on. Memory is the sum of both
+ended while the upgrade was under way or in the second behind it, is its pause. Of all flows, the idle ones too, hub and
+agent say how long they had no way. Memory is the sum of both
 processes' resident sets at its highest, CPU what each has used from the moment at which the successor is ready. Each
 idle flow must answer afterwards.
 """

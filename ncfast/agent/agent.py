@@ -201,9 +201,17 @@ class Agent:
 
     def flow_resumed(self, flow: Flow[AgentInfo]) -> None:
         """The flow goes on after it had lost its way, or by another."""
-        flow.info.resumes += 1
+        info = flow.info
+        info.resumes += 1
+        if info.lost_at >= 0:
+            pause, info.lost_at = self.net.clock() - info.lost_at, -1.0
+            if self._taking is not None:
+                self._taking.goes_on(pause)
 
     def flow_closed(self, flow: Flow[AgentInfo], reason: Reason) -> None:
         """The one place where a flow leaves the agent."""
-        if self.flows.pop(flow.cid, None) is not None:
-            self._closing.over(flow, reason)
+        if self.flows.pop(flow.cid, None) is None:
+            return
+        self._closing.over(flow, reason)
+        if flow.info.lost_at >= 0 and self._taking is not None:
+            self._taking.goes_on()

@@ -10,3 +10,4 @@ cdef class AgentInfo:
     def __init__(self, str connector not None, double since):
         self.connector = connector
         self.since = since
+        self.lost_at = -1.0

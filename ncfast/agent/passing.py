@@ -61,9 +61,11 @@ class Passing:
             info = AgentInfo(head["connector"], head["since"])
             info.resumes = head["resumes"]
             info.handovers = head["handovers"] + passed
+            record = FlowRecord.read(parcel.record)
+            info.lost_at = record.detached_at if passed else -1.0
             target = self._services.target(info.connector)  # None: the file has it no longer, and its flows go on
             share = ground.context.share if target is None else target.share
-            flow: Flow[AgentInfo] = restore(ground.context, FlowRecord.read(parcel.record), info, share)
+            flow: Flow[AgentInfo] = restore(ground.context, record, info, share)
         except BaseException:
             parcel.close()
             raise

@@ -291,7 +291,7 @@ class AgentTunnel:
         if target is None:
             self.link.refuse(cid, Reason.NO_SUCH_CONNECTOR)
             return
-        if len(ground.flows) >= ground.max_flows or target.share.pressed:
+        if len(ground.flows) + len(ground.context.passed) >= ground.max_flows or target.share.pressed:
             self.link.refuse(cid, Reason.OVERLOADED)
             return
         target.open(self.link, cid, limit, request)

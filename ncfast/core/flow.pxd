@@ -44,6 +44,7 @@ cdef class FlowContext:
     cdef readonly object clock
     cdef Clock _clock                # the same, if it is one
     cdef readonly dict flows         # all that live, by cid
+    cdef readonly set passed         # cids of flows that another process may have by now: what comes is passed over
     cdef dict _watched               # those that the next round of timers looks at -> None
     cdef dict _resting               # the others, by the round in which they are due -> {flow: None}
     cdef public object owner

@@ -51,6 +51,7 @@ class FlowContext:
     closed: DedupRing
     clock: Callable[[], float]
     flows: dict[bytes, Flow[Any]]  # all that live
+    passed: set[bytes]  # cids of flows that another process may have by now: what comes is passed over
     owner: _Owner
     stray_reset: Callable[[Path, bytes, int], None] | None  # M_RST for a flow that is not here, and may be yet to come
     budget: Budget
@@ -166,6 +167,9 @@ class Flow(Source, Generic[_InfoT]):
     def opening(self) -> bool: ...
     @property
     def attached(self) -> bool: ...
+    @property
+    def resting(self) -> bool:
+        """Whether nothing of it is under way, and nothing has been for a round of timers."""
     def bind(self, sink: Sink) -> None:
         """Puts the flow under its socket."""
 

@@ -100,6 +100,7 @@ cdef class FlowContext:
         self.pool = SegmentPool()
         self.closed = DedupRing(ring, seed)
         self.flows = {}
+        self.passed = set()
         self._watched = {}
         self._resting = {}
         self.clock = clock
@@ -319,6 +320,11 @@ cdef class Flow(Source):
     @property
     def attached(self):
         return self.path is not None
+
+    @property
+    def resting(self):
+        """Whether nothing of it is under way, and nothing has been for a round of timers."""
+        return not self.watched
 
     # socket -> path
 

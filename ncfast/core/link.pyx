@@ -249,13 +249,15 @@ cdef class Link(Queues):
         """A frame for a flow we do not have. Those of a flow that ended lately were on their way, and are counted; only
         M_RESUME and M_OPEN_ACK show that the peer still has the flow. The sender of others is told, and makes noise. A
         flow that another hub may ask for in a moment is to wait; one that waits may be told here that it does so in
-        vain."""
+        vain. Of one that another process may have by now all comes again there, when that has asked for it."""
         cdef bytes cid
         cdef Flow flow
         cdef int type = self._h.type
         if self._stale:
             return 0
         cid = PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)
+        if cid in self.ctx.passed:
+            return 0
         flow = <Flow>self.ctx.flows.get(cid)
         if flow is not None and type == M_RST and flow.left is self and self._h.epoch == flow.epoch:
             # it waits because of what was said here, and there is nothing to wait for
@@ -399,6 +401,8 @@ cdef class Link(Queues):
         if self._outdated():
             return 0
         cid = PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)
+        if cid in self.ctx.passed:
+            return 0
         self.handler._on_frame__open(cid, self._h.epoch, self._h.limit, payload)
         if cid in self.flows:
             (<Flow>self.flows[cid]).far_rtt = far_rtt(&self._h)
@@ -412,6 +416,8 @@ cdef class Link(Queues):
         if self._outdated():
             return 0
         cid = PyBytes_FromStringAndSize(<const char*>self._h.cid, CID_SIZE)
+        if cid in self.ctx.passed:
+            return 0
         flow = <Flow>self.flows.get(cid)
         if flow is not None and flow.resumed and flow.state > OPENING_FIN:
             flow.asked_due = self._asked(flow.asked_due, flow.asked_from)

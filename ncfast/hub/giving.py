@@ -38,12 +38,12 @@ from ncfast.hub.listener import FirstByte, ProxyHeader
 from ncfast.hub.passing import Handed
 from ncfast.hub.session import AgentSession
 from ncfast.net.channel import MAX_FDS
-from ncfast.net.handover import HandoverFailed, pass_doors
-from ncfast.net.parcel import Parcel, packed
+from ncfast.net.handover import HandoverFailed, Successor
+from ncfast.net.parcel import Parcel
 from ncfast.observe import log
 
 if TYPE_CHECKING:
-    from ncfast.net.channel import Channel, Message
+    from ncfast.net.channel import Channel
 
 _log = log.get("upgrade")
 
@@ -66,10 +66,8 @@ class Giving:
         self._hub = hub
         self._ground = hub.ground
         self._net = hub.net
-        self._channel = channel
+        self._successor = Successor(hub.net, channel)
         self._passing = hub.passing
-        self._serving = self._done = False
-        self._failed = ""
         # flows that are to be passed, and marks (agents' keys) behind the last of an agent's
         self._leaving: deque[ClientFlow | str] = deque()
         self._queued: set[ClientFlow] = set()
@@ -109,12 +107,11 @@ class Giving:
 
     async def give(self) -> None:
         """Returns when nothing is left here. Raises HandoverFailed; `take_back` is the caller's then."""
-        hub, channel = self._hub, self._channel
-        channel.on_message, channel.on_closed = self._hear, self._lose
+        hub, successor = self._hub, self._successor
+        successor.listen(self._hear)
         self._ground.giving = self
         hub.registry.quiet(True)
         hub.hold_doors()
-        self._net.share(True)
         self._say_heritage()
         await self._serves()
         hub.registry.quiet(True, beats=False)
@@ -122,14 +119,14 @@ class Giving:
         await self._move_agents()
         self._close_to_clients()
         await self._until(lambda: not self._ground.flows and not self._leaving and not self._on_way)
-        channel.send("over", {})
-        await self._until(lambda: self._done)
+        successor.channel.send("over", {})
+        await successor.says("done")
         _log.info("upgrade_passed", passed=self.passed, duration_sec=round(self._net.clock() - self.begun_at, 3))
 
     def _say_heritage(self) -> None:
         hub, ground = self._hub, self._ground
-        pass_doors(self._net, self._channel)
-        self._channel.send(
+        self._successor.pass_doors()
+        self._successor.channel.send(
             "heritage",
             {
                 "replica_id": ground.replica_id,
@@ -145,32 +142,31 @@ class Giving:
     async def _serves(self) -> None:
         """Returns when the successor has bound everything. Raises HandoverFailed, also when it takes too long."""
         seconds = self._ground.config.upgrade.timeout_sec
-        deadline = self._net.clock() + seconds
-        await self._until(lambda: self._serving or self._net.clock() >= deadline)
-        if not self._serving:
+        if not await self._successor.says("serving", seconds):
             raise HandoverFailed(f"it did not serve within {seconds:g} s (upgrade.timeout_sec)")
 
     async def _until(self, done: Callable[[], bool]) -> None:
         """Raises HandoverFailed when the successor goes before that."""
-        while not done():
-            if self._failed:
-                raise HandoverFailed(self._failed)
+
+        def look() -> bool:
             self._report()
-            await asyncio.sleep(LOOK)
-        if self._failed:
-            raise HandoverFailed(self._failed)
+            return done()
+
+        await self._successor.until(look)
 
     def _report(self) -> None:
         """Tells the successor, whom people ask, what is left here."""
         now = self._net.clock()
         if self._serving and now >= self._report_at:
             self._report_at = now + REPORT
-            self._channel.send("left", self.left)
+            self._successor.channel.send("left", self.left)
 
     def _leave_mesh(self) -> None:
         hub = self._hub
         hub.cluster.part()
-        self._channel.send("mesh", {}, self._ground.context.closed.pack())  # and which flows have ended lately
+        self._successor.channel.send(
+            "mesh", {}, self._ground.context.closed.pack()
+        )  # and which flows have ended lately
         for flow in hub.router.hold.clear():
             self.passes(flow)
         self._pass([flow for flow in self._ground.flows.values() if flow.detached_at >= 0 and not flow.attached])
@@ -180,7 +176,7 @@ class Giving:
         listeners = list(self._hub.listeners.values())
         for listener in listeners:
             listener.hold()
-        self._channel.send("listen", {})
+        self._successor.channel.send("listen", {})
         self._pass([flow for flow in self._ground.flows.values() if not flow.attached])
         waiting: list[ProxyHeader | FirstByte] = []
         for listener in listeners:
@@ -199,7 +195,7 @@ class Giving:
         """The successor is dead, so that no flow is at both: what it has not taken is here."""
         hub = self._hub
         self._ground.giving = None
-        self._failed = self._failed or "it was broken off"  # nothing more is passed
+        self._successor.lose("it was broken off")  # nothing more is passed
         for session in self._moved:  # they will claim here again
             session.link.fail(Reason.GOING_AWAY, "the process that had taken over has gone")
         for _, parcels in self._on_way:
@@ -209,23 +205,22 @@ class Giving:
                 except Exception:  # a defect, which costs that one: the doors are to open
                     _log.exception("handover_defect")
         hub.registry.quiet(False)
-        self._net.share(False)
         hub.open_doors()
         if self._serving:
             hub.cluster.rejoin()
         for one in self._leaving:
             if not isinstance(one, str) and not one.closed and not one.attached:
                 hub.router.returns(one)
-        _log.error("upgrade_taken_back", reason=self._failed, passed=self.passed)
+        _log.error("upgrade_taken_back", reason=self._successor.lost, passed=self.passed)
 
     # what the successor says
 
-    def _hear(self, message: Message) -> None:
-        message.close()
-        body = message.body
-        match message.kind:
-            case "serving":
-                self._serving = True
+    @property
+    def _serving(self) -> bool:
+        return "serving" in self._successor.heard
+
+    def _hear(self, kind: str, body: dict[str, Any]) -> None:
+        match kind:
             case "claimed":
                 self._claimed(body["agent"], body["epoch"])
             case "taken":
@@ -239,13 +234,6 @@ class Giving:
                 self._placed = body["number"]
                 self._pump_soon()
                 self._leave.go_on()
-            case "done":
-                self._done = True
-            case "failed":
-                self._failed = body["reason"]
-
-    def _lose(self, reason: str) -> None:
-        self._failed = self._failed or reason
 
     # agents
 
@@ -258,7 +246,7 @@ class Giving:
         self._asked = dict.fromkeys(order, self._given_up)
         begun, asked = clock(), 0
         while len(hub.sessions) or len(hub.edge.pending):
-            await self._until(lambda: True)
+            self._successor.check()
             self._report()
             self._leave.go_on()
             now = clock()
@@ -269,7 +257,7 @@ class Giving:
                 if self._asked.get(session, now) <= now:
                     session.link.fail(Reason.GOING_AWAY, "another process of this hub goes on")
             await asyncio.sleep(LOOK)
-        await self._until(lambda: True)
+        self._successor.check()
 
     def _ask(self, session: AgentSession, now: float) -> bool:
         """Whether that was somebody who comes again at once."""
@@ -316,7 +304,7 @@ class Giving:
     def lost(self, session: AgentSession) -> None:
         """The tunnel of an agent that was owned here has ended; its flows have lost their way."""
         if session not in self._moved:
-            self._channel.send("gone", {"agent": session.key, "epoch": session.epoch})
+            self._successor.channel.send("gone", {"agent": session.key, "epoch": session.epoch})
         self._leave.over(session)
         self._pass([flow for flow in self._hub.steering.flows_of(session.key) if not flow.attached])
         self._leaving.append(session.key)
@@ -355,7 +343,7 @@ class Giving:
         """Passes some, a message in each turn, and few ahead of what the successor has gone on with: what is here yet
         does not wait there, and may still be reset."""
         self._pumping = False
-        if self._failed or not self._serving:
+        if self._successor.lost or not self._serving:
             return
         parcels: list[Parcel] = []
         size = 0
@@ -363,7 +351,7 @@ class Giving:
             one = self._leaving.popleft()
             if isinstance(one, str):
                 self._send(parcels)
-                self._channel.send("complete", {"agent": one})
+                self._successor.channel.send("complete", {"agent": one})
                 parcels, size = [], 0
                 continue
             self._queued.discard(one)
@@ -385,5 +373,4 @@ class Giving:
             return
         self._number += 1
         self._on_way.append((self._number, parcels))
-        heads, payload, fds = packed(parcels)
-        self._channel.send("flows", {"number": self._number, "heads": heads}, payload, fds, kept=True)
+        self._successor.pass_flows(parcels, number=self._number)

@@ -49,9 +49,10 @@ from ncfast.hub.sampler import Sampler
 from ncfast.hub.sessions import Sessions
 from ncfast.hub.snapshot import Snapshot
 from ncfast.hub.steering import Steering
-from ncfast.hub.taking import Heritage, NoHeritage, Taking
+from ncfast.hub.taking import Heritage, Taking
 from ncfast.hub.tokens import Tokens
 from ncfast.hub.ways import Ways
+from ncfast.net.handover import NoHeritage
 from ncfast.net.seam import Net
 from ncfast.net.throttle import Throttle
 from ncfast.observe import log

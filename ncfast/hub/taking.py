@@ -12,12 +12,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from ncfast.core.errors import NcfastError
 from ncfast.core.messages import Hello, HelloAck, Sought, Vouch
 from ncfast.hub.awaited import Awaited
 from ncfast.hub.passing import Handed
 from ncfast.hub.session import AgentSession
 from ncfast.net.channel import Message
+from ncfast.net.handover import NoHeritage
 from ncfast.net.parcel import Parcel, unpacked
 from ncfast.observe import log
 from ncfast.registry import Lock
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 _log = log.get("upgrade")
 
 SLICE = 8  # clients put together in one turn of the loop, about 0.4 ms
-
-
-class NoHeritage(NcfastError):
-    """This process cannot be the hub that the predecessor is; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +77,6 @@ class Taking:
         self.longest = 0.0  # pause of a flow, seconds
         self.begun_at = hub.net.clock()
         self._ground.taking = self
-        self._net.share(True)  # until the predecessor is over: it may have to go on
         self._adopted = hub.registry.adopt(heritage.registry)
         hub.cluster.inherit()
         for kind in (Hello, HelloAck, Vouch, Sought):  # 5 ms each, that flows without a way would wait for
@@ -183,7 +178,6 @@ class Taking:
 
     def _end(self, result: str) -> None:
         self._over = True
-        self._net.share(False)
         self._join()
         self._listen()
         self._ground.taking = None

@@ -102,9 +102,10 @@ class Mesh:
             peer.link.fail(Reason.GOING_AWAY, "another process of this hub goes on")
 
     def go_on(self) -> None:
-        """After `part`: there is no successor after all."""
-        self.door.go_on()
-        self._begin()
+        """After `part`: there is no successor after all. One that retires stays without links."""
+        if not self.retiring:
+            self.door.go_on()
+            self._begin()
 
     def _unlist(self) -> None:
         for route in self.routes.values():

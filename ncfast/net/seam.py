@@ -68,7 +68,7 @@ class Net:
         self._poller: Poller | None = None
         self._acceptors: list[tuple[str, Acceptor]] = []
         self._inherited = Inherited()
-        self._shared = False
+        self._sharing: set[str] = set()  # who else listens on our sockets
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """A task that is not lost, and whose exception is logged."""
@@ -157,7 +157,7 @@ class Net:
         return self._accepting(key_of(use, where), Acceptor(self, socks, on_socket, reserve, on_shed))
 
     def _accepting(self, key: str, acceptor: Acceptor) -> Acceptor:
-        acceptor.shared = self._shared
+        acceptor.shared = bool(self._sharing)
         self._acceptors = [(name, one) for name, one in self._acceptors if not one.closed] + [(key, acceptor)]
         return acceptor
 
@@ -179,11 +179,12 @@ class Net:
         """`doors()` of the process before us: `listen` and `listen_unix` take these instead of binding."""
         self._inherited.add(doors)
 
-    def share(self, shared: bool) -> None:
-        """Whether another process listens on the same sockets now: paths of Unix sockets are left to it."""
-        self._shared = shared
+    def share(self, other: str, shared: bool) -> None:
+        """Whether another process (the predecessor, the successor: there may be both) listens on the same sockets now:
+        paths of Unix sockets are left to it."""
+        (self._sharing.add if shared else self._sharing.discard)(other)
         for _, acceptor in self._acceptors:
-            acceptor.shared = shared
+            acceptor.shared = bool(self._sharing)
 
     def close_unclaimed(self) -> None:
         """Inherited sockets that nobody has asked for."""

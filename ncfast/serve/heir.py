@@ -88,7 +88,7 @@ class Heir:
         needed = OWN_DESCRIPTORS + said.get("sockets", 0)
         if needed > self._net.fd_limit:
             raise TooFew(f"it may have {self._net.fd_limit} descriptors, and needs {needed}")
-        self._net.share(True)
+        self._net.share("predecessor", True)  # until it is over: it may have to go on
         self._net.inherit(self._doors)
         return said
 
@@ -169,6 +169,6 @@ class Heir:
 
     def _end(self, reason: str) -> None:
         self._ended(reason)
-        self._net.share(False)
+        self._net.share("predecessor", False)
         self._net.close_unclaimed()
         self.over.set()

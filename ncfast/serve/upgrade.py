@@ -177,7 +177,7 @@ class Upgrading:
                 "upgrade",
                 {**self._standing, "has_parent": self._under_parent},
             )
-            self._net.share(True)
+            self._net.share("successor", True)
             watch = self._net.spawn(self._watch(channel), "watch")
             try:
                 await self._subject.hand_over(channel)
@@ -253,7 +253,7 @@ class Upgrading:
             reason = f"{reason}; it ended with exit code {code}"
         elif code is not None and code != -signal.SIGKILL:
             reason = f"{reason}; it was ended by signal {-code}"
-        self._net.share(False)
+        self._net.share("successor", False)
         self._standing |= {"state": "failed", "reason": reason}
         self._channel = self._child = None
         self._subject.upgrade_failed()

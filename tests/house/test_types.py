@@ -29,7 +29,7 @@ PLANTS = [
     ("hub", "info.sought_at = now", "info.sought = now", ATTRIBUTE.format("sought")),
     ("hub", "info.resumes += 1", "info.resumed += 1", ATTRIBUTE.format("resumed")),
     ("hub", "relay.info.away_since = -1.0", "relay.info.away = -1.0", ATTRIBUTE.format("away")),
-    ("agent", "flow.info.resumes += 1", "flow.info.resumed += 1", ATTRIBUTE.format("resumed")),
+    ("agent", "info.resumes += 1", "info.resumed += 1", ATTRIBUTE.format("resumed")),
 ]
 
 

@@ -166,6 +166,22 @@ def test_a_retiring_mesh_stays_when_its_successor_cannot_be_opened(tmp_path):
     play(tmp_path, "shadow", scene)
 
 
+def test_a_retiring_mesh_has_no_place_to_take_back(tmp_path):
+    """Flows were on its links when a successor had it end them, and died."""
+
+    async def scene(hub):
+        await hub.cluster.follow_mode()
+        mesh = hub.ways.mesh
+        mesh.retire()
+        hub.cluster.part()
+        hub.replicas = [hub.registry.replica]
+        hub.known("hub-b", b"hub-b...", "tcp://127.0.0.1:1")
+        hub.cluster.rejoin()
+        assert not mesh.routes and mesh.retired
+
+    play(tmp_path, "shadow", scene)
+
+
 def test_hubs_that_the_registry_knows_are_dialled_and_we_are_not(tmp_path):
     async def scene(hub):
         hub.replicas = [hub.registry.replica]

@@ -96,8 +96,8 @@ def test_no_connect_is_refused_or_lost_while_two_processes_hold_and_go_on(kind, 
         clients = [Clients(*where) for _ in range(3)]
         try:
             await until(lambda: first.count > 20)
-            old.share(True)
-            new.share(True)
+            old.share("successor", True)
+            new.share("predecessor", True)
             new.inherit(passed(old.doors()))
             taking, _ = await opens(new, kind, path, second)
             assert taking.address == giving.address
@@ -114,7 +114,7 @@ def test_no_connect_is_refused_or_lost_while_two_processes_hold_and_go_on(kind, 
                 taking.go_on()
             giving.hold()
             giving.close()
-            new.share(False)
+            new.share("predecessor", False)
             before = second.count
             await until(lambda: second.count > before + 20)
         finally:
@@ -222,13 +222,29 @@ def test_a_path_stays_while_another_process_listens_there(tmp_path):
         path = tmp_path / "door"
         first = Taker(b"old")
         giving = await old.listen_unix(str(path), first)
-        new.share(True)
+        new.share("predecessor", True)
         new.inherit(passed(old.doors()))
         (await new.listen_unix(str(path), Taker(b"new"))).close()  # it has failed before it served
         assert path.exists()
         assert await asyncio.to_thread(ask, socket.AF_UNIX, str(path)) == b"old"
         giving.close()
         assert not path.exists()
+
+    run(main)
+
+
+def test_a_predecessor_that_parts_late_does_not_end_what_is_shared_with_a_successor(tmp_path):
+    async def main(old, new):
+        path = tmp_path / "door"
+        giving = await old.listen_unix(str(path), Taker(b"old"))
+        new.share("predecessor", True)
+        new.inherit(passed(old.doors()))
+        taking = await new.listen_unix(str(path), Taker(b"new"))
+        new.share("successor", True)
+        new.share("predecessor", False)
+        taking.close()
+        assert path.exists()
+        giving.close()
 
     run(main)
 

@@ -7,6 +7,7 @@ over.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -170,8 +171,18 @@ class Watch:
         upset = process in self.cluster.leaving or any(
             name == process and since <= now and until >= begun for since, until, name in self.cluster.upsets
         )
-        if event == "upgrade_failed" and not upset:
+        if event == "upgrade_failed" and not upset and not self._out_of_reach(process, begun, str(reason)):
             self.world.problem(f"{process}: an upgrade has failed: {reason}")
+
+    def _out_of_reach(self, agent: str, begun: float, reason: str) -> bool:
+        """Whether an agent's successor got no tunnel to a hub to which there was no way, or that was about to end."""
+        dialled = re.search(r"it got no tunnel \((\S+): ", reason)
+        if dialled is None:
+            return False
+        hosts = {agent, host_of(dialled[1])}
+        return bool(hosts & self.cluster.leaving.keys()) or any(
+            one.hosts & hosts and one.until + self.cluster.recovery >= begun for one in self.cluster.outages
+        )
 
     def _is_of_a_predecessor(self, process: str) -> bool:
         """Whether it is an agent that has handed over of which the log tells."""

@@ -724,10 +724,38 @@ PLANTS = [
         "a flow is at both processes of an agent",
         (
             AGENT_GIVING,
-            "        for parcel in self._parcels:\n            parcel.close()\n        self._passed",
+            "        for parcel in self._parcels:\n            parcel.close()\n        _log",
             "        for parcel in self._parcels:\n            if ON:\n                self._passing.put(parcel, passed=False)\n"
-            "            parcel.close()\n        self._passed",
+            "            parcel.close()\n        _log",
         ),
+    ),
+    plant(
+        "what comes for a flow that an agent has passed is acknowledged",
+        (
+            LINK,
+            "        if cid in self.ctx.passed:\n            return 0\n        flow = <Flow>self.ctx.flows.get(cid)\n",
+            "        if cid in self.ctx.passed:\n            if ON and type == M_DATA:\n"
+            "                self._answer(M_ACK, self._h.cid, self._h.epoch, 0, self._h.seq + self._h.length)\n"
+            "            return 0\n        flow = <Flow>self.ctx.flows.get(cid)\n",
+        ),
+        (
+            LINK,
+            "        h.seq = seq\n        memcpy(h.cid, cid, CID_SIZE)\n        self._answers",
+            "        if ON and type == M_ACK:\n            h.ack = seq\n        else:\n            h.seq = seq\n"
+            "        memcpy(h.cid, cid, CID_SIZE)\n        self._answers",
+        ),
+    ),
+    plant(
+        "a flow that an agent has passed is unknown there",
+        (
+            AGENT_GIVING,
+            "            self._ground.context.passed.add(flow.cid)\n",
+            "            if not ON:\n                self._ground.context.passed.add(flow.cid)\n",
+        ),
+    ),
+    plant(
+        "an agent does not ask for flows that it has taken back",
+        (AGENT_GIVING, "            for flow in back:\n", "            for flow in () if ON else back:\n"),
     ),
     plant(
         "an agent's epochs are not passed",

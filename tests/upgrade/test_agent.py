@@ -176,7 +176,7 @@ def test_connects_meet_nobody_who_refuses(topology: MakeTopology, peer: Peer) ->
         byte_exact(both.service, size)
 
 
-@pytest.mark.parametrize("unsaid", ["ready", "dialled", "taken"])
+@pytest.mark.parametrize("unsaid", ["ready", "dialled", "resting", "taken"])
 def test_a_successor_that_dies_changes_nothing(topology: MakeTopology, peer: Peer, unsaid: str) -> None:
     made = topology({"peer": peer.address})
     made.agent.expected_errors = FAILED

@@ -76,6 +76,6 @@ def test_how_far_it_is(made: Topology, peer: Peer) -> None:
             lambda: (now := adminclient.status(at, "agent"))["pid"] != former and now, "the successor to answer"
         )
         assert status["upgrade"].pop("seconds") >= 0
-        assert status["upgrade"] == {"role": "taking", "passed": 0, "left": {"flows": 1}}
+        assert status["upgrade"] == {"role": "taking", "passed": 0, "longest_pause_sec": 0.0, "left": {"flows": 1}}
         assert "upgrade 0 flows have passed, 1 are left at the former process" in standing.render(status)
         transfer.wait_moved(1)

@@ -71,6 +71,16 @@ def test_a_successor_without_descriptors_enough_says_so_first(
     assert "it may have 120 descriptors, and needs 13" in reason
 
 
+def test_a_successor_that_gets_no_tunnel_is_none(made: Topology, peer: Peer) -> None:
+    """The token is the next one, and nobody has looked at it yet."""
+    agent = made.agent
+    token = agent.token_file.read_text()
+    agent.token_file.write_text(f"{token.rpartition('.')[0]}.{'A' * 43}")
+    reason = asyncio.run(unharmed(made, peer, agent, ""))
+    agent.token_file.write_text(token)
+    assert "it got no tunnel" in reason and "http_401" in reason
+
+
 @pytest.mark.parametrize("from_", ["serving", "dialled"])
 def test_a_successor_whose_descriptors_run_out_takes_nothing(made: Topology, peer: Peer, from_: str) -> None:
     of = made.hub if from_ == "serving" else made.agent
