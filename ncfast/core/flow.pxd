@@ -37,6 +37,15 @@ cdef enum:
     WAITS = 2
 
 
+cdef enum:
+    HELD = 64              # pieces of a link's read that wait for its end
+
+
+cdef struct Span:
+    const uint8_t* p
+    Py_ssize_t n
+
+
 cdef class FlowContext:
     """What all flows of a process share."""
     cdef readonly SegmentPool pool
@@ -60,6 +69,12 @@ cdef class FlowContext:
     cdef readonly Py_ssize_t relayed # bytes of relayed frames that wait for a link
     cdef readonly Py_ssize_t windows # sum of the windows of all flows that live
     cdef readonly Py_ssize_t live    # how many they are
+    # data of a link's read: that of a flow goes to its socket in one write when the read has been looked at
+    cdef bint gathers                # one is looked at, and its memory stays until `settle`
+    cdef Span _spans[HELD]
+    cdef void* _span_of[HELD]        # whose each is
+    cdef int _span_count
+    cdef list _holders
     cdef public uint64_t duplicates
     cdef public uint64_t gaps
     cdef public uint64_t bytes_read  # from sockets; = bytes_out + discarded + what is held for replay
@@ -72,6 +87,9 @@ cdef class FlowContext:
     cdef int relay(self, Py_ssize_t size) except -1
     cdef int relieve(self, Flow asking) except -1
     cpdef gather(self)
+    cdef int hold(self, Flow flow, const uint8_t* p, Py_ssize_t n) except -1
+    cdef int let_go(self, Flow flow) except -1
+    cdef int settle(self) except -1
     cdef int watch(self, Flow flow) except -1
     cdef int rest(self, Flow flow, double until) except -1
     cdef int leave(self, Flow flow) except -1
@@ -80,6 +98,7 @@ cdef class FlowContext:
 cdef class Sink:
     """The socket above a flow."""
     cdef Py_ssize_t deliver(self, const uint8_t* p, Py_ssize_t n) except -1
+    cdef Py_ssize_t deliver_all(self, Span* spans, int count) except -1
     cdef Py_ssize_t waiting(self) except -1
     cdef Py_ssize_t unread(self) except -1
     cdef int finish(self) except -1
@@ -148,6 +167,7 @@ cdef class Flow(Source):
     cdef uint64_t rcv_acked          # last told
     cdef readonly Py_ssize_t window
     cdef readonly Py_ssize_t backlog
+    cdef bint holds                  # bytes of the read that is being looked at wait for its end
     cdef list early                  # bytes that came before the target was connected
     cdef bint fin_received
     cdef bint asked_again            # a gap was seen and M_RESUME sent
@@ -198,6 +218,7 @@ cdef class Flow(Source):
     cdef uint64_t grant(self) except? 0
     cdef bint may_grow(self) noexcept
     cdef int set_backlog(self, Py_ssize_t backlog) except -1
+    cdef int delivered(self) except -1
     cdef int consider_ack(self) except -1
     cdef int gap(self, bint told) except -1
     cdef int ask_again(self) except -1

@@ -42,6 +42,7 @@ cdef enum:
     PRESSED_WINDOW = 16384     # window under memory pressure
     ACK_EVERY = 4 * FULL_READ  # bytes received before an acknowledgement goes at once, at most
     MIN_READ = 4096            # a paused socket is read again when at least this much may be read
+    GATHERED = 4096            # bytes; a longer piece of a link's read goes to its socket with the others of its flow
     SEGMENT = 4096             # rule 6: what a round trip adds, and the least
     PROMISES = 1024            # flows of which a quarter of the budget holds what was promised beforehand
     START = 16                 # a window starts with no more than this part of what is left for windows
@@ -103,6 +104,7 @@ cdef class FlowContext:
         self.passed = set()
         self._watched = {}
         self._resting = {}
+        self._holders = []
         self.clock = clock
         self._clock = clock if isinstance(clock, Clock) else None
         self.budget = Budget(budget)
@@ -139,6 +141,45 @@ cdef class FlowContext:
                     most = size
                     payer = flow
         return payer.cut(R_OVERLOADED)
+
+    cdef int hold(self, Flow flow, const uint8_t* p, Py_ssize_t n) except -1:
+        """Bytes for the flow's socket, which stay where they are until the read is over."""
+        if self._span_count == HELD:
+            self.settle()
+            self.gathers = True
+        if not flow.holds:
+            flow.holds = True
+            self._holders.append(flow)
+        self._spans[self._span_count].p = p
+        self._spans[self._span_count].n = n
+        self._span_of[self._span_count] = <void*>flow
+        self._span_count += 1
+        return 0
+
+    cdef int let_go(self, Flow flow) except -1:
+        """What is held for the flow goes to its socket now, since something else is to follow there."""
+        cdef Span spans[HELD]
+        cdef int i, count = 0
+        flow.holds = False
+        for i in range(self._span_count):
+            if self._span_of[i] == <void*>flow:
+                self._span_of[i] = NULL
+                spans[count] = self._spans[i]
+                count += 1
+        return flow.set_backlog(flow.sink.deliver_all(spans, count))
+
+    cdef int settle(self) except -1:
+        """The read is over, and its memory will be used again."""
+        cdef Flow flow
+        self.gathers = False
+        if self._holders:
+            holders, self._holders = self._holders, []
+            for flow in holders:
+                if flow.holds:
+                    self.let_go(flow)
+                    flow.delivered()
+            self._span_count = 0
+        return 0
 
     def due(self, double now):
         """The flows that a round of timers at `now` has to look at, in a list: call `check` of each. A flow of which
@@ -201,6 +242,10 @@ cdef class Sink:
 
     cdef Py_ssize_t deliver(self, const uint8_t* p, Py_ssize_t n) except -1:
         """Takes the bytes (copying what it cannot pass on at once); returns how many still wait for the socket."""
+        raise NotImplementedError
+
+    cdef Py_ssize_t deliver_all(self, Span* spans, int count) except -1:
+        """The same of several pieces."""
         raise NotImplementedError
 
     cdef Py_ssize_t waiting(self) except -1:
@@ -521,7 +566,12 @@ cdef class Flow(Source):
         if self.sink is None:
             return 0                     # our socket is gone, the reset to tell it waits behind our bytes
         self.ctx.bytes_in += n
+        if self.ctx.gathers and (n > GATHERED or self.holds):
+            return self.ctx.hold(self, p, n)
         self.set_backlog(self.sink.deliver(p, n))
+        return self.delivered()
+
+    cdef int delivered(self) except -1:
         if self.backlog and self.share.is_spent():
             self.ctx.relieve(self)
         if self.state == CLOSED:
@@ -646,6 +696,8 @@ cdef class Flow(Source):
         return 0
 
     cdef int deliver_fin(self) except -1:
+        if self.holds:
+            self.ctx.let_go(self)
         self.move(REMOTE_FIN)
         if self.is_done():
             self.pending |= SEND_ACK     # the far end waits for it, to be done
@@ -687,6 +739,8 @@ cdef class Flow(Source):
                 return 0
         if complete and self.fin_acked or (complete and code == R_UNKNOWN_FLOW and self.fin_sent):
             code = R_CLOSED              # the peer was done before us: cleanup, not an error
+        if self.holds:
+            self.ctx.let_go(self)
         if self.sink is not None:
             self.sink.release(not complete)
             self.sink = None
@@ -841,6 +895,8 @@ cdef class Flow(Source):
         So it does with `behind`, for a socket that was reset after bytes that it had delivered to us."""
         if self.state == CLOSED:
             return
+        if self.holds:
+            self.ctx.let_go(self)
         if self.sink is not None:
             self.sink.release(not self.fin_received)
             self.sink = None
@@ -857,6 +913,7 @@ cdef class Flow(Source):
         """Ends the flow at once, and nothing is brought to its end before: what it holds is free when this returns."""
         if self.state == CLOSED:
             return 0
+        self.holds = False
         if self.sink is not None:
             self.sink.cut()
             self.sink = None

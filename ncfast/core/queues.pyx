@@ -627,6 +627,7 @@ cdef class Queues(Path):
     cdef int settle(self) except -1:
         """The carrier's read has been looked at, and its memory will be used again: what was passed on leaves now."""
         cdef Queues out
+        self.ctx.settle()
         if self._touched:
             touched, self._touched = self._touched, []
             for out in touched:

@@ -22,7 +22,43 @@ cdef extern from "<sys/socket.h>" nogil:
 
 cdef enum:
     LEAST = 4096                 # bytes of memory that a block takes
+    LARGE = 65536                # and one for pieces of at least a quarter of it, as they come of bulk
+    SPARE = 32                   # large blocks that are kept: what malloc gives back to the system is zeroed, page by
+                                 # page, each time that it is taken anew
     VECTORS = 16                 # blocks a write
+
+
+cdef Block* spare = NULL
+cdef int spares = 0
+
+
+cdef Block* new_block(Py_ssize_t n) noexcept:
+    """With room for `n` bytes, or fewer, and at most four times as many. NULL: there is no memory."""
+    global spare, spares
+    cdef Block* block
+    cdef Py_ssize_t size = max(n + <Py_ssize_t>sizeof(Block), <Py_ssize_t>LEAST)
+    if size > LARGE // 4:
+        size = LARGE
+    if size == LARGE and spare is not NULL:
+        block, spare = spare, spare.next
+        spares -= 1
+    else:
+        block = <Block*>malloc(size)
+        if block is NULL:
+            return NULL
+        block.room = size - sizeof(Block)
+    block.next = NULL
+    block.at = block.end = 0
+    return block
+
+
+cdef void free_block(Block* block) noexcept:
+    global spare, spares
+    if block.room == LARGE - sizeof(Block) and spares < SPARE:
+        block.next, spare = spare, block
+        spares += 1
+    else:
+        free(block)
 
 
 cdef inline char* bytes_of(Block* block) noexcept:
@@ -38,30 +74,23 @@ cdef class Backlog:
     cdef int keep(self, const char* p, Py_ssize_t n) except -1:
         """Raises MemoryError; then they are not kept whole."""
         cdef Block* block = self._last
-        cdef Py_ssize_t some, room
-        if block is not NULL:
+        cdef Py_ssize_t some
+        while n:
+            if block is NULL or block.end == block.room:
+                block = new_block(n)
+                if block is NULL:
+                    raise MemoryError
+                if self._last is NULL:
+                    self._first = block
+                else:
+                    self._last.next = block
+                self._last = block
             some = min(n, block.room - block.end)
             memcpy(bytes_of(block) + block.end, p, some)
             block.end += some
             self.size += some
             p += some
             n -= some
-        if n:
-            room = max(n, <Py_ssize_t>(LEAST - sizeof(Block)))
-            block = <Block*>malloc(sizeof(Block) + room)
-            if block is NULL:
-                raise MemoryError
-            block.next = NULL
-            block.at = 0
-            block.end = n
-            block.room = room
-            memcpy(bytes_of(block), p, n)
-            self.size += n
-            if self._last is NULL:
-                self._first = block
-            else:
-                self._last.next = block
-            self._last = block
         return 0
 
     cdef int flush(self, int fd) except -1:
@@ -96,7 +125,7 @@ cdef class Backlog:
                     return 0
                 sent -= block.end - block.at
                 self._first = block.next
-                free(block)
+                free_block(block)
             if self._first is NULL:
                 self._last = NULL
             if asked:
@@ -109,7 +138,7 @@ cdef class Backlog:
         while self._first is not NULL:
             block = self._first
             self._first = block.next
-            free(block)
+            free_block(block)
         self._last = NULL
         self.size = 0
 

@@ -6,19 +6,34 @@ by whichever side: afterwards nothing that comes is looked at, and nothing is se
 A buffer holds four frames or forty thousand messages, and everybody else waits until it is spent. So a carrier has a
 share of each turn of the loop, in frames and messages: once it is used up the connection is not read until the next
 turn, and where frames are small a read is no longer than what a share of them took (docs/decisions/0016-turns.md).
+
+What is sent the kernel is asked to take at once, past the transport, on a connection without TLS whose transport holds
+nothing back. Only what it does not take becomes objects of Python, and the transport's
+(docs/decisions/0017-transport.md).
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from aiofastnet.selector_transport import SelectorSocketTransport
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_READ, PyBUF_WRITE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from ncfast.core.link cimport Link
 from ncfast.core.queues cimport Carrier, Piece
 
 from ncfast.core.errors import Reason
+
+cdef extern from "<sys/socket.h>" nogil:
+    enum:
+        MSG_NOSIGNAL, MSG_DONTWAIT
+    struct msghdr:
+        iovec* msg_iov
+        size_t msg_iovlen
+    ssize_t sendmsg(int fd, const msghdr* message, int flags)
+    ssize_t send(int fd, const void* at, size_t size, int flags)
 
 cdef enum:
     SHARE = 256                # frames and messages of a tunnel in a turn of the loop: up to half a millisecond
@@ -26,6 +41,9 @@ cdef enum:
     LEAST_READ = 1024          # bytes of a read, however small the frames
 
 cdef double ABORT_AFTER = 5.0  # seconds from close to abort: a peer that does not read cannot hold the descriptor
+
+
+cdef uint8_t joined[JOINED]     # a message is made and sent before the next
 
 
 cdef class ReceiveBuffer:
@@ -51,12 +69,15 @@ cdef class TransportCarrier(Carrier):
         self._call_later = call_later
         self._buffer = buffer
         self._grant = buffer.size
+        self._fd = -1
 
     def start(self, Link link not None):
         """Puts the link on the carrier; call before the transport is switched over."""
         self.link = link
         self._share = SHARES_OF_HUB * SHARE if link.between_hubs else SHARE
         self._turn_ends = self._share
+        if isinstance(self.transport, SelectorSocketTransport):
+            self._fd = self.transport.get_extra_info("socket").fileno()
         self.transport.set_write_buffer_limits(high=0)
 
     def feed(self, bytes data not None):
@@ -120,6 +141,7 @@ cdef class TransportCarrier(Carrier):
         cdef uint64_t before = self._work + self.link.work
         if self._ended:
             return 0
+        self.link.ctx.gathers = True
         try:
             self._receive(self._buffer.data, n)
         finally:
@@ -151,20 +173,78 @@ cdef class TransportCarrier(Carrier):
         if held is not None and not self.transport.is_closing():
             held()
 
-    cdef int _write(self, list lines, Piece* pieces, list bases, int count) except -1:
-        """Sends `lines`, and the pieces behind them, without copying what the kernel takes."""
-        cdef int i
-        cdef Py_ssize_t at
+    cdef bint _direct(self) noexcept:
+        """Whether the kernel may be asked, since nothing waits before what is sent now. The descriptor is the
+        transport's until `connection_lost`, and then nothing is sent."""
+        return self._fd >= 0 and self.link._writable
+
+    cdef bytes _room(self, Py_ssize_t size, uint8_t** at):
+        """Where a message of `size` bytes is put together, and the object that is then to be sent, if it is one."""
+        cdef bytes whole = None
+        if size <= JOINED and self._direct():
+            at[0] = joined
+        else:
+            whole = PyBytes_FromStringAndSize(NULL, size)
+            at[0] = <uint8_t*>PyBytes_AS_STRING(whole)
+        return whole
+
+    cdef int _send(self, const uint8_t* p, Py_ssize_t n, bytes whole) except -1:
+        """Sends `n` bytes at p: of `whole`, or, without it, spent when this returns."""
+        cdef Py_ssize_t sent = 0
+        if self._direct():
+            sent = send(self._fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT)
+            if sent == n:
+                return 0
+            sent = max(sent, <Py_ssize_t>0)      # of an error the transport hears when it tries itself
+        if sent or whole is None:
+            whole = PyBytes_FromStringAndSize(<const char*>p + sent, n - sent)
+        self.transport.write(whole)
+        return 0
+
+    cdef int _write(self, const uint8_t* head, Py_ssize_t size, Piece* pieces, list bases, int count) except -1:
+        """Sends `size` bytes at `head`, and the pieces behind them, without copying what the kernel takes."""
+        cdef iovec vectors[MAX_WRITE]
+        cdef msghdr message
+        cdef Py_ssize_t sent = 0, total = size, at, n
+        cdef list lines = []
+        cdef int i, used = 0
+        if self._direct():
+            if size:
+                vectors[0].iov_base = <void*>head
+                vectors[0].iov_len = size
+                used = 1
+            for i in range(count):
+                vectors[used].iov_base = <void*>pieces[i].p
+                vectors[used].iov_len = pieces[i].n
+                total += pieces[i].n
+                used += 1
+            memset(&message, 0, sizeof(message))
+            message.msg_iov = vectors
+            message.msg_iovlen = used
+            sent = sendmsg(self._fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)
+            if sent == total:
+                return 0
+            sent = max(sent, <Py_ssize_t>0)
+        if sent < size:
+            lines.append(PyBytes_FromStringAndSize(<const char*>head + sent, size - sent))
+        sent -= size
         for i in range(count):
+            n = pieces[i].n
+            if sent >= n:
+                sent -= n
+                continue
+            at = max(sent, <Py_ssize_t>0)
+            sent = 0
             base = bases[i]
             if base is None:             # spent when this returns: the transport copies what the kernel does not take
-                lines.append(PyMemoryView_FromMemory(<char*>pieces[i].p, pieces[i].n, PyBUF_READ))
+                lines.append(PyMemoryView_FromMemory(<char*>pieces[i].p + at, n - at, PyBUF_READ))
                 continue
-            at = pieces[i].p - <const uint8_t*>PyBytes_AS_STRING(<bytes>base)
-            if at == 0 and pieces[i].n == PyBytes_GET_SIZE(<bytes>base):
+            n -= at
+            at += pieces[i].p - <const uint8_t*>PyBytes_AS_STRING(<bytes>base)
+            if n == PyBytes_GET_SIZE(<bytes>base):
                 lines.append(base)
             else:
-                lines.append(memoryview(base)[at:at + pieces[i].n])
+                lines.append(memoryview(base)[at:at + n])
         self.transport.writelines(lines)
         return 0
 

@@ -3,7 +3,7 @@
 The stream has no closing handshake: whoever ends the link says why in a last GOAWAY, and closes.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memset
 
@@ -25,20 +25,20 @@ cdef class RawCarrier(TransportCarrier):
         cdef int i
         cdef Py_ssize_t at = 0
         cdef bytes out
+        cdef uint8_t* p = NULL
+        cdef bint whole
         if self._ended:
             return 0
         if total < JOIN_BELOW:
-            if count == 1 and bases[0] is not None and pieces[0].n == PyBytes_GET_SIZE(<bytes>bases[0]):
-                self.transport.write(bases[0])
-                return 0
-            out = PyBytes_FromStringAndSize(NULL, total)
+            if count == 1:
+                whole = bases[0] is not None and pieces[0].n == PyBytes_GET_SIZE(<bytes>bases[0])
+                return self._send(pieces[0].p, pieces[0].n, <bytes>bases[0] if whole else None)
+            out = self._room(total, &p)
             for i in range(count):
-                memcpy(PyBytes_AS_STRING(out) + at, pieces[i].p, pieces[i].n)
+                memcpy(p + at, pieces[i].p, pieces[i].n)
                 at += pieces[i].n
-            self.transport.write(out)
-            return 0
-        self._write([], pieces, bases, count)
-        return 0
+            return self._send(p, total, out)
+        return self._write(NULL, 0, pieces, bases, count)
 
     cdef int end(self, reason, str detail) except -1:
         """Tells the peer why and closes; a peer that does not take even that is cut."""

@@ -14,7 +14,7 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
-from ncfast.core.flow cimport Flow, FlowContext, Sink
+from ncfast.core.flow cimport Flow, FlowContext, Sink, Span
 from ncfast._frames cimport MAX_DATA
 
 from ncfast.net.stream cimport Stream
@@ -233,6 +233,12 @@ cdef class SocketEnd(Sink):
         if self._lost or self._eof_out:
             return 0
         self.transport.send(p, n)
+        return self.transport.get_write_buffer_size() if self._blocked else 0
+
+    cdef Py_ssize_t deliver_all(self, Span* spans, int count) except -1:
+        if self._lost or self._eof_out:
+            return 0
+        self.transport.send_all(spans, count)
         return self.transport.get_write_buffer_size() if self._blocked else 0
 
     cdef Py_ssize_t waiting(self) except -1:

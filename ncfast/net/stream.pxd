@@ -2,6 +2,8 @@
 
 from libc.stdint cimport uint8_t
 
+from ncfast.core.flow cimport Span
+
 
 cdef class Stream:
     # asyncio's
@@ -18,6 +20,7 @@ cdef class Stream:
 
     # beyond asyncio's
     cdef int send(self, const uint8_t* p, Py_ssize_t n) except -1
+    cdef int send_all(self, Span* spans, int count) except -1
     cdef Py_ssize_t receive(self, uint8_t* at, Py_ssize_t size) except -1
     cdef int close_at_once(self) except -1
     cdef int closes_by_reset(self, bint on) except -1

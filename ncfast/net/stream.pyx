@@ -68,6 +68,13 @@ cdef class Stream:
         self.write(PyMemoryView_FromMemory(<char*>p, n, PyBUF_READ))
         return 0
 
+    cdef int send_all(self, Span* spans, int count) except -1:
+        """The same of several pieces."""
+        cdef int i
+        for i in range(count):
+            self.send(spans[i].p, spans[i].n)
+        return 0
+
     cdef Py_ssize_t receive(self, uint8_t* at, Py_ssize_t size) except -1:
         """Reads past the protocol, into its memory. 0: nothing is there."""
         sock = self.get_extra_info("socket")

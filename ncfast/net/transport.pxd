@@ -1,6 +1,6 @@
 """The transport of a flow's plain socket, and the epoll set that all of them are in."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from ncfast.net.backlog cimport Backlog
 from ncfast.net.socket cimport SocketEnd
@@ -70,6 +70,7 @@ cdef class SocketTransport(Stream):
     cdef int serve(self) except -1
     cdef int read(self) except -1
     cdef int ended(self) except -1
+    cdef int keep(self, const uint8_t* p, Py_ssize_t n) except -1
     cdef int watch_writing(self) except -1
     cdef int flush(self) except -1
     cdef int shut(self) except? -1

@@ -20,8 +20,10 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EINTR, errno as c_errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
 from posix.unistd cimport close as c_close
 
+from ncfast.core.flow cimport HELD, Span
 from ncfast.net.backlog cimport Backlog
 from ncfast.net.socket cimport SocketEnd
 from ncfast.net.stream cimport Stream
@@ -36,6 +38,11 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
     int epoll_wait(int epfd, epoll_event* events, int maxevents, int timeout)
 
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+
 cdef extern from "<sys/socket.h>" nogil:
     enum:
         SOL_SOCKET, SO_LINGER, SHUT_WR, MSG_NOSIGNAL, MSG_DONTWAIT
@@ -44,6 +51,10 @@ cdef extern from "<sys/socket.h>" nogil:
         int l_linger
     ssize_t recv(int fd, void* at, size_t size, int flags)
     ssize_t send(int fd, const void* at, size_t size, int flags)
+    struct msghdr:
+        iovec* msg_iov
+        size_t msg_iovlen
+    ssize_t sendmsg(int fd, const msghdr* message, int flags)
     int setsockopt(int fd, int level, int option, const void* value, unsigned int size)
     int shutdown(int fd, int how)
 
@@ -366,11 +377,41 @@ cdef class SocketTransport(Stream):
                 if c_errno != EAGAIN and c_errno != EINTR:
                     return self.fail(failure(c_errno))
                 sent = 0
+        return self.keep(p + sent, n - sent)
+
+    cdef int send_all(self, Span* spans, int count) except -1:
+        cdef iovec vectors[HELD]
+        cdef msghdr message
+        cdef Py_ssize_t sent
+        cdef int i
+        if count == 1 or self._backlog is not None or self._closing or self._eof_out:
+            return Stream.send_all(self, spans, count)
+        for i in range(count):
+            vectors[i].iov_base = <void*>spans[i].p
+            vectors[i].iov_len = spans[i].n
+        memset(&message, 0, sizeof(message))
+        message.msg_iov = vectors
+        message.msg_iovlen = count
+        sent = sendmsg(self._fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)
+        if sent < 0:
+            if c_errno != EAGAIN and c_errno != EINTR:
+                return self.fail(failure(c_errno))
+            sent = 0
+        for i in range(count):
+            if sent < spans[i].n:
+                self.keep(spans[i].p + sent, spans[i].n - sent)
+            sent = max(sent - spans[i].n, <Py_ssize_t>0)
+        return 0
+
+    cdef int keep(self, const uint8_t* p, Py_ssize_t n) except -1:
+        """What the kernel has not taken."""
+        if self._over:
+            return 0
         try:
             if self._backlog is None:
                 self.watch_writing()
                 self._backlog = Backlog.__new__(Backlog)
-            self._backlog.keep(<const char*>p + sent, n - sent)
+            self._backlog.keep(<const char*>p, n)
         except (MemoryError, OSError) as exc:
             return self.fail(exc)
         if self._backlog.size > self._high and not self._blocked:

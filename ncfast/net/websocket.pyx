@@ -6,7 +6,7 @@ copies and a Python generator for each message (docs/decisions/0002-websocket-pa
 unmasked where the kernel put it and passed on from there.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
@@ -190,7 +190,7 @@ cdef class WebSocketCarrier(TransportCarrier):
         cdef int h = 2, i
         cdef Py_ssize_t at
         cdef bytes out
-        cdef uint8_t* p
+        cdef uint8_t* p = NULL
         if self._ended:
             return 0
         head[0] = 0x80 | OP_BINARY
@@ -216,8 +216,7 @@ cdef class WebSocketCarrier(TransportCarrier):
             memcpy(head + h, key, 4)
             h += 4
         if self._client or total < JOIN_BELOW:
-            out = PyBytes_FromStringAndSize(NULL, h + total)
-            p = <uint8_t*>PyBytes_AS_STRING(out)
+            out = self._room(h + total, &p)
             memcpy(p, head, h)
             at = 0
             for i in range(count):
@@ -226,10 +225,8 @@ cdef class WebSocketCarrier(TransportCarrier):
                 else:
                     memcpy(p + h + at, pieces[i].p, pieces[i].n)
                 at += pieces[i].n
-            self.transport.write(out)
-            return 0
-        self._write([PyBytes_FromStringAndSize(<char*>head, h)], pieces, bases, count)
-        return 0
+            return self._send(p, h + total, out)
+        return self._write(head, h, pieces, bases, count)
 
     cdef int end(self, reason, str detail) except -1:
         """Tells the peer why and closes; a peer that does not take even that is cut."""

@@ -1,5 +1,5 @@
 """The bare stream as a carrier: on the wire of the tests, and on real sockets whose far side is slow, silent, or
-gone."""
+gone; there tunnels, too, which send in the same way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 import pytest
 import uvloop
 from core.ends import KIB, Hub, stream
-from core.raw import bare_frames
+from core.raw import bare_frames, frames
 from core.virtual import Time
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,11 +17,12 @@ from support.until import SCENARIO_SEC, until
 
 from ncfast._frames import FrameType, encode
 from ncfast.core.errors import Reason
-from ncfast.core.flow import FlowContext
+from ncfast.core.flow import Flow, FlowContext
 from ncfast.core.relay import Relay
 from ncfast.net.carrier import ReceiveBuffer
-from ncfast.net.links import LinkBounds, carry_stream
+from ncfast.net.links import LinkBounds, carry_stream, carry_websocket
 from ncfast.net.seam import Net
+from ncfast.net.socket import SocketEnd
 
 AUTH, DATA, GOAWAY = FrameType.AUTH, FrameType.M_DATA, FrameType.GOAWAY
 CID = b"a flow of others"
@@ -203,7 +204,7 @@ class Process:
         self.receive_buffer = ReceiveBuffer()
         self.opened, self.over = [], []
 
-    async def link(self, *, small=False):
+    async def link(self, *, small=False, carry=carry_stream, **how):
         """A link, and the test's end of its connection."""
         near, far = socket.socketpair()
         for sock in (near, far):
@@ -216,8 +217,36 @@ class Process:
         self.net.adopt(near, before)
         transport = await before.made
         handler = Handler()
-        link, _ = carry_stream(self, transport, handler, BOUNDS, peer="test")
+        link, _ = carry(self, transport, handler, BOUNDS, peer="test", **how)
         return link, handler, far
+
+    async def client(self, link):
+        """A flow on the link, and the test's end of its client's connection, which takes a few KiB at a time."""
+        far = socket.socket()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4608)
+            far.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
+            far.connect(server.getsockname())
+            near, _ = server.accept()
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+        for sock in (near, far):
+            sock.setblocking(False)
+        self.flow = Flow(self.context, CID, bytes(16), b"open", self)
+        self.net.adopt_end(near, SocketEnd(self.context, self, self.net.call_later, *[Reason.CLIENT_RESET] * 2))
+        self.flow.attach(link, resumed=True)
+        return self.flow, far
+
+    def socket_ready(self, end):
+        end.carry(self.flow)
+
+    def socket_gone(self, end):
+        pass
+
+    def flow_opened(self, flow):
+        pass
+
+    def flow_closed(self, flow, reason):
+        self.over.append(reason)
 
     def relay_opened(self, relay):
         self.opened.append(relay)
@@ -240,21 +269,29 @@ async def read(sock, count=1 << 30):
     return bytes(out)
 
 
-def test_partial_writes_keep_their_order():
-    """A kernel that takes a few KiB at a time."""
+@pytest.mark.parametrize(
+    ("how", "heard"),
+    [
+        ({}, bare_frames),
+        ({"carry": carry_websocket, "client": False}, frames),
+        ({"carry": carry_websocket, "client": True}, frames),
+    ],
+    ids=["mesh", "hub", "agent"],
+)
+def test_partial_writes_keep_their_order(how, heard):
+    """A kernel that takes a few KiB at a time, of single frames and of many in a write."""
 
     async def main(process):
-        link, handler, far = await process.link(small=True)
+        link, handler, far = await process.link(small=True, **how)
         bodies = [stream(k, 0, 16384) for k in range(100)]
         for body in bodies:
             link.send(AUTH, body)
         assert not link.writable
-        got = bare_frames(await read(far, sum(len(body) + 56 for body in bodies)))
-        assert [frame.payload for frame in got] == bodies
-        await until(lambda: link.writable, "room again")
-        far.close()
-        await handler.end.wait()
-        assert handler.ended == [Reason.CONNECTION_LOST]
+        got = asyncio.create_task(read(far))
+        await until(lambda: link.writable and not link.queued, "room again")
+        link.fail(Reason.SUPERSEDED)
+        assert [frame.payload for frame in heard(await got) if frame.type == AUTH] == bodies
+        assert handler.ended == [Reason.SUPERSEDED]
 
     run(main)
 
@@ -294,6 +331,43 @@ def test_what_a_relay_passes_on_survives_the_buffer_it_came_in(size):
         assert got == stream(1, 0, count * size)
         assert (mesh.relay_frames, mesh.relay_bytes, mesh.drops_queue, process.context.relayed) == (0, 0, 0, 0)
         assert noise.ended == []
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [[1] * 500, [65_000] * 4, [16_250] * 16, [5000] + [1] * 500 + [5000]],
+    ids=["1", "65,000", "16,250", "mixed"],
+)
+@pytest.mark.parametrize("ends", ["in order", "by a reset"])
+def test_what_a_read_brings_for_a_flow_goes_to_its_socket_in_order(sizes, ends):
+    """Many frames in a read, the last word behind them."""
+    total = sum(sizes)
+    wired = stream(1, 0, total)
+
+    async def main(process):
+        link, handler, far = await process.link()
+        link.establish(1)
+        flow, client = await process.client(link)
+        data, at = [], 0
+        for size in sizes:
+            data.append(encode(DATA, cid=CID, epoch=1, seq=at, payload=wired[at : at + size]))
+            at += size
+        last = (
+            encode(FrameType.M_FIN, cid=CID, epoch=1, seq=total)
+            if ends == "in order"
+            else encode(FrameType.M_RST, cid=CID, epoch=1, code=Reason.TARGET_RESET)
+        )
+        opened = encode(FrameType.M_OPEN_ACK, cid=CID, epoch=1, limit=1000)
+        await asyncio.get_running_loop().sock_sendall(far, b"".join([opened, *data, last]))
+        got = await read(client)
+        if ends == "in order":
+            assert got == wired and (flow.rcv_nxt, flow.backlog) == (total, 0)
+        else:
+            await until(lambda: process.over == [Reason.TARGET_RESET], "it is over")
+            assert got == wired[: len(got)]
+        assert (handler.ended, process.context.bytes_in) == ([], total)
 
     run(main)
 
