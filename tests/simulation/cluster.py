@@ -15,10 +15,11 @@ from ncfast.hub.level import MoveRefused
 from .forgery import Forger
 from .kernel import NEVER, Host, Kernel, Socket
 from .loop import World
-from .plan import PROBE, AgentShape, Fault, Plan, TripPlan, agent_name
+from .plan import AgentShape, Fault, Plan, TripPlan, agent_name
 from .processes import WALL, AgentProcess, Files, HubProcess, Life, Process
 from .programs import CLONE, Clients, TargetServer, Trip
 from .registry import Redis
+from .workloads import PROBE
 
 EDGE_PORT = 8080
 MESH_PORT = 7000
