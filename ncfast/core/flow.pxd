@@ -146,7 +146,7 @@ cdef class Flow(Source):
     cdef bint asked_again            # a gap was seen and M_RESUME sent
     cdef bint gap_waits              # a gap was seen, and it was too early to ask
     cdef int asks                    # M_RESUMEs on this path without an answer
-    cdef double asked_due             # when the next M_RESUME of the peer may come
+    cdef double asked_due            # when the next M_RESUME of the peer may come
     cdef uint64_t asked_from         # and its `ack`
     cdef double gap_at               # when ours for lost frames was sent
     cdef uint64_t gap_from           # and its `ack`

@@ -697,6 +697,8 @@ cdef class Flow(Source):
         (after M_OPEN, or after M_RESUME was exchanged); without, M_RESUME is sent and its answer waited for. `credit`
         is what the far end gives a new flow (0: what the path's peer does)."""
         self.detach()
+        if path is not self.left:
+            self.asks = 0                # what was asked there before it told us to wait is answered yet
         self.left = None
         self.path = path
         path.adopt(self)
@@ -706,7 +708,6 @@ cdef class Flow(Source):
             self.detached_at = -1.0      # the grace runs until M_RESUME is answered
         self.asked_again = self.gap_waits = False
         self.congestion = 0
-        self.asks = 0
         self.una_since = self.since = self.ctx.clock()
         if self.state <= OPENING_FIN:
             if self.open_body is not None:

@@ -464,6 +464,14 @@ class Faults:
         """It hands over, and dies when `how` messages have been sent."""
         self._upgrade_cut(fault, self._kill_self)
 
+    def _upgrade_freeze(self, fault: Fault) -> None:
+        """It hands over, and one of the two stands still when `how` messages have been sent."""
+        self._upgrade_cut(fault, lambda process, heir: self._freeze(replace(fault, who=(process.name,))))
+
+    def _upgrade_end(self, fault: Fault) -> None:
+        """It hands over, and is to end when `how` messages have been sent."""
+        self._upgrade_cut(fault, lambda process, heir: self._drain(replace(fault, who=(process.name,))))
+
     def _upgrade_cut(self, fault: Fault, cut: Callable[[Process, Life], None]) -> None:
         process = self.cluster.processes[fault.who[0]]
 

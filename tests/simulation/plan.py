@@ -54,6 +54,9 @@ class Shape:
     level: dict[str, Any] = field(default_factory=lambda: {"enabled": False})  # of the hubs' ha.level
     proxied: bool = False  # clients come through a balancer, which says who they are, and takes its time
     open_on: str = "accept"  # of the listeners
+    moves_again: bool = (
+        True  # agents come to a hub's successor while they are at the predecessor, as all do but old ones
+    )
 
     @property
     def least_memory(self) -> int:
@@ -110,7 +113,8 @@ class Plan:
             f"  mode {shape.mode or '-'}, {'redis' if shape.redis else 'memory'}, lease "
             f"{shape.lease}, without it {shape.without_redis}, mesh by {shape.mesh_by} over "
             f"{shape.mesh_scheme} {shape.mesh}, level {shape.level}",
-            f"  hub {shape.hub}, clients {'proxied, ' if shape.proxied else ''}opened on {shape.open_on}",
+            f"  hub {shape.hub}, clients {'proxied, ' if shape.proxied else ''}opened on {shape.open_on}"
+            f"{'' if shape.moves_again else '; agents do not know that they may move again'}",
             f"  agent {shape.agent}",
         ]
         lines += [
@@ -212,6 +216,8 @@ def _draw_shape(rng: random.Random) -> Shape:
     if kernel_buffer / (2 * wan) < SLOW:  # what overflows there all the time comes through, but when?
         tunnel["send_queue_depth"] = mesh["send_queue_depth"] = 1000
         flow["stall_sec"] = 30.0
+        for one in (tunnel, mesh):  # what waits for a full tunnel goes within that
+            one["per_link_max_inflight_bytes"] = min(one["per_link_max_inflight_bytes"], 256 * KIB)
     memory = rng.choice((256 * KIB, 1024 * KIB, 1 << 30, 1 << 30, 1 << 30))
     return Shape(
         mode=mode,
@@ -448,6 +454,32 @@ def _draw_upgrades(rng: random.Random, plan: Plan) -> None:
         if deadly and rng.random() < 0.5:
             kind, how = rng.choice(("upgrade_heir", "upgrade_self")), float(rng.choice((0, *range(1, 13), 20)))
         plan.faults.append(Fault(at, f"{kind}_owner" if len(whom) > 1 else kind, whom, how=how))
+    _draw_routine(random.Random(f"routine {plan.seed}"), plan, who, deadly)
+
+
+def _draw_routine(rng: random.Random, plan: Plan, who: list[tuple[str, ...]], deadly: bool) -> None:
+    """Upgrades as operators have them, one hub or agent after the other, or one of them again and again; with agents of
+    a release that knows of no upgrades; by processes that stand still or are to end meanwhile."""
+    if rng.random() < 0.15 and plan.shape.mode in ("", "active"):  # otherwise they may be lost to another hub for good
+        plan.shape = replace(plan.shape, moves_again=False)
+    routine = rng.choice(("", "", "", "each", "again"))
+    at = rng.uniform(0.5, plan.quiet_at)
+    if routine == "each":
+        names = list(dict.fromkeys(one[0] for one in who if len(one) == 1))
+        turns, pause = [(name,) for name in rng.sample(names, len(names))], rng.choice((0.5, 2.0))
+    elif routine == "again":
+        turns, pause = [rng.choice(who)] * rng.choice((3, 6, 12)), rng.choice((0.02, 0.3, 1.0))
+    else:
+        turns, pause = [], 0.0
+    for whom in turns:
+        if at < plan.quiet_at - 0.1:
+            plan.faults.append(Fault(at, "upgrade_owner" if len(whom) > 1 else "upgrade", whom))
+        at += pause * 2 * rng.random()
+    while deadly and rng.random() < 0.4:
+        at = rng.uniform(0.5, plan.quiet_at - 0.1)
+        kind, lasts, whom = rng.choice(("upgrade_freeze", "upgrade_end")), _lasting(rng), rng.choice(who)
+        messages = float(rng.choice((0, *range(1, 13), 20)))
+        plan.faults.append(Fault(at, f"{kind}_owner" if len(whom) > 1 else kind, whom, lasts, messages))
 
 
 def agent_name(shape: AgentShape) -> str:

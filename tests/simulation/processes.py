@@ -18,6 +18,7 @@ import jwt as pyjwt
 
 import ncfast.agent.trust
 import ncfast.hub.hub
+import ncfast.hub.session
 import ncfast.net.acceptor
 import ncfast.net.channel
 import ncfast.net.parcel
@@ -29,6 +30,7 @@ from ncfast.agent.taking import Heritage as AgentHeritage
 from ncfast.config.agent import AgentConfig
 from ncfast.config.hub import HubConfig, Jwt
 from ncfast.core.errors import NcfastError
+from ncfast.core.features import MOVES_AGAIN
 from ncfast.hub.hub import Hub
 from ncfast.hub.listener import ClientListener
 from ncfast.hub.taking import Heritage as HubHeritage
@@ -514,9 +516,11 @@ NAMELESS = {"AF_INET": None, "AF_INET6": None}  # a simulated host has no addres
 
 
 @contextlib.contextmanager
-def simulated(world: World, kernel: Kernel, on_log: Callable[[str, str, dict[str, Any]], None]) -> Iterator[None]:
+def simulated(
+    world: World, kernel: Kernel, on_log: Callable[[str, str, dict[str, Any]], None], moves_again: bool = True
+) -> Iterator[None]:
     """Puts the simulated kernel behind the few calls that do not go through `Net`, and the log into the trace;
-    `on_log(process, event, fields)` sees each line."""
+    `on_log(process, event, fields)` sees each line. Without `moves_again` no hub knows that its agents can do that."""
 
     def ioctl(fd: int, request: int, argument: bytes) -> bytes:
         one = kernel.descriptors.get(fd)
@@ -558,6 +562,7 @@ def simulated(world: World, kernel: Kernel, on_log: Callable[[str, str, dict[str
         (ncfast.serve.heir, "os", types.SimpleNamespace(getpid=lambda: running().pid, getppid=parent, _exit=leave)),
         (ncfast.net.stream, "fcntl", types.SimpleNamespace(ioctl=ioctl)),
         (ncfast.net.stream, "os", types.SimpleNamespace(readv=readv)),
+        (ncfast.hub.session, "MOVES_AGAIN", MOVES_AGAIN if moves_again else "unknown"),
         (ncfast.agent.trust, "client_context", lambda tls: None),  # reads the system's authorities each time
         (log.Logger, "_emit", emit),
         (log, "setup", lambda *settings: None),  # is the whole process's

@@ -50,7 +50,7 @@ def run(seed: int, show: Callable[[str], None] | None = None, plan: Plan | None 
     try:
         cluster = Cluster(plan, world, files())
         watch = Watch(cluster)
-        with simulated(world, cluster.kernel, watch.on_log):
+        with simulated(world, cluster.kernel, watch.on_log, plan.shape.moves_again):
             try:
                 _run(cluster, watch)
             except Exception as exc:  # of the simulation itself

@@ -214,9 +214,9 @@ class Verdict:
         for since, until, name in cluster.fatal:
             if name in (agent, hub) and since - 1.0 <= when <= until + 1.0:
                 return
-        drain = cluster.hubs[hub].config.drain.timeout_sec
+        patience = cluster.hubs[hub].config.drain.timeout_sec if cluster.plan.shape.moves_again else 0.0
         for since, until, name in self.watch.given:  # the agent did not come within the time that it had
-            if name == hub and since + drain <= when <= until + 1.0:
+            if name == hub and since + patience <= when <= until + 1.0:
                 return
         if reason == "going_away":  # a claim that a frozen registry has carried out late
             for since, until in cluster.registry_troubles:
