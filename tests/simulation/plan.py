@@ -216,7 +216,7 @@ def _draw_shape(rng: random.Random) -> Shape:
     if kernel_buffer / (2 * wan) < SLOW:  # what overflows there all the time comes through, but when?
         tunnel["send_queue_depth"] = mesh["send_queue_depth"] = 1000
         flow["stall_sec"] = 30.0
-        for one in (tunnel, mesh):  # what waits for a full tunnel goes within that
+        for one in (tunnel, mesh):  # what waits for a full tunnel goes within that, and the reset behind it
             one["per_link_max_inflight_bytes"] = min(one["per_link_max_inflight_bytes"], 256 * KIB)
     memory = rng.choice((256 * KIB, 1024 * KIB, 1 << 30, 1 << 30, 1 << 30))
     return Shape(
