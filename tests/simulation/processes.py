@@ -158,6 +158,12 @@ class Process:
         return max(one.thawed_at for one in self.all) if self.all else 0.0
 
     @property
+    def signalled(self) -> Life:
+        """Whom a supervisor's signal is for: as soon as it has handed over, its heir."""
+        upgrading = self.life.upgrading
+        return self.heir if self.heir and upgrading and upgrading.handed_over.is_set() else self.life
+
+    @property
     def frozen(self) -> bool:
         return any(one.loop.frozen for one in self.all)
 
@@ -389,8 +395,8 @@ class HubProcess(Process):
 
     def end(self) -> None:
         self.world.note(f"{self.name} is to drain")
-        if self.hub is not None:
-            self.loop.call_soon(self.hub.request_drain)
+        if self.signalled.owner is not None:
+            self.signalled.loop.call_soon(self.signalled.owner.request_drain)
         else:
             self.kill()  # the signal came before it had a handler
 
@@ -428,8 +434,8 @@ class AgentProcess(Process):
 
     def end(self) -> None:
         self.world.note(f"{self.name} is to stop")
-        if self.agent is not None:
-            self.loop.call_soon(self.agent.stop)
+        if self.signalled.owner is not None:
+            self.signalled.loop.call_soon(self.signalled.owner.stop)
         else:
             self.kill()
 
