@@ -62,7 +62,7 @@ cdef class FlowContext:
     cdef readonly Share share        # of what is relayed, and of flows that have no other
     cdef public Py_ssize_t window_initial
     cdef public Py_ssize_t window_max
-    cdef list gathered               # links whose frames leave behind a batch of clients; None: there is none
+    cdef list corked                 # links whose frames leave behind a batch of clients; None: there is none
     cdef public double reader_pause  # seconds that a socket for which bytes wait may take none; 0: for ever
     cdef readonly Py_ssize_t promise # credit that a flow's far end has before this one knows the flow: HELLO says it
     cdef readonly Py_ssize_t backlog
@@ -70,7 +70,7 @@ cdef class FlowContext:
     cdef readonly Py_ssize_t windows # sum of the windows of all flows that live
     cdef readonly Py_ssize_t live    # how many they are
     # data of a link's read: that of a flow goes to its socket in one write when the read has been looked at
-    cdef bint gathers                # one is looked at, and its memory stays until `settle`
+    cdef bint in_read                # one is looked at, and its memory stays until `settle`
     cdef Span _spans[HELD]
     cdef void* _span_of[HELD]        # whose each is
     cdef int _span_count
@@ -86,7 +86,7 @@ cdef class FlowContext:
     cdef Py_ssize_t first_window(self, Share share) noexcept
     cdef int relay(self, Py_ssize_t size) except -1
     cdef int relieve(self, Flow asking) except -1
-    cpdef gather(self)
+    cpdef cork(self)
     cdef int hold(self, Flow flow, const uint8_t* p, Py_ssize_t n) except -1
     cdef int let_go(self, Flow flow) except -1
     cdef int settle(self) except -1
@@ -173,7 +173,7 @@ cdef class Flow(Source):
     cdef bint asked_again            # a gap was seen and M_RESUME sent
     cdef bint gap_waits              # a gap was seen, and it was too early to ask
     cdef int asks                    # M_RESUMEs on this path without an answer
-    cdef double asked_due             # when the next M_RESUME of the peer may come
+    cdef double asked_due            # when the next M_RESUME of the peer may come
     cdef uint64_t asked_from         # and its `ack`
     cdef double gap_at               # when ours for lost frames was sent
     cdef uint64_t gap_from           # and its `ack`

@@ -84,11 +84,11 @@ class FlowContext:
     def due(self, now: float) -> list[Flow[Any]]:
         """The flows that a round of timers at `now` has to look at: call `check` of each."""
 
-    def gather(self) -> None:
-        """A batch of clients comes in: what their flows have to say at once leaves with `let_go`, in one write."""
+    def cork(self) -> None:
+        """A batch of clients comes in: what their flows have to say at once leaves with `uncork`, in one write."""
 
-    def let_go(self) -> None:
-        """After `gather`."""
+    def uncork(self) -> None:
+        """After `cork`."""
 
     @property
     def held(self) -> int:

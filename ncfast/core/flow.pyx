@@ -76,6 +76,7 @@ for _state in FlowState:
 
 cdef int R_CLOSED = Reason.CLOSED
 cdef int R_FLOW_CONTROL = Reason.FLOW_CONTROL
+cdef int R_INTERNAL = Reason.INTERNAL
 cdef int R_OVERLOADED = Reason.OVERLOADED
 cdef int R_UNKNOWN_FLOW = Reason.UNKNOWN_FLOW
 
@@ -146,7 +147,7 @@ cdef class FlowContext:
         """Bytes for the flow's socket, which stay where they are until the read is over."""
         if self._span_count == HELD:
             self.settle()
-            self.gathers = True
+            self.in_read = True
         if not flow.holds:
             flow.holds = True
             self._holders.append(flow)
@@ -169,16 +170,23 @@ cdef class FlowContext:
         return flow.set_backlog(flow.sink.deliver_all(spans, count))
 
     cdef int settle(self) except -1:
-        """The read is over, and its memory will be used again."""
+        """The read is over, and its memory will be used again. A defect costs the flow whose bytes are lost by it."""
         cdef Flow flow
-        self.gathers = False
+        defect = None
+        self.in_read = False
         if self._holders:
             holders, self._holders = self._holders, []
             for flow in holders:
                 if flow.holds:
-                    self.let_go(flow)
-                    flow.delivered()
+                    try:
+                        self.let_go(flow)
+                        flow.delivered()
+                    except Exception as exc:
+                        defect = exc
+                        flow.cut(R_INTERNAL)
             self._span_count = 0
+        if defect is not None:
+            raise defect
         return 0
 
     def due(self, double now):
@@ -192,17 +200,17 @@ cdef class FlowContext:
                 self._watched[flow] = None
         return list(self._watched)
 
-    cpdef gather(self):
-        """A batch of clients comes in: what their flows have to say at once leaves with `let_go`, in one write."""
-        if self.gathered is None:
-            self.gathered = []
+    cpdef cork(self):
+        """A batch of clients comes in: what their flows have to say at once leaves with `uncork`, in one write."""
+        if self.corked is None:
+            self.corked = []
 
-    def let_go(self):
-        """After `gather`."""
+    def uncork(self):
+        """After `cork`."""
         cdef Path path
-        gathered, self.gathered = self.gathered, None
-        if gathered is not None:
-            for path in gathered:
+        corked, self.corked = self.corked, None
+        if corked is not None:
+            for path in corked:
                 path.uncork()
 
     cdef int watch(self, Flow flow) except -1:
@@ -566,7 +574,7 @@ cdef class Flow(Source):
         if self.sink is None:
             return 0                     # our socket is gone, the reset to tell it waits behind our bytes
         self.ctx.bytes_in += n
-        if self.ctx.gathers and (n > GATHERED or self.holds):
+        if self.ctx.in_read and (n > GATHERED or self.holds):
             return self.ctx.hold(self, p, n)
         self.set_backlog(self.sink.deliver(p, n))
         return self.delivered()
@@ -793,6 +801,8 @@ cdef class Flow(Source):
 
     cdef int put_on(self, Path path, bint resumed, uint64_t epoch, Py_ssize_t credit) except -1:
         self.detach()
+        if path is not self.left:
+            self.asks = 0                # what was asked there before it told us to wait is answered yet
         self.left = None
         self.path = path
         path.adopt(self)
@@ -802,7 +812,6 @@ cdef class Flow(Source):
             self.detached_at = -1.0      # the grace runs until M_RESUME is answered
         self.asked_again = self.gap_waits = False
         self.congestion = 0
-        self.asks = 0
         self.una_since = self.since = self.ctx.now()
         if self.state <= OPENING_FIN:
             if self.open_body is not None:

@@ -424,8 +424,11 @@ cdef class Link(Queues):
             flow.asked_from = self._h.ack
         elif flow is None and cid in self.lanes:
             lane = <Lane>self.lanes[cid]
-            lane.asked_due = self._asked(lane.asked_due, lane.asked_from)
-            lane.asked_from = self._h.ack
+            if lane.invited:
+                lane.invited -= 1
+            else:
+                lane.asked_due = self._asked(lane.asked_due, lane.asked_from)
+                lane.asked_from = self._h.ack
         refused = self._frames_out[<int>M_RST]
         if not self.handler._on_frame__resume(cid, self._h.epoch, payload, self._h.ack, self._h.limit):
             self._stranger()
@@ -595,6 +598,9 @@ cdef class Link(Queues):
     def tell_detached(self, bytes cid not None, uint64_t epoch, int code, uint64_t newest=0):
         """Tells an end of a flow that the way beyond this hub is lost: `code` says why, `newest` is the epoch that a
         stale one lost against."""
+        cdef Lane lane = self.lanes.get(cid)
+        if lane is not None:
+            lane.invited += 1
         self._answer(M_DETACH, <const uint8_t*>PyBytes_AS_STRING(cid), epoch, code, newest)
 
     def ping(self):

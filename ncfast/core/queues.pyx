@@ -221,8 +221,8 @@ cdef class Queues(Path):
         with what its client has said."""
         if not self._corked:
             self._corked = True
-            if self.ctx.gathered is not None:
-                self.ctx.gathered.append(self)
+            if self.ctx.corked is not None:
+                self.ctx.corked.append(self)
             else:
                 self._call_soon(self._uncork_callback)
         return 0
@@ -627,12 +627,14 @@ cdef class Queues(Path):
     cdef int settle(self) except -1:
         """The carrier's read has been looked at, and its memory will be used again: what was passed on leaves now."""
         cdef Queues out
-        self.ctx.settle()
-        if self._touched:
-            touched, self._touched = self._touched, []
-            for out in touched:
-                if not out.closed:
-                    out._send_through()
+        try:
+            self.ctx.settle()
+        finally:
+            if self._touched:
+                touched, self._touched = self._touched, []
+                for out in touched:
+                    if not out.closed:
+                        out._send_through()
         return 0
 
     cdef int clear(self) except -1:

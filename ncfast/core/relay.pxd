@@ -23,7 +23,8 @@ cdef class Lane(Source):
     cdef uint64_t owed_limit
     cdef bint owes                   # and has not gone yet
     cdef bint asked                  # M_RESUME has passed, and its answer has not come by
-    cdef double asked_due             # when the next may come
+    cdef int invited                 # M_RESUMEs for which M_DETACH has given cause, and that have not come
+    cdef double asked_due            # when the next may come
     cdef uint64_t asked_from         # and its `ack`
 
     cdef int clear(self) except -1

@@ -37,7 +37,7 @@ cdef class Entrance:
         if not proxied and (reason := self.refusal(host)) is not None:
             return self.shed(reason, sock)
         self._enters()
-        self._context.gather()
+        self._context.cork()
         self.net.adopt_end(sock, self._header_of(host, peer[1]) if proxied else self.client(host, peer[1]))
 
     cpdef _enters(self):

@@ -82,7 +82,7 @@ class ClientListener(Entrance):
                 backlog=self.config.backlog,
                 reserve=self.ground.config.limits.fd_reserve,
                 on_shed=self.shed,
-                behind=self.ground.context.let_go,
+                behind=self.ground.context.uncork,
                 tune=lambda sock: tune_end(sock, self.ground.config.flow.notsent_lowat),
                 bare=True,
                 use=f"listeners.{self.name}",

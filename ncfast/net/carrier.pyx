@@ -141,7 +141,7 @@ cdef class TransportCarrier(Carrier):
         cdef uint64_t before = self._work + self.link.work
         if self._ended:
             return 0
-        self.link.ctx.gathers = True
+        self.link.ctx.in_read = True
         try:
             self._receive(self._buffer.data, n)
         finally:

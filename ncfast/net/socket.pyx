@@ -74,6 +74,8 @@ cdef class SocketEnd(Sink):
         nothing. None if the connection is over, which is told in a moment, or the flow is."""
         if self._lost or self._released:
             return None
+        if self.flow is not None and self.flow.holds:
+            self.ctx.let_go(self.flow)   # into what is given
         given = self.transport.detach()
         if given is None:
             return None

@@ -172,6 +172,8 @@ class Upgrading:
             version = await self._ready()
             if self._stopping:
                 raise UpgradeFailed("the process was told to end")
+            if channel.closed:  # whoever is to hand over would not hear of it
+                raise UpgradeFailed("it has ended as soon as it was ready")
             self._standing["state"] = "passing"
             channel.send(
                 "upgrade",

@@ -50,6 +50,7 @@ FAULTS = {
     "sends before M_RESUME is answered": ("8.24", "a cut before M_RESUME is answered"),
     "goes on where it was": ("8.11", "a cut under bytes"),
     "sends while it is detached": ("8.18", "M_DETACH, and the hub asks"),
+    "takes a late answer for a flood": ("8.41", "M_DETACH again and again"),
     "does not claim above a newer owner": ("8.19", "a newer owner is known"),
     "answers no PING": ("9.1", "hello and ping"),
     "answers PING with a number of its own": ("9.1", "hello and ping"),

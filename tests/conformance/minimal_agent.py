@@ -22,7 +22,7 @@ from conformance.minimal_end import PIECE, WINDOW, End
 from conformance.minimal_way import way
 from ncfast._frames import FrameError, FrameType, decode, encode
 from ncfast.conformance.stage import Launched, Places
-from ncfast.core.errors import Reason, RemoteError
+from ncfast.core.errors import Reason, RemoteError, close_code
 from ncfast.core.opening import Opening
 
 F = FrameType
@@ -349,6 +349,8 @@ class MinimalAgent:
             flow.rewind()
             flow.send(F.M_RESUME_ACK)
         elif type == F.M_RESUME_ACK:
+            if flow.resumed and "takes a late answer for a flood" in self.faults:
+                return close_code(Reason.FLOOD)
             flow.resumed, flow.gap = True, False
         if flow.over():
             self.forget(flow)

@@ -704,6 +704,35 @@ def test_a_gap_in_every_flow_at_once_is_no_flood():
     assert not any(link.closed for link in cluster.links()) and cluster.agent.ended == []
 
 
+@pytest.mark.parametrize("opened", [True, False])
+def test_links_between_hubs_that_follow_each_other_closely_are_no_flood(opened):
+    """A hub that is upgraded is lost to the owner, comes back, and the second of two links that were dialled at once
+    takes the place of the first. Each time all its flows are asked for, and the agent, which is farther away, asks for
+    those that have just opened: answers and askings cross."""
+    cluster = Cluster()
+    owner = cluster.owners[0]
+    tunnel = owner.current
+    flows = [cluster.talk()[0] for _ in range(60)] if opened else [cluster.origin.connect() for _ in range(60)]
+    cluster.settle()
+    for far in cluster.agent.dials:
+        cluster.agent.accept(far)
+    for _ in range(5):
+        cluster.link(owner)
+        moved = True
+        while moved:  # all but what the agent says
+            moved = any(cluster.meshes[owner].carry(up, 1 << 40) for up in (True, False))
+            moved = cluster.tunnel.carry(False, 1 << 40) or moved
+            moved = any(end.turns.run() for end in cluster.ends) or moved
+    cluster.rest()
+    assert tunnel.ended == [] and cluster.agent.ended == []
+    for number, flow in enumerate(flows):
+        for socket in cluster.sockets(flow):
+            socket.send(stream(number, 0, 100))
+    cluster.settle()
+    for number, flow in enumerate(flows):
+        assert [socket.received for socket in cluster.sockets(flow)] == [stream(number, 0, 100)] * 2
+
+
 # flows through relays
 
 SIZE = 300_000

@@ -119,6 +119,7 @@ OTHERS = {
         "6.18": "of hubs of a cluster",
         "6.19": "of hubs of a cluster",
         "6.20": "an agent's to do",
+        "8.41": "of hubs of a cluster",
         "7.10": "an agent's to do",
         "8.21": "an agent's to do",
         "8.23": "an agent's to do",

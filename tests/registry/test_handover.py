@@ -114,6 +114,23 @@ def test_a_predecessor_that_takes_everything_back_asserts_it_again(url):
     run(main)
 
 
+def test_what_was_lost_while_a_predecessor_was_quiet_is_asserted_when_it_takes_back(url, redis):
+    async def main(net):
+        async with cluster(net, url, "hub-a", "hub-b") as (a, b):
+            epoch = await a.claim("/site")
+            await until(b.routes, "the other sees it")
+            a.registry.quiet(True)  # its successor has not begun to speak
+            before = a.registry._generation
+            redis.client().flushall()
+            await until(lambda: a.registry._generation != before, "it has heard that all is lost")
+            await until(lambda: not b.routes(), "the other has waited for it in vain")
+            a.registry.quiet(False)
+            await until(lambda: b.routes() == [("/site", "hub-a", epoch)], "what is held is asserted")
+            assert not a.fenced
+
+    run(main)
+
+
 def test_memory_adopts_too_and_epochs_go_on_above():
     async def main(net):
         one, clock = replica("hub-1"), time.time

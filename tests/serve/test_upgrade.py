@@ -23,6 +23,7 @@ with socket.socket(fileno=int(os.environ["NCFAST_HANDOVER"])) as channel:
 """
 
 
+MORTAL = SUCCESSOR.replace("time.sleep(3600)", "pass")
 SILENT_SEC = 0.2
 
 
@@ -60,6 +61,23 @@ def test_a_successor_that_stands_still_is_ended() -> None:
         upgrading.begin()
         await until(lambda: upgrading.standing()["state"] == "failed", "it to be given up")
         assert "nothing was heard of it for 0.2 s (upgrade.timeout_sec)" in upgrading.standing()["reason"]
+        assert subject.failed
+
+    asyncio.run(scenario())
+
+
+def test_a_successor_that_dies_as_soon_as_it_is_ready_is_not_waited_for() -> None:
+    async def scenario() -> None:
+        upgrading = Upgrading(network(), subject := Waiting(), lambda: patience(), None, False)
+
+        def patience() -> float:
+            assert upgrading._child is not None
+            upgrading._child.wait()  # so that its word and its end are there at once
+            return 600
+
+        upgrading._command = [sys.executable, "-c", MORTAL]
+        upgrading.begin()
+        await until(lambda: upgrading.standing()["state"] == "failed", "it to be given up")
         assert subject.failed
 
     asyncio.run(scenario())

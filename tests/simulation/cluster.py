@@ -15,10 +15,11 @@ from ncfast.hub.level import MoveRefused
 from .forgery import Forger
 from .kernel import NEVER, Host, Kernel, Socket
 from .loop import World
-from .plan import PROBE, AgentShape, Fault, Plan, TripPlan, agent_name
+from .plan import AgentShape, Fault, Plan, TripPlan, agent_name
 from .processes import WALL, AgentProcess, Files, HubProcess, Life, Process
 from .programs import CLONE, Clients, TargetServer, Trip
 from .registry import Redis
+from .workloads import PROBE
 
 EDGE_PORT = 8080
 MESH_PORT = 7000
@@ -462,6 +463,14 @@ class Faults:
     def _upgrade_self(self, fault: Fault) -> None:
         """It hands over, and dies when `how` messages have been sent."""
         self._upgrade_cut(fault, self._kill_self)
+
+    def _upgrade_freeze(self, fault: Fault) -> None:
+        """It hands over, and one of the two stands still when `how` messages have been sent."""
+        self._upgrade_cut(fault, lambda process, heir: self._freeze(replace(fault, who=(process.name,))))
+
+    def _upgrade_end(self, fault: Fault) -> None:
+        """It hands over, and is to end when `how` messages have been sent."""
+        self._upgrade_cut(fault, lambda process, heir: self._drain(replace(fault, who=(process.name,))))
 
     def _upgrade_cut(self, fault: Fault, cut: Callable[[Process, Life], None]) -> None:
         process = self.cluster.processes[fault.who[0]]

@@ -10,14 +10,12 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .programs import Script, Step
+from .programs import Script
+from .workloads import KIB, WORKLOADS, ask
 
-KIB = 1024
 SLOW = 500_000  # bytes a second, below which a tunnel is always full
 SLOWEST = 40_000  # bytes a second that a tunnel carries at least
-BULK = 400 * KIB  # median of a bulk direction, bytes
 BURSTS = (5, 20, 60)  # clients that come while an owner is silent
-PAUSE = 150.0  # seconds that a reader pauses at the longest; beyond it no trip would be over in time
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,9 @@ class Shape:
     level: dict[str, Any] = field(default_factory=lambda: {"enabled": False})  # of the hubs' ha.level
     proxied: bool = False  # clients come through a balancer, which says who they are, and takes its time
     open_on: str = "accept"  # of the listeners
+    moves_again: bool = (
+        True  # agents come to a hub's successor while they are at the predecessor, as all do but old ones
+    )
 
     @property
     def least_memory(self) -> int:
@@ -112,7 +113,8 @@ class Plan:
             f"  mode {shape.mode or '-'}, {'redis' if shape.redis else 'memory'}, lease "
             f"{shape.lease}, without it {shape.without_redis}, mesh by {shape.mesh_by} over "
             f"{shape.mesh_scheme} {shape.mesh}, level {shape.level}",
-            f"  hub {shape.hub}, clients {'proxied, ' if shape.proxied else ''}opened on {shape.open_on}",
+            f"  hub {shape.hub}, clients {'proxied, ' if shape.proxied else ''}opened on {shape.open_on}"
+            f"{'' if shape.moves_again else '; agents do not know that they may move again'}",
             f"  agent {shape.agent}",
         ]
         lines += [
@@ -128,187 +130,6 @@ class Plan:
         lines += [f"  {fault}" for fault in self.faults]
         lines += [f"  {self.quiet_at:7.3f} quiet"]
         return "\n".join(lines)
-
-
-PROBE = Script((Step(100),), end_after=100), Script((Step(100, 100),), end="follow")  # a trip that must succeed
-
-
-# workloads: each gives the two scripts
-
-
-def _size(rng: random.Random, median: float) -> int:
-    return max(1, int(median * rng.lognormvariate(0.0, 0.9)))
-
-
-def _bulk(rng: random.Random, size: int, after: int = 0) -> tuple[Step, ...]:
-    """Many bytes: at once, or a piece now and then, so that there is time for something to go wrong."""
-    pieces = rng.choice((1, 1, 4, 20))
-    pause = rng.choice((0.01, 0.1, 0.4))
-    return tuple(
-        Step(max(1, size // pieces), after, pause * 2 * rng.random() if number else 0.0) for number in range(pieces)
-    )
-
-
-def _total(steps: tuple[Step, ...]) -> int:
-    return sum(step.size for step in steps)
-
-
-def _ask(rng: random.Random) -> tuple[Script, Script]:
-    """Requests and responses, as LDAP has them; now and then a response of some size."""
-    asks, answers, up, down = [], [], 0, 0
-    for number in range(rng.randint(1, 8)):
-        request = rng.randint(1, 400)
-        response = _size(rng, 60 * KIB) if rng.random() < 0.08 else rng.randint(1, 3000)
-        asks.append(
-            Step(request, down, rng.choice((0.0, 0.0, 0.001, rng.random(), 4 * rng.random())) if number else 0.0)
-        )
-        up += request
-        answers.append(Step(response, up, rng.choice((0.0, 0.002, 0.3 * rng.random()))))
-        down += response
-    return Script(tuple(asks), end_after=down), Script(tuple(answers), end="follow")
-
-
-def _down(rng: random.Random) -> tuple[Script, Script]:
-    """A short request, a long answer with the end right behind it."""
-    return Script((Step(rng.randint(1, 200)),), end="follow"), Script(_bulk(rng, _size(rng, BULK), 1), end="fin")
-
-
-def _up(rng: random.Random) -> tuple[Script, Script]:
-    steps = _bulk(rng, _size(rng, BULK))
-    return Script(steps, end="fin"), Script((Step(rng.randint(1, 200), _total(steps)),), end="follow")
-
-
-def _both(rng: random.Random) -> tuple[Script, Script]:
-    return Script(_bulk(rng, _size(rng, BULK))), Script(_bulk(rng, _size(rng, BULK)))
-
-
-def _half_client(rng: random.Random) -> tuple[Script, Script]:
-    """The client ends first and goes on reading."""
-    up, down = _size(rng, 20 * KIB), _size(rng, BULK / 2)
-    pieces = [Step(max(1, down // 5), up, 0.0), *(Step(max(1, down // 5), up, rng.random()) for _ in range(4))]
-    return Script((Step(up),)), Script(tuple(pieces))
-
-
-def _half_target(rng: random.Random) -> tuple[Script, Script]:
-    """The target ends first and goes on reading."""
-    up, down = _size(rng, BULK / 2), _size(rng, 20 * KIB)
-    pieces = [Step(max(1, up // 5), 0, 0.0), *(Step(max(1, up // 5), down, rng.random()) for _ in range(4))]
-    return Script(tuple(pieces)), Script((Step(down),))
-
-
-def _client_reset(rng: random.Random) -> tuple[Script, Script]:
-    up, down = _bulk(rng, _size(rng, 100 * KIB)), _bulk(rng, _size(rng, 100 * KIB))
-    return (
-        Script(up, end="reset", end_after=rng.randrange(_total(down)), end_delay=rng.choice((0.0, 2 * rng.random()))),
-        Script(down, end="follow"),
-    )
-
-
-def _target_reset(rng: random.Random) -> tuple[Script, Script]:
-    up, down = _bulk(rng, _size(rng, 100 * KIB)), _bulk(rng, _size(rng, 100 * KIB))
-    return (
-        Script(up, end="follow"),
-        Script(down, end="reset", end_after=rng.randrange(_total(up)), end_delay=rng.choice((0.0, 2 * rng.random()))),
-    )
-
-
-def _client_close(rng: random.Random) -> tuple[Script, Script]:
-    """Closes its socket with whatever is unread, as impatient programs do."""
-    up, down = _size(rng, 20 * KIB), _size(rng, 100 * KIB)
-    return Script((Step(up),), end="close", end_delay=rng.choice((0.0, rng.random()))), Script(
-        (Step(down),), end="follow"
-    )
-
-
-def _target_close(rng: random.Random) -> tuple[Script, Script]:
-    up, down = _size(rng, 100 * KIB), _size(rng, 20 * KIB)
-    return Script((Step(up),), end="follow"), Script(
-        (Step(down),), end="close", end_delay=rng.choice((0.0, rng.random()))
-    )
-
-
-def _slow_client(rng: random.Random) -> tuple[Script, Script]:
-    down = _size(rng, BULK)
-    return (Script((Step(rng.randint(1, 200)),), end="follow", **_slowly(rng, down)), Script((Step(down, 1),)))
-
-
-def _slow_target(rng: random.Random) -> tuple[Script, Script]:
-    up = _size(rng, BULK)
-    return Script((Step(up),)), Script((Step(rng.randint(1, 200), up),), end="follow", **_slowly(rng, up))
-
-
-def _slowly(rng: random.Random, size: int) -> dict[str, Any]:
-    if rng.random() < 0.5:
-        longest = PAUSE if rng.random() < 0.3 else 6.0
-        return {"stall_at": rng.randrange(size), "stall": rng.uniform(0.5, longest)}
-    return {"read_size": max(512, size // 60), "read_pause": rng.uniform(0.01, 0.2)}
-
-
-def _idle(rng: random.Random) -> tuple[Script, Script]:
-    """Says something, is silent for long, and says something again."""
-    asks, answers = [Step(rng.randint(1, 300))], [Step(rng.randint(1, 300), 1)]
-    up, down = asks[0].size, answers[0].size
-    for _ in range(rng.randint(1, 3)):
-        asks.append(Step(rng.randint(1, 300), down, rng.uniform(2.0, 9.0)))
-        up += asks[-1].size
-        answers.append(Step(rng.randint(1, 300), up))
-        down += answers[-1].size
-    return Script(tuple(asks), end_after=down), Script(tuple(answers), end="follow")
-
-
-def _slam(rng: random.Random) -> tuple[Script, Script]:
-    """The target accepts and resets at once, as one behind a full proxy does."""
-    return Script((Step(rng.randint(1, 300)),), end="follow"), Script(end="reset")
-
-
-def _empty(rng: random.Random) -> tuple[Script, Script]:
-    """Connects and ends without a byte, as port checks do."""
-    return Script(end=rng.choice(("fin", "close", "reset")), end_delay=rng.choice((0.0, 0.1))), Script(end="follow")
-
-
-def _banner(rng: random.Random) -> tuple[Script, Script]:
-    """The target speaks first."""
-    down, up = rng.randint(1, 500), rng.randint(1, 2000)
-    return (
-        Script((Step(up, down),), end_after=down + 100),
-        Script((Step(down), Step(100, up)), end=rng.choice(("fin", "follow"))),
-    )
-
-
-def _chatter(rng: random.Random) -> tuple[Script, Script]:
-    """Small messages both ways, not in step."""
-
-    def words() -> tuple[Step, ...]:
-        return tuple(
-            Step(rng.randint(1, 60), 0, rng.choice((0.0, 0.002, 0.02, 0.3 * rng.random())))
-            for _ in range(rng.randint(5, 60))
-        )
-
-    return Script(words()), Script(words())
-
-
-WORKLOADS = {
-    "ask": (_ask, 8),
-    "down": (_down, 4),
-    "up": (_up, 3),
-    "both": (_both, 3),
-    "half_client": (_half_client, 2),
-    "half_target": (_half_target, 2),
-    "client_reset": (_client_reset, 2),
-    "target_reset": (_target_reset, 2),
-    "client_close": (_client_close, 2),
-    "target_close": (_target_close, 2),
-    "slow_client": (_slow_client, 2),
-    "slow_target": (_slow_target, 2),
-    "slam": (_slam, 1),
-    "idle": (_idle, 3),
-    "empty": (_empty, 1),
-    "banner": (_banner, 2),
-    "chatter": (_chatter, 2),
-}
-
-
-# drawing
 
 
 def draw(seed: int) -> Plan:
@@ -395,6 +216,8 @@ def _draw_shape(rng: random.Random) -> Shape:
     if kernel_buffer / (2 * wan) < SLOW:  # what overflows there all the time comes through, but when?
         tunnel["send_queue_depth"] = mesh["send_queue_depth"] = 1000
         flow["stall_sec"] = 30.0
+        for one in (tunnel, mesh):  # what waits for a full tunnel goes within that, and the reset behind it
+            one["per_link_max_inflight_bytes"] = min(one["per_link_max_inflight_bytes"], 256 * KIB)
     memory = rng.choice((256 * KIB, 1024 * KIB, 1 << 30, 1 << 30, 1 << 30))
     return Shape(
         mode=mode,
@@ -436,7 +259,7 @@ def _draw_trips(rng: random.Random, plan: Plan, busy: float) -> None:
     for at, kind in sorted(arrivals):
         client, target = WORKLOADS[kind][0](rng)
         if bulk + client.total + target.total > 8 << 20:
-            kind, (client, target) = "ask", _ask(rng)
+            kind, (client, target) = "ask", ask(rng)
         bulk += client.total + target.total
         connector, tenant = rng.choice(shape.listeners)
         plan.trips.append(TripPlan(at, kind, rng.choice(shape.hubs), connector, tenant, client, target))
@@ -631,6 +454,32 @@ def _draw_upgrades(rng: random.Random, plan: Plan) -> None:
         if deadly and rng.random() < 0.5:
             kind, how = rng.choice(("upgrade_heir", "upgrade_self")), float(rng.choice((0, *range(1, 13), 20)))
         plan.faults.append(Fault(at, f"{kind}_owner" if len(whom) > 1 else kind, whom, how=how))
+    _draw_routine(random.Random(f"routine {plan.seed}"), plan, who, deadly)
+
+
+def _draw_routine(rng: random.Random, plan: Plan, who: list[tuple[str, ...]], deadly: bool) -> None:
+    """Upgrades as operators have them, one hub or agent after the other, or one of them again and again; with agents of
+    a release that knows of no upgrades; by processes that stand still or are to end meanwhile."""
+    if rng.random() < 0.15 and plan.shape.mode in ("", "active"):  # otherwise they may be lost to another hub for good
+        plan.shape = replace(plan.shape, moves_again=False)
+    routine = rng.choice(("", "", "", "each", "again"))
+    at = rng.uniform(0.5, plan.quiet_at)
+    if routine == "each":
+        names = list(dict.fromkeys(one[0] for one in who if len(one) == 1))
+        turns, pause = [(name,) for name in rng.sample(names, len(names))], rng.choice((0.5, 2.0))
+    elif routine == "again":
+        turns, pause = [rng.choice(who)] * rng.choice((3, 6, 12)), rng.choice((0.02, 0.3, 1.0))
+    else:
+        turns, pause = [], 0.0
+    for whom in turns:
+        if at < plan.quiet_at - 0.1:
+            plan.faults.append(Fault(at, "upgrade_owner" if len(whom) > 1 else "upgrade", whom))
+        at += pause * 2 * rng.random()
+    while deadly and rng.random() < 0.4:
+        at = rng.uniform(0.5, plan.quiet_at - 0.1)
+        kind, lasts, whom = rng.choice(("upgrade_freeze", "upgrade_end")), _lasting(rng), rng.choice(who)
+        messages = float(rng.choice((0, *range(1, 13), 20)))
+        plan.faults.append(Fault(at, f"{kind}_owner" if len(whom) > 1 else kind, whom, lasts, messages))
 
 
 def agent_name(shape: AgentShape) -> str:

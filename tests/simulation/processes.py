@@ -18,6 +18,7 @@ import jwt as pyjwt
 
 import ncfast.agent.trust
 import ncfast.hub.hub
+import ncfast.hub.session
 import ncfast.net.acceptor
 import ncfast.net.channel
 import ncfast.net.parcel
@@ -29,6 +30,7 @@ from ncfast.agent.taking import Heritage as AgentHeritage
 from ncfast.config.agent import AgentConfig
 from ncfast.config.hub import HubConfig, Jwt
 from ncfast.core.errors import NcfastError
+from ncfast.core.features import MOVES_AGAIN
 from ncfast.hub.hub import Hub
 from ncfast.hub.listener import ClientListener
 from ncfast.hub.taking import Heritage as HubHeritage
@@ -154,6 +156,12 @@ class Process:
     @property
     def thawed_at(self) -> float:
         return max(one.thawed_at for one in self.all) if self.all else 0.0
+
+    @property
+    def signalled(self) -> Life:
+        """Whom a supervisor's signal is for: as soon as it has handed over, its heir."""
+        upgrading = self.life.upgrading
+        return self.heir if self.heir and upgrading and upgrading.handed_over.is_set() else self.life
 
     @property
     def frozen(self) -> bool:
@@ -387,8 +395,8 @@ class HubProcess(Process):
 
     def end(self) -> None:
         self.world.note(f"{self.name} is to drain")
-        if self.hub is not None:
-            self.loop.call_soon(self.hub.request_drain)
+        if self.signalled.owner is not None:
+            self.signalled.loop.call_soon(self.signalled.owner.request_drain)
         else:
             self.kill()  # the signal came before it had a handler
 
@@ -426,8 +434,8 @@ class AgentProcess(Process):
 
     def end(self) -> None:
         self.world.note(f"{self.name} is to stop")
-        if self.agent is not None:
-            self.loop.call_soon(self.agent.stop)
+        if self.signalled.owner is not None:
+            self.signalled.loop.call_soon(self.signalled.owner.stop)
         else:
             self.kill()
 
@@ -514,9 +522,11 @@ NAMELESS = {"AF_INET": None, "AF_INET6": None}  # a simulated host has no addres
 
 
 @contextlib.contextmanager
-def simulated(world: World, kernel: Kernel, on_log: Callable[[str, str, dict[str, Any]], None]) -> Iterator[None]:
+def simulated(
+    world: World, kernel: Kernel, on_log: Callable[[str, str, dict[str, Any]], None], moves_again: bool = True
+) -> Iterator[None]:
     """Puts the simulated kernel behind the few calls that do not go through `Net`, and the log into the trace;
-    `on_log(process, event, fields)` sees each line."""
+    `on_log(process, event, fields)` sees each line. Without `moves_again` no hub knows that its agents can do that."""
 
     def ioctl(fd: int, request: int, argument: bytes) -> bytes:
         one = kernel.descriptors.get(fd)
@@ -558,6 +568,7 @@ def simulated(world: World, kernel: Kernel, on_log: Callable[[str, str, dict[str
         (ncfast.serve.heir, "os", types.SimpleNamespace(getpid=lambda: running().pid, getppid=parent, _exit=leave)),
         (ncfast.net.stream, "fcntl", types.SimpleNamespace(ioctl=ioctl)),
         (ncfast.net.stream, "os", types.SimpleNamespace(readv=readv)),
+        (ncfast.hub.session, "MOVES_AGAIN", MOVES_AGAIN if moves_again else "unknown"),
         (ncfast.agent.trust, "client_context", lambda tls: None),  # reads the system's authorities each time
         (log.Logger, "_emit", emit),
         (log, "setup", lambda *settings: None),  # is the whole process's

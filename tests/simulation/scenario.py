@@ -12,6 +12,7 @@ from .cluster import START, Cluster
 from .loop import World
 from .plan import Plan, draw
 from .processes import Files, simulated
+from .verdict import Verdict
 
 TAIL = 300.0  # seconds after the last fault within which every trip must have come to an end
 SETTLE = 36.0  # seconds after the last trip until nothing may be left: lingering, reaping, closing
@@ -49,7 +50,7 @@ def run(seed: int, show: Callable[[str], None] | None = None, plan: Plan | None 
     try:
         cluster = Cluster(plan, world, files())
         watch = Watch(cluster)
-        with simulated(world, cluster.kernel, watch.on_log):
+        with simulated(world, cluster.kernel, watch.on_log, plan.shape.moves_again):
             try:
                 _run(cluster, watch)
             except Exception as exc:  # of the simulation itself
@@ -91,4 +92,4 @@ def _run(cluster: Cluster, watch: Watch) -> None:
         return
     world.note("all is over" if not cluster.busy else "time is over")
     world.run(until + SETTLE)
-    watch.judge()
+    Verdict(watch).judge()

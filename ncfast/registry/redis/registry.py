@@ -149,6 +149,7 @@ class RedisRegistry(DistributedRegistry):
         ours = [entry.key for entry in self.view.agents.values() if self._ours(entry) or entry.key in self._held]
         for key in {**dict.fromkeys(self._held), **dict.fromkeys(ours)}:
             self._reconcile(key)
+        self.assert_again(list(self._held))  # Redis may have lost what the view still has
 
     # claims
 
