@@ -249,13 +249,13 @@ def test_a_flow_is_not_sought_in_another_process_of_its_agent_of_which_the_view_
 def test_the_opens_of_clients_that_come_together_leave_behind_the_last():
     rooms = Rooms()
     agent = rooms.agent()
-    rooms.ground.context.gather()
+    rooms.ground.context.cork()
     rooms.client()
     rooms.client()
     assert agent.types() == [], "another turn of the loop is not waited for, nor is it enough"
-    rooms.ground.context.let_go()
+    rooms.ground.context.uncork()
     assert agent.types() == [OPEN, OPEN]
     rooms.client()
     assert agent.types() == [OPEN], "who comes by another way leaves with the turn"
-    rooms.ground.context.let_go()
+    rooms.ground.context.uncork()
     assert agent.types() == []

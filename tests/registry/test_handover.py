@@ -120,9 +120,9 @@ def test_what_was_lost_while_a_predecessor_was_quiet_is_asserted_when_it_takes_b
             epoch = await a.claim("/site")
             await until(b.routes, "the other sees it")
             a.registry.quiet(True)  # its successor has not begun to speak
-            before = a.registry._generation
+            before = a.registry._mirror.generation
             redis.client().flushall()
-            await until(lambda: a.registry._generation != before, "it has heard that all is lost")
+            await until(lambda: a.registry._mirror.generation != before, "it has heard that all is lost")
             await until(lambda: not b.routes(), "the other has waited for it in vain")
             a.registry.quiet(False)
             await until(lambda: b.routes() == [("/site", "hub-a", epoch)], "what is held is asserted")
