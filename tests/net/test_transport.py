@@ -465,12 +465,14 @@ def test_who_is_closed_by_another_of_the_same_batch_is_told_nothing_more():
                     one.transport.abort()
 
     async def scenario(world):
-        ends, fars = [], []
+        fars, nears, ends = [], [], []
         for _ in range(8):
             far, near = world.pair()
             await world.send(far, b"x")
             await until(lambda near=near: arrived(near, 1), "it is there")
             fars.append(far)
+            nears.append(near)
+        for near in nears:  # all in one turn
             ends.append(Closes())
             world.net.adopt_end(near, ends[-1])
         Closes.others = ends
