@@ -156,12 +156,18 @@ cdef class FlowContext:
             self.gathered = []
 
     def let_go(self):
-        """After `gather`."""
+        """After `gather`. Raises what a link has raised, when all have written."""
         cdef Path path
+        failure = None
         gathered, self.gathered = self.gathered, None
         if gathered is not None:
             for path in gathered:
-                path.uncork()
+                try:
+                    path.uncork()
+                except Exception as exc:     # the others would wait until something comes in on them
+                    failure = exc
+        if failure is not None:
+            raise failure
 
     cdef int watch(self, Flow flow) except -1:
         """Something happens to a flow that rested."""
