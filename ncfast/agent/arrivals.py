@@ -48,7 +48,7 @@ class Arrivals:
             return
         try:
             flow = self._passing.put(parcel, passed=True)
-        except (ValueError, KeyError, TypeError, OSError, NcfastError):
+        except (ValueError, KeyError, TypeError, OverflowError, OSError, NcfastError):
             self.lost += 1
             return
         owner = self._agent.tunnels.owner

@@ -206,12 +206,18 @@ cdef class FlowContext:
             self.corked = []
 
     def uncork(self):
-        """After `cork`."""
+        """After `cork`. Raises what a link has raised, when all have written."""
         cdef Path path
+        failure = None
         corked, self.corked = self.corked, None
         if corked is not None:
             for path in corked:
-                path.uncork()
+                try:
+                    path.uncork()
+                except Exception as exc:     # the others would wait until something comes in on them
+                    failure = exc
+        if failure is not None:
+            raise failure
 
     cdef int watch(self, Flow flow) except -1:
         """Something happens to a flow that rested."""

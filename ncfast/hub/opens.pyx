@@ -58,7 +58,7 @@ cdef class Opens:
     cpdef send_open(self, Flow flow, way, epoch, Py_ssize_t credit=0):
         """M_OPEN by a tunnel, or by the link to the owner; `credit` is what the agent gives then."""
         cdef ClientInfo info = flow.info
-        cdef Path link = way.link
+        cdef Path link = <Path?>way.link
         info.sends += 1
         if self._waiting:
             self._waits_no_more(flow)

@@ -364,8 +364,9 @@ def test_a_notice_to_the_next_owner_is_not_lost_with_the_former_ones(play):
         owner.send(M_DETACH, cid=flow.cid, code=STALE_EPOCH, seq=7)
         await resumed(second, flow)
         third = await world["a"].standby()
+        claimed = len(world.ownership.claims)
         second.send(M_DETACH, cid=flow.cid, code=STALE_EPOCH, seq=50)  # waits for its time,
-        await until(lambda: world.agent.tunnels._renewal, "noticed")
+        await until(lambda: world.agent.tunnels._renewal or len(world.ownership.claims) > claimed, "noticed")
         second.cut()  # and its tunnel is gone first
         await resumed(third, flow)
         third.send(M_DETACH, cid=flow.cid, code=STALE_EPOCH, seq=900)

@@ -14,8 +14,10 @@ import tempfile
 
 import pytest
 import uvloop
+from core.raw import hub_and_peer
 from support.until import SCENARIO_SEC, until
 
+from ncfast._frames import FrameType
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow, FlowContext
 from ncfast.core.states import FlowState
@@ -781,5 +783,35 @@ def test_an_end_that_is_aborted_where_it_is_made():
         with pytest.raises(ConnectionResetError):
             await world.read(far, 1)
         await until(lambda: owner.gone, "the socket is gone")
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("size", [0, 5, 150 * KIB])
+def test_an_end_that_is_complete_closes_in_order_and_at_once_unless_bytes_wait(size):
+    async def scenario(world):
+        _, hub, peer = hub_and_peer(window=1 << 20, window_max=1 << 20)
+        flow, _ = peer.open()
+        owner = Owner()
+        end = SocketEnd(hub.context, owner, world.net.call_later, Reason.CLIENT_RESET, Reason.CLIENT_LOST)
+        far, near = world.pair(send_buffer=4 * KIB)
+        world.net.adopt_end(near, end)
+        end.carry(flow)
+        await world.send(far, b"question")
+        far.shutdown(socket.SHUT_WR)
+        await until(lambda: flow.state == FlowState.HALF_LOCAL, "the end of the question")
+        peer.taken()
+        peer.send(FrameType.M_ACK, flow, ack=9, limit=64 * KIB)
+        answer = noise(size)
+        for at in range(0, size, 50 * KIB):
+            peer.send(FrameType.M_DATA, flow, seq=at, ack=9, limit=64 * KIB, payload=answer[at : at + 50 * KIB])
+        peer.send(FrameType.M_FIN, flow, seq=size, ack=9, limit=64 * KIB)
+        if size < 4 * KIB:
+            assert flow.closed and owner.gone == 1, "its descriptor is free before this turn is over"
+        else:
+            assert not owner.gone
+        assert await world.read(far, size + 1) == answer
+        await until(lambda: flow.closed and owner.gone == 1, "the socket is gone")
+        assert end.transport is None and hub.reasons[flow.cid] == [Reason.CLOSED]
 
     play(scenario)
