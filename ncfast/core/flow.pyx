@@ -145,9 +145,6 @@ cdef class FlowContext:
 
     cdef int hold(self, Flow flow, const uint8_t* p, Py_ssize_t n) except -1:
         """Bytes for the flow's socket, which stay where they are until the read is over."""
-        if self._span_count == HELD:
-            self.settle()
-            self.in_read = True
         if not flow.holds:
             flow.holds = True
             self._holders.append(flow)
@@ -155,6 +152,9 @@ cdef class FlowContext:
         self._spans[self._span_count].n = n
         self._span_of[self._span_count] = <void*>flow
         self._span_count += 1
+        if self._span_count == HELD:     # behind these bytes: it may end the flow, or fail
+            self.settle()
+            self.in_read = True
         return 0
 
     cdef int let_go(self, Flow flow) except -1:

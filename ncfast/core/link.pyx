@@ -669,11 +669,13 @@ cdef class Link(Queues):
 
     def _release(self, reason, detail):
         cdef Flow flow
-        self.settle()                    # what came in before the end goes on, while its memory is still there
-        self.clear()
-        self._flow = self._latest = None
-        self._lane = None
-        for flow in list(self.flows.values()):
-            flow.detach()
-        self.flows.clear()
-        self.handler.link_ended(self, reason, detail)
+        try:
+            self.settle()                # what came in before the end goes on, while its memory is still there
+        finally:
+            self.clear()
+            self._flow = self._latest = None
+            self._lane = None
+            for flow in list(self.flows.values()):
+                flow.detach()
+            self.flows.clear()
+            self.handler.link_ended(self, reason, detail)

@@ -45,4 +45,5 @@ cdef class TransportCarrier(Carrier):
     cdef bytes _room(self, Py_ssize_t size, uint8_t** at)
     cdef int _send(self, const uint8_t* p, Py_ssize_t n, bytes whole) except -1
     cdef int _write(self, const uint8_t* head, Py_ssize_t size, Piece* pieces, list bases, int count) except -1
+    cdef int _left_to_transport(self) except -1
     cdef int _close(self) except -1

@@ -78,6 +78,8 @@ cdef class TransportCarrier(Carrier):
         self._turn_ends = self._share
         if isinstance(self.transport, SelectorSocketTransport):
             self._fd = self.transport.get_extra_info("socket").fileno()
+            if self.transport.get_write_buffer_size():
+                link.set_writable(False) # the end of the handshake goes first; `resume_writing` comes to us
         self.transport.set_write_buffer_limits(high=0)
 
     def feed(self, bytes data not None):
@@ -199,7 +201,7 @@ cdef class TransportCarrier(Carrier):
         if sent or whole is None:
             whole = PyBytes_FromStringAndSize(<const char*>p + sent, n - sent)
         self.transport.write(whole)
-        return 0
+        return self._left_to_transport()
 
     cdef int _write(self, const uint8_t* head, Py_ssize_t size, Piece* pieces, list bases, int count) except -1:
         """Sends `size` bytes at `head`, and the pieces behind them, without copying what the kernel takes."""
@@ -246,6 +248,12 @@ cdef class TransportCarrier(Carrier):
             else:
                 lines.append(memoryview(base)[at:at + n])
         self.transport.writelines(lines)
+        return self._left_to_transport()
+
+    cdef int _left_to_transport(self) except -1:
+        """One that is closing may have dropped it, and says nothing until the next turn: then nothing follows."""
+        if self._fd >= 0 and self.transport.is_closing():
+            self._fd = -1
         return 0
 
     cdef int _close(self) except -1:

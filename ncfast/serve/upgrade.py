@@ -149,6 +149,8 @@ class Upgrading:
             if self._heir is not None:  # what is passed to us is to have its time to end, too
                 await self._heir.over.wait()
             await self._stop()
+        if self.handed_over.is_set() and asked.is_set() and not self._stopping:
+            self._pass_stop()  # it was asked of us, and all has become the successor's since
         return self.handed_over.is_set()
 
     async def _stop(self) -> None:
@@ -159,9 +161,13 @@ class Upgrading:
         if self._standing["state"] == "starting":
             if self._said is not None and not self._said.done():
                 self._said.set_exception(UpgradeFailed("the process was told to end"))
-        elif self._channel is not None:
-            self._channel.send("stop", {"at_once": self.at_once})
+        else:
+            self._pass_stop()
         await asyncio.wait([self._task])
+
+    def _pass_stop(self) -> None:
+        if self._channel is not None:
+            self._channel.send("stop", {"at_once": self.at_once})
 
     # from beginning to end
 

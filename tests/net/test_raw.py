@@ -204,8 +204,8 @@ class Process:
         self.receive_buffer = ReceiveBuffer()
         self.opened, self.over = [], []
 
-    async def link(self, *, small=False, carry=carry_stream, **how):
-        """A link, and the test's end of its connection."""
+    async def link(self, *, small=False, carry=carry_stream, said=b"", **how):
+        """A link, and the test's end of its connection; `said` was written before it."""
         near, far = socket.socketpair()
         for sock in (near, far):
             sock.setblocking(False)
@@ -216,6 +216,7 @@ class Process:
         self.net.opened()
         self.net.adopt(near, before)
         transport = await before.made
+        transport.write(said)
         handler = Handler()
         link, _ = carry(self, transport, handler, BOUNDS, peer="test", **how)
         return link, handler, far
@@ -368,6 +369,60 @@ def test_what_a_read_brings_for_a_flow_goes_to_its_socket_in_order(sizes, ends):
             await until(lambda: process.over == [Reason.TARGET_RESET], "it is over")
             assert got == wired[: len(got)]
         assert (handler.ended, process.context.bytes_in) == ([], total)
+
+    run(main)
+
+
+def test_a_flow_that_is_cut_over_what_a_read_has_brought_so_far_gets_nothing_of_the_rest():
+    """More pieces than are held: the budget is found spent in the middle of the read, and the flow pays."""
+
+    async def main(process):
+        link, handler, _ = await process.link()
+        link.establish(1)
+        flow, client = await process.client(link)
+        process.context.budget.resize(4 * KIB)
+        sizes = [5000, *[1000] * 200]
+        frames = [
+            encode(DATA, cid=CID, epoch=1, seq=sum(sizes[:k]), payload=stream(1, sum(sizes[:k]), size))
+            for k, size in enumerate(sizes)
+        ]
+        link.carrier.feed(encode(FrameType.M_OPEN_ACK, cid=CID, epoch=1, limit=1000) + b"".join(frames))
+        assert flow.closed and process.over == [Reason.OVERLOADED] and handler.ended == []
+        assert process.context.backlog == 0
+        assert stream(1, 0, sum(sizes)).startswith(await read(client))
+
+    run(main)
+
+
+def test_nothing_goes_past_a_transport_that_has_dropped_what_was_before_it():
+    """A connection that is over, and of which the link hears in the next turn: no hole in what the peer reads."""
+
+    async def main(process):
+        link, handler, far = await process.link(small=True)
+        link.carrier.transport.abort()
+        bodies = [stream(k, 0, 16384) for k in range(3)]
+        link.send(AUTH, bodies[0])  # the kernel takes a part
+        got = far.recv(1 << 20)
+        for body in bodies[1:]:
+            link.send(AUTH, body)
+        got += await read(far)
+        assert b"".join(encode(AUTH, payload=body) for body in bodies).startswith(got)
+        await handler.end.wait()
+
+    run(main)
+
+
+def test_what_was_said_before_the_carrier_came_goes_first():
+    """The handshake's last bytes, which the kernel has not taken yet."""
+
+    async def main(process):
+        said = stream(1, 0, 100 * KIB)
+        link, _, far = await process.link(small=True, said=said)
+        assert not link.writable
+        link.send(AUTH, b"behind")
+        assert await read(far, len(said)) == said
+        assert await read(far, 56 + 6) == encode(AUTH, payload=b"behind")
+        assert link.writable
 
     run(main)
 

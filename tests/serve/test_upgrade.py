@@ -91,3 +91,24 @@ def test_once_it_has_handed_over_a_reload_is_not_its_own() -> None:
         assert upgrading.reload(), "or it would open its doors again"
 
     asyncio.run(scenario())
+
+
+def test_an_end_that_is_asked_for_in_the_moment_of_the_hand_over_is_the_successors() -> None:
+    """The signal was taken while all was ours, and is looked at when all is the successor's."""
+
+    async def scenario() -> None:
+        net, heard = network(), []
+        ours, theirs = net.pair()
+        upgrading = Upgrading(net, Waiting(), lambda: 1.0, None, False)
+        upgrading._channel = Channel(net, ours, lambda message: None, lambda reason: None)
+        Channel(net, theirs, lambda message: heard.append((message.kind, message.body)), lambda reason: None)
+        asked, upgrading.at_once = asyncio.Event(), True
+        ended = asyncio.create_task(upgrading.until(asked))
+        await asyncio.sleep(0)
+        asked.set()
+        upgrading.handed_over.set()
+        assert await ended
+        await until(lambda: heard == [("stop", {"at_once": True})], "the successor is told")
+        upgrading._channel.close()
+
+    asyncio.run(scenario())
