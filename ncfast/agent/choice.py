@@ -14,6 +14,7 @@ class Choice:
         self._rng = rng
         self._owner = 0
         self._standby = rng.randrange(len(urls))  # so that not all agents of a hub have the same other
+        self._spared = ""  # whose hub went away when we claimed there
         self._leads: dict[str, str] = {}  # URL -> the hub that has answered there last
         self._useless: set[str] = set()  # that have led to the owner's hub, or to none that can take over
 
@@ -25,6 +26,7 @@ class Choice:
     def owns(self, url: str) -> None:
         """The hub that owns us is there, and what was found out beside another one counts no longer."""
         self._owner = self._urls.index(url)
+        self._spared = ""
         self._useless = {url}
 
     def of_no_use(self, url: str) -> None:
@@ -39,6 +41,14 @@ class Choice:
         """If we must dial for an owner, then not there next."""
         if self.for_owner() == url:
             self._owner += 1
+
+    def refused(self, url: str, goes_away: bool) -> None:
+        """Our claim was. Another process of a hub that goes away may grant it in a moment: that is tried once, for a
+        hub that is in no cluster has our flows alone."""
+        if goes_away and self._spared != url:
+            self._spared = url
+        else:
+            self.leave(url)
 
     def leads(self, url: str) -> str | None:
         return self._leads.get(url)

@@ -461,7 +461,7 @@ class Tunnels:
             self._given_up_at = now
             if reason is Reason.PROTOCOL_ERROR and not tunnel.heard:
                 self._forget()
-            self._choice.leave(tunnel.url)
+            self._choice.refused(tunnel.url, reason is Reason.GOING_AWAY)
         elif tunnel is self._former.tunnel:
             for flow in self._former.ended():
                 if self.owner is not None:
