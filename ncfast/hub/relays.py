@@ -81,7 +81,7 @@ class Relays:
             log.security("relay_refused", peer=peer.replica_id, reason=Reason.SCOPE_DENIED.label, cid=cid.hex())
             peer.link.refuse(cid, Reason.SCOPE_DENIED, epoch)
             return
-        reason = self._refusal(session, key, epoch, request)
+        reason = self._refusal(session, key, cid, epoch, request)
         if session is None or reason is not None:
             if reason is Reason.SCOPE_DENIED:
                 log.security(
@@ -174,7 +174,9 @@ class Relays:
             relay.up, FrameType.M_RESUME, secret + vouch.pack(), ack=ack, limit=limit, rtt=session.link.rtt
         )
 
-    def _refusal(self, session: AgentSession | None, key: str, epoch: int, request: Opening) -> Reason | None:
+    def _refusal(
+        self, session: AgentSession | None, key: str, cid: bytes, epoch: int, request: Opening
+    ) -> Reason | None:
         """Why an open cannot be relayed, or None."""
         ground = self._ground
         if key in ground.locks:
@@ -188,8 +190,8 @@ class Relays:
             return Reason.SCOPE_DENIED
         if session.draining:
             return Reason.NOT_OWNER  # it is about to end: who comes is held for its next process
-        if not session.serves(request.tenant or None, request.connector):
-            return Reason.NO_SUCH_CONNECTOR
+        if not session.serves(request.tenant or None, request.connector) and self._find(cid, session) is None:
+            return Reason.NO_SUCH_CONNECTOR  # but of an open that has been to the agent only that knows what became
         return None
 
     def _full(self, session: AgentSession, connector: str) -> bool:

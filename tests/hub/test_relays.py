@@ -114,6 +114,14 @@ def test_an_open_for_what_the_agent_does_not_serve_is_refused(why):
     assert hub.only(RST).code == refused and agent.taken() == []
 
 
+def test_an_open_that_the_agent_may_have_accepted_is_its_own_to_answer():
+    """The origin opens a flow elsewhere that is refused here, and a target would see it twice."""
+    _, hub, agent, cid = relayed()
+    agent.announce("ssh")
+    hub.open(cid, 5)  # it has not heard the answer
+    assert agent.only(OPEN).cid == cid and hub.types() == []
+
+
 @pytest.mark.parametrize("why", ["another agent", "another tenant", "standby", "draining"])
 def test_a_hub_that_does_not_own_the_agent_says_so_and_passes_nothing_on(why):
     """One hop: also if a third hub owns it."""
