@@ -164,9 +164,8 @@ class Giving:
     def _leave_mesh(self) -> None:
         hub = self._hub
         hub.cluster.part()
-        self._successor.channel.send(
-            "mesh", {}, self._ground.context.closed.pack()
-        )  # and which flows have ended lately
+        ended_lately = self._ground.context.closed.pack()
+        self._successor.channel.send("mesh", {}, ended_lately)
         for flow in hub.router.hold.clear():
             self.passes(flow)
         self._pass([flow for flow in self._ground.flows.values() if flow.detached_at >= 0 and not flow.attached])
