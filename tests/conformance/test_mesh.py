@@ -25,8 +25,8 @@ SCENARIOS = {one.name: one for one in ScriptedPeer.scenarios()}
 refusal = Relays._refusal
 
 
-def any_epoch(relays, session, key, epoch, request):
-    return refusal(relays, session, key, epoch if session is None else session.epoch, request)
+def any_epoch(relays, session, key, cid, epoch, request):
+    return refusal(relays, session, key, cid, epoch if session is None else session.epoch, request)
 
 
 def vouching_for_nobody(**said):

@@ -113,7 +113,7 @@ class Watch:
             )
         ):
             self.world.problem(f"{process}: {event} {reason or ''} {fields.get('detail', '')}")
-        if event in ("upgrade_started", "upgrade_failed", "upgraded"):
+        if event in ("upgrade_started", "upgrade_failed", "upgraded", "upgrade_cut"):
             self._upgrading(process, event, reason)
         if event == "upgrade_taken" and fields["lost"]:
             self.world.problem(f"{process}: {fields['lost']} flows that were passed could not be put together")

@@ -167,6 +167,7 @@ class PairEnd:
         self.closed = False
         self._kernel = kernel
         self.pair = pair
+        self._on_way: deque[list[Descriptor]] = deque()  # of messages that have not come yet
         self._queue: deque[tuple[bytes, list[Descriptor]]] = deque()
         self._size = 0  # bytes on their way here, or unread
         self._last = 0.0  # arrival of the latest
@@ -181,6 +182,7 @@ class PairEnd:
             self._drop(passed)
             raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
         self.peer._size += size
+        self.peer._on_way.append(passed)
         self.pair.sent += 1
         self._to_peer(self.peer._arrive, data[:size], passed)
         for number, callback in [one for one in self.pair.marks if one[0] <= self.pair.sent]:
@@ -196,8 +198,8 @@ class PairEnd:
 
     def _arrive(self, data: bytes, passed: list[Descriptor]) -> None:
         if self.closed:
-            self._drop(passed)
             return
+        self._on_way.popleft()
         self._queue.append((data, passed))
         self._tell()
 
@@ -234,8 +236,12 @@ class PairEnd:
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
     def close(self) -> None:
+        """What has not been read is dropped, and with it what is on its way: that takes its time here so that the far
+        end seems slow, but the kernel has it in the queue."""
         self.closed = True
-        unread = bool(self._queue)
+        unread = bool(self._queue or self._on_way)
+        while self._on_way:
+            self._drop(self._on_way.popleft())
         while self._queue:
             self._drop(self._queue.popleft()[1])
         self._to_peer(self.peer._end, ConnectionResetError(errno.ECONNRESET, "Connection reset") if unread else True)
