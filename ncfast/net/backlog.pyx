@@ -6,19 +6,9 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
+from posix.uio cimport iovec
 
-cdef extern from "<sys/uio.h>" nogil:
-    struct iovec:
-        void* iov_base
-        size_t iov_len
-
-cdef extern from "<sys/socket.h>" nogil:
-    enum:
-        MSG_NOSIGNAL, MSG_DONTWAIT
-    struct msghdr:
-        iovec* msg_iov
-        size_t msg_iovlen
-    ssize_t sendmsg(int fd, const msghdr* message, int flags)
+from ncfast.net.sys_socket cimport MSG_DONTWAIT, MSG_NOSIGNAL, msghdr, sendmsg
 
 cdef enum:
     LEAST = 4096                 # bytes of memory that a block takes

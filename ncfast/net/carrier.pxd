@@ -1,14 +1,10 @@
 """What the carriers share: the asyncio side of a link's connection."""
 
 from libc.stdint cimport uint8_t, uint64_t
+from posix.uio cimport iovec
 
 from ncfast.core.link cimport Link
 from ncfast.core.queues cimport MAX_PIECES, Carrier, Piece
-
-cdef extern from "<sys/uio.h>" nogil:
-    struct iovec:
-        void* iov_base
-        size_t iov_len
 
 
 cdef enum:

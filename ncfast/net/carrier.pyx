@@ -23,17 +23,9 @@ from libc.string cimport memcpy, memset
 
 from ncfast.core.link cimport Link
 from ncfast.core.queues cimport Carrier, Piece
+from ncfast.net.sys_socket cimport MSG_DONTWAIT, MSG_NOSIGNAL, msghdr, send, sendmsg
 
 from ncfast.core.errors import Reason
-
-cdef extern from "<sys/socket.h>" nogil:
-    enum:
-        MSG_NOSIGNAL, MSG_DONTWAIT
-    struct msghdr:
-        iovec* msg_iov
-        size_t msg_iovlen
-    ssize_t sendmsg(int fd, const msghdr* message, int flags)
-    ssize_t send(int fd, const void* at, size_t size, int flags)
 
 cdef enum:
     SHARE = 256                # frames and messages of a tunnel in a turn of the loop: up to half a millisecond

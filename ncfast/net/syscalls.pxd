@@ -1,9 +1,9 @@
 """System calls for which the socket module makes more than one."""
 
 from ncfast.core.clock cimport Clock
+from ncfast.net.sys_socket cimport socklen_t
 
 cdef extern from "<sys/socket.h>" nogil:
-    ctypedef unsigned int socklen_t
     struct sockaddr:
         unsigned short sa_family
     struct sockaddr_storage:

@@ -9,14 +9,15 @@ from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close as c_close
 
+from ncfast.net.sys_socket cimport SOL_SOCKET, setsockopt
+
 cdef extern from "<sys/socket.h>" nogil:
     enum:
-        AF_INET, AF_INET6, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR
+        AF_INET, AF_INET6, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SO_ERROR
     int socket(int family, int type, int protocol)
     int connect(int fd, const sockaddr* address, socklen_t size)
     int getsockopt(int fd, int level, int option, void* value, socklen_t* size)
     int accept4(int fd, sockaddr* address, socklen_t* size, int flags)
-    int setsockopt(int fd, int level, int option, const void* value, socklen_t size)
     int getsockname(int fd, sockaddr* address, socklen_t* size)
     int getpeername(int fd, sockaddr* address, socklen_t* size)
 

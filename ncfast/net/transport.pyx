@@ -21,12 +21,16 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EINTR, errno as c_errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
+from posix.uio cimport iovec
 from posix.unistd cimport close as c_close
 
 from ncfast.core.flow cimport HELD, Span
 from ncfast.net.backlog cimport Backlog
 from ncfast.net.socket cimport SocketEnd
 from ncfast.net.stream cimport Stream
+from ncfast.net.sys_socket cimport (
+    MSG_DONTWAIT, MSG_NOSIGNAL, SOL_SOCKET, msghdr, send, sendmsg, setsockopt,
+)
 from ncfast.net.syscalls cimport name_of
 
 cdef extern from "<sys/epoll.h>" nogil:
@@ -38,24 +42,13 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
     int epoll_wait(int epfd, epoll_event* events, int maxevents, int timeout)
 
-cdef extern from "<sys/uio.h>" nogil:
-    struct iovec:
-        void* iov_base
-        size_t iov_len
-
 cdef extern from "<sys/socket.h>" nogil:
     enum:
-        SOL_SOCKET, SO_LINGER, SHUT_WR, MSG_NOSIGNAL, MSG_DONTWAIT
+        SO_LINGER, SHUT_WR
     struct linger:
         int l_onoff
         int l_linger
     ssize_t recv(int fd, void* at, size_t size, int flags)
-    ssize_t send(int fd, const void* at, size_t size, int flags)
-    struct msghdr:
-        iovec* msg_iov
-        size_t msg_iovlen
-    ssize_t sendmsg(int fd, const msghdr* message, int flags)
-    int setsockopt(int fd, int level, int option, const void* value, unsigned int size)
     int shutdown(int fd, int how)
 
 cdef extern from "<netinet/in.h>" nogil:

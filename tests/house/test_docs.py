@@ -24,7 +24,7 @@ PAGES = [
     *sorted(ROOT.glob("*.md")),
     *(page for room in ("docs", "examples") for page in sorted((ROOT / room).rglob("*.md"))),
 ]
-SOURCES = [path for path in sorted((ROOT / "ncfast").rglob("*.py*")) if path.suffix in (".py", ".pyx")]
+SOURCES = [path for path in sorted((ROOT / "ncfast").rglob("*.p*")) if path.suffix in (".py", ".pyx", ".pxd")]
 NAMED_PATH = re.compile(r"`((?:ncfast|tests|docs|examples|bench|config|\.ci)/[\w./-]*[\w/-])`")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(?:#[\w-]*)?\)")
 EVENT_CALL = re.compile(
