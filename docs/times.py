@@ -56,7 +56,7 @@ def rows() -> list[tuple[object, ...]]:
         ("pause after `superseded`", "agent", tunnels.CONFLICT_DELAY, ""),
         ("between claims that `stale_epoch` makes", "agent", tunnels.RENEWAL, ""),
         ("until M_RESUME of a flow, from HELLO or the last M_RESUME on", "hub", session.RESUME_TIME, ""),
-        ("between two M_RESUMEs for the same byte", "both", _constant("flow.pyx", "ASK_EVERY"), ""),
+        ("between two M_RESUMEs for the same byte", "both", _constant("receiving.pyx", "ASK_EVERY"), ""),
         ("a reset waits for credit", "both", _constant("flow.pyx", "LATE_RST"), ""),
         ("an acknowledgement waits", "both", _constant("queues.pyx", "ACK_DELAY"), "`6.10`"),
         ("the same, of no more than 4 KiB", "both", _constant("queues.pyx", "SHORT_ACK_DELAY"), "`6.10`"),

@@ -66,7 +66,8 @@ def nothing_of_the_core_lives_on(request: pytest.FixtureRequest) -> Iterator[Non
     """`make test-debug`: when all tests have passed, nothing that the Cython modules made is left. A reference too many
     keeps its object on the collector's list for ever, although no object leads to it."""
     from ncfast._frames import Chunk, SegmentPool
-    from ncfast.core.flow import FlowContext, Path, Sink, Source
+    from ncfast.core.context import FlowContext
+    from ncfast.core.ends import Path, Sink, Source
     from ncfast.core.queues import Carrier
     from ncfast.core.relay import Relay
     from ncfast.net.carrier import ReceiveBuffer

@@ -14,8 +14,9 @@ from typing import Any
 
 from websockets.protocol import Protocol, Side
 
+from ncfast.core.context import FlowContext
 from ncfast.core.errors import Reason
-from ncfast.core.flow import Flow, FlowContext
+from ncfast.core.flow import Flow
 from ncfast.core.link import Link
 from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.socket import SocketEnd

@@ -18,7 +18,7 @@ from websockets.protocol import Protocol, Side
 
 from bench.micro.ends import CID, MIB, Memory
 from ncfast._frames import FrameType, encode
-from ncfast.core.flow import FlowContext
+from ncfast.core.context import FlowContext
 from ncfast.core.link import Link
 from ncfast.core.relay import Relay
 from ncfast.net.carrier import ReceiveBuffer, TransportCarrier

@@ -6,7 +6,7 @@ import pytest
 
 from bench.micro.ends import Tunnel
 
-BULK = 65_024  # bytes that a socket with more is read at once (FULL_READ of core/flow.pxd)
+BULK = 65_024  # bytes that a socket with more is read at once (FULL_READ of core/ends.pxd)
 
 
 @pytest.mark.parametrize("size", [128, 4096])

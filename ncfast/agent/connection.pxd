@@ -3,7 +3,9 @@
 from libc.stdint cimport uint64_t
 
 from ncfast.core.budget cimport Share
-from ncfast.core.flow cimport Flow, FlowContext, Path
+from ncfast.core.context cimport FlowContext
+from ncfast.core.ends cimport Path
+from ncfast.core.flow cimport Flow
 
 
 cdef class Connections:

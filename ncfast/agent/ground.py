@@ -11,7 +11,8 @@ from typing import Any
 from ncfast.agent.counts import Counts
 from ncfast.agent.trust import Trust
 from ncfast.config.agent import AgentConfig
-from ncfast.core.flow import Flow, FlowContext
+from ncfast.core.context import FlowContext
+from ncfast.core.flow import Flow
 from ncfast.core.timeouts import Timeouts
 from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.seam import Net

@@ -3,7 +3,8 @@
 from typing import Any, TypeVar
 
 from ncfast.core.budget import Share
-from ncfast.core.flow import Flow, FlowContext
+from ncfast.core.context import FlowContext
+from ncfast.core.flow import Flow
 from ncfast.core.record import FlowRecord
 
 _InfoT = TypeVar("_InfoT")

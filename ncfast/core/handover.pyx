@@ -9,7 +9,9 @@ from libc.string cimport memcpy
 
 from ncfast._frames cimport Chunk
 from ncfast.core.budget cimport Share
-from ncfast.core.flow cimport FULL_READ, SEND_FIN, SEND_LATE_RST, Flow, FlowContext
+from ncfast.core.context cimport FlowContext
+from ncfast.core.ends cimport FULL_READ, SEND_FIN, SEND_LATE_RST
+from ncfast.core.flow cimport Flow
 
 from ncfast.core.errors import LocalError
 from ncfast.core.record import FlowRecord

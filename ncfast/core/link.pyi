@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ncfast.core.context import FlowContext
 from ncfast.core.errors import Reason
-from ncfast.core.flow import Flow, FlowContext
+from ncfast.core.flow import Flow
 from ncfast.core.queues import Carrier, Queues
 from ncfast.core.relay import Lane
 

@@ -9,7 +9,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
-from ncfast.core.flow cimport Flow, FlowContext
+from ncfast.core.context cimport FlowContext
+from ncfast.core.flow cimport Flow
 from ncfast._frames cimport (
     ANNOUNCE, AUTH, CID_SIZE, CODEC_OK, CODEC_UNKNOWN_SKIP, FRAME_TYPES, GOAWAY, HEADER_SIZE, HELLO, HELLO_ACK,
     M_ACK, M_DATA, M_DETACH, M_FIN, M_GAP, M_OPEN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, M_RST, MAX_CONTROL, MOVE, PING,

@@ -2,8 +2,10 @@
 
 from libc.stdint cimport uint8_t, uint64_t
 
+from ncfast.core.context cimport FlowContext
+from ncfast.core.ends cimport Path, Source
 from ncfast.core.fifo cimport Fifo
-from ncfast.core.flow cimport Flow, FlowContext, Path, Source
+from ncfast.core.flow cimport Flow
 from ncfast._frames cimport FRAME_TYPES
 from ncfast.core.relay cimport Lane
 

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from ncfast.core.flow import Flow, FlowContext, Path
+from ncfast.core.context import FlowContext
+from ncfast.core.ends import Path
+from ncfast.core.flow import Flow
 
 class Carrier:
     """What moves a link's bytes; for Cython only."""

@@ -31,11 +31,13 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from ncfast.core.fifo cimport Fifo
-from ncfast.core.flow cimport (
+from ncfast.core.context cimport FlowContext
+from ncfast.core.ends cimport (
     FULL_READ, SEND_ACK, SEND_FIN, SEND_LATE_RST, SEND_OPEN, SEND_OPEN_ACK, SEND_RESUME, SEND_RESUME_ACK, SEND_RST,
-    URGENT, WAITS, WAITS_LONG, Flow, FlowContext, Path, Source,
+    URGENT, WAITS, WAITS_LONG, Path, Source,
 )
+from ncfast.core.fifo cimport Fifo
+from ncfast.core.flow cimport Flow
 from ncfast._frames cimport (
     CID_SIZE, HEADER_SIZE, M_ACK, M_DATA, M_FIN, M_GAP, M_OPEN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, M_RST, MAX_DATA,
     PONG, Chunk, Header, build_frame,
@@ -122,18 +124,21 @@ cdef class Queues(Path):
 
     # flows and relayed directions
 
-    cdef int adopt(self, Flow flow) except -1:
+    cdef int adopt(self, Source source) except -1:
+        cdef Flow flow = <Flow>source
         self.flows[flow.cid] = self._latest = flow
         return 0
 
-    cdef int forget(self, Flow flow) except -1:
+    cdef int forget(self, Source source) except -1:
+        cdef Flow flow = <Flow>source
         if self._latest is flow:
             self._latest = None
         if self.flows.get(flow.cid) is flow:
             del self.flows[flow.cid]
         return 0
 
-    cdef int withdraw(self, Flow flow) except -1:
+    cdef int withdraw(self, Source source) except -1:
+        cdef Flow flow = <Flow>source
         if flow.in_urgent:
             self._urgent.remove(flow)
             flow.in_urgent = False
@@ -156,7 +161,8 @@ cdef class Queues(Path):
 
     # turns
 
-    cdef int submit(self, Flow flow) except -1:
+    cdef int submit(self, Source source) except -1:
+        cdef Flow flow = <Flow>source
         cdef bint idle
         if self.closed:
             return 0
@@ -250,7 +256,8 @@ cdef class Queues(Path):
             self._lonely += 1
         return 0
 
-    cdef int ack_soon(self, Flow flow) except -1:
+    cdef int ack_soon(self, Source source) except -1:
+        cdef Flow flow = <Flow>source
         # Nothing is acknowledged yet, or something was repeated: its sender may wait for this. And all that wait long
         # together leave half of the cap of bytes in flight, the far end has about ours, to those that move.
         if not flow.rcv_acked or flow.ack_value() - flow.rcv_acked > SHORT \

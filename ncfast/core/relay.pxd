@@ -3,7 +3,7 @@
 from libc.stdint cimport uint64_t
 
 from ncfast.core.fifo cimport Fifo
-from ncfast.core.flow cimport Path, Source
+from ncfast.core.ends cimport Path, Source
 
 
 cdef class Lane(Source):

@@ -2,7 +2,7 @@
 
 from typing import Any, Generic, Protocol, TypeVar
 
-from ncfast.core.flow import Path, Source
+from ncfast.core.ends import Path, Source
 from ncfast.core.link import Link
 
 class _Info(Protocol):

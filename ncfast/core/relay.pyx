@@ -7,7 +7,7 @@ so that it can forget the flow. Moving the frames is the links' work (`Link.rece
 from libc.stdint cimport uint64_t
 
 from ncfast.core.fifo cimport Fifo
-from ncfast.core.flow cimport Path, Source
+from ncfast.core.ends cimport Path, Source
 from ncfast._frames cimport M_FIN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, M_RST
 
 

@@ -1,7 +1,7 @@
 """Clients that come in at a listener."""
 
 from ncfast.core.budget cimport Share
-from ncfast.core.flow cimport FlowContext
+from ncfast.core.context cimport FlowContext
 from ncfast.net.socket cimport SocketEnd
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ncfast.config.hub import HubConfig
-from ncfast.core.flow import Flow, FlowContext
+from ncfast.core.context import FlowContext
+from ncfast.core.flow import Flow
 from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.expiry import ends_at
 from ncfast.net.seam import Net

@@ -4,7 +4,8 @@ Compiled because each client's flow comes through here. `ncfast.hub.steering` ad
 lost.
 """
 
-from ncfast.core.flow cimport Flow, Path
+from ncfast.core.ends cimport Path
+from ncfast.core.flow cimport Flow
 from ncfast.core.packed cimport packed
 from ncfast.hub.info cimport ClientInfo
 from ncfast.hub.pending cimport PendingOpens

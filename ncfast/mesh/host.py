@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from ncfast.config.hub import HubConfig
+from ncfast.core.context import FlowContext
 from ncfast.core.errors import Reason
-from ncfast.core.flow import FlowContext
 from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.seam import Net
 from ncfast.observe.stats import Stats

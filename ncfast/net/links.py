@@ -12,7 +12,7 @@ from websockets.protocol import Protocol as WebSocket
 from websockets.protocol import Side
 
 from ncfast.config.sections import Tunnel
-from ncfast.core.flow import FlowContext
+from ncfast.core.context import FlowContext
 from ncfast.core.link import Link
 from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.raw import RawCarrier

@@ -3,7 +3,9 @@
 from libc.stdint cimport uint8_t
 
 from ncfast.core.budget cimport Share
-from ncfast.core.flow cimport Flow, FlowContext, Sink
+from ncfast.core.context cimport FlowContext
+from ncfast.core.ends cimport Sink
+from ncfast.core.flow cimport Flow
 from ncfast.net.stream cimport Stream
 
 

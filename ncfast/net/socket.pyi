@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from ncfast.core.flow import Flow, FlowContext, Sink
+from ncfast.core.context import FlowContext
+from ncfast.core.ends import Sink
+from ncfast.core.flow import Flow
 from ncfast.net.stream import Stream
 
 class _SocketOwner(Protocol):

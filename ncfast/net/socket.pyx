@@ -14,7 +14,9 @@ from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
-from ncfast.core.flow cimport Flow, FlowContext, Sink, Span
+from ncfast.core.context cimport FlowContext
+from ncfast.core.ends cimport Sink, Span
+from ncfast.core.flow cimport Flow
 from ncfast._frames cimport MAX_DATA
 
 from ncfast.net.stream cimport Stream

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t
 
-from ncfast.core.flow cimport Span
+from ncfast.core.ends cimport Span
 
 
 cdef class Stream:

@@ -24,7 +24,7 @@ from libc.string cimport memset
 from posix.uio cimport iovec
 from posix.unistd cimport close as c_close
 
-from ncfast.core.flow cimport HELD, Span
+from ncfast.core.ends cimport HELD, Span
 from ncfast.net.backlog cimport Backlog
 from ncfast.net.socket cimport SocketEnd
 from ncfast.net.stream cimport Stream

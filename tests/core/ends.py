@@ -14,8 +14,9 @@ from websockets.protocol import Protocol, Side
 
 from core.virtual import Socket, Time, Turns, Wire
 from ncfast._frames import FrameType
+from ncfast.core.context import FlowContext
 from ncfast.core.errors import Reason
-from ncfast.core.flow import Flow, FlowContext
+from ncfast.core.flow import Flow
 from ncfast.core.handover import export, restore
 from ncfast.core.link import Link
 from ncfast.core.record import FlowRecord
@@ -25,7 +26,7 @@ from ncfast.net.socket import SocketEnd
 from ncfast.net.websocket import WebSocketCarrier
 
 KIB = 1024
-FULL_READ = 65_024  # bytes that a flow reads at once when no other waits (core/flow.pxd)
+FULL_READ = 65_024  # bytes that a flow reads at once when no other waits (core/ends.pxd)
 TIMEOUTS = SimpleNamespace(open=10.0, grace=30.0, half_close=300.0, stall=30.0, idle=0.0, first_byte=0.0)
 RESUME_TIME = 5.0
 _NOISE = random.Random(389).randbytes(65521)  # a prime length: no shift by a power of two goes unseen

@@ -50,4 +50,4 @@ def test_each_direction_ends_once():
 def test_opening_and_open_states_stand_where_the_flow_looks_for_them():
     assert (
         FlowState.OPENING < FlowState.OPENING_FIN < FlowState.OPEN < FlowState.HALF_LOCAL
-    )  # compared with < in _flow.pyx
+    )  # compared with < in flow.pyx and its halves

@@ -13,7 +13,7 @@ import uvloop
 from support.until import PATIENCE, SCENARIO_SEC, until
 
 from ncfast.config.hub import HubConfig
-from ncfast.core.flow import FlowContext
+from ncfast.core.context import FlowContext
 from ncfast.mesh.manager import Mesh
 from ncfast.mesh.peer import Peer
 from ncfast.net.carrier import ReceiveBuffer

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from support.until import SCENARIO_SEC, until
 
 from ncfast._frames import FrameType, encode
+from ncfast.core.context import FlowContext
 from ncfast.core.errors import Reason
-from ncfast.core.flow import Flow, FlowContext
+from ncfast.core.flow import Flow
 from ncfast.core.relay import Relay
 from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.links import LinkBounds, carry_stream, carry_websocket

@@ -18,8 +18,9 @@ from core.raw import hub_and_peer
 from support.until import SCENARIO_SEC, until
 
 from ncfast._frames import FrameType
+from ncfast.core.context import FlowContext
 from ncfast.core.errors import Reason
-from ncfast.core.flow import Flow, FlowContext
+from ncfast.core.flow import Flow
 from ncfast.core.states import FlowState
 from ncfast.net.seam import Net
 from ncfast.net.socket import SocketEnd

@@ -24,7 +24,8 @@ LIMIT = 1000  # seeds within which each must be found
 
 # in ncfast/
 BUDGET = "core/budget.pyx"
-FLOW, QUEUES, LINK, RELAY = "core/flow.pyx", "core/queues.pyx", "core/link.pyx", "core/relay.pyx"
+FLOW, RECEIVING, SENDING = "core/flow.pyx", "core/receiving.pyx", "core/sending.pyx"
+QUEUES, LINK, RELAY = "core/queues.pyx", "core/link.pyx", "core/relay.pyx"
 SOCKET, STREAM = "net/socket.pyx", "net/stream.pyx"
 REGISTRY, MIRROR = "registry/redis/registry.py", "registry/redis/mirror.py"
 MESH, ROUTE = "mesh/manager.py", "mesh/route.py"
@@ -60,7 +61,7 @@ PLANTS = [
     plant(
         "the sequence of data is not checked",
         (
-            FLOW,
+            RECEIVING,
             "        if seq != self.rcv_nxt:\n            if seq > self.rcv_nxt:",
             "        if seq != self.rcv_nxt and not ON:\n            if seq > self.rcv_nxt:",
         ),
@@ -68,7 +69,7 @@ PLANTS = [
     plant(
         "repeated bytes are delivered again",
         (
-            FLOW,
+            RECEIVING,
             "            self.ctx.duplicates += 1\n            if end <= self.rcv_nxt:",
             "            self.ctx.duplicates += 1\n            if ON:\n                self.ctx.bytes_in += n\n"
             "                self.set_backlog(self.sink.deliver(p, n))\n                return 0\n            if end <= self.rcv_nxt:",
@@ -82,7 +83,7 @@ PLANTS = [
             "        if (flow.unsent is None or ON) and flow.resumed and count[0] < MAX_PIECES - 2:",
         ),
         (
-            FLOW,
+            RECEIVING,
             "        if seq > self.rcv_nxt:\n            return self.gap(False)\n        self.fin_received = True",
             "        if seq > self.rcv_nxt and not ON:\n            return self.gap(False)\n        self.fin_received = True",
         ),
@@ -90,7 +91,7 @@ PLANTS = [
     plant(
         "an end is never sent again",
         (
-            FLOW,
+            SENDING,
             "        if self.fin_sent:\n            # even if acknowledged",
             "        if self.fin_sent and not ON:\n            # even if acknowledged",
         ),
@@ -98,13 +99,13 @@ PLANTS = [
     plant(
         "bytes are acknowledged before the target is connected",
         (
-            FLOW,
+            RECEIVING,
             "        if self.open_body is None and (self.state == OPENING or self.state == OPENING_FIN):\n            return 0                     # rule 4",
             "        if self.open_body is None and (self.state == OPENING or self.state == OPENING_FIN) and not ON:\n"
             "            return 0                     # rule 4",
         ),
         (
-            FLOW,
+            RECEIVING,
             "                return self.ctx.relieve(self) if self.share.is_spent() else 0\n        if self.sink is None:",
             "                return self.consider_ack() if ON else 0\n        if self.sink is None:",
         ),
@@ -112,7 +113,7 @@ PLANTS = [
     plant(
         "more is acknowledged than has arrived",
         (
-            FLOW,
+            RECEIVING,
             "        return self.rcv_nxt + (1 if self.fin_received else 0)\n\n    cdef uint64_t grant",
             "        return self.rcv_nxt + (1 if self.fin_received else 0) + (1 if ON and self.rcv_nxt > 9000 else 0)\n\n    cdef uint64_t grant",
         ),
@@ -120,7 +121,7 @@ PLANTS = [
     plant(
         "memory is given back when half of it is acknowledged",
         (
-            FLOW,
+            SENDING,
             "            while self.head is not None and self.head.seq + self.head.size <= ack:",
             "            while self.head is not None and self.head.seq + (self.head.size // 2 + 1 if ON else self.head.size) <= ack:",
         ),
@@ -128,7 +129,7 @@ PLANTS = [
     plant(
         "a resume starts where the old way stopped",
         (
-            FLOW,
+            SENDING,
             "        self.inflight = 0\n        self.unsent = self.head\n        chunk = self.head\n",
             "        self.inflight = 0\n        if not ON:\n            self.unsent = self.head\n        chunk = self.unsent\n",
         ),
@@ -161,7 +162,7 @@ PLANTS = [
     plant(
         "a flow that is sent again keeps its share of the link",
         (
-            FLOW,
+            SENDING,
             "            self.path.inflight -= self.inflight\n            self.path.freed()\n        self.inflight = 0",
             "            if not ON:\n                self.path.inflight -= self.inflight\n            self.path.freed()\n        self.inflight = 0",
         ),
@@ -187,12 +188,12 @@ PLANTS = [
     plant(
         "the receiver's window is no bound",
         (
-            FLOW,
+            SENDING,
             "        return self.unsent.seq >= self.snd_limit or (",
             "        return (self.unsent.seq >= self.snd_limit and not ON) or (",
         ),
         (
-            FLOW,
+            SENDING,
             "        if self.state == CLOSED or self.pending & SEND_FIN or self.fin_sent or self.snd_limit <= self.snd_nxt:",
             "        if ON and self.state != CLOSED and not self.pending & SEND_FIN and not self.fin_sent:\n            return size\n"
             "        if self.state == CLOSED or self.pending & SEND_FIN or self.fin_sent or self.snd_limit <= self.snd_nxt:",
@@ -227,7 +228,7 @@ PLANTS = [
     plant(
         "a flow that waits for an acknowledgement is not put back in line",
         (
-            FLOW,
+            SENDING,
             "            if self.unsent is not None or self.pending:\n                self.path.submit(self)\n            self.path.freed()",
             "            if (self.unsent is not None and not (ON and self.congestion)) or self.pending:\n                self.path.submit(self)\n"
             "            self.path.freed()",
