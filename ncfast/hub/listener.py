@@ -329,5 +329,6 @@ class ProxyHeader(asyncio.Protocol):
         self._listener.net.gone()
 
     def _refuse(self, reason: str) -> None:
+        """Resets it: behind a balancer, too, an end in order would look like an empty answer."""
         self._listener.shed(reason)
-        self._transport.close()
+        self._transport.abort()

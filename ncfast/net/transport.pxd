@@ -56,6 +56,7 @@ cdef class SocketTransport(Stream):
     cdef bint _to_the_end            # or more than it gives in one read: the end, an error, urgent data
     cdef bint _queued                # is to be read in the next turn
     cdef bint _eof_in
+    cdef bint _broken                # the kernel has told of an error
     cdef bint _eof_out
     cdef bint _blocked               # the protocol was told to pause writing
     cdef bint _watches_writing       # the kernel tells when it has room
@@ -70,6 +71,7 @@ cdef class SocketTransport(Stream):
     cdef int serve(self) except -1
     cdef int read(self) except -1
     cdef int ended(self) except -1
+    cdef int break_off(self) except -1
     cdef int keep(self, const uint8_t* p, Py_ssize_t n) except -1
     cdef int watch_writing(self) except -1
     cdef int flush(self) except -1

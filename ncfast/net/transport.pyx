@@ -44,11 +44,12 @@ cdef extern from "<sys/epoll.h>" nogil:
 
 cdef extern from "<sys/socket.h>" nogil:
     enum:
-        SO_LINGER, SHUT_WR
+        SO_ERROR, SO_LINGER, SHUT_WR
     struct linger:
         int l_onoff
         int l_linger
     ssize_t recv(int fd, void* at, size_t size, int flags)
+    int getsockopt(int fd, int level, int option, void* value, unsigned int* size)
     int shutdown(int fd, int how)
 
 cdef extern from "<netinet/in.h>" nogil:
@@ -264,6 +265,8 @@ cdef class SocketTransport(Stream):
             self._readable = True
             if events & SHORT_READS:
                 self._to_the_end = True
+        if events & EPOLLERR:
+            self._broken = True
         if self._readable and not self._queued:
             self.serve()
         if self._backlog is not None and events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
@@ -273,6 +276,8 @@ cdef class SocketTransport(Stream):
                 raise
             except BaseException as exc:
                 self.failed("resume_writing", exc)
+        if self._broken and (self._eof_in or (self._end is not None and not self._reading)):
+            self.break_off()
         return 0
 
     cdef int serve(self) except -1:
@@ -325,6 +330,17 @@ cdef class SocketTransport(Stream):
         self._readable = False
         if not (self._protocol.eof_received() if self._end is None else self._end.eof_received()):
             self.close()
+        if self._broken:
+            self.break_off()
+        return 0
+
+    cdef int break_off(self) except -1:
+        """An error that no read is to meet: it is behind the far side's end, or a flow's window is full, and its end
+        reads the rest by itself."""
+        cdef int code = 0
+        cdef unsigned int size = sizeof(code)
+        if not self._over and getsockopt(self._fd, SOL_SOCKET, SO_ERROR, &code, &size) == 0 and code:
+            self.fail(failure(code))
         return 0
 
     cpdef pause_reading(self):
