@@ -190,6 +190,16 @@ def decode(const uint8_t[::1] data not None, Py_ssize_t offset=0):
 @cython.freelist(64)
 cdef class Chunk:
 
+    def __dealloc__(self):
+        # Of a flow that is let go of with all that it holds: one behind the other. Each inside the one before would take
+        # as much stack as there are chunks.
+        cdef Chunk chunk = self.next, after
+        self.next = None
+        while chunk is not None and Py_REFCNT(<PyObject*>chunk) == 1:
+            after = chunk.next
+            chunk.next = None
+            chunk, after = after, None
+
     cdef uint8_t* frame(self) except NULL:
         """Where the header goes. If a transport still holds a view of the memory, the chunk moves to a copy first:
         a header is never rewritten under an unsent write."""

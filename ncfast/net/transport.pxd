@@ -51,6 +51,7 @@ cdef class SocketTransport(Stream):
     cdef Py_ssize_t _low
     cdef int _fd
     cdef uint32_t _generation        # which of the sockets that had this descriptor it is
+    cdef bint _lent                  # somebody has asked for it: a socket that is let go of closes its descriptor
     cdef bint _reading               # the protocol takes bytes
     cdef bint _readable              # the kernel may have some
     cdef bint _to_the_end            # or more than it gives in one read: the end, an error, urgent data

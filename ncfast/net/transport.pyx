@@ -211,7 +211,7 @@ cdef class SocketTransport(Stream):
         self._resets = True
 
     def __dealloc__(self):
-        if self._fd >= 0:
+        if self._fd >= 0 and not self._lent:
             c_close(self._fd)
 
     cdef int tune(self, int notsent_lowat) except -1:
@@ -246,6 +246,7 @@ cdef class SocketTransport(Stream):
             if name == "socket":
                 if self._sock is None:
                     self._sock = sockets.socket(fileno=self._fd)
+                    self._lent = True
                 found = self._sock
             elif name == "sockname" or name == "peername":
                 found = name_of(self._fd, name == "peername")

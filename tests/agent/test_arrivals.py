@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.until import until
 
-from agent.hubs import M_OPEN_ACK, M_RESUME, M_RESUME_ACK, UNKNOWN_FLOW, Flow, Tunnel, World
+from agent.hubs import M_RESUME, M_RESUME_ACK, UNKNOWN_FLOW, Flow, Tunnel, World
 from ncfast.agent import arrivals
 from ncfast.agent.arrivals import Arrivals
 from ncfast.agent.passing import Passing
@@ -13,10 +13,7 @@ from ncfast.agent.passing import Passing
 
 async def passed(world: World, owner: Tunnel, count: int) -> tuple[list[Flow], list]:
     """Flows, taken off their sockets as by a predecessor."""
-    flows = [world.flow() for _ in range(count)]
-    for flow in flows:
-        owner.open(flow)
-        await owner.want(M_OPEN_ACK)
+    flows = [await world.opened(owner) for _ in range(count)]
     passing = Passing(world.agent.ground, world.agent.services)
     return flows, [passing.off(world.agent.flows[flow.cid]) for flow in flows]
 

@@ -46,11 +46,7 @@ class Successor:
 
 async def two(world: World, owner: Tunnel) -> tuple[Flow, Flow]:
     """A flow that rests, and one that does not: of that the hub has heard something, and acknowledged nothing."""
-    flows = world.flow(), world.flow()
-    for flow in flows:
-        owner.open(flow)
-        await owner.want(M_OPEN_ACK)
-    resting, moving = flows
+    resting, moving = await world.opened(owner), await world.opened(owner)
     owner.send(M_DATA, flow=resting, payload=b"before ")
     world.service.writers[1].write(b"not acknowledged ")
     await owner.want(M_DATA, cid=moving.cid)
