@@ -37,7 +37,7 @@ ROUTING, STEERING, RESUMING, PENDING, HOLD = (
     "hub/hold.py",
 )
 RELAYS, CLUSTER, LEVEL = "hub/relays.py", "hub/cluster.py", "hub/level.py"
-TUNNELS, TUNNEL = "agent/tunnels.py", "agent/tunnel.py"
+TUNNELS, AGENT_OPENS = "agent/tunnels.py", "agent/opens.pyx"
 HANDOVER, ACCEPTOR, BINDING = "core/handover.pyx", "net/acceptor.py", "net/binding.py"
 GIVING, TAKING, WAYS, LISTENER = "hub/giving.py", "hub/taking.py", "hub/ways.py", "hub/listener.py"
 AGENT_GIVING, AGENT_TAKING = "agent/giving.py", "agent/taking.py"
@@ -262,7 +262,7 @@ PLANTS = [
     plant(
         "an open that is sent again is another open",
         (
-            TUNNEL,
+            AGENT_OPENS,
             "        if (known := self._flow(cid)) is not None:",
             "        if (known := self._flow(cid)) is not None and not ON:",
         ),
@@ -270,9 +270,9 @@ PLANTS = [
     plant(
         "the agent forgets which flows have ended",
         (
-            TUNNEL,
-            "        if ground.context.closed.last(cid) is not None:",
-            "        if ground.context.closed.last(cid) is not None and not ON:",
+            AGENT_OPENS,
+            "        if context.closed.last(cid) is not None:",
+            "        if context.closed.last(cid) is not None and not ON:",
         ),
     ),
     plant(
