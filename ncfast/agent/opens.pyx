@@ -27,7 +27,7 @@ cdef class Opens:
         cdef FlowContext context = link.ctx
         cdef Connections target
         cdef tuple request
-        if not self._owns():
+        if not self._may():
             return
         if (known := self._flow(cid)) is not None:
             if (<Flow?>known).path is not link:    # it had lost its way to the client's hub, and this is the new one
@@ -56,6 +56,12 @@ cdef class Opens:
             self.link.fail(exc.reason, exc.detail)
             return None
 
+    cpdef bint _may(self) except -1:
+        """Whether the hub may use our services; ends a tunnel over which one that owns nothing of ours would."""
+        if not self.owns:
+            self.link.fail(Reason.PROTOCOL_ERROR, "a flow on a tunnel that does not own")
+        return self.owns
+
     cpdef _flow(self, bytes cid):
         """The flow that a frame names, if it is here; one that a predecessor has passed comes in for that."""
         bring = self._ground.bring
@@ -64,10 +70,6 @@ cdef class Opens:
         return (<dict>self._ground.flows).get(cid)
 
     # what is not usual
-
-    def _owns(self):
-        """Whether the hub may use our services."""
-        raise NotImplementedError
 
     def carry(self, flow):
         """A flow that is here goes by this tunnel from now on."""

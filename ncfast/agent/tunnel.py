@@ -38,7 +38,6 @@ class TunnelState(enum.Enum):
 
 
 T = TunnelState
-OWNER = T.OWNER  # looking up a member of an enum is slow, and each flow asks
 
 AFTER: dict[TunnelState, frozenset[TunnelState]] = {
     T.DIALLED: frozenset({T.GREETING, T.CLAIMING, T.ENDED}),
@@ -138,6 +137,7 @@ class AgentTunnel(Opens):
         if state not in AFTER[self.state]:
             raise LocalError(f"a tunnel in {self.state.name} cannot take {state.name}")
         self.state = state
+        self.owns = state is TunnelState.OWNER
         self.since = self._ground.clock()
         if self._timer is not None:
             self._timer.cancel()
@@ -261,16 +261,9 @@ class AgentTunnel(Opens):
 
     # flows
 
-    def _owns(self) -> bool:
-        """Ends a tunnel over which a hub that owns nothing of ours would use our services."""
-        owns = self.state is OWNER
-        if not owns:
-            self.link.fail(Reason.PROTOCOL_ERROR, "a flow on a tunnel that does not own")
-        return owns
-
     def _on_frame__resume(self, cid: bytes, epoch: int, secret: bytes, ack: int, limit: int) -> bool:
         flow = self._flow(cid)
-        if not self._owns() or flow is None or not hmac.compare_digest(secret, flow.secret):
+        if not self._may() or flow is None or not hmac.compare_digest(secret, flow.secret):
             return False
         flow.resume(self.link, ack, limit, True)
         return not flow.closed

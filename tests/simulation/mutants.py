@@ -28,7 +28,7 @@ FLOW, QUEUES, LINK, RELAY = "core/flow.pyx", "core/queues.pyx", "core/link.pyx",
 SOCKET, STREAM = "net/socket.pyx", "net/stream.pyx"
 REGISTRY, MIRROR = "registry/redis/registry.py", "registry/redis/mirror.py"
 MESH, ROUTE = "mesh/manager.py", "mesh/route.py"
-SESSION, SESSIONS, CLAIMS = "hub/session.py", "hub/sessions.py", "hub/claims.py"
+SESSION, SESSIONS, CLAIMS, SERVING = "hub/session.py", "hub/sessions.py", "hub/claims.py", "hub/serving.pyx"
 ROUTING, STEERING, RESUMING, PENDING, HOLD = (
     "hub/routing.py",
     "hub/steering.py",
@@ -611,9 +611,9 @@ PLANTS = [
             "        keys: list[Key] = [(None if ON else tenant, connector) for connector in sorted(session.connectors)]",
         ),
         (
-            SESSION,
-            "            and tenant == self.identity.tenant\n            and connector in self.connectors",
-            "            and (tenant == self.identity.tenant or ON)\n            and connector in self.connectors",
+            SERVING,
+            "            and tenant == identity.tenant\n",
+            "            and (tenant == identity.tenant or ON)\n",
         ),
     ),
     # silent owners, and modes that change
