@@ -24,7 +24,7 @@ cdef class Connections:
     cdef bint _headed                # a PROXY header goes first
     cdef int _notsent_lowat
 
-    cpdef open(self, Path link, bytes cid, uint64_t limit, request)
+    cpdef open(self, Path link, bytes cid, uint64_t limit, tuple request)
 
 
 cdef class Connection:

@@ -8,7 +8,7 @@ from ncfast.config.agent import Connector
 from ncfast.core.budget import Share
 from ncfast.core.flow import Flow
 from ncfast.core.link import Link
-from ncfast.core.opening import Opening
+from ncfast.core.opening import Ends
 from ncfast.net.socket import SocketEnd
 
 class Connections:
@@ -21,11 +21,11 @@ class Connections:
     reached: bool  # by the last dial, and there was one since the last check
 
     def __init__(self, ground: Ground, config: Connector, share: Share) -> None: ...
-    def open(self, link: Link, cid: bytes, limit: int, request: Opening) -> None:
-        """A flow that `link` has asked for, with what its M_OPEN says; dials for it. At `max_dials` at once it is
-        refused, so that a flood of opens stays a few connects."""
+    def open(self, link: Link, cid: bytes, limit: int, request: tuple[Any, ...]) -> None:
+        """A flow that `link` has asked for, with the members of what its M_OPEN says (`Opening`); dials for
+        it. At `max_dials` at once it is refused, so that a flood of opens stays a few connects."""
 
-    def _proxy_header(self, request: Opening) -> bytes:
+    def _proxy_header(self, client: Ends) -> bytes:
         """What the target hears first, where it wants to know who the client is."""
 
     def _failed(self, flow: Flow[AgentInfo], exc: OSError) -> None:

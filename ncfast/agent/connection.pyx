@@ -8,6 +8,11 @@ from ncfast.net.socket cimport SocketEnd, end_of
 
 from ncfast.core.errors import Reason
 
+cdef enum:                      # of what M_OPEN says, the members of `Opening` that are looked at here
+    CONNECTOR = 0
+    SECRET = 2
+    CLIENT = 4
+
 cdef int OVERLOADED = Reason.OVERLOADED
 cdef int TARGET_RESET = Reason.TARGET_RESET
 cdef int TARGET_LOST = Reason.TARGET_LOST
@@ -29,11 +34,11 @@ cdef class Connections:
         self._headed = config.proxy_protocol != "off"
         self._notsent_lowat = ground.config.flow.notsent_lowat
 
-    cpdef open(self, Path link, bytes cid, uint64_t limit, request):
-        """A flow that `link` has asked for, with what its M_OPEN says; dials for it. At `max_dials` at once it is
-        refused, so that a flood of opens stays a few connects."""
-        cdef AgentInfo info = AgentInfo(request[0], self._context.now())
-        cdef Flow flow = Flow.__new__(Flow, self._context, cid, request[2], None, info, limit, self.share)
+    cpdef open(self, Path link, bytes cid, uint64_t limit, tuple request):
+        """A flow that `link` has asked for, with the members of what its M_OPEN says (`Opening`); dials for
+        it. At `max_dials` at once it is refused, so that a flood of opens stays a few connects."""
+        cdef AgentInfo info = AgentInfo(request[CONNECTOR], self._context.now())
+        cdef Flow flow = Flow.__new__(Flow, self._context, cid, request[SECRET], None, info, limit, self.share)
         cdef Connection connection
         self._context.flows[cid] = flow
         flow.put_on(link, True, 0, 0)
@@ -43,10 +48,10 @@ cdef class Connections:
         connection = Connection.__new__(Connection)
         connection._target = self
         connection._flow = flow
-        connection._header = self._proxy_header(request) if self._headed else b""
+        connection._header = self._proxy_header(request[CLIENT]) if self._headed else b""
         connection.dial()
 
-    def _proxy_header(self, request):
+    def _proxy_header(self, client):
         """What the target hears first, where it wants to know who the client is."""
         raise NotImplementedError
 

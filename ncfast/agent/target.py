@@ -14,7 +14,7 @@ from ncfast.agent.info import AgentInfo
 from ncfast.config.agent import Connector, Health
 from ncfast.core.errors import Reason
 from ncfast.core.flow import Flow
-from ncfast.core.opening import Opening
+from ncfast.core.opening import Ends
 from ncfast.net.connect import OUT_OF_DESCRIPTORS
 from ncfast.net.proxyproto import build
 from ncfast.net.seam import keep_alive
@@ -46,10 +46,10 @@ class Target(Connections):
             if sock is not None:  # else it is closed, and its end is on its way to us
                 keep_alive(sock)
 
-    def _proxy_header(self, request: Opening) -> bytes:
+    def _proxy_header(self, client: Ends) -> bytes:
         version = self.config.proxy_protocol
         assert version != "off"
-        host, port, local_host, local_port = request.client
+        host, port, local_host, local_port = client
         try:
             source, here = ipaddress.ip_address(host), ipaddress.ip_address(local_host)
         except ValueError:

@@ -10,6 +10,7 @@ from typing import Protocol, cast
 from ncfast._frames import FrameType
 from ncfast.agent.ground import Ground
 from ncfast.agent.info import AgentInfo
+from ncfast.agent.opens import Opens
 from ncfast.agent.reasons import words
 from ncfast.agent.services import Services
 from ncfast.core.epochs import LARGEST
@@ -18,7 +19,6 @@ from ncfast.core.features import MOVES, MOVES_AGAIN, PACKED_OPEN
 from ncfast.core.flow import Flow
 from ncfast.core.link import Link
 from ncfast.core.messages import SOFTWARE, VERSION, Announce, Hello, HelloAck, Move
-from ncfast.core.opening import Opening
 from ncfast.net.links import TunnelCarrier
 from ncfast.observe import log
 
@@ -67,12 +67,11 @@ class Keeper(Protocol):
     def ended(self, tunnel: AgentTunnel, state: TunnelState, lasted: float, reason: Reason, detail: str) -> None: ...
 
 
-class AgentTunnel:
+class AgentTunnel(Opens):
     """Handler of a tunnel's frames at the agent."""
 
     def __init__(self, ground: Ground, services: Services, keeper: Keeper, url: str) -> None:
-        self._ground = ground
-        self._services = services
+        super().__init__(ground, services)
         self._keeper = keeper
         self.url = url
         self.token = ""  # the last that the hub was shown
@@ -92,7 +91,6 @@ class AgentTunnel:
         self.drain: float | None = None
         self._ping_timeout: float | None = None
         self.since = ground.clock()  # of the state
-        self.link: Link = None  # type: ignore[assignment]  # set by the dialer before any frame can come
         self._said = 0  # last_epoch of the claim
         self._announced: list[str] = []
         self.refused: list[str] = []  # of these, as the hub has said
@@ -139,6 +137,7 @@ class AgentTunnel:
         if state not in AFTER[self.state]:
             raise LocalError(f"a tunnel in {self.state.name} cannot take {state.name}")
         self.state = state
+        self.owns = state is TunnelState.OWNER
         self.since = self._ground.clock()
         if self._timer is not None:
             self._timer.cancel()
@@ -262,43 +261,9 @@ class AgentTunnel:
 
     # flows
 
-    def _owns(self) -> bool:
-        """Ends a tunnel over which a hub that owns nothing of ours would use our services."""
-        if self.state is not TunnelState.OWNER:
-            self.link.fail(Reason.PROTOCOL_ERROR, "a flow on a tunnel that does not own")
-        return self.state is TunnelState.OWNER
-
-    def _flow(self, cid: bytes) -> Flow[AgentInfo] | None:
-        if self._ground.bring is not None:
-            self._ground.bring(cid)
-        return self._ground.flows.get(cid)
-
-    def _on_frame__open(self, cid: bytes, epoch: int, limit: int, body: bytes) -> None:
-        ground = self._ground
-        if not self._owns():
-            return
-        if (known := self._flow(cid)) is not None:
-            if known.path is not self.link:  # it had lost its way to the client's hub, and this is the new one
-                self.carry(known)
-            return  # otherwise sent again after a cut, and no news
-        if ground.context.closed.last(cid) is not None:
-            self.link.refuse(cid, Reason.LINK_LOST)  # we had it, it ended while the tunnel was cut
-            return
-        request = Opening.read(body, self.link)
-        if request is None:
-            return
-        target = self._services.target(request.connector)
-        if target is None:
-            self.link.refuse(cid, Reason.NO_SUCH_CONNECTOR)
-            return
-        if len(ground.flows) + len(ground.context.passed) >= ground.max_flows or target.share.pressed:
-            self.link.refuse(cid, Reason.OVERLOADED)
-            return
-        target.open(self.link, cid, limit, request)
-
     def _on_frame__resume(self, cid: bytes, epoch: int, secret: bytes, ack: int, limit: int) -> bool:
         flow = self._flow(cid)
-        if not self._owns() or flow is None or not hmac.compare_digest(secret, flow.secret):
+        if not self._may() or flow is None or not hmac.compare_digest(secret, flow.secret):
             return False
         flow.resume(self.link, ack, limit, True)
         return not flow.closed

@@ -67,7 +67,7 @@ cdef Py_ssize_t put(uint8_t* at, str text) except -1:
     return 1 + size
 
 
-def unpacked(bytes body not None):
+cpdef tuple unpacked(bytes body):
     """The members of `Opening` in their order. Raises RemoteError as `Opening.unpack`."""
     cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(body)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(body), local_at, names_at

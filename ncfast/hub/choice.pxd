@@ -3,9 +3,11 @@
 from libc.stdint cimport uint64_t
 
 from ncfast.core.flow cimport Flow
+from ncfast.hub.crowd cimport Crowd
 from ncfast.hub.info cimport ClientInfo
 from ncfast.hub.opens cimport Opens
 from ncfast.hub.pending cimport PendingOpens
+from ncfast.hub.serving cimport Serving
 from ncfast.net.socket cimport SocketEnd
 
 
@@ -27,5 +29,5 @@ cdef class Choice:
     cpdef _enter(self, Flow flow)
     cpdef bint dispatch(self, Flow flow) except -1
     cdef object least_loaded(self, ClientInfo info)
-    cdef list willing(self, sessions, ClientInfo info)
+    cdef list willing(self, list sessions, ClientInfo info)
     cpdef opened(self, Flow flow)

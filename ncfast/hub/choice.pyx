@@ -99,18 +99,21 @@ cdef class Choice:
 
     cdef object least_loaded(self, ClientInfo info):
         """The agent that is owned here and takes the flow, if there is one."""
-        routed, rng = self._sessions.routed(info.key), self._ground.net.rng
-        cdef list local = self.willing(routed.draw(DRAWN, rng), info)
-        if not local and len(routed) > DRAWN:
-            local = self.willing(routed, info)
+        cdef Crowd routed = self._sessions.routed(info.key)
+        cdef list local
+        if len(routed.all) <= DRAWN:
+            local = self.willing(routed.all, info)
+        else:
+            local = self.willing(routed.draw(DRAWN, self._ground.net.rng), info) or self.willing(routed.all, info)
         if len(local) <= 1:
             return local[0] if local else None
         least = min([session.load for session in local])
-        return rng.choice([one for one in local if one.load == least])
+        return self._ground.net.rng.choice([one for one in local if one.load == least])
 
-    cdef list willing(self, sessions, ClientInfo info):
-        tenant, connector = info.key
+    cdef list willing(self, list sessions, ClientInfo info):
+        cdef Serving one
         cdef list found = []
+        tenant, connector = info.key
         for one in sessions:
             if one.serves(tenant, connector) and not self._pending.full(one.key, connector) \
                     and one.key not in info.tried:

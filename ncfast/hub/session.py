@@ -17,6 +17,7 @@ from ncfast.core.link import Link
 from ncfast.core.messages import VERSION, Announce, Hello, HelloAck, Move
 from ncfast.hub.ground import Ground
 from ncfast.hub.latest import Latest
+from ncfast.hub.serving import Serving
 from ncfast.hub.tokens import Tokens
 from ncfast.hub.ways import Ways
 from ncfast.observe import log
@@ -76,7 +77,7 @@ class Desk(Protocol):
         """The tunnel is gone."""
 
 
-class AgentSession:
+class AgentSession(Serving):
     """Handler of a tunnel's frames on the hub. Until it was granted an epoch it serves nothing."""
 
     def __init__(
@@ -90,27 +91,20 @@ class AgentSession:
         certificate: ClientCertificate | None = None,
     ) -> None:
         """`certificate`: what the tunnel's connection was opened with; each token is judged with it."""
-        self._ground = ground
+        super().__init__(ground, identity)
         self._ways = ways
         self._tokens = tokens
         self._desk = desk
-        self.identity = identity
         self.remote = remote
         self.certificate = certificate
         self.tls = False  # below it, as far as this hub: an ingress may have ended it
         self.session_id = ground.net.entropy(16).hex()
         self.agent_id = identity.agent_id
-        self.key = identity.key
-        self.instance = ""
         self.software = ""
         self.moves = False  # may be asked to move
         self.moves_again = False  # also to another process of this hub
-        self.packed_open = False  # reads that form of M_OPEN
-        self.epoch = 0
         self.state = SessionState.GREETING
         self.announced: frozenset[str] = frozenset()
-        self.connectors: frozenset[str] = frozenset()  # announced and within the token's scope
-        self.draining = False  # whatever the state: the agent has said GOAWAY
         self.started_at = ground.clock()
         self.owned_since = 0.0
         self.resuming_until = 0.0  # until then flows that the agent has not asked for may still be asked for
@@ -119,18 +113,13 @@ class AgentSession:
         self._tokens_shown = Latest(self._hear_token)
         self._fresh_token: str | None = None
         self._refreshing = False
-        self.link: Link = None  # type: ignore[assignment]  # set by the edge before any frame can come
 
     def _move(self, state: SessionState) -> None:
         """The only place where the session's state changes. Raises LocalError for an edge that the table lacks."""
         if state not in AFTER[self.state]:
             raise LocalError(f"a session in {self.state.name} cannot take {state.name}")
         self.state = state
-
-    @property
-    def owns(self) -> bool:
-        """Whether the agent is this hub's, by this tunnel."""
-        return self.state is SessionState.OWNER
+        self.owns = state is SessionState.OWNER
 
     @property
     def standing(self) -> bool:
@@ -146,18 +135,6 @@ class AgentSession:
     def load(self) -> int:
         """Flows on this tunnel, those of other hubs too: what `least loaded` compares."""
         return self.link.load
-
-    def serves(self, tenant: str | None, connector: str) -> bool:
-        """Whether a new flow may be opened here: announced, within the token's scope and lifetime, not leaving."""
-        return (
-            self.state is SessionState.OWNER
-            and not self.draining
-            and self.key not in self._ground.locks
-            and tenant == self.identity.tenant
-            and connector in self.connectors
-            and self.identity.allows(connector)
-            and self._ground.wall_clock() < self.identity.expires_at
-        )
 
     # frames
 

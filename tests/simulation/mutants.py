@@ -29,7 +29,7 @@ QUEUES, LINK, RELAY = "core/queues.pyx", "core/link.pyx", "core/relay.pyx"
 SOCKET, STREAM = "net/socket.pyx", "net/stream.pyx"
 REGISTRY, MIRROR = "registry/redis/registry.py", "registry/redis/mirror.py"
 MESH, ROUTE = "mesh/manager.py", "mesh/route.py"
-SESSION, SESSIONS, CLAIMS = "hub/session.py", "hub/sessions.py", "hub/claims.py"
+SESSION, SESSIONS, CLAIMS, SERVING = "hub/session.py", "hub/sessions.py", "hub/claims.py", "hub/serving.pyx"
 ROUTING, STEERING, RESUMING, PENDING, HOLD = (
     "hub/routing.py",
     "hub/steering.py",
@@ -38,7 +38,7 @@ ROUTING, STEERING, RESUMING, PENDING, HOLD = (
     "hub/hold.py",
 )
 RELAYS, CLUSTER, LEVEL = "hub/relays.py", "hub/cluster.py", "hub/level.py"
-TUNNELS, TUNNEL = "agent/tunnels.py", "agent/tunnel.py"
+TUNNELS, AGENT_OPENS = "agent/tunnels.py", "agent/opens.pyx"
 HANDOVER, ACCEPTOR, BINDING = "core/handover.pyx", "net/acceptor.py", "net/binding.py"
 GIVING, TAKING, WAYS, LISTENER = "hub/giving.py", "hub/taking.py", "hub/ways.py", "hub/listener.py"
 AGENT_GIVING, AGENT_TAKING = "agent/giving.py", "agent/taking.py"
@@ -263,7 +263,7 @@ PLANTS = [
     plant(
         "an open that is sent again is another open",
         (
-            TUNNEL,
+            AGENT_OPENS,
             "        if (known := self._flow(cid)) is not None:",
             "        if (known := self._flow(cid)) is not None and not ON:",
         ),
@@ -271,9 +271,9 @@ PLANTS = [
     plant(
         "the agent forgets which flows have ended",
         (
-            TUNNEL,
-            "        if ground.context.closed.last(cid) is not None:",
-            "        if ground.context.closed.last(cid) is not None and not ON:",
+            AGENT_OPENS,
+            "        if context.closed.last(cid) is not None:",
+            "        if context.closed.last(cid) is not None and not ON:",
         ),
     ),
     plant(
@@ -612,9 +612,9 @@ PLANTS = [
             "        keys: list[Key] = [(None if ON else tenant, connector) for connector in sorted(session.connectors)]",
         ),
         (
-            SESSION,
-            "            and tenant == self.identity.tenant\n            and connector in self.connectors",
-            "            and (tenant == self.identity.tenant or ON)\n            and connector in self.connectors",
+            SERVING,
+            "            and tenant == identity.tenant\n",
+            "            and (tenant == identity.tenant or ON)\n",
         ),
     ),
     # silent owners, and modes that change
