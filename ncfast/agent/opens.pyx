@@ -6,7 +6,8 @@ Compiled because each flow comes by here. `ncfast.agent.tunnel` adds what else a
 from libc.stdint cimport uint64_t
 
 from ncfast.agent.connection cimport Connections
-from ncfast.core.flow cimport Flow, FlowContext
+from ncfast.core.context cimport FlowContext
+from ncfast.core.flow cimport Flow
 from ncfast.core.packed cimport unpacked
 
 from ncfast.core.errors import Reason, RemoteError
