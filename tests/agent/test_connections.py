@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 
 import pytest
+from support.descriptors import descriptors
 from support.silent import silent_address
 from support.until import until
 
@@ -21,18 +21,18 @@ def test_a_client_that_has_gone_leaves_no_dial(play):
         owner = await world["a"].owner()
         target = world.agent.services.targets["echo"]
         await world["b"].standby()  # nothing else is opened from here on
-        before = os.listdir("/proc/self/fd")
+        before = descriptors()
         for _ in range(3):  # and each had the only place
             flow = world.flow()
             owner.open(flow)
             await until(lambda: target.dials == 1, "the dial")
-            assert os.listdir("/proc/self/fd") != before
+            assert descriptors() != before
             other = world.flow()
             owner.open(other)
             assert (await owner.want(M_RST, cid=other.cid)).code == Reason.OVERLOADED
             owner.send(M_RST, cid=flow.cid, code=Reason.CLIENT_RESET)
             await until(lambda: not world.agent.flows, "the flow's end")
-            assert target.dials == 0 and os.listdir("/proc/self/fd") == before
+            assert target.dials == 0 and descriptors() == before
         assert [one["reason"] for one in world.events("flow_closed")] == ["overloaded", "client_reset"] * 3
         assert not world.events("dial_failed")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import asyncio
 import errno
-import gc
 import os
 import resource
 import socket
@@ -13,6 +12,7 @@ import struct
 
 import pytest
 import uvloop
+from support.descriptors import descriptors
 from support.until import SCENARIO_SEC, until
 
 from ncfast.net import channel as channel_module
@@ -66,8 +66,7 @@ def numbers(fds):
 
 
 def held():
-    gc.collect()  # those of tests before this one
-    return len(os.listdir("/proc/self/fd"))
+    return len(descriptors())
 
 
 def test_messages_come_whole_and_in_order_with_their_descriptors():
@@ -228,7 +227,7 @@ def test_a_receiver_without_descriptors_closes_instead_of_losing_some():
         mine = pipes(30)
         before = held()
         here.channel.send("sockets", {}, b"", mine)
-        free = sorted(set(range(soft)) - set(map(int, os.listdir("/proc/self/fd"))))
+        free = sorted(set(range(soft)) - set(map(int, descriptors())))
         resource.setrlimit(resource.RLIMIT_NOFILE, (free[10], hard))
         try:
             await until(lambda: there.reasons)

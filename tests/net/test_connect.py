@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import uvloop
+from support.descriptors import descriptors
 from support.silent import silent_address
 from support.until import SCENARIO_SEC, until
 
@@ -29,9 +30,9 @@ def run(main):
     async def limited():
         async with asyncio.timeout(SCENARIO_SEC):
             loop = asyncio.get_running_loop()
-            before = os.listdir("/proc/self/fd")
+            before = descriptors()
             await main(loop)
-            assert os.listdir("/proc/self/fd") == before
+            assert descriptors() == before
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(limited())

@@ -10,6 +10,7 @@ import threading
 
 import pytest
 import uvloop
+from support.descriptors import descriptors
 from support.silent import silent_address
 from support.until import PATIENCE, SCENARIO_SEC, until
 
@@ -29,10 +30,10 @@ def run(main):
     async def limited():
         async with asyncio.timeout(SCENARIO_SEC):
             net = Net(asyncio.get_running_loop())
-            before = os.listdir("/proc/self/fd")
+            before = descriptors()
             await main(net)
             await until(lambda: len(asyncio.all_tasks()) == 1, "no task left")
-            assert os.listdir("/proc/self/fd") == before
+            assert descriptors() == before
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(limited())
@@ -171,12 +172,12 @@ def test_a_silent_one_ends_in_time(silent):
 
 def test_given_up_nothing_is_left_of_it(silent):
     async def main(net):
-        before = os.listdir("/proc/self/fd")
+        before = descriptors()
         dial = net.start_dial(HERE, silent, nothing, timeout=NEVER)
-        assert os.listdir("/proc/self/fd") != before
+        assert descriptors() != before
         dial.cancel()
         dial.cancel()
-        assert os.listdir("/proc/self/fd") == before
+        assert descriptors() == before
 
     run(main)
 
