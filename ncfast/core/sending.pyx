@@ -25,7 +25,8 @@ cdef int LOCAL_FIN = FlowEvent.LOCAL_FIN
 cdef class Sender(Receiver):
 
     cdef uint64_t holding(self) noexcept:
-        return self.backlog + (self.snd_nxt - self.snd_una)
+        # an end that is acknowledged takes a number beyond the last byte's
+        return self.backlog + (self.snd_nxt - self.snd_una if self.snd_una < self.snd_nxt else 0)
 
     cdef Py_ssize_t room(self) noexcept:
         """How many bytes may be read from the socket now."""

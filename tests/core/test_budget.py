@@ -72,6 +72,22 @@ class Tenants:
         self.tunnel.settle()
 
 
+def test_a_flow_whose_end_is_acknowledged_holds_nothing():
+    tenants = Tenants(4 * MIB)
+    heavy, _ = tenants.client(tenants.greedy, appetite=0)
+    tenants.answer(heavy, 200 * KIB)
+    ended, client = tenants.client(tenants.greedy)
+    client.fin()
+    tenants.tunnel.settle()
+    tenants.time.now += 0.3  # longer than an acknowledgement waits
+    tenants.tunnel.settle()
+    assert ended.snd_una == ended.snd_nxt + 1  # its end takes one number more
+    tenants.hub.context.budget.resize(120 * KIB)
+    other, _ = tenants.client(tenants.honest, appetite=0)
+    tenants.answer(other, 60 * KIB)
+    assert tenants.hub.reasons == {heavy.cid: [Reason.OVERLOADED]} and not ended.closed
+
+
 @pytest.mark.parametrize("budget", [2 * MIB, 4 * MIB])
 def test_readers_that_pause_take_no_other_tenants_memory(budget):
     tenants = Tenants(budget)
