@@ -281,7 +281,7 @@ class AgentTunnel:
             if known.path is not self.link:  # it had lost its way to the client's hub, and this is the new one
                 self.carry(known)
             return  # otherwise sent again after a cut, and no news
-        if ground.context.closed.last(cid) is not None:
+        if ground.context.closed.last(cid) is not None and not ground.comes_again(cid):
             self.link.refuse(cid, Reason.LINK_LOST)  # we had it, it ended while the tunnel was cut
             return
         request = Opening.read(body, self.link)

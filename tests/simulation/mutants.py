@@ -271,8 +271,8 @@ PLANTS = [
         "the agent forgets which flows have ended",
         (
             TUNNEL,
-            "        if ground.context.closed.last(cid) is not None:",
-            "        if ground.context.closed.last(cid) is not None and not ON:",
+            "        if ground.context.closed.last(cid) is not None and not ground.comes_again(cid):",
+            "        if ground.context.closed.last(cid) is not None and not ground.comes_again(cid) and not ON:",
         ),
     ),
     plant(
