@@ -28,6 +28,9 @@ class Connections:
     def _proxy_header(self, client: Ends) -> bytes:
         """What the target hears first, where it wants to know who the client is."""
 
+    def _no_room(self, flow: Flow[AgentInfo]) -> None:
+        """None for the flow, of which the target has seen nothing."""
+
     def _failed(self, flow: Flow[AgentInfo], exc: OSError) -> None:
         """There is no connection for the flow, and why."""
 

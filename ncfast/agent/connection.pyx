@@ -13,7 +13,6 @@ cdef enum:                      # of what M_OPEN says, the members of `Opening` 
     SECRET = 2
     CLIENT = 4
 
-cdef int OVERLOADED = Reason.OVERLOADED
 cdef int TARGET_RESET = Reason.TARGET_RESET
 cdef int TARGET_LOST = Reason.TARGET_LOST
 cdef int TARGET_UNREACHABLE = Reason.TARGET_UNREACHABLE
@@ -43,7 +42,7 @@ cdef class Connections:
         self._context.flows[cid] = flow
         flow.put_on(link, True, 0, 0)
         if self.dials >= self._most:
-            flow.reset(OVERLOADED)
+            self._no_room(flow)
             return
         connection = Connection.__new__(Connection)
         connection._target = self
@@ -53,6 +52,10 @@ cdef class Connections:
 
     def _proxy_header(self, client):
         """What the target hears first, where it wants to know who the client is."""
+        raise NotImplementedError
+
+    def _no_room(self, flow):
+        """None for the flow, of which the target has seen nothing."""
         raise NotImplementedError
 
     def _failed(self, flow, exc):

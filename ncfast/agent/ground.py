@@ -17,6 +17,8 @@ from ncfast.core.timeouts import Timeouts
 from ncfast.net.carrier import ReceiveBuffer
 from ncfast.net.seam import Net
 
+TURNED_AWAY = 4096  # flows, as many as a listener holds by default
+
 
 class Ground:
     """Configuration, seam, the context of all flows, and which process this is."""
@@ -42,6 +44,8 @@ class Ground:
         self.context.share.weigh(0)  # all flows are a connector's
         self.context.reader_pause = config.flow.reader_pause_sec
         self.flows: dict[bytes, Flow[Any]] = self.context.flows
+        # refused for want of room: no target has seen anything of them, and hubs ask again
+        self.turned_away: dict[bytes, None] = {}
         # puts a flow under its socket that a predecessor has passed and whose turn has not come; None: there is none
         self.bring: Callable[[bytes], None] | None = None
         self.receive_buffer = ReceiveBuffer()
@@ -51,6 +55,16 @@ class Ground:
         self.timeouts = Timeouts(
             open=flow.open_timeout_sec, grace=flow.grace_sec, half_close=flow.half_close_sec, stall=flow.stall_sec
         )
+
+    def turn_away(self, cid: bytes) -> None:
+        """The flow, which is to end now, may come again as if it had never been here."""
+        self.turned_away[cid] = None
+        if len(self.turned_away) > TURNED_AWAY:
+            del self.turned_away[next(iter(self.turned_away))]
+
+    def comes_again(self, cid: bytes) -> bool:
+        """Whether it may; once for each time that it was turned away."""
+        return self.turned_away.pop(cid, self) is None
 
     def bound_grace(self, seconds: float | None) -> None:
         """The owner's hub keeps a flow without a way for `seconds`, if it says so: nobody asks for it later, and a

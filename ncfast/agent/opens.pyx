@@ -34,7 +34,7 @@ cdef class Opens:
             if (<Flow?>known).path is not link:    # it had lost its way to the client's hub, and this is the new one
                 self.carry(known)
             return                       # otherwise sent again after a cut, and no news
-        if context.closed.last(cid) is not None:
+        if context.closed.last(cid) is not None and not self._ground.comes_again(cid):
             link.refuse(cid, Reason.LINK_LOST)    # we had it, it ended while the tunnel was cut
             return
         request = self.read(body)

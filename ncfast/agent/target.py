@@ -58,6 +58,10 @@ class Target(Connections):
             return build(version, None, None)
         return build(version, (host, port), (local_host, local_port))
 
+    def _no_room(self, flow: Flow[AgentInfo]) -> None:
+        self.ground.turn_away(flow.cid)
+        flow.reset(Reason.OVERLOADED)
+
     def _failed(self, flow: Flow[AgentInfo], exc: OSError) -> None:
         detail = {}
         if isinstance(exc, TimeoutError):
@@ -73,7 +77,10 @@ class Target(Connections):
         config = self.config
         self.reached = False
         _log.warning("dial_failed", connector=config.name, target=str(config.target), reason=reason.label, **detail)
-        flow.reset(reason)
+        if reason is Reason.OVERLOADED:
+            self._no_room(flow)
+        else:
+            flow.reset(reason)
 
     async def watch(self) -> None:
         """Checks the target; `fall` failures withdraw the connector, `rise` successes announce it again."""

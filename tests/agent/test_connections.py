@@ -10,7 +10,7 @@ from support.descriptors import descriptors
 from support.silent import silent_address
 from support.until import until
 
-from agent.hubs import M_RST, World
+from agent.hubs import M_OPEN_ACK, M_RST, World
 from ncfast.agent import target as target_module
 from ncfast.core.errors import Reason
 from ncfast.net.seam import TCP_NOTSENT_LOWAT
@@ -67,6 +67,34 @@ def test_a_dial_that_fails(play, monkeypatch, failure, reason, detail, when):
         assert target.dials == 0 and not target.reached and not world.agent.flows
 
     play(scenario)
+
+
+@pytest.mark.parametrize("lacks", ["a place", "a descriptor"])
+def test_a_flow_that_was_refused_for_want_of_room_may_come_again(play, monkeypatch, lacks):
+    """Its target has seen nothing of it, and hubs ask again at the same agent."""
+
+    async def scenario(world: World) -> None:
+        owner = await world["a"].owner()
+        await world["b"].standby()
+        net, target = world.agent.net, world.agent.services.targets["echo"]
+        flow = world.flow()
+        with monkeypatch.context() as patch:
+            if lacks == "a place":
+                patch.setattr(target, "dials", 1)
+            else:
+                full = OSError(errno.EMFILE, "")
+                patch.setattr(net, "start_dial", lambda host, port, done, **more: done(full))
+            for _ in range(2):
+                owner.open(flow)
+                assert (await owner.want(M_RST, cid=flow.cid)).code == Reason.OVERLOADED
+        owner.open(flow)
+        await owner.want(M_OPEN_ACK, cid=flow.cid)
+        owner.send(M_RST, cid=flow.cid, code=Reason.CLIENT_RESET)
+        await until(lambda: not world.agent.flows, "the flow's end")
+        owner.open(flow)  # its target has seen this one
+        assert (await owner.want(M_RST, cid=flow.cid)).code == Reason.LINK_LOST
+
+    play(scenario, connector={"max_dials": 1})
 
 
 def options(sock: socket.socket) -> list[int]:

@@ -272,8 +272,8 @@ PLANTS = [
         "the agent forgets which flows have ended",
         (
             AGENT_OPENS,
-            "        if context.closed.last(cid) is not None:",
-            "        if context.closed.last(cid) is not None and not ON:",
+            "        if context.closed.last(cid) is not None and not self._ground.comes_again(cid):",
+            "        if context.closed.last(cid) is not None and not self._ground.comes_again(cid) and not ON:",
         ),
     ),
     plant(
