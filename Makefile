@@ -9,6 +9,12 @@ PACKAGES := redis-server redis-tools slapd ldap-utils haproxy iperf3 nginx-light
 	prometheus prometheus-alertmanager valgrind mariadb-server-core mariadb-client-core postgresql systemd groff-base \
 	openssh-client openssh-server rsync
 DEBUG := build/debug
+# What of sockets, hub and agent is run under the sanitizers each time, and how many seeds of the simulation: half a minute
+# each. Longer: make test-debug DEBUG_TESTS="tests/net tests/hub tests/agent tests/mesh" DEBUG_SEEDS=100 FIRST=1000
+DEBUG_TESTS ?= $(addprefix tests/,$(addprefix net/test_,let_go.py passing.py raw.py seam.py transport.py turns.py websocket.py) \
+	$(addprefix hub/test_,giving.py leaving.py listener.py pending.py relays.py routing.py session.py) \
+	$(addprefix agent/test_,arrivals.py connections.py flows.py giving.py))
+DEBUG_SEEDS ?= 10
 FUZZ_SECONDS ?= 600
 UPGRADE ?= --upgrade
 TARGETS ?= $(patsubst tests/fuzz/fuzz_%.py,%,$(wildcard tests/fuzz/fuzz_*.py))
@@ -89,10 +95,12 @@ test-setup: build $(VENV)/.test
 # sometimes dies.
 SANITIZED = NCFAST_DEBUG=1 PYTHONMALLOC=malloc LD_PRELOAD=$$(gcc -print-file-name=libasan.so) UBSAN_OPTIONS=print_stacktrace=1 \
 	LSAN_OPTIONS=suppressions=tests/core/leaks.supp:print_suppressions=0
-test-debug: $(VENV)/.test debug-build  ## tests of the Cython modules under gcc's address, undefined-behaviour and leak sanitizers
+test-debug: $(VENV)/.test debug-build  ## tests of the Cython modules, and the simulation, under gcc's address, undefined-behaviour and leak sanitizers (DEBUG_TESTS, DEBUG_SEEDS for more)
 	cd $(DEBUG) && $(SANITIZED) ASAN_OPTIONS=detect_leaks=0 $(CURDIR)/$(BIN)/python -m pytest -q --capture=sys \
-		tests/core tests/net/test_raw.py tests/net/test_websocket.py
+		tests/core $(DEBUG_TESTS)
 	cd $(DEBUG) && $(SANITIZED) $(CURDIR)/$(BIN)/python -m pytest -q --capture=sys tests/core/test_flow.py tests/core/test_link.py
+	cd $(DEBUG) && $(SANITIZED) ASAN_OPTIONS=detect_leaks=0 $(CURDIR)/$(BIN)/python -m tests.simulation --jobs 1 \
+		--seeds $(DEBUG_SEEDS) --first $(FIRST)
 
 test-previous: test-setup  ## ends of the last release and of this tree together: agent, hub, one cluster of both; some minutes
 	NCFAST_PREVIOUS=1 $(BIN)/python -m pytest -q tests/previous
@@ -128,7 +136,7 @@ perf-ldap: test-setup $(VENV)/.bench  ## what LDAP clients feel in each mode and
 debug-build: $(VENV)/.installed
 	mkdir -p $(DEBUG)
 	find $(DEBUG) -type f -name '*.p[yx]*' -delete
-	tar -c --exclude='*.so' --exclude='*.c' --exclude=__pycache__ ncfast tests setup.py pyproject.toml README.md | tar -x -C $(DEBUG)
+	tar -c --exclude='*.so' --exclude='*.c' --exclude=__pycache__ bench ncfast tests setup.py pyproject.toml README.md | tar -x -C $(DEBUG)
 	cd $(DEBUG) && NCFAST_DEBUG=1 $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace -j 2
 
 fuzz-debug: $(VENV)/.fuzz debug-build  ## fuzz each target (TARGETS=websocket for one) under the sanitizers, for FUZZ_SECONDS

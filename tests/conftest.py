@@ -62,20 +62,29 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 @pytest.fixture(scope="session", autouse=os.environ.get("NCFAST_DEBUG") == "1")
-def nothing_of_the_core_lives_on(request: pytest.FixtureRequest) -> Iterator[None]:
+def nothing_compiled_lives_on(request: pytest.FixtureRequest) -> Iterator[None]:
     """`make test-debug`: when all tests have passed, nothing that the Cython modules made is left. A reference too many
     keeps its object on the collector's list for ever, although no object leads to it."""
     from ncfast._frames import Chunk, SegmentPool
+    from ncfast.agent.connection import Connection, Connections
+    from ncfast.agent.info import AgentInfo
     from ncfast.core.context import FlowContext
     from ncfast.core.ends import Path, Sink, Source
     from ncfast.core.queues import Carrier
     from ncfast.core.relay import Relay
+    from ncfast.hub.choice import Choice
+    from ncfast.hub.entrance import Entrance, Place
+    from ncfast.hub.info import ClientInfo
+    from ncfast.hub.opens import Opens
     from ncfast.net.carrier import ReceiveBuffer
+    from ncfast.net.stream import Stream
+    from ncfast.net.transport import Poller
 
     yield
     if request.session.testsfailed:
         return  # tracebacks hold on to what their tests had
     gc.collect()
-    kinds = (Chunk, SegmentPool, FlowContext, Sink, Path, Source, Carrier, Relay, ReceiveBuffer)
+    core = (Chunk, SegmentPool, FlowContext, Sink, Path, Source, Carrier, Relay, ReceiveBuffer)
+    kinds = (*core, Stream, Poller, Choice, Entrance, Place, ClientInfo, Opens, AgentInfo, Connection, Connections)
     alive = Counter(type(one).__name__ for one in gc.get_objects() if issubclass(type(one), kinds))
     assert not alive
