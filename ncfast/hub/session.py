@@ -106,6 +106,7 @@ class AgentSession:
         self.moves = False  # may be asked to move
         self.moves_again = False  # also to another process of this hub
         self.packed_open = False  # reads that form of M_OPEN
+        self.alone = False  # no other tunnel of the agent carries flows
         self.epoch = 0
         self.state = SessionState.GREETING
         self.announced: frozenset[str] = frozenset()
@@ -183,6 +184,7 @@ class AgentSession:
         self.moves = MOVES in hello.known
         self.moves_again = MOVES_AGAIN in hello.known
         self.packed_open = PACKED_OPEN in hello.known
+        self.alone = hello.alone
         self.link.peer_window = hello.window
         self._announcements.forget()
         self._announce(frozenset(hello.connectors))
