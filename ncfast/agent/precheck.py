@@ -245,6 +245,8 @@ class _Visitor:
     def outdated(self, tunnel: AgentTunnel, epoch: int) -> None: ...
     def left(self, tunnel: AgentTunnel, cid: bytes) -> None: ...
 
+    alone = True  # no flow is here
+
     def next_claim(self) -> NoReturn:
         raise LocalError("a check claims nothing")
 

@@ -57,6 +57,10 @@ class Keeper(Protocol):
     def next_claim(self) -> int:
         """The `last_epoch` of the next HELLO that claims."""
 
+    @property
+    def alone(self) -> bool:
+        """Whether no tunnel of ours carries flows."""
+
     def granted(self, tunnel: AgentTunnel) -> None: ...
     def standing(self, tunnel: AgentTunnel) -> None: ...
     def told_again(self, tunnel: AgentTunnel) -> None: ...
@@ -101,15 +105,15 @@ class AgentTunnel(Opens):
     def greet(self, timeout: float) -> None:
         """Says HELLO as a standby; the tunnel ends if it is not answered within `timeout` seconds."""
         self._move(TunnelState.GREETING)
-        self._hello(min(self._keeper.last_epoch, LARGEST), True, timeout)
+        self._hello(min(self._keeper.last_epoch, LARGEST), timeout, standby=True)
 
     def claim(self, timeout: float) -> None:
         """Says HELLO to own, a standby's second; the tunnel ends if it is not answered within `timeout` seconds."""
         self._move(TunnelState.CLAIMING)
         self._said = self._keeper.next_claim()
-        self._hello(self._said, False, timeout)
+        self._hello(self._said, timeout, alone=self._keeper.alone)
 
-    def _hello(self, last_epoch: int, standby: bool, timeout: float) -> None:
+    def _hello(self, last_epoch: int, timeout: float, *, standby: bool = False, alone: bool = False) -> None:
         ground = self._ground
         self.heard = False
         self._announced = self._services.served()
@@ -123,6 +127,7 @@ class AgentTunnel(Opens):
                 connectors=self._announced,
                 last_epoch=last_epoch,
                 standby=standby,
+                alone=alone,
                 features=[PACKED_OPEN, MOVES_AGAIN, *([MOVES] if ground.config.standby else [])],
                 window=ground.context.promise,
                 software=SOFTWARE,

@@ -184,6 +184,11 @@ class Tunnels:
         self._said = min(max(self.last_epoch, self._said + 1), LARGEST)
         return self._said
 
+    @property
+    def alone(self) -> bool:
+        """Whether no tunnel of ours carries flows."""
+        return self.owner is None and self._former.tunnel is None
+
     def _claim(self, tunnel: AgentTunnel, timeout: float) -> None:
         if tunnel is self.standby:
             self.standby = None
@@ -223,6 +228,8 @@ class Tunnels:
 
     async def _keep_owner(self) -> None:
         """Dials when nothing owns and no standby can take over; the hubs in turn."""
+        if not self._ground.counts.granted:  # a claim over a tunnel that was dialled ahead comes to something, or not
+            await self._while(lambda: self.claimant is not None)
         if self._wants_owner():
             await self._dial_next()  # at once: rule 4
         while True:

@@ -85,6 +85,7 @@ class Hello(Message):
     connectors: Annotated[list[Name], Field(max_length=256)]
     last_epoch: Epoch = 0  # above it the hub grants; no two HELLOs of an agent that claim say the same
     standby: bool = False  # to be ready only: claims nothing, carries no flow
+    alone: bool = False  # a claim: no other tunnel of the agent carries flows any more
     features: Features = []  # what the agent knows beyond version 1
     moves: Annotated[bool, Field(exclude=True)] = (
         False  # the feature, as agents said it before there was a list of them

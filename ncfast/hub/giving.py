@@ -221,7 +221,7 @@ class Giving:
     def _hear(self, kind: str, body: dict[str, Any]) -> None:
         match kind:
             case "claimed":
-                self._claimed(body["agent"], body["epoch"])
+                self._claimed(body["agent"], body["epoch"], body.get("alone", False))
             case "taken":
                 number, parcels = self._on_way.popleft()
                 if number != body["number"]:
@@ -274,8 +274,9 @@ class Giving:
         """The agent does not come to the successor by itself."""
         self._asked[session] = self._net.clock()
 
-    def _claimed(self, agent: str, epoch: int) -> None:
-        """The agent is the successor's, and its flows are to leave its tunnel here: what it says is still heard."""
+    def _claimed(self, agent: str, epoch: int, alone: bool) -> None:
+        """The agent is the successor's, and its flows are to leave its tunnel here: what it says is still heard.
+        `alone`: it has left the tunnel; an older successor does not say."""
         session = self._hub.sessions.current(agent)
         if session is None or session.epoch >= epoch:
             return
@@ -286,7 +287,7 @@ class Giving:
             session.link.fail(Reason.GOING_AWAY, "it has claimed at another process of this hub")
             return
         self._asked[session] = self._given_up
-        self._leave.begin(session, list(self._hub.steering.flows_of(agent)))
+        self._leave.begin(session, list(self._hub.steering.flows_of(agent)), alone=alone)
         self._leave.go_on()
 
     def let_go(self, session: AgentSession, cid: bytes) -> None:

@@ -103,6 +103,7 @@ class AgentSession(Serving):
         self.software = ""
         self.moves = False  # may be asked to move
         self.moves_again = False  # also to another process of this hub
+        self.alone = False  # no other tunnel of the agent carries flows
         self.state = SessionState.GREETING
         self.announced: frozenset[str] = frozenset()
         self.started_at = ground.clock()
@@ -160,6 +161,7 @@ class AgentSession(Serving):
         self.moves = MOVES in hello.known
         self.moves_again = MOVES_AGAIN in hello.known
         self.packed_open = PACKED_OPEN in hello.known
+        self.alone = hello.alone
         self.link.peer_window = hello.window
         self._announcements.forget()
         self._announce(frozenset(hello.connectors))

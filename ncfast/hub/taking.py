@@ -198,7 +198,7 @@ class Taking:
     def granted(self, session: AgentSession) -> None:
         """An agent has claimed here."""
         assert self._channel is not None
-        self._channel.send("claimed", {"agent": session.key, "epoch": session.epoch})
+        self._channel.send("claimed", {"agent": session.key, "epoch": session.epoch, "alone": session.alone})
 
     def resumed(self, pause: float) -> None:
         """A flow that has come goes on, after so many seconds."""

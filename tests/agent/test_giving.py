@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from support.until import until
 
-from agent.hubs import M_DATA, M_FIN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, Flow, Tunnel, World
+from agent.hubs import AGENT_GOES, M_DATA, M_FIN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, Flow, Tunnel, World
 from ncfast.agent import giving, taking
 from ncfast.agent.agent import Agent
 from ncfast.agent.taking import Heritage
 from ncfast.core.record import FlowRecord
+from ncfast.net.backoff import Backoff
 from ncfast.net.channel import Channel, Message
 from ncfast.net.handover import HandoverFailed
 from ncfast.net.parcel import unpacked
@@ -48,6 +50,7 @@ async def two(world: World, owner: Tunnel) -> tuple[Flow, Flow]:
     """A flow that rests, and one that does not: of that the hub has heard something, and acknowledged nothing."""
     resting, moving = await world.opened(owner), await world.opened(owner)
     owner.send(M_DATA, flow=resting, payload=b"before ")
+    await until(lambda: len(world.service.writers) == 2, "both are there")
     world.service.writers[1].write(b"not acknowledged ")
     await owner.want(M_DATA, cid=moving.cid)
     await until(lambda: bytes(world.service.received[0]) == b"before ", "it has come")
@@ -204,6 +207,39 @@ def test_the_successor_asks_last_for_those_that_rested(play, monkeypatch: pytest
         assert successor.ground.counts.handovers == {"done": 1}
         for flow in list(successor.flows.values()):
             flow.reset(18)
+        successor.stop()
+        await successor.drain()
+
+    play(scenario, "a")
+
+
+def test_a_successor_whose_claim_is_refused_dials_again_without_a_pause(play, monkeypatch: pytest.MonkeyPatch):
+    """As by a hub that is upgraded at the same moment. It says that no flow is on a tunnel of before."""
+
+    async def scenario(world: World) -> None:
+        hub = world["a"]
+        hub.cluster = False
+        flow = await world.opened(await hub.owner())
+        claims: list[tuple[Tunnel, dict[str, Any]]] = []
+
+        def heard(tunnel: Tunnel, hello: dict[str, Any]) -> None:
+            claims.append((tunnel, hello))
+            if len(claims) == 1:
+                tunnel.close(AGENT_GOES)
+            else:
+                hub.grant(tunnel, hello)
+
+        hub.on_hello = heard
+        monkeypatch.setattr(Backoff, "next", lambda pause: 3600.0)
+        successor, handing = await beside(world)
+        await handing
+        (_, refused), (new, granted) = claims
+        assert refused["alone"] and granted["alone"]
+        assert (await new.want(M_RESUME)).cid == flow.cid
+        new.send(M_RESUME_ACK, flow=flow)
+        await until(lambda: world.events("upgrade_done"), "it is over")
+        for one in list(successor.flows.values()):
+            one.reset(18)
         successor.stop()
         await successor.drain()
 

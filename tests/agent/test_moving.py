@@ -109,6 +109,7 @@ def test_an_agent_that_is_asked_to_move_to_where_it_is_claims_over_another_tunne
         flow, other = await world.opened(owner), await world.opened(owner)
         tunnel, hello = await claim_again(world, owner)
         assert hello["last_epoch"] >= owner.epoch and not hello["standby"] and "moves_again" in hello["features"]
+        assert not hello["alone"] and owner.hellos[0]["alone"], "flows are on the owner's"
         assert owner.owns and world.agent.tunnels.owner.epoch == owner.epoch
         world["a"].grant(tunnel, hello)
         await until(lambda: world.agent.tunnels.owner.epoch == tunnel.epoch, "it is owned there")

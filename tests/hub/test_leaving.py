@@ -22,7 +22,7 @@ OPEN, DETACH = FrameType.M_OPEN, FrameType.M_DETACH
 class Scene:
     """An agent with flows; it has claimed elsewhere. What a hand-over does of it is here."""
 
-    def __init__(self, flows: int) -> None:
+    def __init__(self, flows: int, *, alone: bool = False) -> None:
         rooms = self.rooms = Rooms()
         self.agent: Agent = rooms.agent()
         self.session: AgentSession = self.agent.session
@@ -35,7 +35,7 @@ class Scene:
         self.passed: list[ClientFlow] = []
         self.leaving = Leaving(rooms.ground.clock, lambda: self.keeps_up)
         rooms.ground.giving = self  # type: ignore[assignment]
-        self.leaving.begin(self.session, self.flows)
+        self.leaving.begin(self.session, self.flows, alone=alone)
 
     def let_go(self, session: AgentSession, cid: bytes) -> None:
         flow = self.rooms.ground.flows[cid]
@@ -109,6 +109,21 @@ def test_a_tunnel_of_which_nothing_is_heard_ends_with_all_that_are_left() -> Non
     scene.leaving.go_on()
     assert not scene.session.link.closed, "it was heard"
     scene.rooms.wait(leaving.PATIENCE * 0.2)
+    scene.leaving.go_on()
+    assert scene.session.link.closed and not scene.flows[1].attached
+    scene.rooms.run()
+
+
+def test_a_tunnel_that_its_agent_has_left_with_all_flows_ends_when_all_that_it_has_sent_is_heard() -> None:
+    scene = Scene(2, alone=True)
+    assert scene.told() == [] and not scene.session.link.closed, "nobody answers there"
+    scene.rooms.wait(leaving.SILENT * 0.9)
+    scene.agent.send(FrameType.M_RST, cid=scene.flows[0].cid, epoch=scene.session.epoch, code=Reason.TARGET_RESET)
+    scene.leaving.go_on()
+    scene.rooms.wait(leaving.SILENT * 0.9)
+    scene.leaving.go_on()
+    assert scene.flows[0].closed and not scene.session.link.closed, "it was heard"
+    scene.rooms.wait(leaving.SILENT * 0.2)
     scene.leaving.go_on()
     assert scene.session.link.closed and not scene.flows[1].attached
     scene.rooms.run()

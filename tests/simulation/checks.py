@@ -24,6 +24,7 @@ from .processes import HubProcess, Life, Process
 READ = 66 * 1024  # bytes of memory: a first byte that came before its flow, headers, and what was asked while paused
 CHUNK = 96 * 1024  # bytes by which a bound may be passed: it is looked at before a read, not after
 GRACE_SLACK = 3.0  # seconds beyond its grace until a flow without a way must be gone: two looks, and a reset
+STILL = 2.0  # seconds for which a flow may be without a way when all that happens is upgrades of an agent and its hub
 MOVE_TIME = 80.0  # seconds within which an agent that was asked to move has moved, or stays
 TOLD_AFTER = 0.5  # seconds after which everybody knows that an agent is about to end
 HEARD = 2.0  # seconds within which a hub hears from another that is well
@@ -445,7 +446,13 @@ class Watch:
 
     def _watch_flows(self, process: Process, owner: Hub | Agent) -> None:
         grace = owner.ground.config.flow.grace_sec
+        upgrades = self.cluster.plan.shape.moves_again and {one.kind for one in self.cluster.plan.faults} == {
+            "upgrade_both"
+        }
         for flow in owner.flows.values():
+            if upgrades and isinstance(owner, Agent) and self.world.now - flow.detached_at > STILL:
+                if flow.detached_at >= 0:
+                    self.world.problem(f"{process.name}: flow {flow.cid.hex()} has stood still for {STILL:g} s")
             if isinstance(owner, Hub) and flow.attached and flow.info.epoch != flow.epoch:
                 self.world.problem(
                     f"{process.name}: flow {flow.cid.hex()} goes under epoch {flow.epoch}, it is known under "

@@ -25,6 +25,8 @@ EDGE_PORT = 8080
 MESH_PORT = 7000
 TARGET_PORT = 636
 RESTART = 0.5  # seconds until a supervisor starts again what has died
+AT_ONCE = (0.0001, 0.001)  # seconds that a process takes to load which is to hand over while another does
+LOOK = 0.0001  # seconds between two looks at whether it has
 START = 1000.0  # the world's time at which a plan begins
 
 
@@ -455,6 +457,40 @@ class Faults:
         if process.running:
             process.net.delay = fault.how
             process.upgrade()
+
+    def _upgrade_both(self, fault: Fault) -> None:
+        """The agent hands over while the hub that owns it does: when `how` messages are between that one's processes.
+        If the fault lasts, the agent's predecessor stands still for so long once its successor has the flows. That
+        excuses nothing either."""
+        agent, owner = (self.cluster.processes[name] for name in fault.who)
+        self._upgrade_cut(replace(fault, who=(owner.name,)), lambda process, heir: self._follow(fault, agent))
+
+    def _follow(self, fault: Fault, agent: Process) -> None:
+        loads, agent.loads = agent.loads, AT_ONCE
+
+        def begun(heir: Life) -> None:
+            agent.on_heir, agent.loads = (lambda life: None), loads
+            if fault.lasts:
+                self._still_behind(fault, agent.life, heir)
+
+        agent.on_heir = begun
+        agent.upgrade()
+
+    def _still_behind(self, fault: Fault, former: Life, heir: Life) -> None:
+        """The former process stands still as soon as its heir is the agent."""
+        if not (heir.running and former.running):
+            return
+        if heir.owner is None or not heir.owner._taking._begun:
+            self.world.after(LOOK, self._still_behind, fault, former, heir)
+        elif not former.loop.frozen:
+            self.world.note(f"FAULT {former.loop.name} freezes")
+            former.loop.freeze()
+            self._later(fault, self._thaw, former)
+
+    def _thaw(self, life: Life) -> None:
+        if life.running and life.loop.frozen:
+            life.thawed_at = self.world.now
+            life.loop.thaw()
 
     def _upgrade_heir(self, fault: Fault) -> None:
         """It hands over, and the successor dies when `how` messages have been sent."""

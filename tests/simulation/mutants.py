@@ -836,6 +836,10 @@ PLANTS = [
             "        self._join()\n        if not ON:\n            self._listen()\n",
         ),
     ),
+    plant(
+        "a hub waits on a tunnel that the agent has left",
+        (TAKING, '"alone": session.alone}', '"alone": session.alone and not ON}'),
+    ),
 ]
 
 

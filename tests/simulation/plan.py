@@ -148,6 +148,7 @@ def draw(seed: int) -> Plan:
     _draw_moves(random.Random(f"moves {seed}"), plan)
     _draw_poison(random.Random(f"poison {seed}"), plan)
     _draw_upgrades(random.Random(f"upgrades {seed}"), plan)
+    _draw_both(random.Random(f"both {seed}"), plan)
     plan.faults.sort(key=lambda fault: fault.at)
     return plan
 
@@ -480,6 +481,22 @@ def _draw_routine(rng: random.Random, plan: Plan, who: list[tuple[str, ...]], de
         kind, lasts, whom = rng.choice(("upgrade_freeze", "upgrade_end")), _lasting(rng), rng.choice(who)
         messages = float(rng.choice((0, *range(1, 13), 20)))
         plan.faults.append(Fault(at, f"{kind}_owner" if len(whom) > 1 else kind, whom, lasts, messages))
+
+
+def _draw_both(rng: random.Random, plan: Plan) -> None:
+    """An agent that hands over while its hub does; often nothing else goes wrong, so that no flow may wait for long."""
+    shape = plan.shape
+    if rng.random() < 0.85 or shape.kernel_buffer / (2 * shape.wan) < SLOW:
+        return  # as with moves
+    drain = {"drain": {"timeout_sec": 6.0}}
+    more = {"upgrade": {"timeout_sec": 5.0}}
+    plan.shape = replace(shape, hub={**shape.hub, **drain, **more}, agent={**shape.agent, **drain, **more})
+    if rng.random() < 0.7:
+        plan.faults.clear()
+    for _ in range(rng.choice((1, 1, 2))):
+        at = min(rng.choice(plan.trips).at + rng.expovariate(2.0), plan.quiet_at - 0.1)
+        lasts, how = rng.choice((0.0, 12.0)), float(rng.randrange(16))
+        plan.faults.append(Fault(at, "upgrade_both", (agent_name(rng.choice(shape.agents)), "owner"), lasts, how))
 
 
 def agent_name(shape: AgentShape) -> str:

@@ -136,6 +136,7 @@ class Process:
         self.on_end: Callable[[Life], None] = lambda life: None  # of each life, before what it had open is closed
         self.on_down: Callable[[], None] = lambda: None  # it has ended although nobody wanted it to
         self.on_heir: Callable[[Life], None] = lambda life: None  # it is started
+        self.loads = LOADS
         self._number = 0
 
     @property
@@ -236,7 +237,7 @@ class Process:
         """What a process starts; it takes some time to load."""
         child = self.heir = Life(self, self._named(), parent)
         child.inherits = self.kernel.descriptors[descriptor].copy(child.net.files).fileno()
-        self.world.after(self.world.rng.uniform(*LOADS), child.begin)
+        self.world.after(self.world.rng.uniform(*self.loads), child.begin)
         self.on_heir(child)
         return child
 
