@@ -191,8 +191,8 @@ def decode(const uint8_t[::1] data not None, Py_ssize_t offset=0):
 cdef class Chunk:
 
     def __dealloc__(self):
-        # Of a flow that is let go of with all that it holds: one behind the other. Each inside the one before would take
-        # as much stack as there are chunks.
+        # A flow may be let go of with all that it holds: one behind the other. Each inside the one before would take as
+        # much stack as there are chunks.
         cdef Chunk chunk = self.next, after
         self.next = None
         while chunk is not None and Py_REFCNT(<PyObject*>chunk) == 1:
