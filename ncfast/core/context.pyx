@@ -166,7 +166,7 @@ cdef class FlowContext:
                     except Exception as exc:
                         defect = exc
                         flow.cut(R_INTERNAL)
-            self._span_count = 0
+        self._span_count = 0
         if defect is not None:
             raise defect
         return 0

@@ -151,15 +151,12 @@ class ClientListener(Entrance):
         is none."""
         if head["kind"] == "header" and not self._headers:
             raise ValueError("no client of this listener brings a header any more")
+        (host, port), due, read = head["client"], head["due"], head["read"].encode("latin-1")
+        said = None if head["kind"] == "header" else head["as"]
         self._enters()
-        host, port = head["client"]
-        one = (
-            ProxyHeader(self, host, port, head["due"])
-            if head["kind"] == "header"
-            else FirstByte(Place(self, host, port), head["as"], head["due"])
-        )
+        one = ProxyHeader(self, host, port, due) if said is None else FirstByte(Place(self, host, port), said, due)
         self.net.adopt_end(sock, one)
-        if read := head["read"].encode("latin-1"):
+        if read:
             one.data_received(read)
 
     def _header_of(self, host: str, port: int) -> ProxyHeader:
