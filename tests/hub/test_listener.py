@@ -443,3 +443,21 @@ def test_a_client_by_ipv6_is_one_client_whatever_its_port():
     assert shown == ["[2001:db8::1]:4000", "[2001:db8::1]:4001"]
     mask = Mask("hash", b"k")
     assert mask.address(shown[0]) == mask.address(shown[1])
+
+
+# who is passed by another process
+
+
+@pytest.mark.parametrize("lacks", ["client", "due", "read", "as"])
+def test_a_client_that_was_passed_and_is_none_takes_no_place(tmp_path, lacks):
+    head = {"kind": "silent", "client": ["127.0.0.1", 4711], "due": None, "read": "", "as": "silent"}
+    del head[lacks]
+
+    async def scene(hub, listener):
+        ours, theirs = socket.socketpair()
+        with ours, theirs, pytest.raises(KeyError, match=lacks):
+            listener.put(head, ours)
+        assert listener.active == 0 and not listener.per_source and not listener.waiting
+        assert hub.net.sockets == 0
+
+    play(tmp_path, scene, LATE)
