@@ -86,7 +86,8 @@ def fetch(at: str | Place, path: str, method: str = "GET") -> bytes:
         finally:
             connection.close()
     except OSError as error:
-        raise Unavailable(f"no answer from {url}: {error}") from None
+        why = error.strerror or str(error) or "not in time"
+        raise Unavailable(f"no answer from {url}: {why}; does it run, and is --url its admin edge?") from None
     except (HTTPException, ValueError):
         raise Unavailable(f"{url} does not answer as a hub does; {_WHERE}") from None
 

@@ -265,7 +265,8 @@ class Upgrading:
         self._standing |= {"state": "failed", "reason": reason}
         self._channel = self._child = None
         self._subject.upgrade_failed()
-        _log.error("upgrade_failed", reason=reason, detail="this process goes on as before")
+        on = "this process ends, as it was told" if self._stopping else "this process goes on as before"
+        _log.error("upgrade_failed", reason=reason, detail=on)
         if self._reload_passed:
             self._reload_passed = False
             self.reloads()

@@ -60,7 +60,8 @@ def test_an_agent_while_its_successor_starts(make: Make) -> None:
     of.program.signal(signal.SIGTERM)
     assert of.program.wait() == 0
     assert not Path(f"/proc/{successor}").exists()
-    assert "told to end" in of.log.wait("upgrade_failed")["reason"]
+    failed = of.log.wait("upgrade_failed")
+    assert "told to end" in failed["reason"] and failed["detail"] == "this process ends, as it was told"
 
 
 def test_a_successor_that_dies_before_its_predecessor_has_ended(make: Make) -> None:
