@@ -4,17 +4,17 @@ import random
 from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
-One = TypeVar("One", bound=Hashable)
+_One = TypeVar("_One", bound=Hashable)
 
-class Crowd(Generic[One]):
+class Crowd(Generic[_One]):
     """In no order. A list, and where each stands in it."""
 
     def __init__(self) -> None: ...
     def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[One]: ...
-    def add(self, one: One) -> None: ...
-    def remove(self, one: One) -> None:
+    def __iter__(self) -> Iterator[_One]: ...
+    def add(self, one: _One) -> None: ...
+    def remove(self, one: _One) -> None:
         """The last takes its place. Raises KeyError if it is not there."""
 
-    def draw(self, most: int, rng: random.Random) -> list[One]:
+    def draw(self, most: int, rng: random.Random) -> list[_One]:
         """All of them, or `most` by lot."""
