@@ -51,6 +51,7 @@ NEITHER = {
     "8.35": "8.27; 1002 is free to a hub",
     "8.36": "8.10",
     "8.38": "takes 60 s",
+    "8.42": "what a hub does with it shows only while it is upgraded: tests/simulation",
     "8.15": "which of two answers comes first nobody can ask for",
     "9.3": "takes 30 s, and a network that takes bytes and acknowledges none",
     "9.4": "whatever is cut",
