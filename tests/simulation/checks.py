@@ -84,6 +84,7 @@ class Watch:
         self.suspects: set[tuple[str, str, str]] = set()
         self.evicted: set[str] = set()  # clients whose flows have ended as overloaded
         self.owning: dict[str, str] = {}  # agent -> which of its lives was owned last
+        self.taking: dict[str, str] = {}  # process -> which of its lives has taken what another one had
         self.settled: set[Life] = set()  # heirs that hold no more than they may: what is passed may be as much again
         self.upgrades: dict[str, float] = {}  # process -> when its upgrade under way has begun
         self.given: list[tuple[float, float, str]] = []  # (from, to, hub): its agents are asked to come, or else
@@ -116,8 +117,11 @@ class Watch:
             self.world.problem(f"{process}: {event} {reason or ''} {fields.get('detail', '')}")
         if event in ("upgrade_started", "upgrade_failed", "upgraded", "upgrade_cut"):
             self._upgrading(process, event, reason)
-        if event == "upgrade_taken" and fields["lost"]:
-            self.world.problem(f"{process}: {fields['lost']} flows that were passed could not be put together")
+        if event == "upgrade_taken":
+            assert self.world.current is not None
+            self.taking[process] = self.world.current.name
+            if fields["lost"]:
+                self.world.problem(f"{process}: {fields['lost']} flows that were passed could not be put together")
         if event == "tunnel_up":
             assert self.world.current is not None
             self.owning[process] = self.world.current.name
@@ -159,6 +163,8 @@ class Watch:
             self.upgrades[process] = now
             return
         begun = self.upgrades.pop(process, now)
+        if event == "upgrade_failed":
+            self.taking.pop(process, None)
         self.given.append((begun, now, process))
         upset = process in self.cluster.leaving or any(
             name == process and since <= now and until >= begun for since, until, name in self.cluster.upsets
@@ -177,9 +183,11 @@ class Watch:
         )
 
     def _is_of_a_predecessor(self, process: str) -> bool:
-        """Whether it is an agent that has handed over of which the log tells."""
+        """Whether it is an agent that has handed over of which the log tells. Its successor may not have heard yet that
+        it is owned, and why the hub has ended the former tunnel may be lost to a reset."""
         assert self.world.current is not None
-        return self.owning.get(process, "") not in ("", self.world.current.name)
+        life = self.world.current.name
+        return self.owning.get(process, life) != life or self.taking.get(process, life) != life
 
     def _left_the_mesh(self, process: str, peer: str) -> None:
         """A hub that is turned off ends a link when no flow is left on it."""
