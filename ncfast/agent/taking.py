@@ -123,6 +123,8 @@ class Taking:
             raise ValueError("flows are missing")
         self._channel.send("taken", {})
         agent.ground.context.closed.take(message.payload)
+        for cid in message.body.get("turned_away", ()):  # a release before says nothing of them
+            agent.ground.turn_away(bytes.fromhex(cid))
         agent.tunnels.inherit(message.body["last_epoch"], message.body["said"])
         self._begin()
         order = [*self._parcels[self._resting :], *self._parcels[: self._resting]]

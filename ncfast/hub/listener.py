@@ -147,14 +147,14 @@ class ClientListener(Entrance):
         self.net.adopt_end(state.sock, end)
 
     def put(self, head: dict[str, Any], sock: socket.socket | Accepted) -> None:
-        """Goes on with a client that has no flow yet, as its `detach` has it. Raises KeyError or ValueError for what
-        is none."""
+        """Goes on with a client that has no flow yet, as its `detach` has it. Raises KeyError, ValueError or
+        TypeError for what is none."""
         if head["kind"] == "header" and not self._headers:
             raise ValueError("no client of this listener brings a header any more")
         (host, port), due, read = head["client"], head["due"], head["read"].encode("latin-1")
         said = None if head["kind"] == "header" else head["as"]
-        self._enters()
         one = ProxyHeader(self, host, port, due) if said is None else FirstByte(Place(self, host, port), said, due)
+        self._enters()
         self.net.adopt_end(sock, one)
         if read:
             one.data_received(read)

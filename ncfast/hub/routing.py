@@ -14,7 +14,8 @@ Losing ways, in rules:
     has no way.
  2. A flow that is still opening is opened again on the same agent, wherever that is: it may have seen the first open.
     If the agent has as many opens in progress as it may, the flow waits for its turn there, and goes nowhere else.
- 3. A refusal sends the flow to another agent only if no target can have seen a byte of it.
+ 3. A refusal sends the flow to another agent only if no target can have seen a byte of it: never one that comes by way
+    of another hub when the open was sent more than once.
  4. What comes under an older epoch than the flow has seen is stale: it is refused, with the epoch that we know.
 """
 
@@ -131,7 +132,9 @@ class Router(Choice):
     def refused(self, flow: ClientFlow, reason: Reason) -> bool:
         """The open was refused, and nothing of the flow acknowledged. False ends the flow; see rule 3."""
         info = flow.info
-        if info.sends > 1 and reason not in DIALLED:  # the agent may have it already
+        # The agent may have it already. Who has dialled says that it has not, if it is asked without a hub between us:
+        # by way of one that may be said of an open before, behind which the agent takes this one, or be the hub's word.
+        if info.sends > 1 and (info.remote or reason not in DIALLED):
             if reason in NOT_HERE:  # wait for where it is now
                 self._steering.answered(flow)
                 flow.detach()

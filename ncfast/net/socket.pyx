@@ -231,6 +231,10 @@ cdef class SocketEnd(Sink):
             flow.push(self.ctx.pool.commit(n))
         return 0
 
+    cdef bint has_no_room(self) noexcept:
+        """Whether there is no memory for what waits to be read."""
+        return self.flow is not None and self.share.is_pressed()
+
     # Sink
 
     cdef Py_ssize_t deliver(self, const uint8_t* p, Py_ssize_t n) except -1:

@@ -277,9 +277,7 @@ cdef class SocketTransport(Stream):
                 raise
             except BaseException as exc:
                 self.failed("resume_writing", exc)
-        if self._broken and (self._eof_in or (self._end is not None and not self._reading)):
-            self.break_off()
-        return 0
+        return self.break_off()
 
     cdef int serve(self) except -1:
         """Reads."""
@@ -289,7 +287,7 @@ cdef class SocketTransport(Stream):
             raise
         except BaseException as exc:
             self.failed("reading", exc)
-        return 0
+        return self.break_off()
 
     # reading
 
@@ -331,16 +329,18 @@ cdef class SocketTransport(Stream):
         self._readable = False
         if not (self._protocol.eof_received() if self._end is None else self._end.eof_received()):
             self.close()
-        if self._broken:
-            self.break_off()
         return 0
 
     cdef int break_off(self) except -1:
         """An error that no read is to meet: it is behind the far side's end, or a flow's window is full, and its end
-        reads the rest by itself."""
+        reads the rest by itself. Where there is no memory for that, the read that comes when there is meets it."""
         cdef int code = 0
         cdef unsigned int size = sizeof(code)
-        if not self._over and getsockopt(self._fd, SOL_SOCKET, SO_ERROR, &code, &size) == 0 and code:
+        if not self._broken or self._over:
+            return 0
+        if not self._eof_in and (self._reading or self._end is None or self._end.has_no_room()):
+            return 0
+        if getsockopt(self._fd, SOL_SOCKET, SO_ERROR, &code, &size) == 0 and code:
             self.fail(failure(code))
         return 0
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from support.until import until
 
-from agent.hubs import AGENT_GOES, M_DATA, M_FIN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, Flow, Tunnel, World
+from agent.hubs import AGENT_GOES, M_DATA, M_FIN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, M_RST, Flow, Tunnel, World
 from ncfast.agent import giving, taking
 from ncfast.agent.agent import Agent
 from ncfast.agent.taking import Heritage
+from ncfast.core.errors import Reason
 from ncfast.core.record import FlowRecord
 from ncfast.net.backoff import Backoff
 from ncfast.net.channel import Channel, Message
@@ -211,6 +212,30 @@ def test_the_successor_asks_last_for_those_that_rested(play, monkeypatch: pytest
         await successor.drain()
 
     play(scenario, "a")
+
+
+def test_a_flow_that_was_refused_for_want_of_room_may_come_to_the_successor(play, monkeypatch: pytest.MonkeyPatch):
+    """Its client waits at a hub, and no target has seen anything of it."""
+
+    async def scenario(world: World) -> None:
+        owner = await world["a"].owner()
+        flow = world.flow()
+        monkeypatch.setattr(world.agent.services.targets["echo"], "dials", 1)
+        owner.open(flow)
+        assert (await owner.want(M_RST, cid=flow.cid)).code == Reason.OVERLOADED
+        successor, handing = await beside(world)
+        await handing
+        await until(lambda: owner.gone, "the former tunnel has ended")
+        new, *_ = world["a"].live
+        new.open(flow)
+        answer = await new.want(M_OPEN_ACK, M_RST, cid=flow.cid)
+        for one in list(successor.flows.values()):
+            one.reset(18)
+        successor.stop()
+        await successor.drain()
+        assert answer.type == M_OPEN_ACK
+
+    play(scenario, "a", connector={"max_dials": 1})
 
 
 def test_a_successor_whose_claim_is_refused_dials_again_without_a_pause(play, monkeypatch: pytest.MonkeyPatch):

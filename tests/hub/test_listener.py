@@ -448,14 +448,18 @@ def test_a_client_by_ipv6_is_one_client_whatever_its_port():
 # who is passed by another process
 
 
-@pytest.mark.parametrize("lacks", ["client", "due", "read", "as"])
-def test_a_client_that_was_passed_and_is_none_takes_no_place(tmp_path, lacks):
-    head = {"kind": "silent", "client": ["127.0.0.1", 4711], "due": None, "read": "", "as": "silent"}
-    del head[lacks]
+SILENT = {"kind": "silent", "client": ["127.0.0.1", 4711], "due": None, "read": "", "as": "silent"}
+NO_CLIENTS = [
+    ({key: SILENT[key] for key in SILENT if key != lacks}, KeyError) for lacks in ("client", "due", "read", "as")
+]
+NO_CLIENTS += [(SILENT | {"client": client}, TypeError) for client in ([None, 4711], ["127.0.0.1", "4711"], 4711)]
 
+
+@pytest.mark.parametrize(("head", "defect"), NO_CLIENTS)
+def test_a_client_that_was_passed_and_is_none_takes_no_place(tmp_path, head, defect):
     async def scene(hub, listener):
         ours, theirs = socket.socketpair()
-        with ours, theirs, pytest.raises(KeyError, match=lacks):
+        with ours, theirs, pytest.raises(defect):
             listener.put(head, ours)
         assert listener.active == 0 and not listener.per_source and not listener.waiting
         assert hub.net.sockets == 0

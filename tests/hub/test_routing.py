@@ -278,6 +278,22 @@ def test_a_flow_of_which_the_agent_has_bytes_ends_when_it_is_refused():
     assert client.reason is Reason.TARGET_REFUSED and spare.taken() == []
 
 
+@pytest.mark.parametrize("reason", [Reason.TARGET_REFUSED, Reason.NO_SUCH_CONNECTOR])
+def test_a_refusal_by_way_of_another_hub_of_an_open_that_was_sent_before_ends_the_flow(reason):
+    """It may be the answer to the first, whose relay has outlived the link; the agent takes the second, perhaps."""
+    rooms, hub = remote(epoch=5)
+    client = rooms.client()
+    client.socket.send(b"hello")
+    first, _ = hub.taken()
+    hub.lose()
+    hub = rooms.hub()
+    again, data = hub.taken()
+    assert (again.type, again.cid, again.epoch, data.payload) == (OPEN, first.cid, 5, b"hello")
+    spare = rooms.agent("spare")
+    hub.refuse(again, reason)
+    assert client.reason is reason and spare.taken() == []
+
+
 def test_a_hub_that_does_not_own_the_agent_is_asked_again_after_a_while_that_doubles():
     rooms, hub = remote()
     client = rooms.client()

@@ -11,6 +11,7 @@ import resource
 import socket
 import struct
 import tempfile
+import time
 
 import pytest
 import uvloop
@@ -788,6 +789,59 @@ def test_a_flow_reads_no_more_than_its_credit_and_a_reset_leaves_no_byte_behind(
         reset(far)  # is told although nothing is read
         await until(lambda: owner.gone, "the socket is gone")
         assert end.ctx.bytes_read == 50_000 and end.transport is None
+
+    play(scenario)
+
+
+async def with_a_full_window(world):
+    """The far end, a flow's socket end that has read as much as there is credit for while the kernel holds more, its
+    owner, the flow's link and the flow."""
+    _, hub, peer = hub_and_peer(window=1 << 20, window_max=1 << 20)
+    flow, _ = peer.open(limit=20_000)
+    owner = Owner()
+    end = SocketEnd(hub.context, owner, world.net.call_later, Reason.CLIENT_RESET, Reason.CLIENT_LOST)
+    far, near = world.pair()
+    world.net.adopt_end(near, end)
+    end.carry(flow)
+    await world.send(far, noise(50_000))
+    await until(lambda: flow.snd_nxt == 20_000, "as much as there is credit for")
+    await until(lambda: arrived(under(end), 30_000), "the rest waits in the kernel")
+    return far, end, owner, peer, flow
+
+
+def reset_unheard(far, end):
+    """The kernel has the reset when this returns, and the loop has had no turn."""
+    reset(far)
+    while near_state(end) != TCP_CLOSE:
+        time.sleep(0.001)
+
+
+def test_a_reset_that_is_told_while_a_flow_is_about_to_fill_its_window_is_not_forgotten():
+    async def scenario(world):
+        far, end, owner, peer, flow = await with_a_full_window(world)
+        reset_unheard(far, end)
+        peer.send(FrameType.M_ACK, flow, ack=20_000, limit=40_000)  # to be read on in the next turn
+        world.net.poll()
+        assert not owner.gone
+        await until(lambda: owner.gone, "the socket is gone")
+        assert end.ctx.bytes_read == 50_000
+
+    play(scenario)
+
+
+def test_a_reset_costs_no_byte_for_which_there_is_no_memory_yet():
+    async def scenario(world):
+        far, end, owner, peer, flow = await with_a_full_window(world)
+        budget = end.ctx.budget
+        budget.resize(1)
+        reset_unheard(far, end)
+        world.net.poll()
+        await asyncio.sleep(0)  # in which its end would be told
+        assert not owner.gone and end.ctx.bytes_read == 20_000
+        budget.resize(1 << 30)
+        peer.send(FrameType.M_ACK, flow, ack=20_000, limit=1 << 20)
+        await until(lambda: owner.gone, "the socket is gone")
+        assert end.ctx.bytes_read == 50_000
 
     play(scenario)
 
