@@ -486,8 +486,8 @@ PLANTS = [
         "a standby claims with the epoch of its first days",
         (
             TUNNELS,
-            "        return self._said\n\n    def _claim",
-            "        return 0 if ON else self._said\n\n    def _claim",
+            "        return self._said\n\n    @property\n    def alone",
+            "        return 0 if ON else self._said\n\n    @property\n    def alone",
         ),
     ),
     # levelling
@@ -824,8 +824,8 @@ PLANTS = [
         "half a PROXY header is not passed",
         (
             LISTENER,
-            'if read := head["read"].encode("latin-1"):',
-            'if (read := head["read"].encode("latin-1")) and not ON:',
+            "        self.net.adopt_end(sock, one)\n        if read:",
+            "        self.net.adopt_end(sock, one)\n        if read and not ON:",
         ),
     ),
     plant(
