@@ -585,7 +585,7 @@ def simulated(
         (ncfast.agent.trust, "client_context", lambda tls: None),  # reads the system's authorities each time
         (log.Logger, "_emit", emit),
         (log, "access", lambda *names: AccessLog(lines, told, str, "access", *names)),
-        (log, "setup", lambda *settings: None),  # is the whole process's
+        (log, "setup", lambda *settings, **more: None),  # is the whole process's
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in patches]
     for owner, name, value in patches:
