@@ -4,14 +4,10 @@ Compiled because each flow has one. `ncfast.agent.target` adds what is told of d
 """
 
 from ncfast.agent.info cimport AgentInfo
+from ncfast.core.packed cimport CLIENT, CONNECTOR, SECRET
 from ncfast.net.socket cimport SocketEnd, end_of
 
 from ncfast.core.errors import Reason
-
-cdef enum:                      # of what M_OPEN says, the members of `Opening` that are looked at here
-    CONNECTOR = 0
-    SECRET = 2
-    CLIENT = 4
 
 cdef int TARGET_RESET = Reason.TARGET_RESET
 cdef int TARGET_LOST = Reason.TARGET_LOST

@@ -8,7 +8,7 @@ from libc.stdint cimport uint64_t
 from ncfast.agent.connection cimport Connections
 from ncfast.core.context cimport FlowContext
 from ncfast.core.flow cimport Flow
-from ncfast.core.packed cimport unpacked
+from ncfast.core.packed cimport CONNECTOR, unpacked
 
 from ncfast.core.errors import Reason, RemoteError
 from ncfast.core.opening import PACKED as _PACKED, Opening
@@ -40,7 +40,7 @@ cdef class Opens:
         request = self.read(body)
         if request is None:
             return
-        target = (<dict>self._services.targets).get(request[0])
+        target = (<dict>self._services.targets).get(request[CONNECTOR])
         if target is None:
             link.refuse(cid, Reason.NO_SUCH_CONNECTOR)
             return

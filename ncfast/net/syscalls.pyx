@@ -9,14 +9,13 @@ from libc.string cimport memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close as c_close
 
-from ncfast.net.sys_socket cimport SOL_SOCKET, setsockopt
+from ncfast.net.sys_socket cimport SO_ERROR, SOL_SOCKET, getsockopt, setsockopt
 
 cdef extern from "<sys/socket.h>" nogil:
     enum:
-        AF_INET, AF_INET6, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SO_ERROR
+        AF_INET, AF_INET6, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC
     int socket(int family, int type, int protocol)
     int connect(int fd, const sockaddr* address, socklen_t size)
-    int getsockopt(int fd, int level, int option, void* value, socklen_t* size)
     int accept4(int fd, sockaddr* address, socklen_t* size, int flags)
     int getsockname(int fd, sockaddr* address, socklen_t* size)
     int getpeername(int fd, sockaddr* address, socklen_t* size)

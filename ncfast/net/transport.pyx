@@ -29,7 +29,7 @@ from ncfast.net.backlog cimport Backlog
 from ncfast.net.socket cimport SocketEnd
 from ncfast.net.stream cimport Stream
 from ncfast.net.sys_socket cimport (
-    MSG_DONTWAIT, MSG_NOSIGNAL, SOL_SOCKET, msghdr, send, sendmsg, setsockopt,
+    MSG_DONTWAIT, MSG_NOSIGNAL, SO_ERROR, SOL_SOCKET, getsockopt, msghdr, send, sendmsg, setsockopt, socklen_t,
 )
 from ncfast.net.syscalls cimport name_of
 
@@ -44,12 +44,11 @@ cdef extern from "<sys/epoll.h>" nogil:
 
 cdef extern from "<sys/socket.h>" nogil:
     enum:
-        SO_ERROR, SO_LINGER, SHUT_WR
+        SO_LINGER, SHUT_WR
     struct linger:
         int l_onoff
         int l_linger
     ssize_t recv(int fd, void* at, size_t size, int flags)
-    int getsockopt(int fd, int level, int option, void* value, unsigned int* size)
     int shutdown(int fd, int how)
 
 cdef extern from "<netinet/in.h>" nogil:
@@ -335,7 +334,7 @@ cdef class SocketTransport(Stream):
         """An error that no read is to meet: it is behind the far side's end, or a flow's window is full, and its end
         reads the rest by itself. Where there is no memory for that, the read that comes when there is meets it."""
         cdef int code = 0
-        cdef unsigned int size = sizeof(code)
+        cdef socklen_t size = sizeof(code)
         if not self._broken or self._over:
             return 0
         if not self._eof_in and (self._reading or self._end is None or self._end.has_no_room()):
