@@ -125,6 +125,7 @@ class Watch:
         if event == "tunnel_up":
             assert self.world.current is not None
             self.owning[process] = self.world.current.name
+            self.taking.pop(process, None)
             self._granted(process, fields)
             self.owners.setdefault(process, []).append((self.world.now, host_of(fields["hub"])))
         elif event in ("mesh_link_up", "mesh_link_down") and fields.get("replica"):

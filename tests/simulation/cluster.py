@@ -488,9 +488,8 @@ class Faults:
             self._later(fault, self._thaw, former)
 
     def _thaw(self, life: Life) -> None:
-        if life.running and life.loop.frozen:
-            life.thawed_at = self.world.now
-            life.loop.thaw()
+        if life.running:
+            life.thaw()
 
     def _upgrade_heir(self, fault: Fault) -> None:
         """It hands over, and the successor dies when `how` messages have been sent."""

@@ -74,6 +74,12 @@ class Life:
         self.thawed_at = 0.0
         self.handed_over_at = 0.0
 
+    def thaw(self) -> None:
+        if self.loop.frozen:
+            self.service.world.note(f"{self.loop.name} thaws")
+            self.thawed_at = self.service.world.now
+            self.loop.thaw()
+
     @property
     def running(self) -> bool:
         return self.code is None
@@ -289,10 +295,7 @@ class Process:
 
     def thaw(self) -> None:
         for life in self.all:
-            if life.loop.frozen:
-                self.world.note(f"{life.loop.name} thaws")
-                life.thawed_at = self.world.now
-                life.loop.thaw()
+            life.thaw()
 
 
 class OrderedListener(ClientListener):
