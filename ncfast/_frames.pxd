@@ -88,6 +88,7 @@ cdef class SegmentPool:
     cdef Chunk commit(self, Py_ssize_t size)
     cdef Py_ssize_t cost(self, Chunk chunk) noexcept
     cdef int split(self, Chunk chunk, Py_ssize_t size) except -1
+    cdef void skip(self, Chunk chunk, Py_ssize_t size) noexcept
     cdef void release(self, Chunk chunk)
 
 

@@ -279,6 +279,14 @@ cdef class SegmentPool:
         self.held += HEADER_SIZE + (rest.size if chunk.pooled else 0)
         return 0
 
+    cdef void skip(self, Chunk chunk, Py_ssize_t size) noexcept:
+        """`chunk` begins `size` bytes later, in the same memory: the header goes where they were."""
+        chunk.off += size
+        chunk.seq += size
+        chunk.size -= size
+        if not chunk.pooled:
+            self.held -= size
+
     cdef void release(self, Chunk chunk):
         """The far end has it. The memory is used again unless somebody still looks at it."""
         cdef bytes buf = chunk.buf

@@ -100,9 +100,16 @@ cdef class Sender(Receiver):
         """The next chunk for the path, with its header written; None if there is none it may send."""
         cdef Chunk chunk = self.unsent
         cdef Header h
-        cdef Py_ssize_t held
+        cdef Py_ssize_t held, had
         if chunk is None or not self.resumed or self.held():
             return None
+        if chunk.seq < self.snd_una:                   # sent before, and the peer has its first bytes
+            held = self.ctx.pool.held
+            had = self.snd_una - chunk.seq
+            self.ctx.pool.skip(chunk, had)
+            self.ctx.bytes_out += had
+            self.unsent_bytes -= had
+            self.share.charge(self.ctx.pool.held - held)
         if chunk.seq + chunk.size > self.snd_limit:    # read under another path's larger limit
             held = self.ctx.pool.held
             self.ctx.pool.split(chunk, self.snd_limit - chunk.seq)
