@@ -7,6 +7,7 @@ and ssh always encrypt.
 from __future__ import annotations
 
 import getpass
+import os
 import shutil
 import subprocess
 import time
@@ -163,7 +164,14 @@ def wstunnel(ground: Ground) -> tuple[Sequence[str], Sequence[str]]:
     )
 
 
+def separate_privileges() -> None:
+    """Makes the folder without which root's sshd does not start: Debian's unit makes it, and the package does not."""
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+
+
 def ssh(ground: Ground) -> tuple[Sequence[str], Sequence[str]]:
+    separate_privileges()
     for key in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", ground.folder / key], check=True)
     config = ground.file("sshd_config", SSHD.format(tunnel=ground.tunnel, folder=ground.folder))

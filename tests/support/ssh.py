@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import getpass
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.peers import separate_privileges
 from support.peer import Address
 from support.process import Program, require
 from support.services import on_free_port, run
 
 ALIAS = "service"  # what clients know the host's key by, whichever way they come
-PRIVSEP = Path("/run/sshd")  # Debian's: root's sshd does not start without it
 
 CONFIG = """\
 ListenAddress 127.0.0.1:{port}
@@ -62,8 +61,7 @@ def sshd(directory: Path) -> Iterator[Ssh]:
     for name in ("host", "client"):
         run([generator, "-q", "-t", "ed25519", "-N", "", "-f", str(directory / name)])
     (directory / "known_hosts").write_text(f"{ALIAS} {(directory / 'host.pub').read_text()}")
-    if os.geteuid() == 0:
-        PRIVSEP.mkdir(mode=0o755, exist_ok=True)
+    separate_privileges()
 
     def start(port: int) -> Program:
         config = directory / "sshd_config"
