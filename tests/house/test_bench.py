@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import instructions
+from bench import instructions, profiles
 from bench.peers import PEERS
 from bench.routes import TLS
 
@@ -123,6 +123,25 @@ def test_profile_names_symbols_of_both_processes(tmp_path: Path) -> None:
     need("perf")
     output = run("bench.profile", "pingpong", "--seconds", "1", "--keep", str(tmp_path))
     assert "near side" in output and "far side" in output and "%" in output
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("    47.75%  libpython3.11.so.1.0", "47.75% libpython3.11"),
+        ("  8.9%  [k] finish_task_switch.isra.0     [kernel.kallsyms]", "8.9% `finish_task_switch` kernel"),
+        (
+            "  1.28%  [.] __pyx_f_6ncfast_7_frames_9DedupRing__probe   _frames.cpython-311-x86_64-linux-gnu.so",
+            "1.28% `ncfast._frames.DedupRing._probe` _frames",
+        ),
+        (
+            "  0.65%  [.] __pyx_pw_10aiofastnet_5utils_3Way_3_read_ready  utils.cpython-311-x86_64-linux-gnu.so",
+            "0.65% `aiofastnet.utils.Way._read_ready` utils",
+        ),
+    ],
+)
+def test_a_profiles_lines_are_told_as_the_source_has_them(line: str, words: str) -> None:
+    assert profiles.words(line) == words
 
 
 def test_micro_benchmarks_run_once() -> None:
