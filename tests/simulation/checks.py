@@ -460,7 +460,8 @@ class Watch:
         }
         for flow in owner.flows.values():
             if upgrades and isinstance(owner, Agent) and self.world.now - flow.detached_at > STILL:
-                if flow.detached_at >= 0:
+                # one whose client has gone while it had no way is asked for by nobody (8.18)
+                if flow.detached_at >= 0 and self._at_its_origin(flow.cid) is not None:
                     self.world.problem(f"{process.name}: flow {flow.cid.hex()} has stood still for {STILL:g} s")
             if isinstance(owner, Hub) and flow.attached and flow.info.epoch != flow.epoch:
                 self.world.problem(
