@@ -53,6 +53,9 @@ class Hub:
         us: Any = self
         Relay(CID, 1, self.tunnel, us).connect(self.mesh)
 
+    def relay_opened(self, relay: Relay[Any]) -> None:
+        """The first frame up says so."""
+
     def _link(self, carrier: TransportCarrier) -> Link:
         us: Any = self  # no more of a handler than relayed data needs
         link = Link(us, carrier, self.context, self.turns.append, self._never, max_inflight=8 * MIB, queue_depth=1000)

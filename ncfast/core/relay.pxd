@@ -34,7 +34,7 @@ cdef class Relay:
     cdef readonly bytes cid
     cdef readonly uint64_t epoch
     cdef public object info
-    cdef bint opened                 # M_OPEN_ACK has passed
+    cdef bint opened                 # M_OPEN_ACK has passed, or what says as much
     cdef bint over
     cdef readonly Lane up            # from the agent
     cdef readonly Lane down          # to the agent

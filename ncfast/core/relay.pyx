@@ -8,7 +8,7 @@ from libc.stdint cimport uint64_t
 
 from ncfast.core.fifo cimport Fifo
 from ncfast.core.ends cimport Path, Source
-from ncfast._frames cimport M_FIN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, M_RST
+from ncfast._frames cimport M_DATA, M_FIN, M_OPEN_ACK, M_RESUME, M_RESUME_ACK, M_RST
 
 
 cdef class Lane(Source):
@@ -96,10 +96,11 @@ cdef class Relay:
         passed before it. Whoever has asked to resume waits for the answer, even if nothing else is left to come."""
         if type == M_RST:
             return True
-        if type == M_OPEN_ACK and not self.opened:
-            self.opened = True
+        if not self.opened and lane is self.up \
+                and (type == M_OPEN_ACK or type == M_DATA or type == M_FIN or type == M_RESUME):
+            self.opened = True           # M_OPEN_ACK itself may be lost, or have gone by another relay
             self.info.relay_opened(self)
-        elif type == M_FIN:
+        if type == M_FIN:
             lane.ended = True
             lane.end = seq
         elif type == M_RESUME:

@@ -7,7 +7,7 @@ hub that does not own the agent says so and passes nothing on: one hop. Moving t
 
     what is lost        who is told                           the relay
     the agent's tunnel  the origin, by M_DETACH               ends: the agent asks anew where it has claimed
-    the mesh link       the agent, by M_DETACH                waits without a way up until it asks, or the grace ends
+    the mesh link       the agent, by M_DETACH                waits for the origin to ask, or for the grace to end
     the origin itself   the agent, by M_RST origin_lost       ends
 """
 
@@ -48,7 +48,7 @@ class Relayed:
         self.away_since = -1.0  # without a mesh link since then
 
     def relay_opened(self, relay: Relay[Relayed]) -> None:
-        """M_OPEN_ACK has passed."""
+        """The agent has accepted the flow."""
         self.relays.opened(self)
 
     def relay_ended(self, relay: Relay[Relayed]) -> None:
@@ -156,7 +156,8 @@ class Relays:
             return
         relay = self._find(cid, session)
         peer = self._ways.origin(cid)
-        if peer is None:
+        # without a way up the agent was told to wait: it has asked before it heard of that, and drops what is answered
+        if peer is None or (relay is not None and relay.mesh is None):
             if self._ways.former(cid):
                 session.link.refuse(cid, Reason.ORIGIN_LOST)
             else:

@@ -22,11 +22,18 @@ from ncfast.mesh.manager import Mesh
 from ncfast.mesh.peer import Peer
 
 SCENARIOS = {one.name: one for one in ScriptedPeer.scenarios()}
-refusal = Relays._refusal
+refusal, resume_from_agent = Relays._refusal, Relays.resume_from_agent
 
 
 def any_epoch(relays, session, key, cid, epoch, request):
     return refusal(relays, session, key, cid, epoch if session is None else session.epoch, request)
+
+
+def whenever_it_is_linked(relays, session, cid, secret, ack, limit):
+    relay, peer = relays.by_cid.get(cid), relays._ways.origin(cid)
+    if relay is not None and peer is not None:
+        relays._connect(relay, peer)
+    resume_from_agent(relays, session, cid, secret, ack, limit)
 
 
 def vouching_for_nobody(**said):
@@ -63,6 +70,12 @@ PLANTS = {
     "relays under any epoch": ("10.10", "opens that are refused", (Relays, "_refusal"), any_epoch),
     "does not say that a tunnel is lost": ("10.15", "the tunnel is lost", (Relays, "tunnel_lost"), nothing),
     "does not say that a link is lost": ("10.16", "the link is lost", (Relays, "peer_lost"), nothing),
+    "passes on what has crossed M_DETACH": (
+        "10.31",
+        "an agent's M_RESUME crosses M_DETACH",
+        (Relays, "resume_from_agent"),
+        whenever_it_is_linked,
+    ),
     "vouches for nobody": ("10.28", "the tunnel is lost", "ncfast.hub.relays.Vouch", vouching_for_nobody),
     "believes any owner": ("10.11", "an owner that may not ask", (Resuming, "_may_resume"), always),
 }

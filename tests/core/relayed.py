@@ -215,8 +215,9 @@ class OwnerSession(Handler):
         self.link.fail(Reason.PROTOCOL_ERROR)
 
     def _on_frame__resume(self, cid: bytes, epoch: int, secret: bytes, ack: int, limit: int) -> bool:
-        up = self.hub.up
-        if up is None or up.link.closed:
+        up, relay = self.hub.up, self.hub.relays.get(cid)
+        waits = relay is not None and relay.tunnel is self.link and relay.mesh is None
+        if up is None or up.link.closed or waits:
             self.link.tell_detached(cid, epoch, Reason.LINK_LOST)
         else:
             relay = self.hub.relay(cid, self, up)

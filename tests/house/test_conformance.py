@@ -104,7 +104,7 @@ OTHERS = {
         "8.1": "a hub's to do; 8.21 is the agent's side of it",
         "8.22": "a hub's to do",
         "8.28": "a hub's to judge",
-        **{f"10.{number}": "of hubs" for number in range(1, 31)},
+        **{f"10.{number}": "of hubs" for number in range(1, 32)},
         **{f"11.{name}": "of hubs" for name in ("HELLO", "HELLO_ACK", *range(1, 27))},
         "1.11": "libraries read what they should refuse, and nothing else shows",
     },

@@ -230,15 +230,38 @@ def test_the_origin_asks_again_and_the_relay_goes_on():
     assert rooms.relays.by_cid == {cid: relay}
 
 
-def test_so_it_does_when_the_agent_asks():
+def test_what_the_agent_asked_before_it_heard_of_the_loss_does_not_bring_the_flow_back():
+    """It waits by now (8.18), and would drop the answer to that; the origin would wait for it for ever."""
+    rooms, hub, agent, cid = relayed()
+    hub.lose()
+    assert agent.only(DETACH).code == Reason.LINK_LOST
+    hub = rooms.hub()
+    agent.resume(cid, SECRET)  # has crossed M_DETACH
+    told = agent.only(DETACH)
+    assert (told.cid, told.epoch, told.code) == (cid, 5, Reason.LINK_LOST) and hub.taken() == []
+    hub.seek(cid, 5)
+    assert agent.only(RESUME).cid == cid
+    agent.resume(cid, SECRET)  # frames were lost
+    assert hub.only(RESUME).cid == cid and len(rooms.relays.by_cid) == 1
+
+
+def test_nor_does_what_it_asks_while_there_is_no_link():
     rooms, hub, agent, cid = relayed()
     hub.lose()
     agent.taken()
     agent.resume(cid, SECRET)
-    assert agent.only(DETACH).code == Reason.LINK_LOST, "the link is not there yet"
-    hub = rooms.hub()
+    assert agent.only(DETACH).code == Reason.LINK_LOST
+    assert rooms.relays.by_cid[cid].mesh is None
+
+
+def test_an_open_that_comes_again_is_answered_by_the_agents_asking():
+    """The agent has accepted it, of which the origin has not heard: no open is in progress any more."""
+    rooms, hub, agent, cid = relayed()
+    rooms.relays.by_cid[cid].forget()  # by an owner that has not heard of it either
+    hub.open(cid, 5)
+    assert agent.only(OPEN).cid == cid and len(rooms.pending) == 1
     agent.resume(cid, SECRET)
-    assert hub.only(RESUME).cid == cid and len(rooms.relays.by_cid) == 1
+    assert hub.only(RESUME).cid == cid and len(rooms.pending) == 0
 
 
 def test_the_relay_ends_with_the_grace_without_a_word_while_the_origin_is_known_to_live():
