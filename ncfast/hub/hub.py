@@ -262,11 +262,12 @@ class Hub:
 
     async def join_mesh(self) -> None:
         """The predecessor has left it."""
-        try:
-            await self.cluster.follow_mode()
-        except OSError as exc:
-            self.ways.inherited = False
-            _log.error("mesh_down", detail=str(exc))
+        async with self._reload.lock:  # of a reload, too, may open it
+            try:
+                await self.cluster.follow_mode()
+            except OSError as exc:
+                self.ways.inherited = False
+                _log.error("mesh_down", detail=str(exc))
 
     def hold_doors(self) -> None:
         """Agents, other hubs and operators wait in the kernel's queue."""

@@ -69,7 +69,7 @@ async def _agent(config: AgentConfig, path: str | Path | None, stay: bool, descr
         return agent.stop()
 
     async def reload() -> None:
-        if not upgrading.passes(signal.SIGHUP) and not upgrading.reload():
+        if not await upgrading.reload():
             with supervisor.reloading():
                 await _reload_agent(agent, path)
 

@@ -86,7 +86,7 @@ async def _hub(
 
     async def reload() -> None:
         await started.wait()
-        if not upgrading.passes(signal.SIGHUP) and not upgrading.reload():
+        if not await upgrading.reload():
             with supervisor.reloading():
                 await _reload_hub(hub, path)
 

@@ -129,12 +129,19 @@ class Upgrading:
             return False
         return pass_on(number)
 
-    def reload(self) -> bool:
-        """Whether it is the successor that reads its file again; if it fails, we do."""
-        if self.handed_over.is_set():
+    async def reload(self) -> bool:
+        """Whether it is the successor that reads its file again; if it fails, we do. Returns when all that is passed to
+        us has come: until then our predecessor listens wherever we do, and what a reload has closed could not be bound
+        again."""
+        if self._heir is not None and not self._heir.over.is_set():
+            _log.info("reload_waits", detail="until all that is passed from the process before has come")
+            await self._heir.over.wait()
+        if self.passes(signal.SIGHUP):
             return True
-        if not self.under_way or self._channel is None:
+        if self._channel is None or not self.under_way and not self.handed_over.is_set():
             return False
+        if self._channel.closed and self.handed_over.is_set():
+            _log.warning("reload_ignored", detail=f"process {self.pid} is the one that serves now")
         self._reload_passed = True
         self._channel.send("reload", {})
         return True

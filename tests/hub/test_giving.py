@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bench.ports import free_port
 from hub.doors import key, run
 from ncfast.config.hub import HubConfig
 from ncfast.hub.hub import Hub
@@ -92,6 +93,27 @@ def test_agents_wait_until_a_successor_serves(tmp_path: Path) -> None:
         await hub.start()
         await asking[0]
         assert not answer[0].startswith(b"HTTP/1.1 503"), answer
+        await hub.stop()
+
+    run(scene)
+
+
+def test_a_successor_opens_its_mesh_once(tmp_path: Path) -> None:
+    """A reload comes while it is about to: the name where it listens is looked up."""
+
+    async def scene() -> None:
+        net, jwt = Net(asyncio.get_running_loop()), key(tmp_path)
+        secret = tmp_path / "mesh.secret"
+        secret.write_text("s" * 40)
+        mesh = {"listen": f"localhost:{free_port()}", "require_mtls": False, "secret_file": str(secret)}
+        ha = {"enabled": True, "mode": "active", "replica_id": "hub", "mesh": mesh}
+        config = HubConfig.model_validate({**CONFIG, "ha": ha})
+        heritage = Heritage("hub", b"12345678", 5, {"agents": []}, [], [])
+        hub = Hub(config, jwt, net, heritage=heritage)
+        await hub.start()
+        assert hub.ways.mesh is None and hub.ways.active
+        await asyncio.gather(hub.join_mesh(), hub.reload(config, jwt))
+        assert hub.ways.mesh is not None and hub.ways.active
         await hub.stop()
 
     run(scene)

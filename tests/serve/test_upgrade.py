@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 
+import pytest
 from support.until import until
 
 from ncfast.core.errors import NcfastError
 from ncfast.core.record import FORMAT
 from ncfast.net.channel import Channel
+from ncfast.observe.log import Logger
+from ncfast.serve.heir import Heir
 from ncfast.serve.process import network
 from ncfast.serve.upgrade import Upgrading
 
@@ -25,6 +29,7 @@ with socket.socket(fileno=int(os.environ["NCFAST_HANDOVER"])) as channel:
 
 MORTAL = SUCCESSOR.replace("time.sleep(3600)", "pass")
 SILENT_SEC = 0.2
+STANDING = {"id": "4711", "state": "passing", "reason": ""}
 
 
 class Gone(NcfastError):
@@ -83,12 +88,52 @@ def test_a_successor_that_dies_as_soon_as_it_is_ready_is_not_waited_for() -> Non
     asyncio.run(scenario())
 
 
-def test_once_it_has_handed_over_a_reload_is_not_its_own() -> None:
+def test_once_it_has_handed_over_a_reload_is_the_successors(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        upgrading = Upgrading(network(), Waiting(), lambda: 1.0, None, False)
-        assert not upgrading.reload()
+        net, heard, told = network(), [], []
+        monkeypatch.setattr(Logger, "_emit", lambda logger, level, *what: told.append(what))
+        ours, theirs = net.pair()
+        upgrading = Upgrading(net, Waiting(), lambda: 1.0, None, False)
+        assert not await upgrading.reload()
+        upgrading._channel = Channel(net, ours, lambda message: None, lambda reason: None)
+        Channel(net, theirs, lambda message: heard.append(message.kind), lambda reason: None)
+        upgrading._child = subprocess.Popen([sys.executable, "-c", ""])
         upgrading.handed_over.set()
-        assert upgrading.reload(), "or it would open its doors again"
+        assert await upgrading.reload(), "or it would open its doors again"
+        await until(lambda: heard == ["reload"], "the successor is told")
+        upgrading._channel.close()
+        assert await upgrading.reload()
+        assert told == [("reload_ignored", {"detail": f"process {upgrading.pid} is the one that serves now"})]
+        upgrading._child.wait()
+
+    asyncio.run(scenario())
+
+
+def test_a_reload_waits_until_all_has_come_from_the_predecessor() -> None:
+    """Until then that listens wherever we do."""
+
+    class Taker:
+        def take_over(self, channel: Channel) -> None:
+            channel.on_message = channel.on_closed = lambda said: None
+
+    async def scenario() -> None:
+        net = network()
+        ours, theirs = net.pair()
+        before = Channel(net, ours, lambda message: None, lambda reason: None)
+        heir = Heir(net, theirs.detach())
+        before.send("upgrade", {"has_parent": False, **STANDING})
+        before.send("heritage", {})
+        await heir.heritage()
+        heir.take_over(Taker())
+        upgrading = Upgrading(net, Waiting(), lambda: 1.0, heir, False)
+        reload = asyncio.create_task(upgrading.reload())
+        before.send("over", {})
+        await until(lambda: heir.standing["state"] == "done", "its last word")
+        assert not reload.done() and not heir.over.is_set()
+        before.send("main", {})
+        before.close()
+        assert await reload is False and heir.over.is_set()
+        await net.cancel_all()
 
     asyncio.run(scenario())
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import heapq
+import inspect
 import random
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -226,6 +227,8 @@ class Loop(asyncio.AbstractEventLoop):
         task = asyncio.Task(coro, loop=self, name=name)
         self.tasks = [one for one in self.tasks if not one.done()] if len(self.tasks) > 64 else self.tasks
         self.tasks.append(task)
+        if self.dead:
+            _abandon(task)
         return task
 
     def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:
@@ -281,7 +284,7 @@ class Loop(asyncio.AbstractEventLoop):
         self._wake()
 
     def kill(self) -> None:
-        """The process is gone between two turns."""
+        """The process is gone; if that is within its turn, what it does in the rest of it comes to nothing."""
         self.dead = True
         self._ready.clear()
         self._due.clear()
@@ -290,7 +293,7 @@ class Loop(asyncio.AbstractEventLoop):
             watch.end()
         self._watches.clear()
         for task in self.tasks:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            _abandon(task)
 
     def _wake(self) -> None:
         if not self._scheduled and self._ready and not self.frozen and not self.dead:
@@ -329,3 +332,11 @@ class Loop(asyncio.AbstractEventLoop):
             asyncio._set_running_loop(None)
             world.current = None
         self._wake()
+
+
+def _abandon(task: asyncio.Task[Any]) -> None:
+    """It will not be done: nobody is to complain of that, nor of what it was about to begin with."""
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    coroutine: Any = task.get_coro()
+    if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+        coroutine.close()

@@ -367,13 +367,14 @@ class HubProcess(Process):
         hub, heir = await self._serve(life, make, HubHeritage, lambda: config.upgrade.timeout_sec)
         upgrading = hub.upgrades = life.upgrading
         upgrading.refusal = lambda: "the hub is about to end" if hub.drain_requested.is_set() else ""
+        upgrading.reloads = lambda: self._begin_reload(life)
         if heir is None:
             await hub.start()
         else:
             with heir.refusing():
                 await hub.start()
             heir.on_stop = lambda at_once: hub.request_drain(at_once=at_once)
-            heir.on_reload = lambda: life.loop.create_task(self._reload(life), name="reload")
+            heir.on_reload = upgrading.reloads
             heir.take_over(hub)
         if await upgrading.until(hub.drain_requested):
             self._promote(life)
@@ -388,15 +389,22 @@ class HubProcess(Process):
         self.world.note(f"{self.name} is to be {mode}")
         self.config = self.config.model_copy(update={"ha": self.config.ha.model_copy(update={"mode": mode})})
         if self.running and self.hub is not None:
-            self.loop.call_soon(lambda life: life.loop.create_task(self._reload(life), name="reload"), self.life)
+            self.loop.call_soon(self._begin_reload, self.life)
+
+    def _begin_reload(self, life: Life) -> None:
+        life.net.spawn(self._reload(life), "reload")
 
     async def _reload(self, life: Life) -> None:
         hub: Hub = life.owner
         while hub.readiness.state is State.STARTING:
             await asyncio.sleep(0.1)
         assert life.upgrading is not None
-        if hub.readiness.state is State.SERVING and not life.upgrading.reload():
-            await hub.reload(self.config, self.jwt)
+        if hub.readiness.state is State.SERVING and not await life.upgrading.reload():
+            try:
+                await hub.reload(self.config, self.jwt)
+            except OSError as exc:
+                if hub.readiness.state is State.SERVING:  # one that drains takes none
+                    self.world.problem(f"{life.loop.name} refuses its file: {exc}")
 
     def _flows(self, owner: Hub) -> int:
         return len(owner.flows) + len(owner.relays.by_cid)

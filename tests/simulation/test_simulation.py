@@ -25,6 +25,7 @@ def simulate(*arguments: str, hash_seed: str = "0") -> subprocess.CompletedProce
 def test_what_a_cluster_promises_holds_for_every_seed():
     done = simulate("--seeds", str(SEEDS))
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "never awaited" not in done.stderr, "a process that is killed leaves nothing half begun"
     for place in ("hub", "agent"):
         assert f"flow_closed closed at {place}" in done.stdout, "the judge hears of flows that end"
 
