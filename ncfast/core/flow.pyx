@@ -107,6 +107,11 @@ cdef class Flow(Sender):
         return self.state == OPENING or self.state == OPENING_FIN
 
     @property
+    def open_waits(self):
+        """Hub: whether M_OPEN has not left by this path yet."""
+        return (self.pending & SEND_OPEN) != 0
+
+    @property
     def attached(self):
         return self.path is not None
 
