@@ -12,6 +12,7 @@ from ncfast.core.errors import Reason
 cdef int TARGET_RESET = Reason.TARGET_RESET
 cdef int TARGET_LOST = Reason.TARGET_LOST
 cdef int TARGET_UNREACHABLE = Reason.TARGET_UNREACHABLE
+cdef int INTERNAL = Reason.INTERNAL
 
 
 cdef class Connections:
@@ -43,8 +44,12 @@ cdef class Connections:
         connection = Connection.__new__(Connection)
         connection._target = self
         connection._flow = flow
-        connection._header = self._proxy_header(request[CLIENT]) if self._headed else b""
-        connection.dial()
+        try:
+            connection._header = self._proxy_header(request[CLIENT]) if self._headed else b""
+            connection.dial()
+        except:
+            flow.reset(INTERNAL)         # a defect must not leave a flow that nobody dials for
+            raise
 
     def _proxy_header(self, client):
         """What the target hears first, where it wants to know who the client is."""
@@ -72,7 +77,12 @@ cdef class Connection:
         cdef Connections target = self._target
         info.connecting = self
         target.dials += 1
-        dial = target._net.start_dial(target._host, target._port, self._dialled, timeout=target._timeout, bare=True)
+        try:
+            dial = target._net.start_dial(target._host, target._port, self._dialled, timeout=target._timeout, bare=True)
+        except:
+            if info.connecting is not None:
+                self.over()
+            raise
         if info.connecting is not None:  # else it has ended already
             self._dial = dial
         return 0

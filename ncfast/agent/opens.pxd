@@ -1,5 +1,6 @@
 """M_OPEN as it comes on a tunnel."""
 
+from ncfast.core.flow cimport Flow
 from ncfast.core.link cimport Link
 
 
@@ -10,5 +11,6 @@ cdef class Opens:
     cdef public bint owns            # the hub has granted an epoch: with the state
 
     cpdef bint _may(self) except -1
+    cpdef bint _left_behind(self, Flow flow) except -1
     cdef tuple read(self, bytes body)
     cpdef _flow(self, bytes cid)

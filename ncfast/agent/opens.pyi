@@ -21,6 +21,9 @@ class Opens:
     def _may(self) -> bool:
         """Whether the hub may use our services; ends a tunnel over which one that owns nothing of ours would."""
 
+    def _left_behind(self, flow: Flow[AgentInfo]) -> bool:
+        """Whether the flow has gone on to a later tunnel: what asks for it here was on its way."""
+
     def _flow(self, cid: bytes) -> Flow[AgentInfo] | None:
         """The flow that a frame names, if it is here; one that a predecessor has passed comes in for that."""
 

@@ -7,7 +7,6 @@ from libc.stdint cimport uint64_t
 
 from ncfast.agent.connection cimport Connections
 from ncfast.core.context cimport FlowContext
-from ncfast.core.flow cimport Flow
 from ncfast.core.packed cimport CONNECTOR, unpacked
 
 from ncfast.core.errors import Reason, RemoteError
@@ -31,9 +30,9 @@ cdef class Opens:
         if not self._may():
             return
         if (known := self._flow(cid)) is not None:
-            if (<Flow?>known).path is not link:    # it had lost its way to the client's hub, and this is the new one
-                self.carry(known)
-            return                       # otherwise sent again after a cut, and no news
+            if (<Flow?>known).path is not link and not self._left_behind(known):
+                self.carry(known)        # it had lost its way to the client's hub, and this is the new one
+            return                       # otherwise sent again after a cut, or before the flow left, and no news
         if context.closed.last(cid) is not None and not self._ground.comes_again(cid):
             link.refuse(cid, Reason.LINK_LOST)    # we had it, it ended while the tunnel was cut
             return
@@ -62,6 +61,10 @@ cdef class Opens:
         if not self.owns:
             self.link.fail(Reason.PROTOCOL_ERROR, "a flow on a tunnel that does not own")
         return self.owns
+
+    cpdef bint _left_behind(self, Flow flow) except -1:
+        """Whether the flow has gone on to a later tunnel: what asks for it here was on its way."""
+        return flow.path is not None and flow.path.epoch > self.link.epoch
 
     cpdef _flow(self, bytes cid):
         """The flow that a frame names, if it is here; one that a predecessor has passed comes in for that."""

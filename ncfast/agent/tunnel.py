@@ -270,6 +270,8 @@ class AgentTunnel(Opens):
         flow = self._flow(cid)
         if not self._may() or flow is None or not hmac.compare_digest(secret, flow.secret):
             return False
+        if self._left_behind(flow):
+            return True
         flow.resume(self.link, ack, limit, True)
         return not flow.closed
 

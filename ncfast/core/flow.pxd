@@ -34,4 +34,5 @@ cdef class Flow(Sender):
     cdef int send_rst(self, int code) except -1
     cdef int finish_end(self, int code) except -1
     cdef bint half_close_waits(self) except -1
+    cdef bint starves(self) except -1
     cdef bint quiet(self, double now) noexcept

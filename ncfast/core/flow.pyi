@@ -69,6 +69,9 @@ class Flow(Sender, Generic[_InfoT]):
     @property
     def opening(self) -> bool: ...
     @property
+    def open_waits(self) -> bool:
+        """Hub: whether M_OPEN has not left by this path yet."""
+    @property
     def attached(self) -> bool: ...
     @property
     def resting(self) -> bool:

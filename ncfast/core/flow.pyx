@@ -107,6 +107,11 @@ cdef class Flow(Sender):
         return self.state == OPENING or self.state == OPENING_FIN
 
     @property
+    def open_waits(self):
+        """Hub: whether M_OPEN has not left by this path yet."""
+        return (self.pending & SEND_OPEN) != 0
+
+    @property
     def attached(self):
         return self.path is not None
 
@@ -368,6 +373,10 @@ cdef class Flow(Sender):
         # what the socket says is not read while the reader beyond gives no credit
         return self.state == HALF_REMOTE and (not self.reading or self.sink.unread() > 0)
 
+    cdef bint starves(self) except -1:
+        """Whether a reset need not wait any more for what the socket had delivered before it."""
+        return self.snd_limit <= self.snd_nxt and self.ctx.now() - self.since >= LATE_RST
+
     cdef bint quiet(self, double now) noexcept:
         """Whether nothing is under way, and nothing has been since the last look: `idle` and `first_byte` are all that
         may run out before something happens."""
@@ -390,6 +399,8 @@ cdef class Flow(Sender):
             return None
         if not self.reading:
             self.update_reading()                      # others may have left memory that it had found spent
+        if not self.reading and self.sink is not None:
+            self.sink.set_reading(False)               # and now a reset may be met
         if self.sink is not None and self.backlog:
             self.set_backlog(self.sink.waiting())      # a slow reader tells only when it has taken nearly all
         progress = (self.snd_una + self.rcv_nxt + self.snd_nxt) << 1

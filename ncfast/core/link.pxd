@@ -61,5 +61,5 @@ cdef class Link(Queues):
     cdef int _relay_data(self, uint8_t* p, Py_ssize_t n) except -1
     cdef int _relay_control(self, Lane lane) except -1
     cdef int _tell_lost(self, bytes cid) except -1
-    cdef int _relay_over(self, Lane lane) except -1
+    cdef int _saw(self, Lane lane, int type, uint64_t seq, uint64_t ack, uint64_t limit) except -1
     cdef int _answer(self, int type, const uint8_t* cid, uint64_t epoch, int code, uint64_t seq) except -1

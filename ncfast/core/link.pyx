@@ -18,7 +18,7 @@ from ncfast._frames cimport (
     Header, build_frame, check_header, codec_error, read_header, write_header,
 )
 from ncfast.core.queues cimport FRAME_COST, Carrier, Queues
-from ncfast.core.relay cimport Lane
+from ncfast.core.relay cimport Lane, Relay
 
 from ncfast._frames import FrameType
 from ncfast.core.errors import Reason, reason_of
@@ -463,8 +463,8 @@ cdef class Link(Queues):
         else:
             frame = build_frame(&h, p)
             passed = out._pass_on(lane, M_DATA, <const uint8_t*>PyBytes_AS_STRING(frame), HEADER_SIZE + n, frame, self)
-        if passed and lane.relay is not None and lane.relay.saw(lane, M_DATA, h.seq, h.ack, h.limit):
-            self._relay_over(lane)
+        if passed:
+            self._saw(lane, M_DATA, h.seq, h.ack, h.limit)
         return 0
 
     cdef int _relay_control(self, Lane lane) except -1:
@@ -500,9 +500,8 @@ cdef class Link(Queues):
             passed = out._pass_on(lane, type, <const uint8_t*>PyBytes_AS_STRING(frame), HEADER_SIZE, frame, self)
         # an end counts although it was dropped: it may have arrived before, and then nobody asks for it; nor does
         # whoever has no flow any more to resume
-        if (passed or type == M_FIN or type == M_RESUME_ACK) and lane.relay is not None and lane.relay.saw(
-                lane, type, self._h.seq, self._h.ack if passed else 0, self._h.limit if passed else 0):
-            self._relay_over(lane)
+        if passed or type == M_FIN or type == M_RESUME_ACK:
+            self._saw(lane, type, self._h.seq, self._h.ack if passed else 0, self._h.limit if passed else 0)
         if type == M_DETACH:
             self._tell_lost(lane.cid)
         return 0
@@ -513,9 +512,12 @@ cdef class Link(Queues):
         self.handler._on_frame__lost(cid, self._h.seq if stale else 0)
         return 0
 
-    cdef int _relay_over(self, Lane lane) except -1:
-        self.ctx.closed.record(lane.cid, lane.end)
-        lane.relay.forget()
+    cdef int _saw(self, Lane lane, int type, uint64_t seq, uint64_t ack, uint64_t limit) except -1:
+        """A frame has passed on the lane; if it was the flow's last, the relay is over."""
+        cdef Relay relay = lane.relay    # held: who is told of an open may forget it
+        if relay is not None and relay.saw(lane, type, seq, ack, limit):
+            self.ctx.closed.record(lane.cid, lane.end)
+            relay.forget()
         return 0
 
     def forward(self, Lane lane not None, int type, bytes payload, *, uint64_t ack=0, uint64_t limit=0, double rtt=0.0):
@@ -539,8 +541,8 @@ cdef class Link(Queues):
         passed = self._pass_on(lane, type, <const uint8_t*>PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), frame,
                                None)
         self._send_through()
-        if passed and lane.relay is not None and lane.relay.saw(lane, type, 0, ack, limit):
-            self._relay_over(lane)
+        if passed:
+            self._saw(lane, type, 0, ack, limit)
         return passed
 
     # what the link itself has to say

@@ -84,6 +84,7 @@ cdef class Queues(Path):
     cdef bytes _owed(self, Lane lane)
     cdef int _piece(self, bytes frame, Piece* pieces, list bases, int* count, Py_ssize_t* total) except -1
     cdef int _flush(self) except -1
+    cdef int _gather_write(self, Piece* pieces, list bases, int* count, Py_ssize_t* total) except -1
     cdef int _gather_urgent(self, Flow flow, Piece* pieces, list bases, int* count, Py_ssize_t* total) except -1
     cdef int _gather(self, Flow flow, Piece* pieces, list bases, int* count, Py_ssize_t* total,
                      Py_ssize_t allowance) except -1

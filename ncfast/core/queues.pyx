@@ -371,10 +371,9 @@ cdef class Queues(Path):
     cdef int _flush(self) except -1:
         cdef Piece pieces[MAX_PIECES + 8]
         cdef int count
-        cdef Py_ssize_t total, run, before
-        cdef Flow flow
-        cdef Source source
+        cdef Py_ssize_t total
         cdef list bases
+        defect = None
         while self._writable and not self.closed:
             if self._through_count:      # was here before all that is queued
                 self._send_through()
@@ -382,64 +381,78 @@ cdef class Queues(Path):
             bases = []
             count = 0
             total = 0
-            run = 0
-            if self._pong_owed:
-                self._pong_owed = False
-                self._control.push(self._pong())
-            while self._control.size and count < MAX_PIECES and total < MAX_BATCH:
-                self._piece(self._control.pop(), pieces, bases, &count, &total)
-            while self._answers.size and count < MAX_PIECES and total < MAX_BATCH:
-                self._piece(self._answers.pop(), pieces, bases, &count, &total)
-                self.ctx.relay(-FRAME_COST)
-            while self._owing.size and count < MAX_PIECES and total < MAX_BATCH:
-                self._piece(self._owed(self._owing.pop()), pieces, bases, &count, &total)
-            while self._urgent.size and count < MAX_PIECES:
-                flow = self._urgent.pop()
-                flow.in_urgent = False
-                self._gather_urgent(flow, pieces, bases, &count, &total)
-                if not flow.in_data and (flow.unsent is not None or flow.pending) and flow.state != CLOSED:
-                    self._enqueue(flow)
-            while self._short.size and count < MAX_PIECES - 2 and total < MAX_BATCH and run < SHORT_RUN:
-                source = self._short.pop()
-                if source.unsent_bytes > SHORT:      # has grown while it waited
-                    self._bulk.push(source)
+            try:
+                self._gather_write(pieces, bases, &count, &total)
+            except Exception as exc:     # of one flow: frames of others were taken already, or are next
+                defect = exc
+                if count == 0:
                     continue
-                source.in_data = False
-                before = total
-                if isinstance(source, Lane):
-                    self._gather_lane(<Lane>source, pieces, bases, &count, &total, SHORT)
-                    run += total - before
-                    continue
-                flow = <Flow>source
-                if flow.path is not self or self._holds(flow):
-                    continue
-                self._gather(flow, pieces, bases, &count, &total, NO_LIMIT)
-                run += total - before
-                if flow.unsent is not None or flow.pending & (SEND_FIN | SEND_LATE_RST):
-                    self._requeue(flow)
-            while count < MAX_PIECES - 2 and total < MAX_BATCH:
-                if self._capped.size and self.inflight < self.max_inflight:
-                    source = self._capped.pop()
-                elif self._bulk.size:
-                    source = self._bulk.pop()
-                else:
-                    break
-                source.in_data = False
-                if isinstance(source, Lane):
-                    self._gather_lane(<Lane>source, pieces, bases, &count, &total, source.deficit + QUANTUM)
-                    continue
-                flow = <Flow>source
-                if flow.path is not self or self._holds(flow):
-                    continue
-                self._gather(flow, pieces, bases, &count, &total, flow.deficit + QUANTUM)
-                if flow.unsent is not None or flow.pending & (SEND_FIN | SEND_LATE_RST):
-                    self._requeue(flow)
-                else:
-                    flow.deficit = 0
             if count == 0:
-                return 0
+                break
             self.bytes_out += total
             self.carrier.send(pieces, bases, count, total)
+        if defect is not None:
+            raise defect
+        return 0
+
+    cdef int _gather_write(self, Piece* pieces, list bases, int* count, Py_ssize_t* total) except -1:
+        """What leaves next, in one write."""
+        cdef Py_ssize_t run = 0, before
+        cdef Flow flow
+        cdef Source source
+        if self._pong_owed:
+            self._pong_owed = False
+            self._control.push(self._pong())
+        while self._control.size and count[0] < MAX_PIECES and total[0] < MAX_BATCH:
+            self._piece(self._control.pop(), pieces, bases, count, total)
+        while self._answers.size and count[0] < MAX_PIECES and total[0] < MAX_BATCH:
+            self._piece(self._answers.pop(), pieces, bases, count, total)
+            self.ctx.relay(-FRAME_COST)
+        while self._owing.size and count[0] < MAX_PIECES and total[0] < MAX_BATCH:
+            self._piece(self._owed(self._owing.pop()), pieces, bases, count, total)
+        while self._urgent.size and count[0] < MAX_PIECES:
+            flow = self._urgent.pop()
+            flow.in_urgent = False
+            self._gather_urgent(flow, pieces, bases, count, total)
+            if not flow.in_data and (flow.unsent is not None or flow.pending) and flow.state != CLOSED:
+                self._enqueue(flow)
+        while self._short.size and count[0] < MAX_PIECES - 2 and total[0] < MAX_BATCH and run < SHORT_RUN:
+            source = self._short.pop()
+            if source.unsent_bytes > SHORT:          # has grown while it waited
+                self._bulk.push(source)
+                continue
+            source.in_data = False
+            before = total[0]
+            if isinstance(source, Lane):
+                self._gather_lane(<Lane>source, pieces, bases, count, total, SHORT)
+                run += total[0] - before
+                continue
+            flow = <Flow>source
+            if flow.path is not self or self._holds(flow):
+                continue
+            self._gather(flow, pieces, bases, count, total, NO_LIMIT)
+            run += total[0] - before
+            if flow.unsent is not None or flow.pending & (SEND_FIN | SEND_LATE_RST):
+                self._requeue(flow)
+        while count[0] < MAX_PIECES - 2 and total[0] < MAX_BATCH:
+            if self._capped.size and self.inflight < self.max_inflight:
+                source = self._capped.pop()
+            elif self._bulk.size:
+                source = self._bulk.pop()
+            else:
+                break
+            source.in_data = False
+            if isinstance(source, Lane):
+                self._gather_lane(<Lane>source, pieces, bases, count, total, source.deficit + QUANTUM)
+                continue
+            flow = <Flow>source
+            if flow.path is not self or self._holds(flow):
+                continue
+            self._gather(flow, pieces, bases, count, total, flow.deficit + QUANTUM)
+            if flow.unsent is not None or flow.pending & (SEND_FIN | SEND_LATE_RST):
+                self._requeue(flow)
+            else:
+                flow.deficit = 0
         return 0
 
     cdef int _gather_urgent(self, Flow flow, Piece* pieces, list bases, int* count, Py_ssize_t* total) except -1:
@@ -634,14 +647,20 @@ cdef class Queues(Path):
     cdef int settle(self) except -1:
         """The carrier's read has been looked at, and its memory will be used again: what was passed on leaves now."""
         cdef Queues out
+        defect = None
         try:
             self.ctx.settle()
         finally:
             if self._touched:
                 touched, self._touched = self._touched, []
                 for out in touched:
-                    if not out.closed:
-                        out._send_through()
+                    try:
+                        if not out.closed:
+                            out._send_through()
+                    except Exception as exc:     # the others' would point into what is used again
+                        defect = exc
+        if defect is not None:
+            raise defect
         return 0
 
     cdef int clear(self) except -1:

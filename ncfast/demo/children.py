@@ -50,7 +50,7 @@ class Child:
             async with asyncio.timeout(_STOP_SEC):
                 await self._process.wait()
         except TimeoutError:
-            self._process.kill()
+            self.signal(signal.SIGKILL)
             await self._process.wait()
         await self._reading
 

@@ -80,7 +80,7 @@ class Leaving:
     def _tell(self, session: AgentSession, staying: deque[ClientFlow], told: set[ClientFlow]) -> None:
         for _ in range(min(len(staying), AT_ONCE - len(told))):
             flow = staying.popleft()
-            if flow.opening and not session.link.writable:  # our word would overtake its M_OPEN
+            if flow.open_waits:  # our word would overtake that, and be about nothing that the agent knows
                 staying.append(flow)
                 continue
             if flow.path is session.link and not flow.closed:

@@ -41,7 +41,7 @@ cdef class SocketEnd(Sink):
     cdef int received(self, Py_ssize_t n) except -1
     cdef int _go_on(self, state) except -1
     cdef int _read_rest(self, Flow flow) except -1
-    cdef bint has_no_room(self) noexcept
+    cdef bint has_no_room(self) except -1
 
 
 cdef SocketEnd end_of(FlowContext ctx, owner, call_later, int reset_code, int lost_code)

@@ -231,9 +231,9 @@ cdef class SocketEnd(Sink):
             flow.push(self.ctx.pool.commit(n))
         return 0
 
-    cdef bint has_no_room(self) noexcept:
-        """Whether there is no memory for what waits to be read."""
-        return self.flow is not None and self.share.is_pressed()
+    cdef bint has_no_room(self) except -1:
+        """Whether there is no memory for what waits to be read, which may yet go to the peer."""
+        return self.flow is not None and self.share.is_pressed() and not self.flow.starves()
 
     # Sink
 

@@ -332,7 +332,8 @@ cdef class SocketTransport(Stream):
 
     cdef int break_off(self) except -1:
         """An error that no read is to meet: it is behind the far side's end, or a flow's window is full, and its end
-        reads the rest by itself. Where there is no memory for that, the read that comes when there is meets it."""
+        reads the rest by itself. Where there is no memory for that, it waits until there is, and is asked for again by
+        `pause_reading`."""
         cdef int code = 0
         cdef socklen_t size = sizeof(code)
         if not self._broken or self._over:
@@ -345,6 +346,7 @@ cdef class SocketTransport(Stream):
 
     cpdef pause_reading(self):
         self._reading = False
+        self.break_off()
 
     cpdef resume_reading(self):
         if not self._reading and not self._closing:

@@ -69,6 +69,26 @@ def test_a_dial_that_fails(play, monkeypatch, failure, reason, detail, when):
     play(scenario)
 
 
+def test_a_dial_that_cannot_even_begin_leaves_neither_its_place_nor_its_flow(play, monkeypatch):
+    async def scenario(world: World) -> None:
+        owner = await world["a"].owner()
+        await world["b"].standby()
+        agent, target, flow = world.agent, world.agent.services.targets["echo"], world.flow()
+        request = ("echo", "l", flow.secret, "hub-a", ("192.0.2.1", 1, "192.0.2.2", 2), "", "")
+
+        def fails(*arguments, **more):
+            raise MemoryError
+
+        with monkeypatch.context() as patch, pytest.raises(MemoryError):
+            patch.setattr(agent.net, "start_dial", fails)
+            target.open(agent.tunnels.owner.link, flow.cid, 65536, request)
+        assert target.dials == 0 and not agent.flows
+        assert (await owner.want(M_RST, cid=flow.cid)).code == Reason.INTERNAL
+        await world.opened(owner)
+
+    play(scenario)
+
+
 @pytest.mark.parametrize("lacks", ["a place", "a descriptor"])
 def test_a_flow_that_was_refused_for_want_of_room_may_come_again(play, monkeypatch, lacks):
     """Its target has seen nothing of it, and hubs ask again at the same agent."""

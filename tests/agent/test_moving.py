@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.until import until
 
-from agent.hubs import AGENT_GOES, M_DETACH, M_RESUME, MOVE, Tunnel, World
+from agent.hubs import AGENT_GOES, M_DATA, M_DETACH, M_RESUME, M_RST, MOVE, Tunnel, World
 from ncfast.agent import former
 from ncfast.agent import tunnels as standby
 
@@ -155,6 +155,30 @@ def test_a_flow_that_is_told_to_leave_before_the_agent_knows_its_claim_granted_l
         assert (await owner.want(M_DETACH)).cid == flow.cid
         assert (await tunnel.want(M_RESUME)).cid == flow.cid
         assert owner.code is None
+
+    play(scenario, "a")
+
+
+@pytest.mark.parametrize("late", ["open", "resume"])
+def test_what_comes_late_by_the_tunnel_that_was_left_takes_no_flow_back(play, late):
+    """The hub's other process has the flow already, and what was sent before comes behind what it says."""
+
+    async def scenario(world: World) -> None:
+        owner = await world["a"].owner()
+        await world.opened(owner)  # for which that tunnel stays
+        tunnel, hello = await claim_again(world, owner)
+        world["a"].grant(tunnel, hello)
+        await until(lambda: world.agent.tunnels.owner.epoch == tunnel.epoch, "it is owned there")
+        flow = await world.opened(tunnel)
+        if late == "open":
+            owner.open(flow)
+        else:
+            owner.send(M_RESUME, flow=flow, payload=flow.secret)
+        owner.open(behind := world.flow(), connector="none")
+        assert (await owner.want(M_RST)).cid == behind.cid, "all that was sent there was read"
+        tunnel.send(M_DATA, flow=flow, seq=0, payload=b"by the new one")
+        await until(lambda: world.service.received[1] == b"by the new one", "the bytes")
+        assert not [frame for frame in (*owner.frames, *tunnel.frames) if frame.type == M_RESUME]
 
     play(scenario, "a")
 

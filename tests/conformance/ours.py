@@ -27,7 +27,7 @@ async def our_agent(places: Places) -> AsyncIterator[Launched]:
             "connectors": [{"name": places["connector"], "target": places["target"]}],
             "http_proxy": places["proxy"] or "off",
             "tls": {"ca_file": places["ca_file"]},
-            "reconnect": {"min_sec": 0.05},
+            "reconnect": {"min_sec": 0.05, "connect_timeout_sec": PATIENCE},
             "drain": {"timeout_sec": PATIENCE},
         }
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from conformance.faults import FAULTS
 from conformance.minimal_agent import minimal
 from conformance.ours import our_agent
 from conformance.playing import broken, named
+from ncfast.agent import tunnels
 from ncfast.conformance.agents.player import ScriptedHub
 from ncfast.conformance.scenario import ScenarioError
 
@@ -19,7 +21,8 @@ SCENARIOS = ScriptedHub.scenarios()
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 
 
-def test_our_agent_keeps_every_rule():
+def test_our_agent_keeps_every_rule(monkeypatch):
+    monkeypatch.setattr(tunnels, "CLAIM_TIMEOUT", PATIENCE)
     assert not broken(ScriptedHub, SCENARIOS, our_agent)
 
 
@@ -51,3 +54,16 @@ def test_a_step_of_no_verb_is_refused(tmp_path):
     path.write_text('{"scenarios": [{"name": "x", "steps": [{"dance": true}]}]}')
     with pytest.raises(ScenarioError, match="no verb dance"):
         broken(ScriptedHub, ScriptedHub.scenarios(path), minimal)
+
+
+def test_a_script_that_is_late_takes_no_agent_for_early(monkeypatch):
+    """As on a slow machine: the agent has its refusal, and waits, before the script goes on."""
+    refuse = ScriptedHub._do_refuse
+
+    async def late(*arguments):
+        await refuse(*arguments)
+        await asyncio.sleep(0.5)
+
+    monkeypatch.setattr(ScriptedHub, "_do_refuse", late)
+    asks = [one for one in SCENARIOS if one.name in ("a hub that asks to wait", "a hub that has too many")]
+    assert len(asks) == 2 and not broken(ScriptedHub, asks, our_agent)

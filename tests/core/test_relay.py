@@ -524,6 +524,17 @@ def test_an_accepted_open_is_told_once(first):
     assert rig.owner.opened == [cid(1)]
 
 
+def test_who_is_told_of_an_accepted_open_may_forget_the_relay(monkeypatch):
+    """Nobody else holds it then, but whoever tells."""
+    rig = Between()
+    rig.open()
+    monkeypatch.setattr(rig.owner, "relay_opened", lambda relay: relay.forget())
+    rig.from_origin(of_flow(OPEN, 2, payload=b"open"))
+    rig.from_agent(of_flow(OPEN_ACK, 2), data(2))
+    assert rig.owner.over == [cid(2)] and list(rig.owner.relays) == [cid(1)]
+    assert [(frame.type, frame.cid) for frame in rig.to_origin()] == [(OPEN_ACK, cid(2))]
+
+
 def test_a_hub_that_is_fenced_is_told_and_so_is_the_agent():
     rig = Between()
     rig.open()

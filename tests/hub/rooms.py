@@ -78,7 +78,7 @@ def listener(name: str = "in", connector: str = "ldap", **settings: Any) -> List
 class Client:
     """A client's socket, its far side in the test's hand, and its flow."""
 
-    def __init__(self, rooms: Rooms, config: Listener) -> None:
+    def __init__(self, rooms: Rooms, config: Listener, *, run: bool = True) -> None:
         ground, flow = rooms.ground, rooms.ground.config.flow
         timeouts = Timeouts(flow.open_timeout_sec, flow.grace_sec, flow.half_close_sec, flow.stall_sec)
         self.info = ClientInfo(config, timeouts, "192.0.2.1", 4000, ground.clock(), ground.stats.listener(config.name))
@@ -89,7 +89,8 @@ class Client:
         rooms.router.client_ready(end, self.info)
         self.rooms = rooms
         (self.flow,) = [one for one in [*ground.flows.values(), *rooms.over] if one.info is self.info]
-        rooms.run()
+        if run:
+            rooms.run()
 
     @property
     def reason(self) -> Reason | None:
@@ -178,9 +179,10 @@ class Rooms:
 
     # who comes
 
-    def client(self, config: Listener | None = None) -> Client:
-        """A client whose socket is there; its flow may be over already."""
-        return Client(self, config or listener())
+    def client(self, config: Listener | None = None, *, run: bool = True) -> Client:
+        """A client whose socket is there; its flow may be over already. Without `run` this turn of the loop is not
+        over."""
+        return Client(self, config or listener(), run=run)
 
     def agent(self, name: str = "site", *connectors: str, **options: Any) -> Agent:
         """An agent that has claimed, and serves the connectors, ldap if none is named."""

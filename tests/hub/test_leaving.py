@@ -156,6 +156,16 @@ def test_an_agent_that_does_not_read_what_it_is_told_loses_its_tunnel_and_nothin
     scene.rooms.run()
 
 
+def test_no_flow_is_told_to_leave_before_its_open_has_left() -> None:
+    """The agent would not know it yet, and say nothing."""
+    scene = Scene(0)
+    client = scene.rooms.client(run=False)
+    scene.leaving.begin(scene.session, [client.flow], alone=False)
+    scene.leaving.go_on()
+    assert scene.agent.types() == [OPEN]
+    assert scene.told() == [client.flow.cid]
+
+
 def test_who_asks_here_for_a_flow_that_is_the_successors_is_to_wait() -> None:
     scene = Scene(0)
     scene.agent.resume(bytes(16), bytes(16))

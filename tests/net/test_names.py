@@ -49,9 +49,9 @@ class Resolver:
 
     def __call__(self, host, port, *, type):
         assert threading.current_thread().daemon and type == socket.SOCK_STREAM
+        hangs = self.hanging.get(host)  # before anybody can see that it was asked, and let it go
         self.asked[host] += 1
-        if host in self.hanging:
-            assert self.hanging[host].wait(PATIENCE)
+        assert hangs is None or hangs.wait(PATIENCE)
         answer = self.answers.get(host, NONE)
         if isinstance(answer, Exception):
             raise answer

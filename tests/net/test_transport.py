@@ -15,6 +15,7 @@ import time
 
 import pytest
 import uvloop
+from core.ends import TIMEOUTS
 from core.raw import hub_and_peer
 from support.until import SCENARIO_SEC, until
 
@@ -842,6 +843,44 @@ def test_a_reset_costs_no_byte_for_which_there_is_no_memory_yet():
         peer.send(FrameType.M_ACK, flow, ack=20_000, limit=1 << 20)
         await until(lambda: owner.gone, "the socket is gone")
         assert end.ctx.bytes_read == 50_000
+
+    play(scenario)
+
+
+def test_a_reset_for_which_there_was_no_memory_is_told_when_there_is_whether_or_not_there_is_credit():
+    async def scenario(world):
+        far, end, owner, peer, flow = await with_a_full_window(world)
+        budget = end.ctx.budget
+        budget.resize(1)
+        reset_unheard(far, end)
+        world.net.poll()
+        budget.resize(1 << 30)
+        flow.check(end.ctx.clock(), TIMEOUTS)
+        await until(lambda: owner.gone, "the socket is gone")
+        assert end.ctx.bytes_read == 50_000
+
+    play(scenario)
+
+
+def test_a_reset_waits_for_memory_no_longer_than_bytes_before_it_wait_for_credit():
+    """A client that has gone would hold its part of what is short for as long as it is short."""
+
+    async def scenario(world):
+        far, end, owner, peer, flow = await with_a_full_window(world)
+        end.ctx.budget.resize(1)
+        reset_unheard(far, end)
+        world.net.poll()
+        time = end.ctx.clock
+        flow.check(time(), TIMEOUTS)  # there was progress
+        for seconds in (1.0, 0.9):
+            time.now += seconds
+            flow.check(time(), TIMEOUTS)
+            await asyncio.sleep(0)  # in which its end would be told
+            assert not owner.gone
+        time.now += 0.2
+        flow.check(time(), TIMEOUTS)
+        await until(lambda: owner.gone, "the socket is gone")
+        assert end.ctx.bytes_read == 20_000
 
     play(scenario)
 

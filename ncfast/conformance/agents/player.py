@@ -24,12 +24,11 @@ class ScriptedHub(AgentStage):
 
     async def _do_own(self, _: bool, step: dict[str, Any]) -> None:
         """The agent dials and claims, and is granted an epoch: `epoch` above its last one, if that is said. `cluster`:
-        there are other hubs. `answer` none: it waits for HELLO_ACK in vain. `not_before`: seconds until then.
-        `anew`: above nothing, for the last claim was not believed. What
-        HELLO_ACK says otherwise has `_acknowledge`."""
-        since = asyncio.get_running_loop().time()
+        there are other hubs. `answer` none: it waits for HELLO_ACK in vain. `not_before`: seconds from the last refusal
+        until then. `anew`: above nothing, for the last claim was not believed. What HELLO_ACK says otherwise has
+        `_acknowledge`."""
         tunnel = await self._dials("owner")
-        took = asyncio.get_running_loop().time() - since
+        took = asyncio.get_running_loop().time() - self._refused_at
         if took < step.get("not_before", 0):
             raise Broken(self._rule, f"a hub is dialled after {took:.2f} s")
         await self._claimed_on(tunnel, step)
@@ -112,7 +111,6 @@ class ScriptedHub(AgentStage):
         self._refusal = (status, step.get("headers", {}))
         self._elsewhere = step.get("headers", {}).get("Location", "")
         await self._dials("owner")
-        self._refusal = None
 
     async def _do_distrust(self, kinds: list[str], step: dict[str, Any]) -> None:
         """The agent's next dials meet certificates of these kinds, or `TLS 1.1`, and each ends before a request."""

@@ -60,6 +60,7 @@ class AgentStage(Player):
         self._instance = ""
         self._dialled: asyncio.Queue[Accepted | Broken | None] = asyncio.Queue()  # None: ended before a request
         self._refusal: tuple[int, dict[str, str]] | None = None  # the answer to the next handshake
+        self._refused_at = 0.0  # when the last was answered so, on the loop's clock
         self._elsewhere = ""  # where a redirect has led
         self._window, self._packed_open = 0, False  # of the last HELLO
 
@@ -148,7 +149,9 @@ class AgentStage(Player):
                 secured.judge(writer)
             request = await tunnel.handshake(self._token, self._elsewhere)
             if self._refusal is not None:
-                tunnel.refuse(*self._refusal)
+                refusal, self._refusal = self._refusal, None
+                self._refused_at = asyncio.get_running_loop().time()
+                tunnel.refuse(*refusal)
                 self._dialled.put_nowait(tunnel)
                 return
             tunnel.accept(request)
