@@ -99,9 +99,9 @@ class Verdict:
                 and begun + TOLD_AFTER < trip.starts_at
                 and trip.reached_at <= ended
                 and not any(
-                    since <= trip.reached_at and until >= begun
-                    for since, until in cluster.windows(trip.hub, name)
-                    if since != begun
+                    one.since <= trip.reached_at and one.until + cluster.recovery >= begun
+                    for one in cluster.outages
+                    if one.since != begun and cluster.matters(one, trip.hub, name)
                 )
             ):
                 self.world.problem(f"{trip} was opened at {name}, which was about to end")
