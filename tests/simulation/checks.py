@@ -86,6 +86,7 @@ class Watch:
         self.owning: dict[str, str] = {}  # agent -> which of its lives was owned last
         self.taking: dict[str, str] = {}  # process -> which of its lives has taken what another one had
         self.settled: set[Life] = set()  # heirs that hold no more than they may: what is passed may be as much again
+        self.returned: set[Life] = set()  # what they have passed has come back: as heirs
         self.upgrades: dict[str, float] = {}  # process -> when its upgrade under way has begun
         self.given: list[tuple[float, float, str]] = []  # (from, to, hub): its agents are asked to come, or else
 
@@ -122,6 +123,10 @@ class Watch:
             self.taking[process] = self.world.current.name
             if fields["lost"]:
                 self.world.problem(f"{process}: {fields['lost']} flows that were passed could not be put together")
+        if event == "upgrade_taken_back":
+            assert self.world.current is not None
+            self.returned.add(self.world.current.life)
+            self.settled.discard(self.world.current.life)
         if event == "tunnel_up":
             assert self.world.current is not None
             self.owning[process] = self.world.current.name
@@ -325,7 +330,8 @@ class Watch:
         context, shape = owner.ground.context, self.cluster.plan.shape
         budget = shape.memory if isinstance(owner, Hub) else shape.agent_memory
         held, life = context.held - context.relayed, owner.net.loop.life  # type: ignore[attr-defined]
-        if held > (budget if life.parent is None or life in self.settled else 2 * budget) + READ:
+        more = life.parent is not None or life in self.returned
+        if held > (2 * budget if more and life not in self.settled else budget) + READ:
             self.world.problem(f"{process.name} holds {context.held} bytes, its budget is {budget}")
         if len(process.all) == 1 and held <= budget:
             self.settled.add(life)
