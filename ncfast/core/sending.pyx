@@ -101,7 +101,7 @@ cdef class Sender(Receiver):
         cdef Chunk chunk = self.unsent
         cdef Header h
         cdef Py_ssize_t held, had
-        if chunk is None or not self.resumed or self.held():
+        if chunk is None or not self.resumed:
             return None
         if chunk.seq < self.snd_una:                   # sent before, and the peer has its first bytes
             held = self.ctx.pool.held
@@ -110,6 +110,8 @@ cdef class Sender(Receiver):
             self.ctx.bytes_out += had
             self.unsent_bytes -= had
             self.share.charge(self.ctx.pool.held - held)
+        if self.held():                                # it may be all beyond a new path's limit now
+            return None
         if chunk.seq + chunk.size > self.snd_limit:    # read under another path's larger limit
             held = self.ctx.pool.held
             self.ctx.pool.split(chunk, self.snd_limit - chunk.seq)

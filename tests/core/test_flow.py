@@ -245,6 +245,28 @@ def test_what_the_peer_has_of_a_chunk_is_not_sent_again(how, size):
     assert hub.context.bytes_out == 2 * size and hub.context.pool.held == flow.share.held == 0
 
 
+def test_an_open_goes_again_by_a_way_whose_credit_is_below_what_the_peer_has():
+    """An acknowledgement overtakes M_OPEN_ACK, which was lost with the link; the agent's next process gives less."""
+    _, hub, peer = hub_and_peer(kernel=1 << 20)
+    peer.link.peer_window = 1 << 20
+    flow = hub.connect()
+    end, less = 2 * FULL_READ, FULL_READ + 512
+    for at in (0, FULL_READ):
+        hub.sockets[flow.cid].send(stream(0, at, FULL_READ))
+    assert [frame.seq for frame in of(DATA, peer.taken())] == [0, FULL_READ]
+    has = end - 1460
+    peer.send(ACK, flow, ack=has, limit=1 << 20)
+    assert flow.opening
+    peer.link.lost(Reason.CONNECTION_LOST)
+    peer = Peer(hub, less)
+    assert flow.attached and flow.snd_limit == less and flow.inflight == 0
+    peer.send(FrameType.M_OPEN_ACK, flow, ack=has, limit=end)
+    assert [(frame.seq, frame.payload) for frame in of(DATA, peer.taken())] == [(has, stream(0, has, 1460))]
+    assert flow.inflight == 1460 and hub.context.pool.held == flow.share.held > 0
+    peer.send(ACK, flow, ack=end, limit=1 << 20)
+    assert hub.context.bytes_out == end and hub.context.pool.held == flow.share.held == 0
+
+
 def test_the_answer_to_an_asking_has_nothing_sent_again():
     """Whoever asks has lost frames; what it has sent itself has arrived."""
     _, hub, peer = hub_and_peer(kernel=1 << 20)
