@@ -74,13 +74,17 @@ class Dial:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        places = literal(self._host, self._port) or self._net.names.known(self._share, self._host, self._port)
-        if places:
-            self._attempt(places)
-        else:
-            self._look_up = self._net.spawn(self._find(), "look_up")
-        if self._done is not None:
-            self._timer = self._net.loop.call_later(self._timeout, self._end, TimeoutError())
+        try:
+            places = literal(self._host, self._port) or self._net.names.known(self._share, self._host, self._port)
+            if places:
+                self._attempt(places)
+            else:
+                self._look_up = self._net.spawn(self._find(), "look_up")
+            if self._done is not None:
+                self._timer = self._net.loop.call_later(self._timeout, self._end, TimeoutError())
+        except BaseException:  # a defect: the caller hears of it here, and is not called as well
+            self.cancel()
+            raise
 
     def cancel(self) -> None:
         """Gives up; nothing is left open. Of no effect when `done` has been called."""

@@ -182,6 +182,28 @@ def test_given_up_nothing_is_left_of_it(silent):
     run(main)
 
 
+@pytest.mark.parametrize("what", ["add_writer", "call_later"])
+def test_nothing_is_left_of_one_that_fails_as_it_begins(silent, monkeypatch, what):
+    """Whoever asked for it has heard of that, and is not to be called as well."""
+
+    async def main(net):
+        before, loop = descriptors(), net.loop
+
+        class Short:
+            def __getattr__(self, name):
+                return getattr(loop, name) if name != what else self.fails
+
+            def fails(self, *arguments):
+                raise MemoryError
+
+        with monkeypatch.context() as patch, pytest.raises(MemoryError):
+            patch.setattr(net, "loop", Short())
+            net.start_dial(HERE, silent, nothing, timeout=NEVER)
+        assert descriptors() == before
+
+    run(main)
+
+
 def test_a_name_is_looked_up_and_then_known(resolver, live, monkeypatch):
     async def main(net):
         ended = []
