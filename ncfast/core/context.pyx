@@ -165,7 +165,10 @@ cdef class FlowContext:
                         flow.delivered()
                     except Exception as exc:
                         defect = exc
-                        flow.cut(R_INTERNAL)
+                        try:
+                            flow.cut(R_INTERNAL)
+                        except Exception:
+                            pass         # one is told, and what is held for others must not outlive the read
         self._span_count = 0
         if defect is not None:
             raise defect

@@ -32,6 +32,7 @@ cdef class Flow(Sender):
     cpdef detach(self)
     cdef int on_rst(self, int code) except -1
     cdef int send_rst(self, int code) except -1
+    cdef int end_by(self, int code) except -1
     cdef int finish_end(self, int code) except -1
     cdef bint half_close_waits(self) except -1
     cdef bint starves(self) except -1

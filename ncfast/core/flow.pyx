@@ -297,8 +297,7 @@ cdef class Flow(Sender):
             self.pending |= SEND_LATE_RST
             self.path.submit(self)
             return
-        self.send_rst(code)
-        self.finish_end(code)
+        self.end_by(code)
 
     cpdef int cut(self, int code) except -1:
         """Ends the flow at once, and nothing is brought to its end before: what it holds is free when this returns."""
@@ -308,8 +307,15 @@ cdef class Flow(Sender):
         if self.sink is not None:
             self.sink.cut()
             self.sink = None
-        self.send_rst(code)
-        return self.finish_end(code)
+        return self.end_by(code)
+
+    cdef int end_by(self, int code) except -1:
+        """The peer gets M_RST, and the flow is over, also if a defect is in the way of that frame."""
+        try:
+            self.send_rst(code)
+        finally:
+            self.finish_end(code)
+        return 0
 
     cdef int violation(self) except -1:
         self.reset(R_FLOW_CONTROL)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from core.ends import Agent, Hub, Tunnel, stream
+from core.raw import hub_and_peer, message
 from core.relayed import Between, cid, data, of_flow
 from core.virtual import Time
-from ncfast._frames import FrameType
+from ncfast._frames import FrameType, encode
 from ncfast.core.errors import Reason
 
 
@@ -69,3 +70,28 @@ def test_what_a_read_has_passed_to_other_links_than_the_one_that_cannot_write(mo
         rig.from_agent(data(1, 0, 1000), data(2, 0, 1000))
     (frame,) = rig.to_origin(other)
     assert frame.cid == cid(2) and frame.payload == stream(2, 0, 1000)
+
+
+def test_what_a_read_has_brought_to_other_flows_when_their_link_cannot_write(monkeypatch):
+    """Each flow whose acknowledgement fails ends by it, and has a reset to say that fails as well."""
+    _, hub, peer = hub_and_peer()
+    flows = [peer.open(limit=1 << 20)[0] for _ in range(3)]
+    sockets = [hub.sockets[flow.cid] for flow in flows]
+    for _ in range(20):  # a link that gathers nothing: each frame is a write
+        sockets[0].send(b"x")
+        peer.taken()
+
+    def fails(lines):
+        raise Defect
+
+    came = [
+        encode(FrameType.M_DATA, epoch=peer.epoch, cid=flow.cid, limit=1 << 20, payload=stream(number, 0, 20_000))
+        for number, flow in enumerate(flows)
+    ]
+    with monkeypatch.context() as patch, pytest.raises(Defect):
+        patch.setattr(peer.wire, "writelines", fails)
+        peer.feed(message(b"".join(came)))
+    for number, (flow, socket) in enumerate(zip(flows, sockets, strict=True)):
+        assert socket.received == stream(number, 0, 20_000)
+        assert flow.closed == (hub.reasons.get(flow.cid) == [Reason.INTERNAL]) == socket.closing
+    assert flows[0].closed and hub.context.live == sum(not flow.closed for flow in flows)
