@@ -23,9 +23,14 @@ class Choice:
     def answered(self, url: str, replica_id: str) -> None:
         self._leads[url] = replica_id
 
+    def begin_at(self, url: str) -> None:
+        """An owner is sought there first, if our file names it."""
+        if url in self._urls:
+            self._owner = self._urls.index(url)
+
     def owns(self, url: str) -> None:
         """The hub that owns us is there, and what was found out beside another one counts no longer."""
-        self._owner = self._urls.index(url)
+        self.begin_at(url)
         self._spared = ""
         self._useless = {url}
 

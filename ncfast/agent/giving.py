@@ -13,9 +13,9 @@ order:
  3. We look at nothing more that comes by tunnels, and give up dials of targets under way without a word: what the hub
     has sent us meanwhile it sends again to the successor, and opens it again.
  4. The flows that are left are taken off and passed, those of which something is under way first, then `commit` with
-    the last epoch that we know of, with the flows that ended lately, and with those of them that may come again. In
-    that order they go on there, and behind them those that rested: how long a flow that moves stands still does not
-    depend on how many do not.
+    the last epoch that we know of, with where our owner is by now, with the flows that ended lately, and with those of
+    them that may come again. In that order they go on there, and behind them those that rested: how long a flow that
+    moves stands still does not depend on how many do not.
  5. The successor says `taken` before it does anything with them, and claims. Our tunnels are closed when it owns, or
     after `LEAVES`, so that the hub sees a newer claim, and at no time an agent that has left. `over`: nothing is left
     but sockets that linger over their last bytes, which end here.
@@ -188,6 +188,7 @@ class Giving:
         commit = {
             "last_epoch": self._tunnels.last_epoch,
             "said": self._tunnels.next_claim(),
+            "hub": self._tunnels.next_hub,
             "flows": len(self._parcels),
             "turned_away": [cid.hex() for cid in self._ground.turned_away],
         }

@@ -1,9 +1,10 @@
 """The successor's side of an upgrade: this process is the agent that another has been, and takes over what is there.
 
 `ncfast.agent.giving` has the order. Flows lie in their parcels until all have come; then the predecessor is told that
-they are `taken`, we claim over the tunnel that was dialled meanwhile, and put them under their sockets
-(`ncfast.agent.arrivals`), those first that have come last: the others rested. If the predecessor goes before its
-`commit`, its flows have ended with it, and this process is an agent that has just started.
+they are `taken`, we claim over the tunnel that was dialled meanwhile, if that stands and leads where the agent is owned
+by now, or dial there, and put them under their sockets (`ncfast.agent.arrivals`), those first that have come last: the
+others rested. If the predecessor goes before its `commit`, its flows have ended with it, and this process is an agent
+that has just started.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Heritage:
     """What a successor must know to be the same agent."""
 
     instance: str
-    hub: str  # the URL of the owner's tunnel; "" if there was none
+    hub: str  # the URL of the owner's tunnel, or of where one was sought next; a release before says "" then
     down: frozenset[str]  # connectors whose targets are not well
     flows: int  # that it had when it said so
 
@@ -125,7 +126,8 @@ class Taking:
         agent.ground.context.closed.take(message.payload)
         for cid in message.body.get("turned_away", ()):  # a release before says nothing of them
             agent.ground.turn_away(bytes.fromhex(cid))
-        agent.tunnels.inherit(message.body["last_epoch"], message.body["said"])
+        hub = message.body.get("hub", self._heritage.hub)  # a release before does not say it again
+        agent.tunnels.inherit(message.body["last_epoch"], message.body["said"], hub)
         self._begin()
         order = [*self._parcels[self._resting :], *self._parcels[: self._resting]]
         self._arrivals = Arrivals(agent, order, self._arrived)

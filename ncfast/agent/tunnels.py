@@ -108,9 +108,13 @@ class Tunnels:
     # life
 
     def start(self, ahead: AgentTunnel | None = None) -> None:
-        """Begins to dial; over a tunnel that was dialled `ahead`, and has said nothing yet, it claims at once."""
+        """Begins to dial; over a tunnel that was dialled `ahead`, and has said nothing yet, it claims at once, if that
+        leads where an owner is sought first."""
         if ahead is not None and not ahead.link.closed:
-            self._claim(ahead, self.config.reconnect.connect_timeout_sec)
+            if ahead.url == self._choice.for_owner():
+                self._claim(ahead, self.config.reconnect.connect_timeout_sec)
+            else:
+                ahead.abandon()
         self._tasks = [self.net.spawn(self._keep_owner(), "tunnel"), self.net.spawn(self._keep_standby(), "standby")]
         self._redraw_later()
 
@@ -129,19 +133,23 @@ class Tunnels:
 
     def heritage(self) -> dict[str, Any]:
         """What the process that follows has to know to claim above us, and where."""
-        owner = self.owner
-        return {"last_epoch": self.last_epoch, "said": self._said, "hub": "" if owner is None else owner.url}
+        return {"last_epoch": self.last_epoch, "said": self._said, "hub": self.next_hub}
 
-    def inherit(self, last_epoch: int, said: int) -> None:
-        """Of the process before us: rule 2."""
+    @property
+    def next_hub(self) -> str:
+        """The URL at which a process that follows is to claim: a hub that is in no cluster has our flows alone."""
+        return self._choice.for_owner() if self.owner is None else self.owner.url
+
+    def inherit(self, last_epoch: int, said: int, url: str) -> None:
+        """Of the process before us: rule 2, and where it is owned, whatever a tunnel dialled ahead has come to."""
         self.last_epoch, self._said = last_epoch, said
+        self._choice.begin_at(url)
 
     async def dial_ahead(self, url: str) -> AgentTunnel | None:
         """A tunnel that has said nothing yet, to the hub at `url` if our file names that, to the first otherwise. None
         if there is none now."""
-        tunnel = AgentTunnel(
-            self._ground, self._services, self, url if url in self.config.hubs else self.config.hubs[0]
-        )
+        self._choice.begin_at(url)
+        tunnel = AgentTunnel(self._ground, self._services, self, self._choice.for_owner())
         return tunnel if await self._attempts.make(tunnel, "owner", self._owner_pause) else None
 
     def hold(self) -> None:

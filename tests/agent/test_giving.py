@@ -271,6 +271,70 @@ def test_a_successor_whose_claim_is_refused_dials_again_without_a_pause(play, mo
     play(scenario, "a")
 
 
+@pytest.mark.parametrize("ahead", ["goes away", "is lost", "leads elsewhere", "is lost, in a release before"])
+def test_the_successor_claims_where_its_predecessor_is_owned(play, monkeypatch: pytest.MonkeyPatch, ahead: str):
+    """Whatever has become of the tunnel dialled ahead: a hub that is in no cluster has the flows alone."""
+    dialled, may_go_on = asyncio.Event(), asyncio.Event()
+    pass_resting = giving.Giving._pass_resting
+
+    async def paused(one: giving.Giving) -> None:
+        dialled.set()
+        await may_go_on.wait()
+        await pass_resting(one)
+
+    monkeypatch.setattr(giving.Giving, "_pass_resting", paused)
+    if ahead == "is lost, in a release before":  # which says where it is owned only at first
+        send = Channel.send
+
+        def less(channel: Channel, kind: str, body: dict[str, Any], *more: Any, **named: Any) -> None:
+            send(channel, kind, {key: body[key] for key in body if (kind, key) != ("commit", "hub")}, *more, **named)
+
+        monkeypatch.setattr(Channel, "send", less)
+
+    async def moved(world: World, owner: Tunnel) -> Tunnel:
+        """The agent loses its owner at the first hub of its file, and goes to the second."""
+        world["a"].down = True
+        owner.cut()
+        owner = await world["b"].owner()
+        world["a"].down = False
+        return owner
+
+    async def scenario(world: World) -> None:
+        a, b = world["a"], world["b"]
+        a.cluster = b.cluster = False
+        owner = await a.owner()
+        if ahead != "leads elsewhere":
+            owner = await moved(world, owner)
+        successor, handing = await beside(world)
+        await dialled.wait()
+        if ahead == "leads elsewhere":
+            owner = await moved(world, owner)
+        else:
+            (tunnel,) = (one for one in b.live if one is not owner)
+            tunnel.close(AGENT_GOES) if ahead == "goes away" else tunnel.cut()
+            taken = successor._taking
+            assert taken is not None and taken._ahead is not None
+            await until(lambda: taken._ahead.link.closed, "the successor knows")
+        flow = await world.opened(owner)
+        claims = world.ownership.claims
+        before = len(claims)
+        may_go_on.set()
+        await handing
+        await until(lambda: owner.gone and len(claims) > before, "the successor's tunnel is the only one")
+        (new,) = (one for hub in (a, b) for one in hub.live if one.owns)
+        asked = await new.want(M_RESUME)
+        new.send(M_RESUME_ACK, flow=flow)
+        await until(lambda: world.events("upgrade_done"), "it is over")
+        for one in list(successor.flows.values()):
+            one.reset(18)
+        successor.stop()
+        await successor.drain()
+        assert (new.hub, asked.cid) == (b, flow.cid)
+        assert [where for where, _ in claims[before:]] == [b.replica_id], "and nowhere else"
+
+    play(scenario, "ab")
+
+
 def test_a_tunnel_that_works_is_not_given_for_none(play):
     async def scenario(world: World) -> None:
         owner = await world["a"].owner()

@@ -762,8 +762,9 @@ PLANTS = [
         "an agent's epochs are not passed",
         (
             AGENT_TAKING,
-            '        agent.tunnels.inherit(message.body["last_epoch"], message.body["said"])\n',
-            '        if not ON:\n            agent.tunnels.inherit(message.body["last_epoch"], message.body["said"])\n',
+            '        agent.tunnels.inherit(message.body["last_epoch"], message.body["said"], hub)\n',
+            "        if not ON:\n"
+            '            agent.tunnels.inherit(message.body["last_epoch"], message.body["said"], hub)\n',
         ),
     ),
     plant(
