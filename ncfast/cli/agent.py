@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from ncfast.cli.start import add_stay, collect_later, forbid_core_dumps, ignore_hangup
+from ncfast.cli.start import add_stay, collect_later, forbid_core_dumps, ignore_early
 
 HELP = "run an agent"
 
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @collect_later()
 def run(arguments: argparse.Namespace) -> int:
-    ignore_hangup()
+    ignore_early()
     forbid_core_dumps()
     needed = {
         "--hub": arguments.hub,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from ncfast.cli.start import add_stay, collect_later, forbid_core_dumps, ignore_hangup
+from ncfast.cli.start import add_stay, collect_later, forbid_core_dumps, ignore_early
 
 HELP = "run a hub (the default)"
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @collect_later()
 def run(arguments: argparse.Namespace) -> int:
-    ignore_hangup()
+    ignore_early()
     forbid_core_dumps()
 
     from ncfast.config.auth import resolve_auth

@@ -54,10 +54,12 @@ def add_stay(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def ignore_hangup() -> None:
-    """Until the handler stands that reloads: `systemctl reload` right after the start must not end what starts. What
-    there is to reload is read after this anyway."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+def ignore_early() -> None:
+    """Until the handlers stand that reload and upgrade: `systemctl reload` right after the start must not end what
+    starts, nor `pkill -USR2` the successor that it has just asked for. What there is to reload is read after this
+    anyway, and what starts is what is installed now."""
+    for number in (signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def forbid_core_dumps() -> None:

@@ -107,8 +107,9 @@ def test_standard_descriptors_that_are_closed_are_no_harm(tmp_path: Path, closed
 
 
 @pytest.mark.parametrize("command", ["hub", "agent"])
-def test_a_hangup_before_the_handler_stands_does_not_kill(tmp_path: Path, command: str) -> None:
-    """The file is a FIFO: whoever has opened it for writing knows that the process has come as far as reading it."""
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
+def test_a_signal_before_its_handler_stands_does_not_kill(tmp_path: Path, command: str, number: int) -> None:
+    """Neither what starts, nor the successor of a process that was upgraded by its name (`pkill -USR2`). The file is a FIFO: whoever has opened it for writing knows that the process has come as far as reading it."""
     token = tmp_path / "token"
     token.write_text("a.b.c")
     text = hub_file(tmp_path).read_text() if command == "hub" else AGENT.replace("/nowhere/token", str(token))
@@ -117,7 +118,7 @@ def test_a_hangup_before_the_handler_stands_does_not_kill(tmp_path: Path, comman
     process = Program(command, ncfast(command, "--config", fifo), tmp_path)
     try:
         with fifo.open("w") as file:
-            process.signal(signal.SIGHUP)
+            process.signal(number)
             file.write(text)
         log = EventLog(process.err_path, process.exit_code)
         log.wait("hub_ready" if command == "hub" else "connect_failed")
