@@ -73,7 +73,7 @@ class Heir:
         self._complete = False
         self.standing: dict[str, Any] = {"id": "", "state": "passing", "reason": ""}
         self.has_parent = False
-        self.on_main: Callable[[], object] = lambda: None
+        self.on_main: Callable[[], object] = lambda: None  # it is we who tell the supervisor the rest
         self.on_reload: Callable[[], object] = lambda: None
         self.on_stop: Callable[[bool], object] = lambda at_once: None
         self.over = asyncio.Event()
@@ -130,7 +130,6 @@ class Heir:
                 self._heritage.set_result(message.body)
             case "main":
                 self._complete = True
-                self.on_main()
             case "reload" | "stop" if self._taker is None:
                 self._early.append(message)
             case "reload":
@@ -169,6 +168,7 @@ class Heir:
 
     def _end(self, reason: str) -> None:
         self._ended(reason)
+        self.on_main()
         self._net.share("predecessor", False)
         self._net.close_unclaimed()
         self.over.set()

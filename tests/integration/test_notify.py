@@ -16,6 +16,7 @@ import pytest
 from support.ncfast_process import merged
 from support.peer import Peer, byte_exact, run_flow
 from support.process import Program
+from support.successor import OperatedAgent, OperatedHub
 from support.topology import MakeTopology
 from support.until import wait_until
 
@@ -144,6 +145,30 @@ def test_the_successor_of_an_upgrade_is_the_service(
     os.kill(pid, signal.SIGTERM)
     wait_until(lambda: manager.told_by(pid)[-1] == "STOPPING=1", "its end")
     wait_until(lambda: len(hub.log.events("stopped")) == 2, "that it has ended")
+
+
+@pytest.mark.parametrize("which", ["hub", "agent"])
+def test_a_successor_whose_predecessor_dies_in_its_last_moment_is_the_service(
+    topology: MakeTopology, peer: Peer, address: str, manager: Manager, which: str
+) -> None:
+    """The supervisor knows of it already, and would end it if it did not say that it lives."""
+    unit = ("env", f"NOTIFY_SOCKET={address}", "WATCHDOG_USEC=100000")
+    operated = {"make_hub": OperatedHub} if which == "hub" else {"make_agent": OperatedAgent}
+    made = topology({"peer": peer.address}, prefix=unit, **operated)
+    of = made.hub if which == "hub" else made.agent
+    of.plant("is killed before main")
+    of.program.signal(signal.SIGUSR2)
+    pid = of.log.wait("upgraded")["pid"]
+    assert of.program.wait() == -signal.SIGKILL
+    assert manager.told(of.program) == ["READY=1", f"MAINPID={pid}"]
+    try:
+        wait_until(lambda: manager.told_by(pid) == ["READY=1"] and manager.lives_by(pid) >= 3, "it to say so")
+        os.kill(pid, signal.SIGHUP)
+        wait_until(lambda: manager.told_by(pid) == ["READY=1", "RELOADING=1", "READY=1"], "a reload")
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: of.log.events("stopped"), "that it has ended")
+    assert manager.told_by(pid)[-1] == "STOPPING=1"
 
 
 def test_a_supervisor_that_is_away_is_told_of_in_the_log(topology: MakeTopology, peer: Peer, tmp_path: Path) -> None:
