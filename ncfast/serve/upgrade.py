@@ -181,6 +181,10 @@ class Upgrading:
     async def _upgrade(self) -> None:
         begun, self._silence = self._net.clock(), ""
         try:
+            if self._heir is not None:  # until then it may yet tell the supervisor that we are the service
+                await self._heir.over.wait()
+            if self._stopping:
+                raise UpgradeFailed("the process was told to end")
             channel = self._start()
             version = await self._ready()
             if self._stopping:

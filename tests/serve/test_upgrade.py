@@ -54,6 +54,13 @@ class Waiting:
         self.failed = True
 
 
+class Deaf:
+    """Takes over, and does nothing with it."""
+
+    def take_over(self, channel: Channel) -> None:
+        channel.on_message = channel.on_closed = lambda said: None
+
+
 def test_a_successor_that_stands_still_is_ended() -> None:
     async def scenario() -> None:
         subject = Waiting()
@@ -112,9 +119,30 @@ def test_once_it_has_handed_over_a_reload_is_the_successors(monkeypatch: pytest.
 def test_a_reload_waits_until_all_has_come_from_the_predecessor() -> None:
     """Until then that listens wherever we do."""
 
-    class Taker:
-        def take_over(self, channel: Channel) -> None:
-            channel.on_message = channel.on_closed = lambda said: None
+    async def scenario() -> None:
+        net = network()
+        ours, theirs = net.pair()
+        before = Channel(net, ours, lambda message: None, lambda reason: None)
+        heir = Heir(net, theirs.detach())
+        before.send("upgrade", {"has_parent": False, **STANDING})
+        before.send("heritage", {})
+        await heir.heritage()
+        heir.take_over(Deaf())
+        upgrading = Upgrading(net, Waiting(), lambda: 1.0, heir, False)
+        reload = asyncio.create_task(upgrading.reload())
+        before.send("over", {})
+        await until(lambda: heir.standing["state"] == "done", "its last word")
+        assert not reload.done() and not heir.over.is_set()
+        before.send("main", {})
+        before.close()
+        assert await reload is False and heir.over.is_set()
+        await net.cancel_all()
+
+    asyncio.run(scenario())
+
+
+def test_a_successor_is_not_upgraded_before_its_predecessor_is_over() -> None:
+    """That may not have told the supervisor yet who is the main process, and would name one that has gone."""
 
     async def scenario() -> None:
         net = network()
@@ -124,15 +152,19 @@ def test_a_reload_waits_until_all_has_come_from_the_predecessor() -> None:
         before.send("upgrade", {"has_parent": False, **STANDING})
         before.send("heritage", {})
         await heir.heritage()
-        heir.take_over(Taker())
-        upgrading = Upgrading(net, Waiting(), lambda: 1.0, heir, False)
-        reload = asyncio.create_task(upgrading.reload())
+        heir.take_over(Deaf())
+        upgrading = Upgrading(net, subject := Waiting(), lambda: 600, heir, False)
+        upgrading._command = [sys.executable, "-c", MORTAL]
         before.send("over", {})
-        await until(lambda: heir.standing["state"] == "done", "its last word")
-        assert not reload.done() and not heir.over.is_set()
+        await until(lambda: upgrading.standing()["state"] == "done", "its last word")
+        assert upgrading.begin()["state"] == "starting"
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert upgrading._child is None
         before.send("main", {})
         before.close()
-        assert await reload is False and heir.over.is_set()
+        await until(lambda: upgrading.standing()["state"] == "failed", "it to go on, as far as it goes here")
+        assert subject.failed
         await net.cancel_all()
 
     asyncio.run(scenario())
