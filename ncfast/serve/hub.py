@@ -82,6 +82,8 @@ async def _hub(
     def refusal() -> str:
         if hub.drain_requested.is_set():
             return "the hub is about to end"
+        if not started.is_set():
+            return "the hub does not serve yet"
         return "" if path is not None else "the hub was started without a configuration file"
 
     async def reload() -> None:

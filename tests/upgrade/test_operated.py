@@ -7,10 +7,13 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.cluster import Cluster
 from support.peer import Peer, byte_exact, run_flow
 from support.successor import OperatedHub, operate
 from support.topology import Topology
@@ -142,6 +145,31 @@ def test_a_second_upgrade_during_the_first_is_refused(hub: Topology) -> None:
     os.kill(child, signal.SIGKILL)
     assert "signal" not in ours.log.wait(FAILED)["reason"]
     assert state(ours)["state"] == "failed"
+
+
+def test_none_begins_before_the_hub_serves(tmp_path: Path, peer: Peer) -> None:
+    """It waits for Redis, and would open its doors in the middle of the hand-over."""
+    slow = {"ha": {"redis_timeout_sec": 10}}
+    options = {"names": ("hub-a",), "agents": False, "hub": slow, "make_hub": OperatedHub}
+    with closing(Cluster(tmp_path, {"peer": peer.address}, **options)) as made, ThreadPoolExecutor(1) as beside:
+        hub = made.hubs["hub-a"]
+        assert hub.stop() == 0 and made.redis is not None
+        made.redis.freeze()
+        mark = hub.log.mark()
+        starts = beside.submit(hub.start)
+        try:
+            wait_until(lambda: hub.log.events("mesh_ready", after=mark), "it to be bound")
+            hub.program.signal(signal.SIGUSR2)
+            answer = wait_until(
+                lambda: hub.log.events("upgrade_refused", after=mark) or hub.log.events("upgrade_started", after=mark),
+                "an answer",
+            )
+        finally:
+            made.redis.thaw()
+        assert answer[0].get("reason") == "the hub does not serve yet"
+        starts.result()
+        assert hub.upgrade().returncode == 0
+        assert hub.stop() == 0
 
 
 def test_who_is_told_to_end_while_a_successor_starts_ends_with_it(hub: Topology) -> None:
