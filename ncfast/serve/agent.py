@@ -70,7 +70,7 @@ async def _agent(config: AgentConfig, path: str | Path | None, stay: bool, descr
 
     async def reload() -> None:
         if not await upgrading.reload():
-            with supervisor.reloading():
+            async with supervisor.reloading():
                 await _reload_agent(agent, path)
 
     def begin_reload() -> None:

@@ -89,7 +89,7 @@ async def _hub(
     async def reload() -> None:
         await started.wait()
         if not await upgrading.reload():
-            with supervisor.reloading():
+            async with supervisor.reloading():
                 await _reload_hub(hub, path)
 
     def begin_reload() -> None:

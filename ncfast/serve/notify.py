@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 from ncfast.net.seam import Net
 from ncfast.observe import log
@@ -34,6 +34,8 @@ class Supervisor:
         ours = silent or environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self._alive_sec = int(environment.get("WATCHDOG_USEC", "0")) / 2e6 if ours else 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._reload = asyncio.Lock()
+        self._ends = False
 
     def ready(self) -> None:
         """Once, when it serves."""
@@ -42,18 +44,21 @@ class Supervisor:
         if self._address and self._alive_sec:
             self._timer = self._net.loop.call_later(self._alive_sec, self._alive)
 
-    @contextmanager
-    def reloading(self) -> Iterator[None]:
-        """While it reads its files again; whether it takes them is in the log."""
-        self._tell("RELOADING=1", f"MONOTONIC_USEC={int(self._net.clock() * 1e6)}")
-        try:
-            yield
-        finally:
-            self._tell("READY=1")
+    @asynccontextmanager
+    async def reloading(self) -> AsyncIterator[None]:
+        """While it reads its files again, one reload after the other; whether it takes them is in the log. One that
+        meets the end is not told as over: the end is the last word."""
+        async with self._reload:
+            self._tell_of_reload("RELOADING=1", f"MONOTONIC_USEC={int(self._net.clock() * 1e6)}")
+            try:
+                yield
+            finally:
+                self._tell_of_reload("READY=1")
 
     def stopping(self) -> None:
         """When it begins to end, however long that takes; the supervisor's deadline for it runs from here."""
         self._tell("STOPPING=1")
+        self._ends = True
 
     def passes_to(self, pid: int) -> None:
         """That process is the service from now on, and tells the rest: this one says nothing more."""
@@ -69,6 +74,10 @@ class Supervisor:
     def _alive(self) -> None:
         self._tell("WATCHDOG=1")
         self._timer = self._net.loop.call_later(self._alive_sec, self._alive)
+
+    def _tell_of_reload(self, *lines: str) -> None:
+        if not self._ends:
+            self._tell(*lines)
 
     def _tell(self, *lines: str) -> None:
         if not self._address or self._silent:

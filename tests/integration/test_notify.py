@@ -18,7 +18,10 @@ from support.peer import Peer, byte_exact, run_flow
 from support.process import Program
 from support.successor import OperatedAgent, OperatedHub
 from support.topology import MakeTopology
-from support.until import wait_until
+from support.until import until, wait_until
+
+from ncfast.serve.notify import Supervisor
+from ncfast.serve.process import network
 
 CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7)
 
@@ -158,10 +161,10 @@ def test_a_successor_whose_predecessor_dies_in_its_last_moment_is_the_service(
     of = made.hub if which == "hub" else made.agent
     of.plant("is killed before main")
     of.program.signal(signal.SIGUSR2)
-    pid = of.log.wait("upgraded")["pid"]
-    assert of.program.wait() == -signal.SIGKILL
-    assert manager.told(of.program) == ["READY=1", f"MAINPID={pid}"]
+    pid = of.log.wait("upgrade_started")["pid"]
     try:
+        assert of.program.wait() == -signal.SIGKILL
+        assert manager.told(of.program) == ["READY=1", f"MAINPID={pid}"]
         wait_until(lambda: manager.told_by(pid) == ["READY=1"] and manager.lives_by(pid) >= 3, "it to say so")
         os.kill(pid, signal.SIGHUP)
         wait_until(lambda: manager.told_by(pid) == ["READY=1", "RELOADING=1", "READY=1"], "a reload")
@@ -169,6 +172,39 @@ def test_a_successor_whose_predecessor_dies_in_its_last_moment_is_the_service(
         os.kill(pid, signal.SIGTERM)
     wait_until(lambda: of.log.events("stopped"), "that it has ended")
     assert manager.told_by(pid)[-1] == "STOPPING=1"
+
+
+def test_reloads_are_told_one_after_the_other(address: str, manager: Manager) -> None:
+    """Signals that waited for an upgrade are worked off at once; and an end that has begun is the last word."""
+
+    async def scenario() -> None:
+        supervisor = Supervisor(network(), environment={"NOTIFY_SOCKET": address})
+        supervisor.ready()
+        begun: list[int] = []
+
+        async def reload(number: int, gate: asyncio.Event) -> None:
+            async with supervisor.reloading():
+                begun.append(number)
+                await gate.wait()
+
+        gate = asyncio.Event()
+        reloads = [asyncio.create_task(reload(number, gate)) for number in range(3)]
+        await until(lambda: begun, "the first to begin")
+        gate.set()
+        await asyncio.gather(*reloads)
+        last = asyncio.create_task(reload(3, gate := asyncio.Event()))
+        await until(lambda: 3 in begun, "another")
+        supervisor.stopping()
+        gate.set()
+        await last
+        await reload(4, gate)
+        assert begun == [0, 1, 2, 3, 4]
+
+    asyncio.run(scenario())
+    pair = ["RELOADING=1", "READY=1"]
+    expected = ["READY=1", *pair, *pair, *pair, "RELOADING=1", "STOPPING=1"]
+    wait_until(lambda: len(manager.told_by(os.getpid())) >= len(expected), "all that was said")
+    assert manager.told_by(os.getpid()) == expected
 
 
 def test_a_supervisor_that_is_away_is_told_of_in_the_log(topology: MakeTopology, peer: Peer, tmp_path: Path) -> None:
