@@ -143,9 +143,11 @@ class Taking:
         return 0 if self._arrivals is None else self._arrivals.lost
 
     def bring_all(self) -> None:
-        """All flows that have come are under their sockets when this returns."""
+        """All flows that have come are under their sockets when this returns; it is for others to wait for a hub that
+        is away."""
         if self._arrivals is not None:
             self._arrivals.bring_all()
+            self._end_if_done(late=True)
 
     def _begin(self) -> None:
         self._begun = True

@@ -6,9 +6,11 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support.cluster import Cluster
 from support.ncfast_process import ACCESS, Agent
 from support.peer import Both, Peer, byte_exact, run_flow
 from support.process import child_env
@@ -211,3 +213,31 @@ def test_a_successor_that_dies_with_the_flows_ends_them_by_name(topology: MakeTo
     assert made.hub.log.wait(ACCESS)["reason"] == "agent_restarted"
     again = asyncio.run(run_flow(peer, made.address("peer"), client=[["send", 10], ["fin"]], service=[["drain"]]))
     byte_exact(again.service, 10)
+
+
+def test_one_right_behind_another_whose_flows_wait_for_a_hub(tmp_path: Path, peer: Peer) -> None:
+    """Each successor says what became of its own, also one that hands over before they have gone on."""
+    options = {"names": ("hub-a", "hub-b"), "make_agent": UpgradingAgent}
+    with closing(Cluster(tmp_path, {"peer": peer.address}, hub={"flow": {"flow_grace_sec": 8}}, **options)) as made:
+        (agent,) = made.agents
+        (other,) = set(made.names) - {agent.log.wait("tunnel_up")["replica"]}
+        hub = made.hubs[other]
+
+        def upgrade() -> None:
+            mark = agent.begin()
+            assert agent.log.wait("upgrade_taken", after=mark)["flows"] == 1
+            successor = agent.log.wait("upgraded", after=mark)["pid"]
+            wait_until(lambda: children(agent.program.pid) == [successor], "the predecessor has ended")
+
+        async def scenario() -> None:
+            script = [["send", 10], ["read", 10], ["drain"]]
+            flow = asyncio.create_task(run_flow(peer, hub.listener("peer"), client=script, service=script))
+            await until(lambda: hub.status()["flows"]["active"] == 1, "open")
+            hub.program.kill()
+            for _ in range(2):
+                await asyncio.to_thread(upgrade)
+            flow.cancel()
+
+        asyncio.run(scenario())
+        done = [agent.log.wait("upgrade_done", count=number) for number in (1, 2)]
+        assert [(one["result"], one["passed"]) for one in done] == [("done", 1)] * 2
