@@ -109,7 +109,8 @@ def test_standard_descriptors_that_are_closed_are_no_harm(tmp_path: Path, closed
 @pytest.mark.parametrize("command", ["hub", "agent"])
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
 def test_a_signal_before_its_handler_stands_does_not_kill(tmp_path: Path, command: str, number: int) -> None:
-    """Neither what starts, nor the successor of a process that was upgraded by its name (`pkill -USR2`). The file is a FIFO: whoever has opened it for writing knows that the process has come as far as reading it."""
+    """Neither what starts, nor the successor of a process that was upgraded by its name (`pkill -USR2`). The file is a
+    FIFO: whoever has opened it for writing knows that the process has come as far as reading it."""
     token = tmp_path / "token"
     token.write_text("a.b.c")
     text = hub_file(tmp_path).read_text() if command == "hub" else AGENT.replace("/nowhere/token", str(token))
