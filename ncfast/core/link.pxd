@@ -34,7 +34,9 @@ cdef class Link(Queues):
     cdef readonly bint between_hubs
     cdef readonly uint64_t work      # frames received, by what they cost: those that Python looks at count WEIGHTY
     cdef int _noise
-    cdef set _told                   # cids for which M_DETACH or a refusal was sent since the last tick
+    cdef set _told                   # cids for which M_DETACH was sent since the last tick
+    cdef set _refused                # whose open or resume was refused since then
+    cdef set _refused_before         # and since the one before
     cdef int _free_resumes
     # counters, read at scrape time
     cdef uint64_t _frames_in[FRAME_TYPES]       # 0: of types that we do not know, skipped
@@ -50,6 +52,7 @@ cdef class Link(Queues):
     cdef double _asked(self, double due, uint64_t since) except? -1
     cdef int _begin_data(self) except -1
     cdef int _stranger(self) except -1
+    cdef bint _was_refused(self, bytes cid) except -1
     cdef int _dispatch(self, const uint8_t* body, Py_ssize_t n) except -1
     cdef int _on_flow(self) except -1
     cdef int _on_resume_ack(self, Flow flow) except -1

@@ -33,7 +33,7 @@ cdef enum:
     MAX_ANSWERS = 4096
     # noise of a third M_RESUME from the same byte within a second: each has everything sent again
     ASKED = 50
-    TOLD = 16384               # flows remembered until the next tick because they were refused or told to wait
+    TOLD = 16384               # flows remembered for a tick or two because they were refused or told to wait
     BUSY = 262144              # bytes received between two ticks that make a link busy
     WEIGHTY = 16               # what a frame whose body Python reads costs: so many times one that moves a byte
 
@@ -77,6 +77,8 @@ cdef class Link(Queues):
         self.peer = peer
         self.between_hubs = between_hubs
         self._told = set()
+        self._refused = set()
+        self._refused_before = set()
         self._last_heard = ctx.now()
         self._ping_sent = self._ticked_at = -1.0
         self._free_resumes = FREE_RESUMES
@@ -271,7 +273,7 @@ cdef class Link(Queues):
         if type != M_RESUME and type != M_RST and type != M_DETACH and type != M_GAP \
                 and self.ctx.closed.last(cid) is None and self.handler.foreign(cid):
             self._flow_noise(1)
-            if type != M_OPEN_ACK and (cid in self._told or len(self._told) >= TOLD):
+            if type != M_OPEN_ACK and (cid in self._told or self._was_refused(cid) or len(self._told) >= TOLD):
                 return 0                 # told already: this was on its way
             if len(self._told) < TOLD:
                 self._told.add(cid)
@@ -283,9 +285,13 @@ cdef class Link(Queues):
             self.ctx.duplicates += 1
             return 0
         self._flow_noise(1)
-        if (type == M_DATA or type == M_FIN) and cid not in self._told and self._answers.size < self.queue_depth:
+        if (type == M_DATA or type == M_FIN) and not self._was_refused(cid) and self._answers.size < self.queue_depth:
             return self._answer(M_RST, self._h.cid, self._h.epoch, R_UNKNOWN_FLOW, 0)
         return 0
+
+    cdef bint _was_refused(self, bytes cid) except -1:
+        """What follows an open that was refused may be half a second on its way, and needs no answer."""
+        return cid in self._refused or cid in self._refused_before
 
     cdef int _dispatch(self, const uint8_t* body, Py_ssize_t n) except -1:
         """A whole frame other than M_DATA: the table of what is done with each type."""
@@ -594,8 +600,8 @@ cdef class Link(Queues):
 
     def refuse(self, bytes cid not None, int code, uint64_t epoch=0):
         """Answers an open or resume that cannot be; `epoch` is the frame's, 0 the link's."""
-        if len(self._told) < TOLD:
-            self._told.add(cid)          # what follows the open is on its way, and needs no answer
+        if len(self._refused) < TOLD:
+            self._refused.add(cid)
         self._answer(M_RST, <const uint8_t*>PyBytes_AS_STRING(cid), epoch if epoch else self.epoch, code, 0)
 
     def tell_detached(self, bytes cid not None, uint64_t epoch, int code, uint64_t newest=0):
@@ -639,6 +645,8 @@ cdef class Link(Queues):
         self._flooded()
         self._noise = 0
         self._told.clear()
+        self._refused, self._refused_before = self._refused_before, self._refused
+        self._refused.clear()
         self._bytes_at_tick = self.bytes_in
         if self.closed:
             return

@@ -148,6 +148,8 @@ class Cluster:
         """M_RESUME from another hub: for a client of ours, or for one of its own. False: there is no such flow."""
         if (awaited := self._ground.awaited) is not None and awaited.awaits(cid):
             awaited.keep(cid, peer.link, epoch, partial(self._resume_again, peer, cid, epoch, payload, ack, limit))
+            if self._ground.taking is not None:
+                self._ground.taking.asked(cid, epoch)
             return True
         if self._ground.ours(cid):
             return self._resuming.by_owner(peer, cid, epoch, payload, ack, limit)

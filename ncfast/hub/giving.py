@@ -10,7 +10,8 @@ order:
  3. Agents are asked to claim there (MOVE that names our own replica_id), some each moment, those that carry most
     first. Who cannot move, or does not, loses the tunnel and claims there as after any loss. Of each claim we hear
     (`claimed`), and the agent's flows leave their tunnel here one by one (`ncfast.hub.leaving`), which ends with the
-    last; of each tunnel that ends without a claim we tell (`gone`).
+    last; of each tunnel that ends without a claim we tell (`gone`). Of an agent that claims at another hub we hear by
+    the flows that it asks for there (`asked`).
  4. A flow follows its way: whichever has none here is passed (`flows`), and no more than the successor goes on with at
     once (`placed`). Clients are let in here until no agent is left, and passed at once. `complete` says that all of an
     agent's have gone.
@@ -229,6 +230,8 @@ class Giving:
                 for parcel in parcels:
                     parcel.close()
                 self.passed += len(parcels)
+            case "asked":
+                self.moved_on(bytes.fromhex(body["cid"]), body["epoch"])
             case "placed":
                 self._placed = body["number"]
                 self._pump_soon()
@@ -295,6 +298,14 @@ class Giving:
         flow = self._ground.flows.get(cid)
         if flow is not None and not flow.attached:
             self._leave.left(session, flow)
+            self.passes(flow)
+
+    def moved_on(self, cid: bytes, epoch: int) -> None:
+        """The flow's agent asks for it by way of another hub, where it has claimed since: it has left its tunnel here,
+        and nobody may look after that any more."""
+        flow = self._ground.flows.get(cid)
+        if flow is not None and flow.attached and epoch > flow.info.epoch:
+            flow.detach()
             self.passes(flow)
 
     def gave(self, cid: bytes) -> bool:

@@ -51,6 +51,9 @@ class Taking(Protocol):
     def granted(self, session: Any) -> None:
         """An agent has claimed here."""
 
+    def asked(self, cid: bytes, epoch: int) -> None:
+        """Another hub asks for a flow that has not come, for the agent that it owns under this epoch."""
+
     def resumed(self, pause: float) -> None:
         """A flow that has come goes on, after so many seconds."""
 

@@ -200,6 +200,11 @@ class Taking:
         assert self._channel is not None
         self._channel.send("claimed", {"agent": session.key, "epoch": session.epoch, "alone": session.alone})
 
+    def asked(self, cid: bytes, epoch: int) -> None:
+        """The flow's agent has claimed at another hub, which the predecessor does not hear, and goes on there."""
+        assert self._channel is not None
+        self._channel.send("asked", {"cid": cid.hex(), "epoch": epoch})
+
     def resumed(self, pause: float) -> None:
         """A flow that has come goes on, after so many seconds."""
         self.longest = max(self.longest, pause)

@@ -575,9 +575,14 @@ def test_not_so_one_of_our_own_or_one_that_ended_lately():
 
 
 def test_what_follows_a_refused_open_gets_no_answer():
+    """However soon after it the next tick is."""
     rig = Between()
-    rig.from_origin(of_flow(OPEN, epoch=3, payload=b"open"), data(1, 0, 10, epoch=3), of_flow(FIN, epoch=3, seq=10))
+    rig.from_origin(of_flow(OPEN, epoch=3, payload=b"open"), data(1, 0, 10, epoch=3))
     assert [(frame.type, frame.code) for frame in rig.to_origin()] == [(RST, Reason.NOT_OWNER)]
+    rig.tick()
+    rig.to_origin()
+    rig.from_origin(data(1, 10, 10, epoch=3), of_flow(FIN, epoch=3, seq=20))
+    assert rig.to_origin() == []
 
 
 # floods

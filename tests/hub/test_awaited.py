@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from hub.far import Agent
 from hub.rooms import Rooms
 from ncfast._frames import FrameType
@@ -88,6 +90,18 @@ def test_other_frames_of_it_are_told_to_wait_and_it_is_asked_for_when_it_is_ther
     assert scene.agent.types() == []
     scene.rooms.wait(0.5)
     assert scene.agent.types() == [RESUME] and flow.attached
+
+
+def test_the_predecessor_hears_of_a_flow_that_is_asked_for_by_way_of_another_hub():
+    """It may have it on the tunnel that its agent had there, and is told nothing of claims elsewhere."""
+    rooms = Rooms("active")
+    Awaited(rooms.ground, first=100)
+    asked: list[tuple[bytes, int]] = []
+    rooms.ground.taking = SimpleNamespace(asked=lambda cid, epoch: asked.append((cid, epoch)))  # type: ignore[assignment]
+    other = rooms.hub()
+    cid = rooms.ground.instance + (7).to_bytes(8, "big")
+    other.vouch(cid, 40, b"s" * 16)
+    assert asked == [(cid, 40)] and other.types() == []
 
 
 def test_what_does_not_come_is_unknown_when_all_of_the_agents_are_there():

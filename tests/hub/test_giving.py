@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bench.ports import free_port
 from hub.doors import key, run
+from hub.rooms import Rooms
+from ncfast._frames import FrameType
 from ncfast.config.hub import HubConfig
+from ncfast.hub.client import ClientFlow
+from ncfast.hub.giving import Giving
 from ncfast.hub.hub import Hub
 from ncfast.hub.taking import Heritage
 from ncfast.net.channel import Channel, Message
@@ -96,6 +101,24 @@ def test_agents_wait_until_a_successor_serves(tmp_path: Path) -> None:
         await hub.stop()
 
     run(scene)
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["before it was here", "since"])
+def test_a_flow_that_its_agent_asks_for_elsewhere_leaves_its_tunnel(later: bool) -> None:
+    """Which another process of the agent may have left, or one that stands still: nobody would let go of it."""
+    rooms = Rooms()
+    agent = rooms.agent()
+    client = rooms.client()
+    agent.accept(agent.only(FrameType.M_OPEN))
+    passed: list[ClientFlow] = []
+    channel = SimpleNamespace(send=lambda *words, **more: None)
+    passing = SimpleNamespace(flow=passed.append)
+    giving = Giving(SimpleNamespace(ground=rooms.ground, net=rooms.net, passing=passing), channel)  # type: ignore[arg-type]
+    giving._successor.heard["serving"] = {}
+    giving.moved_on(client.flow.cid, agent.session.epoch + later)
+    rooms.run()
+    assert client.flow.attached is not later and passed == [client.flow] * later
+    giving.moved_on(b"?" * 16, 1 << 40)  # of one that is over
 
 
 def test_a_successor_opens_its_mesh_once(tmp_path: Path) -> None:
