@@ -11,6 +11,7 @@ from collections import Counter
 from typing import Any
 
 from ncfast.agent.agent import Agent
+from ncfast.config.hub import HubConfig
 from ncfast.core.states import FlowState
 from ncfast.hub.hub import Hub
 from ncfast.hub.session import AgentSession
@@ -21,7 +22,9 @@ from .kernel import NEVER as NOT_YET
 from .plan import SLOW, agent_name
 from .processes import HubProcess, Life, Process
 
-READ = 66 * 1024  # bytes of memory: a first byte that came before its flow, headers, and what was asked while paused
+# bytes of memory beyond a budget, for each of its shares: what a client has said before its flow was there, headers,
+# and what was asked while paused
+READ = 66 * 1024
 CHUNK = 96 * 1024  # bytes by which a bound may be passed: it is looked at before a read, not after
 GRACE_SLACK = 3.0  # seconds beyond its grace until a flow without a way must be gone: two looks, and a reset
 STILL = 2.0  # seconds for which a flow may be without a way when all that happens is upgrades of an agent and its hub
@@ -331,7 +334,9 @@ class Watch:
         budget = shape.memory if isinstance(owner, Hub) else shape.agent_memory
         held, life = context.held - context.relayed, owner.net.loop.life  # type: ignore[attr-defined]
         more = life.parent is not None or life in self.returned
-        if held > (2 * budget if more and life not in self.settled else budget) + READ:
+        config = owner.ground.config
+        shares = len(config.listeners if isinstance(config, HubConfig) else config.connectors)
+        if held > (2 * budget if more and life not in self.settled else budget) + shares * READ:
             self.world.problem(f"{process.name} holds {context.held} bytes, its budget is {budget}")
         if len(process.all) == 1 and held <= budget:
             self.settled.add(life)
