@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py $(wildcard ncfast/*.p[yx][xd] ncfast/*/*.p[yx][xd])
 PACKAGES := redis-server redis-tools slapd ldap-utils haproxy iperf3 nginx-light nftables iproute2 dnsmasq-base \
-	prometheus prometheus-alertmanager valgrind mariadb-server-core mariadb-client-core postgresql systemd groff-base \
+	prometheus prometheus-alertmanager valgrind mariadb-server postgresql systemd groff-base \
 	openssh-client openssh-server rsync
 DEBUG := build/debug
 # What of sockets, hub and agent is run under the sanitizers each time, and how many seeds of the simulation: half a minute

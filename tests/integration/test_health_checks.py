@@ -159,6 +159,8 @@ def test_mariadb_counts_a_denied_login_only_where_it_does_not_block(maria: Maria
 
 def test_mariadb_whose_accounts_have_another_plug_in(maria: MariaDb) -> None:
     """Who is unknown is asked as one of the accounts would be, lest it learn that it is unknown."""
+    if not (Path(maria.ask("SELECT @@plugin_dir")[0][0]) / "auth_ed25519.so").exists():
+        pytest.skip("MariaDB's auth_ed25519 is not installed: Debian's mariadb-server has it")
     maria.ask("INSTALL SONAME 'auth_ed25519'")
     for number in range(30):
         maria.ask(f"CREATE USER e{number}@'%' IDENTIFIED VIA ed25519 USING PASSWORD('x')")
