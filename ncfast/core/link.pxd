@@ -52,7 +52,7 @@ cdef class Link(Queues):
     cdef double _asked(self, double due, uint64_t since) except? -1
     cdef int _begin_data(self) except -1
     cdef int _stranger(self) except -1
-    cdef bint _was_refused(self, bytes cid) except -1
+    cdef bint _was_told(self, bytes cid) except -1
     cdef int _dispatch(self, const uint8_t* body, Py_ssize_t n) except -1
     cdef int _on_flow(self) except -1
     cdef int _on_resume_ack(self, Flow flow) except -1

@@ -273,7 +273,7 @@ cdef class Link(Queues):
         if type != M_RESUME and type != M_RST and type != M_DETACH and type != M_GAP \
                 and self.ctx.closed.last(cid) is None and self.handler.foreign(cid):
             self._flow_noise(1)
-            if type != M_OPEN_ACK and (cid in self._told or self._was_refused(cid) or len(self._told) >= TOLD):
+            if type != M_OPEN_ACK and (self._was_told(cid) or len(self._told) >= TOLD):
                 return 0                 # told already: this was on its way
             if len(self._told) < TOLD:
                 self._told.add(cid)
@@ -285,13 +285,14 @@ cdef class Link(Queues):
             self.ctx.duplicates += 1
             return 0
         self._flow_noise(1)
-        if (type == M_DATA or type == M_FIN) and not self._was_refused(cid) and self._answers.size < self.queue_depth:
+        if (type == M_DATA or type == M_FIN) and not self._was_told(cid) and self._answers.size < self.queue_depth:
             return self._answer(M_RST, self._h.cid, self._h.epoch, R_UNKNOWN_FLOW, 0)
         return 0
 
-    cdef bint _was_refused(self, bytes cid) except -1:
-        """What follows an open that was refused may be half a second on its way, and needs no answer."""
-        return cid in self._refused or cid in self._refused_before
+    cdef bint _was_told(self, bytes cid) except -1:
+        """Whether what comes of the flow was on its way and needs no answer. Behind an open that was refused it may be
+        so for half a second, whenever the next tick is."""
+        return cid in self._told or cid in self._refused or cid in self._refused_before
 
     cdef int _dispatch(self, const uint8_t* body, Py_ssize_t n) except -1:
         """A whole frame other than M_DATA: the table of what is done with each type."""
