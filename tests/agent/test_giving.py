@@ -183,6 +183,14 @@ async def beside(world: World) -> tuple[Agent, asyncio.Task[None]]:
     return successor, handing
 
 
+async def ends(successor: Agent) -> None:
+    """With the flows that it has."""
+    for one in list(successor.flows.values()):
+        one.reset(Reason.DRAINING)
+    successor.stop()
+    await successor.drain()
+
+
 @pytest.mark.parametrize("hub", ["answers", "is silent"])
 def test_the_successor_asks_last_for_those_that_rested(play, monkeypatch: pytest.MonkeyPatch, hub: str):
     """And is done when they go on, if the hub has them do so."""
@@ -229,10 +237,7 @@ def test_a_flow_that_was_refused_for_want_of_room_may_come_to_the_successor(play
         new, *_ = world["a"].live
         new.open(flow)
         answer = await new.want(M_OPEN_ACK, M_RST, cid=flow.cid)
-        for one in list(successor.flows.values()):
-            one.reset(18)
-        successor.stop()
-        await successor.drain()
+        await ends(successor)
         assert answer.type == M_OPEN_ACK
 
     play(scenario, "a", connector={"max_dials": 1})
@@ -263,10 +268,7 @@ def test_a_successor_whose_claim_is_refused_dials_again_without_a_pause(play, mo
         assert (await new.want(M_RESUME)).cid == flow.cid
         new.send(M_RESUME_ACK, flow=flow)
         await until(lambda: world.events("upgrade_done"), "it is over")
-        for one in list(successor.flows.values()):
-            one.reset(18)
-        successor.stop()
-        await successor.drain()
+        await ends(successor)
 
     play(scenario, "a")
 
@@ -325,10 +327,7 @@ def test_the_successor_claims_where_its_predecessor_is_owned(play, monkeypatch: 
         asked = await new.want(M_RESUME)
         new.send(M_RESUME_ACK, flow=flow)
         await until(lambda: world.events("upgrade_done"), "it is over")
-        for one in list(successor.flows.values()):
-            one.reset(18)
-        successor.stop()
-        await successor.drain()
+        await ends(successor)
         assert (new.hub, asked.cid) == (b, flow.cid)
         assert [where for where, _ in claims[before:]] == [b.replica_id], "and nowhere else"
 

@@ -817,6 +817,15 @@ def reset_unheard(far, end):
         time.sleep(0.001)
 
 
+async def reset_without_memory(world):
+    """All but the far end, which has reset a socket whose bytes wait in the kernel, for there is no memory."""
+    far, end, owner, peer, flow = await with_a_full_window(world)
+    end.ctx.budget.resize(1)
+    reset_unheard(far, end)
+    world.net.poll()
+    return end, owner, peer, flow
+
+
 def test_a_reset_that_is_told_while_a_flow_is_about_to_fill_its_window_is_not_forgotten():
     async def scenario(world):
         far, end, owner, peer, flow = await with_a_full_window(world)
@@ -832,14 +841,10 @@ def test_a_reset_that_is_told_while_a_flow_is_about_to_fill_its_window_is_not_fo
 
 def test_a_reset_costs_no_byte_for_which_there_is_no_memory_yet():
     async def scenario(world):
-        far, end, owner, peer, flow = await with_a_full_window(world)
-        budget = end.ctx.budget
-        budget.resize(1)
-        reset_unheard(far, end)
-        world.net.poll()
+        end, owner, peer, flow = await reset_without_memory(world)
         await asyncio.sleep(0)  # in which its end would be told
         assert not owner.gone and end.ctx.bytes_read == 20_000
-        budget.resize(1 << 30)
+        end.ctx.budget.resize(1 << 30)
         peer.send(FrameType.M_ACK, flow, ack=20_000, limit=1 << 20)
         await until(lambda: owner.gone, "the socket is gone")
         assert end.ctx.bytes_read == 50_000
@@ -849,12 +854,8 @@ def test_a_reset_costs_no_byte_for_which_there_is_no_memory_yet():
 
 def test_a_reset_for_which_there_was_no_memory_is_told_when_there_is_whether_or_not_there_is_credit():
     async def scenario(world):
-        far, end, owner, peer, flow = await with_a_full_window(world)
-        budget = end.ctx.budget
-        budget.resize(1)
-        reset_unheard(far, end)
-        world.net.poll()
-        budget.resize(1 << 30)
+        end, owner, peer, flow = await reset_without_memory(world)
+        end.ctx.budget.resize(1 << 30)
         flow.check(end.ctx.clock(), TIMEOUTS)
         await until(lambda: owner.gone, "the socket is gone")
         assert end.ctx.bytes_read == 50_000
@@ -866,10 +867,7 @@ def test_a_reset_waits_for_memory_no_longer_than_bytes_before_it_wait_for_credit
     """A client that has gone would hold its part of what is short for as long as it is short."""
 
     async def scenario(world):
-        far, end, owner, peer, flow = await with_a_full_window(world)
-        end.ctx.budget.resize(1)
-        reset_unheard(far, end)
-        world.net.poll()
+        end, owner, peer, flow = await reset_without_memory(world)
         time = end.ctx.clock
         flow.check(time(), TIMEOUTS)  # there was progress
         for seconds in (1.0, 0.9):

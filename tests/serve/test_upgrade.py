@@ -12,6 +12,7 @@ from support.until import until
 from ncfast.core.errors import NcfastError
 from ncfast.core.record import FORMAT
 from ncfast.net.channel import Channel
+from ncfast.net.seam import Net
 from ncfast.observe.log import Logger
 from ncfast.serve.heir import Heir
 from ncfast.serve.process import network
@@ -59,6 +60,18 @@ class Deaf:
 
     def take_over(self, channel: Channel) -> None:
         channel.on_message = channel.on_closed = lambda said: None
+
+
+async def following(net: Net) -> tuple[Channel, Heir]:
+    """The predecessor's end of a hand-over, and what it hands over to, which has bound everything."""
+    ours, theirs = net.pair()
+    before = Channel(net, ours, lambda message: None, lambda reason: None)
+    heir = Heir(net, theirs.detach())
+    before.send("upgrade", {"has_parent": False, **STANDING})
+    before.send("heritage", {})
+    await heir.heritage()
+    heir.take_over(Deaf())
+    return before, heir
 
 
 def test_a_successor_that_stands_still_is_ended() -> None:
@@ -121,13 +134,7 @@ def test_a_reload_waits_until_all_has_come_from_the_predecessor() -> None:
 
     async def scenario() -> None:
         net = network()
-        ours, theirs = net.pair()
-        before = Channel(net, ours, lambda message: None, lambda reason: None)
-        heir = Heir(net, theirs.detach())
-        before.send("upgrade", {"has_parent": False, **STANDING})
-        before.send("heritage", {})
-        await heir.heritage()
-        heir.take_over(Deaf())
+        before, heir = await following(net)
         upgrading = Upgrading(net, Waiting(), lambda: 1.0, heir, False)
         reload = asyncio.create_task(upgrading.reload())
         before.send("over", {})
@@ -146,13 +153,7 @@ def test_a_successor_is_not_upgraded_before_its_predecessor_is_over() -> None:
 
     async def scenario() -> None:
         net = network()
-        ours, theirs = net.pair()
-        before = Channel(net, ours, lambda message: None, lambda reason: None)
-        heir = Heir(net, theirs.detach())
-        before.send("upgrade", {"has_parent": False, **STANDING})
-        before.send("heritage", {})
-        await heir.heritage()
-        heir.take_over(Deaf())
+        before, heir = await following(net)
         upgrading = Upgrading(net, subject := Waiting(), lambda: 600, heir, False)
         upgrading._command = [sys.executable, "-c", MORTAL]
         before.send("over", {})
