@@ -29,9 +29,7 @@ TITLES = {
     "download": ("One stream to the client", "a megabyte"),
 }
 ROW = re.compile(r"\s*([\d.]+%)\s+(?:\[[.k]\]\s+)?(.*?)\s*$")
-PREFIX = re.compile(
-    r"__pyx_(?:f|fuse_\d+f|pf|pw|pymod_exec|tp_\w+?)_(?=\d)"
-)  # Cython's, before names with their lengths
+PREFIX = re.compile(r"__pyx_(?:f|fuse_\d+f|pf|pw|tp_\w+?)_(?=\d)")  # Cython's; names with their lengths follow
 
 
 @dataclass(frozen=True)
